@@ -1,0 +1,46 @@
+# What the README names: make demo, make test, make test-all. Everything else is a step of those.
+PYTHON ?= python3
+# cuda where the machine has an NVIDIA GPU, else cpu; `make venv DEVICE=cpu` overrides.
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+# Further arguments for pip, such as an index that has the CPU build of torch: `make venv PIP_ARGS="--index-url ..."`.
+PIP_ARGS ?=
+LOCK := requirements/$(DEVICE).txt
+STAMP := .venv/.installed-$(DEVICE)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: venv demo test test-all lint doctor clean
+
+venv: $(STAMP)
+
+$(STAMP): requirements/base.txt $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one with PYTHON=..." >&2; exit 2; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
+	  { echo "make: $(PYTHON) cannot make a venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "Installing into .venv from $(LOCK) (a few minutes the first time)"
+	@# torch with its dependencies first, at the lock's versions: its CUDA build brings packages of NVIDIA's that the CPU build does not.
+	@.venv/bin/pip install -q $(PIP_ARGS) -c $(LOCK) "$$(grep '^torch==' $(LOCK))" 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@.venv/bin/pip install -q $(PIP_ARGS) --no-deps -r $(LOCK) 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@.venv/bin/pip install -q $(PIP_ARGS) --no-deps --no-build-isolation -e .
+	@.venv/bin/python -c 'import torchrec' 2>/dev/null || { .venv/bin/python tools/doctor.py; exit 2; }
+	@touch $@
+
+doctor: venv
+	@.venv/bin/python tools/doctor.py
+
+demo: venv
+	@.venv/bin/python tools/demo.py
+
+test: venv
+	.venv/bin/python -m pytest -m "not slow and not gpu"
+
+test-all: venv lint
+	.venv/bin/python -m pytest -m "not gpu"
+
+lint: venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .demo

@@ -1,0 +1,145 @@
+"""The manifest of a data set: what a model is built from, so that nobody types a cardinality.
+
+A data set is a folder: `manifest.json`, and parquet shards per split with the columns `label` (uint8), one float32 column
+a dense feature and one int32 column a categorical feature, all without nulls.
+"""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmoe.errors import UserError, nearest
+from dmoe.paths import PATHS, join
+
+FORMAT, VERSION, FILE = "dmoe-manifest", 1, "manifest.json"
+MAX_BYTES = 64 << 20
+MISSING_ID, RARE_ID = 0, 1
+"""Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DenseFeature(Strict):
+    """A float column: `transform` of the raw integer, 0.0 where it was missing."""
+
+    name: str = Field(min_length=1)
+    transform: str
+    missing_share: float = Field(ge=0, le=1)
+
+
+class CategoricalFeature(Strict):
+    """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["token", "bucket"]
+    cardinality: int = Field(ge=2, lt=2**31)
+    missing_share: float = Field(ge=0, le=1)
+    rare_share: float = Field(ge=0, le=1)
+
+
+class Shard(Strict):
+    """A parquet file; `path` is relative to the manifest."""
+
+    path: str = Field(min_length=1)
+    rows: int = Field(ge=1)
+    positives: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> "Shard":
+        if self.path.startswith("/") or ".." in self.path.split("/") or "://" in self.path:
+            raise ValueError(f"path '{self.path}' leaves the data set's folder")
+        return self
+
+
+class Split(Strict):
+    rows: int = Field(ge=0)
+    positives: int = Field(ge=0)
+    shards: tuple[Shard, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Split":
+        for what in ("rows", "positives"):
+            total = sum(getattr(shard, what) for shard in self.shards)
+            if total != getattr(self, what):
+                raise ValueError(f"{what} is {getattr(self, what)}, but the shards hold {total}")
+        return self
+
+
+class Manifest(Strict):
+    """What `tools/preprocess.py` made. `made_by` holds the command, options, versions and counts of the run, for people to read."""
+
+    format: Literal["dmoe-manifest"] = FORMAT
+    version: Literal[1] = VERSION
+    dataset: str
+    dense: tuple[DenseFeature, ...] = Field(strict=False)
+    categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
+    splits: dict[str, Split]
+    made_by: dict[str, object] = {}
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Manifest":
+        names = [feature.name for feature in (*self.dense, *self.categorical)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two features are named '{name}'")
+        return self
+
+    def split(self, name: str) -> Split:
+        """The split of that name, which must have rows."""
+        if name not in self.splits:
+            raise UserError(f"{FILE}: no split '{name}'{nearest(name, self.splits)}")
+        if not self.splits[name].rows:
+            raise UserError(f"{FILE}: split '{name}' has no rows; give preprocess.py more rows or another --split")
+        return self.splits[name]
+
+    @property
+    def schema_hash(self) -> str:
+        """Identifies what a model depends on: the features and their cardinalities, not the rows."""
+        schema = [
+            [feature.name for feature in self.dense],
+            [[feature.name, feature.kind, feature.cardinality] for feature in self.categorical],
+        ]
+        return hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
+
+
+def load_manifest(folder: str) -> Manifest:
+    """Reads and checks `folder/manifest.json`.
+
+    Raises:
+        UserError: no such data set, not JSON, another version, or a field that is wrong, named.
+    """
+    path = join(folder, FILE)
+    if not folder or not PATHS.exists(path):
+        raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with tools/preprocess.py")
+    try:
+        with PATHS.open(path, "rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no manifest is")
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); make the data set again with tools/preprocess.py") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UserError(f"{path}: not a dmoe manifest (its format is not '{FORMAT}')")
+    if raw.get("version") != VERSION:
+        raise UserError(
+            f"{path}: manifest version {raw.get('version')!r}, this dmoe reads version {VERSION};"
+            " make the data set again with this version's tools/preprocess.py"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise UserError(f"{path}: {where}: {first['msg']}") from None
+
+
+def save_manifest(folder: str, manifest: Manifest) -> None:
+    """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
+    with PATHS.open(join(folder, FILE), "w") as file:
+        file.write(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")

@@ -1,0 +1,48 @@
+"""How a command ends: a user's mistake in one line with exit code 2, a bug with its traceback."""
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message says what was wrong, where, and what to do."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names where none is near."""
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f", did you mean '{close[0]}'?"
+    return f", expected one of {', '.join(sorted(names))}" if names else ""
+
+
+def run_command(program: str, main: Callable[[], int | None]) -> int:
+    """Runs a command's main and turns the ways in which it can end into an exit code.
+
+    Args:
+        program: what the message begins with, such as `tools/preprocess.py`.
+        main: the command; its return value is the exit code, None is 0.
+    """
+    try:
+        return main() or 0
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: not an error. Keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        message = f"{(error.strerror or str(error)).lower()}{where}"
+    print(f"{program}: {message}", file=sys.stderr)
+    return USER_ERROR

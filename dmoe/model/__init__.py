@@ -1,0 +1,1 @@
+"""Multi-embedding, experts, gate, tower and the correlation of the experts."""
