@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.planted import hashed, uniform
@@ -23,17 +24,26 @@ CORRUPTIONS: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
 """(kind as dmoe.data.rejects names it, what it does to the 40 fields of a line)."""
 
 
+@njit(nogil=True, cache=True)
+def _choose(seed: np.uint64, first: int, share: float, kinds: int, choices: NDArray[np.int64]) -> None:
+    for n in range(len(choices)):
+        choices[n] = -1
+        if uniform(hashed(seed, 160, np.uint64(first + n))) < share:
+            choices[n] = np.int64(hashed(seed, 161, np.uint64(first + n)) % np.uint64(kinds))
+
+
 def plant_bad_lines(text: NDArray[np.uint8], seed: np.uint64, first: int, share: float) -> NDArray[np.uint8]:
     """Puts a malformed copy of a line before it, for about `share` of the lines, chosen by the hash of (seed, row).
 
     Args:
         text: whole lines, uint8; `first` is the row number of the first.
     """
-    lines = text.tobytes().splitlines(keepends=True)
+    lines = text.tobytes().split(b"\n")[:-1]
+    choices = np.empty(len(lines), np.int64)
+    _choose(seed, first, share, len(CORRUPTIONS), choices)
     out = []
-    for n, line in enumerate(lines):
-        if uniform(hashed(seed, 160, np.uint64(first + n))) < share:
-            _, corrupt = CORRUPTIONS[int(hashed(seed, 161, np.uint64(first + n)) % np.uint64(len(CORRUPTIONS)))]
-            out.append(b"\t".join(corrupt(line.rstrip(b"\n").split(b"\t"))) + b"\n")
-        out.append(line)
+    for line, choice in zip(lines, choices.tolist(), strict=True):
+        if choice >= 0:
+            out.append(b"\t".join(CORRUPTIONS[choice][1](line.split(b"\t"))) + b"\n")
+        out.append(line + b"\n")
     return np.frombuffer(b"".join(out), np.uint8)

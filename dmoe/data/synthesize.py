@@ -169,7 +169,7 @@ def _chunks(truth: Truth, rows: int, chunk_rows: int, bad_share: float, workers:
 
 
 def _open_output(stack: ExitStack, path: str) -> IO[bytes] | Any:
-    file = stack.enter_context(open(path, "wb"))
+    file = stack.enter_context(open(path, "wb"))  # noqa: SIM115
     if path.endswith((".gz", ".zst")):
         import pyarrow as pa
 
@@ -216,7 +216,7 @@ def synthesize(
         if truth_file:
             np.lib.format.write_array_header_1_0(truth_file, {"descr": "<f8", "fortran_order": False, "shape": (rows,)})
         for chunk in _chunks(truth, rows, chunk_rows, bad_share, workers or os.cpu_count() or 1):
-            file.write(memoryview(chunk.text))
+            file.write(chunk.text.data)
             p = chunk.probability
             if truth_file:
                 truth_file.write(p.tobytes())

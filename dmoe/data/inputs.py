@@ -1,0 +1,162 @@
+"""Input files: found by name, folder or glob, taken in natural order of their names, and read in blocks that hold whole lines.
+
+Block k of a file holds the lines that begin in bytes [k * size, (k + 1) * size) of its text, so blocks can be read in any order,
+and none depends on what stands in another.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from dmoe.data.layout import SNIFF_BYTES, Layout, sniff
+from dmoe.data.rejects import MAX_LINE
+from dmoe.errors import UserError
+
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+SUFFIXES = (".tsv", ".txt", ".csv", ".log", ".gz", ".zst", ".tsv.gz", ".tsv.zst")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A raw file. `size` is in bytes as it lies on disk; `changed` its time of change in ns, by which a continued run knows it."""
+
+    path: str
+    size: int
+    changed: int
+    compression: str | None
+    layout: Layout
+
+
+@dataclass
+class Block:
+    """Text in which lines begin at `start` and at every byte after a line end before `limit`; `end_of_file` where nothing follows."""
+
+    text: bytes
+    start: int
+    limit: int
+    end_of_file: bool
+
+
+def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sorts day_2 before day_10, by the file's name first and by its folder then."""
+    parts = re.split(r"(\d+)", os.path.basename(path))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts], path
+
+
+def _expand(pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        inside = [os.path.join(pattern, name) for name in os.listdir(pattern) if not name.startswith((".", "_"))]
+        found = [path for path in inside if os.path.isfile(path)]
+        if not found:
+            raise UserError(f"--input {pattern}: the folder has no files")
+        return found
+    if os.path.exists(pattern):
+        return [pattern]
+    found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    if not found:
+        what = "no file matches" if glob.has_magic(pattern) else "no such file"
+        raise UserError(f"--input {pattern}: {what}")
+    return found
+
+
+def find_inputs(patterns: list[str]) -> list[Input]:
+    """The files that the names, folders and globs mean, each once, in natural order of their names.
+
+    Raises:
+        UserError: nothing found, an unreadable or broken file, files with and without a label.
+    """
+    paths = {os.path.realpath(path): path for pattern in patterns for path in _expand(pattern)}
+    inputs = [_describe(path) for path in sorted(paths.values(), key=natural_key)]
+    inputs = [one for one in inputs if one.size]
+    if not inputs:
+        raise UserError(f"--input {' '.join(patterns)}: empty, no lines to read")
+    for one in inputs:
+        if one.layout.labelled != inputs[0].layout.labelled:
+            without, other = (one, inputs[0]) if inputs[0].layout.labelled else (inputs[0], one)
+            raise UserError(f"{without.path}: no label column, but {other.path} has one; give them to separate runs")
+    return inputs
+
+
+def _describe(path: str) -> Input:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise UserError(f"--input {path}: {(error.strerror or str(error)).lower()}") from None
+    compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+    with open_text(path, compression) as stream:
+        start = _read(path, stream, SNIFF_BYTES)
+    status = os.stat(path)
+    return Input(path, status.st_size if start else 0, status.st_mtime_ns, compression, sniff(path, start))
+
+
+def open_text(path: str, compression: str | None) -> IO[bytes] | Any:
+    """Opens the file's text, decompressed."""
+    file = open(path, "rb")  # noqa: SIM115
+    if not compression:
+        return file
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+
+
+def _read(path: str, stream: IO[bytes] | Any, size: int) -> bytes:
+    """`size` bytes, fewer only at the end of the stream."""
+    pieces, left = [], size
+    try:
+        while left and (piece := stream.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be decompressed, it is truncated or broken ({error})") from None
+    return b"".join(pieces)
+
+
+def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | None]]]:
+    """The file's blocks as (number, loader); a loader may be called in any thread, and gives None where no line begins.
+
+    A plain file's loader reads its block when called; a compressed file is decompressed as the iterator goes.
+    """
+    begin = one.layout.header_bytes
+    if not one.compression:
+        for number in range(begin // size, -(-one.size // size)):
+            yield number, lambda number=number: _plain_block(one, size, number)  # type: ignore[misc]
+        return
+    with open_text(one.path, one.compression) as stream:
+        text, offset, number, ended = b"", 0, 0, False
+        while not (ended and offset + len(text) <= number * size):
+            want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
+            more = b"" if ended else _read(one.path, stream, want)
+            ended = ended or len(more) < want
+            text += more
+            yield (
+                number,
+                lambda text=text, number=number, offset=offset, ended=ended: _cut(  # type: ignore[misc]
+                    text, offset, begin, size, number, ended
+                ),
+            )
+            number += 1
+            keep = max(number * size - 1 - offset, 0)
+            text, offset = text[keep:], offset + keep
+
+
+def _plain_block(one: Input, size: int, number: int) -> Block | None:
+    offset = max(number * size - 1, 0)
+    with open(one.path, "rb") as file:
+        text = os.pread(file.fileno(), (number + 1) * size + MAX_LINE + 1 - offset, offset)
+    return _cut(text, offset, one.layout.header_bytes, size, number, offset + len(text) >= one.size)
+
+
+def _cut(text: bytes, offset: int, begin: int, size: int, number: int, ended: bool) -> Block | None:
+    """Finds where lines begin in block `number`, whose text begins at `offset` of the file; `begin` is where the data begins."""
+    first = max(number * size, begin)
+    start = first - offset
+    if first > begin:
+        start = text.find(b"\n", start - 1) + 1
+        if start == 0:
+            return None
+    limit = min((number + 1) * size - offset, len(text))
+    return Block(text, start, limit, ended) if start < limit else None

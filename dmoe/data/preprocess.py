@@ -1,0 +1,283 @@
+"""From raw Criteo logs to a data set: parse once, count, map and write, each stage restartable; see stage, vocabulary, shards.
+
+The work lies in `OUTPUT/.work` until the data set is whole. Its folders are named by a hash of what decides their contents, so that
+the same command continues and another one does not mix with it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dmoe
+from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
+from dmoe.data.inputs import Input, find_inputs
+from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest, save_manifest
+from dmoe.data.rejects import Reject, diagnose, write_rejects
+from dmoe.data.shards import Mapper, Range, write_shards
+from dmoe.data.split import NAMES, Splitter, parse_shares
+from dmoe.data.stage import Part, read_bad, stage
+from dmoe.data.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
+from dmoe.errors import UserError
+
+WORK, FORMAT_OF_WORK = ".work", 1
+ALL_BAD_LINES = 10_000
+"""A log whose first lines, this many, are all malformed is of another format: no need to read the rest."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the data set's bytes, then what does not: block_bytes, workers, memory_limit, overwrite, max_bad_share."""
+
+    inputs: list[str]
+    output: str
+    min_count: int = 10
+    split: str = "0.8,0.1,0.1"
+    split_by: Literal["random", "time"] = "random"
+    seed: int = 0
+    rows_per_shard: int = 524_288
+    row_group_rows: int = 32_768
+    max_bad_share: float = 0.001
+    block_bytes: int = 8 << 20
+    workers: int = 0
+    memory_limit: int = 512 << 20
+    overwrite: bool = False
+
+
+@dataclass
+class Result:
+    """What a run did, for its summary."""
+
+    manifest: Manifest
+    bad_lines: Counter[str]
+    lines: int
+    size: int
+    seconds: float
+    already_there: bool = False
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+def _check_options(options: Options) -> None:
+    for name, lowest in (("min_count", 1), ("rows_per_shard", 1), ("row_group_rows", 1), ("block_bytes", 1)):
+        if getattr(options, name) < lowest:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected {lowest} or more")
+    if options.workers < 0:
+        raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
+    if not 0 <= options.max_bad_share <= 1:
+        raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
+
+
+def _deciding(options: Options) -> dict[str, Any]:
+    shares = [str(share) for share in parse_shares(options.split)]
+    names = ("min_count", "split_by", "seed", "rows_per_shard", "row_group_rows")
+    return {"split": ",".join(shares), **{name: getattr(options, name) for name in names}}
+
+
+class BadLines:
+    """Watches the share of malformed lines as parts come in, and says which line stopped the run."""
+
+    def __init__(self, inputs: list[Input], limit: float) -> None:
+        self.inputs, self.limit = inputs, limit
+        self.lines = self.bad = 0
+        self.first: tuple[Input, Reject] | None = None
+        self.input, self.lines_of_input = 0, 0
+
+    def add(self, part: Part, last_of_input: bool) -> None:
+        """Counts a part; parts come in order.
+
+        Raises:
+            UserError: the first ALL_BAD_LINES lines are all malformed, or an input ends above the limit with as many lines.
+        """
+        if part.input != self.input:
+            self.input, self.lines_of_input = part.input, 0
+        if part.bad and self.first is None:
+            before = self.lines_of_input + bool(self.inputs[part.input].layout.header_bytes)
+            self.first = self.inputs[part.input], next(_rejects_of(self.inputs[part.input], part, before))
+        self.lines, self.bad, self.lines_of_input = self.lines + part.lines, self.bad + part.bad, self.lines_of_input + part.lines
+        if self.lines >= ALL_BAD_LINES and (self.bad == self.lines or (last_of_input and self.bad > self.limit * self.lines)):
+            self.finish()
+
+    def finish(self) -> None:
+        """Checks the share of all lines so far."""
+        if self.bad > self.limit * self.lines and self.first:
+            one, reject = self.first
+            what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
+            raise UserError(f"{one.path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
+
+
+def _rejects_of(one: Input, part: Part, before: int) -> Iterator[Reject]:
+    """The malformed lines of a part, which has `before` lines of its input before it."""
+    for line, raw, terminated, too_long in read_bad(part.path):
+        why = diagnose(raw, one.layout, terminated=terminated, too_long=too_long)
+        if why is None:
+            raise AssertionError(f"{one.path}:{before + line}: the parser refused a line that is well-formed: {raw!r}")
+        yield Reject(before + line, *why, raw.removesuffix(b"\r"))
+
+
+def _all_rejects(inputs: list[Input], parts: list[Part], number: int) -> Iterator[Reject]:
+    before = int(bool(inputs[number].layout.header_bytes))
+    for part in parts:
+        if part.input == number:
+            if part.bad:
+                yield from _rejects_of(inputs[number], part, before)
+            before += part.lines
+
+
+def preprocess(options: Options) -> Result:
+    """Makes a data set from raw logs, or continues a run that was killed.
+
+    Raises:
+        UserError: a mistake in the options or in the input, in one line.
+    """
+    began = time.monotonic()
+    _check_options(options)
+    deciding = _deciding(options)
+    inputs = find_inputs(options.inputs)
+    if not inputs[0].layout.labelled:
+        raise UserError(f"{inputs[0].path}: no label column (39 fields a line); training data needs one")
+    files = [[one.path, one.size, one.changed] for one in inputs]
+    fingerprint = _hash(files, deciding)
+    if os.path.exists(os.path.join(options.output, FILE)) and not options.overwrite:
+        old = load_manifest(options.output)
+        if old.made_by.get("fingerprint") == fingerprint:
+            shutil.rmtree(os.path.join(options.output, WORK), ignore_errors=True)
+            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
+        raise UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
+    work = os.path.join(options.output, WORK)
+    os.makedirs(work, exist_ok=True)
+    workers = options.workers or os.cpu_count() or 1
+    print(
+        f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {sum(one.size for one in inputs) / 1e6:,.1f} MB, {workers} workers", file=sys.stderr
+    )
+    stages = {}
+
+    begin = time.monotonic()
+    watch = BadLines(inputs, options.max_bad_share)
+    parts = stage(inputs, os.path.join(work, f"parts-{_hash(files, options.block_bytes)}"), options.block_bytes, workers, watch.add)
+    bad_lines: Counter[str] = Counter()
+    rejects = os.path.join(options.output, "rejects")
+    shutil.rmtree(rejects, ignore_errors=True)
+    for number, one in enumerate(inputs):
+        bad_lines += write_rejects(rejects, number, one.path, _all_rejects(inputs, parts, number))
+    watch.finish()
+    total = sum(part.rows for part in parts)
+    if not total:
+        raise UserError(f"--input {' '.join(options.inputs)}: no well-formed line among {watch.lines:,}")
+    stages["parse"] = time.monotonic() - begin
+
+    begin = time.monotonic()
+    splitter = Splitter(parse_shares(options.split), options.split_by, options.seed)
+    vocabularies = _vocabularies(os.path.join(work, f"vocabulary-{fingerprint}"), parts, splitter, total, options, workers)
+    stages["count"] = time.monotonic() - begin
+
+    begin = time.monotonic()
+    shards = os.path.join(work, f"shards-{fingerprint}")
+    mapper = Mapper(vocabularies)
+    ranges = write_shards(parts, shards, NAMES, splitter, mapper, options.rows_per_shard, options.row_group_rows, workers)
+    made_by = _made_by(options, deciding, inputs, fingerprint, watch, bad_lines)
+    manifest = _manifest(ranges, vocabularies, total, made_by)
+    _finish(options.output, work, manifest, ranges, vocabularies)
+    stages["write"] = time.monotonic() - begin
+    size = sum(one.size for one in inputs)
+    return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, stages=stages)
+
+
+def _vocabularies(folder: str, parts: list[Part], splitter: Splitter, total: int, options: Options, workers: int) -> list[Vocabulary]:
+    """Counts the vocabularies, or reads them where a killed run had counted them."""
+    if os.path.isdir(folder):
+        return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in CATEGORICAL]
+
+    def train_rows(first: int, rows: int) -> NDArray[np.uint8]:
+        return (splitter.assign(first, rows, total) == 0).astype(np.uint8)
+
+    vocabularies = count(parts, train_rows, options.min_count, options.memory_limit, workers)
+    shutil.rmtree(folder + ".tmp", ignore_errors=True)
+    os.makedirs(folder + ".tmp")
+    for vocabulary in vocabularies:
+        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
+    os.replace(folder + ".tmp", folder)
+    return vocabularies
+
+
+def _made_by(
+    options: Options, deciding: dict[str, Any], inputs: list[Input], fingerprint: str, watch: BadLines, bad_lines: Counter[str]
+) -> dict[str, object]:
+    """For people to read. No times, no workers, no block size: the same data gives the same bytes."""
+    import pyarrow as pa
+
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in deciding.items()]
+    return {
+        "command": f"tools/preprocess.py criteo --input {' '.join(one.path for one in inputs)} {' '.join(flags)}",
+        "fingerprint": fingerprint,
+        "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
+        **deciding,
+        "lines": watch.lines,
+        "bad_lines": dict(sorted(bad_lines.items())),
+        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
+    }
+
+
+def _manifest(ranges: list[Range], vocabularies: list[Vocabulary], total: int, made_by: dict[str, object]) -> Manifest:
+    """Missing and rare shares are over the rows of all splits."""
+    missing = np.sum([done.missing for done in ranges], axis=0)
+    rare = np.sum([done.rare for done in ranges], axis=0)
+    splits = {}
+    for name in NAMES:
+        held = [done.shards[name] for done in ranges if name in done.shards]
+        shards = [
+            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
+            for n, (_, rows, positives, digest) in enumerate(held)
+        ]
+        splits[name] = Split(rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards))
+    categorical = [
+        CategoricalFeature(
+            name=vocabulary.name,
+            kind="bucket" if vocabulary.name in BUCKETS else "token",
+            cardinality=vocabulary.cardinality,
+            missing_share=float(missing[f] / total),
+            rare_share=float(rare[f] / total),
+        )
+        for f, vocabulary in enumerate(vocabularies)
+    ]
+    dense = [
+        DenseFeature(name=name, transform=DENSE_TRANSFORM, missing_share=float(missing[CATEGORICAL.index(bucket)] / total))
+        for name, bucket in zip(INTEGERS, BUCKETS, strict=True)
+    ]
+    return Manifest(dataset="criteo", dense=tuple(dense), categorical=tuple(categorical), splits=splits, made_by=made_by)
+
+
+def _finish(output: str, work: str, manifest: Manifest, ranges: list[Range], vocabularies: list[Vocabulary]) -> None:
+    """Moves the shards into place and writes the manifest last; can be repeated after a kill at any point."""
+    begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
+    if not os.path.exists(begun):
+        # An old data set goes now, its manifest first, so that no manifest ever names files that are not its own.
+        if os.path.exists(os.path.join(output, FILE)):
+            os.remove(os.path.join(output, FILE))
+        for name in (*NAMES, "vocabulary"):
+            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
+        open(begun, "w").close()
+    for name in (*NAMES, "vocabulary"):
+        os.makedirs(os.path.join(output, name), exist_ok=True)
+    for name in NAMES:
+        sources = [done.shards[name][0] for done in ranges if name in done.shards]
+        for source, shard in zip(sources, manifest.splits[name].shards, strict=True):
+            if os.path.exists(source):
+                os.replace(source, os.path.join(output, shard.path))
+    for vocabulary in vocabularies:
+        write_vocabulary(os.path.join(output, "vocabulary", f"{vocabulary.name}.parquet"), vocabulary)
+    save_manifest(os.path.join(work), manifest)
+    os.replace(os.path.join(work, FILE), os.path.join(output, FILE))
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,191 @@
+"""Stage 3: tokens become ids, integers dense features, and rows parquet shards.
+
+The log is cut into ranges of a fixed number of rows; a range gives one shard to each split that has rows in it. A range's shards are
+written beside, renamed, and entered in the range's note: where the note stands, the range is finished. Shards so depend on the rows
+alone, not on blocks or workers.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.data import tables
+from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
+from dmoe.data.manifest import MISSING_ID, RARE_ID
+from dmoe.data.parse import Group
+from dmoe.data.progress import Progress
+from dmoe.data.split import Splitter
+from dmoe.data.stage import Part, read_groups
+from dmoe.data.vocabulary import Vocabulary
+
+FEW_VALUES = 4096
+"""Columns with at most this many ids are dictionary-encoded in parquet; others would outgrow the dictionary or gain nothing by it."""
+
+
+class Mapper:
+    """The vocabularies as hash tables; shared by all threads, never written after construction."""
+
+    def __init__(self, vocabularies: list[Vocabulary]) -> None:
+        self.tables = []
+        for vocabulary in vocabularies:
+            slots = 1 << (2 * len(vocabulary.tokens) + 1).bit_length()
+            keys, ids = np.zeros(slots, np.uint32), np.zeros(slots, np.int32)
+            tables.fill_ids(keys, ids, (vocabulary.tokens & 0xFFFFFFFF).astype(np.uint32), RARE_ID + 1)
+            self.tables.append((keys, ids))
+        self.few_values = [vocabulary.name for vocabulary in vocabularies if vocabulary.cardinality <= FEW_VALUES]
+
+    def of_codes(self, group: Group) -> tuple[list[NDArray[np.int32]], list[NDArray[np.float32]]]:
+        """For each categorical feature the ids of a group's codes, and for each dense feature its values, by code."""
+        values = np.split(group.values, np.cumsum(group.sizes)[:-1])
+        ids, dense = [], []
+        columns = [*values[len(INTEGERS) :], *(tables.buckets(column) for column in values[: len(INTEGERS)])]
+        for (keys, known), column in zip(self.tables, columns, strict=True):
+            of_code = np.full(len(column) + 1, MISSING_ID, np.int32)
+            tables.look_up(keys, known, column, RARE_ID, of_code[1:])
+            ids.append(of_code)
+        for column in values[: len(INTEGERS)]:
+            dense.append(np.concatenate([np.zeros(1, np.float32), tables.dense(column)]))
+        return ids, dense
+
+
+@dataclass
+class Range:
+    """A finished range: per split the shard's file, rows, positives and sha256; missing and rare counts per categorical feature."""
+
+    shards: dict[str, tuple[str, int, int, str]]
+    missing: list[int]
+    rare: list[int]
+
+
+class ShardWriter:
+    """One parquet shard: rows are buffered up to a row group, which is then written."""
+
+    def __init__(self, path: str, group_rows: int, few_values: list[str]) -> None:
+        self.path, self.group_rows, self.few_values = path, group_rows, few_values
+        self.label = np.empty(group_rows, np.uint8)
+        self.ids = np.empty((len(CATEGORICAL), group_rows), np.int32)
+        self.dense = np.empty((len(INTEGERS), group_rows), np.float32)
+        self.buffered = self.rows = self.positives = 0
+        self.missing, self.rare = np.zeros(len(CATEGORICAL), np.int64), np.zeros(len(CATEGORICAL), np.int64)
+        self.writer: Any = None
+
+    def add(self, group: Group, rows: NDArray[np.int64], ids: list[NDArray[np.int32]], dense: list[NDArray[np.float32]]) -> None:
+        """Appends the given rows of a group, mapped by what Mapper.of_codes gave."""
+        while len(rows):
+            now, rows = rows[: self.group_rows - self.buffered], rows[self.group_rows - self.buffered :]
+            here = slice(self.buffered, self.buffered + len(now))
+            self.label[here] = group.label[now]
+            for i in range(len(INTEGERS)):
+                tables.gather_dense(group.codes[i], now, dense[i], self.dense[i, here])
+            for f in range(len(CATEGORICAL)):
+                column = f + len(INTEGERS) if f < len(TOKENS) else f - len(TOKENS)
+                missing, rare = tables.gather_ids(group.codes[column], now, ids[f], self.ids[f, here])
+                self.missing[f] += missing
+                self.rare[f] += rare
+            self.buffered += len(now)
+            if self.buffered == self.group_rows:
+                self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        n = self.buffered
+        columns = [self.label[:n], *self.dense[:, :n], *self.ids[:, :n]]
+        table = pa.table([pa.array(column) for column in columns], names=[LABEL, *INTEGERS, *CATEGORICAL])
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(
+                self.path + ".tmp",
+                table.schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=[*INTEGERS, *self.few_values],
+                write_statistics=False,
+                store_schema=False,
+            )
+        self.writer.write_table(table, row_group_size=n)
+        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
+
+    def close(self) -> tuple[str, int, int, str] | None:
+        """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
+        if self.buffered:
+            self._flush()
+        if self.writer is None:
+            return None
+        self.writer.close()
+        with open(self.path + ".tmp", "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.replace(self.path + ".tmp", self.path)
+        return self.path, self.rows, self.positives, digest
+
+
+def _groups(parts: list[Part], firsts: NDArray[np.int64], begin: int, end: int) -> Iterator[tuple[int, Group]]:
+    """The groups that hold rows begin .. end - 1, each with the number of its first row."""
+    number = int(np.searchsorted(firsts, begin, side="right")) - 1
+    while number < len(parts) and firsts[number] < end:
+        first = int(firsts[number])
+        if first + parts[number].rows > begin:
+            for group in read_groups(parts[number].path):
+                if first < end and first + len(group.label) > begin:
+                    yield first, group
+                first += len(group.label)
+        number += 1
+
+
+def write_shards(
+    parts: list[Part],
+    folder: str,
+    names: tuple[str, ...],
+    splitter: Splitter,
+    mapper: Mapper,
+    rows_per_shard: int,
+    row_group_rows: int,
+    workers: int,
+) -> list[Range]:
+    """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order."""
+    os.makedirs(folder, exist_ok=True)
+    firsts = np.cumsum([0] + [part.rows for part in parts])
+    total = int(firsts[-1])
+    progress = Progress("write", total_rows=total)
+
+    def work(begin: int) -> tuple[Range, int]:
+        end = min(begin + rows_per_shard, total)
+        note = os.path.join(folder, f"{begin // rows_per_shard:06d}.json")
+        if os.path.exists(note):
+            with open(note) as file:
+                return Range(**json.load(file)), end - begin
+        writers = [
+            ShardWriter(os.path.join(folder, f"{begin // rows_per_shard:06d}-{name}.parquet"), row_group_rows, mapper.few_values)
+            for name in names
+        ]
+        for first, group in _groups(parts, firsts, begin, end):
+            ids, dense = mapper.of_codes(group)
+            low, high = max(begin - first, 0), min(end - first, len(group.label))
+            split = splitter.assign(first + low, high - low, total)
+            for number, writer in enumerate(writers):
+                writer.add(group, low + np.flatnonzero(split == number), ids, dense)
+        closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
+        done = Range(
+            {name: shard for name, shard in closed.items() if shard},
+            np.sum([writer.missing for writer in writers], axis=0).tolist(),
+            np.sum([writer.rare for writer in writers], axis=0).tolist(),
+        )
+        with open(note + ".tmp", "w") as file:
+            json.dump(done.__dict__, file)
+        os.replace(note + ".tmp", note)
+        return done, end - begin
+
+    ranges = []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, rows in pool.map(work, range(0, total, rows_per_shard)):
+            progress.update(rows=rows)
+            ranges.append(done)
+    progress.close()
+    return ranges
