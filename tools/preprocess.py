@@ -17,9 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     criteo = formats.add_parser("criteo", help="label, I1..I13, C1..C26: tab-separated, or CSV with a header")
     criteo.add_argument("--input", nargs="+", required=True, metavar="F", help="files, folders or globs; plain, gzip or zstd")
     criteo.add_argument("--output", required=True, metavar="D", help="folder of the data set")
-    criteo.add_argument(
-        "--min-count", type=int, default=10, help="a token has an id of its own from this many rows of the train split on (10)"
-    )
+    criteo.add_argument("--min-count", type=int, default=10, help="rows of the train split that earn a token its own id (10)")
     criteo.add_argument("--split", default="0.8,0.1,0.1", help="shares of train, validation and test (0.8,0.1,0.1)")
     criteo.add_argument("--split-by", choices=("random", "time"), default="random", help="by a hash of seed and row, or in the log's order")
     criteo.add_argument("--seed", type=int, default=0, help="of the random split (0)")

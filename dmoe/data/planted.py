@@ -44,11 +44,6 @@ SHARE_OF_VARIANCE = (
     ("crosses", len(CROSSES), 0.2),
     ("smooth", SMOOTH, 0.23),
 )
-    ("first-order", len(FIRST_ORDER), 0.32),
-    ("pairs", len(PAIRS), 0.25),
-    ("crosses", len(CROSSES), 0.2),
-    ("smooth", SMOOTH, 0.23),
-)
 LATENT_DIM = 4
 
 

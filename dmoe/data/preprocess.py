@@ -159,6 +159,7 @@ def preprocess(options: Options) -> Result:
     work = os.path.join(options.output, WORK)
     os.makedirs(work, exist_ok=True)
     workers = options.workers or os.cpu_count() or 1
+    size = sum(one.size for one in inputs)
     print(
         f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {sum(one.size for one in inputs) / 1e6:,.1f} MB, {workers} workers", file=sys.stderr
     )
@@ -191,7 +192,6 @@ def preprocess(options: Options) -> Result:
     manifest = _manifest(ranges, vocabularies, total, made_by)
     _finish(options.output, work, manifest, ranges, vocabularies)
     stages["write"] = time.monotonic() - begin
-    size = sum(one.size for one in inputs)
     return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, stages=stages)
 
 
