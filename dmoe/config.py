@@ -1,0 +1,262 @@
+"""An experiment as one strict, typed tree: YAML in, overrides on top, the resolved tree kept beside the run.
+
+No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
+"""
+
+import re
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmoe.errors import UserError, nearest
+from dmoe.paths import PATHS
+
+MAX_BYTES = 4 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-3` as a string; everyone who writes a learning rate means a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+class Node(BaseModel):
+    """A part of the tree: unknown keys are refused, values are not silently turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+class DataConfig(Node):
+    path: str = Field("", description="the folder that tools/preprocess.py made")
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    dense: Literal["numeric", "buckets", "both"] = Field("both", description="integers as numbers, as one more id, or both")
+    features: list[str] | None = Field(None, description="the categorical features to use; all where absent")
+    shuffle: Literal["window", "row_groups", "none"] = "window"
+    window_row_groups: int = Field(8, ge=1, description="row groups that `shuffle: window` mixes")
+    prefetch: int = Field(2, ge=0, description="batches that a thread prepares ahead")
+
+
+class EmbeddingConfig(Node):
+    dim: int = Field(16, ge=1, le=4096)
+    sets: Literal["per_expert", "shared"] = Field("per_expert", description="ME: a table set per expert; SE: one for all")
+    layout: Literal["auto", "wide", "separate"] = "auto"
+    init_std: float = Field(0.01, ge=0)
+
+
+class TowerConfig(Node):
+    hidden: list[int] = [64]
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ModelConfig(Node):
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    experts: list[str | dict[str, Any]] = Field(["crossnet", "cin", "mlp"], min_length=1, max_length=64)
+    expert_dim: int = Field(64, ge=1, description="d, the width of every expert's projected output")
+    expert_norm: Literal["layer", "none"] = "layer"
+    activation: Literal["silu", "relu"] = "silu"
+    gate: Literal["softmax", "mean", "elementwise"] = "softmax"
+    tower: TowerConfig = TowerConfig()
+
+
+class CorrelationConfig(Node):
+    """The de-correlation loss; every axis on which the paper can be read is a switch (ALGORITHM: section 2)."""
+
+    alpha: float = Field(0.0, ge=0, description="weight of the loss; 0 measures only")
+    estimator: Literal["pearson", "covariance"] = "pearson"
+    norm: Literal["l1", "l2", "l2_debiased"] = "l1"
+    scope: Literal["full", "diagonal"] = "full"
+    target: Literal["hidden", "logit", "residual"] = "hidden"
+    reduce: Literal["moments", "gather"] = Field("moments", description="how ranks share: all-reduced moments, or all-gathered rows")
+    warmup_steps: int = Field(0, ge=0, description="steps over which alpha rises from 0")
+
+    @model_validator(mode="after")
+    def _scope_fits(self) -> "CorrelationConfig":
+        if self.estimator == "covariance" and self.norm == "l2_debiased":
+            raise ValueError("norm l2_debiased subtracts the floor of squared Pearson correlations: use estimator pearson")
+        return self
+
+
+class TableOptimizerConfig(Node):
+    """The optimiser of the embedding tables, fused into the backward pass of sharded ones."""
+
+    kind: Literal["adagrad", "rowwise_adagrad", "sgd", "adam"] = "adagrad"
+    lr: float = Field(0.05, gt=0)
+    eps: float = Field(1e-8, gt=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+
+
+class DenseOptimizerConfig(Node):
+    kind: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    eps: float = Field(1e-8, gt=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0, description="global norm of the dense gradients; tables are never clipped")
+
+
+class ScheduleConfig(Node):
+    """One factor for fused, data-parallel and dense parameters alike."""
+
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["none", "linear", "cosine"] = "none"
+    decay_steps: int | None = Field(None, ge=1, description="steps of the decay after the warm-up; the whole run where absent")
+    min_factor: float = Field(0.0, ge=0, le=1)
+    plateau_factor: float = Field(1.0, gt=0, le=1, description="factor at each validation that brings no better AUC; 1 is off")
+    plateau_patience: int = Field(0, ge=0)
+
+
+class OptimizerConfig(Node):
+    tables: TableOptimizerConfig = TableOptimizerConfig()
+    dense: DenseOptimizerConfig = DenseOptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    embedding_l2: float = Field(0.0, ge=0, description="L2 on the rows that a batch looks up; untouched rows do not decay")
+
+
+class ShardingConfig(Node):
+    types: (
+        list[Literal["data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard"]] | None
+    ) = Field(None, description="sharding types that the planner may choose from; all that the optimiser allows where absent")
+    plan: str = Field("", description="a kept plan file to use instead of planning")
+
+
+class GuardConfig(Node):
+    """Stops a run that has gone wrong in the ways that users report."""
+
+    enabled: bool = True
+    after_steps: int = Field(200, ge=1, description="steps before the loss and the AUC are judged")
+    min_auc: float = Field(0.505, ge=0, lt=1, description="a validation AUC that a run must pass after `after_steps`")
+    max_loss_ratio: float = Field(1.05, gt=0, description="mean training loss over the entropy of the base rate")
+
+
+class CheckpointConfig(Node):
+    every_steps: int | None = Field(None, ge=1, description="beside the one after each validation")
+    keep: int = Field(2, ge=1, description="latest ones kept, beside the best")
+
+
+class TrainConfig(Node):
+    batch_size: int = Field(2048, ge=1, description="rows of the global batch, over all ranks")
+    eval_batch_size: int = Field(8192, ge=1)
+    epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the dense part; the correlation stays in fp32")
+    validations_per_epoch: int = Field(1, ge=1)
+    early_stopping: int | None = Field(None, ge=1, description="validations without a better AUC before the run stops")
+    log_every: int = Field(50, ge=1)
+    guard: GuardConfig = GuardConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+class MetricsConfig(Node):
+    auc: Literal["binned", "exact"] = "binned"
+    auc_bins: int = Field(1 << 20, ge=2, le=1 << 24)
+
+
+class RunConfig(Node):
+    dir: str = Field("", description="where the run keeps its config, plan, metrics and checkpoints")
+    timeout_seconds: int = Field(600, ge=1, description="a collective that waits longer ends the run")
+
+
+class Config(Node):
+    """The whole experiment."""
+
+    variant: str = Field("D-MoE", description="what reports call it")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    correlation: CorrelationConfig = CorrelationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    sharding: ShardingConfig = ShardingConfig()
+    train: TrainConfig = TrainConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        kind, layout = self.optimizer.tables.kind, self.model.embedding.layout
+        if kind == "rowwise_adagrad" and layout == "wide" and self.model.embedding.sets == "per_expert" and len(self.model.experts) > 1:
+            raise ValueError(
+                "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
+                " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"
+            )
+        cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
+        if kind == "rowwise_adagrad" and cut:
+            raise ValueError(
+                f"sharding.types: {sorted(cut)[0]} cuts rows, and row-wise Adagrad keeps one state a row and cut, so the plan would"
+                " change the mathematics; leave it out, or use optimizer.tables.kind adagrad"
+            )
+        return self
+
+
+def load_config(path: str, overrides: list[str] | None = None) -> Config:
+    """Reads a YAML file, lays `key.path=value` overrides (values in YAML) over it, and checks the whole.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
+    """
+    try:
+        with PATHS.open(path, "r") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"--config {path}: no such file") from None
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no config is")
+    return parse_config(text, path, overrides)
+
+
+def parse_config(text: str, where: str, overrides: list[str] | None = None) -> Config:
+    """As `load_config`, of a text; `where` begins the error messages."""
+    try:
+        tree = yaml.load(text, _Loader) or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: expected keys such as 'model:' and 'train:', found {type(tree).__name__}")
+    for override in overrides or []:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(where, detail) for detail in error.errors()[:3])) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved tree as YAML; `parse_config` reads it back to an equal tree."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: expected key=value, such as train.batch_size=4096")
+    *parents, leaf = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override}: '{parent}' is a value, it has no keys below it")
+    try:
+        node[leaf] = yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not YAML; quote it") from None
+
+
+def _explain(where: str, detail: Any) -> str:
+    """One pydantic error as `file: key: what is wrong`."""
+    parts = [str(part) for part in detail["loc"] if not str(part).startswith(("list[", "dict[", "literal["))]
+    key = ".".join(parts)
+    if detail["type"] == "extra_forbidden":
+        node: Any = Config
+        for part in parts[:-1]:
+            node = node.model_fields[part].annotation if part in getattr(node, "model_fields", {}) else None
+        known = getattr(node, "model_fields", {})
+        return f"{where}: {key}: unknown key{nearest(parts[-1], known)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{where}: {key + ': ' if key else ''}{message}"
+    return f"{where}: {key}: {message[0].lower() + message[1:]}, found {detail['input']!r}"

@@ -1,0 +1,247 @@
+"""Batches from shards: the same global batches for any number of ranks.
+
+The rows of an epoch have one global order, a function of seed and epoch alone. Step t's global batch is rows [t * G, (t + 1) * G)
+of it, and a rank takes its own part of those. So a position is one number, and any number of ranks can go on from it.
+
+Shapes: B rows of a rank's batch, F categorical and D dense features.
+"""
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from dmoe.data.batch import Batch
+from dmoe.data.manifest import CategoricalFeature, Manifest
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    shard: int
+    group: int
+    first_row: int
+    rows: int
+
+
+class Reader:
+    """Reads a split as batches.
+
+    Args:
+        folder: of the data set.
+        manifest: its manifest.
+        split: such as `train`.
+        features: the categorical features to read, in the model's order.
+        dense: the dense features to read, in order.
+        shuffle: `window` mixes the rows of `window_row_groups` row groups drawn from anywhere in the split, `row_groups` draws row
+            groups only, `none` keeps the order of the files.
+        seed: of the order.
+        prefetch: batches that a thread prepares ahead; 0 reads when asked.
+
+    Raises:
+        UserError: a shard is missing, or is not what the manifest says.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        manifest: Manifest,
+        split: str,
+        features: Sequence[CategoricalFeature],
+        dense: Sequence[str],
+        shuffle: str = "none",
+        window_row_groups: int = 8,
+        seed: int = 0,
+        prefetch: int = 2,
+    ) -> None:
+        self.folder, self.split = folder, split
+        self.shards = manifest.split(split).shards
+        self.features, self.dense = list(features), list(dense)
+        self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
+        self.window = window_row_groups if shuffle == "window" else 1
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, int], Columns] = OrderedDict()
+        self._groups = [group for index in range(len(self.shards)) for group in self._row_groups(index)]
+        self.rows = sum(group.rows for group in self._groups)
+
+    def steps(self, batch_size: int, start_row: int = 0) -> int:
+        """Steps that are left of an epoch from a position: the last one may be smaller."""
+        return -(-(self.rows - start_row) // batch_size)
+
+    def batches(
+        self, batch_size: int, rank: int, world_size: int, epoch: int = 0, start_row: int = 0, max_steps: int | None = None
+    ) -> Iterator[Batch]:
+        """This rank's batches of an epoch from a position on; every rank gets as many, each of as many rows.
+
+        Args:
+            batch_size: rows of the global batch.
+            epoch: which order.
+            start_row: how many rows of the epoch are used up already.
+            max_steps: stop after so many.
+        """
+        steps = self.steps(batch_size, start_row)
+        steps = steps if max_steps is None else min(steps, max_steps)
+        jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))
+        batches = (self._batch(epoch, *span, rank, world_size) for span in jobs)
+        return _ahead(batches, self.prefetch) if self.prefetch else batches
+
+    def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:
+        size = -(-(stop - start) // world_size)
+        low, high = min(start + rank * size, stop), min(start + (rank + 1) * size, stop)
+        columns, rows = self._rows(epoch, low, high), high - low
+        padding = size - rows
+        dense = np.zeros((size, len(self.dense)), np.float32)
+        for index, name in enumerate(self.dense):
+            dense[:rows, index] = columns[name]
+        ids = np.empty(len(self.features) * rows, np.int64)
+        lengths = np.zeros((len(self.features), size), np.int32)
+        lengths[:, :rows] = 1
+        for index, feature in enumerate(self.features):
+            ids[index * rows : (index + 1) * rows] = columns[feature.name]
+        label, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        label[:rows], weight[:rows] = columns["label"], 1
+        assert padding >= 0
+        sparse = KeyedJaggedTensor(
+            keys=[feature.name for feature in self.features],
+            values=torch.from_numpy(ids),
+            lengths=torch.from_numpy(lengths.reshape(-1)),
+            stride=size,
+        )
+        return Batch(torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
+
+    def _rows(self, epoch: int, low: int, high: int) -> Columns:
+        """Rows [low, high) of the epoch's global order."""
+        windows, starts = self._order(epoch)
+        parts: list[Columns] = []
+        index = int(np.searchsorted(starts, low, side="right")) - 1
+        while low < high:
+            start, stop = int(starts[index]), int(starts[index + 1])
+            take = slice(low - start, min(high, stop) - start)
+            window = self._window(epoch, index, windows[index])
+            parts.append({name: column[take] for name, column in window.items()})
+            low, index = min(high, stop), index + 1
+        names = ["label", *self.dense, *(feature.name for feature in self.features)]
+        if not parts:
+            return {name: np.empty(0, np.int32) for name in names}
+        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _order(self, epoch: int) -> tuple[list[list[_RowGroup]], np.ndarray]:
+        order = np.arange(len(self._groups))
+        if self.shuffle != "none":
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        groups = [self._groups[index] for index in order]
+        windows = [groups[index : index + self.window] for index in range(0, len(groups), self.window)]
+        rows = [sum(group.rows for group in window) for window in windows]
+        return windows, np.concatenate([[0], np.cumsum(rows)])
+
+    def _window(self, epoch: int, index: int, groups: list[_RowGroup]) -> Columns:
+        """The decoded rows of a window, in its shuffled order; the last two are kept, since batches straddle windows."""
+        if (epoch, index) not in self._windows:
+            parts = [self._read(group) for group in groups]
+            columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            if self.shuffle == "window":
+                order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns["label"]))
+                columns = {name: column[order] for name, column in columns.items()}
+            self._windows[epoch, index] = columns
+            while len(self._windows) > 2:
+                self._windows.popitem(last=False)
+        self._windows.move_to_end((epoch, index))
+        return self._windows[epoch, index]
+
+    def _read(self, group: _RowGroup) -> Columns:
+        names = ["label", *self.dense, *(feature.name for feature in self.features)]
+        path = self.shards[group.shard].path
+        try:
+            table = self._file(group.shard).read_row_group(group.group, columns=names, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
+        columns = {name: table.column(name).to_numpy() for name in names}
+        for feature in self.features:
+            self._check_ids(feature, columns[feature.name], path, group)
+        return columns
+
+    def _check_ids(self, feature: CategoricalFeature, ids: np.ndarray, path: str, group: _RowGroup) -> None:
+        # The kernels would look up row 0 instead, and say so in a log line that names a table's number (torchrec issue 575).
+        if ids.size and (ids.min() < 0 or ids.max() >= feature.cardinality):
+            row = int(np.flatnonzero((ids < 0) | (ids >= feature.cardinality))[0])
+            raise UserError(
+                f"{feature.name}: id {ids[row]} at row {group.first_row + row:,} of {path},"
+                f" but the manifest has {feature.cardinality:,} ids (0..{feature.cardinality - 1})"
+            )
+
+    def _row_groups(self, shard: int) -> Iterator[_RowGroup]:
+        path = join(self.folder, self.shards[shard].path)
+        file = self._file(shard)
+        names = set(file.schema_arrow.names)
+        for name in ["label", *self.dense, *(feature.name for feature in self.features)]:
+            if name not in names:
+                raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
+        first = 0
+        for index in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(index).num_rows
+            yield _RowGroup(shard, index, first, rows)
+            first += rows
+        if first != self.shards[shard].rows:
+            raise UserError(f"{path}: has {first:,} rows, the manifest says {self.shards[shard].rows:,}; make the data set again")
+
+    def _file(self, shard: int) -> pq.ParquetFile:
+        if shard not in self._files:
+            path = join(self.folder, self.shards[shard].path)
+            if not PATHS.exists(path):
+                raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
+            try:
+                self._files[shard] = pq.ParquetFile(PATHS.open(path, "rb"))
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{path}: not a readable parquet file ({_first_line(error)}); make the data set again") from None
+            while len(self._files) > 64:
+                self._files.popitem(last=False)[1].close()
+        return self._files[shard]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
+    """The same batches, prepared by a thread; what it raises is raised here. Dropping the iterator stops the thread."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+    def run() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="reader")
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,125 @@
+"""The process group, the device, and collectives that carry gradients."""
+
+import datetime
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dmoe.errors import UserError
+
+
+def start(timeout_seconds: int = 600) -> torch.device:
+    """Joins the process group that the launcher describes, or makes one of a single process, and picks this rank's device.
+
+    NCCL and one GPU a rank where CUDA is there, else gloo on the CPU. The launcher's variables (RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR, MASTER_PORT) are those of torchrun and torchx.
+    """
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    cuda = torch.cuda.is_available()
+    backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
+    if "RANK" in os.environ:
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if cuda and local_rank >= torch.cuda.device_count():
+            raise UserError(f"rank {os.environ['RANK']}: local rank {local_rank}, but this host has {torch.cuda.device_count()} GPUs")
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        local_rank = 0
+        # TorchRec's planner reads these two; a single process has no launcher to set them.
+        os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    if cuda:
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
+
+
+def stop() -> None:
+    """Leaves the process group, if one was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_world_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """The sum over ranks, in place; without gradient."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value on every rank. The ranks are one program: what is unpickled comes from none but ourselves."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class _AllGatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        gathered = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Every rank used every row, so a row's gradient is the sum over ranks (lightly issue 1528: without it, 1/W too small).
+        return all_reduce_sum(grad.contiguous()).chunk(world_size())[rank()]
+
+
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Every rank's rows one after another, [W * B, ...] from [B, ...]; the gradient sums over ranks. B is equal on all ranks."""
+    return _AllGatherRows.apply(x) if world_size() > 1 else x
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept_BP = x_BP * mask_B[:, None]
+        # Sums in float64: they cost nothing, and their cancellation is what ruins a covariance.
+        sums = all_reduce_sum(torch.cat([kept_BP.sum(0, dtype=torch.float64), mask_B.sum(dtype=torch.float64)[None]]))
+        rows = sums[-1]
+        mean_P = (sums[:-1] / rows.clamp(min=1)).to(x_BP.dtype)
+        centred_BP = (x_BP - mean_P) * mask_B[:, None]
+        scatter_PP = all_reduce_sum(centred_BP.T @ centred_BP)
+        ctx.save_for_backward(centred_BP)
+        ctx.mark_non_differentiable(mean_P, rows)
+        return scatter_PP, mean_P, rows
+
+    @staticmethod
+    def backward(ctx: Any, grad_PP: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        (centred_BP,) = ctx.saved_tensors
+        # The mean's own gradient vanishes, as centred columns sum to 0. W, because every rank holds the same global loss and
+        # DistributedDataParallel will average what each makes of it (lightly issues 1977, 1920).
+        return world_size() * (centred_BP @ (grad_PP + grad_PP.T)), None
+
+
+def global_scatter(x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The scatter matrix sum_i (x_i - mean)(x_i - mean)^T over the rows of all ranks, from all-reduced moments.
+
+    Sends P + 1 and then P^2 numbers, whatever the batch, and nothing in the backward pass.
+
+    Args:
+        x_BP: [B, P] this rank's rows, float32 or float64.
+        mask_B: [B] 1 for a row, 0 for padding.
+
+    Returns:
+        scatter [P, P], whose gradient reaches this rank's rows times the world size; mean [P]; rows [] float64.
+    """
+    return _Scatter.apply(x_BP, mask_B)

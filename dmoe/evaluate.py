@@ -1,0 +1,23 @@
+"""Evaluates a run's best checkpoint again: `python -m dmoe.evaluate --run D [--data D2]`, also under torchrun on any number of ranks."""
+
+import argparse
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dmoe.evaluate", description=__doc__)
+    parser.add_argument("--run", required=True, help="the run's directory")
+    parser.add_argument("--data", help="another data set of the same schema; the run's own where absent")
+    parser.add_argument("--split", help="the split to evaluate; the run's test split where absent")
+    parser.add_argument("--output", default="evaluation.json", help="file in the run's directory that gets the figures")
+    arguments = parser.parse_args()
+
+    from dmoe.train.command import evaluate_run
+
+    evaluate_run(arguments.run, arguments.data, arguments.split, arguments.output)
+
+
+if __name__ == "__main__":
+    from dmoe.train.exits import run_rank
+
+    sys.exit(run_rank("dmoe.evaluate", main))

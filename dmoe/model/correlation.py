@@ -1,0 +1,98 @@
+"""The correlation of the experts over the global batch, as a loss (ALGORITHM: section 2).
+
+Shapes: B rows of this rank, M experts, D dims of what is de-correlated, P = M * D.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dmoe.distributed import all_gather_rows, global_scatter
+
+DEAD_RELATIVE_VARIANCE = 1e-10
+"""A column whose variance is below this share of its mean square is constant but for rounding."""
+EPS = 1e-8
+"""Added to a column's variance, relative to the mean variance: absolute, it would let a model shrink its outputs to look de-correlated."""
+
+
+class Correlation(NamedTuple):
+    """loss: [] with gradient. mean_abs: [] mean |r| over pairs of experts, without gradient. dead: [] columns without variance. rows: []."""
+
+    loss: Tensor
+    mean_abs: Tensor
+    dead: Tensor
+    rows: Tensor
+
+
+class CorrelationLoss(nn.Module):
+    """2 / (M (M - 1)) * sum_{p<q} mean_ab |R_pq[a, b]|, with R_pq the cross-correlation of experts p and q over the global batch.
+
+    Args:
+        estimator: `pearson`, or `covariance` for R_pq = (O_p - mean)^T (O_q - mean) (Crocodile; shrinkable, no 1 / B).
+        norm: `l1` |r|; `l2` r^2; `l2_debiased` max(mean r^2 - 1 / (rows - 1), 0) a pair, which stops at the value that
+            independent experts have over so few rows.
+        scope: `full` all [D, D] entries of a pair; `diagonal` those of equal dims.
+        reduce: `moments`, or the reference `gather`; equal in value and gradient.
+
+    Shape:
+        - Input: outputs [B, M, D] of any float dtype, computed in float32 at least; mask [B], 0 for padding.
+        - Output: Correlation. Its loss is equal on all ranks, its gradient such that averaging over ranks gives the exact one.
+    """
+
+    def __init__(self, estimator: str = "pearson", norm: str = "l1", scope: str = "full", reduce: str = "moments") -> None:
+        super().__init__()
+        self.estimator, self.norm, self.scope, self.reduce = estimator, norm, scope, reduce
+
+    def forward(self, outputs_BMD: Tensor, mask_B: Tensor) -> Correlation:
+        with torch.autocast(outputs_BMD.device.type, enabled=False):
+            x_BP = outputs_BMD.flatten(1)
+            x_BP = x_BP if x_BP.dtype == torch.float64 else x_BP.float()
+            scatter = global_scatter if self.reduce == "moments" else _gathered_scatter
+            return self._of_scatter(*scatter(x_BP, mask_B.to(x_BP.dtype)), experts=outputs_BMD.shape[1])
+
+    def _of_scatter(self, scatter_PP: Tensor, mean_P: Tensor, rows: Tensor, experts: int) -> Correlation:
+        variance_P = scatter_PP.diagonal() / rows.clamp(min=1).to(scatter_PP.dtype)
+        pearson_PP, alive_P = _pearson(scatter_PP, variance_P, mean_P)
+        r_PP = pearson_PP if self.estimator == "pearson" else scatter_PP
+        floor = 1 / (rows - 1).clamp(min=1).to(r_PP.dtype)
+        pair_MM = self._block_means(r_PP.abs() if self.norm == "l1" else r_PP.square(), experts)
+        if self.norm == "l2_debiased":
+            pair_MM = (pair_MM - floor).relu()
+        mean_abs = _over_pairs(_blocks(pearson_PP.detach().abs(), experts).mean((2, 3)))
+        return Correlation(_over_pairs(pair_MM), mean_abs, (~alive_P).sum(), rows)
+
+    def _block_means(self, x_PP: Tensor, experts: int) -> Tensor:
+        blocks_MMDD = _blocks(x_PP, experts)
+        if self.scope == "diagonal":
+            return blocks_MMDD.diagonal(dim1=2, dim2=3).mean(2)
+        return blocks_MMDD.mean((2, 3))
+
+
+def _pearson(scatter_PP: Tensor, variance_P: Tensor, mean_P: Tensor) -> tuple[Tensor, Tensor]:
+    alive_P = variance_P.detach() > DEAD_RELATIVE_VARIANCE * mean_P.square() + torch.finfo(variance_P.dtype).tiny
+    sums_P = scatter_PP.diagonal()
+    relative = EPS * (sums_P.detach() * alive_P).sum() / alive_P.sum().clamp(min=1)
+    # Masked before the square root, whose gradient at 0 is infinite: 0 * inf would be NaN.
+    inverse_P = torch.where(alive_P, sums_P + relative, torch.ones_like(sums_P)).rsqrt() * alive_P
+    return scatter_PP * inverse_P[:, None] * inverse_P[None, :], alive_P
+
+
+def _gathered_scatter(x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `global_scatter`, from all rows in one place: the reference."""
+    every_BP, every_mask_B = all_gather_rows(x_BP), all_gather_rows(mask_B)
+    rows_BP = every_BP[every_mask_B > 0]
+    mean_P = rows_BP.mean(0) if len(rows_BP) else every_BP.sum(0) * 0
+    centred_BP = rows_BP - mean_P
+    return centred_BP.T @ centred_BP, mean_P.detach(), every_mask_B.sum(dtype=torch.float64)
+
+
+def _blocks(x_PP: Tensor, experts: int) -> Tensor:
+    return x_PP.unflatten(0, (experts, -1)).unflatten(2, (experts, -1)).transpose(1, 2)
+
+
+def _over_pairs(pair_MM: Tensor) -> Tensor:
+    experts = len(pair_MM)
+    if experts < 2:
+        return pair_MM.sum() * 0
+    return pair_MM.triu(1).sum() * 2 / (experts * (experts - 1))

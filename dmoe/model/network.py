@@ -1,0 +1,105 @@
+"""The D-MoE network: multi-embedding, experts, gate, tower.
+
+Shapes: B rows, F fields, K dims of an embedding, S table sets, M experts, D width of an expert's output, I dense features.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from dmoe.model.embedding import MultiEmbedding
+
+
+class Outputs(NamedTuple):
+    """All float32. logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs. gate_BMG: [B, M, G], G 1 or D.
+    expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it."""
+
+    logit_B: Tensor
+    hidden_BMD: Tensor
+    gate_BMG: Tensor
+    expert_logit_BM: Tensor
+
+
+class ExpertMixture(nn.Module):
+    """The data-parallel part: fields of every table set -> experts -> one gate -> one tower.
+
+    Args:
+        experts: M interactions [B, F, K] -> [B, out_dim], each with an `out_dim`.
+        projections: M modules [B, out_dim] -> [B, D].
+        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D].
+        tower: [..., D] -> [...].
+        dense_fields: S modules [B, I] -> [B, K], one more field a set; none where integers are not used as numbers.
+        set_of_expert: M indices into the table sets.
+        bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
+
+    Attributes:
+        expert_logits: give every expert's own logit in training too, which costs M more rows of the tower; evaluation always does.
+        gradient_norms: where set, the squared norm of the task's gradient at the experts' outputs is left under `task`.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[nn.Module],
+        projections: Sequence[nn.Module],
+        gate: nn.Module,
+        tower: nn.Module,
+        dense_fields: Sequence[nn.Module],
+        set_of_expert: Sequence[int],
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.experts, self.projections = nn.ModuleList(experts), nn.ModuleList(projections)
+        self.dense_fields = nn.ModuleList(dense_fields)
+        self.gate, self.tower = gate, tower
+        self.set_of_expert, self.bf16 = list(set_of_expert), bf16
+        self.expert_logits = False
+        self.gradient_norms: dict[str, Tensor] | None = None
+
+    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
+        with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.dense_fields:
+                fields = [field(dense_BI).unsqueeze(1) for field in self.dense_fields]
+                sets_BFK = [torch.cat([x_BFK, field_B1K], 1) for x_BFK, field_B1K in zip(sets_BFK, fields, strict=True)]
+            inputs = [sets_BFK[index] for index in self.set_of_expert]
+            hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
+            hidden_BMD = torch.stack(hidden, 1)
+            gate_BMG = self.gate([x_BFK.flatten(1) for x_BFK in inputs])
+            for_tower_BMD = watch_gradient(hidden_BMD, self.gradient_norms, "task")
+            mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
+            logit_B = self.tower(mixed_BD).float()
+            alone = self.expert_logits or not self.training
+            expert_logit_BM = self.tower(for_tower_BMD).float() if alone else logit_B.new_zeros(len(logit_B), 0)
+        return Outputs(logit_B, hidden_BMD.float(), gate_BMG.float(), expert_logit_BM)
+
+
+def watch_gradient(x: Tensor, norms: dict[str, Tensor] | None, name: str) -> Tensor:
+    """x on a branch of its own, whose gradient's squared norm the backward pass leaves in `norms[name]`; x itself where norms is None."""
+    if norms is None or not x.requires_grad:
+        return x
+    branch = x.view_as(x)
+
+    def note(grad: Tensor) -> None:
+        norms[name] = grad.detach().float().square().sum()
+
+    branch.register_hook(note)
+    return branch
+
+
+class DMoE(nn.Module):
+    """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925).
+
+    Shape:
+        - Input: dense [B, I] float; ids, a KeyedJaggedTensor with one key a feature.
+        - Output: Outputs.
+    """
+
+    def __init__(self, embedding: MultiEmbedding, mixture: ExpertMixture) -> None:
+        super().__init__()
+        self.embedding, self.mixture = embedding, mixture
+
+    def forward(self, dense_BI: Tensor, ids: KeyedJaggedTensor) -> tuple[Outputs, list[Tensor]]:
+        sets_BFK = self.embedding(ids)
+        return self.mixture(dense_BI, sets_BFK), sets_BFK

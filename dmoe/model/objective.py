@@ -1,0 +1,84 @@
+"""What is minimised: the row-weighted cross-entropy of the global batch, the de-correlation loss, and L2 on looked-up embeddings.
+
+Shapes: B rows of this rank, F fields, K dims of an embedding, M experts, D width of an expert's output.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dmoe.distributed import all_reduce_sum, world_size
+from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.network import DMoE, Outputs, watch_gradient
+
+
+class Losses(NamedTuple):
+    """Scalars of a step. bce is this rank's share times the world size, so that its mean over ranks is the global one; the others are
+    global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows."""
+
+    bce: Tensor
+    correlation: Tensor
+    cec_batch: Tensor
+    dead: Tensor
+    rows: Tensor
+
+
+class Objective(nn.Module):
+    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings.
+
+    A leaf for TorchRec's pipeline, whose tracing the collectives inside would break.
+
+    Args:
+        correlation: the de-correlation loss.
+        alpha: its weight; `alpha_factor`, set by the loop, warms it up.
+        target: what is de-correlated: the experts' `hidden` outputs, the `logit` of each expert alone, or its `residual`, the label
+            less its probability, whose covariance is the part of an ensemble's error that de-correlation can lower.
+        embedding_l2: weight of the squared embeddings of the rows looked up.
+    """
+
+    def __init__(self, correlation: CorrelationLoss, alpha: float, target: str, embedding_l2: float) -> None:
+        super().__init__()
+        self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
+        self.alpha_factor = 1.0
+        self.gradient_norms: dict[str, Tensor] | None = None
+
+    def forward(self, outputs: Outputs, sets_BFK: list[Tensor], label_B: Tensor, weight_B: Tensor) -> tuple[Tensor, Losses]:
+        # The mean over the global batch, whatever each rank's share of it: DistributedDataParallel averages over ranks.
+        scale = world_size() / all_reduce_sum(weight_B.sum(dtype=torch.float64)).clamp(min=1e-12)
+        cross_entropy_B = nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label_B, reduction="none")
+        bce = (cross_entropy_B * weight_B).sum() * scale.to(weight_B.dtype)
+        target_BMD = self._target(outputs, label_B)
+        target_BMD = watch_gradient(target_BMD, self.gradient_norms, "correlation")
+        correlation = self.correlation(target_BMD, (weight_B > 0).to(target_BMD.dtype))
+        loss = bce + self.alpha * self.alpha_factor * correlation.loss
+        if self.embedding_l2:
+            squares_B = sum(x_BFK.square().sum((1, 2)) for x_BFK in sets_BFK)
+            loss = loss + self.embedding_l2 / 2 * (squares_B * weight_B).sum() * scale.to(weight_B.dtype)
+        detached = (bce.detach(), correlation.loss.detach(), correlation.mean_abs, correlation.dead, correlation.rows)
+        return loss, Losses(*detached)
+
+    def _target(self, outputs: Outputs, label_B: Tensor) -> Tensor:
+        if self.target == "hidden":
+            return outputs.hidden_BMD
+        if self.target == "logit":
+            return outputs.expert_logit_BM.unsqueeze(2)
+        return (label_B[:, None] - outputs.expert_logit_BM.sigmoid()).unsqueeze(2)
+
+
+class TrainTask(nn.Module):
+    """The model with its objective, as TorchRec's pipeline calls it: batch -> (loss, what the loop logs and evaluates)."""
+
+    def __init__(self, model: DMoE, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        model.mixture.expert_logits = objective.target != "hidden"
+
+    def watch_gradients(self, norms: dict[str, Tensor] | None) -> None:
+        """Leaves the squared gradient norms at the experts' outputs, of the task and of the correlation, in `norms`; None stops it."""
+        self.objective.gradient_norms = self.model.mixture.gradient_norms = norms
+
+    def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
+        outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse)
+        loss, losses = self.objective(outputs, sets_BFK, batch.label_B, batch.weight_B)
+        return loss, (losses, outputs, batch.label_B, batch.weight_B)

@@ -1,0 +1,75 @@
+"""Logical tables (a feature's embeddings for one expert set) and the physical tables that store them.
+
+A checkpoint, the initial weights and a report speak of logical tables; the planner shards physical ones. In the `wide` layout a
+feature's sets lie side by side in one row; in the `separate` layout each has a table of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+
+from dmoe.data.manifest import CategoricalFeature
+
+COLUMN_MULTIPLE = 4
+"""FBGEMM's kernels want a row's columns in fours: a dim of 10 is stored as 12, whose last two stay 0 and are cut off after the lookup."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where a logical table lies in the rows of a physical one: columns [offset, offset + dim), padded to `stored`."""
+
+    set_index: int
+    offset: int
+    dim: int
+
+    @property
+    def stored(self) -> int:
+        return -(-self.dim // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+
+
+@dataclass(frozen=True)
+class Table:
+    """A physical table: what EmbeddingBagCollection and the planner know by `name`."""
+
+    name: str
+    feature: str
+    rows: int
+    sections: tuple[Section, ...]
+
+    @property
+    def columns(self) -> int:
+        return sum(section.stored for section in self.sections)
+
+    def logical_name(self, section: Section) -> str:
+        return f"{self.feature}/{section.set_index}"
+
+
+def make_tables(features: Sequence[CategoricalFeature], set_dims: Sequence[int], layout: str) -> list[Table]:
+    """The physical tables of a model, in the features' order.
+
+    Args:
+        features: from the manifest.
+        set_dims: the dim of every table set; one entry where all experts share one.
+        layout: `wide` or `separate`.
+    """
+    tables = []
+    for feature in features:
+        sections, offset = [], 0
+        for index, dim in enumerate(set_dims):
+            section = Section(index, offset if layout == "wide" else 0, dim)
+            offset += section.stored
+            sections.append(section)
+        if layout == "wide":
+            tables.append(Table(feature.name, feature.name, feature.cardinality, tuple(sections)))
+        else:
+            tables += [Table(f"{feature.name}__{s.set_index}", feature.name, feature.cardinality, (s,)) for s in sections]
+    return tables
+
+
+def bag_configs(tables: Sequence[Table]) -> list[EmbeddingBagConfig]:
+    """TorchRec's description of the tables."""
+    return [
+        EmbeddingBagConfig(name=table.name, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[table.feature])
+        for table in tables
+    ]

@@ -1,0 +1,1 @@
+"""A plan: made, explained, compared, kept, checked; and the model sharded by it."""

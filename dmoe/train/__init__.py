@@ -1,0 +1,1 @@
+"""Loop, optimisers, checkpoints, metrics, guards."""

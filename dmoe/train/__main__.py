@@ -1,0 +1,22 @@
+"""Trains: `torchrun -m dmoe.train --config configs/X.yaml --set data.path=D --set run.dir=R`, or without torchrun on one process."""
+
+import argparse
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dmoe.train", description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment, a YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over the config; repeatable")
+    parser.add_argument("--resume", action="store_true", help="go on from run.dir's newest sound checkpoint, if it has one")
+    arguments = parser.parse_args()
+
+    from dmoe.train.command import train
+
+    train(arguments.config, arguments.set, arguments.resume)
+
+
+if __name__ == "__main__":
+    from dmoe.train.exits import run_rank
+
+    sys.exit(run_rank("dmoe.train", main))

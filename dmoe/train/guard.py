@@ -1,0 +1,56 @@
+"""Stops a run that has gone wrong in the ways that users report, with what to try (dlrm issues 393, 395, 342)."""
+
+import math
+
+from dmoe.config import GuardConfig
+from dmoe.errors import UserError
+from dmoe.train.metrics.evaluation import entropy_of
+
+
+class Guard:
+    """Judges figures that are equal on all ranks, so that all stop together.
+
+    Args:
+        base_rate: share of positives among the training rows.
+    """
+
+    def __init__(self, config: GuardConfig, base_rate: float) -> None:
+        self.config, self.base_rate = config, base_rate
+
+    def check_loss(self, step: int, loss: float, since_step: int) -> None:
+        """Judges the mean training loss of steps (since_step, step].
+
+        Raises:
+            UserError: not finite, or worse than always predicting the base rate.
+        """
+        if not self.config.enabled:
+            return
+        if not math.isfinite(loss):
+            raise UserError(
+                f"stopped at step {step}: the loss is {loss}. Something overflowed in the last {step - since_step} steps: try a lower"
+                " optimizer.dense.lr and optimizer.tables.lr, optimizer.dense.clip_norm=1, or optimizer.schedule.warmup_steps"
+            )
+        worst = entropy_of(self.base_rate) * self.config.max_loss_ratio
+        if since_step >= self.config.after_steps and loss > worst:
+            raise UserError(
+                f"stopped at step {step}: the mean loss is {loss:.4f}, worse than {entropy_of(self.base_rate):.4f}, which always"
+                f" predicting the base rate of {self.base_rate:.4f} gives. Try a lower learning rate or a longer warm-up;"
+                " train.guard.enabled=false goes on regardless"
+            )
+
+    def check_auc(self, step: int, auc: float | None) -> None:
+        """Judges a validation's AUC.
+
+        Raises:
+            UserError: stuck at chance.
+        """
+        if not self.config.enabled or step < self.config.after_steps:
+            return
+        if auc is None:
+            raise UserError(f"stopped at step {step}: the validation rows have one label only, so there is no AUC; check the split")
+        if auc < self.config.min_auc:
+            raise UserError(
+                f"stopped at step {step}: the validation AUC is {auc:.4f}, which is chance. Check that labels and features belong"
+                " together (a shuffled column?), that ids are not all missing or rare (a lower preprocess --min-count), and the"
+                " learning rates; train.guard.enabled=false goes on regardless"
+            )

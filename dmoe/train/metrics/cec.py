@@ -1,0 +1,147 @@
+"""Cross-expert correlation over a whole evaluation set: streaming, mergeable, in float64 (ALGORITHM: section 3).
+
+Shapes: B rows of a batch, M experts, D dims of an expert's output, P = M * D.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dmoe.distributed import world_size
+from dmoe.model.correlation import DEAD_RELATIVE_VARIANCE
+
+
+class Moments:
+    """Rows, mean [P] and scatter [P, P] of the rows seen so far (Chan, Golub, LeVeque 1979), in float64."""
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        self.rows = torch.zeros((), dtype=torch.float64, device=device)
+        self.mean_P = torch.zeros(width, dtype=torch.float64, device=device)
+        self.scatter_PP = torch.zeros(width, width, dtype=torch.float64, device=device)
+
+    def update(self, x_BP: Tensor) -> None:
+        if len(x_BP):
+            x_BP = x_BP.double()
+            mean_P = x_BP.mean(0)
+            centred_BP = x_BP - mean_P
+            self._merge(x_BP.new_tensor(float(len(x_BP))), mean_P, centred_BP.T @ centred_BP)
+
+    def merge(self, other: "Moments") -> None:
+        if other.rows > 0:
+            self._merge(other.rows, other.mean_P, other.scatter_PP)
+
+    def _merge(self, rows: Tensor, mean_P: Tensor, scatter_PP: Tensor) -> None:
+        total = self.rows + rows
+        step_P = mean_P - self.mean_P
+        self.scatter_PP += scatter_PP + torch.outer(step_P, step_P) * (self.rows * rows / total)
+        self.mean_P = self.mean_P + step_P * (rows / total)
+        self.rows = total
+
+    def over_ranks(self) -> "Moments":
+        """The moments of all ranks' rows, on every rank."""
+        merged = Moments(len(self.mean_P), self.mean_P.device)
+        flat = torch.cat([self.rows[None], self.mean_P, self.scatter_PP.flatten()])
+        parts = [torch.empty_like(flat) for _ in range(world_size())]
+        if world_size() > 1:
+            dist.all_gather(parts, flat)
+        else:
+            parts = [flat]
+        width = len(self.mean_P)
+        for part in parts:
+            if part[0] > 0:
+                merged._merge(part[0], part[1 : width + 1], part[width + 1 :].view(width, width))
+        return merged
+
+
+@dataclass(frozen=True)
+class CecReport:
+    """What is known of the experts' correlation. Matrices are [M, M] lists; `nan` stands where it has no value.
+
+    Attributes:
+        cec: mean |r| over entries and pairs of experts.
+        floor: what independent experts would show over so many rows: sqrt(2 / (pi (rows - 1))).
+        matrix: mean |r| of each pair; on the diagonal the ceiling CEC(h, h).
+        cka: linear CKA, which a rotation does not hide from.
+        by_class: CEC within the rows of label 0 and of label 1.
+        dead: columns without variance, per expert.
+        variance: mean variance of an expert's live columns.
+    """
+
+    cec: float
+    floor: float
+    matrix: list[list[float]]
+    cka: list[list[float]]
+    by_class: list[float]
+    dead: list[int]
+    variance: list[float]
+    rows: int
+
+
+class CrossExpertCorrelation:
+    """Streams the experts' outputs; a state for each label, whose merger is the whole.
+
+    Args:
+        experts: M.
+        width: D.
+    """
+
+    def __init__(self, experts: int, width: int, device: torch.device | str = "cpu") -> None:
+        self.experts = experts
+        self.of_label = [Moments(experts * width, device) for _ in range(2)]
+
+    def update(self, hidden_BMD: Tensor, label_B: Tensor, mask_B: Tensor) -> None:
+        x_BP = hidden_BMD.flatten(1)
+        for label, moments in enumerate(self.of_label):
+            moments.update(x_BP[(mask_B > 0) & ((label_B > 0.5) == bool(label))])
+
+    def compute(self) -> CecReport:
+        """The report over all ranks; every rank has to call it."""
+        classes = [moments.over_ranks() for moments in self.of_label]
+        whole = Moments(len(classes[0].mean_P), classes[0].mean_P.device)
+        for moments in classes:
+            whole.merge(moments)
+        r_PP, alive_P = correlation_matrix(whole)
+        matrix_MM = block_means(np.abs(r_PP), self.experts)
+        variance_P = whole.scatter_PP.diagonal().cpu().numpy() / max(float(whole.rows), 1)
+        variance_MD, alive_MD = variance_P.reshape(self.experts, -1), alive_P.reshape(self.experts, -1)
+        return CecReport(
+            cec=over_pairs(matrix_MM),
+            floor=math.sqrt(2 / (math.pi * (float(whole.rows) - 1))) if whole.rows > 1 else math.nan,
+            matrix=matrix_MM.tolist(),
+            cka=_cka(whole.scatter_PP.cpu().numpy(), self.experts).tolist(),
+            by_class=[over_pairs(block_means(np.abs(correlation_matrix(m)[0]), self.experts)) for m in classes],
+            dead=[int(count) for count in (~alive_MD).sum(1)],
+            variance=[float(v[a].mean()) if a.any() else 0.0 for v, a in zip(variance_MD, alive_MD, strict=True)],
+            rows=int(whole.rows),
+        )
+
+
+def correlation_matrix(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's r of all columns, [P, P] float64, 0 where a column has no variance; and which columns have, [P] bool."""
+    scatter_PP, mean_P = moments.scatter_PP.cpu().numpy(), moments.mean_P.cpu().numpy()
+    sums_P = scatter_PP.diagonal()
+    alive_P = sums_P > DEAD_RELATIVE_VARIANCE * float(moments.rows) * mean_P**2 + np.finfo(np.float32).tiny
+    inverse_P = np.where(alive_P, 1 / np.sqrt(np.where(alive_P, sums_P, 1)), 0)
+    return scatter_PP * inverse_P[:, None] * inverse_P[None, :], alive_P
+
+
+def block_means(x_PP: np.ndarray, experts: int) -> np.ndarray:
+    width = len(x_PP) // experts
+    return x_PP.reshape(experts, width, experts, width).mean((1, 3))
+
+
+def over_pairs(x_MM: np.ndarray) -> float:
+    """The mean over pairs of different experts; 0 for a single expert, which has nobody to correlate with."""
+    pairs = x_MM[np.triu_indices(len(x_MM), 1)]
+    return float(pairs.mean()) if pairs.size else 0.0
+
+
+def _cka(scatter_PP: np.ndarray, experts: int) -> np.ndarray:
+    squares_MM = block_means(scatter_PP**2, experts)
+    own_M = np.sqrt(np.diagonal(squares_MM))
+    scale_MM = np.outer(own_M, own_M)
+    return np.divide(squares_MM, scale_MM, out=np.zeros_like(squares_MM), where=scale_MM > 0)

@@ -1,0 +1,97 @@
+"""All metrics of an evaluation, over the rows of all ranks.
+
+Shapes: B rows of a batch, M experts, D width of an expert's output, G 1 or D.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmoe.distributed import all_reduce_sum
+from dmoe.model.network import Outputs
+from dmoe.train.metrics.auc import BinnedAuc, ExactAuc
+from dmoe.train.metrics.cec import CrossExpertCorrelation
+
+SOLO_BINS = 65536
+"""Bins for the AUC of each expert alone, which nobody reads to five digits."""
+
+
+class Evaluation:
+    """Adds up batches, then reports.
+
+    Args:
+        auc: `binned` or `exact`.
+        bins: of the binned AUC.
+    """
+
+    def __init__(self, auc: str, bins: int, device: torch.device) -> None:
+        self.device = device
+        self.auc: BinnedAuc | ExactAuc = BinnedAuc(bins, device) if auc == "binned" else ExactAuc()
+        self.bins = bins
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.gate_M: Tensor | None = None
+        self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
+        self.solo: list[BinnedAuc] = []
+        self.correlation: CrossExpertCorrelation | None = None
+
+    def update(self, outputs: Outputs, label_B: Tensor, mask_B: Tensor) -> None:
+        experts, width = outputs.hidden_BMD.shape[1:]
+        if self.correlation is None or self.gate_M is None:
+            self.correlation = CrossExpertCorrelation(experts, width, self.device)
+            self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
+            self.solo = [BinnedAuc(min(self.bins, SOLO_BINS), self.device) for _ in range(experts)]
+        logit_B = outputs.logit_B.double()
+        mask_B = mask_B.double()
+        loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
+        self.sums += torch.stack([mask_B.sum(), (mask_B * label_B).sum(), (mask_B * logit_B.sigmoid()).sum(), (mask_B * loss_B).sum()])
+        gate_BM = outputs.gate_BMG.double().mean(2)
+        self.gate_M += (gate_BM * mask_B[:, None]).sum(0)
+        self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
+        self.auc.update(logit_B, label_B, mask_B)
+        for expert, solo in enumerate(self.solo):
+            solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
+        self.correlation.update(outputs.hidden_BMD, label_B, mask_B)
+
+    def compute(self) -> dict[str, Any]:
+        """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
+        assert self.correlation is not None
+        assert self.gate_M is not None
+        rows, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
+        gate_M = (all_reduce_sum(self.gate_M.clone()) / rows).tolist()
+        entropy = float(all_reduce_sum(self.gate_entropy.clone()) / rows)
+        auc, bound = self.auc.compute()
+        correlation = self.correlation.compute()
+        rate = positives / rows
+        base = entropy_of(rate)
+        figures = {
+            "rows": int(rows),
+            "positives": int(positives),
+            "auc": auc,
+            "auc_error_bound": bound,
+            "logloss": loss / rows,
+            "ne": loss / rows / base if base else math.nan,
+            "calibration": predicted / positives if positives else math.nan,
+            "cec": correlation.cec,
+            "cec_floor": correlation.floor,
+            "cec_matrix": correlation.matrix,
+            "cec_by_class": correlation.by_class,
+            "cka_matrix": correlation.cka,
+            "dead_dims": correlation.dead,
+            "expert_variance": correlation.variance,
+            "expert_auc": [solo.compute()[0] for solo in self.solo],
+            "gate_mass": gate_M,
+            "effective_experts": math.exp(entropy_over(gate_M)),
+            "gate_perplexity": math.exp(entropy),
+        }
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
+
+
+def entropy_of(rate: float) -> float:
+    """The cross-entropy, in nats, of always predicting the base rate."""
+    return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
+
+
+def entropy_over(mass: list[float]) -> float:
+    return -sum(p * math.log(p) for p in mass if p > 0)

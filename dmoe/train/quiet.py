@@ -1,0 +1,15 @@
+"""Filters the warnings of libraries that neither we nor a user can act on, each as narrowly as it can be named."""
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """To be called before torchrec is imported."""
+    # oneDNN, glog and TensorFlow-less TensorBoard speak on import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("torchrec", "fbgemm_gpu", "torch.distributed", "torch.fx._symbolic_trace"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger().setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torchrec|torch|fbgemm_gpu)(\.|$)")

@@ -1,0 +1,132 @@
+"""The run directory: config, environment, plan, metrics, checkpoints; written by rank 0 alone."""
+
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+from dmoe.config import Config, dump_config
+from dmoe.data.manifest import Manifest
+from dmoe.distributed import rank, world_size
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+from dmoe.train.checkpoint import INDEX, verify_checkpoint
+
+CONFIG, SCHEMA = "config.yaml", "manifest.json"
+
+
+class RunDir:
+    """Where a run keeps what it makes.
+
+    Args:
+        path: local, or any URI that iopath has a handler for.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
+        """Writes what describes the run, before it begins."""
+        if rank() == 0:
+            PATHS.mkdirs(self.path)
+            self._text(CONFIG, dump_config(config))
+            self._text("environment.json", json.dumps(environment(), indent=1) + "\n")
+            self._text("plan.json", json.dumps(plan, indent=1) + "\n")
+            self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+
+    def holds_a_run(self) -> bool:
+        return PATHS.exists(join(self.path, CONFIG))
+
+    def log(self, kind: str, figures: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl."""
+        if rank() == 0:
+            with PATHS.open(join(self.path, "metrics.jsonl"), "a") as file:
+                file.write(json.dumps({"kind": kind, **figures}) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Cuts metrics.jsonl back to a step from which a run is resumed: what came after is about to happen again."""
+        path = join(self.path, "metrics.jsonl")
+        if rank() == 0 and PATHS.exists(path):
+            with PATHS.open(path, "r") as file:
+                lines = [line for line in file if _step_of(line) <= step]
+            self._text("metrics.jsonl", "".join(lines))
+
+    def finish(self, figures: dict[str, Any], name: str = "metrics.json") -> None:
+        """Writes the final figures."""
+        if rank() == 0:
+            self._text(name, json.dumps(figures, indent=1) + "\n")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.path, "checkpoints", f"step-{step:09d}")
+
+    def checkpoints(self) -> list[int]:
+        """Steps of the published checkpoints, oldest first."""
+        folder = join(self.path, "checkpoints")
+        if not PATHS.exists(folder):
+            return []
+        names = [name for name in PATHS.ls(folder) if name.startswith("step-") and name[5:].isdigit()]
+        return sorted(int(name[5:]) for name in names if PATHS.exists(join(folder, name, INDEX)))
+
+    def newest_sound(self) -> tuple[int, list[str]] | None:
+        """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none."""
+        refused: list[str] = []
+        for step in reversed(self.checkpoints()):
+            try:
+                verify_checkpoint(self.checkpoint(step))
+                return step, refused
+            except UserError as error:
+                refused.append(str(error))
+        if refused:
+            raise UserError(f"no sound checkpoint in {self.path}: {refused[0]}")
+        return None
+
+    def prune(self, keep: int, best: int | None) -> None:
+        """Removes all but the newest `keep` checkpoints and the best."""
+        if rank() == 0:
+            steps = self.checkpoints()
+            for step in steps[: max(len(steps) - keep, 0)]:
+                if step != best:
+                    folder = self.checkpoint(step)
+                    # The index first: a half-removed checkpoint must not look like one.
+                    PATHS.rm(join(folder, INDEX))
+                    for name in PATHS.ls(folder):
+                        PATHS.rm(join(folder, name))
+                    if os.path.isdir(folder):
+                        os.rmdir(folder)
+
+    def _text(self, name: str, text: str) -> None:
+        with PATHS.open(join(self.path, name), "w") as file:
+            file.write(text)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line).get("step", 0))
+    except (ValueError, AttributeError):
+        return 1 << 62
+
+
+def environment() -> dict[str, Any]:
+    """What a reader of the figures would ask of the machine and the versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    names = ["dmoe", "torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "torchx", "numpy", "pyarrow"]
+    return {
+        "command": sys.argv,
+        "world_size": world_size(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: found for name in names if (found := installed(name))},
+    }

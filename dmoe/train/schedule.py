@@ -1,0 +1,49 @@
+"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation AUC."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dmoe.config import ScheduleConfig
+
+
+@dataclass
+class Schedule:
+    """The factor of step s: min(1, (s + 1) / warmup) * decay(s) * plateau.
+
+    Args:
+        total_steps: of the whole run, over which the decay runs unless the config says otherwise.
+    """
+
+    config: ScheduleConfig
+    total_steps: int
+    plateau: float = 1.0
+    best: float = -math.inf
+    waited: int = 0
+
+    def factor(self, step: int) -> float:
+        warm = self.config.warmup_steps
+        if step < warm:
+            return (step + 1) / warm * self.plateau
+        span = self.config.decay_steps or max(self.total_steps - warm, 1)
+        done = min((step - warm) / span, 1.0)
+        shape = {"none": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.config.decay]
+        low = self.config.min_factor
+        return (low + (1 - low) * shape if self.config.decay != "none" else 1.0) * self.plateau
+
+    def validated(self, auc: float) -> None:
+        """Tells a validation's AUC; drops the factor where it has not risen for `plateau_patience` more of them."""
+        if auc > self.best:
+            self.best, self.waited = auc, 0
+        elif self.config.plateau_factor < 1:
+            self.waited += 1
+            if self.waited > self.config.plateau_patience:
+                self.plateau, self.waited = self.plateau * self.config.plateau_factor, 0
+
+    def state(self) -> dict[str, Any]:
+        kept = asdict(self)
+        return {key: kept[key] for key in ("plateau", "waited")} | {"best": None if math.isinf(self.best) else self.best}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.plateau, self.waited = float(state["plateau"]), int(state["waited"])
+        self.best = -math.inf if state["best"] is None else float(state["best"])

@@ -1,0 +1,88 @@
+"""Everything that a run or an evaluation needs, built once: device, data, sharded model, optimisers, pipeline."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from dmoe.config import Config
+from dmoe.data.manifest import Manifest
+from dmoe.data.reader import Reader
+from dmoe.errors import UserError
+from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
+from dmoe.model.objective import TrainTask
+from dmoe.paths import PATHS
+from dmoe.sharding.initialize import initialize_tables
+from dmoe.sharding.plan import load_plan_file, make_plan, plan_as_json, plan_from_json, sharders
+from dmoe.train.optimizers import Optimizers, attach_table_optimizer
+
+
+@dataclass
+class Session:
+    """A sharded model with all that steps and feeds it. `plan` is plain data, as it is kept beside the run."""
+
+    config: Config
+    manifest: Manifest
+    blueprint: Blueprint
+    device: torch.device
+    task: TrainTask
+    sharded: nn.Module
+    optimizers: Optimizers
+    pipeline: TrainPipelineSparseDist[Any, Any]
+    plan: dict[str, Any]
+
+    @property
+    def tables(self) -> list[Any]:
+        return list(self.blueprint.tables)
+
+    @property
+    def dense(self) -> nn.Module:
+        return self.task.model.mixture
+
+    def reader(self, split: str, shuffled: bool = False, folder: str | None = None, manifest: Manifest | None = None) -> Reader:
+        """Reads a split of the run's data set, or of another one with the same schema."""
+        data = self.config.data
+        return Reader(
+            folder or data.path,
+            manifest or self.manifest,
+            split,
+            self.blueprint.features,
+            self.blueprint.dense,
+            shuffle=data.shuffle if shuffled else "none",
+            window_row_groups=data.window_row_groups,
+            seed=self.config.train.seed,
+            prefetch=data.prefetch,
+        )
+
+
+def open_session(config: Config, manifest: Manifest, device: torch.device) -> Session:
+    """Builds the model on the meta device, plans or takes the plan, shards, and draws the initial weights shard by shard.
+
+    Raises:
+        UserError: the config does not fit the data set, the machine or the plan.
+    """
+    blueprint = make_blueprint(config, manifest)
+    tables = list(blueprint.tables)
+    task = build_task(config, build_model(config, blueprint))
+    attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
+    if config.sharding.plan:
+        plan = plan_from_json(_read_plan(config.sharding.plan), task, tables, device, config.sharding.plan)
+    else:
+        plan = make_plan(task, tables, config, device)
+    kept_plan = plan_as_json(plan, tables)
+    sharded = DistributedModelParallel(task, device=device, plan=plan, sharders=sharders())
+    initialize_tables(sharded, tables, config.train.seed, config.model.embedding.init_std)
+    dense = {name: parameter for name, parameter in task.model.mixture.named_parameters() if parameter.requires_grad}
+    optimizers = Optimizers(sharded, tables, dense, config.optimizer.tables, config.optimizer.dense)
+    pipeline: TrainPipelineSparseDist[Any, Any] = TrainPipelineSparseDist(sharded, optimizers, device)
+    return Session(config, manifest, blueprint, device, task, sharded, optimizers, pipeline, kept_plan)
+
+
+def _read_plan(path: str) -> Any:
+    if not PATHS.exists(path):
+        raise UserError(f"sharding.plan: no such file: {path}")
+    with PATHS.open(path, "r") as file:
+        return load_plan_file(file.read(), path)
