@@ -160,9 +160,7 @@ def preprocess(options: Options) -> Result:
     os.makedirs(work, exist_ok=True)
     workers = options.workers or os.cpu_count() or 1
     size = sum(one.size for one in inputs)
-    print(
-        f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {sum(one.size for one in inputs) / 1e6:,.1f} MB, {workers} workers", file=sys.stderr
-    )
+    print(f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
     stages = {}
 
     begin = time.monotonic()
