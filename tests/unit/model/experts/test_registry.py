@@ -1,0 +1,131 @@
+"""Experts by name: what is wrong is named, and a user's own expert takes part."""
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dmoe.errors import UserError
+from dmoe.model.experts import build_expert, expert_kinds, register, registry
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """A registry that forgets what the test registers."""
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("crosnet", {}, "expert 'crosnet': unknown kind, did you mean 'crossnet'?"),
+        ("crossnet", {"layer": 2}, "expert 'crossnet': unknown option 'layer', did you mean 'num_layers'?"),
+        ("mlp", {"zzz": 2}, "expert 'mlp': unknown option 'zzz', expected one of activation, dropout, hidden, layer_norm"),
+        ("fwfm", {"rank": 2}, "expert 'fwfm': unknown option 'rank', it has none"),
+        ("crossnet", {"num_fields_": 2}, "expert 'crossnet': unknown option 'num_fields_', did you mean"),
+        ("crossnet", {"num_layers": "3"}, "expert 'crossnet': option 'num_layers' is '3': input should be a valid integer"),
+        ("crossnet", {"num_layers": True}, "option 'num_layers' is True: input should be a valid integer"),
+        ("crossnet", {"num_layers": 2.0}, "option 'num_layers' is 2.0: input should be a valid integer"),
+        ("crossnet", {"num_layers": None}, "option 'num_layers' is None: input should be a valid integer"),
+        ("crossnet", {"num_layers": 0}, "option 'num_layers' is 0: input should be greater than or equal to 1"),
+        ("crossnet", {"low_rank": -1}, "option 'low_rank' is -1: input should be greater than or equal to 0"),
+        ("cin", {"layer_maps": []}, "option 'layer_maps' is []"),
+        ("cin", {"layer_maps": [16, 0]}, "option 'layer_maps[1]' is 0: input should be greater than or equal to 1"),
+        ("mlp", {"hidden": 400}, "option 'hidden' is 400"),
+        ("mlp", {"hidden": "400"}, "option 'hidden' is '400'"),
+        ("mlp", {"activation": "gelu"}, "option 'activation' is 'gelu': input should be 'relu' or 'silu'"),
+        ("mlp", {"dropout": 1.0}, "option 'dropout' is 1.0: input should be less than 1"),
+        ("mlp", {"dropout": float("nan")}, "option 'dropout' is nan"),
+        ("masknet", {"mask_ratio": 0.0}, "option 'mask_ratio' is 0.0: input should be greater than 0"),
+        ("masknet", {"mask_ratio": float("inf")}, "option 'mask_ratio' is inf"),
+        ("finalmlp", {"num_heads": 7}, "expert 'finalmlp': num_heads 7 does not divide the streams' last widths, 400 and 400"),
+        ("finalmlp", {"gate_fields_a": [39]}, "expert 'finalmlp': there is no field 39 to gate by, expected 0..38"),
+        ("gwpfm", {"groups": [13, 13]}, "expert 'gwpfm': groups of [13, 13] fields do not part 39 fields"),
+        ("gwpfm", {"groups": 3}, "expert 'gwpfm': 3 groups do not divide the fields' 16 dims"),
+        ("gwpfm", {"groups": 64}, "do not part 39 fields"),
+        ("gwpfm", {"groups": True}, "option 'groups' is True"),
+    ],
+)
+def test_a_mistake_is_named(kind, options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_expert(kind, 39, 16, **options)
+
+
+@pytest.mark.parametrize("kind", ["ipnn", "fwfm"])
+def test_pairs_need_two_fields(kind):
+    with pytest.raises(UserError, match=f"expert '{kind}': 1 field has no pairs"):
+        build_expert(kind, 1, 16)
+
+
+def test_no_fields_are_refused():
+    with pytest.raises(UserError, match="expert 'mlp': 0 fields of 16 dims, expected at least one of each"):
+        build_expert("mlp", 0, 16)
+
+
+def test_an_integer_is_taken_for_a_float():
+    assert build_expert("mlp", 4, 2, dropout=0).out_dim == 400
+
+
+def test_a_users_own_expert_takes_part(kinds):
+    @register("sum_pool")
+    class SumPool(nn.Module):
+        def __init__(self, num_fields: int, field_dim: int, scale: float = 1.0) -> None:
+            super().__init__()
+            self.out_dim, self.scale = field_dim, scale
+
+        def flops(self) -> int:
+            return 0
+
+        def forward(self, x_BFK: Tensor) -> Tensor:
+            return self.scale * x_BFK.sum(1)
+
+    assert "sum_pool" in expert_kinds()
+    assert build_expert("sum_pool", 3, 2, scale=2.0)(torch.ones(1, 3, 2)).tolist() == [[6.0, 6.0]]
+    with pytest.raises(UserError, match=re.escape("expert 'sum_pool': unknown option 'scal', did you mean 'scale'?")):
+        build_expert("sum_pool", 3, 2, scal=2.0)
+
+
+def test_a_name_that_is_taken_is_refused_and_a_reloaded_class_is_not(kinds):
+    with pytest.raises(UserError, match=r"expert 'mlp': .*Other cannot take this name, it is dmoe\.model\.experts\.mlp\.MLP's"):
+
+        @register("mlp")
+        class Other(nn.Module):
+            def __init__(self, num_fields: int, field_dim: int) -> None: ...
+
+    kept = registry._KINDS["mlp"]
+    assert register("mlp")(kept) is kept
+
+
+def test_a_class_without_the_sizes_is_refused(kinds):
+    with pytest.raises(UserError, match=r"expert 'odd': .*Odd\(\) has no parameter field_dim"):
+
+        @register("odd")
+        class Odd(nn.Module):
+            def __init__(self, num_fields: int) -> None: ...
+
+
+def test_a_class_that_breaks_the_contract_is_named(kinds):
+    class Bare(nn.Module):
+        def __init__(self, num_fields: int, field_dim: int, width: int) -> None:
+            super().__init__()
+            if width:
+                self.out_dim = width
+
+    register("bare")(Bare)
+    with pytest.raises(UserError, match="expert 'bare': option 'width' is missing"):
+        build_expert("bare", 3, 2)
+    with pytest.raises(UserError, match=r"expert 'bare': Bare\.out_dim is None, expected its output's width"):
+        build_expert("bare", 3, 2, width=0)
+    with pytest.raises(UserError, match=r"expert 'bare': Bare has no method flops\(\)"):
+        build_expert("bare", 3, 2, width=4)
+
+
+def test_an_option_that_a_config_cannot_give_is_named(kinds):
+    class Holder(nn.Module):
+        def __init__(self, num_fields: int, field_dim: int, inner: nn.Module) -> None:
+            super().__init__()
+
+    register("holder")(Holder)
+    with pytest.raises(UserError, match=r"expert 'holder': option 'inner' has the type .*Module.*, which a config cannot give"):
+        build_expert("holder", 3, 2, inner="mlp")
