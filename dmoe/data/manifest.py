@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
 
-FORMAT, VERSION, FILE = "dmoe-manifest", 1, "manifest.json"
+FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
+VERSION: Literal[1] = 1
+FILE = "manifest.json"
 MAX_BYTES = 64 << 20
 MISSING_ID, RARE_ID = 0, 1
 """Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
@@ -83,7 +85,7 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Manifest":
-        names = [feature.name for feature in (*self.dense, *self.categorical)]
+        names = [feature.name for feature in self.dense] + [feature.name for feature in self.categorical]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two features are named '{name}'")

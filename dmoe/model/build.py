@@ -111,7 +111,7 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
         ]
         mixture = ExpertMixture(
             experts=experts,
-            projections=[Projection(int(e.out_dim), settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
+            projections=[Projection(getattr(e, "out_dim"), settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
             gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim),
             tower=Tower(settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout),
             dense_fields=[_dense_field(len(blueprint.dense), dim) for dim in blueprint.set_dims] if blueprint.dense else [],

@@ -14,7 +14,7 @@ from dmoe.model.embedding import MultiEmbedding
 
 
 class Outputs(NamedTuple):
-    """All float32. logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs. gate_BMG: [B, M, G], G 1 or D.
+    """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs. gate_BMG: [B, M, G], G 1 or D.
     expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it."""
 
     logit_B: Tensor
@@ -69,10 +69,14 @@ class ExpertMixture(nn.Module):
             gate_BMG = self.gate([x_BFK.flatten(1) for x_BFK in inputs])
             for_tower_BMD = watch_gradient(hidden_BMD, self.gradient_norms, "task")
             mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
-            logit_B = self.tower(mixed_BD).float()
+            logit_B = _wide(self.tower(mixed_BD))
             alone = self.expert_logits or not self.training
-            expert_logit_BM = self.tower(for_tower_BMD).float() if alone else logit_B.new_zeros(len(logit_B), 0)
-        return Outputs(logit_B, hidden_BMD.float(), gate_BMG.float(), expert_logit_BM)
+            expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else logit_B.new_zeros(len(logit_B), 0)
+        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def watch_gradient(x: Tensor, norms: dict[str, Tensor] | None, name: str) -> Tensor:

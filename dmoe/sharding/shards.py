@@ -53,11 +53,12 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
     shards: list[LocalShard] = []
     for module in _kernels(model):
         if isinstance(module, BatchedFusedEmbeddingBag):
-            states = [dict(state) for state in module.emb_module.get_optimizer_state()]
             weights = module.emb_module.split_embedding_weights()
+            # SGD has no state, and FBGEMM then gives no list of empty ones.
+            states = module.emb_module.get_optimizer_state() or [{} for _ in weights]
             for part, weight, state in zip(module.config.embedding_tables, weights, states, strict=True):
                 row, column = part.local_metadata.shard_offsets
-                shards.append(LocalShard(by_name[part.name], row, column, weight, _by_standard_name(state), None))
+                shards.append(LocalShard(by_name[part.name], row, column, weight, _by_standard_name(dict(state)), None))
         elif isinstance(module, BatchedDenseEmbeddingBag):
             flat, start = module.emb_module.weights, 0
             for part, weight in zip(module.config.embedding_tables, module.emb_module.split_embedding_weights(), strict=True):

@@ -68,7 +68,7 @@ def save_checkpoint(
         for name, group in _files_of(_table_pieces(model, tables, optimizers)):
             tensors = {key: tensor.detach().cpu().contiguous() for key, tensor, _ in group}
             files[name] = _write(folder, name, safetensors.torch.save(tensors))
-            pieces += [Piece(*where, name, key) for key, _, where in group]
+            pieces += [Piece(*(*where, name, key)) for key, _, where in group]
         if rank() == 0:
             kept = {f"model/{name}": value for name, value in dense.state_dict().items()}
             kept |= {f"optimizer/{name}": value for name, value in optimizers.dense_state().items()}

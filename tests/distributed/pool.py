@@ -1,0 +1,87 @@
+"""Gloo processes that run many cases: importing torchrec takes seconds, so a pool a world size lives as long as the test session.
+
+Four ranks are two nodes of two, so that node-aware plans take the paths that they take on a cluster.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+CASE_SECONDS = 240
+
+
+def _serve(rank: int, world_size: int, store: str, connection: Connection) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_WORLD_SIZE="2" if world_size == 4 else str(world_size))
+    os.environ.update(LOCAL_RANK=str(rank % int(os.environ["LOCAL_WORLD_SIZE"])), OMP_NUM_THREADS="1")
+    import datetime
+
+    import torch
+    import torch.distributed as dist
+
+    from dmoe.train.quiet import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    timeout = datetime.timedelta(seconds=CASE_SECONDS)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size, timeout=timeout)
+    while (job := connection.recv()) is not None:
+        function, arguments = job
+        try:
+            connection.send((True, function(*arguments)))
+        except BaseException:
+            connection.send((False, traceback.format_exc()))
+
+
+class Pool:
+    """Processes that are ranks of one group."""
+
+    def __init__(self, world_size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.store = tempfile.mktemp()
+        pairs = [context.Pipe() for _ in range(world_size)]
+        self.connections = [ours for ours, _ in pairs]
+        self.processes = [
+            context.Process(target=_serve, args=(rank, world_size, self.store, theirs), daemon=True)
+            for rank, (_, theirs) in enumerate(pairs)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Calls a function of a module on every rank; its results by rank. What a rank raises is raised here with its traceback."""
+        for connection in self.connections:
+            connection.send((function, arguments))
+        results = []
+        for rank, connection in enumerate(self.connections):
+            if not connection.poll(CASE_SECONDS + 30):
+                self.close()
+                raise TimeoutError(f"rank {rank} did not answer")
+            sound, result = connection.recv()
+            if not sound:
+                self.close()
+                raise AssertionError(f"rank {rank}:\n{result}")
+            results.append(result)
+        return results
+
+    @property
+    def alive(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    def close(self) -> None:
+        for connection, process in zip(self.connections, self.processes, strict=True):
+            if process.is_alive():
+                try:
+                    connection.send(None)
+                except OSError:
+                    pass
+        for process in self.processes:
+            process.join(3)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        if os.path.exists(self.store):
+            os.remove(self.store)
