@@ -111,14 +111,24 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
         ]
         mixture = ExpertMixture(
             experts=experts,
-            projections=[Projection(getattr(e, "out_dim"), settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
+            projections=[Projection(e.out_dim, settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
             gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim),
             tower=Tower(settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout),
             dense_fields=[_dense_field(len(blueprint.dense), dim) for dim in blueprint.set_dims] if blueprint.dense else [],
             set_of_expert=blueprint.set_of_expert,
             bf16=config.train.precision == "bf16",
         )
+        mixture.apply(_initialize_linear)
     return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
+
+
+def _initialize_linear(module: nn.Module) -> None:
+    # Biases at 0: embeddings begin small, and PyTorch's random biases would drown them, so that an MLP expert stays at chance while
+    # the gate turns away from it for good.
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _dense_field(dense: int, dim: int) -> nn.Module:

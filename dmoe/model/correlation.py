@@ -17,7 +17,7 @@ EPS = 1e-8
 
 
 class Correlation(NamedTuple):
-    """loss: [] with gradient. mean_abs: [] mean |r| over pairs of experts, without gradient. dead: [] columns without variance. rows: []."""
+    """loss: [] with gradient. mean_abs: [] mean |r| over pairs of experts. dead: [] columns without variance. rows: [] of all ranks."""
 
     loss: Tensor
     mean_abs: Tensor

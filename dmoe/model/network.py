@@ -14,8 +14,8 @@ from dmoe.model.embedding import MultiEmbedding
 
 
 class Outputs(NamedTuple):
-    """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs. gate_BMG: [B, M, G], G 1 or D.
-    expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it."""
+    """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
+    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it."""
 
     logit_B: Tensor
     hidden_BMD: Tensor

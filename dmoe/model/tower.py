@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+from dmoe.model.experts.dense import ACTIVATIONS, dense_layers
+from dmoe.model.experts.options import Activation
 
 
 class Projection(nn.Sequential):
@@ -18,7 +19,7 @@ class Projection(nn.Sequential):
         - Output: [B, D].
     """
 
-    def __init__(self, in_dim: int, out_dim: int, norm: str, activation: str) -> None:
+    def __init__(self, in_dim: int, out_dim: int, norm: str, activation: Activation) -> None:
         super().__init__(
             nn.Linear(in_dim, out_dim),
             nn.LayerNorm(out_dim) if norm == "layer" else nn.Identity(),
@@ -34,14 +35,10 @@ class Tower(nn.Module):
         - Output: [...].
     """
 
-    def __init__(self, in_dim: int, hidden: Sequence[int], activation: str, dropout: float) -> None:
+    def __init__(self, in_dim: int, hidden: Sequence[int], activation: Activation, dropout: float) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width in hidden:
-            layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
-            layers += [nn.Dropout(dropout)] if dropout else []
-            in_dim = width
-        self.layers = nn.Sequential(*layers, nn.Linear(in_dim, 1))
+        last = hidden[-1] if hidden else in_dim
+        self.layers = nn.Sequential(*dense_layers(in_dim, hidden, activation, dropout), nn.Linear(last, 1))
 
     def forward(self, x_D: Tensor) -> Tensor:
         return self.layers(x_D).squeeze(-1)
