@@ -3,6 +3,7 @@
 Four ranks are two nodes of two, so that node-aware plans take the paths that they take on a cluster.
 """
 
+import contextlib
 import multiprocessing
 import os
 import tempfile
@@ -74,10 +75,8 @@ class Pool:
     def close(self) -> None:
         for connection, process in zip(self.connections, self.processes, strict=True):
             if process.is_alive():
-                try:
+                with contextlib.suppress(OSError):
                     connection.send(None)
-                except OSError:
-                    pass
         for process in self.processes:
             process.join(3)
             if process.is_alive():

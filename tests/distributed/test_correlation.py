@@ -31,7 +31,7 @@ def outputs(rows: int = 9) -> np.ndarray:
 
 def reference(x_NMD: np.ndarray, estimator: str, norm: str, scope: str) -> float:
     """The definition of ALGORITHM: section 2, pair by pair, entry by entry."""
-    rows, experts, width = x_NMD.shape
+    rows, experts, _ = x_NMD.shape
     centred = x_NMD - x_NMD.mean(0)
     sums = (centred**2).sum(0)
     alive = sums > 1e-20

@@ -17,7 +17,13 @@ from tests.distributed.small_run import dense_weights, largest_difference, open_
 ROWS = 61
 """Of the only batch: no number of ranks here but 1 divides it, so the last ranks get padding."""
 # Embeddings far from 0, so that gradients are large beside the rounding of the weights that they are read from.
-SGD = ("correlation.norm=l1", "model.embedding.init_std=0.3", "optimizer.tables={kind: sgd, lr: 1.0}", "optimizer.dense={kind: sgd, lr: 1.0}", f"train.batch_size={ROWS}")
+SGD = (
+    "correlation.norm=l1",
+    "model.embedding.init_std=0.3",
+    "optimizer.tables={kind: sgd, lr: 1.0}",
+    "optimizer.dense={kind: sgd, lr: 1.0}",
+    f"train.batch_size={ROWS}",
+)
 
 
 def one_step(data: str, *overrides: str) -> tuple[float, dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -1,0 +1,1 @@
+"""Reading runs back, and telling people about them: tables and pages."""

@@ -1,0 +1,1 @@
+"""torchx components: pure functions to an AppDef."""
