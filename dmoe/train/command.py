@@ -102,7 +102,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     quiet()
     device = distributed.start(config.run.timeout_seconds)
     try:
-        from dmoe.train.checkpoint import load_checkpoint, verify_checkpoint
+        from dmoe.train.checkpoint.index import verify_checkpoint
+        from dmoe.train.checkpoint.load import load_checkpoint
         from dmoe.train.evaluate import evaluate
         from dmoe.train.report import headline
         from dmoe.train.run_dir import RunDir
@@ -113,7 +114,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
         if not steps:
             raise UserError(f"--run {run_path}: the run has no checkpoint yet")
         newest = verify_checkpoint(run.checkpoint(steps[-1]))
-        best = newest["progress"]["best_step"] or steps[-1]
+        best = newest.progress["best_step"] or steps[-1]
         verify_checkpoint(run.checkpoint(best))
         session = open_session(config, trained_on, device)
         load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)

@@ -13,7 +13,8 @@ from dmoe.data.batch import Batch
 from dmoe.data.reader import Reader
 from dmoe.distributed import all_reduce_sum, rank, world_size
 from dmoe.errors import UserError
-from dmoe.train.checkpoint import load_checkpoint, save_checkpoint
+from dmoe.train.checkpoint.load import load_checkpoint
+from dmoe.train.checkpoint.save import save_checkpoint
 from dmoe.train.evaluate import evaluate
 from dmoe.train.guard import Guard
 from dmoe.train.moved import TablesMoved

@@ -11,7 +11,7 @@ from dmoe.data.manifest import Manifest
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
-from dmoe.train.checkpoint import INDEX, verify_checkpoint
+from dmoe.train.checkpoint.index import INDEX, verify_checkpoint
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
 
