@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS
+from dmoe.paths import PATHS, join
 
-MAX_BYTES = 4 << 20
+MAX_BYTES, MAX_EXTENDS = 4 << 20, 8
 
 
 class _Loader(yaml.SafeLoader):
@@ -135,6 +135,8 @@ class GuardConfig(Node):
 class CheckpointConfig(Node):
     every_steps: int | None = Field(None, ge=1, description="beside the one after each validation")
     keep: int = Field(2, ge=1, description="latest ones kept, beside the best")
+    asynchronous: bool = Field(True, description="a thread writes a copy in the CPU's memory while training goes on")
+    copy_gib: float = Field(16.0, ge=0, description="a rank whose part is larger writes it without a copy, and training waits")
 
 
 class TrainConfig(Node):
@@ -158,7 +160,7 @@ class MetricsConfig(Node):
 
 class RunConfig(Node):
     dir: str = Field("", description="where the run keeps its config, plan, metrics and checkpoints")
-    timeout_seconds: int = Field(600, ge=1, description="a collective that waits longer ends the run")
+    timeout_seconds: int = Field(600, ge=1, description="a rank that waits longer for the others ends the run and says for whom")
 
 
 class Config(Node):
@@ -194,29 +196,59 @@ class Config(Node):
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
     """Reads a YAML file, lays `key.path=value` overrides (values in YAML) over it, and checks the whole.
 
+    A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs.
+
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
+    return _checked(_read_tree(path, f"--config {path}", depth=0), path, overrides)
+
+
+def parse_config(text: str, where: str, overrides: list[str] | None = None) -> Config:
+    """As `load_config`, of a text that extends nothing; `where` begins the error messages."""
+    return _checked(_parse_tree(text, where), where, overrides)
+
+
+def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
+    if depth > MAX_EXTENDS:
+        raise UserError(f"{path}: more than {MAX_EXTENDS} files extend one another; is there a circle?")
     try:
         with PATHS.open(path, "r") as file:
             text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"--config {path}: no such file") from None
+        raise UserError(f"{asked_by}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text in UTF-8") from None
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no config is")
-    return parse_config(text, path, overrides)
+    tree = _parse_tree(text, path)
+    if (base := tree.pop("extends", None)) is None:
+        return tree
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: expected a file's name, found {base!r}")
+    found = base if base.startswith("/") or "://" in base else join(path.rpartition("/")[0], base)
+    return _laid_over(_read_tree(found, f"{path}: extends: {base}", depth + 1), tree)
 
 
-def parse_config(text: str, where: str, overrides: list[str] | None = None) -> Config:
-    """As `load_config`, of a text; `where` begins the error messages."""
+def _laid_over(base: Any, top: Any) -> Any:
+    if isinstance(base, dict) and isinstance(top, dict):
+        return base | {key: _laid_over(base[key], value) if key in base else value for key, value in top.items()}
+    return top
+
+
+def _parse_tree(text: str, where: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _Loader) or {}
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected keys such as 'model:' and 'train:', found {type(tree).__name__}")
+    return tree
+
+
+def _checked(tree: dict[str, Any], where: str, overrides: list[str] | None) -> Config:
     for override in overrides or []:
         _override(tree, override)
     try:

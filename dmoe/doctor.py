@@ -144,7 +144,7 @@ def _lookup(rank: int, store: str) -> None:
     device = torch.device("cpu")
     sharded = DistributedModelParallel(model, device=device, plan=make_plan(model, tables, config, device), sharders=sharders())
     initialize_tables(sharded, tables, seed=0, std=1.0)
-    ids = KeyedJaggedTensor(["C1"], torch.tensor([9 - rank, 0]), torch.tensor([1, 1], dtype=torch.int32), stride=2)
+    ids = KeyedJaggedTensor(keys=["C1"], values=torch.tensor([9 - rank, 0]), lengths=torch.ones(2, dtype=torch.int32), stride=2)
     (looked_up_BFK,) = sharded(ids)
     expected = initial_block(0, "C1/0", 0, 10, 8, 1.0)[[9 - rank, 0]]
     torch.testing.assert_close(looked_up_BFK[:, 0], expected)
