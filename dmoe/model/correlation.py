@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dmoe.distributed import all_gather_rows, global_scatter
 
-DEAD_RELATIVE_VARIANCE = 1e-10
+DEAD_RELATIVE_VARIANCE = 1e-13
 """A column whose variance is below this share of its mean square is constant but for rounding."""
 EPS = 1e-8
 """Added to a column's variance, relative to the mean variance: absolute, it would let a model shrink its outputs to look de-correlated."""
