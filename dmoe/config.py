@@ -58,7 +58,9 @@ class ModelConfig(Node):
     expert_dim: int = Field(64, ge=1, description="d, the width of every expert's projected output")
     expert_norm: Literal["layer", "none"] = "layer"
     activation: Literal["silu", "relu"] = "silu"
-    gate: Literal["softmax", "mean", "elementwise"] = "softmax"
+    gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
+        "softmax", description="each logit from that expert's embeddings, or (mmoe) from all; the mean; one softmax a dimension (Crocodile)"
+    )
     tower: TowerConfig = TowerConfig()
 
 
@@ -71,7 +73,16 @@ class CorrelationConfig(Node):
     scope: Literal["full", "diagonal"] = "full"
     target: Literal["hidden", "logit", "residual"] = "hidden"
     reduce: Literal["moments", "gather"] = Field("moments", description="how ranks share: all-reduced moments, or all-gathered rows")
+    within_class: bool = Field(False, description="centre within the rows of each label: what the label itself makes correlate is left alone")
+    stop_below: float = Field(0.0, ge=0, description="value of the loss at which it has no gradient any more")
     warmup_steps: int = Field(0, ge=0, description="steps over which alpha rises from 0")
+    decay_steps: int | None = Field(None, ge=1, description="steps after the warm-up over which alpha falls to 0 again")
+
+    def alpha_factor(self, step: int) -> float:
+        """What alpha is multiplied with at a step: rises over the warm-up, then falls where a decay is asked for."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return 1.0 if self.decay_steps is None else max(0.0, 1 - (step - self.warmup_steps) / self.decay_steps)
 
     @model_validator(mode="after")
     def _scope_fits(self) -> "CorrelationConfig":
@@ -156,6 +167,8 @@ class TrainConfig(Node):
 class MetricsConfig(Node):
     auc: Literal["binned", "exact"] = "binned"
     auc_bins: int = Field(1 << 20, ge=2, le=1 << 24)
+    predictions: bool = Field(False, description="keep every test row's logit and label in the run, for paired tests between runs")
+    abundance: bool = Field(True, description="information abundance of the tables at the end, which reads them once from the checkpoint")
 
 
 class RunConfig(Node):

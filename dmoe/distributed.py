@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.errors import UserError
+from dmoe.rendezvous import join
 
 
 def start(timeout_seconds: int = 600) -> torch.device:
@@ -24,7 +25,8 @@ def start(timeout_seconds: int = 600) -> torch.device:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if cuda and local_rank >= torch.cuda.device_count():
             raise UserError(f"rank {os.environ['RANK']}: local rank {local_rank}, but this host has {torch.cuda.device_count()} GPUs")
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, ranks = join(timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
     else:
         local_rank = 0
         # TorchRec's planner reads these two; a single process has no launcher to set them.

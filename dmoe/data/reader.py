@@ -6,6 +6,8 @@ of it, and a rank takes its own part of those. So a position is one number, and 
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
+import hashlib
+import json
 import queue
 import threading
 from collections import OrderedDict
@@ -73,6 +75,13 @@ class Reader:
         self._windows: OrderedDict[tuple[int, int], Columns] = OrderedDict()
         self._groups = [group for index in range(len(self.shards)) for group in self._row_groups(index)]
         self.rows = sum(group.rows for group in self._groups)
+
+    @property
+    def order(self) -> str:
+        """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
+        shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
+        seed = None if self.shuffle == "none" else self.seed
+        return hashlib.sha256(json.dumps([shards, self.shuffle, self.window, seed]).encode()).hexdigest()[:32]
 
     def steps(self, batch_size: int, start_row: int = 0) -> int:
         """Steps that are left of an epoch from a position: the last one may be smaller."""

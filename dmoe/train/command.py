@@ -8,6 +8,7 @@ from dmoe.config import Config, load_config
 from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
+from dmoe.train import watch
 from dmoe.train.quiet import quiet
 
 
@@ -27,14 +28,25 @@ def train(config_path: str, overrides: list[str], resume: bool) -> None:
     from dmoe.train.run_dir import RunDir
 
     run = RunDir(config.run.dir)
-    holds = run.holds_a_run()
+    device = _join(config, "dmoe.train")
+    holds = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
-    device = distributed.start(config.run.timeout_seconds)
-    try:
-        _train(config, manifest, run, device, resume=holds)
-    finally:
-        distributed.stop()
+    _train(config, manifest, run, device, resume=holds)
+    _leave()
+
+
+def _join(config: Config, program: str) -> Any:
+    # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
+    device = distributed.start(int(config.run.timeout_seconds * 1.5) + 30)
+    watch.begin(program, config.run.timeout_seconds)
+    return device
+
+
+def _leave() -> None:
+    """Leaves the group at the end of a sound run. After an error it is left to `exits`, which needs the group to say so on one rank."""
+    watch.end()
+    distributed.stop()
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bool) -> None:
@@ -44,11 +56,11 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bo
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
-    newest = distributed.broadcast_object(_newest(run) if resume and distributed.rank() == 0 else None)
-    if isinstance(newest, str):
-        raise UserError(newest)
+    watch.note("verifies the checkpoints")
+    newest = run.newest_sound() if resume else None
+    watch.note("plans and shards")
     session = open_session(config, manifest, device)
-    if not resume:
+    if newest is None:
         run.create(config, manifest, session.plan)
     reporter = Reporter(run)
     reporter.say(describe(session))
@@ -56,15 +68,20 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bo
         step, refused = newest
         for reason in refused:
             reporter.say(f"passed over: {reason}")
-        reporter.say(f"resuming from step {step:,}")
-        run.forget_after(step)
+        run.set_aside_after(step)
+        changed = run.resumed(step, refused, config, session.plan)
+        reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
     progress = fit(session, run, reporter, None if newest is None else newest[0])
-    restore_best(session, run, progress)
-    figures = evaluate(session, session.reader(config.data.test_split))
+    watch.note("loads the best checkpoint", progress.step)
+    best = restore_best(session, run, progress)
+    if best != progress.best_step:
+        reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
+    figures = evaluate(session, session.reader(config.data.test_split), lambda: watch.note("evaluates", progress.step), final=run)
+    figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
         "variant": config.variant,
-        "best_step": progress.best_step,
+        "best_step": best,
         "steps": progress.step,
         "trained_rows": progress.trained_rows,
         "samples_per_second": progress.trained_rows / max(progress.seconds, 1e-9),
@@ -74,16 +91,9 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bo
         "embedding_l2_covers": "rows looked up only" if config.optimizer.embedding_l2 else "nothing",
     }
     run.finish(figures)
-    reporter.say(f"test of step {progress.best_step:,}: {headline(figures)}")
+    reporter.say(f"test of step {best:,}: {headline(figures)}")
     reporter.say(f"run kept in {run.path}")
     reporter.close()
-
-
-def _newest(run: Any) -> Any:
-    try:
-        return run.newest_sound()
-    except UserError as error:
-        return str(error)
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
@@ -100,33 +110,32 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     manifest = load_manifest(folder)
     check_schema(trained_on, manifest, folder)
     quiet()
-    device = distributed.start(config.run.timeout_seconds)
-    try:
-        from dmoe.train.checkpoint.index import verify_checkpoint
-        from dmoe.train.checkpoint.load import load_checkpoint
-        from dmoe.train.evaluate import evaluate
-        from dmoe.train.report import headline
-        from dmoe.train.run_dir import RunDir
-        from dmoe.train.session import open_session
+    device = _join(config, "dmoe.evaluate")
+    from dmoe.train.checkpoint.index import verify_checkpoint
+    from dmoe.train.checkpoint.load import load_checkpoint
+    from dmoe.train.evaluate import evaluate
+    from dmoe.train.report import headline
+    from dmoe.train.run_dir import RunDir
+    from dmoe.train.session import open_session
 
-        run = RunDir(run_path)
-        steps = run.checkpoints()
-        if not steps:
-            raise UserError(f"--run {run_path}: the run has no checkpoint yet")
-        newest = verify_checkpoint(run.checkpoint(steps[-1]))
-        best = newest.progress["best_step"] or steps[-1]
-        verify_checkpoint(run.checkpoint(best))
-        session = open_session(config, trained_on, device)
-        load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
-        chosen = split or config.data.test_split
-        figures = evaluate(session, session.reader(chosen, folder=folder, manifest=manifest))
-        figures |= {"split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
-        run.finish(figures, output)
-        if distributed.rank() == 0:
-            print(f"{chosen} of step {best:,}: {headline(figures)}")
-        return figures
-    finally:
-        distributed.stop()
+    run = RunDir(run_path)
+    newest = run.newest_sound()
+    if newest is None:
+        raise UserError(f"--run {run_path}: the run has no checkpoint yet")
+    best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
+    verify_checkpoint(run.checkpoint(best))
+    watch.note("plans and shards")
+    session = open_session(config, trained_on, device)
+    load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
+    chosen = split or config.data.test_split
+    reader = session.reader(chosen, folder=folder, manifest=manifest)
+    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), final=run)
+    figures |= {"split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
+    run.finish(figures, output)
+    if distributed.rank() == 0:
+        print(f"{chosen} of step {best:,}: {headline(figures)}")
+    _leave()
+    return figures
 
 
 def check_schema(trained_on: Manifest, manifest: Manifest, folder: str) -> None:
@@ -148,8 +157,19 @@ def check_schema(trained_on: Manifest, manifest: Manifest, folder: str) -> None:
         raise UserError(f"{join(folder, FILE)}: dense feature {missing[0]} is not there, the model was trained with it")
 
 
+def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
+    """The tables' information abundance, which rank 0 alone reads and writes down."""
+    if not config.metrics.abundance or distributed.rank() != 0:
+        return {}
+    from dmoe.train.metrics.abundance import information_abundance
+
+    return {"information_abundance": information_abundance(run.checkpoint(step))}
+
+
 def describe(session: Any) -> str:
     """One paragraph on what is about to run."""
+    from dmoe.model.cost import cost_of, in_one_line
+
     config, blueprint = session.config, session.blueprint
     dense = sum(parameter.numel() for parameter in session.dense.parameters())
     numbers = sum(table.rows * sum(section.dim for section in table.sections) for table in blueprint.tables)
@@ -160,5 +180,5 @@ def describe(session: Any) -> str:
         f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
         f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}"
+        f" {ranks} rank(s) on {session.device.type}\n{in_one_line(cost_of(config, session.manifest), config.train.batch_size, ranks)}"
     )

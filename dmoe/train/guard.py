@@ -7,6 +7,10 @@ from dmoe.errors import UserError
 from dmoe.train.metrics.evaluation import entropy_of
 
 
+class Stopped(UserError):
+    """A guard stopped the run, on all ranks at the same step."""
+
+
 class Guard:
     """Judges figures that are equal on all ranks, so that all stop together.
 
@@ -17,22 +21,27 @@ class Guard:
     def __init__(self, config: GuardConfig, base_rate: float) -> None:
         self.config, self.base_rate = config, base_rate
 
-    def check_loss(self, step: int, loss: float, since_step: int) -> None:
+    def check_loss(self, step: int, loss: float, since_step: int, first_bad: tuple[int, int] | None = None) -> None:
         """Judges the mean training loss of steps (since_step, step].
 
+        Args:
+            first_bad: the step and rank at which the loss was first not finite, where that is known.
+
         Raises:
-            UserError: not finite, or worse than always predicting the base rate.
+            Stopped: not finite, or worse than always predicting the base rate.
         """
         if not self.config.enabled:
             return
         if not math.isfinite(loss):
-            raise UserError(
-                f"stopped at step {step}: the loss is {loss}. Something overflowed in the last {step - since_step} steps: try a lower"
-                " optimizer.dense.lr and optimizer.tables.lr, optimizer.dense.clip_norm=1, or optimizer.schedule.warmup_steps"
+            when = f"at step {first_bad[0]} on rank {first_bad[1]}" if first_bad else f"in the last {step - since_step} steps"
+            raise Stopped(
+                f"stopped at step {step}: the loss is not finite. Something overflowed {when}: --resume goes on from the last"
+                " checkpoint, which is from before it; try a lower optimizer.dense.lr and optimizer.tables.lr,"
+                " optimizer.dense.clip_norm=1, or optimizer.schedule.warmup_steps"
             )
         worst = entropy_of(self.base_rate) * self.config.max_loss_ratio
         if since_step >= self.config.after_steps and loss > worst:
-            raise UserError(
+            raise Stopped(
                 f"stopped at step {step}: the mean loss is {loss:.4f}, worse than {entropy_of(self.base_rate):.4f}, which always"
                 f" predicting the base rate of {self.base_rate:.4f} gives. Try a lower learning rate or a longer warm-up;"
                 " train.guard.enabled=false goes on regardless"
@@ -42,14 +51,14 @@ class Guard:
         """Judges a validation's AUC.
 
         Raises:
-            UserError: stuck at chance.
+            Stopped: stuck at chance.
         """
         if not self.config.enabled or step < self.config.after_steps:
             return
         if auc is None:
-            raise UserError(f"stopped at step {step}: the validation rows have one label only, so there is no AUC; check the split")
+            raise Stopped(f"stopped at step {step}: the validation rows have one label only, so there is no AUC; check the split")
         if auc < self.config.min_auc:
-            raise UserError(
+            raise Stopped(
                 f"stopped at step {step}: the validation AUC is {auc:.4f}, which is chance. Check that labels and features belong"
                 " together (a shuffled column?), that ids are not all missing or rare (a lower preprocess --min-count), and the"
                 " learning rates; train.guard.enabled=false goes on regardless"

@@ -6,12 +6,14 @@ import platform
 import sys
 from typing import Any
 
-from dmoe.config import Config, dump_config
+import torch.distributed as dist
+
+from dmoe.config import Config, dump_config, load_config
 from dmoe.data.manifest import Manifest
-from dmoe.distributed import rank, world_size
+from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
-from dmoe.train.checkpoint.index import INDEX, verify_checkpoint
+from dmoe.train.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
 
@@ -27,13 +29,40 @@ class RunDir:
         self.path = path
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
-        """Writes what describes the run, before it begins."""
+        """Writes what describes the run, before it begins; the config last, since it is what makes the folder a run's.
+
+        Raises:
+            UserError: on every rank, where rank 0 cannot write there.
+        """
+        problem = None
         if rank() == 0:
-            PATHS.mkdirs(self.path)
-            self._text(CONFIG, dump_config(config))
-            self._text("environment.json", json.dumps(environment(), indent=1) + "\n")
-            self._text("plan.json", json.dumps(plan, indent=1) + "\n")
-            self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+            try:
+                PATHS.mkdirs(self.path)
+                self.forget_after(-1)
+                self._text("environment.json", json.dumps(environment(), indent=1) + "\n")
+                self._text("plan.json", json.dumps(plan, indent=1) + "\n")
+                self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+                self._text(CONFIG, dump_config(config))
+            except OSError as error:
+                problem = f"run.dir: cannot write in {self.path} ({(error.strerror or str(error)).lower()}); choose another"
+        if problem := broadcast_object(problem):
+            raise UserError(problem)
+
+    def resumed(self, step: int, refused: list[str], config: Config, plan: dict[str, Any]) -> list[str]:
+        """Notes in resumes.jsonl that the run goes on, and cuts metrics.jsonl back to the step: what came after is about to happen again.
+
+        Returns:
+            The settings that are not what the run was started with, as `key: before -> now`.
+        """
+        changed: list[str] = []
+        if rank() == 0:
+            before, now = flat(load_config(join(self.path, CONFIG)).model_dump(mode="json")), flat(config.model_dump(mode="json"))
+            changed = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in sorted(before | now) if before.get(key) != now.get(key)]
+            self.forget_after(step)
+            line = {"step": step, "refused": refused, "changed": changed, "plan": plan, "environment": environment()}
+            with PATHS.open(join(self.path, "resumes.jsonl"), "a") as file:
+                file.write(json.dumps(line) + "\n")
+        return changed
 
     def holds_a_run(self) -> bool:
         return PATHS.exists(join(self.path, CONFIG))
@@ -69,17 +98,29 @@ class RunDir:
         return sorted(int(name[5:]) for name in names if PATHS.exists(join(folder, name, INDEX)))
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
-        """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none."""
+        """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none.
+
+        Every rank has to call it: each reads its share of the files.
+
+        Raises:
+            UserError: on every rank, where there are checkpoints and none is sound.
+        """
         refused: list[str] = []
-        for step in reversed(self.checkpoints()):
-            try:
-                verify_checkpoint(self.checkpoint(step))
+        for step in reversed(broadcast_object(self.checkpoints() if rank() == 0 else None)):
+            problem = _first(_problem_of(self.checkpoint(step)))
+            if problem is None:
                 return step, refused
-            except UserError as error:
-                refused.append(str(error))
+            refused.append(problem)
         if refused:
             raise UserError(f"no sound checkpoint in {self.path}: {refused[0]}")
         return None
+
+    def set_aside_after(self, step: int) -> None:
+        """Takes the damaged checkpoints after a step out of the count, so that the policy does not keep them in place of sound ones."""
+        if rank() == 0:
+            for later in self.checkpoints():
+                if later > step:
+                    refuse(self.checkpoint(later))
 
     def prune(self, keep: int, best: int | None) -> None:
         """Removes all but the newest `keep` checkpoints and the best."""
@@ -96,8 +137,32 @@ class RunDir:
                         os.rmdir(folder)
 
     def _text(self, name: str, text: str) -> None:
-        with PATHS.open(join(self.path, name), "w") as file:
-            file.write(text)
+        write_whole(join(self.path, name), lambda file: file.write(text.encode()))
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as `train.batch_size` -> value."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return leaves
+
+
+def _problem_of(folder: str) -> str | None:
+    try:
+        verify_checkpoint(folder, rank(), world_size())
+        return None
+    except UserError as error:
+        return str(error)
+
+
+def _first(problem: str | None) -> str | None:
+    """The first rank's problem, on all ranks."""
+    if world_size() == 1:
+        return problem
+    problems: list[str | None] = [None] * world_size()
+    dist.all_gather_object(problems, problem)
+    return next((found for found in problems if found), None)
 
 
 def _step_of(line: str) -> int:

@@ -72,7 +72,7 @@ def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, opti
         states = _below(kept, "optimizer/")
         for name, value in states.items():
             parameter = name.rpartition("/")[0]
-            if parameter not in mine or value.dim() and value.shape != mine[parameter].shape:
+            if parameter not in mine or (value.dim() and value.shape != mine[parameter].shape):
                 raise UserError(f"{folder}: optimizer state '{name}' does not fit this model")
         step = index.progress.get("step")
         if type(step) is not int or not 0 <= step < 1 << 62:

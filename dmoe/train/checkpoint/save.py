@@ -146,7 +146,8 @@ def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers
             group, pieces, size, number = {}, [], 0, number + 1
         key = "|".join(str(part) for part in where[:4])
         group[key] = tensor
-        pieces.append(Piece(*where, f"tables-{rank():05d}-{number:05d}.safetensors", key))
+        table, state, row, column, rows, columns = where
+        pieces.append(Piece(table, state, row, column, rows, columns, f"tables-{rank():05d}-{number:05d}.safetensors", key))
         size += tensor.nbytes
     if group:
         yield File(pieces[0].file, group, tuple(pieces))

@@ -61,7 +61,7 @@ def write_tensors(
     digest, written = hashlib.sha256(head), 0
     file.write(head)
     for chunk in chunks:
-        view = memoryview(np.ascontiguousarray(chunk)).cast("B")
+        view = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
         file.write(view)
         digest.update(view)
         written += len(view)

@@ -1,0 +1,208 @@
+"""Training under torchrun's own agent, in processes that are forked with torchrec already imported, with faults at chosen points.
+
+torchrun's command line starts a fresh interpreter per rank and restart, which costs ten seconds each on two cores; its agent
+(`elastic_launch`) takes a function as well, and that is the only difference.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "tests.distributed.elastic"]
+
+
+@dataclass
+class Outcome:
+    """How a launch ended: exit codes of the ranks that failed last (empty where the job succeeded), and what all ranks printed."""
+
+    codes: dict[int, int]
+    said: str
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.codes
+
+
+def launch(
+    folder: Path, ranks: int, arguments: list[str], faults: list[dict[str, Any]] | None = None, restarts: int = 0, number: int = 0
+) -> Outcome:
+    """Runs `python -m dmoe.train ARGUMENTS` on so many ranks until it ends.
+
+    Args:
+        folder: where logs, pids and the rows that were trained on are left.
+        faults: each `{"at": point, "rank": r, "attempt": a, "do": what, ...}`; see `Faults`.
+        restarts: as torchrun's --max-restarts.
+        number: of this launch within a folder, so that the rows of several are told apart.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from dmoe.train.quiet import quiet
+
+    quiet()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    logs = folder / f"logs-{number}"
+    logs.mkdir(parents=True, exist_ok=True)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=f"{folder.name}-{number}-{time.monotonic_ns()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=restarts,
+        monitor_interval=0.05,
+        start_method="forkserver",
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        shutdown_timeout=10,
+        local_addr="127.0.0.1",
+    )
+    began, codes = time.monotonic(), {}
+    try:
+        elastic_launch(config, train_rank)(str(folder), number, arguments, faults or [])
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+    said = "".join(path.read_text(errors="replace") for path in sorted(logs.rglob("std*.log"), key=lambda path: path.stat().st_mtime))
+    return Outcome(codes, said, time.monotonic() - began)
+
+
+def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict[str, Any]]) -> None:
+    """What a rank's process does."""
+    import torch
+
+    from dmoe.train import __main__ as command
+    from dmoe.train.exits import run_rank
+
+    torch.set_num_threads(1)
+    rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    (Path(folder) / f"pid-{rank}").write_text(str(os.getpid()))
+    install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), Faults(rank, attempt, faults))
+    sys.argv = ["dmoe.train", *arguments]
+    code = run_rank("dmoe.train", command.main)
+    if code:
+        sys.exit(code)
+
+
+class Rows:
+    """Writes which rows (the first dense column's values) every step of this rank trained on."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w")
+        self.read: deque[list[int]] = deque()
+
+    def batch(self, batch: Any) -> None:
+        self.read.append([round(x) for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()])
+
+    def trained(self, step: int) -> None:
+        self.file.write(json.dumps([step, self.read.popleft()]) + "\n")
+        self.file.flush()
+
+
+class Faults:
+    """Does what a test asks for when a point is passed.
+
+    `do`: kill (SIGKILL oneself), killall (every rank), term (SIGTERM oneself), stop (SIGSTOP), sleep, call (`path` of a function that is
+    given `argument`). `step` or `count` say at which passing.
+    """
+
+    def __init__(self, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
+        self.mine = [fault for fault in faults if fault.get("rank", rank) == rank and fault.get("attempt", 0) == attempt]
+        self.passed: dict[str, int] = defaultdict(int)
+
+    def at(self, point: str, number: int | None = None) -> None:
+        self.passed[point] += 1
+        number = self.passed[point] if number is None else number
+        for fault in self.mine:
+            if fault["at"] == point and fault["number"] == number:
+                self.do(fault)
+
+    def do(self, fault: dict[str, Any]) -> None:
+        match fault["do"]:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "term":
+                os.kill(os.getpid(), signal.SIGTERM)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "sleep":
+                time.sleep(fault["seconds"])
+            case "remove":
+                os.remove(fault["path"])
+            case "limit":
+                import resource
+
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], fault["bytes"]))
+            case other:
+                raise ValueError(other)
+
+
+def install(rows: Rows, faults: Faults) -> None:
+    """Puts both into the process: points `step` (after it), `batch` (read, of training), `write` (a checkpoint's file), `evaluate`."""
+    from dmoe.data.reader import Reader
+    from dmoe.train import window
+    from dmoe.train.checkpoint import index, save
+    from dmoe.train.metrics.evaluation import Evaluation
+
+    add, batch, write, update = window.Window.add, Reader._batch, index.write_whole, Evaluation.update
+    done = iter(range(1, 1 << 30))
+
+    def noted_batch(self: Any, *arguments: Any) -> Any:
+        made = batch(self, *arguments)
+        if self.split == "train":
+            rows.batch(made)
+            faults.at("batch")
+        return made
+
+    def noted_add(self: Any, losses: Any) -> None:
+        add(self, losses)
+        rows.trained(self.since + self.steps)
+        faults.at("step", next(done))
+
+    def noted_write(path: str, action: Any) -> Any:
+        if "checkpoints" not in path:
+            return write(path, action)
+
+        def half(file: Any) -> Any:
+            file.write(b"half")
+            faults.at("half")
+            file.seek(0)
+            file.truncate()
+            return action(file)
+
+        faults.at("write")
+        return write(path, half)
+
+    def noted_update(self: Any, *arguments: Any) -> None:
+        update(self, *arguments)
+        faults.at("evaluate")
+
+    Reader._batch, window.Window.add, Evaluation.update = noted_batch, noted_add, noted_update  # type: ignore[method-assign]
+    index.write_whole = save.write_whole = noted_write  # type: ignore[assignment]
+
+
+def used_rows(folder: Path) -> dict[int, list[int]]:
+    """Step -> the rows that the final weights owe to it: of the last attempt that made the step."""
+    attempts: dict[tuple[str, str], dict[int, list[int]]] = {}
+    for path in sorted(folder.glob("rows-*.jsonl")):
+        _, number, attempt, _ = path.stem.split("-")
+        steps = attempts.setdefault((number, attempt), defaultdict(list))
+        for line in path.read_text().splitlines():
+            step, rows = json.loads(line)
+            steps[step] += rows
+    used: dict[int, list[int]] = {}
+    for _, steps in sorted(attempts.items()):
+        if steps:
+            # What an earlier attempt did after the checkpoint that this one went on from is forgotten with its weights.
+            used = {step: rows for step, rows in used.items() if step < min(steps)} | steps
+    return used
