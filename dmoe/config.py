@@ -73,7 +73,9 @@ class CorrelationConfig(Node):
     scope: Literal["full", "diagonal"] = "full"
     target: Literal["hidden", "logit", "residual"] = "hidden"
     reduce: Literal["moments", "gather"] = Field("moments", description="how ranks share: all-reduced moments, or all-gathered rows")
-    within_class: bool = Field(False, description="centre within the rows of each label: what the label itself makes correlate is left alone")
+    within_class: bool = Field(
+        False, description="centre within the rows of each label: what the label itself makes correlate is left alone"
+    )
     stop_below: float = Field(0.0, ge=0, description="value of the loss at which it has no gradient any more")
     warmup_steps: int = Field(0, ge=0, description="steps over which alpha rises from 0")
     decay_steps: int | None = Field(None, ge=1, description="steps after the warm-up over which alpha falls to 0 again")
@@ -240,12 +242,13 @@ def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{path}: extends: expected a file's name, found {base!r}")
     found = base if base.startswith("/") or "://" in base else join(path.rpartition("/")[0], base)
-    return _laid_over(_read_tree(found, f"{path}: extends: {base}", depth + 1), tree)
+    return laid_over(_read_tree(found, f"{path}: extends: {base}", depth + 1), tree)
 
 
-def _laid_over(base: Any, top: Any) -> Any:
+def laid_over(base: Any, top: Any) -> Any:
+    """Two trees as one: where both have a key, the one on top has its way; lists are values."""
     if isinstance(base, dict) and isinstance(top, dict):
-        return base | {key: _laid_over(base[key], value) if key in base else value for key, value in top.items()}
+        return base | {key: laid_over(base[key], value) if key in base else value for key, value in top.items()}
     return top
 
 

@@ -112,7 +112,7 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
         mixture = ExpertMixture(
             experts=experts,
             projections=[Projection(e.out_dim, settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
-            gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim),
+            gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim, blueprint.set_of_expert),
             tower=Tower(settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout),
             dense_fields=[_dense_field(len(blueprint.dense), dim) for dim in blueprint.set_dims] if blueprint.dense else [],
             set_of_expert=blueprint.set_of_expert,
@@ -139,4 +139,12 @@ def build_task(config: Config, model: DMoE) -> TrainTask:
     """The model with the objective that the config asks for."""
     settings = config.correlation
     correlation = CorrelationLoss(settings.estimator, settings.norm, settings.scope, settings.reduce)
-    return TrainTask(model, Objective(correlation, settings.alpha, settings.target, config.optimizer.embedding_l2))
+    objective = Objective(
+        correlation,
+        settings.alpha,
+        settings.target,
+        config.optimizer.embedding_l2,
+        within_class=settings.within_class,
+        stop_below=settings.stop_below,
+    )
+    return TrainTask(model, objective)

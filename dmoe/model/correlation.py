@@ -36,7 +36,8 @@ class CorrelationLoss(nn.Module):
         reduce: `moments`, or the reference `gather`; equal in value and gradient.
 
     Shape:
-        - Input: outputs [B, M, D] of any float dtype, computed in float32 at least; mask [B], 0 for padding.
+        - Input: outputs [B, M, D] of any float dtype, computed in float32 at least; mask [B], 0 for padding; label [B], 0 or 1: where
+          given, columns are centred within the rows of each label, and the correlation is the one that the label does not explain.
         - Output: Correlation. Its loss is equal on all ranks, its gradient such that averaging over ranks gives the exact one.
     """
 
@@ -44,18 +45,24 @@ class CorrelationLoss(nn.Module):
         super().__init__()
         self.estimator, self.norm, self.scope, self.reduce = estimator, norm, scope, reduce
 
-    def forward(self, outputs_BMD: Tensor, mask_B: Tensor) -> Correlation:
+    def forward(self, outputs_BMD: Tensor, mask_B: Tensor, label_B: Tensor | None = None) -> Correlation:
         with torch.autocast(outputs_BMD.device.type, enabled=False):
             x_BP = outputs_BMD.flatten(1)
             x_BP = x_BP if x_BP.dtype == torch.float64 else x_BP.float()
             scatter = global_scatter if self.reduce == "moments" else _gathered_scatter
-            return self._of_scatter(*scatter(x_BP, mask_B.to(x_BP.dtype)), experts=outputs_BMD.shape[1])
+            mask_B = mask_B.to(x_BP.dtype)
+            if label_B is None:
+                return self._of_scatter(*scatter(x_BP, mask_B), experts=outputs_BMD.shape[1])
+            (of_0, mean_0, rows_0), (of_1, mean_1, rows_1) = (scatter(x_BP, mask_B * (label_B == label)) for label in (0, 1))
+            rows = rows_0 + rows_1
+            mean_P = (mean_0 * rows_0 + mean_1 * rows_1).to(x_BP.dtype) / rows.clamp(min=1).to(x_BP.dtype)
+            return self._of_scatter(of_0 + of_1, mean_P, rows, experts=outputs_BMD.shape[1], groups=2)
 
-    def _of_scatter(self, scatter_PP: Tensor, mean_P: Tensor, rows: Tensor, experts: int) -> Correlation:
+    def _of_scatter(self, scatter_PP: Tensor, mean_P: Tensor, rows: Tensor, experts: int, groups: int = 1) -> Correlation:
         variance_P = scatter_PP.diagonal() / rows.clamp(min=1).to(scatter_PP.dtype)
         pearson_PP, alive_P = _pearson(scatter_PP, variance_P, mean_P)
         r_PP = pearson_PP if self.estimator == "pearson" else scatter_PP
-        floor = 1 / (rows - 1).clamp(min=1).to(r_PP.dtype)
+        floor = 1 / (rows - groups).clamp(min=1).to(r_PP.dtype)
         pair_MM = self._block_means(r_PP.abs() if self.norm == "l1" else r_PP.square(), experts)
         if self.norm == "l2_debiased":
             pair_MM = (pair_MM - floor).relu()

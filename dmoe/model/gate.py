@@ -52,8 +52,31 @@ class ElementwiseGate(nn.Module):
         return torch.stack([linear(x_BN) for linear, x_BN in zip(self.logits, inputs, strict=True)], 1).softmax(1)
 
 
-def make_gate(kind: str, input_dims: Sequence[int], out_dim: int) -> nn.Module:
-    """The gate of that name: softmax, mean or elementwise."""
+class MMoEGate(nn.Module):
+    """A softmax over the experts from one linear layer on all table sets together (Ma et al. 2018, where the experts share one input).
+
+    Args:
+        input_dims: N of each expert.
+        set_of_expert: the table set that each expert reads; a set that several read enters once.
+
+    Shape:
+        - Input: M tensors [B, N_m].
+        - Output: [B, M, 1], which sums to 1 over M.
+    """
+
+    def __init__(self, input_dims: Sequence[int], set_of_expert: Sequence[int]) -> None:
+        super().__init__()
+        self.readers = [list(set_of_expert).index(index) for index in sorted(set(set_of_expert))]
+        self.logits = nn.Linear(sum(input_dims[reader] for reader in self.readers), len(input_dims))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.logits(torch.cat([inputs[reader] for reader in self.readers], 1)).softmax(1).unsqueeze(2)
+
+
+def make_gate(kind: str, input_dims: Sequence[int], out_dim: int, set_of_expert: Sequence[int] | None = None) -> nn.Module:
+    """The gate of that name: softmax, mmoe, mean or elementwise. Every expert reads a table set of its own where nothing else is said."""
     if kind == "mean":
         return MeanGate()
+    if kind == "mmoe":
+        return MMoEGate(input_dims, range(len(input_dims)) if set_of_expert is None else set_of_expert)
     return SoftmaxGate(input_dims) if kind == "softmax" else ElementwiseGate(input_dims, out_dim)

@@ -15,12 +15,14 @@ from dmoe.model.embedding import MultiEmbedding
 
 class Outputs(NamedTuple):
     """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
-    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it."""
+    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it.
+    left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]."""
 
     logit_B: Tensor
     hidden_BMD: Tensor
     gate_BMG: Tensor
     expert_logit_BM: Tensor
+    left_out_logit_BM: Tensor
 
 
 class ExpertMixture(nn.Module):
@@ -37,6 +39,7 @@ class ExpertMixture(nn.Module):
 
     Attributes:
         expert_logits: give every expert's own logit in training too, which costs M more rows of the tower; evaluation always does.
+        leave_out: give the logit without each expert, in evaluation; costs M more rows of the tower.
         gradient_norms: where set, the squared norm of the task's gradient at the experts' outputs is left under `task`.
     """
 
@@ -55,7 +58,7 @@ class ExpertMixture(nn.Module):
         self.dense_fields = nn.ModuleList(dense_fields)
         self.gate, self.tower = gate, tower
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
-        self.expert_logits = False
+        self.expert_logits = self.leave_out = False
         self.gradient_norms: dict[str, Tensor] | None = None
 
     def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
@@ -71,8 +74,21 @@ class ExpertMixture(nn.Module):
             mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
             logit_B = _wide(self.tower(mixed_BD))
             alone = self.expert_logits or not self.training
-            expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else logit_B.new_zeros(len(logit_B), 0)
-        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM)
+            none_B0 = logit_B.new_zeros(len(logit_B), 0)
+            expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else none_B0
+            without = self.leave_out and not self.training and len(hidden) > 1
+            left_out_BM = self._left_out(hidden_BMD, gate_BMG) if without else none_B0
+        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM)
+
+    def _left_out(self, hidden_BMD: Tensor, gate_BMG: Tensor) -> Tensor:
+        logits = []
+        for expert in range(hidden_BMD.shape[1]):
+            others = [index for index in range(hidden_BMD.shape[1]) if index != expert]
+            rest_BNG = _wide(gate_BMG[:, others])
+            # Where the gate gave everything to this expert, what is left of it decides; all the same where nothing is left.
+            rest_BNG = rest_BNG / rest_BNG.sum(1, keepdim=True).clamp(min=torch.finfo(rest_BNG.dtype).tiny)
+            logits.append(_wide(self.tower((rest_BNG * hidden_BMD[:, others]).sum(1))))
+        return torch.stack(logits, 1)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -35,10 +35,21 @@ class Objective(nn.Module):
         target: what is de-correlated: the experts' `hidden` outputs, the `logit` of each expert alone, or its `residual`, the label
             less its probability, whose covariance is the part of an ensemble's error that de-correlation can lower.
         embedding_l2: weight of the squared embeddings of the rows looked up.
+        within_class: correlations within the rows of each label.
+        stop_below: the loss is counted from here on, so that it stops there.
     """
 
-    def __init__(self, correlation: CorrelationLoss, alpha: float, target: str, embedding_l2: float) -> None:
+    def __init__(
+        self,
+        correlation: CorrelationLoss,
+        alpha: float,
+        target: str,
+        embedding_l2: float,
+        within_class: bool = False,
+        stop_below: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.within_class, self.stop_below = within_class, stop_below
         self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
         self.alpha_factor = 1.0
         self.gradient_norms: dict[str, Tensor] | None = None
@@ -50,8 +61,10 @@ class Objective(nn.Module):
         bce = (cross_entropy_B * weight_B).sum() * scale.to(weight_B.dtype)
         target_BMD = self._target(outputs, label_B)
         target_BMD = watch_gradient(target_BMD, self.gradient_norms, "correlation")
-        correlation = self.correlation(target_BMD, (weight_B > 0).to(target_BMD.dtype))
-        loss = bce + self.alpha * self.alpha_factor * correlation.loss
+        mask_B = (weight_B > 0).to(target_BMD.dtype)
+        correlation = self.correlation(target_BMD, mask_B, label_B if self.within_class else None)
+        penalty = (correlation.loss - self.stop_below).relu() if self.stop_below else correlation.loss
+        loss = bce + self.alpha * self.alpha_factor * penalty
         if self.embedding_l2:
             squares_B = sum(x_BFK.square().sum((1, 2)) for x_BFK in sets_BFK)
             loss = loss + self.embedding_l2 / 2 * (squares_B * weight_B).sum() * scale.to(weight_B.dtype)

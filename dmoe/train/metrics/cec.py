@@ -66,7 +66,8 @@ class CecReport:
         floor: what independent experts would show over so many rows: sqrt(2 / (pi (rows - 1))).
         matrix: mean |r| of each pair; on the diagonal the ceiling CEC(h, h).
         cka: linear CKA, which a rotation does not hide from.
-        by_class: CEC within the rows of label 0 and of label 1.
+        by_class: CEC within the rows of label 0 and of label 1; `by_class_floor` and `by_class_ceiling` (mean CEC(h, h)) beside each.
+        within_class: CEC of the outputs centred within each label: what is left once the label's own share is taken out.
         dead: columns without variance, per expert.
         variance: mean variance of an expert's live columns.
     """
@@ -76,6 +77,9 @@ class CecReport:
     matrix: list[list[float]]
     cka: list[list[float]]
     by_class: list[float]
+    by_class_floor: list[float]
+    by_class_ceiling: list[float]
+    within_class: float
     dead: list[int]
     variance: list[float]
     rows: int
@@ -105,19 +109,39 @@ class CrossExpertCorrelation:
         for moments in classes:
             whole.merge(moments)
         r_PP, alive_P = correlation_matrix(whole)
+        class_MM = [block_means(np.abs(correlation_matrix(moments)[0]), self.experts) for moments in classes]
         matrix_MM = block_means(np.abs(r_PP), self.experts)
         variance_P = whole.scatter_PP.diagonal().cpu().numpy() / max(float(whole.rows), 1)
         variance_MD, alive_MD = variance_P.reshape(self.experts, -1), alive_P.reshape(self.experts, -1)
         return CecReport(
             cec=over_pairs(matrix_MM),
-            floor=math.sqrt(2 / (math.pi * (float(whole.rows) - 1))) if whole.rows > 1 else math.nan,
+            floor=sampling_floor(float(whole.rows)),
             matrix=matrix_MM.tolist(),
             cka=_cka(whole.scatter_PP.cpu().numpy(), self.experts).tolist(),
-            by_class=[over_pairs(block_means(np.abs(correlation_matrix(m)[0]), self.experts)) for m in classes],
+            by_class=[over_pairs(matrix) for matrix in class_MM],
+            by_class_floor=[sampling_floor(float(moments.rows)) for moments in classes],
+            by_class_ceiling=[float(np.diagonal(matrix).mean()) for matrix in class_MM],
+            within_class=over_pairs(block_means(np.abs(correlation_matrix(_pooled(classes))[0]), self.experts)),
             dead=[int(count) for count in (~alive_MD).sum(1)],
             variance=[float(v[a].mean()) if a.any() else 0.0 for v, a in zip(variance_MD, alive_MD, strict=True)],
             rows=int(whole.rows),
         )
+
+
+def sampling_floor(rows: float) -> float:
+    """E|r| of independent columns over so many rows."""
+    return math.sqrt(2 / (math.pi * (rows - 1))) if rows > 1 else math.nan
+
+
+def _pooled(classes: list[Moments]) -> Moments:
+    """The scatter around each class's own mean, summed."""
+    pooled = Moments(len(classes[0].mean_P), classes[0].mean_P.device)
+    for moments in classes:
+        pooled.scatter_PP += moments.scatter_PP
+        pooled.mean_P += moments.mean_P * moments.rows
+        pooled.rows = pooled.rows + moments.rows
+    pooled.mean_P /= pooled.rows.clamp(min=1)
+    return pooled
 
 
 def correlation_matrix(moments: Moments) -> tuple[np.ndarray, np.ndarray]:

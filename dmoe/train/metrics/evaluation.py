@@ -34,6 +34,7 @@ class Evaluation:
         self.gate_M: Tensor | None = None
         self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
         self.solo: list[BinnedAuc] = []
+        self.left_out: list[BinnedAuc] = []
         self.correlation: CrossExpertCorrelation | None = None
 
     def update(self, outputs: Outputs, label_B: Tensor, mask_B: Tensor) -> None:
@@ -41,7 +42,8 @@ class Evaluation:
         if self.correlation is None or self.gate_M is None:
             self.correlation = CrossExpertCorrelation(experts, width, self.device)
             self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
-            self.solo = [BinnedAuc(min(self.bins, SOLO_BINS), self.device) for _ in range(experts)]
+            self.solo = self._aucs(experts)
+            self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
         logit_B = outputs.logit_B.double()
         mask_B = mask_B.double()
         loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
@@ -52,7 +54,12 @@ class Evaluation:
         self.auc.update(logit_B, label_B, mask_B)
         for expert, solo in enumerate(self.solo):
             solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
+        for expert, left_out in enumerate(self.left_out):
+            left_out.update(outputs.left_out_logit_BM[:, expert], label_B, mask_B)
         self.correlation.update(outputs.hidden_BMD, label_B, mask_B)
+
+    def _aucs(self, count: int) -> list[BinnedAuc]:
+        return [BinnedAuc(min(self.bins, SOLO_BINS), self.device) for _ in range(count)]
 
     def compute(self) -> dict[str, Any]:
         """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
@@ -77,15 +84,25 @@ class Evaluation:
             "cec_floor": correlation.floor,
             "cec_matrix": correlation.matrix,
             "cec_by_class": correlation.by_class,
+            "cec_by_class_floor": correlation.by_class_floor,
+            "cec_by_class_ceiling": correlation.by_class_ceiling,
+            "cec_within_class": correlation.within_class,
             "cka_matrix": correlation.cka,
             "dead_dims": correlation.dead,
             "expert_variance": correlation.variance,
             "expert_auc": [solo.compute()[0] for solo in self.solo],
+            "expert_left_out_auc": [left_out.compute()[0] for left_out in self.left_out],
             "gate_mass": gate_M,
             "effective_experts": math.exp(entropy_over(gate_M)),
             "gate_perplexity": math.exp(entropy),
         }
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
+        return {key: _without_nan(value) for key, value in figures.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def entropy_of(rate: float) -> float:

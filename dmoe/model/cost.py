@@ -1,0 +1,175 @@
+"""What a model will cost, told before it is trained: parameters, bytes, FLOPs, memory, inference.
+
+Shapes: B rows, I dense features, F fields, K dims of an embedding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dmoe.config import Config
+from dmoe.data.manifest import Manifest
+from dmoe.model.build import Blueprint, build_model, make_blueprint
+from dmoe.model.experts.dense import linear_flops
+from dmoe.model.network import ExpertMixture
+
+STATES_A_NUMBER = {"adagrad": 1.0, "rowwise_adagrad": 0.0, "sgd": 0.0, "adam": 2.0, "adamw": 2.0}
+ROW_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class SetCost:
+    """A table set. `stored_bytes` are float32 with padding, as they lie in memory while training."""
+
+    experts: tuple[int, ...]
+    parameters: int
+    stored_bytes: int
+    rows: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A model's cost. FLOPs are of a row's forward pass, 2 a multiply-add; a training step takes about three times that.
+
+    Attributes:
+        sets: each table set.
+        table_state_bytes: the tables' optimiser's.
+        dense_parameters: of experts, projections, gate, tower.
+        flops: part -> FLOPs a row.
+        lookups: rows looked up for a row of the batch, one a table that the plan sees.
+        lookup_bytes: what those lookups read.
+        saved_bytes: activations that the backward pass keeps for a row of the batch, measured on this very model.
+    """
+
+    sets: tuple[SetCost, ...]
+    table_state_bytes: int
+    dense_parameters: int
+    dense_state_bytes: int
+    flops: dict[str, int]
+    lookups: int
+    lookup_bytes: int
+    saved_bytes: int
+
+    @property
+    def embedding_parameters(self) -> int:
+        return sum(one.parameters for one in self.sets)
+
+    @property
+    def embedding_bytes(self) -> int:
+        return sum(one.stored_bytes for one in self.sets)
+
+    @property
+    def total_flops(self) -> int:
+        return sum(self.flops.values())
+
+    def training_bytes(self, batch_size: int, ranks: int) -> int:
+        """Expected on one rank, were the tables spread evenly: tables and their state, four copies of the dense part, activations."""
+        tables = (self.embedding_bytes + self.table_state_bytes) / ranks
+        dense = self.dense_parameters * 4 * 2 + self.dense_state_bytes
+        # Embeddings come back once a set, and their gradient once more.
+        return int(tables + dense + (self.saved_bytes + 2 * self.lookup_bytes) * -(-batch_size // ranks))
+
+    def scorer_bytes(self, rows: str) -> int:
+        """Of an exported scorer whose embedding rows are fp32, fp16 or int8 (with a scale a row)."""
+        width = {"fp32": 4, "fp16": 2, "int8": 1}[rows]
+        scales = ROW_SCALE_BYTES * sum(one.rows for one in self.sets) if rows == "int8" else 0
+        return self.embedding_parameters * width + scales + self.dense_parameters * 4
+
+
+def cost_of(config: Config, manifest: Manifest) -> Cost:
+    """The cost of the model that a config and a data set make; no table is allocated."""
+    blueprint = make_blueprint(config, manifest)
+    return cost_of_parts(config, blueprint, build_model(config, blueprint).mixture)
+
+
+def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) -> Cost:
+    """As `cost_of`, of a model that is built already."""
+    table_kind, dense_kind = config.optimizer.tables.kind, config.optimizer.dense.kind
+    sets = []
+    for index, dim in enumerate(blueprint.set_dims):
+        rows = sum(feature.cardinality for feature in blueprint.features)
+        stored = sum(t.rows * s.stored * 4 for t in blueprint.tables for s in t.sections if s.set_index == index)
+        readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if read == index)
+        sets.append(SetCost(readers, rows * dim, stored, rows, dim))
+    stored_bytes = sum(one.stored_bytes for one in sets)
+    row_states = 4 * sum(table.rows for table in blueprint.tables) if table_kind == "rowwise_adagrad" else 0
+    dense = sum(parameter.numel() for parameter in mixture.parameters())
+    return Cost(
+        sets=tuple(sets),
+        table_state_bytes=int(stored_bytes * STATES_A_NUMBER[table_kind]) + row_states,
+        dense_parameters=dense,
+        dense_state_bytes=int(dense * 4 * STATES_A_NUMBER[dense_kind]),
+        flops=flops_of(mixture, config.model.expert_dim),
+        lookups=len(blueprint.tables),
+        lookup_bytes=4 * sum(table.columns for table in blueprint.tables),
+        saved_bytes=_saved_bytes(mixture, blueprint),
+    )
+
+
+def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
+    """FLOPs of a row's forward pass by part; experts tell their own."""
+    count = len(mixture.experts)
+    return {
+        "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator]
+        "projections": sum(linear_flops(projection) for projection in mixture.projections),
+        "gate": linear_flops(mixture.gate) + 2 * count * expert_dim,
+        "tower": linear_flops(mixture.tower),
+        "dense features": sum(linear_flops(field) for field in mixture.dense_fields),
+    }
+
+
+def _saved_bytes(mixture: nn.Module, blueprint: Blueprint) -> int:
+    """Bytes a row that autograd keeps, from two batches of different size: what does not grow with the batch cancels out."""
+    small, large = (_saved_by_batch(mixture, blueprint, rows) for rows in (8, 24))
+    return (large - small) // 16
+
+
+def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        alive.append(x)
+        return x
+
+    alive: list[torch.Tensor] = []
+    dense_BI = torch.zeros(rows, len(blueprint.dense))
+    sets_BFK = [torch.zeros(rows, len(blueprint.features), dim, requires_grad=True) for dim in blueprint.set_dims]
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        mixture.train()(dense_BI, sets_BFK)
+    return sum(kept.values())
+
+
+def in_one_line(cost: Cost, batch_size: int, ranks: int) -> str:
+    """What a run says before it begins."""
+    return (
+        f"cost: {human(cost.embedding_bytes)} of tables in {len(cost.sets)} set(s) + {human(cost.table_state_bytes)} of their state,"
+        f" {cost.total_flops / 1e6:.2f} MFLOP a row, {cost.lookups} lookups a row; about"
+        f" {human(cost.training_bytes(batch_size, ranks))} a rank expected; a scorer of {human(cost.scorer_bytes('fp32'))}"
+        f" (int8 {human(cost.scorer_bytes('int8'))})"
+    )
+
+
+def cost_rows(costs: dict[str, Cost], batch_size: int, ranks: int) -> list[list[str]]:
+    """A header and a row a variant, as text."""
+    head = ["variant", "embedding params", "dense params", "bytes per table set", "table state", "MFLOP/row", "lookups/row"]
+    rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8"]]
+    for name, cost in costs.items():
+        sets = " + ".join(human(one.stored_bytes) for one in cost.sets[:6]) + (" + ..." if len(cost.sets) > 6 else "")
+        figures: list[Any] = [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", sets, human(cost.table_state_bytes)]
+        figures += [f"{cost.total_flops / 1e6:.3f}", cost.lookups, human(cost.training_bytes(batch_size, ranks))]
+        rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8"))])
+    return rows
+
+
+def human(count: float) -> str:
+    """Bytes as 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
