@@ -4,7 +4,6 @@ Each is a pure function to an AppDef; what its docstring says of an argument is 
 """
 
 # ruff: noqa: UP006, UP035, UP045 torchx checks components by their source and knows typing's old names only
-import itertools
 import sys
 from typing import Dict, List, Optional
 
@@ -36,7 +35,7 @@ def train(
     """Trains on any number of nodes and processes. The config is checked here, before anything is submitted.
 
     Args:
-        arguments: further arguments for dmoe.train, behind `--`, such as `--set train.batch_size=4096`
+        arguments: further arguments for dmoe.train, behind `--`, such as `--set train.batch_size=4096 train.epochs=2`
         config: the experiment, a YAML file
         data: the data set's folder, in place of the config's data.path
         run: the run's directory, in place of the config's run.dir
@@ -54,7 +53,7 @@ def train(
         rdzv_port: port of the rendezvous on the first node, for several nodes
     """
     overrides = [f"data.path={data}"] * bool(data) + [f"run.dir={run}"] * bool(run)
-    given = [value for flag, value in itertools.pairwise(arguments) if flag == "--set"]
+    given = [argument for argument in arguments if "=" in argument]
     _check(config, overrides + given)
     command = ["--config", config]
     for override in overrides:

@@ -7,7 +7,8 @@ import sys
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dmoe.train", description=__doc__)
     parser.add_argument("--config", required=True, help="the experiment, a YAML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over the config; repeatable")
+    # Several values for one flag as well as several flags: torchx refuses a flag that comes twice.
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
     parser.add_argument("--resume", action="store_true", help="go on from run.dir's newest sound checkpoint, if it has one")
     arguments = parser.parse_args()
 
