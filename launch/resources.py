@@ -1,0 +1,57 @@
+"""Named resources: what a job asks of each node, `--h h100x8`.
+
+A node's scheduler refuses a job that asks for a core or a MB more than the node offers, so the presets stay below the smallest of
+the machines that are sold under the name (DGX, HGX, and the large clouds'). `--cpu --gpu --memMB` say it by hand, and torchx's own names
+(`torchx.specs.named_resources`, such as aws_p5.48xlarge) work too.
+"""
+
+from dataclasses import dataclass
+
+import torchx.specs as specs
+
+from dmoe.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one GPU of a node brings along."""
+
+    cpus: int
+    memory_mb: int
+
+
+GPUS = {
+    "a100": Share(cpus=11, memory_mb=80_000),
+    "h100": Share(cpus=12, memory_mb=120_000),
+    "h200": Share(cpus=12, memory_mb=180_000),
+    "b200": Share(cpus=13, memory_mb=200_000),
+    "l4": Share(cpus=5, memory_mb=20_000),
+}
+CPU_MEMORY_MB = 2048
+
+
+def _presets() -> dict[str, specs.Resource]:
+    made = {
+        f"{gpu}x{count}": specs.Resource(cpu=share.cpus * count, gpu=count, memMB=share.memory_mb * count)
+        for gpu, share in GPUS.items()
+        for count in (1, 2, 4, 8)
+    }
+    return made | {f"cpu{count}": specs.Resource(cpu=count, gpu=0, memMB=CPU_MEMORY_MB * count) for count in (1, 2, 4, 8, 16, 32, 64)}
+
+
+PRESETS = _presets()
+
+
+def resource(h: str | None, cpu: int, gpu: int, memory_mb: int) -> specs.Resource:
+    """The named resource where there is a name, else the one said by hand.
+
+    Raises:
+        UserError: no such name; the nearest is named.
+    """
+    if not h:
+        return specs.resource(cpu=cpu, gpu=gpu, memMB=memory_mb)
+    if h in PRESETS:
+        return PRESETS[h]
+    if h not in specs.named_resources:
+        raise UserError(f"--h {h}: no such resource{nearest(h, PRESETS)}; or say --cpu, --gpu and --memMB")
+    return specs.named_resources[h]

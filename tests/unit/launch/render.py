@@ -1,0 +1,68 @@
+"""Renders what a scheduler would be sent, from a component's command line; nothing is submitted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torchx.schedulers import get_scheduler_factories
+from torchx.specs import AppDef, materialize_appdef
+
+from launch import components
+from tests.unit.launch.stand_ins import stand_in_for_kubernetes, stand_in_for_ray
+
+GOLDEN = Path(__file__).parent / "golden"
+SCHEDULERS = ("slurm", "kubernetes", "local_docker", "aws_batch", "ray")
+CONFIGS: dict[str, dict[str, Any]] = {
+    "slurm": {"partition": "gpu", "time": "3-00:00:00"},
+    "kubernetes": {"queue": "train", "namespace": "ml", "image_repo": "example.com/ml/dmoe"},
+    "aws_batch": {"queue": "train", "user": "me", "image_repo": "example.com/ml/dmoe"},
+    "ray": {"dashboard_address": "127.0.0.1:8265"},
+}
+PATHS = ["--data", "/shared/criteo_1tb", "--run", "/shared/runs/dmoe_1tb"]
+CLUSTER = ["--config", "configs/criteo_1tb_cluster.yaml", *PATHS, "--j", "16x8", "--h", "h100x8", "--resume", "True", "--max_retries", "3"]
+"""The README's cluster command, behind `torchx run --scheduler S launch/components.py:train`."""
+
+IMAGE = ["--image", "example.com/ml/dmoe:1.0"]
+FURTHER = {
+    "slurm": ["--elsewhere", "True"],
+    "kubernetes": [*IMAGE, "--mounts", "type=volume,src=shared,dst=/shared"],
+    "local_docker": [*IMAGE, "--mounts", "type=bind,src=/shared,dst=/shared"],
+    "aws_batch": [*IMAGE, "--h", "aws_p5.48xlarge", "--mounts", "type=bind,src=/fsx,dst=/shared"],
+    "ray": ["--elsewhere", "True"],
+}
+
+
+def app_of(component: str, arguments: list[str]) -> AppDef:
+    return materialize_appdef(getattr(components, component), arguments)
+
+
+def request_of(scheduler: str, app: AppDef, monkeypatch: pytest.MonkeyPatch, working_dir: str = "") -> Any:
+    """torchx's own request for that scheduler, with ids and versions that do not change."""
+    stand_in_for_kubernetes(monkeypatch)
+    if scheduler == "ray":
+        stand_in_for_ray(monkeypatch)
+        app.roles[0].image = working_dir
+    monkeypatch.setattr("torchx.schedulers.ids.random_id", lambda: "id0")
+    # A machine that has Slurm would be asked how much memory its partition has.
+    monkeypatch.setattr("torchx.schedulers.slurm_scheduler.SlurmScheduler._partition_memmb", lambda *_: None)
+    made = get_scheduler_factories()[scheduler](session_name="golden")
+    return made.submit_dryrun(app, made.run_opts().resolve(CONFIGS.get(scheduler, {}))).request
+
+
+def text_of(scheduler: str, request: Any, working_dir: str = "") -> str:
+    """The request as a person reads it."""
+    if scheduler == "slurm":
+        return request.materialize()
+    if scheduler == "ray":
+        actors = [vars(actor) for actor in request.actors]
+        made = {**vars(request), "actors": actors}
+        return json.dumps(made, indent=1).replace(working_dir, "<copy of the workspace>") + "\n"
+    if scheduler == "local_docker":
+        return yaml.safe_dump([{"image": c.image, "command": c.command, **_plain(c.kwargs)} for c in request.containers], width=200)
+    return str(request).rstrip() + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=dict))

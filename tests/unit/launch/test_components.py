@@ -1,0 +1,149 @@
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torchx.specs import get_named_resources, materialize_appdef
+from torchx.specs.file_linter import get_fn_docstring, validate
+
+from launch import components
+from launch.resources import PRESETS
+from tests.small_data import make_data_set
+
+ROOT = Path(__file__).parents[3]
+CONFIG = str(ROOT / "configs/demo.yaml")
+NAMES = ("train", "evaluate", "preprocess")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data")
+    make_data_set(folder, rows={"train": 100, "validation": 50, "test": 50})
+    return str(folder)
+
+
+def train(*arguments: str):
+    return materialize_appdef(components.train, ["--config", CONFIG, *arguments])
+
+
+def command_of(app) -> list[str]:
+    return shlex.split(app.roles[0].args[1])
+
+
+def message_of(capsys: pytest.CaptureFixture[str], component: str, *arguments: str) -> str:
+    """What a mistake says: one line and exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        materialize_appdef(getattr(components, component), list(arguments))
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torchx_accepts_the_component_and_every_argument_has_a_help(name):
+    path = str(ROOT / "launch/components.py")
+    assert validate(path, name) == []
+    _, helps = get_fn_docstring(getattr(components, name))
+    assert all(text.strip() for text in helps.values()), helps
+
+
+def test_torchx_finds_the_component_from_any_folder(tmp_path, data):
+    command = [str(Path(sys.executable).parent / "torchx"), "run", "--dryrun", "--scheduler", "slurm"]
+    command += [f"{ROOT / 'launch/components.py'}:train", "--config", CONFIG, "--data", data, "--run", "r", "--j", "2x2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--nnodes 2 --nproc-per-node 2" in done.stdout
+
+
+def test_train_gives_the_job_its_config_data_and_run(data):
+    app = train("--data", data, "--run", "runs/a", "--j", "2x4", "--resume", "True", "--", "--set", "train.epochs=2", "train.seed=3")
+    command = command_of(app)
+    assert app.roles[0].num_replicas == app.roles[0].min_replicas == 2
+    expected = ["--config", CONFIG, "--set", f"data.path={data}", "--set", "run.dir=runs/a", "--resume"]
+    assert command[command.index("dmoe.train") + 1 :] == [*expected, "--set", "train.epochs=2", "train.seed=3"]
+    assert command[command.index("--log-dir") + 1].startswith("runs/a/logs/node-")
+
+
+def test_logs_stay_on_the_node_where_the_run_is_in_an_object_store(data):
+    assert "--log-dir" not in command_of(train("--data", data, "--run", "s3://bucket/a", "--elsewhere", "True"))
+
+
+def test_a_preset_is_what_a_node_is_asked_for(data):
+    role = train("--data", data, "--run", "r", "--h", "h100x8", "--j", "2").roles[0]
+    assert role.resource == PRESETS["h100x8"]
+    assert command_of(train("--data", data, "--run", "r", "--h", "h100x8", "--j", "2")).count("8") == 1
+    assert role.env["OMP_NUM_THREADS"] == "12"
+    assert train("--data", data, "--run", "r", "--h", "aws_p5.48xlarge").roles[0].resource == get_named_resources("aws_p5.48xlarge")
+
+
+def test_a_value_with_a_comma_is_set_by_the_shell_since_srun_would_cut_it(data):
+    role = train("--data", data, "--run", "r", "--env", "NCCL_IB_HCA=mlx5_0,mlx5_1,NCCL_DEBUG=INFO").roles[0]
+    assert role.args[1].startswith("export NCCL_IB_HCA=mlx5_0,mlx5_1; torchrun")
+    assert role.env["NCCL_DEBUG"] == "INFO"
+    assert "NCCL_IB_HCA" not in role.env
+
+
+def test_interface_and_environment_reach_the_processes(data):
+    role = train("--data", data, "--run", "r", "--interface", "ib0", "--venv", "/shared/venv").roles[0]
+    assert role.env["NCCL_SOCKET_IFNAME"] == role.env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert role.args[1].startswith("export PATH=/shared/venv/bin:")
+
+
+MISTAKES = [
+    (["--config", "no.yaml"], "--config no.yaml: no such file"),
+    (["--config", CONFIG, "--data", "d"], "--run: say where"),
+    (["--config", CONFIG, "--run", "r"], "--data: say where"),
+    (["--config", CONFIG, "--run", "r", "--data", "nowhere"], "no manifest.json in 'nowhere'"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--set", "train.batchsize=3"], "unknown key, did you mean 'batch_size'?"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "2by2"], "expected NODESxPROCS"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "0x2"], "at least one node"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--h", "h1000x8"], "did you mean 'h100x8'?"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--h", "h100x4", "--j", "1x8"], "which has 4 GPUs"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--mounts", "type=bound,src=/a,dst=/b"], "invalid mount type"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--max_retries", "2"], "--resume True"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "64x32"], "leave some without a row"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES, ids=[expected for _, expected in MISTAKES])
+def test_a_mistake_is_one_line_before_anything_is_submitted(capsys, data, arguments, expected):
+    assert expected in message_of(capsys, "train", *(data if argument == "D" else argument for argument in arguments))
+
+
+def test_data_without_the_split_that_the_config_trains_on_is_refused(capsys, data):
+    arguments = ["--config", CONFIG, "--run", "r", "--data", data, "--", "--set", "data.test_split=tset"]
+    assert "no split 'tset', did you mean 'test'?" in message_of(capsys, "train", *arguments)
+
+
+def test_a_run_that_is_there_is_not_begun_again(capsys, data, tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    arguments = ["--config", CONFIG, "--data", data, "--run", str(tmp_path)]
+    assert "holds a run already" in message_of(capsys, "train", *arguments)
+    assert train("--data", data, "--run", str(tmp_path), "--resume", "True")
+
+
+def test_paths_that_only_the_job_sees_are_not_looked_for():
+    assert train("--data", "/far/data", "--run", "/far/run", "--elsewhere", "True")
+    assert train("--data", "/far/data", "--run", "/far/run", "--mounts", "type=bind,src=/disk,dst=/far")
+    assert train("--data", "s3://bucket/data", "--run", "s3://bucket/run")
+
+
+def test_evaluate_needs_a_run(capsys, tmp_path):
+    assert "no run there" in message_of(capsys, "evaluate", "--run", str(tmp_path))
+    (tmp_path / "config.yaml").write_text("")
+    command = command_of(materialize_appdef(components.evaluate, ["--run", str(tmp_path), "--j", "2x2", "--split", "test"]))
+    assert command[command.index("dmoe.evaluate") + 1 :] == ["--run", str(tmp_path), "--split", "test", "--output", "evaluation.json"]
+
+
+def test_preprocess_is_one_process_with_the_cores_it_asks_for(capsys, tmp_path):
+    log = tmp_path / "day_0.tsv"
+    log.write_text("")
+    app = materialize_appdef(
+        components.preprocess, ["--input", f"{tmp_path}/day_*.tsv", "--output", "o", "--h", "cpu16", "--", "--min-count", "2"]
+    )
+    expected = ["python", "tools/preprocess.py", "criteo", "--input", f"{tmp_path}/day_*.tsv", "--output", "o"]
+    assert command_of(app) == [*expected, "--workers", "16", "--min-count", "2"]
+    assert "no such file" in message_of(capsys, "preprocess", "--input", f"{tmp_path}/nights", "--output", "o")
+    assert "one process" in message_of(capsys, "preprocess", "--input", str(log), "--output", "o", "--j", "2x1")

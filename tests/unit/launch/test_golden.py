@@ -1,0 +1,39 @@
+"""What each scheduler would be sent for the README's cluster command is kept in golden/ and compared.
+
+Made anew by `DMOE_WRITE_GOLDEN=1 pytest tests/unit/launch/test_golden.py`; read the difference before it is committed.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, SCHEDULERS, app_of, request_of, text_of
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    monkeypatch.delenv("LOGLEVEL", raising=False)
+
+
+def rendered(scheduler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    app = app_of("train", CLUSTER + FURTHER[scheduler])
+    return text_of(scheduler, request_of(scheduler, app, monkeypatch, str(tmp_path)), str(tmp_path))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_request_for_the_cluster_command_is_the_kept_one(scheduler, monkeypatch, tmp_path):
+    text = rendered(scheduler, monkeypatch, tmp_path)
+    kept = GOLDEN / f"{scheduler}.txt"
+    if os.environ.get("DMOE_WRITE_GOLDEN"):
+        kept.write_text(text)
+    assert text == kept.read_text()
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_kept_request_names_nothing_of_the_machine_that_made_it(scheduler):
+    text = (GOLDEN / f"{scheduler}.txt").read_text()
+    assert str(Path.cwd()) not in text
+    assert not re.search(r"/(home|root|work|tmp|Users)/", text)
