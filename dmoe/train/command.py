@@ -12,7 +12,7 @@ from dmoe.train import watch
 from dmoe.train.quiet import quiet
 
 
-def train(config_path: str, overrides: list[str], resume: bool) -> None:
+def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
     """Trains, evaluates the best checkpoint on the test split, and writes metrics.json.
 
     Raises:
@@ -26,13 +26,15 @@ def train(config_path: str, overrides: list[str], resume: bool) -> None:
         manifest.split(split)
     quiet()
     from dmoe.train.run_dir import RunDir
+    from dmoe.train.trace import Trace, parse_window
 
+    window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
     holds = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
-    _train(config, manifest, run, device, resume=holds)
+    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
     _leave()
 
 
@@ -49,7 +51,7 @@ def _leave() -> None:
     distributed.stop()
 
 
-def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bool) -> None:
+def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit, restore_best
     from dmoe.train.report import Reporter, headline
@@ -71,7 +73,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, resume: bo
         run.set_aside_after(step)
         changed = run.resumed(step, refused, config, session.plan)
         reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
-    progress = fit(session, run, reporter, None if newest is None else newest[0])
+    progress = fit(session, run, reporter, None if newest is None else newest[0], trace)
     watch.note("loads the best checkpoint", progress.step)
     best = restore_best(session, run, progress)
     if best != progress.best_step:

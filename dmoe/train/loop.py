@@ -24,6 +24,7 @@ from dmoe.train.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
 from dmoe.train.together import Together
+from dmoe.train.trace import Trace
 from dmoe.train.watch import note
 from dmoe.train.window import Window
 
@@ -42,11 +43,12 @@ class Training:
     moved: TablesMoved
     writer: CheckpointWriter
     together: Together
+    trace: Trace
     first: int
     total: int
 
 
-def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None) -> Progress:
+def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace) -> Progress:
     """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint.
 
     Returns:
@@ -73,7 +75,19 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     moved = TablesMoved(session.sharded, session.tables)
     with Together(writer) as together:
         job = Training(
-            session, reporter, train, validation, progress, schedule, guard, moved, writer, together, first=progress.step, total=total
+            session,
+            reporter,
+            train,
+            validation,
+            progress,
+            schedule,
+            guard,
+            moved,
+            writer,
+            together,
+            trace,
+            first=progress.step,
+            total=total,
         )
         try:
             while progress.due or (progress.step < total and not _waited_enough(job)):
@@ -131,6 +145,7 @@ def _segment(job: Training, end: int) -> None:
     window = Window(progress.step, session.device, progress.window)
     session.sharded.train()
     for left in reversed(range(steps)):
+        job.trace.step(progress.step)
         if job.together.exchange():
             _stop(job, window)
         logged = (progress.step + 1) % every == 0
@@ -161,6 +176,7 @@ def _segment(job: Training, end: int) -> None:
         _check(job, window, window.close(None)["loss"])
     session.task.watch_gradients(None)
     progress.due, progress.window = True, None
+    job.trace.close()
     if progress.row >= job.train.rows:
         progress.epoch, progress.row = progress.epoch + 1, 0
 
