@@ -174,10 +174,26 @@ class Reader:
             table = self._file(group.shard).read_row_group(group.group, columns=names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
-        columns = {name: table.column(name).to_numpy() for name in names}
+        columns: Columns = {}
+        for name in names:
+            column = table.column(name)
+            if column.null_count:
+                row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+                raise UserError(
+                    f"{name}: no value at row {group.first_row + row:,} of {path}; shards have none empty, make the data set again"
+                )
+            columns[name] = column.to_numpy()
+        self._check(columns["label"] > 1, "label", columns["label"], "expected 0 or 1", path, group)
+        for name in self.dense:
+            self._check(~np.isfinite(columns[name]), name, columns[name], "expected a finite number", path, group)
         for feature in self.features:
             self._check_ids(feature, columns[feature.name], path, group)
         return columns
+
+    def _check(self, bad: np.ndarray, name: str, values: np.ndarray, expected: str, path: str, group: _RowGroup) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise UserError(f"{name}: {values[row]} at row {group.first_row + row:,} of {path}, {expected}; make the data set again")
 
     def _check_ids(self, feature: CategoricalFeature, ids: np.ndarray, path: str, group: _RowGroup) -> None:
         # The kernels would look up row 0 instead, and say so in a log line that names a table's number (torchrec issue 575).
@@ -191,10 +207,14 @@ class Reader:
     def _row_groups(self, shard: int) -> Iterator[_RowGroup]:
         path = join(self.folder, self.shards[shard].path)
         file = self._file(shard)
-        names = set(file.schema_arrow.names)
-        for name in ["label", *self.dense, *(feature.name for feature in self.features)]:
-            if name not in names:
+        types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+        expected = {"label": pa.uint8()} | dict.fromkeys(self.dense, pa.float32())
+        expected |= {feature.name: pa.int32() for feature in self.features}
+        for name, dtype in expected.items():
+            if name not in types:
                 raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
+            if types[name] != dtype:
+                raise UserError(f"{path}: column '{name}' is {str(types[name])[:80]}, expected {dtype}; make the data set again")
         first = 0
         for index in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(index).num_rows
@@ -209,7 +229,7 @@ class Reader:
             if not PATHS.exists(path):
                 raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
             try:
-                self._files[shard] = pq.ParquetFile(PATHS.open(path, "rb"))
+                self._files[shard] = pq.ParquetFile(PATHS.open(path, "rb"), page_checksum_verification=True)
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path}: not a readable parquet file ({_first_line(error)}); make the data set again") from None
             while len(self._files) > 64:

@@ -43,6 +43,7 @@ class Watch:
         self._ended = threading.Event()
         self._every = min(5.0, limit / 8)
         self._fault_since: float | None = None
+        self._first_look: tuple[float, dict[int, Sign]] | None = None
         if self.store is not None:
             threading.Thread(target=self._run, daemon=True, name="watch").start()
 
@@ -59,14 +60,19 @@ class Watch:
             try:
                 if now - told >= self._every:
                     count, told = count + 1, now
-                    self.store.set(f"dmoe/watch/{self.rank}", json.dumps([count, self.what, self.step, now - self.since]))
+                    self._tell(count)
                 if self.rank == 0:
                     self._tell_of_faults(now)
                 if now - self.since > self.limit:
-                    self._give_up()
+                    self._judge(now)
+                else:
+                    self._first_look = None
             except RuntimeError:
                 # The store went away with the host that kept it; the collectives will say so.
                 return
+
+    def _tell(self, count: int) -> None:
+        self.store.set(f"dmoe/watch/{self.rank}", json.dumps([count, self.what, self.step, time.monotonic() - self.since]))
 
     def _tell_of_faults(self, now: float) -> None:
         """On rank 0: says what another rank ends of. A moment later, since rank 0 may be about to say the same of itself."""
@@ -82,10 +88,12 @@ class Watch:
             os._exit(code)
         self._ended.set()
 
-    def _give_up(self) -> None:
-        before = self._signs()
-        time.sleep(2 * self._every)
-        if self._ended.is_set() or time.monotonic() - self.since < self.limit:
+    def _judge(self, now: float) -> None:
+        """Past the limit: looks at all signs, and a little later again, still giving its own; then ends the process."""
+        if self._first_look is None:
+            self._first_look = (now, self._signs())
+        looked, before = self._first_look
+        if now - looked < 3 * self._every:
             return
         message = explain(before, self._signs(), self.ranks, self.limit)
         if self.store.add(f"{SAID}/count", 1) == 1:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.numbered_data import SCALE
+
 PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "tests.distributed.elastic"]
 
 
@@ -86,6 +88,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     torch.set_num_threads(1)
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     (Path(folder) / f"pid-{rank}").write_text(str(os.getpid()))
+    note_phases(Path(folder) / f"at-{rank}")
     install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), Faults(rank, attempt, faults))
     sys.argv = ["dmoe.train", *arguments]
     code = run_rank("dmoe.train", command.main)
@@ -93,15 +96,29 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
         sys.exit(code)
 
 
+def note_phases(path: Path) -> None:
+    """Leaves what the rank is at in a file, for whoever kills it to tell."""
+    from dmoe.train import watch
+
+    note, file = watch.Watch.note, os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.pwrite(file, b"starts".ljust(80), 0)
+
+    def noted(self: Any, what: str, step: int) -> None:
+        os.pwrite(file, f"{what} (step {step})".ljust(80).encode(), 0)
+        note(self, what, step)
+
+    watch.Watch.note = noted  # type: ignore[method-assign]
+
+
 class Rows:
-    """Writes which rows (the first dense column's values) every step of this rank trained on."""
+    """Writes which rows (by the numbers of tests/numbered_data.py) every step of this rank trained on."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w")
         self.read: deque[list[int]] = deque()
 
     def batch(self, batch: Any) -> None:
-        self.read.append([round(x) for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()])
+        self.read.append([round(x * SCALE) for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()])
 
     def trained(self, step: int) -> None:
         self.file.write(json.dumps([step, self.read.popleft()]) + "\n")
@@ -111,8 +128,8 @@ class Rows:
 class Faults:
     """Does what a test asks for when a point is passed.
 
-    `do`: kill (SIGKILL oneself), killall (every rank), term (SIGTERM oneself), stop (SIGSTOP), sleep, call (`path` of a function that is
-    given `argument`). `step` or `count` say at which passing.
+    `do`: kill, term or stop (the signal, to oneself), sleep (`seconds`), damage (`path`: its last bytes are overwritten), remove (`path`),
+    limit (`bytes` of a file). `number` says at which passing of the point, `attempt` in which of torchrun's attempts.
     """
 
     def __init__(self, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
@@ -138,6 +155,11 @@ class Faults:
                 time.sleep(fault["seconds"])
             case "remove":
                 os.remove(fault["path"])
+            case "damage":
+                # In place, as a failing disk does: a new file would leave the open one as it is.
+                with open(fault["path"], "r+b") as file:
+                    file.seek(fault["offset"])
+                    file.write(b"\xff" * fault["bytes"])
             case "limit":
                 import resource
 

@@ -1,0 +1,159 @@
+"""What breaks ends in one clear line, an exit code that is not 0, no hang and no lost checkpoint; what restarts ends equal.
+
+All under torchrun's own agent (tests/distributed/elastic.py). More, at random instants: `python tools/bench/soak.py`.
+"""
+
+import json
+import shutil
+
+import pytest
+
+from dmoe.train.checkpoint import look
+from dmoe.train.checkpoint.index import verify_checkpoint
+from tests.distributed.elastic import launch, used_rows
+from tests.numbered_data import make_numbered_data_set
+
+CONFIG = """
+model:
+  embedding: {dim: 8}
+  experts: [crossnet, {kind: mlp, hidden: [16]}]
+  expert_dim: 8
+  tower: {hidden: [8]}
+train:
+  {batch_size: 64, validations_per_epoch: 3, log_every: 10, checkpoint: {every_steps: 5}}
+"""
+STEPS, ROWS = 47, 3000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a config and data; `place(name, ...)` launches a run in a folder of its own."""
+    root = tmp_path_factory.mktemp("faults")
+    (root / "data").mkdir()
+    make_numbered_data_set(root / "data")
+    (root / "config.yaml").write_text(CONFIG)
+
+    def start(name, faults=(), restarts=0, ranks=2, number=0, overrides=(), data=None):
+        folder = root / name
+        folder.mkdir(exist_ok=True)
+        given = [f"data.path={data or root / 'data'}", f"run.dir={folder}/run", *overrides]
+        arguments = ["--config", f"{root}/config.yaml", "--resume", *(part for value in given for part in ("--set", value))]
+        return launch(folder, ranks, arguments, list(faults), restarts, number)
+
+    start.root = root
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    assert place("undisturbed").succeeded
+    return place.root / "undisturbed"
+
+
+def figures(folder):
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "samples_per_second" not in key} for line in lines]
+
+
+def test_killed_in_a_step_a_write_and_an_evaluation_the_run_ends_as_if_nothing_had_been(place, undisturbed):
+    faults = [
+        {"attempt": 0, "at": "step", "number": 8, "rank": 1, "do": "kill"},
+        {"attempt": 1, "at": "half", "number": 2, "rank": 0, "do": "kill"},
+        {"attempt": 2, "at": "evaluate", "number": 1, "rank": 1, "do": "term"},
+        {"attempt": 3, "at": "evaluate", "number": 1, "do": "kill"},
+    ]
+    outcome = place("killed", faults, restarts=4)
+    assert outcome.succeeded, outcome.said
+    lines, differ = look.diff(look.newest(f"{undisturbed}/run"), look.newest(f"{place.root}/killed/run"), 0.0)
+    assert not differ, lines
+    assert figures(place.root / "killed") == figures(undisturbed)
+    used = used_rows(place.root / "killed")
+    assert sorted(used) == list(range(1, STEPS + 1))
+    assert sorted(row for rows in used.values() for row in rows) == list(range(ROWS))
+    assert "Traceback" not in outcome.said
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_damaged_within_an_epoch_is_named(place):
+    """Bits that flip after the file was opened: parquet's page checksums see them, where decoding might not."""
+    data = place.root / "damaged-data"
+    shutil.copytree(place.root / "data", data)
+    path = data / "train" / "part-00001.parquet"
+    fault = {"at": "step", "number": 12, "rank": 1, "do": "damage", "path": str(path), "offset": path.stat().st_size // 4, "bytes": 9}
+    outcome = place("damaged", [fault], data=data, overrides=["data.shuffle=none"])
+    assert set(outcome.codes.values()) == {2}
+    assert outcome.said.count("dmoe.train: ") == 1
+    assert "train/part-00001.parquet: cannot be read" in outcome.said
+    assert "Traceback" not in outcome.said
+    verify_checkpoint(look.newest(f"{place.root}/damaged/run"))
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(place):
+    outcome = place("full", [{"at": "step", "number": 12, "rank": 0, "do": "limit", "bytes": 40_000}])
+    assert set(outcome.codes.values()) == {2}
+    (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
+    assert "cannot write the checkpoint" in line
+    assert "then --resume" in line
+    assert "step-000000010" in look.verify(look.newest(f"{place.root}/full/run"))
+    again = place("full", number=1)
+    assert again.succeeded
+    assert "resuming from step 10" in again.said
+
+
+@pytest.mark.slow
+def test_a_run_directory_that_cannot_be_written_is_told_before_training(place):
+    (place.root / "a-file").write_text("")
+    outcome = place("unwritable", overrides=[f"run.dir={place.root}/a-file/run"])
+    assert set(outcome.codes.values()) == {2}
+    (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
+    assert "a-file/run" in line
+
+
+@pytest.mark.parametrize(
+    ("do", "words"),
+    [
+        ({"at": "batch", "do": "sleep", "seconds": 60}, "rank 1 waits for its next batch"),
+        # The agent takes half a minute to kill a stopped process.
+        pytest.param({"at": "step", "do": "stop"}, "rank 1 gives no sign of life", marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_that_hangs_is_named(place, do, words):
+    name = do["do"]
+    outcome = place(name, [{**do, "number": 13, "rank": 1}], overrides=["run.timeout_seconds=4", "data.prefetch=0"])
+    assert 3 in outcome.codes.values()
+    assert "no progress for 4 s" in outcome.said
+    assert words in outcome.said, outcome.said
+    assert "the others wait: each is in a training step" in outcome.said
+    assert outcome.seconds < 60
+    verify_checkpoint(look.newest(f"{place.root}/{name}/run"))
+
+
+def test_a_batch_with_nan_is_refused_by_file_and_row(place):
+    import hashlib
+
+    import pyarrow.parquet as pq
+
+    data = place.root / "nan-data"
+    shutil.copytree(place.root / "data", data)
+    path = data / "train" / "part-00001.parquet"
+    table = pq.read_table(path)
+    values = table.column("I2").to_numpy().copy()
+    values[700] = float("nan")
+    pq.write_table(table.set_column(table.column_names.index("I2"), "I2", [values]), path, row_group_size=256)
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    outcome = place("nan", data=data, overrides=["data.shuffle=none"])
+    assert set(outcome.codes.values()) == {2}
+    assert "I2: nan at row 700 of train/part-00001.parquet" in outcome.said
+    assert "Traceback" not in outcome.said
+    verify_checkpoint(look.newest(f"{place.root}/nan/run"))
+
+
+@pytest.mark.slow
+def test_a_loss_that_overflows_names_the_step_and_keeps_the_last_sound_checkpoint(place):
+    """Not from the data: a learning rate that drives the dense part to infinity."""
+    outcome = place("overflow", overrides=["optimizer.dense={kind: sgd, lr: 1.0e+30}", "train.checkpoint.every_steps=1"])
+    assert set(outcome.codes.values()) == {2}
+    assert "not finite" in outcome.said
+    assert "Traceback" not in outcome.said
