@@ -42,7 +42,8 @@ def test_gradients_equal_finite_differences(kind, options):
         return functional_call(expert, dict(zip(names, values, strict=True)), (x,))
 
     x = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(forward, (x, *parameters))
+    # Along random directions: entry by entry costs minutes for the larger experts.
+    assert torch.autograd.gradcheck(forward, (x, *parameters), fast_mode=True)
 
 
 @pytest.mark.parametrize("kind", BUNDLED)
