@@ -73,9 +73,7 @@ class CorrelationConfig(Node):
     scope: Literal["full", "diagonal"] = "full"
     target: Literal["hidden", "logit", "residual"] = "hidden"
     reduce: Literal["moments", "gather"] = Field("moments", description="how ranks share: all-reduced moments, or all-gathered rows")
-    within_class: bool = Field(
-        False, description="centre within the rows of each label: what the label itself makes correlate is left alone"
-    )
+    within_class: bool = Field(False, description="centre within the rows of each label: what the label makes correlate is left alone")
     stop_below: float = Field(0.0, ge=0, description="value of the loss at which it has no gradient any more")
     warmup_steps: int = Field(0, ge=0, description="steps over which alpha rises from 0")
     decay_steps: int | None = Field(None, ge=1, description="steps after the warm-up over which alpha falls to 0 again")

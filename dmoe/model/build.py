@@ -5,21 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from dmoe.config import Config
 from dmoe.data.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest
+from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.experts import build_expert
-from dmoe.model.gate import make_gate
-from dmoe.model.network import DMoE, ExpertMixture
+from dmoe.model.network import DMoE
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
-from dmoe.model.tower import Projection, Tower
-
-DENSE_HIDDEN = 64
 
 
 @dataclass(frozen=True)
@@ -103,36 +98,16 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
     settings = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        fields = len(blueprint.features) + (1 if blueprint.dense else 0)
-        dims = [blueprint.set_dims[index] for index in blueprint.set_of_expert]
-        experts = [
-            build_expert(kind, num_fields=fields, field_dim=dim, **options)
-            for (kind, options), dim in zip(blueprint.experts, dims, strict=True)
-        ]
-        mixture = ExpertMixture(
-            experts=experts,
-            projections=[Projection(e.out_dim, settings.expert_dim, settings.expert_norm, settings.activation) for e in experts],
-            gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim, blueprint.set_of_expert),
-            tower=Tower(settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout),
-            dense_fields=[_dense_field(len(blueprint.dense), dim) for dim in blueprint.set_dims] if blueprint.dense else [],
+        mixture = assemble(
+            settings,
+            fields=len(blueprint.features),
+            dense=len(blueprint.dense),
+            experts=blueprint.experts,
+            set_dims=blueprint.set_dims,
             set_of_expert=blueprint.set_of_expert,
             bf16=config.train.precision == "bf16",
         )
-        mixture.apply(_initialize_linear)
     return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
-
-
-def _initialize_linear(module: nn.Module) -> None:
-    # Biases at 0: embeddings begin small, and PyTorch's random biases would drown them, so that an MLP expert stays at chance while
-    # the gate turns away from it for good.
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _dense_field(dense: int, dim: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(dense, DENSE_HIDDEN), nn.SiLU(), nn.Linear(DENSE_HIDDEN, dim))
 
 
 def build_task(config: Config, model: DMoE) -> TrainTask:

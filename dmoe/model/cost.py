@@ -3,6 +3,7 @@
 Shapes: B rows, I dense features, F fields, K dims of an embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from dmoe.data.manifest import Manifest
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
+from dmoe.model.sizes import human
 
 STATES_A_NUMBER = {"adagrad": 1.0, "rowwise_adagrad": 0.0, "sgd": 0.0, "adam": 2.0, "adamw": 2.0}
 ROW_SCALE_BYTES = 4
@@ -109,11 +111,25 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
     )
 
 
+def together(costs: Sequence[Cost]) -> Cost:
+    """The cost of an ensemble of models that are all kept."""
+    return Cost(
+        sets=tuple(one for cost in costs for one in cost.sets),
+        table_state_bytes=sum(cost.table_state_bytes for cost in costs),
+        dense_parameters=sum(cost.dense_parameters for cost in costs),
+        dense_state_bytes=sum(cost.dense_state_bytes for cost in costs),
+        flops={part: sum(cost.flops.get(part, 0) for cost in costs) for part in costs[0].flops},
+        lookups=sum(cost.lookups for cost in costs),
+        lookup_bytes=sum(cost.lookup_bytes for cost in costs),
+        saved_bytes=sum(cost.saved_bytes for cost in costs),
+    )
+
+
 def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
     """FLOPs of a row's forward pass by part; experts tell their own."""
     count = len(mixture.experts)
     return {
-        "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator]
+        "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator,misc]
         "projections": sum(linear_flops(projection) for projection in mixture.projections),
         "gate": linear_flops(mixture.gate) + 2 * count * expert_dim,
         "tower": linear_flops(mixture.tower),
@@ -164,12 +180,3 @@ def cost_rows(costs: dict[str, Cost], batch_size: int, ranks: int) -> list[list[
         figures += [f"{cost.total_flops / 1e6:.3f}", cost.lookups, human(cost.training_bytes(batch_size, ranks))]
         rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8"))])
     return rows
-
-
-def human(count: float) -> str:
-    """Bytes as 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -7,15 +7,15 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
-from torchrec.modules.crossnet import CrossNet, LowRankCrossNet
 
+from dmoe.model.experts.cross import Cross, LowRankCross
 from dmoe.model.experts.options import Count
 from dmoe.model.experts.registry import register
 
 
 @register("crossnet")
 class CrossNetV2(nn.Module):
-    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, with W_l full or U_l V_l (DCN V2, Wang et al. 2021), from TorchRec.
+    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, with W_l full or U_l V_l (DCN V2, Wang et al. 2021).
 
     Args:
         num_fields: F.
@@ -35,7 +35,7 @@ class CrossNetV2(nn.Module):
     def __init__(self, num_fields: int, field_dim: int, num_layers: Count = 3, low_rank: Annotated[int, Field(ge=0)] = 0) -> None:
         super().__init__()
         self.out_dim = num_fields * field_dim
-        self.cross = LowRankCrossNet(self.out_dim, num_layers, low_rank) if low_rank else CrossNet(self.out_dim, num_layers)
+        self.cross = LowRankCross(self.out_dim, num_layers, low_rank) if low_rank else Cross(self.out_dim, num_layers)
         self.num_layers, self.low_rank = num_layers, low_rank
 
     def flops(self) -> int:

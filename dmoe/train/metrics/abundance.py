@@ -15,7 +15,7 @@ CHUNK_ROWS = 65536
 
 
 def information_abundance(folder: str) -> dict[str, Any]:
-    """IA = sum(s) / max(s) over the singular values of every logical table of a checkpoint: 1 where it collapsed to one direction, K at most.
+    """IA = sum(s) / max(s) over the singular values of every logical table of a checkpoint: 1 where all is one direction, K at most.
 
     Read through the Gram matrix [K, K], a chunk of rows at a time, so that memory does not grow with the table. It squares the
     singular values: those below 1e-8 of the largest count as 0.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmoe.distributed import all_reduce_sum
-from dmoe.model.network import Outputs
+from dmoe.model.mixture import Outputs
 from dmoe.train.metrics.auc import BinnedAuc, ExactAuc
 from dmoe.train.metrics.cec import CrossExpertCorrelation
 

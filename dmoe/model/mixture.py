@@ -1,0 +1,113 @@
+"""The data-parallel part of the network: experts, gate, tower. No TorchRec: an exported scorer is built of it.
+
+Shapes: B rows, F fields, K dims of an embedding, S table sets, M experts, D width of an expert's output, I dense features.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Outputs(NamedTuple):
+    """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
+    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it.
+    left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]."""
+
+    logit_B: Tensor
+    hidden_BMD: Tensor
+    gate_BMG: Tensor
+    expert_logit_BM: Tensor
+    left_out_logit_BM: Tensor
+
+
+class ExpertMixture(nn.Module):
+    """The data-parallel part: fields of every table set -> experts -> one gate -> one tower.
+
+    Args:
+        experts: M interactions [B, F, K] -> [B, out_dim], each with an `out_dim`.
+        projections: M modules [B, out_dim] -> [B, D].
+        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D].
+        tower: [..., D] -> [...].
+        dense_fields: S modules [B, I] -> [B, K], one more field a set; none where integers are not used as numbers.
+        set_of_expert: M indices into the table sets.
+        bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
+
+    Attributes:
+        expert_logits: give every expert's own logit in training too, which costs M more rows of the tower; evaluation always does.
+        leave_out: give the logit without each expert, in evaluation; costs M more rows of the tower.
+        gradient_norms: where set, the squared norm of the task's gradient at the experts' outputs is left under `task`.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[nn.Module],
+        projections: Sequence[nn.Module],
+        gate: nn.Module,
+        tower: nn.Module,
+        dense_fields: Sequence[nn.Module],
+        set_of_expert: Sequence[int],
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.experts, self.projections = nn.ModuleList(experts), nn.ModuleList(projections)
+        self.dense_fields = nn.ModuleList(dense_fields)
+        self.gate, self.tower = gate, tower
+        self.set_of_expert, self.bf16 = list(set_of_expert), bf16
+        self.expert_logits = self.leave_out = False
+        self.gradient_norms: dict[str, Tensor] | None = None
+
+    def logits(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Tensor:
+        """The logit [B] and nothing beside: what a scorer pays for."""
+        with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
+            return _wide(self.tower((gate_BMG * hidden_BMD).sum(1)))
+
+    def _mixed(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> tuple[Tensor, Tensor]:
+        if self.dense_fields:
+            fields = [field(dense_BI).unsqueeze(1) for field in self.dense_fields]
+            sets_BFK = [torch.cat([x_BFK, field_B1K], 1) for x_BFK, field_B1K in zip(sets_BFK, fields, strict=True)]
+        inputs = [sets_BFK[index] for index in self.set_of_expert]
+        hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
+        return torch.stack(hidden, 1), self.gate([x_BFK.flatten(1) for x_BFK in inputs])
+
+    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
+        with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
+            for_tower_BMD = watch_gradient(hidden_BMD, self.gradient_norms, "task")
+            mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
+            logit_B = _wide(self.tower(mixed_BD))
+            alone = self.expert_logits or not self.training
+            none_B0 = logit_B.new_zeros(len(logit_B), 0)
+            expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else none_B0
+            without = self.leave_out and not self.training and hidden_BMD.shape[1] > 1
+            left_out_BM = self._left_out(hidden_BMD, gate_BMG) if without else none_B0
+        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM)
+
+    def _left_out(self, hidden_BMD: Tensor, gate_BMG: Tensor) -> Tensor:
+        logits = []
+        for expert in range(hidden_BMD.shape[1]):
+            others = [index for index in range(hidden_BMD.shape[1]) if index != expert]
+            rest_BNG = _wide(gate_BMG[:, others])
+            # Where the gate gave everything to this expert, what is left of it decides; all the same where nothing is left.
+            rest_BNG = rest_BNG / rest_BNG.sum(1, keepdim=True).clamp(min=torch.finfo(rest_BNG.dtype).tiny)
+            logits.append(_wide(self.tower((rest_BNG * hidden_BMD[:, others]).sum(1))))
+        return torch.stack(logits, 1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def watch_gradient(x: Tensor, norms: dict[str, Tensor] | None, name: str) -> Tensor:
+    """x on a branch of its own, whose gradient's squared norm the backward pass leaves in `norms[name]`; x itself where norms is None."""
+    if norms is None or not x.requires_grad:
+        return x
+    branch = x.view_as(x)
+
+    def note(grad: Tensor) -> None:
+        norms[name] = grad.detach().float().square().sum()
+
+    branch.register_hook(note)
+    return branch

@@ -1,0 +1,79 @@
+"""How large an online A/B test would have to be to see what two runs' offline scores differ by.
+
+Three tests, since they need very different traffic, each with what it assumes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmoe.report.statistics import normal_quantile
+
+SIGNIFICANCE, POWER = 0.05, 0.8
+
+
+@dataclass(frozen=True)
+class AbTest:
+    """`rows` impressions are needed, in each arm where there are two; None where the runs do not differ."""
+
+    kind: str
+    rows: int | None
+    difference: float
+    says: str
+
+
+def sizes(
+    logit_a: np.ndarray, logit_b: np.ndarray, loss_a: np.ndarray, loss_b: np.ndarray, labels: np.ndarray, share: float
+) -> list[AbTest]:
+    """The sizes for power .8 at two-sided .05.
+
+    Args:
+        logit_a, logit_b: [N] of both runs on the same rows; loss_a, loss_b: [N] their cross-entropies.
+        labels: [N] bool.
+        share: of the candidates that a ranking shows, for the test of the click rate.
+    """
+    paired = loss_a - loss_b
+    delta = float(paired.mean())
+    arms = float(loss_a.var(ddof=1) + loss_b.var(ddof=1))
+    rate_a, rate_b = click_rate_at(logit_a, labels, share), click_rate_at(logit_b, labels, share)
+    spread = rate_a * (1 - rate_a) + rate_b * (1 - rate_b)
+    return [
+        AbTest(
+            "shadow test on logloss",
+            rows_needed(delta, float(paired.var(ddof=1))),
+            delta,
+            "both models score the same live impressions, and each row's losses are compared; shows calibration and ranking,"
+            " not clicks won",
+        ),
+        AbTest(
+            "two arms, logloss of each arm's own impressions",
+            rows_needed(delta, arms),
+            delta,
+            "each model scores its own traffic; assumes that the arms' impressions are as hard as these rows",
+        ),
+        AbTest(
+            f"two arms, click rate of the top {share:.0%}",
+            rows_needed(rate_a - rate_b, spread),
+            rate_a - rate_b,
+            f"a ranking that shows the best {share:.0%} of such candidates would be clicked at {rate_a:.4f} and {rate_b:.4f};"
+            " these rows were"
+            " chosen by the logging policy, so take it for the order of magnitude; impressions of one user are not"
+            " independent, which takes more",
+        ),
+    ]
+
+
+def rows_needed(difference: float, variance: float, significance: float = SIGNIFICANCE, power: float = POWER) -> int | None:
+    """(z_{1-a/2} + z_power)^2 * variance / difference^2, with the variance of a row's difference, or of both arms together."""
+    if difference == 0 or not math.isfinite(difference):
+        return None
+    z = normal_quantile(1 - significance / 2) + normal_quantile(power)
+    return math.ceil(z * z * variance / difference**2)
+
+
+def click_rate_at(logit: np.ndarray, labels: np.ndarray, share: float) -> float:
+    """The share of clicks among the best-scored `share` of the rows."""
+    count = max(1, round(len(logit) * share))
+    best = np.argpartition(-logit, count - 1)[:count]
+    return float(labels[best].mean())

@@ -1,0 +1,209 @@
+"""Two runs on the same test rows: paired tests, slices by a feature, and the online test that their difference would need.
+
+Shapes: N test rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dmoe.data.manifest import load_manifest
+from dmoe.errors import UserError, nearest
+from dmoe.paths import PATHS, join
+from dmoe.report.ab_test import AbTest, sizes
+from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
+from dmoe.report.indicators import warnings
+from dmoe.report.page import names_of
+from dmoe.report.plots import forest
+from dmoe.report.results import Predicted, load_predictions
+from dmoe.report.runs import Run, load_run
+from dmoe.report.runs import as_text as in_columns
+from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
+from dmoe.report.words import told
+
+MIN_OF_A_LABEL = 20
+"""Rows of each label that a slice needs for an AUC that says anything."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows with one value of a feature."""
+
+    feature: str
+    value: str
+    rows: int
+    auc: Interval | None
+    logloss: Interval
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Run a less run b."""
+
+    a: Run
+    b: Run
+    auc: Interval
+    logloss: Interval
+    slices: list[Slice]
+    online: list[AbTest]
+
+
+def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share: float) -> Compared:
+    """Compares two runs' predictions.
+
+    Args:
+        features: slices by each of these.
+        values: of a feature that get a slice of their own, most frequent first; numeric features are cut at quantiles.
+        share: of the candidates that a ranking shows.
+
+    Raises:
+        UserError: a run without predictions, other test rows, an unknown feature.
+    """
+    a, b = load_run(run_a), load_run(run_b)
+    of_a, of_b = load_predictions(run_a), load_predictions(run_b)
+    _check_same_rows(run_a, run_b, of_a, of_b)
+    labels_N = of_a.label
+    if min(int(labels_N.sum()), int((~labels_N).sum())) < 2:
+        raise UserError(f"{run_a}: the test rows hold one label only, so there is no AUC to compare")
+    loss_a, loss_b = logloss_rows(of_a.logit, labels_N), logloss_rows(of_b.logit, labels_N)
+    slices: list[Slice] = []
+    for feature in features:
+        slices += _slices(a, feature, values, of_a, of_b, loss_a - loss_b)
+    return Compared(
+        a,
+        b,
+        auc=delong(of_a.logit, of_b.logit, labels_N),
+        logloss=bootstrap(loss_a - loss_b),
+        slices=slices,
+        online=sizes(of_a.logit, of_b.logit, loss_a, loss_b, labels_N, share),
+    )
+
+
+def _check_same_rows(run_a: str, run_b: str, a: Predicted, b: Predicted) -> None:
+    if a.order != b.order or len(a.label) != len(b.label) or not np.array_equal(a.label, b.label):
+        raise UserError(
+            f"{run_b}: tested on other rows than {run_a} ({len(b.label):,} and {len(a.label):,}), and a paired test needs the same;"
+            " evaluate both on one data set with python -m dmoe.evaluate --data"
+        )
+
+
+def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, difference_N: np.ndarray) -> list[Slice]:
+    column_N = column_of_test(run, feature, len(a.label))
+    found = []
+    for value, rows_N in _groups(column_N, values):
+        labels = a.label[rows_N]
+        enough = min(int(labels.sum()), int((~labels).sum())) >= MIN_OF_A_LABEL
+        auc = delong(a.logit[rows_N], b.logit[rows_N], labels) if enough else None
+        found.append(Slice(feature, value, int(rows_N.sum()), auc, bootstrap(difference_N[rows_N], resamples=1000)))
+    return found
+
+
+def _groups(column_N: np.ndarray, values: int) -> list[tuple[str, np.ndarray]]:
+    if column_N.dtype.kind == "f":
+        edges = np.unique(np.quantile(column_N, np.linspace(0, 1, values + 1)))
+        bins_N = np.clip(np.searchsorted(edges, column_N, "right") - 1, 0, max(len(edges) - 2, 0))
+        return [(f"{edges[i]:.3g} .. {edges[min(i + 1, len(edges) - 1)]:.3g}", bins_N == i) for i in range(max(len(edges) - 1, 1))]
+    ids, counts = np.unique(column_N, return_counts=True)
+    kept = ids[np.argsort(-counts, kind="stable")][:values]
+    groups = [(f"id {value}{ {0: ' (missing)', 1: ' (rare)'}.get(int(value), '') }", column_N == value) for value in kept]
+    rest_N = ~np.isin(column_N, kept)
+    return [*groups, ("all others", rest_N)] if rest_N.any() else groups
+
+
+def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray:
+    """A feature's values in the order of the run's test rows.
+
+    Raises:
+        UserError: no such feature, or the data set is not what the run was tested on.
+    """
+    folder, split = run.config.data.path, run.metrics.get("split", run.config.data.test_split)
+    manifest = load_manifest(folder)
+    names = [*(one.name for one in manifest.dense), *(one.name for one in manifest.categorical)]
+    if feature not in names:
+        raise UserError(f"--slice {feature}: no such feature in {folder}{nearest(feature, names)}")
+    parts = []
+    for shard in manifest.split(split).shards:
+        with PATHS.open(join(folder, shard.path), "rb") as file:
+            parts.append(pq.read_table(file, columns=[feature]).column(0).to_numpy())
+    column_N = np.concatenate(parts)
+    if len(column_N) != rows:
+        raise UserError(f"--slice {feature}: {folder} has {len(column_N):,} test rows now, the run was tested on {rows:,}")
+    return column_N
+
+
+def sentences(found: Compared) -> list[str]:
+    """What the comparison says."""
+    lines = []
+    for what, interval, better in (("AUC", found.auc, 1), ("logloss", found.logloss, -1)):
+        word = {better: "better", -better: "worse", 0: "not resolved"}[interval.sign]
+        p = "" if interval.p is None else f", p = {interval.p:.2g}"
+        lines.append(f"{what} of {found.a.config.variant} less {found.b.config.variant}: {told(interval, 5)}{p}: {word}.")
+    lines.append(
+        f"{found.auc.count:,} paired rows. The intervals speak of these two trained models on other rows like these; whether"
+        " the strategies differ"
+        " takes several seeds: tools/report.py ladder."
+    )
+    return lines
+
+
+def _online_rows(found: Compared) -> list[list[str]]:
+    rows = [["online test, power .8 at two-sided .05", "impressions an arm", "difference"]]
+    return rows + [[one.kind, "no difference" if one.rows is None else f"{one.rows:,}", f"{one.difference:+.6f}"] for one in found.online]
+
+
+def _slice_rows(found: Compared) -> list[list[str]]:
+    adjusted = holm([one.auc.p if one.auc else None for one in found.slices])
+    rows = [["slice", "rows", "AUC", "logloss", "p of AUC, Holm"]]
+    for one, p in zip(found.slices, adjusted, strict=True):
+        auc = told(one.auc) if one.auc else "too few of a label"
+        rows.append([f"{one.feature}: {one.value}", f"{one.rows:,}", auc, told(one.logloss), "-" if p is None else f"{p:.2g}"])
+    return rows
+
+
+def _figure_rows(found: Compared) -> list[list[str]]:
+    rows = [["figure", found.a.path, found.b.path]]
+    for key in (
+        "auc",
+        "logloss",
+        "ne",
+        "calibration",
+        "cec",
+        "cec_floor",
+        "effective_experts",
+        "samples_per_second",
+        "eval_samples_per_second",
+    ):
+        rows.append([key, *("-" if run.metrics.get(key) is None else f"{run.metrics[key]:,.5g}" for run in (found.a, found.b))])
+    return rows
+
+
+def as_text(found: Compared) -> str:
+    """For the screen."""
+    parts = [in_columns(_figure_rows(found)), *sentences(found), in_columns(_online_rows(found))]
+    if found.slices:
+        parts.append(in_columns(_slice_rows(found)))
+    return "\n\n".join(parts)
+
+
+def as_page(found: Compared) -> str:
+    """As a self-contained HTML page."""
+    online, slices, compared = _online_rows(found), _slice_rows(found), _figure_rows(found)
+    drawn = [(f"{s.feature}: {s.value}", s.auc.mean, s.auc.low or 0.0, s.auc.high or 0.0) for s in found.slices if s.auc]
+    said = [f"{run.config.variant}: {line}" for run in (found.a, found.b) for line in warnings(run.metrics, names_of(run))]
+    parts = [
+        bullets(sentences(found)),
+        table(compared[0], compared[1:]),
+        "<h2>The online test that this would need</h2>",
+        table(
+            [*online[0], "what it assumes"], [[*row, Cell(one.says, "words")] for row, one in zip(online[1:], found.online, strict=True)]
+        ),
+        *(
+            ["<h2>Slices</h2>", table(slices[0], slices[1:]), figures([forest("AUC by slice, 95%", drawn, "AUC")] if drawn else [])]
+            if found.slices
+            else []
+        ),
+        *(["<h2>Experts</h2>", bullets(said)] if said else []),
+        paragraph("95% intervals: DeLong for AUC, bootstrap over rows for logloss.", "faint"),
+    ]
+    return document(f"{found.a.config.variant} beside {found.b.config.variant}", parts)

@@ -1,0 +1,130 @@
+"""The ladder as one command: trains what is missing, then tells what the data supports."""
+
+import fcntl
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dmoe.data.manifest import load_manifest
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+from dmoe.report.spec import LadderSpec, load_spec
+from dmoe.report.trainer import Job, make_jobs, submit_all, train_all
+
+BYTES_A_PROCESS = 900 << 20
+"""Of a process that has imported torch and TorchRec and trains a small model, beyond what its tables take."""
+
+
+def run_ladder(
+    path: str, output: str, seeds: int, overrides: list[str], jobs: int, torchx: str, torchx_arguments: list[str], report_only: bool
+) -> int:
+    """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, runs.csv and differences.csv.
+
+    Args:
+        jobs: runs at a time; 0 takes as many as cores and memory allow.
+        torchx: a scheduler to hand the runs to, in place of training here.
+
+    Returns:
+        0, or 2 where some run failed; the report then has the others.
+
+    Raises:
+        UserError: a mistake in the specification or in the data, or another ladder is at work in `output`.
+    """
+    if "://" in output:
+        raise UserError(f"--output {output}: a ladder needs a local folder; give each run's run.dir to the cluster with --torchx")
+    spec = load_spec(path)
+    wanted = make_jobs(spec, path, range(seeds), overrides, output)
+    from dmoe.config import load_config
+
+    config = load_config(wanted[0].config)
+    manifest = load_manifest(config.data.path)
+    lock = _lock(output)
+    try:
+        failed: dict[str, str] = {}
+        if torchx and not report_only:
+            submit_all(wanted, torchx, torchx_arguments, _say)
+        elif not report_only:
+            costs = cost_of_all(spec, wanted)
+            largest = max(cost.training_bytes(config.train.batch_size, 1) for cost in costs.values())
+            workers = jobs or fitting(largest)
+            failed = train_all(wanted, workers, max(1, (os.cpu_count() or 1) // workers), _say)
+        if torchx and not all(job.finished for job in wanted):
+            _say("not all runs have ended yet; once they have, the same command with --report-only writes the report")
+            return 0
+        costs = cost_of_all(spec, wanted)
+        _write(spec, wanted, costs, output, _about(config.data.path, manifest, seeds, wanted))
+    finally:
+        os.close(lock)
+    for name, problem in failed.items():
+        print(f"tools/report.py: {name}: {problem}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _lock(output: str) -> int:
+    PATHS.mkdirs(output)
+    lock = os.open(join(output, ".lock"), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(f"--output {output}: another ladder is at work there; wait for it, or choose another folder") from None
+    return lock
+
+
+def fitting(bytes_a_run: int) -> int:
+    """How many runs of that size fit this machine's cores and free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, int(0.8 * free // (BYTES_A_PROCESS + bytes_a_run))))
+
+
+def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
+    """The cost of every variant, an ensemble's as the sum of its members'."""
+    from dmoe.config import load_config
+    from dmoe.model.cost import cost_of, together
+    from dmoe.train.quiet import quiet
+
+    quiet()
+    configs = {job.variant: load_config(job.config) for job in jobs}
+    costs = {name: cost_of(config, load_manifest(config.data.path)) for name, config in configs.items()}
+    for name, one in spec.ensembles.items():
+        costs[name] = together([costs[member] for member in one.of])
+    return costs
+
+
+def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[str]:
+    splits = ", ".join(
+        f"{name} {split.rows:,} rows ({split.positives / max(split.rows, 1):.1%} clicks)" for name, split in manifest.splits.items()
+    )
+    return [
+        f"Data: {manifest.dataset} in {data}, {splits}; {len(manifest.categorical)} categorical and {len(manifest.dense)}"
+        " numeric features.",
+        f"{len(jobs)} runs with seeds 0 to {seeds - 1}; a seed draws the initial weights and the order of the rows. Made by:"
+        f" {shlex.join(sys.argv)}",
+    ]
+
+
+def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], output: str, about: list[str]) -> None:
+    from dmoe.report.ladder_page import ladder_page
+    from dmoe.report.results import answer, collect
+    from dmoe.report.tables import differences_csv, ladder_csv
+    from dmoe.report.words import not_supported, supported
+
+    ladder = collect(spec, jobs)
+    answers = answer(ladder)
+    files = {
+        "ladder.html": ladder_page(ladder, answers, costs, about),
+        "runs.csv": ladder_csv(ladder, costs),
+        "differences.csv": differences_csv(answers),
+    }
+    for name, text in files.items():
+        with PATHS.open(join(output, name), "w") as file:
+            file.write(text)
+    for line in supported(ladder, answers) + not_supported(ladder, answers)[:1]:
+        _say(f"- {line}")
+    _say(f"page: {join(output, 'ladder.html')}")

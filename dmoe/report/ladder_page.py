@@ -1,0 +1,211 @@
+"""The ladder's report as one HTML page."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmoe.model.cost import Cost
+from dmoe.model.sizes import human
+from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
+from dmoe.report.indicators import warnings
+from dmoe.report.plots import forest, heat_map, scatter, with_bars
+from dmoe.report.results import Answers, Difference, Ladder, Result
+from dmoe.report.statistics import holm
+from dmoe.report.words import doses, not_supported, supported, told, verdict
+
+FIGURES = [
+    ("AUC", "auc", 4),
+    ("logloss", "logloss", 4),
+    ("NE", "ne", 4),
+    ("calibration", "calibration", 3),
+    ("CEC", "cec", 3),
+    ("ceiling", "cec_ceiling", 3),
+    ("within class", "cec_within_class", 3),
+    ("CKA", "cka", 3),
+    ("effective experts", "effective_experts", 2),
+    ("info. abundance", "information_abundance.sets", 2),
+]
+
+
+def ladder_page(ladder: Ladder, answers: Answers, costs: dict[str, Cost], about: list[str]) -> str:
+    """The page's text.
+
+    Args:
+        costs: of the variants by name; an ensemble's are its members' together.
+        about: paragraphs on how it was made, plain text.
+    """
+    parts = [
+        *(paragraph(line, "faint") for line in about),
+        "<h2>What the data supports</h2>",
+        bullets(supported(ladder, answers)),
+        "<h2>What it does not</h2>",
+        bullets(not_supported(ladder, answers)),
+        "<h2>Variants</h2>",
+        _variants(ladder, costs),
+        paragraph(
+            "Mean over seeds, +- half of the 95% interval of that mean (Student's t). CEC of independent experts: " + _floor(ladder),
+            "faint",
+        ),
+        "<h2>Differences, paired by seed</h2>",
+        _differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
+        figures([_forest(ladder, answers.all)] if answers.all else []),
+        "<h2>CEC, AUC, alpha and cost</h2>",
+        figures([*_clouds(ladder, costs), *_responses(ladder)]),
+        "<h2>Correlation of the experts</h2>",
+        paragraph("Mean |r| over the dimensions of each pair and over seeds; on the diagonal the ceiling CEC(h, h).", "faint"),
+        figures(_heat_maps(ladder)),
+        "<h2>Experts and indicators</h2>",
+        _experts(ladder),
+    ]
+    return document(ladder.spec.title, parts)
+
+
+def _floor(ladder: Ladder) -> str:
+    values = [one.mean("cec_floor") for one in ladder.results.values() if one.values("cec_floor")]
+    return f"{np.mean(values):.4f}." if values else "-."
+
+
+def _variants(ladder: Ladder, costs: dict[str, Cost]) -> str:
+    head = ["variant", "seeds", *(title for title, _, _ in FIGURES), "embedding params", "dense params", "MFLOP/row", "tables", "samples/s"]
+    best = max(ladder.results.values(), key=lambda one: one.mean("auc")).name
+    rows = []
+    for name, one in ladder.results.items():
+        cells: list[str] = [one.label, str(len(one.seeds))]
+        cells += [Cell(_figure(one, key, digits), "good" if key == "auc" and name == best else "") for _, key, digits in FIGURES]
+        rows.append([*cells, *_cost_cells(costs.get(name)), _plain(one.mean("samples_per_second"), 0)])
+    return table(head, rows)
+
+
+def _figure(one: Result, key: str, digits: int) -> str:
+    if key in ("cec", "cec_ceiling", "cec_within_class") and len(one.metrics[one.seeds[0]].get("gate_mass", [])) < 2:
+        return "-"
+    interval = one.interval(key)
+    if interval.low is None or interval.high is None:
+        return _plain(interval.mean, digits)
+    return f"{interval.mean:.{digits}f} +- {(interval.high - interval.low) / 2:.{digits}f}"
+
+
+def _plain(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _cost_cells(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["-"] * 4
+    return [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", f"{cost.total_flops / 1e6:.2f}", human(cost.embedding_bytes)]
+
+
+def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> str:
+    head = [
+        "variant",
+        "against",
+        "AUC over seeds",
+        "AUC over rows",
+        "logloss over seeds",
+        "logloss over rows",
+        "CEC",
+        "p (seeds)",
+        "AUC is",
+    ]
+    rows = []
+    for group, adjusted in ((rungs, [one.auc.p for one in rungs]), (controls, holm([one.auc.p for one in controls]))):
+        for one, p in zip(group, adjusted, strict=True):
+            kind = {1: "good", -1: "bad", 0: "faint"}[one.sign]
+            cells = [ladder.spec.label(one.variant), Cell(ladder.spec.label(one.against), "words")]
+            cells += [told(one.auc), told(one.auc_rows), told(one.logloss), told(one.logloss_rows), told(one.cec, 3) if one.cec else "-"]
+            rows.append([*cells, "-" if p is None else f"{p:.2g}", Cell(verdict(one), f"words {kind}")])
+    return table(head, rows) + paragraph(
+        "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss,"
+        " of the mean over seeds."
+        " P-values of the controls are Holm's, for as many questions; those of the rungs are single.",
+        "faint",
+    )
+
+
+def _forest(ladder: Ladder, every: Sequence[Difference]) -> str:
+    rows = []
+    for one in every:
+        low, high = (one.auc_rows.low, one.auc_rows.high) if one.auc.low is None else (one.auc.low, one.auc.high)
+        rows.append((f"{ladder.spec.label(one.variant)} - {ladder.spec.label(one.against)}", one.auc.mean, low or 0.0, high or 0.0))
+    return forest("Differences of AUC over seeds, 95%", rows, "AUC")
+
+
+def _clouds(ladder: Ladder, costs: dict[str, Cost]) -> list[str]:
+    mixed = [one for one in ladder.results.values() if len(one.metrics[one.seeds[0]].get("gate_mass", [])) > 1]
+    first = ladder.results.get(ladder.spec.rungs[0])
+    drawn = []
+    if mixed:
+        drawn.append(scatter("CEC against AUC, a point a seed", [(o.label, o.values("cec"), o.values("auc")) for o in mixed], "CEC", "AUC"))
+    if first:
+        base = first.mean("auc")
+        priced = [(o, costs[name]) for name, o in ladder.results.items() if name in costs]
+        for title, price in (("embedding parameters", "embedding_parameters"), ("FLOPs a row", "total_flops")):
+            groups = [(o.label, [float(getattr(cost, price))], [o.mean("auc") - base]) for o, cost in priced]
+            drawn.append(scatter(f"Gain over {first.label} against cost", groups, title, "AUC gained", log_x=True))
+    return drawn
+
+
+def _responses(ladder: Ladder) -> list[str]:
+    found = doses(ladder)
+    if len(found) < 2 or not ladder.spec.dose:
+        return []
+    x = [dose for dose, _ in found]
+    drawn = []
+    for key, title in (("auc", "AUC"), ("cec", "CEC"), ("logloss", "logloss")):
+        intervals = [one.interval(key) for _, one in found]
+        halves = [0.0 if i.low is None or i.high is None else (i.high - i.low) / 2 for i in intervals]
+        drawn.append(with_bars(f"{title} over {ladder.spec.dose.key}", x, [i.mean for i in intervals], halves, ladder.spec.dose.key, title))
+    return drawn
+
+
+def _heat_maps(ladder: Ladder) -> list[str]:
+    drawn = []
+    for one in ladder.results.values():
+        matrices = [one.metrics[seed]["cec_matrix"] for seed in one.seeds if len(one.metrics[seed].get("cec_matrix", [])) > 1]
+        if matrices:
+            drawn.append(heat_map(one.label, np.mean(matrices, 0).tolist(), kinds(one), top=0.5))
+    return drawn
+
+
+def kinds(one: Result) -> list[str]:
+    """The kinds of a variant's experts."""
+    return [spec if isinstance(spec, str) else str(spec["kind"]) for spec in one.config.model.experts] if one.config else []
+
+
+def _experts(ladder: Ladder) -> str:
+    head = ["variant", "expert", "AUC alone", "AUC lost without it", "gate mass", "variance", "dead dims"]
+    rows, found = [], []
+    for one in ladder.results.values():
+        names = kinds(one)
+        if len(names) < 2:
+            continue
+        for index, kind in enumerate(names):
+            rows.append([one.label, Cell(f"{index} {kind}", "words"), *_expert_cells(one, index)])
+        said: dict[str, int] = {}
+        for seed in one.seeds:
+            for line in warnings(one.metrics[seed], names):
+                # The figures differ from seed to seed, the finding does not.
+                said.setdefault(line, 0)
+                said[line] += 1
+        found += [f"{one.label}: {line}" for line in sorted(said)[:4]]
+        if len(said) > 4:
+            found.append(f"{one.label}: and {len(said) - 4} more in its runs (tools/report.py runs shows each)")
+    nothing = "No expert is dead, shrunk, starved, at chance, harmful, or a copy of another."
+    return (bullets(found) if found else paragraph(nothing)) + table(head, rows)
+
+
+def _expert_cells(one: Result, index: int) -> list[str]:
+    def mean(values: list[float | None]) -> float:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else math.nan
+
+    metrics = [one.metrics[seed] for seed in one.seeds]
+    without = [
+        m["auc"] - m["expert_left_out_auc"][index]
+        for m in metrics
+        if m.get("expert_left_out_auc") and m["expert_left_out_auc"][index] is not None
+    ]
+    cells = [_plain(mean([m["expert_auc"][index] for m in metrics]), 4), "-" if not without else f"{np.mean(without):+.4f}"]
+    cells += [_plain(mean([m["gate_mass"][index] for m in metrics]), 3), _plain(mean([m["expert_variance"][index] for m in metrics]), 4)]
+    return [*cells, _plain(mean([m["dead_dims"][index] for m in metrics]), 1)]

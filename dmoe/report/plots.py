@@ -1,0 +1,120 @@
+"""Plots as SVG text that takes the page's ink, so that one page is read on light and on dark paper."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+INK = "#010203"
+"""What matplotlib draws axes and words in; replaced by the page's own colour."""
+COLOURS = ["#4c8dd6", "#e0812f", "#3fa66b", "#c9534f", "#8f73c9", "#a3765d", "#d07ab5", "#7f8790", "#a8a832", "#2fa7b5"]
+STYLE = {
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": "#8a8f98",
+    "grid.alpha": 0.3,
+    "svg.hashsalt": "dmoe",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "legend.framealpha": 0.0,
+}
+
+
+def draw(width: float, height: float, paint: Callable[[Any], None]) -> str:
+    """One figure as `<svg>` text; `paint` gets its axes. The same figures give the same text: no date, fixed ids."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        paint(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
+
+
+Points = tuple[str, list[float], list[float]]
+
+
+def curves(title: str, lines: Sequence[Points], x_label: str, y_label: str) -> str:
+    """Lines of points: (label, x, y) each."""
+
+    def paint(axes: Any) -> None:
+        for index, (label, x, y) in enumerate(lines):
+            axes.plot(x, y, marker=".", color=COLOURS[index % len(COLOURS)], label=label)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.grid()
+        axes.legend(fontsize=8)
+
+    return draw(5.2, 3.4, paint)
+
+
+def scatter(title: str, groups: Sequence[Points], x_label: str, y_label: str, log_x: bool = False) -> str:
+    """A cloud and its labelled mean for each group: (label, x, y) of its seeds."""
+
+    def paint(axes: Any) -> None:
+        for index, (label, x, y) in enumerate(groups):
+            colour = COLOURS[index % len(COLOURS)]
+            middle = (sum(x) / len(x), sum(y) / len(y))
+            axes.scatter(x, y, s=12, color=colour, alpha=0.45, linewidths=0)
+            axes.scatter(*middle, s=46, color=colour, marker="D" if index >= len(COLOURS) else "o")
+            axes.annotate(label, middle, xytext=(5, 4), textcoords="offset points", fontsize=7)
+        if log_x:
+            axes.set_xscale("log")
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.margins(0.12)
+        axes.grid()
+
+    return draw(7.2, 5.0, paint)
+
+
+def with_bars(title: str, x: Sequence[float], means: Sequence[float], halves: Sequence[float], x_label: str, y_label: str) -> str:
+    """Means with intervals over doses; 0 has its place on the logarithmic axis, to the left."""
+
+    def paint(axes: Any) -> None:
+        places = list(range(len(x)))
+        axes.errorbar(places, means, yerr=halves, marker="o", capsize=4, color=COLOURS[0])
+        axes.set_xticks(places, [f"{value:g}" for value in x])
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.grid()
+
+    return draw(4.6, 3.4, paint)
+
+
+def forest(title: str, rows: Sequence[tuple[str, float, float, float]], x_label: str) -> str:
+    """Differences with their intervals, one below the other: (label, mean, low, high)."""
+
+    def paint(axes: Any) -> None:
+        for place, (_, mean, low, high) in enumerate(reversed(rows)):
+            colour = COLOURS[2] if low > 0 else COLOURS[3] if high < 0 else COLOURS[7]
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot([mean], [place], marker="o", color=colour)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], fontsize=8)
+        axes.set(title=title, xlabel=x_label)
+        axes.grid(axis="x")
+
+    return draw(8.6, 0.9 + 0.3 * len(rows), paint)
+
+
+def heat_map(title: str, matrix: Sequence[Sequence[float]], names: Sequence[str], top: float | None = None) -> str:
+    """A matrix with its numbers; `top` is the brightest colour's value, the largest entry where absent."""
+    highest = top or max(max(row) for row in matrix) or 1
+
+    def paint(axes: Any) -> None:
+        axes.imshow(matrix, vmin=0, vmax=highest, cmap="viridis")
+        for row, line in enumerate(matrix):
+            for column, value in enumerate(line):
+                ink = "white" if value < 0.6 * highest else "black"
+                axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_title(title, fontsize=10)
+
+    return draw(1.6 + 0.75 * len(matrix), 1.2 + 0.75 * len(matrix), paint)

@@ -1,0 +1,69 @@
+"""The ladder's figures as CSV, a line a run and a line a comparison."""
+
+import csv
+import io
+from typing import Any
+
+from dmoe.model.cost import Cost
+from dmoe.report.results import Answers, Ladder
+from dmoe.report.words import verdict
+
+CSV_KEYS = [
+    "auc",
+    "logloss",
+    "ne",
+    "calibration",
+    "cec",
+    "cec_floor",
+    "cec_ceiling",
+    "cec_within_class",
+    "cec_by_class",
+    "cec_by_class_floor",
+]
+CSV_KEYS += ["cec_by_class_ceiling", "cka", "gate_mass", "effective_experts", "gate_perplexity", "expert_auc", "expert_left_out_auc"]
+CSV_KEYS += ["expert_variance", "dead_dims", "samples_per_second", "train_seconds", "eval_samples_per_second", "rows"]
+
+
+def ladder_csv(ladder: Ladder, costs: dict[str, Cost]) -> str:
+    """A line a run, everything that the page averages; lists as `a b c`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    priced = ["embedding_parameters", "dense_parameters", "flops_per_row", "embedding_bytes", "table_state_bytes", "lookups"]
+    writer.writerow(["variant", "label", "seed", *CSV_KEYS, "information_abundance", *priced])
+    for name, one in ladder.results.items():
+        cost = costs.get(name)
+        prices: list[Any] = [""] * len(priced)
+        if cost:
+            prices = [
+                cost.embedding_parameters,
+                cost.dense_parameters,
+                cost.total_flops,
+                cost.embedding_bytes,
+                cost.table_state_bytes,
+                cost.lookups,
+            ]
+        for seed in one.seeds:
+            metrics = one.metrics[seed]
+            abundance = (metrics.get("information_abundance") or {}).get("sets")
+            writer.writerow([name, one.label, seed, *(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices])
+    return out.getvalue()
+
+
+def _csv(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_csv(item) for item in value)
+    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def differences_csv(answers: Answers) -> str:
+    """A line a comparison, with all its intervals."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ["auc_seeds", "auc_rows", "logloss_seeds", "logloss_rows", "cec_seeds"]
+    writer.writerow(["kind", "variant", "against", *(f"{name}{part}" for name in names for part in ("", "_low", "_high", "_p")), "verdict"])
+    for kind, group in zip(("step", "from the first", "control"), (answers.steps, answers.whole, answers.controls), strict=True):
+        for one in group:
+            intervals = [one.auc, one.auc_rows, one.logloss, one.logloss_rows, one.cec]
+            cells = [_csv(getattr(i, part) if i else None) for i in intervals for part in ("mean", "low", "high", "p")]
+            writer.writerow([kind, one.variant, one.against, *cells, verdict(one)])
+    return out.getvalue()

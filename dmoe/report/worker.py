@@ -1,0 +1,119 @@
+"""A process that trains one run after another.
+
+Importing torch and TorchRec takes longer than a small run trains, so a worker takes several. That is safe because a run keeps nothing
+in the process: it joins a group of its own, and its draws are functions of seed, step and position (tests/endtoend/test_report_cli.py
+compares a worker's later run with a run in a process of its own, bit by bit).
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from dmoe.errors import UserError
+
+ORPHAN_SECONDS = 0.2
+RUNS_A_WORKER = 20
+"""After so many a fresh process takes over: torch and TorchRec do not give back all memory (46 runs on Frappe: 0.85 GB)."""
+
+
+class Worker:
+    """This side of the process.
+
+    Args:
+        threads: of its matrix products.
+
+    Attributes:
+        connection: readable once a run has ended.
+    """
+
+    def __init__(self, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.runs = 0
+        self.process = context.Process(target=_work, args=(theirs, threads, os.getpid()), daemon=True)
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        try:
+            self.process.start()
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before
+        theirs.close()
+
+    def send(self, config: str, run: str) -> None:
+        """Gives it a run: a config's path, and the run's directory."""
+        self.runs += 1
+        self.connection.send((config, run))
+
+    def result(self) -> str | None:
+        """Waits for the run's end; why it failed, or None."""
+        try:
+            problem: str | None = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            self.runs = RUNS_A_WORKER
+            return f"its process ended with exit code {self.process.exitcode}"
+        return problem
+
+    @property
+    def fit(self) -> bool:
+        """Whether it should take another run."""
+        return self.runs < RUNS_A_WORKER
+
+    def close(self) -> None:
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def _work(connection: Connection, threads: int, parent: int) -> None:
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+    while True:
+        try:
+            config, run = connection.recv()
+            connection.send(_train(config, run, threads))
+        except (EOFError, KeyboardInterrupt, BrokenPipeError):
+            return
+
+
+def _train(config: str, run: str, threads: int) -> str | None:
+    """One run in this process, its words in a log beside it. Returns why it failed."""
+    os.makedirs(os.path.dirname(run), exist_ok=True)
+    with open(f"{run}.log", "a") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+    import torch
+
+    from dmoe import distributed
+    from dmoe.train import watch
+    from dmoe.train.command import train
+
+    torch.set_num_threads(threads)
+    try:
+        train(config, [], resume=True)
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    finally:
+        watch.end()
+        distributed.stop()
+        sys.stderr.flush()
+    return None
+
+
+def _end_with_parent(parent: int) -> None:
+    # A killed parent runs no handlers, and an orphan would go on writing where the next ladder begins.
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_SECONDS)
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Export of a checkpoint, and scoring with what was exported: no sharding, no TorchRec."""

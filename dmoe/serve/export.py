@@ -1,0 +1,174 @@
+"""From a run's checkpoint to a scorer, a chunk of rows at a time. No torch: a checkpoint's files are read as they are.
+
+Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dmoe.config import Config, load_config
+from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.train.checkpoint.index import DENSE as KEPT_DENSE
+from dmoe.train.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
+
+CHUNK_ROWS = 65536
+
+
+def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
+    """Writes a scorer of a run's best checkpoint.
+
+    Args:
+        rows: of the tables: fp32, fp16, or int8 with a scale a row and table set.
+        step: another checkpoint than the best.
+
+    Raises:
+        UserError: no such run or checkpoint, a damaged one, or a weight that fp16 cannot hold.
+    """
+    if not PATHS.exists(join(run, "config.yaml")):
+        raise UserError(f"{run}: no run there (no config.yaml)")
+    config, manifest = load_config(join(run, "config.yaml")), load_manifest(run)
+    step = best_step(run) if step is None else step
+    folder = join(run, "checkpoints", f"step-{step:09d}")
+    index = verify_checkpoint(folder)
+    plan = _plan(config, manifest, index)
+    PATHS.mkdirs(output)
+    files = {TABLES: _write_tables(folder, index, plan, output, rows), DENSE: _write_dense(folder, output)}
+    content = ScorerFile(
+        variant=config.variant,
+        rows=rows,  # type: ignore[arg-type]
+        step=step,
+        schema_hash=manifest.schema_hash,
+        features=[ScoredFeature(name=name, cardinality=count) for name, count in plan["features"]],
+        dense=plan["dense"],
+        experts=plan["experts"],
+        set_dims=plan["set_dims"],
+        model=config.model,
+        bf16=config.train.precision == "bf16",
+        files=files,
+    )
+    write_scorer_file(output, content)
+    return content
+
+
+def best_step(run: str) -> int:
+    """The checkpoint with the best validation AUC, as the newest one tells.
+
+    Raises:
+        UserError: the run has no checkpoint.
+    """
+    folder = join(run, "checkpoints")
+    names = PATHS.ls(folder) if PATHS.exists(folder) else []
+    steps = sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+    published = [step for step in steps if PATHS.exists(join(folder, f"step-{step:09d}", "index.json"))]
+    if not published:
+        raise UserError(f"{run}: the run has no checkpoint yet")
+    best = read_index(join(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
+    return best if type(best) is int and best in published else published[-1]
+
+
+def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
+    """What the model reads, in its order. What the tables are is the checkpoint's to say."""
+    buckets = config.data.dense in ("buckets", "both")
+    wanted = config.data.features or [feature.name for feature in manifest.categorical]
+    kept = [f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token")]
+    experts, dims = [], dict[int, int]()
+    for number, spec in enumerate(config.model.experts):
+        options: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
+        kind = options.pop("kind")
+        table_set = options.pop("table_set", number if config.model.embedding.sets == "per_expert" else 0)
+        dims[table_set] = options.pop("dim", config.model.embedding.dim)
+        experts.append(ScoredExpert(kind=kind, options=options, table_set=table_set))
+    for feature in kept:
+        for table_set, dim in dims.items():
+            found = index.tables.get(f"{feature.name}/{table_set}")
+            if found != (feature.cardinality, dim):
+                raise UserError(
+                    f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
+                )
+    return {
+        "features": [(feature.name, feature.cardinality) for feature in kept],
+        "dense": [feature.name for feature in manifest.dense] if config.data.dense in ("numeric", "both") else [],
+        "experts": experts,
+        "set_dims": [dims[number] for number in sorted(dims)],
+    }
+
+
+def _write_tables(folder: str, index: Index, plan: dict[str, Any], output: str, rows: str) -> str:
+    dims, total = plan["set_dims"], sum(count for _, count in plan["features"])
+    entries = [("rows", DTYPES[rows], (total, sum(dims)))]
+    chunks = _chunks(folder, index, plan)
+    if rows == "int8":
+        entries.append(("scale", "F32", (total, len(dims))))
+        # The file wants all rows before the scales, which are few: they wait in memory.
+        scales: list[np.ndarray] = []
+        data: Iterator[np.ndarray] = _then(_quantised(chunks, dims, scales), scales)
+    elif rows == "fp16":
+        data = (_half(chunk_NC, folder) for chunk_NC in chunks)
+    else:
+        data = chunks
+    return write_whole(join(output, TABLES), lambda file: write_tensors(file, entries, data))[1]
+
+
+def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
+    yield from first
+    yield from rest
+
+
+def _quantised(chunks: Iterator[np.ndarray], dims: list[int], scales: list[np.ndarray]) -> Iterator[np.ndarray]:
+    for chunk_NC in chunks:
+        quantised_NC, scale_NS = quantise(chunk_NC, dims)
+        scales.append(scale_NS)
+        yield quantised_NC
+
+
+def quantise(rows_NC: np.ndarray, dims: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as int8 in -127 .. 127 and a float32 scale a row and set: a number is off by half a scale at most, its row's largest / 254."""
+    out_NC, scale_NS, start = np.empty(rows_NC.shape, np.int8), np.empty((len(rows_NC), len(dims)), np.float32), 0
+    for number, dim in enumerate(dims):
+        part = rows_NC[:, start : start + dim]
+        scale = np.abs(part).max(1) / 127
+        scale_NS[:, number] = scale
+        out_NC[:, start : start + dim] = np.rint(part / np.where(scale > 0, scale, 1)[:, None])
+        start += dim
+    return out_NC, scale_NS
+
+
+def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
+    largest = float(np.abs(rows_NC).max(initial=0))
+    if largest > np.finfo(np.float16).max:
+        raise UserError(f"{folder}: an embedding of {largest:.3g} does not fit fp16; export fp32 or int8")
+    return rows_NC.astype(np.float16)
+
+
+def _chunks(folder: str, index: Index, plan: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Every feature's rows, all sets side by side, float32."""
+    files: dict[str, TensorFile] = {}
+    dims = plan["set_dims"]
+    for name, count in plan["features"]:
+        for low in range(0, count, CHUNK_ROWS):
+            chunk_NC = np.empty((min(CHUNK_ROWS, count - low), sum(dims)), np.float32)
+            start = 0
+            for number, dim in enumerate(dims):
+                for piece in index.of(f"{name}/{number}", "weight"):
+                    first, last = max(piece.row, low), min(piece.row + piece.rows, low + len(chunk_NC))
+                    if first < last:
+                        if piece.file not in files:
+                            files[piece.file] = TensorFile(join(folder, piece.file))
+                        part = files[piece.file].rows(piece.key, first - piece.row, last - piece.row)
+                        left = start + piece.column
+                        chunk_NC[first - low : last - low, left : left + piece.columns] = part
+                start += dim
+            yield chunk_NC
+
+
+def _write_dense(folder: str, output: str) -> str:
+    kept = TensorFile(join(folder, KEPT_DENSE))
+    names = sorted(name for name in kept.entries if name.startswith("model/"))
+    entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
+    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, (kept.rows(name) for name in names)))[1]

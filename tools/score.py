@@ -1,0 +1,49 @@
+"""Scores a log with an exported scorer, in batches.
+
+tools/score.py --scorer scorers/dmoe --data data/criteo --split test --output scores.parquet
+"""
+
+import argparse
+import sys
+import time
+
+from dmoe.errors import UserError, run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/score.py", description="Score a log with an exported scorer.")
+    parser.add_argument("--scorer", required=True, help="the folder that tools/export.py wrote")
+    parser.add_argument("--data", required=True, help="a data set of the scorer's schema, made by tools/preprocess.py")
+    parser.add_argument("--split", default="test", help="which rows (test)")
+    parser.add_argument(
+        "--output", required=True, metavar="F", help="each row's score, logit and label: parquet, or CSV where it ends in .csv"
+    )
+    parser.add_argument("--batch-size", type=int, default=8192, help="rows at a time (8192)")
+    parser.add_argument("--threads", type=int, default=0, help="of the matrix products (all cores)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.batch_size < 1 or arguments.threads < 0:
+        raise UserError("--batch-size and --threads: expected positive numbers")
+    import torch
+
+    from dmoe.report.statistics import logloss_rows, placements
+    from dmoe.serve.log import score_split, write_scores
+    from dmoe.serve.scorer import Scorer
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    scorer = Scorer(arguments.scorer)
+    began = time.perf_counter()
+    logits, labels = write_scores(arguments.output, score_split(scorer, arguments.data, arguments.split, arguments.batch_size))
+    seconds = time.perf_counter() - began
+    both = min(int(labels.sum()), int((~labels).sum())) > 0
+    auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
+    print(f"{arguments.output}: {len(logits):,} rows, {auc}logloss {logloss_rows(logits, labels).mean():.5f}")
+    print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("tools/score.py", main))
