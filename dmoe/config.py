@@ -15,6 +15,10 @@ from dmoe.paths import PATHS, join
 MAX_BYTES, MAX_EXTENDS = 4 << 20, 8
 
 
+NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError)
+"""What PyYAML raises: a value that does not fit its tag (`!!timestamp x`) makes its constructors fail each in its own way."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `1e-3` as a string; everyone who writes a learning rate means a number."""
 
@@ -253,7 +257,7 @@ def laid_over(base: Any, top: Any) -> Any:
 def _parse_tree(text: str, where: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _Loader) or {}
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
@@ -288,7 +292,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override}: '{parent}' is a value, it has no keys below it")
     try:
         node[leaf] = yaml.load(value, _Loader)
-    except yaml.YAMLError:
+    except NOT_YAML:
         raise UserError(f"--set {override}: the value is not YAML; quote it") from None
 
 

@@ -213,6 +213,8 @@ class Reader:
         for name, dtype in expected.items():
             if name not in types:
                 raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
+            if file.schema_arrow.names.count(name) > 1:
+                raise UserError(f"{path}: two columns '{name}'; make the data set again")
             if types[name] != dtype:
                 raise UserError(f"{path}: column '{name}' is {str(types[name])[:80]}, expected {dtype}; make the data set again")
         first = 0
