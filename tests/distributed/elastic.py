@@ -209,8 +209,14 @@ def install(rows: Rows, faults: Faults) -> None:
         update(self, *arguments)
         faults.at("evaluate")
 
-    Reader._batch, window.Window.add, Evaluation.update = noted_batch, noted_add, noted_update  # type: ignore[method-assign]
-    index.write_whole = save.write_whole = noted_write  # type: ignore[assignment]
+    for owner, name, noted in (
+        (Reader, "_batch", noted_batch),
+        (window.Window, "add", noted_add),
+        (Evaluation, "update", noted_update),
+        (index, "write_whole", noted_write),
+        (save, "write_whole", noted_write),
+    ):
+        setattr(owner, name, noted)
 
 
 def used_rows(folder: Path) -> dict[int, list[int]]:
