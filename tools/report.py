@@ -21,6 +21,9 @@ def parse_arguments() -> argparse.Namespace:
     compare = commands.add_parser("compare", help="paired tests of two runs, slices, and the A/B test that they would need")
     compare.add_argument("run_a", help="directory of a finished run with metrics.predictions")
     compare.add_argument("run_b", help="what it is compared with")
+    compare.add_argument(
+        "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the runs' own test"
+    )
     compare.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="also by the values of this feature; repeatable")
     compare.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
     compare.add_argument(
@@ -77,7 +80,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"--top {arguments.top}: expected a share of the candidates, above 0 and at most 1")
     from dmoe.report.compare import as_page, as_text, compare_runs
 
-    found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top)
+    found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
     print(as_text(found))
     _write(arguments.output, as_page(found) if arguments.output else "")
 

@@ -49,19 +49,20 @@ class Compared:
     online: list[AbTest]
 
 
-def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share: float) -> Compared:
+def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share: float, evaluation: str = "") -> Compared:
     """Compares two runs' predictions.
 
     Args:
         features: slices by each of these.
         values: of a feature that get a slice of their own, most frequent first; numeric features are cut at quantiles.
         share: of the candidates that a ranking shows.
+        evaluation: name of a later evaluation of both, in place of their own test rows.
 
     Raises:
         UserError: a run without predictions, other test rows, an unknown feature.
     """
-    a, b = load_run(run_a), load_run(run_b)
-    of_a, of_b = load_predictions(run_a), load_predictions(run_b)
+    a, b = (load_run(run, evaluation or "metrics") for run in (run_a, run_b))
+    of_a, of_b = (load_predictions(run, f"{evaluation or 'predictions'}.npz") for run in (run_a, run_b))
     _check_same_rows(run_a, run_b, of_a, of_b)
     labels_N = of_a.label
     if min(int(labels_N.sum()), int((~labels_N).sum())) < 2:
@@ -84,7 +85,7 @@ def _check_same_rows(run_a: str, run_b: str, a: Predicted, b: Predicted) -> None
     if a.order != b.order or len(a.label) != len(b.label) or not np.array_equal(a.label, b.label):
         raise UserError(
             f"{run_b}: tested on other rows than {run_a} ({len(b.label):,} and {len(a.label):,}), and a paired test needs the same;"
-            " evaluate both on one data set with python -m dmoe.evaluate --data"
+            " evaluate both on one data set with python -m dmoe.evaluate --data D --output NAME.json, then compare with --evaluation NAME"
         )
 
 
@@ -117,7 +118,7 @@ def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray:
     Raises:
         UserError: no such feature, or the data set is not what the run was tested on.
     """
-    folder, split = run.config.data.path, run.metrics.get("split", run.config.data.test_split)
+    folder, split = run.metrics.get("data", run.config.data.path), run.metrics.get("split", run.config.data.test_split)
     manifest = load_manifest(folder)
     names = [*(one.name for one in manifest.dense), *(one.name for one in manifest.categorical)]
     if feature not in names:

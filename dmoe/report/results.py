@@ -30,15 +30,15 @@ class Predicted:
     order: str
 
 
-def load_predictions(run: str) -> Predicted:
+def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
     """Reads what a run with `metrics.predictions` kept.
 
     Raises:
         UserError: it kept none, or the file is damaged.
     """
-    path = join(run, PREDICTIONS)
+    path = join(run, name)
     if not PATHS.exists(path):
-        raise UserError(f"{run}: no {PREDICTIONS}; train it with --set metrics.predictions=true, which keeps every test row's logit")
+        raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")
     try:
         with PATHS.open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             found = Predicted(kept["logit"], kept["label"], str(kept["order"]))

@@ -19,19 +19,24 @@ class Run:
     history: dict[str, list[dict[str, Any]]]
 
 
-def load_run(path: str) -> Run:
+def load_run(path: str, evaluation: str = "metrics") -> Run:
     """Reads a run's directory.
+
+    Args:
+        evaluation: name of the figures to take: the run's own, or those of a later `dmoe.evaluate --output NAME.json`.
 
     Raises:
         UserError: no run there, or one that has not ended.
     """
     if not PATHS.exists(join(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
+    if evaluation != "metrics" and not PATHS.exists(join(path, f"{evaluation}.json")):
+        raise UserError(f"{path}: no {evaluation}.json there; make it with python -m dmoe.evaluate --run {path} --output {evaluation}.json")
     if not PATHS.exists(join(path, "metrics.json")):
         raise UserError(f"{path}: the run has not ended (no metrics.json); train it to its end, with --resume if it was stopped")
     history: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     try:
-        with PATHS.open(join(path, "metrics.json"), "r") as file:
+        with PATHS.open(join(path, f"{evaluation}.json"), "r") as file:
             metrics = json.loads(file.read())
         with PATHS.open(join(path, "metrics.jsonl"), "r") as file:
             for line in file:

@@ -54,6 +54,7 @@ def _leave() -> None:
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit, restore_best
+    from dmoe.train.predictions import FILE as PREDICTIONS
     from dmoe.train.report import Reporter, headline
     from dmoe.train.session import open_session
 
@@ -78,7 +79,8 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     best = restore_best(session, run, progress)
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
-    figures = evaluate(session, session.reader(config.data.test_split), lambda: watch.note("evaluates", progress.step), final=run)
+    test = session.reader(config.data.test_split)
+    figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), join(run.path, PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -131,8 +133,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     chosen = split or config.data.test_split
     reader = session.reader(chosen, folder=folder, manifest=manifest)
-    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), final=run)
-    figures |= {"split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
+    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
+    figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
         print(f"{chosen} of step {best:,}: {headline(figures)}")

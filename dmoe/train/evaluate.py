@@ -10,22 +10,19 @@ from dmoe.data.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.train.metrics.evaluation import Evaluation
 from dmoe.train.predictions import Predictions
-from dmoe.train.run_dir import RunDir
 from dmoe.train.session import Session
 
 
 @torch.no_grad()
-def evaluate(
-    session: Session, reader: Reader, between: Callable[[], None] | None = None, final: RunDir | None = None
-) -> dict[str, Any]:
+def evaluate(session: Session, reader: Reader, between: Callable[[], None] | None = None, final: str | None = None) -> dict[str, Any]:
     """The metrics of a split over all ranks' rows; every rank has to call it.
 
     The pipeline must be drained: its batches would be evaluated, or trained on later.
 
     Args:
         between: called before every batch; what it raises ends the evaluation.
-        final: the run whose last word this is: the AUC without each expert is added, and with `metrics.predictions` every row's logit
-            and label are kept in the run.
+        final: where this is the last word on a model: the AUC without each expert is added, and with `metrics.predictions` every row's
+            logit and label are kept in the file of that name.
     """
     metrics = session.config.metrics
     evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
@@ -51,5 +48,5 @@ def evaluate(
     figures = evaluation.compute()
     figures |= {"eval_samples_per_second": figures["rows"] / (time.perf_counter() - began)}
     if kept is not None and final is not None:
-        kept.write(final.path)
+        kept.write(final)
     return figures

@@ -7,10 +7,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.distributed import rank, world_size
-from dmoe.paths import join
 from dmoe.train.checkpoint.index import write_whole
 
 FILE = "predictions.npz"
+"""Of a run's own test rows; a later evaluation's lies beside its figures, as `evaluation.npz`."""
 
 
 class Predictions:
@@ -41,8 +41,8 @@ class Predictions:
         in_order = [batch for step in zip(*parts, strict=True) for batch in step]
         return np.concatenate([logit for logit, _ in in_order]), np.concatenate([label for _, label in in_order])
 
-    def write(self, folder: str) -> None:
-        """Writes `predictions.npz` on rank 0; every rank has to call it."""
+    def write(self, path: str) -> None:
+        """Writes an npz on rank 0; every rank has to call it."""
         logit, label = self.gather()
         if rank() == 0:
-            write_whole(join(folder, FILE), lambda file: np.savez(file, logit=logit, label=label, order=np.array(self.order)))
+            write_whole(path, lambda file: np.savez(file, logit=logit, label=label, order=np.array(self.order)))

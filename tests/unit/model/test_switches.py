@@ -1,0 +1,69 @@
+"""The switches of the science: gates, alpha over the steps, a floor of the loss, and what a model is without one of its experts.
+
+Shapes: B rows, M experts, D dims.
+"""
+
+import pytest
+import torch
+
+from dmoe.config import CorrelationConfig
+from dmoe.model.assemble import assemble
+from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.gate import MMoEGate
+from dmoe.model.mixture import Outputs
+from dmoe.model.objective import Objective
+from tests.unit.serve.test_scorer import DIMS, EXPERTS, MODEL
+
+
+def test_alpha_rises_and_falls():
+    config = CorrelationConfig(alpha=1.0, warmup_steps=4, decay_steps=10)
+    assert [config.alpha_factor(step) for step in (0, 3, 4, 9, 14, 99)] == pytest.approx([0.25, 1.0, 1.0, 0.5, 0.0, 0.0])
+    assert CorrelationConfig().alpha_factor(0) == 1.0
+
+
+def test_the_mmoe_gate_reads_every_table_set_once():
+    gate = MMoEGate([3, 3, 5], [0, 0, 1])
+    assert gate.logits.in_features == 8
+    inputs = [torch.randn(4, 3)] * 2 + [torch.randn(4, 5)]
+    expected = gate.logits(torch.cat([inputs[0], inputs[2]], 1)).softmax(1)
+    torch.testing.assert_close(gate(inputs).squeeze(2), expected)
+
+
+def outputs(hidden_BMD: torch.Tensor) -> Outputs:
+    rows, experts, _ = hidden_BMD.shape
+    none = torch.zeros(rows, 0)
+    return Outputs(torch.zeros(rows), hidden_BMD, torch.ones(rows, experts, 1) / experts, none, none)
+
+
+def test_below_its_floor_the_loss_has_no_gradient():
+    torch.manual_seed(0)
+    hidden_BMD = torch.randn(50, 2, 3, requires_grad=True)
+    value = float(CorrelationLoss()(hidden_BMD.detach(), torch.ones(50)).loss)
+    for floor, moves in ((value * 1.1, False), (value * 0.9, True)):
+        hidden_BMD.grad = None
+        objective = Objective(CorrelationLoss(), 1.0, "hidden", 0.0, stop_below=floor)
+        loss, parts = objective(outputs(hidden_BMD), [], torch.zeros(50), torch.ones(50))
+        loss.backward()
+        assert bool(hidden_BMD.grad.abs().max() > 0) == moves
+        assert float(parts.correlation) == pytest.approx(value)
+
+
+def test_the_label_itself_is_not_counted_within_classes():
+    torch.manual_seed(0)
+    label_B = (torch.rand(4000) < 0.3).float()
+    hidden_BMD = torch.randn(4000, 2, 3) + 3 * label_B[:, None, None]
+    loss = CorrelationLoss()
+    assert loss(hidden_BMD, torch.ones(4000)).loss > 0.5
+    assert loss(hidden_BMD, torch.ones(4000), label_B).loss < 0.03
+
+
+def test_without_an_expert_the_gate_is_shared_by_the_others():
+    torch.manual_seed(0)
+    mixture = assemble(MODEL, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).eval()
+    dense_BI, sets = torch.randn(6, 3), [torch.randn(6, 2, dim) for dim in DIMS]
+    assert mixture(dense_BI, sets).left_out_logit_BM.shape == (6, 0)
+    mixture.leave_out = True
+    found = mixture(dense_BI, sets)
+    # Of two experts, the model without one is the other alone.
+    torch.testing.assert_close(found.left_out_logit_BM, found.expert_logit_BM.flip(1))
+    torch.testing.assert_close(mixture.logits(dense_BI, sets), found.logit_B)

@@ -1,0 +1,119 @@
+"""What the report says of ladders whose truth is known.
+
+Shapes: N test rows.
+"""
+
+import numpy as np
+import pytest
+
+from dmoe.model.cost import Cost, SetCost
+from dmoe.report.ladder_page import ladder_page
+from dmoe.report.results import Ladder, Result, answer, compare
+from dmoe.report.spec import LadderSpec
+from dmoe.report.statistics import delong, logloss_rows, placements
+from dmoe.report.tables import differences_csv, ladder_csv
+from dmoe.report.words import not_supported, supported, verdict
+
+ROWS, SEEDS = 4000, 5
+COST = Cost((SetCost((0, 1), 100, 400, 25, 4),), 400, 50, 400, {"experts": 1000}, 2, 32, 500)
+
+
+def ladder(skills: dict[str, float], cecs: dict[str, float], seeds: int = SEEDS, jitter: float = 0.01) -> Ladder:
+    """Variants whose logits hold that much of the truth; a seed's runs share its luck, which pairing takes out."""
+    spec = LadderSpec.model_validate(
+        {
+            "base": "b.yaml",
+            "variants": {name: {"label": name.upper()} for name in skills},
+            "rungs": list(skills),
+            "dose": {"variants": {name: float(i) for i, name in enumerate(skills)}},
+            "controls": [{"variant": list(skills)[-1], "against": next(iter(skills)), "question": "Does it?"}],
+        }
+    )
+    truth_N = np.random.default_rng(9).normal(size=ROWS)
+    labels_N = np.random.default_rng(8).random(ROWS) < 1 / (1 + np.exp(-2 * truth_N))
+    noise_N = np.random.default_rng(7).normal(size=ROWS)
+    results = {}
+    for name, skill in skills.items():
+        results[name] = result = Result(name, name.upper(), None)
+        for seed in range(seeds):
+            own = np.random.default_rng([seed, len(name)])
+            luck = np.random.default_rng(seed).normal() * 0.1
+            logit_N = truth_N * (skill + luck + jitter * own.normal()) + noise_N + 0.05 * own.normal(size=ROWS)
+            placed = placements(logit_N, labels_N)
+            cec = cecs[name] + 0.001 * own.normal()
+            matrix = [[0.5, cec], [cec, 0.5]]
+            figures = {"auc": placed.mean, "logloss": float(logloss_rows(logit_N, labels_N).mean()), "cec": cec, "cec_floor": 0.01}
+            figures |= {"cec_matrix": matrix, "cka_matrix": matrix, "cka": cec, "gate_mass": [0.5, 0.5], "effective_experts": 2.0}
+            figures |= {"expert_auc": [0.7, 0.7], "expert_variance": [1.0, 1.0], "dead_dims": [0, 0], "expert_left_out_auc": [0.6, 0.6]}
+            result.metrics[seed], result.logits[seed], result.placed[seed] = figures, logit_N, placed
+    return Ladder(spec, results, labels_N, [])
+
+
+MONOTONE = ladder({"a": 1.0, "bb": 1.3, "ccc": 1.7}, {"a": 0.3, "bb": 0.2, "ccc": 0.1})
+
+
+def test_a_monotone_ladder_is_called_so():
+    said = supported(MONOTONE, answer(MONOTONE))
+    assert said[0].startswith("AUC rises at every rung of A -> BB -> CCC")
+    assert said[1].startswith("CEC falls at every rung")
+    assert "BB over A: AUC +" in said[2]
+    assert ": higher;" in said[2]
+    assert any(line.startswith("Dose and response") and "AUC rises" in line for line in said)
+    assert any(line.startswith("Does it? CCC less A") and "higher, p = " in line for line in said)
+
+
+def test_a_step_that_goes_down_is_called_so():
+    down = ladder({"a": 1.0, "bb": 1.5, "ccc": 1.2}, {"a": 0.3, "bb": 0.2, "ccc": 0.1})
+    said = supported(down, answer(down))
+    assert said[0].startswith("AUC does NOT rise at every rung: it goes the other way, beyond chance over seeds, at BB -> CCC")
+    assert verdict(answer(down).steps[1]) == "lower"
+
+
+def test_what_chance_can_do_is_not_claimed():
+    unclear = ladder({"a": 1.0, "bb": 1.0, "ccc": 1.6}, {"a": 0.3, "bb": 0.3, "ccc": 0.1})
+    said = supported(unclear, answer(unclear))
+    assert said[0].startswith("Whether AUC rises at every rung is not settled")
+    assert "A -> BB" in said[0]
+    assert answer(unclear).steps[0].sign == 0
+
+
+def test_one_seed_has_no_interval():
+    alone = ladder({"a": 1.0, "bb": 1.5}, {"a": 0.3, "bb": 0.2}, seeds=1)
+    answers = answer(alone)
+    assert verdict(answers.steps[0]) == "one seed: no interval"
+    assert any("One seed has no interval" in line for line in not_supported(alone, answers))
+    ladder_page(alone, answers, {}, [])
+
+
+def test_rows_interval_of_one_seed_is_delongs():
+    alone = ladder({"a": 1.0, "bb": 1.5}, {"a": 0.3, "bb": 0.2}, seeds=1)
+    found = compare(alone, "bb", "a").auc_rows
+    expected = delong(alone.results["bb"].logits[0], alone.results["a"].logits[0], alone.label)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_pairing_by_seed_takes_the_seeds_luck_out():
+    found = compare(MONOTONE, "bb", "a").auc
+    aucs = [np.array(MONOTONE.results[name].values("auc")) for name in ("bb", "a")]
+    unpaired = np.sqrt(sum(x.var(ddof=1) / SEEDS for x in aucs))
+    assert (found.high - found.low) / 2 / 2.776 < unpaired
+
+
+def test_page_and_tables_hold_every_figure_and_load_nothing():
+    answers = answer(MONOTONE)
+    page = ladder_page(MONOTONE, answers, dict.fromkeys(MONOTONE.results, COST), ["about <this>"])
+    assert "about &lt;this&gt;" in page
+    assert page.count("<svg") >= 8
+    for outside in ("<script", "<link", "src=", "@import"):
+        assert outside not in page
+    assert "currentColor" in page
+    assert "prefers-color-scheme: dark" in page
+    assert len(ladder_csv(MONOTONE, {"a": COST}).splitlines()) == 1 + 3 * SEEDS
+    assert len(differences_csv(answers).splitlines()) == 1 + 2 + 2 + 1
+    assert page == ladder_page(MONOTONE, answers, dict.fromkeys(MONOTONE.results, COST), ["about <this>"])
+
+
+def test_unfinished_runs_are_named():
+    MONOTONE.missing.append("bb, seed 9")
+    assert not_supported(MONOTONE, answer(MONOTONE))[0].startswith("1 run(s) are not finished and not counted: bb, seed 9")
+    MONOTONE.missing.clear()
