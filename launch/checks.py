@@ -7,6 +7,7 @@ from dmoe.config import Config, load_config
 from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import join
+from dmoe.report.spec import load_spec, resolve
 from launch.ranks import Ranks
 
 
@@ -59,6 +60,19 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     given = Path(path)
     if not given.exists() and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
+
+
+def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether every variant of a ladder is a config, and its data there.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    spec = load_spec(config)
+    for name in spec.variants:
+        resolve(spec, config, name, 0, [f"data.path={data}"] * bool(data), "ladder")
+    if data and not elsewhere and _is_here(data, mounted):
+        load_manifest(data)
 
 
 _ELSEWHERE = "--elsewhere True where only the cluster sees it"

@@ -17,7 +17,7 @@ from dmoe.errors import USER_ERROR, UserError
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
 
-from launch.checks import check_input, check_run, check_training
+from launch.checks import check_input, check_ladder, check_run, check_training
 from launch.job import Place, distributed_job, single_job
 
 
@@ -177,6 +177,56 @@ def preprocess(
         check_input(input, elsewhere, place.mounted)
         command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output]
         return single_job(place, "preprocess", [*command, "--workers", str(place.resource.cpu), *arguments])
+
+    return _or_one_line(job)
+
+
+def ladder(
+    *arguments: str,
+    config: str,
+    output: str,
+    data: str = "",
+    seeds: int = 5,
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-ladder",
+    image: str = "dmoe:latest",
+    cpu: int = 8,
+    gpu: int = 0,
+    memMB: int = 16384,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    venv: str = "",
+) -> specs.AppDef:
+    """Trains a list of variants over seeds on one node and reports what the data supports. Started again, it goes on.
+
+    Args:
+        arguments: further arguments for tools/report.py ladder, behind `--`, such as `--jobs 4`
+        config: the ladder, a YAML file such as configs/ladder_demo.yaml
+        output: folder of the runs and the report
+        data: the data set's folder, in place of the variants' data.path
+        seeds: runs of each variant
+        elsewhere: True where the data lies on a disk that only the cluster sees: it is not looked for here
+        j: 1x1; the ladder starts its runs by itself, as many at a time as the node takes
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs
+        gpu: GPUs
+        memMB: memory in MB
+        h: a named resource instead of cpu, gpu and memMB, such as cpu32
+        env: environment variables of the process
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        venv: a virtual environment that the node sees, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
+        check_ladder(config, data, elsewhere, place.mounted)
+        command = ["python", "tools/report.py", "ladder", "--config", config, "--output", output, "--seeds", str(seeds)]
+        return single_job(place, "ladder", [*command, *["--set", f"data.path={data}"] * bool(data), *arguments])
 
     return _or_one_line(job)
 

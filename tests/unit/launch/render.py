@@ -1,6 +1,7 @@
 """Renders what a scheduler would be sent, from a component's command line; nothing is submitted."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "aws_batch": {"queue": "train", "user": "me", "image_repo": "example.com/ml/dmoe"},
     "ray": {"dashboard_address": "127.0.0.1:8265"},
 }
-PATHS = ["--data", "/shared/criteo_1tb", "--run", "/shared/runs/dmoe_1tb"]
-CLUSTER = ["--config", "configs/criteo_1tb_cluster.yaml", *PATHS, "--j", "16x8", "--h", "h100x8", "--resume", "True", "--max_retries", "3"]
-"""The README's cluster command, behind `torchx run --scheduler S launch/components.py:train`."""
+README = (Path(__file__).parents[3] / "README.md").read_text()
+COMPONENT = "torchx run --scheduler slurm launch/components.py:train "
+CLUSTER = next(shlex.split(line.strip().removeprefix(COMPONENT)) for line in README.splitlines() if line.strip().startswith(COMPONENT))
+"""The README's cluster command, behind the component."""
 
+LASTING = ["--resume", "True", "--max_retries", "3"]
 IMAGE = ["--image", "example.com/ml/dmoe:1.0"]
 FURTHER = {
-    "slurm": ["--elsewhere", "True"],
-    "kubernetes": [*IMAGE, "--mounts", "type=volume,src=shared,dst=/shared"],
-    "local_docker": [*IMAGE, "--mounts", "type=bind,src=/shared,dst=/shared"],
-    "aws_batch": [*IMAGE, "--h", "aws_p5.48xlarge", "--mounts", "type=bind,src=/fsx,dst=/shared"],
-    "ray": ["--elsewhere", "True"],
+    "slurm": [*LASTING, "--elsewhere", "True"],
+    "kubernetes": [*LASTING, *IMAGE, "--mounts", "type=volume,src=data,dst=/data,type=volume,src=runs,dst=/runs"],
+    "local_docker": [*LASTING, *IMAGE, "--mounts", "type=bind,src=/data,dst=/data,type=bind,src=/runs,dst=/runs"],
+    "aws_batch": [
+        *LASTING,
+        *IMAGE,
+        "--h",
+        "aws_p5.48xlarge",
+        "--mounts",
+        "type=bind,src=/fsx/data,dst=/data,type=bind,src=/fsx/runs,dst=/runs",
+    ],
+    "ray": [*LASTING, "--elsewhere", "True"],
 }
 
 

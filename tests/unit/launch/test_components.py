@@ -13,7 +13,7 @@ from tests.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")
-NAMES = ("train", "evaluate", "preprocess")
+NAMES = ("train", "evaluate", "preprocess", "ladder")
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +147,11 @@ def test_preprocess_is_one_process_with_the_cores_it_asks_for(capsys, tmp_path):
     assert command_of(app) == [*expected, "--workers", "16", "--min-count", "2"]
     assert "no such file" in message_of(capsys, "preprocess", "--input", f"{tmp_path}/nights", "--output", "o")
     assert "one process" in message_of(capsys, "preprocess", "--input", str(log), "--output", "o", "--j", "2x1")
+
+
+def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path):
+    config = str(ROOT / "configs/ladder_demo.yaml")
+    app = materialize_appdef(components.ladder, ["--config", config, "--output", "o", "--data", data, "--seeds", "2", "--", "--jobs", "4"])
+    expected = ["python", "tools/report.py", "ladder", "--config", config, "--output", "o", "--seeds", "2"]
+    assert command_of(app) == [*expected, "--set", f"data.path={data}", "--jobs", "4"]
+    assert "no such file" in message_of(capsys, "ladder", "--config", "no.yaml", "--output", "o")

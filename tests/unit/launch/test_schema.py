@@ -42,7 +42,7 @@ def test_every_node_runs_torchrun_with_the_same_number_of_nodes_and_a_place_to_m
         assert words[words.index("--nnodes") + 1 : words.index("--nnodes") + 4] == ["16", "--nproc-per-node", "8"]
         assert re.fullmatch(r"\$\{\w+:=localhost\}:29500", words[words.index("--rdzv-endpoint") + 1])
         expected = "$AWS_BATCH_JOB_NODE_INDEX" if scheduler == "aws_batch" else str(node)
-        assert words[words.index("--log-dir") + 1] == f"/shared/runs/dmoe_1tb/logs/node-{expected}"
+        assert words[words.index("--log-dir") + 1] == f"/runs/first/logs/node-{expected}"
         assert words[words.index("-m") + 1] == "dmoe.train"
         assert "--resume" in words[words.index("-m") :]
 
@@ -90,8 +90,11 @@ def test_aws_batch_service_model_accepts_the_job_definition():
     assert not report.has_errors(), report.generate_report()
 
 
-def test_docker_mounts_the_shared_folder_and_keeps_the_network():
+def test_docker_mounts_data_and_runs_and_keeps_the_network():
     for container in kept("local_docker"):
         assert container["network"] == "torchx"
-        assert container["mounts"] == [{"ReadOnly": False, "Source": "/shared", "Target": "/shared", "Type": "bind"}]
+        assert [(mount["Source"], mount["Target"], mount["Type"]) for mount in container["mounts"]] == [
+            ("/data", "/data", "bind"),
+            ("/runs", "/runs", "bind"),
+        ]
         assert container["device_requests"][0]["Count"] == 8
