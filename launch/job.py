@@ -78,8 +78,9 @@ def distributed_job(place: Place, module: str, arguments: list[str], logs: str) 
     threads = max(place.resource.cpu // ranks.per_node, 1)
     env = {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "WARNING"}
     env |= {variable: place.interface for variable in INTERFACE_VARIABLES if place.interface}
-    # Unquoted up to the module: the shell is to fill in the scheduler's variables.
-    line = " ".join([*command, "-m", module, shlex.join(arguments)])
+    # Unquoted up to the module: the shell is to fill in the scheduler's variables. Behind `--`, or torchrun would take the program's
+    # --run for one of its own options.
+    line = " ".join([*command, "-m", "--", module, shlex.join(arguments)])
     return _app(place, module.rpartition(".")[2], ranks.nodes, line, env)
 
 

@@ -155,3 +155,13 @@ def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path
     expected = ["python", "tools/report.py", "ladder", "--config", config, "--output", "o", "--seeds", "2"]
     assert command_of(app) == [*expected, "--set", f"data.path={data}", "--jobs", "4"]
     assert "no such file" in message_of(capsys, "ladder", "--config", "no.yaml", "--output", "o")
+
+
+def test_torchrun_takes_none_of_the_programs_options_for_its_own(data):
+    from torch.distributed.run import get_args_parser
+
+    for app in (train("--data", data, "--run", "r"), materialize_appdef(components.evaluate, ["--run", "s3://bucket/r"])):
+        command = command_of(app)
+        parsed = get_args_parser().parse_args(command[1:])
+        assert parsed.training_script == command[command.index("--") + 1]
+        assert parsed.training_script_args == command[command.index("--") + 2 :]

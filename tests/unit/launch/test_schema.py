@@ -43,7 +43,7 @@ def test_every_node_runs_torchrun_with_the_same_number_of_nodes_and_a_place_to_m
         assert re.fullmatch(r"\$\{\w+:=localhost\}:29500", words[words.index("--rdzv-endpoint") + 1])
         expected = "$AWS_BATCH_JOB_NODE_INDEX" if scheduler == "aws_batch" else str(node)
         assert words[words.index("--log-dir") + 1] == f"/runs/first/logs/node-{expected}"
-        assert words[words.index("-m") + 1] == "dmoe.train"
+        assert words[words.index("-m") + 1 : words.index("-m") + 3] == ["--", "dmoe.train"]
         assert "--resume" in words[words.index("-m") :]
 
 
