@@ -8,11 +8,12 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --paper: #15181c; --faint: #9aa3af; --line: #333a44; --good: #63c492; --bad: #ef8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
-body { max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
+body { max-width: 1480px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th:first-child, td:first-child, td.words { text-align: left; } th { font-weight: 600; } td { font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .84rem; }
+th, td { padding: .3rem .6rem; white-space: nowrap; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th:first-child, td:first-child, td.words { text-align: left; } td.words { white-space: normal; min-width: 14ch; }
+th { font-weight: 600; } td { font-variant-numeric: tabular-nums; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
 svg { max-width: 100%; height: auto; display: block; } p, li { max-width: 85ch; } .faint { color: var(--faint); }
 .good { color: var(--good); } .bad { color: var(--bad); } .scroll { overflow-x: auto; } code { font-size: .9em; }

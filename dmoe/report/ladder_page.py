@@ -44,7 +44,7 @@ def ladder_page(ladder: Ladder, answers: Answers, costs: dict[str, Cost], about:
         "<h2>Variants</h2>",
         _variants(ladder, costs),
         paragraph(
-            "Mean over seeds, +- half of the 95% interval of that mean (Student's t). CEC of independent experts: " + _floor(ladder),
+            "Mean over seeds, ± half of the 95% interval of that mean (Student's t). CEC of independent experts: " + _floor(ladder),
             "faint",
         ),
         "<h2>Differences, paired by seed</h2>",
@@ -83,7 +83,7 @@ def _figure(one: Result, key: str, digits: int) -> str:
     interval = one.interval(key)
     if interval.low is None or interval.high is None:
         return _plain(interval.mean, digits)
-    return f"{interval.mean:.{digits}f} +- {(interval.high - interval.low) / 2:.{digits}f}"
+    return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
 
 
 def _plain(value: float, digits: int) -> str:
@@ -109,12 +109,14 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
         "AUC is",
     ]
     rows = []
-    for group, adjusted in ((rungs, [one.auc.p for one in rungs]), (controls, holm([one.auc.p for one in controls]))):
-        for one, p in zip(group, adjusted, strict=True):
-            kind = {1: "good", -1: "bad", 0: "faint"}[one.sign]
+    for group, asked_together in ((rungs, False), (controls, True)):
+        p_values = [one.auc.p for one in group]
+        for one, p in zip(group, holm(p_values) if asked_together else p_values, strict=True):
+            said = verdict(one, p if asked_together else None)
+            kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
             cells = [ladder.spec.label(one.variant), Cell(ladder.spec.label(one.against), "words")]
             cells += [told(one.auc), told(one.auc_rows), told(one.logloss), told(one.logloss_rows), told(one.cec, 3) if one.cec else "-"]
-            rows.append([*cells, "-" if p is None else f"{p:.2g}", Cell(verdict(one), f"words {kind}")])
+            rows.append([*cells, "-" if p is None else f"{p:.2g}", Cell(said, f"words {kind}")])
     return table(head, rows) + paragraph(
         "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss,"
         " of the mean over seeds."

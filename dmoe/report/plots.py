@@ -56,22 +56,25 @@ def curves(title: str, lines: Sequence[Points], x_label: str, y_label: str) -> s
 
 
 def scatter(title: str, groups: Sequence[Points], x_label: str, y_label: str, log_x: bool = False) -> str:
-    """A cloud and its labelled mean for each group: (label, x, y) of its seeds."""
+    """A cloud and its numbered mean for each group: (label, x, y) of its seeds."""
 
     def paint(axes: Any) -> None:
         for index, (label, x, y) in enumerate(groups):
             colour = COLOURS[index % len(COLOURS)]
             middle = (sum(x) / len(x), sum(y) / len(y))
             axes.scatter(x, y, s=12, color=colour, alpha=0.45, linewidths=0)
-            axes.scatter(*middle, s=46, color=colour, marker="D" if index >= len(COLOURS) else "o")
-            axes.annotate(label, middle, xytext=(5, 4), textcoords="offset points", fontsize=7)
+            shape = "D" if index >= len(COLOURS) else "o"
+            axes.scatter(*middle, s=46, color=colour, marker=shape, label=f"{index + 1} {label}")
+            # A number, since names of near variants would lie over one another.
+            axes.annotate(str(index + 1), middle, xytext=(5, 3), textcoords="offset points", fontsize=8)
+        axes.figure.legend(loc="outside right center", fontsize=7, frameon=False)
         if log_x:
             axes.set_xscale("log")
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
         axes.margins(0.12)
         axes.grid()
 
-    return draw(7.2, 5.0, paint)
+    return draw(8.6, 4.8, paint)
 
 
 def with_bars(title: str, x: Sequence[float], means: Sequence[float], halves: Sequence[float], x_label: str, y_label: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dmoe.model.cost import Cost
 from dmoe.report.results import Answers, Ladder
+from dmoe.report.statistics import holm
 from dmoe.report.words import verdict
 
 CSV_KEYS = [
@@ -62,8 +63,9 @@ def differences_csv(answers: Answers) -> str:
     names = ["auc_seeds", "auc_rows", "logloss_seeds", "logloss_rows", "cec_seeds"]
     writer.writerow(["kind", "variant", "against", *(f"{name}{part}" for name in names for part in ("", "_low", "_high", "_p")), "verdict"])
     for kind, group in zip(("step", "from the first", "control"), (answers.steps, answers.whole, answers.controls), strict=True):
-        for one in group:
+        adjusted = holm([one.auc.p for one in group]) if kind == "control" else [None] * len(group)
+        for one, p in zip(group, adjusted, strict=True):
             intervals = [one.auc, one.auc_rows, one.logloss, one.logloss_rows, one.cec]
             cells = [_csv(getattr(i, part) if i else None) for i in intervals for part in ("mean", "low", "high", "p")]
-            writer.writerow([kind, one.variant, one.against, *cells, verdict(one)])
+            writer.writerow([kind, one.variant, one.against, *cells, verdict(one, p)])
     return out.getvalue()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmoe.report.results import Answers, Difference, Ladder, Result
-from dmoe.report.statistics import Interval, holm, rank_correlation, t_interval
+from dmoe.report.statistics import CONFIDENCE, Interval, holm, rank_correlation, t_interval
 
 Steps = Sequence[Difference]
 
@@ -22,12 +22,17 @@ def told(interval: Interval, digits: int = 4) -> str:
     return f"{signed(interval.mean, digits)} [{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
 
 
-def verdict(one: Difference) -> str:
-    """Whether a difference of AUC is supported: beyond chance over seeds and over rows."""
+def verdict(one: Difference, adjusted: float | None = None) -> str:
+    """Whether a difference of AUC is supported: beyond chance over seeds and over rows.
+
+    Args:
+        adjusted: its p-value over seeds, corrected for the questions that were asked beside it.
+    """
     if one.auc.low is None:
         return "one seed: no interval"
     if one.sign:
-        return "higher" if one.sign > 0 else "lower"
+        word = "higher" if one.sign > 0 else "lower"
+        return word if adjusted is None or adjusted < 1 - CONFIDENCE else f"{word} taken alone, not among so many questions"
     if one.auc.sign or one.auc_rows.sign:
         beyond = "over seeds only" if one.auc.sign else "over rows only"
         return f"{'higher' if (one.auc.sign or one.auc_rows.sign) > 0 else 'lower'} {beyond}: not settled"
@@ -91,7 +96,7 @@ def _control(ladder: Ladder, one: Difference, p: float | None) -> str:
     adjusted = "" if p is None else f", p = {p:.2g} after Holm's correction"
     return (
         f"{one.question or one.variant} {ladder.spec.label(one.variant)} less {ladder.spec.label(one.against)}: AUC"
-        f" {told(one.auc)}, {verdict(one)}{adjusted}."
+        f" {told(one.auc)}, {verdict(one, p)}{adjusted}."
     )
 
 
@@ -121,7 +126,7 @@ def _dose(ladder: Ladder) -> list[str]:
         path = " ".join(f"{result.mean(what):.4f}" for _, result in found)
         lines.append(
             f"Dose and response, {key} from {lowest:g} to {highest:g}: {name} {words} ({path}; Spearman's rank correlation with the dose,"
-            f" mean over seeds {told(trend, 2)})."
+            f" mean over seeds {_within_one(trend)})."
         )
     at_zero, best = first.mean("auc"), max(found[1:], key=lambda pair: pair[1].mean("auc"))
     gains = [best[1].metrics[seed]["auc"] - first.metrics[seed]["auc"] for seed in seeds]
@@ -131,6 +136,12 @@ def _dose(ladder: Ladder) -> list[str]:
         f" test rows among {len(found) - 1}, so the gain is flattered."
     )
     return lines
+
+
+def _within_one(r: Interval) -> str:
+    # Student's interval does not know that a correlation ends at 1.
+    low, high = (None if end is None else min(max(end, -1.0), 1.0) for end in (r.low, r.high))
+    return told(Interval(r.mean, low, high, r.p, r.count), 2)
 
 
 def _cloud(ladder: Ladder) -> list[str]:

@@ -77,6 +77,12 @@ def test_what_chance_can_do_is_not_claimed():
     assert answer(unclear).steps[0].sign == 0
 
 
+def test_a_finding_among_many_questions_is_held_to_more():
+    one = answer(MONOTONE).steps[0]
+    assert verdict(one, 0.01) == "higher"
+    assert verdict(one, 0.2) == "higher taken alone, not among so many questions"
+
+
 def test_one_seed_has_no_interval():
     alone = ladder({"a": 1.0, "bb": 1.5}, {"a": 0.3, "bb": 0.2}, seeds=1)
     answers = answer(alone)
