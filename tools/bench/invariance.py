@@ -47,7 +47,8 @@ def main() -> int:
     sound = worst_loss < BOUND_LOSS and worst_weights < BOUND_WEIGHTS
     print(
         f"\n{count} cases in {time.perf_counter() - began:.0f} s:"
-        f" largest relative difference of a loss {worst_loss:.1e} (bound {BOUND_LOSS:.0e}), of a weight {worst_weights:.1e} (bound {BOUND_WEIGHTS:.0e}): {'within bounds' if sound else 'OUT OF BOUNDS'}"
+        f" largest relative difference of a loss {worst_loss:.1e} (bound {BOUND_LOSS:.0e}),"
+        f" of a weight {worst_weights:.1e} (bound {BOUND_WEIGHTS:.0e}): {'within bounds' if sound else 'OUT OF BOUNDS'}"
     )
     return 0 if sound else 1
 

@@ -1,0 +1,73 @@
+"""Exit codes, and one line a cause."""
+
+import errno
+import json
+
+import pytest
+
+from dmoe.config import GuardConfig
+from dmoe.errors import UserError
+from dmoe.train.exits import PREEMPTED, Preempted, is_connection, run_rank
+from dmoe.train.guard import Guard, Stopped
+from dmoe.train.progress import Progress, progress_from
+
+
+def end(error):
+    def main():
+        raise error
+
+    return run_rank("dmoe.train", main)
+
+
+def test_codes_and_lines(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert run_rank("dmoe.train", lambda: None) == 0
+    assert end(UserError("configs/x.yaml: no such key")) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "configs/x.yaml: no such key"
+    assert end(Preempted("asked to stop")) == PREEMPTED == 143
+    assert end(OSError(errno.ENOSPC, "No space left on device", "/run/metrics.jsonl")) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "dmoe.train: configs/x.yaml: no such key",
+        "dmoe.train: asked to stop",
+        "dmoe.train: no space left on device: /run/metrics.jsonl",
+    ]
+    with pytest.raises(ZeroDivisionError):
+        end(ZeroDivisionError())
+
+
+def test_a_lost_peer_is_no_bug_of_ours(capsys):
+    closed = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711")
+    assert is_connection(closed)
+    assert not is_connection(RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"))
+    assert end(closed) == 3
+    assert "lost another rank" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rank():
+    with pytest.raises(Stopped, match="overflowed at step 17 on rank 3"):
+        Guard(GuardConfig(), 0.2).check_loss(20, float("nan"), 10, (17, 3))
+    with pytest.raises(Stopped, match="in the last 10 steps"):
+        Guard(GuardConfig(), 0.2).check_loss(20, float("inf"), 10)
+    Guard(GuardConfig(enabled=False), 0.2).check_loss(20, float("nan"), 10)
+
+
+def test_progress_is_checked_field_by_field():
+    sound = {
+        "step": 3,
+        "schedule": {"plateau": 1.0, "waited": 0, "best": None},
+        "best_auc": 0.7,
+        "window": {"since": 0, "steps": 3, "sums": [1.0]},
+    }
+    assert progress_from(sound, "x") == Progress(**sound)
+    for wrong, words in {
+        "step": "x: progress.step",
+        "row": "x: progress.row",
+        "best_step": "x: progress.best_step",
+        "unknown": "x: progress.unknown",
+        "due": "x: progress.due",
+    }.items():
+        with pytest.raises(UserError) as error:
+            progress_from({**sound, wrong: -1}, "x")
+        assert str(error.value).startswith(words)
+    with pytest.raises(UserError, match="a part of it is missing"):
+        progress_from({"schedule": sound["schedule"]}, "x")
