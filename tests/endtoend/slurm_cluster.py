@@ -263,9 +263,10 @@ def main() -> None:
             flush=True,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            signal.pause()
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # Not blocked and waited for: the daemons would inherit the mask, and not end at a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     main()
