@@ -131,10 +131,38 @@ class OptimizerConfig(Node):
     embedding_l2: float = Field(0.0, ge=0, description="L2 on the rows that a batch looks up; untouched rows do not decay")
 
 
+ShardingTypeName = Literal["data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard"]
+KernelName = Literal["dense", "fused", "fused_uvm", "fused_uvm_caching"]
+
+
+class TableConstraint(Node):
+    """What a plan may do with the tables of one name or pattern."""
+
+    types: list[ShardingTypeName] | None = Field(None, min_length=1, description="sharding types to choose from")
+    kernels: list[KernelName] | None = Field(
+        None, min_length=1, description="fused: on the device; fused_uvm(_caching): in the host's memory; dense: data-parallel"
+    )
+    min_partition: int | None = Field(None, ge=4, description="columns of a column shard; a wide table is cut at experts' borders only")
+    ranks: list[int] | None = Field(None, min_length=1, description="the ranks that may hold shards; table-wise and column-wise only")
+    pooling_factor: float | None = Field(None, gt=0, description="ids a row, on average")
+    batch_size: int | None = Field(None, ge=1, description="rows of a rank's batch that look this table up")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, tree: Any) -> Any:
+        for key in tree if isinstance(tree, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key '{key}'{nearest(str(key), cls.model_fields)}")
+        return tree
+
+
 class ShardingConfig(Node):
-    types: (
-        list[Literal["data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard"]] | None
-    ) = Field(None, description="sharding types that the planner may choose from; all that the optimiser allows where absent")
+    types: list[ShardingTypeName] | None = Field(
+        None, description="sharding types that the planner may choose from; all that the optimiser allows where absent"
+    )
+    tables: dict[str, TableConstraint] = Field(
+        {}, description="constraints by table, feature or pattern such as 'C1*'; a later entry lays its values over an earlier one's"
+    )
     plan: str = Field("", description="a kept plan file to use instead of planning")
 
 

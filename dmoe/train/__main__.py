@@ -9,13 +9,15 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the experiment, a YAML file")
     # Several values for one flag as well as several flags: torchx refuses a flag that comes twice.
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
+    parser.add_argument("--plan", help="a kept plan (tools/plan.py make) to use exactly; the same as --set sharding.plan=FILE")
     parser.add_argument("--resume", action="store_true", help="go on from run.dir's newest sound checkpoint, if it has one")
     parser.add_argument("--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto")
     arguments = parser.parse_args()
 
     from dmoe.train.command import train
 
-    train(arguments.config, arguments.set, arguments.resume, arguments.trace)
+    plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
+    train(arguments.config, arguments.set + plan, arguments.resume, arguments.trace)
 
 
 if __name__ == "__main__":

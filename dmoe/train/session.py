@@ -11,12 +11,10 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from dmoe.config import Config
 from dmoe.data.manifest import Manifest
 from dmoe.data.reader import Reader
-from dmoe.errors import UserError
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.objective import TrainTask
-from dmoe.paths import PATHS
 from dmoe.sharding.initialize import initialize_tables
-from dmoe.sharding.plan import load_plan_file, make_plan, plan_as_json, plan_from_json, sharders
+from dmoe.sharding.plan import kept_plan, plan_from_json, sharders
 from dmoe.train.optimizers import Optimizers, attach_table_optimizer
 
 
@@ -68,21 +66,11 @@ def open_session(config: Config, manifest: Manifest, device: torch.device) -> Se
     tables = list(blueprint.tables)
     task = build_task(config, build_model(config, blueprint))
     attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
-    if config.sharding.plan:
-        plan = plan_from_json(_read_plan(config.sharding.plan), task, tables, device, config.sharding.plan)
-    else:
-        plan = make_plan(task, tables, config, device)
-    kept_plan = plan_as_json(plan, tables)
+    kept = kept_plan(task, tables, config, device)
+    plan = plan_from_json(kept, task, tables, device, config.sharding.plan or "plan")
     sharded = DistributedModelParallel(task, device=device, plan=plan, sharders=sharders())
     initialize_tables(sharded, tables, config.train.seed, config.model.embedding.init_std)
     dense = {name: parameter for name, parameter in task.model.mixture.named_parameters() if parameter.requires_grad}
     optimizers = Optimizers(sharded, tables, dense, config.optimizer.tables, config.optimizer.dense)
     pipeline: TrainPipelineSparseDist[Any, Any] = TrainPipelineSparseDist(sharded, optimizers, device)
-    return Session(config, manifest, blueprint, device, task, sharded, optimizers, pipeline, kept_plan)
-
-
-def _read_plan(path: str) -> Any:
-    if not PATHS.exists(path):
-        raise UserError(f"sharding.plan: no such file: {path}")
-    with PATHS.open(path, "r") as file:
-        return load_plan_file(file.read(), path)
+    return Session(config, manifest, blueprint, device, task, sharded, optimizers, pipeline, kept)
