@@ -4,6 +4,7 @@ The work lies in `OUTPUT/.work` until the data set is whole. Its folders are nam
 the same command continues and another one does not mix with it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +31,7 @@ from dmoe.data.stage import Part, read_bad, stage
 from dmoe.data.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
 from dmoe.errors import UserError
 
-WORK, FORMAT_OF_WORK = ".work", 1
+WORK, REJECTS, FORMAT_OF_WORK = ".work", "rejects", 1
 ALL_BAD_LINES = 10_000
 """A log whose first lines, this many, are all malformed is of another format: no need to read the rest."""
 
@@ -158,6 +160,24 @@ def preprocess(options: Options) -> Result:
         raise UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
     work = os.path.join(options.output, WORK)
     os.makedirs(work, exist_ok=True)
+    with _alone(work, options.output):
+        return _run(options, deciding, inputs, fingerprint, began)
+
+
+@contextmanager
+def _alone(work: str, output: str) -> Iterator[None]:
+    """Keeps a second run off the same output. The lock goes with the process, however it ends."""
+    with open(os.path.join(work, "lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--output {output}: another run is writing there; wait for it or name another folder") from None
+        yield
+
+
+def _run(options: Options, deciding: dict[str, Any], inputs: list[Input], fingerprint: str, began: float) -> Result:
+    files = [[one.path, one.size, one.changed] for one in inputs]
+    work = os.path.join(options.output, WORK)
     workers = options.workers or os.cpu_count() or 1
     size = sum(one.size for one in inputs)
     print(f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
@@ -167,11 +187,15 @@ def preprocess(options: Options) -> Result:
     watch = BadLines(inputs, options.max_bad_share)
     parts = stage(inputs, os.path.join(work, f"parts-{_hash(files, options.block_bytes)}"), options.block_bytes, workers, watch.add)
     bad_lines: Counter[str] = Counter()
-    rejects = os.path.join(options.output, "rejects")
-    shutil.rmtree(rejects, ignore_errors=True)
+    shutil.rmtree(os.path.join(work, REJECTS), ignore_errors=True)
     for number, one in enumerate(inputs):
-        bad_lines += write_rejects(rejects, number, one.path, _all_rejects(inputs, parts, number))
-    watch.finish()
+        bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, _all_rejects(inputs, parts, number))
+    try:
+        watch.finish()
+    except UserError:
+        if not os.path.exists(os.path.join(options.output, FILE)):
+            _move_rejects(options.output, work)
+        raise
     total = sum(part.rows for part in parts)
     if not total:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed line among {watch.lines:,}")
@@ -257,6 +281,12 @@ def _manifest(ranges: list[Range], vocabularies: list[Vocabulary], total: int, m
     return Manifest(dataset="criteo", dense=tuple(dense), categorical=tuple(categorical), splits=splits, made_by=made_by)
 
 
+def _move_rejects(output: str, work: str) -> None:
+    shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
+    if os.path.isdir(os.path.join(work, REJECTS)):
+        os.replace(os.path.join(work, REJECTS), os.path.join(output, REJECTS))
+
+
 def _finish(output: str, work: str, manifest: Manifest, ranges: list[Range], vocabularies: list[Vocabulary]) -> None:
     """Moves the shards into place and writes the manifest last; can be repeated after a kill at any point."""
     begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
@@ -276,6 +306,7 @@ def _finish(output: str, work: str, manifest: Manifest, ranges: list[Range], voc
                 os.replace(source, os.path.join(output, shard.path))
     for vocabulary in vocabularies:
         write_vocabulary(os.path.join(output, "vocabulary", f"{vocabulary.name}.parquet"), vocabulary)
-    save_manifest(os.path.join(work), manifest)
+    _move_rejects(output, work)
+    save_manifest(work, manifest)
     os.replace(os.path.join(work, FILE), os.path.join(output, FILE))
     shutil.rmtree(work, ignore_errors=True)

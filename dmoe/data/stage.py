@@ -1,6 +1,6 @@
 """Stage 1: the text of the inputs parsed once into part files, which later stages read instead of the text.
 
-A part is what one block of one file held. Its file is written beside, then renamed, and begins with the checksum of the rest: a part
+A part is what one block of one file held. Its file is written beside, then renamed, and ends with the checksum of the rest: a part
 that is there and whole is finished, and is not parsed again when a killed run continues.
 """
 
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dmoe.data.parse import GROUP_ROWS, Group, Parsed, Scratch, parse_block
 from dmoe.data.progress import Progress
 
 SHORTEST_LINE = 39
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,28 @@ class Part:
     bad: int
 
 
+class _Hashing:
+    """A file that is written through a checksum."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
 def write_part(path: str, parsed: Parsed) -> None:
     """Writes a part file atomically."""
-    out = io.BytesIO()
-    np.save(out, np.array([parsed.lines, parsed.rows, len(parsed.bad), len(parsed.groups)], np.int64))
-    raw = np.frombuffer(b"".join(line for _, line, _, _ in parsed.bad), np.uint8)
-    np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
-    np.save(out, raw)
-    for group in parsed.groups:
-        for array in (group.label, group.sizes, group.values, group.codes):
-            np.save(out, array)
     with open(path + ".tmp", "wb") as file:
-        file.write(hashlib.sha256(out.getbuffer()).digest())
-        file.write(out.getbuffer())
+        out = _Hashing(file)
+        np.save(out, np.array([parsed.lines, parsed.rows, len(parsed.bad), len(parsed.groups)], np.int64))
+        np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
+        np.save(out, np.frombuffer(b"".join(line for _, line, _, _ in parsed.bad), np.uint8))
+        for group in parsed.groups:
+            for array in (group.label, group.sizes, group.values, group.codes):
+                np.save(out, array)
+        file.write(out.sha256.digest())
     os.replace(path + ".tmp", path)
 
 
@@ -52,20 +63,18 @@ def read_counts(path: str) -> tuple[int, int, int] | None:
     """(lines, rows, malformed lines) of a part file; None where it is absent or damaged."""
     try:
         with open(path, "rb") as file:
-            digest = file.read(32)
-            if hashlib.file_digest(file, "sha256").digest() != digest:
-                return None
-            file.seek(32)
-            lines, rows, bad, _ = np.load(file, allow_pickle=False).tolist()
+            data = memoryview(file.read())
     except FileNotFoundError:
         return None
+    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
+        return None
+    lines, rows, bad, _ = np.load(io.BytesIO(data[:4096]), allow_pickle=False).tolist()
     return lines, rows, bad
 
 
 def read_bad(path: str) -> list[tuple[int, bytes, bool, bool]]:
     """The malformed lines of a part, as in Parsed.bad."""
     with open(path, "rb") as file:
-        file.seek(32)
         np.load(file, allow_pickle=False)
         table, raw = np.load(file, allow_pickle=False).tolist(), np.load(file, allow_pickle=False).tobytes()
     bad, at = [], 0
@@ -78,7 +87,6 @@ def read_bad(path: str) -> list[tuple[int, bytes, bool, bool]]:
 def read_groups(path: str) -> Iterator[Group]:
     """The row groups of a part, one at a time."""
     with open(path, "rb") as file:
-        file.seek(32)
         groups = int(np.load(file, allow_pickle=False)[3])
         for _ in range(2):
             np.load(file, allow_pickle=False)

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, Result, preprocess
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from reference import reference
+from tests.unit.data.reference import reference
 
 ROWS = 3000
 

@@ -1,0 +1,119 @@
+"""A run that is killed at any instant continues, and the bytes are those of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dmoe.data.preprocess import Options, preprocess
+from dmoe.data.synthesize import synthesize
+from dmoe.errors import UserError
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "log.tsv"
+    synthesize(str(path), 1500, seed=4, scale=0.001, bad_share=0.01)
+    return path
+
+
+def options(log: Path, output: Path, **changes) -> Options:
+    small = {"min_count": 3, "max_bad_share": 0.5, "workers": 1, "rows_per_shard": 500, "row_group_rows": 128, "block_bytes": 100_000}
+    return Options(inputs=[str(log)], output=str(output), **{**small, **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_killed_at_renames(log, tmp_path, monkeypatch):
+    """Whatever a run makes becomes visible by a rename, so these are the states that a kill can leave, but for .tmp files."""
+    preprocess(options(log, tmp_path / "whole"))
+    expected = contents(tmp_path / "whole")
+    rename, left = os.replace, [0]
+
+    def counting(source, target):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", counting)
+    output, kills = tmp_path / "killed", 0
+    while True:
+        # Every life gets one rename further than the one before it: vocabularies, for one, are finished all together.
+        left[0] = kills + 1
+        try:
+            preprocess(options(log, output))
+            break
+        except Killed:
+            kills += 1
+    assert kills > 30
+    assert contents(output) == expected
+
+
+def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
+    import dmoe.data.preprocess as module
+
+    preprocess(options(log, tmp_path / "whole"))
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_vocabularies", killed)
+        with pytest.raises(Killed):
+            preprocess(options(log, tmp_path / "d"))
+    parts = sorted((tmp_path / "d").rglob("*.part"))
+    assert len(parts) > 3
+    data = bytearray(parts[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    parts[0].write_bytes(data)
+    parts[1].write_bytes(parts[1].read_bytes()[:100])
+    parts[2].write_bytes(b"")
+    preprocess(options(log, tmp_path / "d"))
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
+def test_too_many_bad_lines_are_kept_and_a_larger_share_continues(log, tmp_path):
+    with pytest.raises(UserError, match=r"log.tsv:\d+: .* bad lines of 1,5\d\d; stops above --max-bad-share 0.001\)"):
+        preprocess(options(log, tmp_path / "d", max_bad_share=0.001))
+    assert list((tmp_path / "d" / "rejects").iterdir())
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.part")}
+    assert parts
+    preprocess(options(log, tmp_path / "d", max_bad_share=0.02))
+    assert not (tmp_path / "d" / ".work").exists()
+
+
+def kill_until_done(log: Path, output: Path, kills: int, longest: float) -> int:
+    command = [sys.executable, "tools/preprocess.py", "criteo", "--input", str(log), "--output", str(output), "--max-bad-share", "0.5"]
+    command += ["--block-kb", "64", "--rows-per-shard", "2000", "--row-group-rows", "256", "--min-count", "3"]
+    chance, killed = random.Random(0), 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3, longest))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == 0
+    return killed
+
+
+@pytest.mark.parametrize(("rows", "kills", "longest"), [(8000, 3, 2.5), pytest.param(60_000, 20, 5.0, marks=pytest.mark.slow)])
+def test_sigkill(tmp_path, rows, kills, longest):
+    synthesize(str(tmp_path / "log.tsv"), rows, seed=5, scale=0.01, bad_share=0.001)
+    kill_until_done(tmp_path / "log.tsv", tmp_path / "a", 0, longest)
+    kill_until_done(tmp_path / "log.tsv", tmp_path / "b", kills, longest)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
