@@ -71,12 +71,13 @@ def _rule(torch: str, torchrec: str, fbgemm: str) -> Finding:
     minor = [int(text.split("+")[0].split(".")[1]) for text in (torch, torchrec, fbgemm)]
     fits = minor[1] == minor[2] == minor[0] - 5
     told = f"torch {torch}, torchrec {torchrec}, fbgemm {fbgemm}"
-    return Finding("triple", f"{told} {'fit' if fits else 'do not fit (fbgemm and torchrec 1.X go with torch 2.(X+5))'}", "" if fits else REINSTALL)
+    verdict = "fit" if fits else "do not fit (fbgemm and torchrec 1.X go with torch 2.(X+5))"
+    return Finding("triple", f"{told} {verdict}", "" if fits else REINSTALL)
 
 
 def _device() -> Finding:
     has_gpu = subprocess.run(["sh", "-c", "nvidia-smi -L"], capture_output=True, check=False).returncode == 0
-    code = "import torch; print(torch.version.cuda, torch.cuda.is_available(), torch.cuda.device_count(), torch.distributed.is_nccl_available())"
+    code = "import torch as t; print(t.version.cuda, t.cuda.is_available(), t.cuda.device_count(), t.distributed.is_nccl_available())"
     built, available, count, nccl = _python_output(code).split()
     if not has_gpu:
         return Finding("device", f"no GPU here; torch is a {'CPU' if built == 'None' else 'CUDA ' + built} build, ranks run on gloo")

@@ -42,14 +42,18 @@ def main() -> None:
         "2. Shards and a manifest",
         [tool, "tools/preprocess.py", "criteo", "--input", f"{folder}/log.tsv", "--output", f"{folder}/data", "--min-count", "10"],
     )
+    plan = ["make", "--config", CONFIGS["dmoe"], "--data", f"{folder}/data", "--cluster", f"1x{arguments.ranks}:cpu"]
+    step("3. Plan D-MoE's tables, before anything runs", [tool, "tools/plan.py", *plan, "--output", f"{folder}/plan.json"])
+    step("   What the plan does", [tool, "tools/plan.py", "show", f"{folder}/plan.json", "--top", "8"])
     for name, config in CONFIGS.items():
         launch = ["torchx", "run", "--scheduler", "local_cwd", "launch/components.py:train", "--config", config]
         launch += ["--data", f"{folder}/data", "--run", f"{folder}/{name}", "--j", f"1x{arguments.ranks}"]
-        step(f"3. Train {name} on {arguments.ranks} ranks", launch)
-    step("4. Evaluate D-MoE again, from its checkpoint", [tool, "-m", "dmoe.evaluate", "--run", f"{folder}/dmoe"])
+        launch += ["--", "--plan", f"{folder}/plan.json"] if name == "dmoe" else []
+        step(f"4. Train {name} on {arguments.ranks} ranks", launch)
+    step("5. Evaluate D-MoE again, from its checkpoint", [tool, "-m", "dmoe.evaluate", "--run", f"{folder}/dmoe"])
     runs = [f"{folder}/{name}" for name in CONFIGS]
     title = ["--title", "D-MoE beside Homo-MoE (SE)"]
-    step("5. Side by side", [tool, "tools/report.py", "runs", *runs, "--output", f"{folder}/report.html", *title])
+    step("6. Side by side", [tool, "tools/report.py", "runs", *runs, "--output", f"{folder}/report.html", *title])
     print(f"\nDone in {time.perf_counter() - began:.0f} s. Open {folder / 'report.html'} in a browser; TensorBoard: --logdir {folder}")
 
 

@@ -93,7 +93,7 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
         reject: Reject | None = first
         while reject:
             counts[reject.kind] += 1
-            file.write(f"{path}\t{reject.line}\t{reject.kind}\t{reject.reason}\t".encode() + reject.raw + b"\n")
+            file.write(os.fsencode(f"{path}\t{reject.line}\t{reject.kind}\t{reject.reason}\t") + reject.raw + b"\n")
             reject = next(iterator, None)
     os.replace(target + ".tmp", target)
     return counts

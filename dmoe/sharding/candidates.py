@@ -91,7 +91,7 @@ def candidates_of(
     constraints = {bag.name: constraint for _, bag, constraint in asked}
     module = meta_collection([bag for _, bag, _ in asked], optimizer)
     estimators = [EmbeddingPerfEstimator(topology, constraints), EmbeddingStorageEstimator(topology, constraints)]
-    enumerator = _OnceEnumerator(topology, 1, constraints, estimators)  # type: ignore[arg-type]
+    enumerator = _OnceEnumerator(topology, 1, constraints, estimators)
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
     key_of = {bag.name: key for key, bag, _ in asked}
     for option in _sorted(_options(enumerator, module)):
@@ -131,7 +131,7 @@ def meta_collection(bags: list[EmbeddingBagConfig], optimizer: str) -> Embedding
     """Tables without memory, marked with their optimiser so that its state is counted."""
     collection = EmbeddingBagCollection(tables=bags, device=torch.device("meta"))
     for parameter in collection.parameters():
-        parameter._optimizer_classes = [OPTIMIZERS[optimizer]]  # type: ignore[attr-defined]
+        parameter._optimizer_classes = [OPTIMIZERS[optimizer]]
     return collection
 
 

@@ -154,10 +154,11 @@ def _read_device(path: str) -> Device:
             raise UserError(f"{path}: {key}: unknown key{nearest(str(key), known)}")
     try:
         # YAML 1.1 reads 25e9 as a string.
-        values = {key: value if key in ("name", "kind") else float(value) for key, value in tree.items()}
+        values: dict[str, Any] = {key: value if key in ("name", "kind") else float(value) for key, value in tree.items()}
     except (TypeError, ValueError):
         raise UserError(f"{path}: every field but name and kind is a number, in bytes and bytes a second") from None
-    return dataclasses.replace(base, **({"name": f"{base.name}*"} | values))
+    named: dict[str, Any] = {"name": f"{base.name}*"}
+    return dataclasses.replace(base, **(named | values))
 
 
 def _check(cluster: Cluster, where: str) -> None:

@@ -12,7 +12,7 @@ from dmoe.sharding.sharders import CUT_ROWS, allowed_types
 
 PINNABLE = ("table_wise", "column_wise")
 MIN_COLUMNS = 32
-"""Narrower column shards are not tried unprompted: FBGEMM's kernels read rows in blocks of 128 numbers, half and quarter blocks at a penalty."""
+"""Narrower column shards are not tried unprompted: FBGEMM reads rows in blocks of 128 numbers, parts of a block at a penalty."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict
         for name in matching:
             laid[name] |= {key: value for key, value in constraint if value is not None}
             asked[name] = pattern
-    return {table.name: _rule(table, TableConstraint(**laid[table.name]), config, cluster, asked.get(table.name, "")) for table in tables}
+    return {
+        table.name: _rule(table, TableConstraint.model_validate(laid[table.name]), config, cluster, asked.get(table.name, ""))
+        for table in tables
+    }
 
 
 def _matches(pattern: str, table: Table) -> bool:

@@ -78,7 +78,7 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
             estimated[key] = _estimate(row, shards, optimizer, topology)
         costs = estimated[key]
         weights, state = bytes_of(sizes, optimizer)
-        columns = {
+        columns: dict[str, Any] = {
             "time": [one.perf.total for one in costs],
             "memory": [one.storage.hbm if on_gpu else one.storage.ddr for one in costs],
             "host": [one.storage.ddr if on_gpu else 0 for one in costs],

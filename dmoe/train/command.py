@@ -108,7 +108,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     """
     if not PATHS.exists(join(run_path, "config.yaml")):
         raise UserError(f"--run {run_path}: no run there (no config.yaml)")
-    config = load_config(join(run_path, "config.yaml"))
+    # The checkpoint belongs to no plan: the run's own was for the run's number of ranks.
+    config = load_config(join(run_path, "config.yaml"), ["sharding.plan=''"])
     trained_on = load_manifest(run_path)
     folder = data or config.data.path
     manifest = load_manifest(folder)
