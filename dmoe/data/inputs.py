@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from dmoe.data.layout import SNIFF_BYTES, Layout, sniff
@@ -16,7 +17,6 @@ from dmoe.data.rejects import MAX_LINE
 from dmoe.errors import UserError
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-SUFFIXES = (".tsv", ".txt", ".csv", ".log", ".gz", ".zst", ".tsv.gz", ".tsv.zst")
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,13 @@ def _describe(path: str) -> Input:
     except OSError as error:
         raise UserError(f"--input {path}: {(error.strerror or str(error)).lower()}") from None
     compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
-    with open_text(path, compression) as stream:
+    with open(path, "rb") as file, _decompressed(file, compression) as stream:
         start = _read(path, stream, SNIFF_BYTES)
     status = os.stat(path)
     return Input(path, status.st_size if start else 0, status.st_mtime_ns, compression, sniff(path, start))
 
 
-def open_text(path: str, compression: str | None) -> IO[bytes] | Any:
-    """Opens the file's text, decompressed."""
-    file = open(path, "rb")  # noqa: SIM115
+def _decompressed(file: IO[bytes], compression: str | None) -> IO[bytes] | Any:
     if not compression:
         return file
     import pyarrow as pa
@@ -115,29 +113,26 @@ def _read(path: str, stream: IO[bytes] | Any, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | None]]]:
-    """The file's blocks as (number, loader); a loader may be called in any thread, and gives None where no line begins.
+def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | None], int]]:
+    """The file's blocks as (number, loader, bytes of the file on disk up to its end).
+
+    A loader may be called in any thread, and gives None where no line begins.
 
     A plain file's loader reads its block when called; a compressed file is decompressed as the iterator goes.
     """
     begin = one.layout.header_bytes
     if not one.compression:
         for number in range(begin // size, -(-one.size // size)):
-            yield number, lambda number=number: _plain_block(one, size, number)  # type: ignore[misc]
+            yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.size)
         return
-    with open_text(one.path, one.compression) as stream:
+    with open(one.path, "rb") as file, _decompressed(file, one.compression) as stream:
         text, offset, number, ended = b"", 0, 0, False
         while not (ended and offset + len(text) <= number * size):
             want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
             more = b"" if ended else _read(one.path, stream, want)
             ended = ended or len(more) < want
             text += more
-            yield (
-                number,
-                lambda text=text, number=number, offset=offset, ended=ended: _cut(  # type: ignore[misc]
-                    text, offset, begin, size, number, ended
-                ),
-            )
+            yield number, partial(_cut, text, offset, begin, size, number, ended), file.tell()
             number += 1
             keep = max(number * size - 1 - offset, 0)
             text, offset = text[keep:], offset + keep

@@ -192,10 +192,12 @@ def _run(options: Options, deciding: dict[str, Any], inputs: list[Input], finger
         bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, _all_rejects(inputs, parts, number))
     try:
         watch.finish()
-    except UserError:
+    except UserError as error:
+        kept = os.path.join(work, REJECTS)
         if not os.path.exists(os.path.join(options.output, FILE)):
             _move_rejects(options.output, work)
-        raise
+            kept = os.path.join(options.output, REJECTS)
+        raise UserError(f"{error}; bad lines are kept in {kept}") from None
     total = sum(part.rows for part in parts)
     if not total:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed line among {watch.lines:,}")

@@ -104,26 +104,24 @@ def stage(inputs: list[Input], folder: str, block_bytes: int, workers: int, chec
     os.makedirs(folder, exist_ok=True)
     local = threading.local()
 
-    def work(number: int, path: str, load: Callable[[], Block | None], one: Input) -> tuple[Part, bool]:
-        counts, known = read_counts(path), True
+    def work(number: int, path: str, load: Callable[[], Block | None], one: Input) -> Part:
+        counts = read_counts(path)
         if counts is None:
-            known = False
             if not hasattr(local, "scratch"):
                 local.scratch = Scratch(min(block_bytes // SHORTEST_LINE + 1, GROUP_ROWS))
             block = load()
             parsed = parse_block(block, one.layout, local.scratch) if block else Parsed(0, [], [])
             write_part(path, parsed)
             counts = parsed.lines, parsed.rows, len(parsed.bad)
-        return Part(path, number, *counts), known
+        return Part(path, number, *counts)
 
-    plain = not any(one.compression for one in inputs)
-    progress = Progress("parse", total_bytes=sum(one.size for one in inputs) if plain else 0)
+    progress = Progress("parse", total_bytes=sum(one.size for one in inputs))
     parts: list[Part] = []
-    waiting: list[tuple[Future[tuple[Part, bool]], int, bool]] = []
+    waiting: list[tuple[Future[Part], int, bool]] = []
 
     def take() -> None:
         future, size, last = waiting.pop(0)
-        part, _ = future.result()
+        part = future.result()
         progress.update(rows=part.rows, size=size)
         parts.append(part)
         check(part, last)
@@ -131,15 +129,14 @@ def stage(inputs: list[Input], folder: str, block_bytes: int, workers: int, chec
     with ThreadPoolExecutor(workers) as pool:
         try:
             for number, one in enumerate(inputs):
-                last_block = -1
-                for block, load in blocks(one, block_bytes):
+                before = 0
+                for block, load, position in blocks(one, block_bytes):
                     path = os.path.join(folder, f"{number:05d}-{block:06d}.part")
-                    size = block_bytes if one.compression else min(block_bytes, one.size - block * block_bytes)
-                    waiting.append((pool.submit(work, number, path, load, one), size, False))
-                    last_block = block
+                    waiting.append((pool.submit(work, number, path, load, one), position - before, False))
+                    before = position
                     while len(waiting) > workers + 1:
                         take()
-                if last_block >= 0 and waiting:
+                if before:
                     future, size, _ = waiting[-1]
                     waiting[-1] = (future, size, True)
             while waiting:
