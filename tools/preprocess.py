@@ -34,9 +34,11 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     # Not at the top: --help must not wait for numba and pyarrow.
+    from dmoe.data.heap import keep_freed_memory
     from dmoe.data.preprocess import Options, preprocess
     from dmoe.data.summary import summarize
 
+    keep_freed_memory()
     options = Options(
         inputs=args.input,
         output=args.output,
