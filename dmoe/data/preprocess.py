@@ -20,20 +20,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import dmoe
-from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
+from dmoe.data.bad_lines import BadLines, all_rejects
+from dmoe.data.criteo import CATEGORICAL
 from dmoe.data.inputs import Input, find_inputs
-from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest, save_manifest
-from dmoe.data.rejects import Reject, diagnose, write_rejects
-from dmoe.data.shards import Mapper, Range, write_shards
+from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.publish import REJECTS, build_manifest, describe_run, move_rejects, publish
+from dmoe.data.rejects import write_rejects
+from dmoe.data.shards import Mapper, write_shards
 from dmoe.data.split import NAMES, Splitter, parse_shares
-from dmoe.data.stage import Part, read_bad, stage
+from dmoe.data.stage import Part, stage
 from dmoe.data.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
 from dmoe.errors import UserError
 
-WORK, REJECTS, FORMAT_OF_WORK = ".work", "rejects", 1
-ALL_BAD_LINES = 10_000
-"""A log whose first lines, this many, are all malformed is of another format: no need to read the rest."""
+WORK, FORMAT_OF_WORK = ".work", 1
 
 
 @dataclass(frozen=True)
@@ -88,56 +87,6 @@ def _deciding(options: Options) -> dict[str, Any]:
     return {"split": ",".join(shares), **{name: getattr(options, name) for name in names}}
 
 
-class BadLines:
-    """Watches the share of malformed lines as parts come in, and says which line stopped the run."""
-
-    def __init__(self, inputs: list[Input], limit: float) -> None:
-        self.inputs, self.limit = inputs, limit
-        self.lines = self.bad = 0
-        self.first: tuple[Input, Reject] | None = None
-        self.input, self.lines_of_input = 0, 0
-
-    def add(self, part: Part, last_of_input: bool) -> None:
-        """Counts a part; parts come in order.
-
-        Raises:
-            UserError: the first ALL_BAD_LINES lines are all malformed, or an input ends above the limit with as many lines.
-        """
-        if part.input != self.input:
-            self.input, self.lines_of_input = part.input, 0
-        if part.bad and self.first is None:
-            before = self.lines_of_input + bool(self.inputs[part.input].layout.header_bytes)
-            self.first = self.inputs[part.input], next(_rejects_of(self.inputs[part.input], part, before))
-        self.lines, self.bad, self.lines_of_input = self.lines + part.lines, self.bad + part.bad, self.lines_of_input + part.lines
-        if self.lines >= ALL_BAD_LINES and (self.bad == self.lines or (last_of_input and self.bad > self.limit * self.lines)):
-            self.finish()
-
-    def finish(self) -> None:
-        """Checks the share of all lines so far."""
-        if self.bad > self.limit * self.lines and self.first:
-            one, reject = self.first
-            what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
-            raise UserError(f"{one.path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
-
-
-def _rejects_of(one: Input, part: Part, before: int) -> Iterator[Reject]:
-    """The malformed lines of a part, which has `before` lines of its input before it."""
-    for line, raw, terminated, too_long in read_bad(part.path):
-        why = diagnose(raw, one.layout, terminated=terminated, too_long=too_long)
-        if why is None:
-            raise AssertionError(f"{one.path}:{before + line}: the parser refused a line that is well-formed: {raw!r}")
-        yield Reject(before + line, *why, raw.removesuffix(b"\r"))
-
-
-def _all_rejects(inputs: list[Input], parts: list[Part], number: int) -> Iterator[Reject]:
-    before = int(bool(inputs[number].layout.header_bytes))
-    for part in parts:
-        if part.input == number:
-            if part.bad:
-                yield from _rejects_of(inputs[number], part, before)
-            before += part.lines
-
-
 def preprocess(options: Options) -> Result:
     """Makes a data set from raw logs, or continues a run that was killed.
 
@@ -189,13 +138,13 @@ def _run(options: Options, deciding: dict[str, Any], inputs: list[Input], finger
     bad_lines: Counter[str] = Counter()
     shutil.rmtree(os.path.join(work, REJECTS), ignore_errors=True)
     for number, one in enumerate(inputs):
-        bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, _all_rejects(inputs, parts, number))
+        bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, all_rejects(inputs, parts, number))
     try:
         watch.finish()
     except UserError as error:
         kept = os.path.join(work, REJECTS)
         if not os.path.exists(os.path.join(options.output, FILE)):
-            _move_rejects(options.output, work)
+            move_rejects(options.output, work)
             kept = os.path.join(options.output, REJECTS)
         raise UserError(f"{error}; bad lines are kept in {kept}") from None
     total = sum(part.rows for part in parts)
@@ -212,9 +161,9 @@ def _run(options: Options, deciding: dict[str, Any], inputs: list[Input], finger
     shards = os.path.join(work, f"shards-{fingerprint}")
     mapper = Mapper(vocabularies)
     ranges = write_shards(parts, shards, NAMES, splitter, mapper, options.rows_per_shard, options.row_group_rows, workers)
-    made_by = _made_by(options, deciding, inputs, fingerprint, watch, bad_lines)
-    manifest = _manifest(ranges, vocabularies, total, made_by)
-    _finish(options.output, work, manifest, ranges, vocabularies)
+    made_by = describe_run(deciding, inputs, fingerprint, watch.lines, bad_lines)
+    manifest = build_manifest(ranges, vocabularies, total, made_by)
+    publish(options.output, work, manifest, ranges, vocabularies)
     stages["write"] = time.monotonic() - begin
     return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, stages=stages)
 
@@ -234,81 +183,3 @@ def _vocabularies(folder: str, parts: list[Part], splitter: Splitter, total: int
         write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
     return vocabularies
-
-
-def _made_by(
-    options: Options, deciding: dict[str, Any], inputs: list[Input], fingerprint: str, watch: BadLines, bad_lines: Counter[str]
-) -> dict[str, object]:
-    """For people to read. No times, no workers, no block size: the same data gives the same bytes."""
-    import pyarrow as pa
-
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in deciding.items()]
-    return {
-        "command": f"tools/preprocess.py criteo --input {' '.join(one.path for one in inputs)} {' '.join(flags)}",
-        "fingerprint": fingerprint,
-        "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
-        **deciding,
-        "lines": watch.lines,
-        "bad_lines": dict(sorted(bad_lines.items())),
-        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
-    }
-
-
-def _manifest(ranges: list[Range], vocabularies: list[Vocabulary], total: int, made_by: dict[str, object]) -> Manifest:
-    """Missing and rare shares are over the rows of all splits."""
-    missing = np.sum([done.missing for done in ranges], axis=0)
-    rare = np.sum([done.rare for done in ranges], axis=0)
-    splits = {}
-    for name in NAMES:
-        held = [done.shards[name] for done in ranges if name in done.shards]
-        shards = [
-            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
-            for n, (_, rows, positives, digest) in enumerate(held)
-        ]
-        splits[name] = Split(rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards))
-    categorical = [
-        CategoricalFeature(
-            name=vocabulary.name,
-            kind="bucket" if vocabulary.name in BUCKETS else "token",
-            cardinality=vocabulary.cardinality,
-            missing_share=float(missing[f] / total),
-            rare_share=float(rare[f] / total),
-        )
-        for f, vocabulary in enumerate(vocabularies)
-    ]
-    dense = [
-        DenseFeature(name=name, transform=DENSE_TRANSFORM, missing_share=float(missing[CATEGORICAL.index(bucket)] / total))
-        for name, bucket in zip(INTEGERS, BUCKETS, strict=True)
-    ]
-    return Manifest(dataset="criteo", dense=tuple(dense), categorical=tuple(categorical), splits=splits, made_by=made_by)
-
-
-def _move_rejects(output: str, work: str) -> None:
-    shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
-    if os.path.isdir(os.path.join(work, REJECTS)):
-        os.replace(os.path.join(work, REJECTS), os.path.join(output, REJECTS))
-
-
-def _finish(output: str, work: str, manifest: Manifest, ranges: list[Range], vocabularies: list[Vocabulary]) -> None:
-    """Moves the shards into place and writes the manifest last; can be repeated after a kill at any point."""
-    begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
-    if not os.path.exists(begun):
-        # An old data set goes now, its manifest first, so that no manifest ever names files that are not its own.
-        if os.path.exists(os.path.join(output, FILE)):
-            os.remove(os.path.join(output, FILE))
-        for name in (*NAMES, "vocabulary"):
-            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
-        open(begun, "w").close()
-    for name in (*NAMES, "vocabulary"):
-        os.makedirs(os.path.join(output, name), exist_ok=True)
-    for name in NAMES:
-        sources = [done.shards[name][0] for done in ranges if name in done.shards]
-        for source, shard in zip(sources, manifest.splits[name].shards, strict=True):
-            if os.path.exists(source):
-                os.replace(source, os.path.join(output, shard.path))
-    for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(output, "vocabulary", f"{vocabulary.name}.parquet"), vocabulary)
-    _move_rejects(output, work)
-    save_manifest(work, manifest)
-    os.replace(os.path.join(work, FILE), os.path.join(output, FILE))
-    shutil.rmtree(work, ignore_errors=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.bad_lines import all_rejects
 from dmoe.data.inputs import find_inputs
 from dmoe.data.layout import Layout
 from dmoe.data.parse import Scratch, parse_block
-from dmoe.data.preprocess import _all_rejects
 from dmoe.data.rejects import MAX_LINE, Reject, diagnose
 from dmoe.data.stage import Part, read_groups, stage
 from tests.unit.data.reference import well_formed
@@ -44,7 +44,7 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
                     value = None if code == 0 else int(values[column][code - 1])
                     row.append(value - 2**32 if value is not None and column < 13 and value >= 2**31 else value)
                 rows.append(row)
-    return parts, list(_all_rejects(inputs, parts, 0)), rows
+    return parts, list(all_rejects(inputs, parts, 0)), rows
 
 
 def expected_row(line: bytes) -> list[int | None]:

@@ -1,0 +1,61 @@
+"""The malformed lines of a run: which they are, from the parts, and whether they are too many."""
+
+from collections.abc import Iterator
+
+from dmoe.data.inputs import Input
+from dmoe.data.rejects import Reject, diagnose
+from dmoe.data.stage import Part, read_bad
+from dmoe.errors import UserError
+
+ALL_BAD_LINES = 10_000
+"""A log whose first lines, this many, are all malformed is of another format: no need to read the rest."""
+
+
+class BadLines:
+    """Watches the share of malformed lines as parts come in, and says which line stopped the run."""
+
+    def __init__(self, inputs: list[Input], limit: float) -> None:
+        self.inputs, self.limit = inputs, limit
+        self.lines = self.bad = 0
+        self.first: tuple[Input, Reject] | None = None
+        self.input, self.lines_of_input = 0, 0
+
+    def add(self, part: Part, last_of_input: bool) -> None:
+        """Counts a part; parts come in order.
+
+        Raises:
+            UserError: the first ALL_BAD_LINES lines are all malformed, or an input ends above the limit with as many lines.
+        """
+        if part.input != self.input:
+            self.input, self.lines_of_input = part.input, 0
+        if part.bad and self.first is None:
+            before = self.lines_of_input + bool(self.inputs[part.input].layout.header_bytes)
+            self.first = self.inputs[part.input], next(_rejects_of(self.inputs[part.input], part, before))
+        self.lines, self.bad, self.lines_of_input = self.lines + part.lines, self.bad + part.bad, self.lines_of_input + part.lines
+        if self.lines >= ALL_BAD_LINES and (self.bad == self.lines or (last_of_input and self.bad > self.limit * self.lines)):
+            self.finish()
+
+    def finish(self) -> None:
+        """Checks the share of all lines so far."""
+        if self.bad > self.limit * self.lines and self.first:
+            one, reject = self.first
+            what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
+            raise UserError(f"{one.path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
+
+
+def _rejects_of(one: Input, part: Part, before: int) -> Iterator[Reject]:
+    """The malformed lines of a part, which has `before` lines of its input before it."""
+    for line, raw, terminated, too_long in read_bad(part.path):
+        why = diagnose(raw, one.layout, terminated=terminated, too_long=too_long)
+        if why is None:
+            raise AssertionError(f"{one.path}:{before + line}: the parser refused a line that is well-formed: {raw!r}")
+        yield Reject(before + line, *why, raw.removesuffix(b"\r"))
+
+
+def all_rejects(inputs: list[Input], parts: list[Part], number: int) -> Iterator[Reject]:
+    before = int(bool(inputs[number].layout.header_bytes))
+    for part in parts:
+        if part.input == number:
+            if part.bad:
+                yield from _rejects_of(inputs[number], part, before)
+            before += part.lines
