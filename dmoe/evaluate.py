@@ -1,4 +1,7 @@
-"""Evaluates a run's best checkpoint again: `python -m dmoe.evaluate --run D [--data D2]`, also under torchrun on any number of ranks."""
+"""Evaluates a run's best checkpoint again: `python -m dmoe.evaluate --run D [--data D2]`.
+
+On several ranks: `torchrun --nproc-per-node 2 -m -- dmoe.evaluate --run D`; without the `--`, torchrun takes --run for its own option.
+"""
 
 import argparse
 import sys
