@@ -6,9 +6,9 @@ PATHS = PathManager()
 """Local paths at once; `PATHS.register_handler(...)` adds more (S3 is registered where boto3 is installed)."""
 
 try:
-    from iopath.common.s3 import S3PathHandler
+    from dmoe.s3 import RangedS3PathHandler
 
-    PATHS.register_handler(S3PathHandler())
+    PATHS.register_handler(RangedS3PathHandler())
 except ImportError:
     pass
 

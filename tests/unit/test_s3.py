@@ -1,0 +1,60 @@
+"""Objects of an S3 server are read in ranges, by anyone's credentials, and a change underneath is noticed."""
+
+import io
+
+import pytest
+
+from dmoe.paths import PATHS
+from tests.s3_server import s3_server
+
+
+@pytest.fixture
+def client(monkeypatch):
+    with s3_server(monkeypatch) as client:
+        yield client
+
+
+def test_an_object_is_read_in_ranges(client):
+    data = bytes(range(256)) * 1000
+    client.put_object(Bucket="logs", Key="day/a", Body=data)
+    raw = PATHS.open("s3://logs/day/a", "rb", buffering=0)
+    asked = []
+    get = raw.client.get_object
+    raw.client.get_object = lambda **request: asked.append(request["Range"]) or get(**request)
+    try:
+        raw.seek(1000)
+        assert raw.read(5000) == data[1000:6000]
+        raw.seek(-10, io.SEEK_END)
+        assert raw.read(100) == data[-10:]
+        assert raw.read(1) == b""
+    finally:
+        del raw.client.get_object
+    assert asked == ["bytes=1000-5999", f"bytes={len(data) - 10}-{len(data) - 1}"]
+    with PATHS.open("s3://logs/day/a", "rb") as file:
+        assert file.read() == data
+
+
+def test_text_is_written_and_read_back(client):
+    with PATHS.open("s3://logs/x.json", "w") as file:
+        file.write('{"a": "ä"}\n')
+    with PATHS.open("s3://logs/x.json", "r") as file:
+        assert file.read() == '{"a": "ä"}\n'
+
+
+def test_an_object_that_changes_while_it_is_read_is_an_error_and_an_absent_one_is_absent(client):
+    client.put_object(Bucket="logs", Key="a", Body=b"first")
+    raw = PATHS.open("s3://logs/a", "rb", buffering=0)
+    client.put_object(Bucket="logs", Key="a", Body=b"other")
+    with pytest.raises(OSError, match=r"s3://logs/a: .*[Pp]recondition"):
+        raw.read(5)
+    assert not PATHS.exists("s3://logs/b")
+    with pytest.raises(FileNotFoundError):
+        PATHS.open("s3://logs/b", "rb")
+
+
+def test_an_unreachable_server_is_one_error(client, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    PATHS._path_handlers["s3://"].__dict__.pop("client", None)
+    with pytest.raises(OSError, match="s3://logs/a: Could not connect"):
+        PATHS.exists("s3://logs/a")
