@@ -1,0 +1,84 @@
+"""A data set's description equals what its rows say."""
+
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dmoe.data.describe import describe, table_bytes
+from dmoe.data.describe_words import as_lines
+from dmoe.data.manifest import load_manifest, save_manifest
+from dmoe.data.preprocess import Options, preprocess
+from dmoe.data.synthesize import synthesize
+from dmoe.errors import UserError
+from dmoe.report.data_page import data_page
+from tests.small_data import make_data_set
+
+
+@pytest.fixture(scope="module")
+def criteo(tmp_path_factory) -> Path:
+    """All rows are train rows, so that the vocabularies' counts are of all rows."""
+    folder = tmp_path_factory.mktemp("criteo")
+    synthesize(str(folder / "log.tsv"), 3000, seed=6, scale=0.001)
+    preprocess(Options([str(folder / "log.tsv")], str(folder / "d"), min_count=3, split="1,0,0", rows_per_shard=1000, row_group_rows=300))
+    return folder / "d"
+
+
+def test_skew_missing_and_rates_equal_the_rows(criteo):
+    shards = load_manifest(str(criteo)).split("train").shards
+    rows = [row for shard in shards for row in pq.read_table(criteo / shard.path).to_pylist()]
+    got = describe(str(criteo))
+    (train,) = [split for split in got.splits if split.name == "train"]
+    assert (train.rows, train.shards, train.row_groups) == (3000, 3, 12)
+    assert train.positives == sum(row["label"] for row in rows)
+    assert train.bytes == sum((criteo / shard.path).stat().st_size for shard in shards)
+    for feature in got.features:
+        counts = Counter(row[feature.name] for row in rows)
+        own = sorted((count for token, count in counts.items() if token > 1), reverse=True)
+        assert feature.missing == pytest.approx(counts[0] / 3000)
+        assert feature.rare == pytest.approx(counts[1] / 3000)
+        for k in (1, 10, 100):
+            assert feature.share_of_top(k) == pytest.approx(sum(own[:k]) / 3000), (feature.name, k)
+        entropy = -sum(count / 3000 * math.log(count / 3000) for count in counts.values())
+        assert feature.effective == pytest.approx(math.exp(entropy))
+
+
+def test_without_vocabularies_skew_is_that_of_the_shards(criteo, tmp_path):
+    shutil.copytree(criteo, tmp_path / "d")
+    shutil.rmtree(tmp_path / "d" / "vocabulary")
+    kept, sampled = describe(str(criteo)), describe(str(tmp_path / "d"))
+    assert "vocabularies" in kept.skew_from
+    assert "of the train split" in sampled.skew_from
+    for one, other in zip(kept.features, sampled.features, strict=True):
+        assert other.top == [(k, pytest.approx(share)) for k, share in one.top]
+        assert other.effective == pytest.approx(one.effective)
+
+
+def test_text_fits_100_columns_and_the_page_stands_alone(tmp_path):
+    manifest = make_data_set(tmp_path / "d")
+    days = [{"name": "day_0", "rows": 3000, "positives": 300}, {"name": "day_1", "rows": 1400, "positives": 700}]
+    save_manifest(str(tmp_path / "d"), manifest.model_copy(update={"made_by": {"days": days}}))
+    got = describe(str(tmp_path / "d"))
+    lines = as_lines(got)
+    assert max(map(len, lines)) <= 100
+    assert any(line.split() == ["day_1", "1,400", "50.00%"] for line in lines)
+    page = data_page(got)
+    assert page.count("<svg") == 4
+    assert "Label rate by day" in page
+    for outside in ("src=", "<link", "<script", "@import"):
+        assert outside not in page
+    assert all(feature.name in page for feature in manifest.categorical)
+
+
+def test_memory_of_the_tables():
+    assert table_bytes(1000, 16) == {"sgd": 64_000, "rowwise_adagrad": 68_000, "adagrad": 128_000, "adam": 192_000}
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    manifest = make_data_set(tmp_path)
+    (tmp_path / manifest.splits["test"].shards[0].path).unlink()
+    with pytest.raises(UserError, match=r"part-00000\.parquet: missing"):
+        describe(str(tmp_path))
