@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
-from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator, EmbeddingStorageEstimator
 from torchrec.distributed.planner.types import ShardingOption, Topology
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
@@ -17,6 +17,7 @@ from torchrec.optim import RowWiseAdagrad
 
 from dmoe.model.tables import Table
 from dmoe.sharding.constraints import Rule
+from dmoe.sharding.estimate import DistinctShards, estimators
 from dmoe.sharding.sharders import ALL_TYPES, CUT_ROWS, sharders
 
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
@@ -46,6 +47,14 @@ class Candidate:
     time: Vector
     hbm: Vector
     ddr: Vector
+
+    @cached_property
+    def total_time(self) -> float:
+        return float(self.time.sum())
+
+    @cached_property
+    def total_bytes(self) -> float:
+        return float(self.hbm.sum() + self.ddr.sum())
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -90,8 +99,7 @@ def candidates_of(
             asked.append((key, _bag(name, table.rows, table.columns), constraint_of(rule, types, kernels, width)))
     constraints = {bag.name: constraint for _, bag, constraint in asked}
     module = meta_collection([bag for _, bag, _ in asked], optimizer)
-    estimators = [EmbeddingPerfEstimator(topology, constraints), EmbeddingStorageEstimator(topology, constraints)]
-    enumerator = _OnceEnumerator(topology, 1, constraints, estimators)
+    enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
     key_of = {bag.name: key for key, bag, _ in asked}
     for option in _sorted(_options(enumerator, module)):
@@ -105,11 +113,15 @@ class _OnceEnumerator(EmbeddingEnumerator):
     def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
         for option in sharding_options:
             option.batch_size = self._constraints[option.name].batch_sizes[0]
-        super().populate_estimates(sharding_options)
+        # Restored when `enumerate` is over: it ends with a deep copy of all shards, which nobody asks for.
+        self.distinct = DistinctShards(sharding_options)
+        self.distinct.estimate(self._estimators)
 
 
-def _options(enumerator: EmbeddingEnumerator, module: nn.Module) -> list[ShardingOption]:
-    return list(enumerator.enumerate(module, sharders()))
+def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[ShardingOption]:
+    options = list(enumerator.enumerate(module, sharders()))
+    enumerator.distinct.restore()
+    return options
 
 
 def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int | None) -> ParameterConstraints:

@@ -75,7 +75,7 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
     partitions = _partitions(table, asked.min_partition, where)
     if not partitions and not asked.types:
         for kind in [kind for kind in types if kind in CUT_ROWS]:
-            reasons[kind] = "no width cuts it at the experts' borders only"
+            reasons[kind] = "no width divides it"
         types = [kind for kind in types if kind not in CUT_ROWS]
     if asked.ranks is not None:
         if wrong := [rank for rank in asked.ranks if not 0 <= rank < cluster.ranks]:
@@ -106,18 +106,26 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
 
 
 def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
-    """Widths that divide the row and cut it at sections' borders only, widest first; the whole row is one of them."""
+    """Widths that divide the row and either hold whole experts' embeddings or divide each of them, widest first.
+
+    The whole row is one of them. Parts of an embedding narrower than MIN_COLUMNS are there only where asked for.
+    """
     columns = table.columns
     borders = {section.offset for section in table.sections} | {columns}
-    single = len(table.sections) == 1
+
+    def whole_sections(width: int) -> bool:
+        return len(table.sections) > 1 and all(cut in borders for cut in range(width, columns, width))
+
     widths = [
         width
         for width in range(columns, 3, -4)
-        if columns % width == 0 and (single or all(cut in borders for cut in range(width, columns, width)))
+        if columns % width == 0 and (whole_sections(width) or all(border % width == 0 for border in borders))
     ]
     if asked is not None:
         if asked not in widths:
-            what = "divide the row" if single else "divide the row at the borders between experts' embeddings"
-            raise UserError(f"{where}.min_partition: {asked} does not {what} of table '{table.name}' ({columns} columns); one of {widths}")
+            raise UserError(
+                f"{where}.min_partition: {asked} divides neither the row of table '{table.name}' ({columns} columns) into whole embeddings"
+                f" of experts nor each of those; one of {widths}"
+            )
         return (asked,)
-    return tuple(width for width in widths if width == columns or not single or width >= MIN_COLUMNS)
+    return tuple(width for width in widths if width == columns or whole_sections(width) or width >= MIN_COLUMNS)

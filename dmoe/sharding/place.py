@@ -1,5 +1,6 @@
 """Placing chosen candidates on ranks: the longest first, each shard on the rank that is least loaded and has room."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,20 +44,31 @@ class _Ranks:
         self.hbm = room.hbm.reshape(room.nodes, room.ranks_a_node).T.copy()
         self.ddr = room.ddr.reshape(room.nodes, room.ranks_a_node).T.copy()
         self.number = np.arange(room.nodes * room.ranks_a_node).reshape(room.nodes, room.ranks_a_node).T
+        self._note_nodes()
+
+    def _note_nodes(self) -> None:
+        """A host's most loaded rank and its least room, [nodes] each."""
+        self.peak, self.least_hbm, self.least_ddr = self.time.max(0), self.hbm.min(0), self.ddr.min(0)
 
     def _spread(self, values: Vector) -> Vector:
         return values.reshape(self.shape[1], self.shape[0]).T
 
-    def everywhere(self, one: Candidate) -> NDArray[np.int64] | None:
-        self.time += self._spread(one.time)
-        self.hbm -= self._spread(one.hbm)
-        self.ddr -= self._spread(one.ddr)
-        return np.arange(len(one.time)) if self.hbm.min() >= 0 and self.ddr.min() >= 0 else None
+    def everywhere(self, one: Candidate, times: int) -> bool:
+        """Takes a shard of each of so many tables on every rank; False where that does not fit."""
+        self.time += times * self._spread(one.time)
+        self.hbm -= times * self._spread(one.hbm)
+        self.ddr -= times * self._spread(one.ddr)
+        self._note_nodes()
+        return bool(self.least_hbm.min() >= 0 and self.least_ddr.min() >= 0)
 
     def take(self, where: tuple[int, int], one: Candidate, shard: int) -> int:
         self.time[where] += one.time[shard]
         self.hbm[where] -= one.hbm[shard]
         self.ddr[where] -= one.ddr[shard]
+        node = where[1]
+        self.peak[node] = max(self.peak[node], self.time[where])
+        self.least_hbm[node] = min(self.least_hbm[node], self.hbm[where])
+        self.least_ddr[node] = min(self.least_ddr[node], self.ddr[where])
         return int(self.number[where])
 
     def devices(self, one: Candidate, pinned: tuple[int, ...] | None, node: int | None = None) -> NDArray[np.int64] | None:
@@ -86,21 +98,30 @@ class _Ranks:
                 if (found := self.devices(one, None, int(node))) is not None:
                     return found
                 self.time, self.hbm, self.ddr = before
+                self._note_nodes()
             return None
-        blocks = len(one.time) // local
+        time, hbm, ddr = (values.reshape(-1, local) for values in (one.time, one.hbm, one.ddr))
+        # As if all shards of a block were as large as its largest: they are, but for the last rows of a table.
+        wants = zip(hbm.max(1).tolist(), ddr.max(1).tolist(), strict=True)
         chosen: list[int] = []
-        used = np.zeros(nodes, bool)
-        for block in range(blocks):
-            part = slice(block * local, (block + 1) * local)
-            full = (self.hbm < one.hbm[part, None]).any(0) | (self.ddr < one.ddr[part, None]).any(0)
-            load = (self.time + one.time[part, None]).max(0)
-            # The blocks of a grid lie on different hosts while there are any.
-            load = np.where(full | (used & (not used.all())), np.inf, load)
+        # The blocks of a grid lie on different hosts while there are any.
+        load, unused = self.peak.copy(), nodes
+        for block, (want_hbm, want_ddr) in enumerate(wants):
             node = int(load.argmin())
-            if not np.isfinite(load[node]):
-                return None
-            used[node] = True
-            chosen += [self.take((row, node), one, block * local + row) for row in range(local)]
+            if self.least_hbm[node] < want_hbm or self.least_ddr[node] < want_ddr:
+                full = (self.least_hbm < want_hbm) | (self.least_ddr < want_ddr)
+                node = int(np.where(full, np.inf, load).argmin())
+                if full[node] or load[node] == np.inf:
+                    return None
+            self.time[:, node] += time[block]
+            self.hbm[:, node] -= hbm[block]
+            self.ddr[:, node] -= ddr[block]
+            self.peak[node] = self.time[:, node].max()
+            self.least_hbm[node], self.least_ddr[node] = self.hbm[:, node].min(), self.ddr[:, node].min()
+            chosen += self.number[:, node].tolist()
+            load[node], unused = np.inf, unused - 1
+            if not unused:
+                load, unused = self.peak.copy(), nodes
         return np.array(chosen)
 
 
@@ -117,17 +138,19 @@ def place(chosen: Sequence[Candidate], pinned: Sequence[tuple[int, ...] | None],
     def size(index: int) -> tuple[bool, float]:
         one = chosen[index]
         # Pinned tables first: they have the least choice.
-        weight = one.time.sum() if by == "time" else one.hbm.sum() + one.ddr.sum()
+        weight = one.total_time if by == "time" else one.total_bytes
         return pinned[index] is None, -float(weight)
 
-    flexible = []
+    flexible, everywhere = [], Counter[int]()
     for index, one in enumerate(chosen):
         if one.sharding_type in EVERYWHERE:
-            if (found := ranks.everywhere(one)) is None:
-                return None
-            taken[index] = found
+            everywhere[id(one)] += 1
+            taken[index] = np.arange(len(one.time))
         else:
             flexible.append(index)
+    kinds = {id(one): one for one in chosen}
+    if not all(ranks.everywhere(kinds[kind], times) for kind, times in everywhere.items()):
+        return None
     for index in sorted(flexible, key=size):
         one = chosen[index]
         found = ranks.hosts(one) if one.sharding_type in HOST else ranks.devices(one, pinned[index])

@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 from torchrec.distributed.planner.enumerators import get_partition_by_type
-from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator, EmbeddingStorageEstimator
 from torchrec.distributed.planner.types import Shard, ShardingOption
-from torchrec.distributed.planner.utils import build_sharder_data_map, sharder_name
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.sharding.candidates import Vector, constraint_of, meta_collection
 from dmoe.sharding.cluster import Cluster, topology_of
 from dmoe.sharding.constraints import Rule
-from dmoe.sharding.sharders import AnyDeviceSharder
+from dmoe.sharding.estimate import DistinctShards, estimators
 
 NUMBER, ID, LENGTH = 4, 8, 4
 """Bytes of a weight, of an id and of a bag's length on the wire."""
@@ -62,21 +60,17 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
         tables: as a plan file keeps them (`kept.py`).
         optimizer: of the tables.
     """
-    topology, ranks = topology_of(cluster), cluster.ranks
+    ranks = cluster.ranks
     on_gpu = cluster.device.kind == "cuda"
     names = tuple(tables)
     grids = {name: np.zeros((len(names), ranks)) for name in ("time", "memory", "host", "weights", "state", "sent", "lookups")}
     parts = {name: np.zeros(ranks) for name in ("forward lookup", "forward exchange", "backward lookup", "backward exchange")}
-    estimated: dict[Any, list[Shard]] = {}
+    placed = {name: shards_of(row, ranks) for name, row in tables.items()}
+    estimated = _estimate(tables, placed, optimizer, cluster)
     for index, name in enumerate(names):
-        row = tables[name]
-        shards = shards_of(row, ranks)
+        row, shards, costs = tables[name], placed[name], estimated[name]
         sizes = np.array([[shard["rows"], shard["columns"]] for shard in shards], np.float64)
         where = np.array([shard["rank"] for shard in shards])
-        key = (tuple(row["size"]), row["sharding_type"], row["compute_kernel"], sizes.tobytes(), row["pooling_factor"], row["batch_size"])
-        if key not in estimated:
-            estimated[key] = _estimate(row, shards, optimizer, topology)
-        costs = estimated[key]
         weights, state = bytes_of(sizes, optimizer)
         columns: dict[str, Any] = {
             "time": [one.perf.total for one in costs],
@@ -108,29 +102,46 @@ def shards_of(row: Mapping[str, Any], ranks: int) -> list[dict[str, int]]:
     return list(row["shards"])
 
 
-def _estimate(row: Mapping[str, Any], shards: list[dict[str, int]], optimizer: str, topology: Any) -> list[Shard]:
-    rows, columns = row["size"]
-    bag = EmbeddingBagConfig(name="table", embedding_dim=columns, num_embeddings=rows, feature_names=["ids"])
-    module = meta_collection([bag], optimizer)
-    rule = Rule((), None, (), None, row["pooling_factor"], row["batch_size"])
-    constraints = {"table": constraint_of(rule, [], [], None)}
-    option = ShardingOption(
-        name="table",
-        tensor=next(module.parameters()),
-        module=("", module),
-        input_lengths=[row["pooling_factor"]],
-        batch_size=row["batch_size"],
-        sharding_type=row["sharding_type"],
-        partition_by=get_partition_by_type(row["sharding_type"]),
-        compute_kernel=row["compute_kernel"],
-        shards=[Shard(size=[one["rows"], one["columns"]], offset=[one["row"], one["column"]], rank=one["rank"]) for one in shards],
-        is_pooled=True,
-    )
-    sharder = AnyDeviceSharder()
-    data = build_sharder_data_map({sharder_name(sharder.module_type): sharder})
-    EmbeddingPerfEstimator(topology, constraints).estimate([option], data)
-    EmbeddingStorageEstimator(topology, constraints).estimate([option], data)
-    return list(option.shards)
+def _estimate(
+    tables: Mapping[str, Mapping[str, Any]], placed: Mapping[str, list[dict[str, int]]], optimizer: str, cluster: Cluster
+) -> dict[str, list[Shard]]:
+    """Every table's shards with their costs. Tables that are alike and cut alike are estimated once."""
+    kinds: dict[Any, str] = {}
+    of_table = {}
+    for name, row in tables.items():
+        cut = tuple((shard["row"], shard["column"], shard["rows"], shard["columns"]) for shard in placed[name])
+        key = (tuple(row["size"]), row["sharding_type"], row["compute_kernel"], row["pooling_factor"], row["batch_size"], cut)
+        of_table[name] = kinds.setdefault(key, name)
+    firsts = list(kinds.values())
+    bags = []
+    for number, name in enumerate(firsts):
+        rows, columns = tables[name]["size"]
+        bags.append(EmbeddingBagConfig(name=f"table{number}", embedding_dim=columns, num_embeddings=rows, feature_names=[f"ids{number}"]))
+    module = meta_collection(bags, optimizer)
+    constraints, options = {}, []
+    for bag, parameter, name in zip(bags, module.parameters(), firsts, strict=True):
+        row = tables[name]
+        rule = Rule((), None, (), None, row["pooling_factor"], row["batch_size"])
+        constraints[bag.name] = constraint_of(rule, [], [], None)
+        options.append(
+            ShardingOption(
+                name=bag.name,
+                tensor=parameter,
+                module=("", module),
+                input_lengths=[row["pooling_factor"]],
+                batch_size=row["batch_size"],
+                sharding_type=row["sharding_type"],
+                partition_by=get_partition_by_type(row["sharding_type"]),
+                compute_kernel=row["compute_kernel"],
+                shards=[Shard(size=[one["rows"], one["columns"]], offset=[one["row"], one["column"]]) for one in placed[name]],
+                is_pooled=True,
+            )
+        )
+    distinct = DistinctShards(options)
+    distinct.estimate(estimators(topology_of(cluster), constraints))
+    distinct.restore()
+    shards = {name: list(option.shards) for name, option in zip(firsts, options, strict=True)}
+    return {name: shards[first] for name, first in of_table.items()}
 
 
 def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster) -> tuple[Vector, Vector]:
