@@ -22,6 +22,7 @@ WAYS = {
     "data-parallel, separate": (2, "sharding.types=[data_parallel]", "model.embedding.layout=separate"),
     "row-wise": (2, "sharding.types=[row_wise]"),
     "columns, separate": (2, "sharding.types=[column_wise]", "model.embedding.layout=separate"),
+    "columns inside embeddings": (2, 'sharding.tables={"*": {types: [column_wise], min_partition: 4}}'),
     "grid on 2 x 2": (4, "sharding.types=[grid_shard]"),
 }
 
