@@ -9,6 +9,7 @@ from dmoe import distributed
 from dmoe.data.manifest import load_manifest
 from dmoe.sharding.cluster import parse_cluster
 from dmoe.sharding.described import describe
+from dmoe.sharding.figures import figures_of
 from dmoe.sharding.kept import write_plan
 from dmoe.sharding.shards import local_shards
 from dmoe.sharding.show import as_lines
@@ -67,8 +68,8 @@ def test_a_plan_for_something_else_is_refused(ranks, data_set, tmp_path):
 
 def test_what_show_says_names_every_rank_and_table(data_set):
     plan = describe(small_config(data_set, TYPES), load_manifest(data_set)).plan(parse_cluster("2x2:cpu"))
-    text = "\n".join(as_lines(plan))
+    text = "\n".join(as_lines(figures_of(plan, "plan")))
     assert all(len(line) <= 100 for line in text.splitlines())
     assert all(name in text for name in plan["tables"])
-    assert text.count(" ms ") == 4
+    assert text.count(" ms  #") == 4
     assert "critical" in text

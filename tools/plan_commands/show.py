@@ -1,19 +1,46 @@
-"""`tools/plan.py show`: what each rank holds and does, and where each table lies."""
+"""`tools/plan.py show`: the cluster at a glance, where each table lies, and why."""
 
 import argparse
 from typing import Any
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("show", help="what each rank holds and does, and where each table lies")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "show",
+        help="what each rank holds and does, where each table lies, and why",
+        description="Everything is predicted anew from the file's shards, so that a plan edited by hand is shown as it is now.",
+    )
     parser.add_argument("plan", help="a plan file, such as a run's plan.json")
-    parser.add_argument("--top", type=int, help="the largest tables only, this many")
+    parser.add_argument(
+        "--why", nargs="?", const="*", default="", metavar="TABLE", help="what was tried for a table (pattern; all without)"
+    )
+    parser.add_argument(
+        "--sort", choices=("size", "time", "name", "sent"), default="size", help="order of the tables, largest first (size)"
+    )
+    parser.add_argument("--tables", default="*", metavar="PATTERN", help="tables of this name or pattern only, such as 'C1*'")
+    parser.add_argument("--ranks", default="", metavar="RANKS", help="these ranks, such as 0-7,12 or all; more than 32 are folded without")
+    parser.add_argument("--top", type=int, help="the first tables of that order only, this many")
+    parser.add_argument("--json", action="store_true", help="all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.sharding.kept import read_plan
-    from dmoe.sharding.show import as_lines
+    from dmoe.errors import UserError
+    from dmoe.train.quiet import quiet
 
-    for line in as_lines(read_plan(arguments.plan), arguments.top):
-        print(line)
+    if arguments.top is not None and arguments.top < 1:
+        raise UserError(f"--top {arguments.top}: expected at least 1")
+    quiet()
+    from dmoe.sharding.figures import figures_of
+    from dmoe.sharding.kept import read_plan
+    from dmoe.sharding.show import View, as_data, as_lines
+
+    figures = figures_of(read_plan(arguments.plan), arguments.plan)
+    view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
+    if arguments.json:
+        import json
+
+        print(json.dumps(as_data(figures, view), indent=1))
+    else:
+        for line in as_lines(figures, view):
+            print(line)

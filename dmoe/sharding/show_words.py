@@ -1,0 +1,81 @@
+"""Numbers and lists in few characters: bars, histograms, lists of ranks."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from dmoe.errors import UserError
+
+KERNELS = {"fused_uvm": "uvm", "fused_uvm_caching": "caching"}
+BINS = 8
+
+
+def clip(text: str, width: int) -> str:
+    """At most `width` characters; what is left out of the middle is marked."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def kernel_word(kernel: str) -> str:
+    return KERNELS.get(kernel, kernel)
+
+
+def bar(parts: Sequence[tuple[float, str]], whole: float, width: int, rest: str) -> str:
+    """Parts of a whole side by side; one that is not nothing gets a mark if there is room."""
+    text = ""
+    for value, mark in parts:
+        text += mark * max(round(width * value / whole) if whole else 0, 1 if value > 0 else 0)
+    return f"{text[:width]:{rest}<{width}}"
+
+
+def histogram(title: str, values: Sequence[float], word: Callable[[float], str]) -> list[str]:
+    """How many values lie in each of BINS equal steps from the least to the most, 47 columns wide."""
+    low, high = min(values), max(values)
+    if high - low <= 1e-9 * max(abs(high), 1.0):
+        return [f"{title}: {word(low)} on all {len(values):,} ranks"]
+    step = (high - low) / BINS
+    counts = [0] * BINS
+    for value in values:
+        counts[min(int((value - low) / step), BINS - 1)] += 1
+    lines = [f"{title}, ranks"]
+    for number, count in enumerate(counts):
+        to = low + step * (number + 1)
+        lines.append(f"  to {word(to):>12} {count:>6,}  {bar(((count, '#'),), max(counts), 20, ' ')}".rstrip())
+    return lines
+
+
+def compact(ranks: Sequence[int], total: int, width: int) -> str:
+    """A list of ranks in `width` columns: `all`, `0-7, 12`, or how many and within what."""
+    if len(ranks) == total:
+        return "all"[: max(width, 3)]
+    if not ranks:
+        return "-"
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and runs[-1][1] == rank - 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    whole = ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs)
+    choices = [whole, f"{len(ranks)} in {ranks[0]}-{ranks[-1]}", f"{len(ranks)} ranks"]
+    return next((text for text in choices if len(text) <= width), str(len(ranks)))
+
+
+def ranks_in(text: str, total: int) -> list[int]:
+    """The ranks that `0-7,12` or `all` names, in order.
+
+    Raises:
+        UserError: not of that form, or not there.
+    """
+    if text == "all":
+        return list(range(total))
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"--ranks {text}: expected such as 0-7,12 or all")
+        if int(match[2] or match[1]) >= total:
+            raise UserError(f"--ranks {text}: rank {match[2] or match[1]}, but the plan has ranks 0 to {total - 1}")
+        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(found)
