@@ -59,9 +59,12 @@ class Shard(Strict):
 
 
 class Split(Strict):
+    """`labelled` is false where the log had no clicks in it: the shards then have no column `label`, and can be scored only."""
+
     rows: int = Field(ge=0)
     positives: int = Field(ge=0)
     shards: tuple[Shard, ...] = Field(strict=False)
+    labelled: bool = True
 
     @model_validator(mode="after")
     def _adds_up(self) -> "Split":
