@@ -111,6 +111,7 @@ class ShardWriter:
                 column_encoding=dict.fromkeys(self.many_values, "BYTE_STREAM_SPLIT"),
                 write_statistics=False,
                 store_schema=False,
+                write_page_checksum=True,
             )
         self.writer.write_table(table, row_group_size=n)
         self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
