@@ -1,0 +1,124 @@
+"""explain-failure's advice, followed, makes the model fit; less of it does not; and what fits is told as such."""
+
+import dataclasses
+import json
+import shlex
+
+import pytest
+
+from dmoe.config import parse_config
+from dmoe.errors import UserError
+from dmoe.sharding.cluster import GIB, PRESETS, Cluster
+from dmoe.sharding.described import describe, manifest_of
+from dmoe.sharding.failure import EFFECTS, as_lines, explain
+from dmoe.sharding.levers import levers_for
+
+CONFIG = """
+model: {embedding: {dim: 32}, experts: [crossnet, {kind: mlp, hidden: [16]}], expert_dim: 8}
+train: {batch_size: 4096}
+"""
+SIZES = {"C1": 6_000_000, "C2": 3_000_000, "C3": 1000}
+
+
+def model(*overrides, sizes=SIZES):
+    return describe(parse_config(CONFIG, "test", list(overrides)), manifest_of(sizes, "test"))
+
+
+def cluster(hbm=1.5, ddr=0.25, nodes=1):
+    """Ranks with so many GiB; the model takes 4.6 GB with its state."""
+    return Cluster(nodes, 2, dataclasses.replace(PRESETS["a100-40"], name="tiny", hbm=hbm * GIB, ddr=ddr * GIB))
+
+
+def follow(change, before, target, manifest):
+    """The change as a person would make it, by what `how` says to type; plans anew, and raises where that does not fit."""
+    words = shlex.split(change.how.split("; preprocess")[0]) if not change.how.startswith("preprocess") else []
+    overrides = words[words.index("--set") + 1 :] if "--set" in words else []
+    if "--cluster" in words:
+        shape = words[words.index("--cluster") + 1]
+        target = dataclasses.replace(target, nodes=int(shape.split("x")[0]))
+        device = shape.split(":")[1]
+        target = dataclasses.replace(target, device=PRESETS.get(device, target.device))
+    return describe(parse_config(CONFIG, "test", [*before, *overrides]), manifest).plan(target, explain=False)
+
+
+def test_what_fits_is_told_with_its_headroom():
+    found = explain(model(), cluster(hbm=40))
+    assert found.step is not None
+    assert 0.9 < found.step.headroom < 1
+    assert found.changes == ()
+    assert next(as_lines(found)).startswith("It fits 1x2:tiny: the fullest rank holds")
+
+
+@pytest.fixture(scope="module")
+def found():
+    return explain(model(), cluster())
+
+
+def test_every_change_makes_it_fit_and_the_amount_before_it_does_not(found):
+    asked, here = model(), cluster()
+    with pytest.raises(UserError):
+        asked.plan(here)
+    assert found.step is None
+    kinds = {one.kind for one in found.changes}
+    assert {"more nodes", "devices with more memory", "smaller dim", "fewer experts", "one table set for all experts"} <= kinds
+    assert {"fewer ids a feature", "another optimiser of the tables"} <= kinds
+    levers = {lever.kind: lever for lever in levers_for(asked, here, on_device=False)}
+    for change in found.changes:
+        manifest = asked.manifest
+        if change.kind == "fewer ids a feature":
+            cap = next(one.cap for one in levers[change.kind].attempts if one.what == change.what)
+            manifest = manifest_of({name: min(rows, cap) for name, rows in SIZES.items()}, "test")
+        plan = follow(change, [], here, manifest)
+        assert plan["predicted"]["time_ms"] == change.step.tables_ms, change.kind
+        # One amount less is not enough.
+        attempts = levers[change.kind].attempts
+        index = [one.what for one in attempts].index(change.what)
+        if index and attempts[index - 1].cap is None:
+            less = attempts[index - 1]
+            with pytest.raises(UserError):
+                describe(parse_config(CONFIG, "test", list(less.overrides)), asked.manifest).plan(less.cluster or here, explain=False)
+    # What leaves the model as it is comes first.
+    assert [one.effect for one in found.changes] == sorted(one.effect for one in found.changes)
+    assert found.changes[0].effect == 0
+
+
+def test_the_largest_tables_are_named_with_exact_bytes(found):
+    # Two sets of dim 32 side by side, float32, and Adagrad's state of the same size.
+    assert found.tables[0] == ("C1", 6_000_000, 64, 6_000_000 * 64 * 4 * 2)
+    assert found.needs == sum(SIZES.values()) * 64 * 4 * 2
+    text = "\n".join(as_lines(found, top=1))
+    assert "66.7%" in text
+    assert "2 others" in text
+
+
+def test_closed_types_and_constraints_are_opened():
+    # Nothing but whole tables on one rank each: C1 alone is larger than a rank.
+    closed = ["sharding.types=[table_wise]"]
+    found = explain(model(*closed), cluster(hbm=3, ddr=8))
+    by_kind = {one.kind: one for one in found.changes}
+    assert follow(by_kind["sharding types"], closed, cluster(hbm=3, ddr=8), model().manifest)
+    assert by_kind["sharding types"].effect == 0
+    # Only the types were closed, so the host's memory was not tried: moving a table there is another way.
+    assert by_kind["tables in the host's memory"].what == "C1"
+    pinned = ["sharding.tables={C1: {ranks: [0], types: [table_wise]}}"]
+    found = explain(model(*pinned), cluster(hbm=3, ddr=0.25))
+    assert "constraint on C1" in {one.kind for one in found.changes}
+
+
+def test_tables_in_the_hosts_memory_count_as_a_failure_if_asked():
+    roomy = cluster(hbm=2, ddr=16)
+    assert explain(model(), roomy).step.host_memory > 0
+    found = explain(model(), roomy, on_device=True)
+    assert found.step is None
+    by_kind = {one.kind: one for one in found.changes}
+    assert by_kind["more nodes"].step.host_memory == 0
+    assert by_kind["tables in the host's memory"].step.host_memory > 0
+
+
+def test_the_explanation_is_plain_data_and_says_what_is_not_offered(found):
+    kept = json.loads(json.dumps(found.as_json()))
+    assert kept["fits"] is False
+    assert kept["changes"][0]["effect"] == EFFECTS[0]
+    assert kept["changes"][0]["step"]["usd_a_billion"] > 0
+    assert "fp16" in kept["not_offered"][0]
+    assert any(one["kind"] == "smaller batch" for one in kept["no_help"])
