@@ -1,14 +1,15 @@
 """The manifest of a data set: what a model is built from, so that nobody types a cardinality.
 
 A data set is a folder: `manifest.json`, and parquet shards per split with the columns `label` (uint8), one float32 column
-a dense feature and one int32 column a categorical feature, all without nulls.
+a dense feature and one int32 column (or list of int32, where it is multi-valued) a categorical feature, all without nulls; and
+`@weight` (float32) and `@group` (int64) where the manifest has them.
 """
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
@@ -19,10 +20,19 @@ FILE = "manifest.json"
 MAX_BYTES = 64 << 20
 MISSING_ID, RARE_ID = 0, 1
 """Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
+WEIGHT, GROUP = "@weight", "@group"
+"""Columns of a shard that are no features."""
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that came after version 1, written only where they say something: other data sets' files stay as they were."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        return {name: value for name, value in dumped.items() if name not in self.added or value != type(self).model_fields[name].default}
 
 
 class DenseFeature(Strict):
@@ -34,13 +44,25 @@ class DenseFeature(Strict):
 
 
 class CategoricalFeature(Strict):
-    """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own."""
+    """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own.
 
+    Attributes:
+        pooling: how a row's ids become one embedding where the feature is multi-valued; `none` where each row has one id.
+        mean_ids: ids a row, on average over all splits.
+    """
+
+    added = ("pooling", "mean_ids")
     name: str = Field(min_length=1)
     kind: Literal["token", "bucket"]
     cardinality: int = Field(ge=2, lt=2**31)
     missing_share: float = Field(ge=0, le=1)
     rare_share: float = Field(ge=0, le=1)
+    pooling: Literal["none", "sum", "mean"] = "none"
+    mean_ids: float = Field(1.0, gt=0)
+
+    @property
+    def multi_valued(self) -> bool:
+        return self.pooling != "none"
 
 
 class Shard(Strict):
@@ -61,6 +83,7 @@ class Shard(Strict):
 class Split(Strict):
     """`labelled` is false where the log had no clicks in it: the shards then have no column `label`, and can be scored only."""
 
+    added = ("labelled",)
     rows: int = Field(ge=0)
     positives: int = Field(ge=0)
     shards: tuple[Shard, ...] = Field(strict=False)
@@ -76,8 +99,14 @@ class Split(Strict):
 
 
 class Manifest(Strict):
-    """What `tools/preprocess.py` made. `made_by` holds the command, options, versions and counts of the run, for people to read."""
+    """What `tools/preprocess.py` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
 
+    Attributes:
+        weight, group: the column whose numbers weigh the rows, and the one whose values group them (for GAUC), as the log names them.
+        weighted_rate: the weighted share of positives in the train split, where rows are weighted.
+    """
+
+    added = ("weight", "group", "weighted_rate")
     format: Literal["dmoe-manifest"] = FORMAT
     version: Literal[1] = VERSION
     dataset: str
@@ -85,6 +114,9 @@ class Manifest(Strict):
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
     splits: dict[str, Split]
     made_by: dict[str, object] = {}
+    weight: str | None = None
+    group: str | None = None
+    weighted_rate: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Manifest":
@@ -93,6 +125,12 @@ class Manifest(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"two features are named '{name}'")
         return self
+
+    def base_rate(self, split: str) -> float:
+        """The share of positives that a model of this split starts from: weighted where the rows are."""
+        if self.weighted_rate is not None and split == "train":
+            return self.weighted_rate
+        return self.splits[split].positives / self.splits[split].rows
 
     def split(self, name: str) -> Split:
         """The split of that name, which must have rows."""
@@ -107,7 +145,7 @@ class Manifest(Strict):
         """Identifies what a model depends on: the features and their cardinalities, not the rows."""
         schema = [
             [feature.name for feature in self.dense],
-            [[feature.name, feature.kind, feature.cardinality] for feature in self.categorical],
+            [[one.name, one.kind, one.cardinality, *([one.pooling] if one.multi_valued else [])] for one in self.categorical],
         ]
         return hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
 

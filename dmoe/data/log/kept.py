@@ -1,0 +1,44 @@
+"""What a data set keeps of how its log was read, so that another log can be read in the same way."""
+
+import os
+from dataclasses import dataclass
+
+from dmoe.data.log.schema import Schema, parse_schema
+from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
+from dmoe.data.manifest import FILE, load_manifest
+from dmoe.errors import UserError
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A data set's schema, vocabularies, (mean, deviation) of standardised numbers, and the fingerprint of its making."""
+
+    schema: Schema
+    vocabularies: list[Vocabulary]
+    moments: dict[str, tuple[float, float]]
+    fingerprint: str
+
+
+def load_kept(folder: str) -> Kept:
+    """Reads what `tools/preprocess.py log` (or avazu) kept in a data set.
+
+    Raises:
+        UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.
+    """
+    manifest = load_manifest(folder)
+    made_by = manifest.made_by
+    if not isinstance(made_by.get("schema"), dict):
+        raise UserError(f"--vocabulary {folder}: made from no schema; use the sub-command that made it ({manifest.dataset})")
+    schema = parse_schema(made_by["schema"], os.path.join(folder, FILE))
+    vocabularies = []
+    for feature in manifest.categorical:
+        path = os.path.join(folder, "vocabulary", f"{feature.name}.parquet")
+        if not os.path.exists(path):
+            raise UserError(f"{path}: missing; the vocabulary is kept with the data set, copy it back")
+        vocabulary = read_vocabulary(path, feature.name)
+        if vocabulary.cardinality != feature.cardinality:
+            raise UserError(f"{path}: has {vocabulary.cardinality:,} ids, the manifest says {feature.cardinality:,}; copy both back")
+        vocabularies.append(vocabulary)
+    moments = made_by.get("moments")
+    pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
+    return Kept(schema, vocabularies, pairs, str(made_by.get("fingerprint")))

@@ -1,0 +1,162 @@
+"""Stage 1: the inputs typed once into part files (Arrow), which the later stages read instead.
+
+A part is what one block held: `N-M.arrow`, and `N-M.bad` where some of its lines are malformed. The .arrow is renamed into place
+last, so a part that is there is whole, and is not made again when a killed run continues.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.log.encode import Encoded, encode
+from dmoe.data.log.schema import Schema
+from dmoe.data.log.source import File, pieces, read_piece
+from dmoe.data.progress import Progress
+from dmoe.data.rejects import Reject
+from dmoe.errors import UserError
+
+ALL_BAD_LINES = 10_000
+"""A log whose first lines, this many, are all malformed is not what the schema says: no need to read the rest."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part: its file, its input's number, and how many lines, rows and malformed lines it holds."""
+
+    path: str
+    input: int
+    lines: int
+    rows: int
+    bad: int
+    truncated: int
+
+
+def write_part(path: str, encoded: Encoded) -> None:
+    """Writes a part, atomically."""
+    if encoded.rejects:
+        table = pa.Table.from_pylist([vars(one) for one in encoded.rejects])
+        with pa.OSFile(path + ".bad", "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    about = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
+    schema = encoded.batch.schema.with_metadata({"dmoe": json.dumps(about)})
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.OSFile(path + ".tmp", "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
+        writer.write_batch(encoded.batch.replace_schema_metadata(schema.metadata))
+    os.replace(path + ".tmp", path)
+
+
+def read_about(path: str) -> dict[str, int] | None:
+    """What a part's file says of itself; None where it is absent or damaged."""
+    try:
+        with pa.OSFile(path) as file:
+            about: dict[str, int] = json.loads(pa.ipc.open_file(file).schema.metadata[b"dmoe"])
+            return about
+    except (OSError, pa.ArrowException, KeyError, TypeError):
+        return None
+
+
+def read_columns(part: Part, names: list[str]) -> pa.RecordBatch:
+    """The named columns of a part."""
+    with pa.OSFile(part.path) as file:
+        schema = pa.ipc.open_file(file).schema
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(schema.get_field_index(name) for name in names), use_threads=False)
+        return pa.ipc.open_file(file, options=options).get_batch(0)
+
+
+def read_rejects(part: Part) -> list[Reject]:
+    if not part.bad:
+        return []
+    with pa.OSFile(part.path + ".bad") as file:
+        return [Reject(**row) for row in pa.ipc.open_file(file).read_all().to_pylist()]
+
+
+class Watch:
+    """Counts malformed lines as parts come in, and stops a run that has too many."""
+
+    def __init__(self, files: list[File], limit: float) -> None:
+        self.files, self.limit = files, limit
+        self.lines = self.bad = 0
+        self.first: tuple[str, Reject] | None = None
+
+    def add(self, part: Part) -> None:
+        """
+        Raises:
+            UserError: the first ALL_BAD_LINES lines are all malformed.
+        """
+        if part.bad and self.first is None:
+            self.first = self.files[part.input].path, read_rejects(part)[0]
+        self.lines, self.bad = self.lines + part.lines, self.bad + part.bad
+        if self.lines >= ALL_BAD_LINES and self.bad == self.lines:
+            self.finish()
+
+    def finish(self) -> None:
+        """
+        Raises:
+            UserError: a larger share of the lines is malformed than allowed; names the first.
+        """
+        if self.bad > self.limit * self.lines and self.first:
+            path, reject = self.first
+            what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
+            raise UserError(f"{path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
+
+
+def stage(
+    files: list[File], schema: Schema, labelled: bool, folder: str, block_bytes: int, workers: int, check: Callable[[Part], None]
+) -> list[Part]:
+    """Types what is not typed yet and returns the parts in the order of the rows.
+
+    Args:
+        check: called with every part, in order; may raise to stop.
+    """
+    os.makedirs(folder, exist_ok=True)
+    progress = Progress("parse", total_bytes=sum(one.size for one in files if not one.compression))
+    parts: list[Part] = []
+    waiting: list[tuple[Future[Part], int]] = []
+
+    def work(number: int, path: str, one: File, piece: Any, first: int) -> Part:
+        about = read_about(path)
+        if about is None:
+            write_part(path, encode(read_piece(one, schema, piece, first), schema, labelled))
+            about = read_about(path)
+            assert about is not None
+        return Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"])
+
+    def take() -> None:
+        future, size = waiting.pop(0)
+        part = future.result()
+        progress.update(rows=part.rows, size=size)
+        parts.append(part)
+        check(part)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for number, one in enumerate(files):
+                for block, (piece, first, size) in enumerate(pieces(one, schema, block_bytes)):
+                    path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
+                    waiting.append((pool.submit(work, number, path, one, piece, first), size))
+                    while len(waiting) > workers + 1:
+                        take()
+            while waiting:
+                take()
+        finally:
+            for future, _ in waiting:
+                future.cancel()
+            progress.close()
+    return parts
+
+
+def rows_between(parts: list[Part], firsts: NDArray[np.int64], begin: int, end: int) -> Iterator[tuple[Part, int, int, int]]:
+    """(part, first and last of its rows that lie in begin .. end - 1, number of its first row)."""
+    number = max(int(np.searchsorted(firsts, begin, side="right")) - 1, 0)
+    while number < len(parts) and firsts[number] < end:
+        low, high = max(begin - int(firsts[number]), 0), min(end - int(firsts[number]), parts[number].rows)
+        if low < high:
+            yield parts[number], low, high, int(firsts[number])
+        number += 1

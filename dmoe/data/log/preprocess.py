@@ -1,0 +1,266 @@
+"""From any log that a schema describes to a data set: typed once, counted, mapped and written, each stage restartable.
+
+As dmoe.data.preprocess does for Criteo's: the work lies in `OUTPUT/.work`, in folders named by a hash of what decides their contents.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+import dmoe
+from dmoe.data.lock import alone
+from dmoe.data.log.kept import Kept, load_kept
+from dmoe.data.log.parts import Part, Watch, read_rejects, stage
+from dmoe.data.log.schema import Schema
+from dmoe.data.log.shards import Range, make_mapping, train_moments, write_shards
+from dmoe.data.log.source import File, find_files
+from dmoe.data.log.split import PartSplitter, split_kind
+from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
+from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest
+from dmoe.data.preprocess import Result
+from dmoe.data.publish import REJECTS, keep_rejects, publish
+from dmoe.data.rejects import write_rejects
+from dmoe.data.split import Splitter, parse_shares
+from dmoe.errors import UserError
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What decides the data set's bytes, then what does not.
+
+    Attributes:
+        schema: of the log; `where` names its file in messages, `dataset` in the manifest.
+        vocabulary: a data set whose vocabulary, schema and numbers are used: all rows go to one split, `score`. Labels may be absent.
+    """
+
+    inputs: list[str]
+    output: str
+    schema: Schema
+    where: str
+    dataset: str = "log"
+    min_count: int = 10
+    split: str = "0.8,0.1,0.1"
+    split_by: Literal["random", "time"] = "random"
+    seed: int = 0
+    vocabulary: str | None = None
+    rows_per_shard: int = 524_288
+    row_group_rows: int = 32_768
+    max_bad_share: float = 0.001
+    block_bytes: int = 8 << 20
+    workers: int = 0
+    memory_limit: int = 512 << 20
+    overwrite: bool = False
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(["log", 1, *parts]).encode()).hexdigest()[:16]
+
+
+def _check(options: LogOptions) -> None:
+    for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
+    if options.workers < 0:
+        raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
+    if not 0 <= options.max_bad_share <= 1:
+        raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
+
+
+def _deciding(options: LogOptions, kept: Kept | None) -> dict[str, Any]:
+    if kept:
+        return {"vocabulary": options.vocabulary, "of": kept.fingerprint, "row_group_rows": options.row_group_rows}
+    shares = ",".join(str(share) for share in parse_shares(options.split))
+    names = ("min_count", "split_by", "seed", "rows_per_shard", "row_group_rows")
+    return {"split": shares, **{name: getattr(options, name) for name in names}}
+
+
+def preprocess_log(options: LogOptions) -> Result:
+    """Makes a data set from a log, or continues a run that was killed.
+
+    Raises:
+        UserError: a mistake in the options, the schema or the log, in one line.
+    """
+    began = time.monotonic()
+    _check(options)
+    kept = load_kept(options.vocabulary) if options.vocabulary else None
+    schema = kept.schema if kept else options.schema
+    labelled = True
+    try:
+        files = find_files(options.inputs, schema, options.where)
+    except UserError:
+        if not kept:
+            raise
+        files, labelled = find_files(options.inputs, schema, options.where, labelled=False), False
+    deciding = _deciding(options, kept) | {"schema": schema.model_dump(mode="json", exclude_defaults=True)}
+    fingerprint = _hash([[one.path, one.size, one.changed] for one in files], deciding)
+    if os.path.exists(os.path.join(options.output, FILE)) and not options.overwrite:
+        old = load_manifest(options.output)
+        if old.made_by.get("fingerprint") == fingerprint:
+            shutil.rmtree(os.path.join(options.output, ".work"), ignore_errors=True)
+            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
+        raise UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
+    work = os.path.join(options.output, ".work")
+    os.makedirs(work, exist_ok=True)
+    with alone(work, options.output):
+        return _run(options, schema, kept, labelled, files, deciding, fingerprint, began)
+
+
+def _run(
+    options: LogOptions,
+    schema: Schema,
+    kept: Kept | None,
+    labelled: bool,
+    files: list[File],
+    deciding: dict[str, Any],
+    fingerprint: str,
+    began: float,
+) -> Result:
+    work, workers = os.path.join(options.output, ".work"), options.workers or os.cpu_count() or 1
+    size = sum(one.size for one in files)
+    print(f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
+    stages, marks = {}, time.monotonic()
+
+    def mark(name: str) -> None:
+        nonlocal marks
+        stages[name], marks = time.monotonic() - marks, time.monotonic()
+
+    identity = [[one.path, one.size, one.changed] for one in files]
+    typed = _hash(identity, deciding["schema"], labelled, options.block_bytes)
+    watch = Watch(files, options.max_bad_share)
+    parts = stage(files, schema, labelled, os.path.join(work, f"parts-{typed}"), options.block_bytes, workers, watch.add)
+    bad_lines = _keep_rejects(options, work, files, parts, watch)
+    if not watch.lines - watch.bad:
+        raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
+    mark("parse")
+    if kept:
+        splitter = PartSplitter(Splitter(parse_shares("1,0,0"), "score", 0), parts, by_column=False)
+        vocabularies, moments = kept.vocabularies, kept.moments
+    else:
+        by_time = split_kind(options.split_by, schema.time is not None)
+        splitter = PartSplitter(Splitter(parse_shares(options.split), options.split_by, options.seed), parts, by_time)
+        vocabularies = _vocabularies(os.path.join(work, f"vocabulary-{fingerprint}"), schema, parts, splitter, options, workers)
+        standardised = [one.name for one in schema.dense if one.transform == "standardise"]
+        moments = train_moments(splitter, standardised, options.rows_per_shard)
+    mark("count")
+    names = splitter.splitter.names
+    mapping = make_mapping(schema, labelled, vocabularies, moments)
+    shards = os.path.join(work, f"shards-{fingerprint}")
+    ranges = write_shards(splitter, mapping, shards, names, options.rows_per_shard, options.row_group_rows, workers)
+    made_by = {
+        "command": f"tools/preprocess.py {options.dataset} --input {' '.join(one.path for one in files)} {_flags(deciding)}",
+        "fingerprint": fingerprint,
+        "inputs": [{"path": one.path, "bytes": one.size} for one in files],
+        **deciding,
+        "moments": {name: list(pair) for name, pair in moments.items()},
+        "lines": watch.lines,
+        "bad_lines": dict(sorted(bad_lines.items())),
+        "truncated_bags": sum(part.truncated for part in parts),
+        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
+    }
+    manifest = build_manifest(options.dataset, schema, names, ranges, vocabularies, made_by, labelled)
+    publish(options.output, work, manifest, ranges, vocabularies)  # type: ignore[arg-type]
+    mark("write")
+    return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, stages=stages)
+
+
+def _flags(deciding: dict[str, Any]) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in deciding.items() if name not in ("schema", "of"))
+
+
+def _keep_rejects(options: LogOptions, work: str, files: list[File], parts: list[Part], watch: Watch) -> Counter[str]:
+    bad_lines: Counter[str] = Counter()
+    shutil.rmtree(os.path.join(work, REJECTS), ignore_errors=True)
+    for number, one in enumerate(files):
+        mine = (reject for part in parts if part.input == number for reject in read_rejects(part))
+        bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, mine)
+    try:
+        watch.finish()
+    except UserError as error:
+        held = os.path.join(work, REJECTS)
+        if not os.path.exists(os.path.join(options.output, FILE)):
+            keep_rejects(options.output, work)
+            held = os.path.join(options.output, REJECTS)
+        raise UserError(f"{error}; bad lines are kept in {held}") from None
+    return bad_lines
+
+
+def _vocabularies(
+    folder: str, schema: Schema, parts: list[Part], splitter: PartSplitter, options: LogOptions, workers: int
+) -> list[Vocabulary]:
+    """Counts the vocabularies, or reads them where a killed run had counted them."""
+    names = {one.name: one.min_count or options.min_count for one in schema.categorical}
+    if os.path.isdir(folder):
+        return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in names]
+    shutil.rmtree(folder + ".spilled", ignore_errors=True)
+    counted = count(parts, names, lambda part: splitter.assign(part) == 0, options.memory_limit, workers, folder + ".spilled")
+    shutil.rmtree(folder + ".spilled", ignore_errors=True)
+    shutil.rmtree(folder + ".tmp", ignore_errors=True)
+    os.makedirs(folder + ".tmp")
+    for vocabulary in counted:
+        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
+    os.replace(folder + ".tmp", folder)
+    return counted
+
+
+def build_manifest(
+    dataset: str,
+    schema: Schema,
+    names: tuple[str, ...],
+    ranges: list[Range],
+    vocabularies: list[Vocabulary],
+    made_by: dict[str, Any],
+    labelled: bool,
+) -> Manifest:
+    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids."""
+    splits = {}
+    for name in names:
+        held = [done.shards[name] for done in ranges if name in done.shards]
+        shards = [
+            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
+            for n, (_, rows, positives, digest) in enumerate(held)
+        ]
+        splits[name] = Split(
+            rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards), labelled=labelled
+        )
+    total = sum(split.rows for split in splits.values())
+    missing = np.sum([done.missing for done in ranges], axis=0) / total
+    ids = np.sum([done.ids for done in ranges], axis=0)
+    categorical = [
+        CategoricalFeature(
+            name=one.name,
+            kind="token",
+            cardinality=vocabulary.cardinality,
+            missing_share=float(empty / every),
+            rare_share=float(rare / every),
+            pooling=one.pooling or "none",
+            mean_ids=float(every / total),
+        )
+        for one, vocabulary, (empty, rare, every) in zip(schema.categorical, vocabularies, ids, strict=True)
+    ]
+    dense = [
+        DenseFeature(name=one.name, transform=TRANSFORMS[one.transform], missing_share=float(share))
+        for one, share in zip(schema.dense, missing, strict=True)
+    ]
+    weight, positive = np.sum([done.train_weight for done in ranges], axis=0)
+    return Manifest(
+        dataset=dataset,
+        dense=tuple(dense),
+        categorical=tuple(categorical),
+        splits=splits,
+        made_by=json.loads(json.dumps(made_by)),
+        weight=schema.weight,
+        group=schema.group,
+        weighted_rate=float(positive / weight) if schema.weight and weight else None,
+    )
+
+
+TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}

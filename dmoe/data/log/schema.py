@@ -1,0 +1,196 @@
+"""The schema file of a log: which of its columns are the label, features, weight, time and group, and how each is read.
+
+format: csv                       # csv, tsv or parquet; `delimiter:` takes any other character
+label: {column: clicked, positive: "yes"}
+time: {column: hour, format: "%y%m%d%H"}
+weight: sample_weight
+group: user_id
+dense:
+  - {name: price, transform: log1p}
+categorical:
+  - site_id
+  - {name: tags, separator: "|", pooling: mean, max_values: 20, min_count: 5}
+  - {name: weekday, part: weekday}
+"""
+
+import copy
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmoe.errors import UserError, nearest
+from dmoe.paths import PATHS
+
+MAX_BYTES = 1 << 20
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+RESERVED = "@"
+"""Columns of a shard that are no features begin so: @weight, @group."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, tree: Any) -> Any:
+        for key in tree if isinstance(tree, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key '{key}'{nearest(str(key), cls.model_fields)}")
+        return tree
+
+
+class Label(Strict):
+    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0."""
+
+    column: str = Field(min_length=1)
+    positive: str | None = Field(None, min_length=1)
+
+
+class Time(Strict):
+    """`format`: of strptime; `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are UTC."""
+
+    column: str = Field(min_length=1)
+    format: str | None = Field(None, min_length=1)
+
+
+class Dense(Strict):
+    """A number. `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the train split's mean and divides by its deviation. A
+    missing number becomes 0.0 after the transform."""
+
+    name: str = Field(min_length=1)
+    column: str = ""
+    transform: Literal["none", "log1p", "standardise"] = "none"
+
+
+class Categorical(Strict):
+    """A token, or with `pooling` several: separated in the column by `separator`, or a parquet list.
+
+    Attributes:
+        part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
+        pooling: how the embeddings of a row's tokens become one.
+        max_values: tokens of a row that are kept, the first ones.
+        min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
+    """
+
+    name: str = Field(min_length=1)
+    column: str = ""
+    part: Literal["hour", "weekday", "is_weekend"] | None = None
+    separator: str | None = Field(None, min_length=1)
+    pooling: Literal["sum", "mean"] | None = None
+    max_values: int | None = Field(None, ge=1)
+    min_count: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Categorical":
+        if self.pooling is None and (self.separator or self.max_values):
+            raise ValueError(f"'{self.name}' has a separator or max_values, but no pooling; add pooling: sum or mean")
+        if self.part and (self.pooling or self.column):
+            raise ValueError(f"'{self.name}' is a part of the time; it has no column and no pooling")
+        return self
+
+
+class Schema(Strict):
+    """What `--schema` names.
+
+    Attributes:
+        header: a text file's first line names its columns; with false, `columns` does.
+        quote: the character around fields that hold the delimiter; a line is a row all the same.
+        missing: texts that mean "no value", beside the empty one.
+    """
+
+    format: Literal["csv", "tsv", "parquet"] = "csv"
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    header: bool = True
+    columns: list[str] | None = Field(None, min_length=2)
+    quote: str | None = Field('"', min_length=1, max_length=1)
+    missing: list[str] = []
+    label: Label
+    time: Time | None = None
+    weight: str | None = Field(None, min_length=1)
+    group: str | None = Field(None, min_length=1)
+    dense: list[Dense] = []
+    categorical: list[Categorical] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Schema":
+        names = [one.name for one in self.dense] + [one.name for one in self.categorical]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two features are named '{name}'")
+            if name.startswith(RESERVED) or name == "label" or "/" in name or not name.isprintable():
+                raise ValueError(f"a feature cannot be named {name!r}")
+        text = self.format != "parquet"
+        if text and self.header == bool(self.columns):
+            raise ValueError("columns: give the columns' names where header is false, and only there")
+        if not text and (self.columns or self.delimiter):
+            raise ValueError("a parquet file has its own columns: leave columns and delimiter out")
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns: a name is there twice")
+        if text and (self.delimiter in ("\n", "\r", self.quote)):
+            raise ValueError("delimiter: cannot be a line's end or the quote")
+        for one in self.categorical:
+            if text and one.pooling and not one.separator:
+                raise ValueError(f"'{one.name}' has pooling, so say what separates its values: separator: '|'")
+            if one.part and (self.time is None or not self.time.format):
+                raise ValueError(f"'{one.name}' is a part of the time: give time: {{column: ..., format: ...}}")
+        return self
+
+    @property
+    def delimiter_bytes(self) -> bytes:
+        return (self.delimiter or DELIMITERS.get(self.format, ",")).encode()
+
+    def used(self, labelled: bool = True) -> dict[str, str]:
+        """Every column that is read, and the schema's key that asks for it."""
+        used = {self.label.column: "label"} if labelled else {}
+        for key, column in (("time", self.time and self.time.column), ("weight", self.weight), ("group", self.group)):
+            if column:
+                used.setdefault(column, key)
+        features = [(one.column, one.name) for one in self.dense] + [(one.column, one.name) for one in self.categorical if not one.part]
+        for column, name in features:
+            used.setdefault(column or name, name)
+        return used
+
+
+def load_schema(path: str) -> Schema:
+    """Reads a schema file.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (the nearest one is named), or parts that do not fit; names file and key.
+    """
+    if not PATHS.exists(path):
+        raise UserError(f"--schema {path}: no such file")
+    try:
+        with PATHS.open(path, "r") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"--schema {path}: not a text file") from None
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no schema is")
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {getattr(error, 'problem', error)}") from None
+    return parse_schema(tree, path)
+
+
+def parse_schema(tree: Any, where: str) -> Schema:
+    """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: expected keys such as 'label:' and 'categorical:', found {type(tree).__name__}")
+    tree = copy.deepcopy(tree)
+    for key in ("label", "time"):
+        if isinstance(tree.get(key), str):
+            tree[key] = {"column": tree[key]}
+    for key in ("dense", "categorical"):
+        if isinstance(tree.get(key), list):
+            tree[key] = [{"name": one} if isinstance(one, str) else one for one in tree[key]]
+    try:
+        return Schema.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
+        raise UserError(f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}") from None

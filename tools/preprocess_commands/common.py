@@ -1,0 +1,30 @@
+"""What the sub-commands for logs with a schema share."""
+
+import argparse
+from typing import Any
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", nargs="+", required=True, metavar="F", help="files, folders or globs; text may be gzip or zstd")
+    parser.add_argument("--output", required=True, metavar="D", help="folder of the data set")
+    parser.add_argument("--vocabulary", metavar="D", help="read the log as this data set was read, for scoring: one split, `score`")
+    parser.add_argument("--seed", type=int, default=0, help="of the random split (0)")
+    parser.add_argument("--max-bad-share", type=float, default=0.001, help="fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--rows-per-shard", type=int, default=524_288, help="rows of the log that a set of shards comes from (524288)")
+    parser.add_argument("--row-group-rows", type=int, default=32_768, help="rows of a parquet row group (32768)")
+    parser.add_argument("--workers", type=int, default=0, help="threads (one a core); the bytes do not depend on it")
+    parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the counts (512); more goes to disk")
+    parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+
+
+def run(arguments: argparse.Namespace, **options: Any) -> None:
+    from dmoe.data.heap import keep_freed_memory
+    from dmoe.data.log.preprocess import LogOptions, preprocess_log
+    from dmoe.data.summary import summarize
+
+    keep_freed_memory()
+    common = ("output", "vocabulary", "seed", "max_bad_share", "rows_per_shard", "row_group_rows", "workers", "overwrite")
+    options |= {name: getattr(arguments, name) for name in common}
+    sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
+    print(summarize(preprocess_log(LogOptions(inputs=arguments.input, **options, **sizes)), arguments.output))
