@@ -1,0 +1,54 @@
+"""`tools/plan.py check`: a plan against limits; exit code 1 where one is broken."""
+
+import argparse
+from typing import Any
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check",
+        help="judge a plan by limits, for CI: exit code 1 names the offending ranks",
+        description="Judges what the file's shards are predicted to cost, not the numbers kept in it. That it fits is always checked."
+        " Exit codes: 0 all is within the limits, 1 some is not, 2 a mistake in the call or a damaged plan.",
+    )
+    parser.add_argument("plan", help="a plan file")
+    parser.add_argument("--max-imbalance", type=float, metavar="X", help="most of a rank's predicted time over the mean, such as 1.2")
+    parser.add_argument(
+        "--min-headroom", metavar="SHARE", help="least free share of a rank's memory, such as 10%%, beside what is reserved"
+    )
+    parser.add_argument("--max-time-ms", type=float, metavar="MS", help="most of a rank's predicted time a step")
+    parser.add_argument("--max-tables-a-rank", type=int, metavar="N", help="most tables with a shard on one rank")
+    parser.add_argument("--config", help="an experiment: is the plan still for its model, batch and constraints?")
+    parser.add_argument("--data", help="with --config: the data set whose manifest says how large the tables are")
+    parser.add_argument("--cardinalities", help="with --config: a YAML file of `feature: cardinality` lines instead of a data set")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="with --config: lays values over it")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from dmoe.errors import UserError
+    from dmoe.train.quiet import quiet
+
+    if not arguments.config and (given := [f"--{key}" for key in ("data", "cardinalities", "set") if getattr(arguments, key)]):
+        raise UserError(f"{given[0]}: say which experiment it belongs to, --config X.yaml")
+    quiet()
+    from dmoe.sharding.check import Limits, as_data, as_lines, findings, model_finding, share
+    from dmoe.sharding.figures import figures_of
+    from dmoe.sharding.kept import read_plan
+    from tools.plan_commands.make import model_of
+
+    headroom = None if arguments.min_headroom is None else share(arguments.min_headroom)
+    limits = Limits(arguments.max_imbalance, headroom, arguments.max_time_ms, arguments.max_tables_a_rank)
+    plan = read_plan(arguments.plan)
+    found = findings(figures_of(plan, arguments.plan), limits)
+    if arguments.config:
+        found.append(model_finding(plan, model_of(arguments), arguments.plan))
+    if arguments.json:
+        import json
+
+        print(json.dumps(as_data(found), indent=1))
+    else:
+        for line in as_lines(found):
+            print(line)
+    return 0 if all(one.passed for one in found) else 1
