@@ -50,11 +50,14 @@ class SplitSets(nn.Module):
         )
         sets = len(self.sections)
         self.groups = [self.keys] if self.wide else [self.keys[index::sets] for index in range(sets)]
+        # One split over all columns, padding and all: its gradient is one copy, where every slice's would be zeros as wide as the rows.
+        self.widths = [width for s in self.sections for width in (s.dim, s.stored - s.dim)]
 
     def forward(self, looked_up: KeyedTensor) -> list[Tensor]:
         in_order = self.wide and looked_up.keys() == self.keys
         grouped = [looked_up.values()] if in_order else KeyedTensor.regroup([looked_up], self.groups)
         if not self.wide:
-            return [x.unflatten(1, (-1, s.stored))[:, :, : s.dim] for x, s in zip(grouped, self.sections, strict=True)]
+            stored = [x.unflatten(1, (-1, s.stored)) for x, s in zip(grouped, self.sections, strict=True)]
+            return [x if s.dim == s.stored else x[:, :, : s.dim] for x, s in zip(stored, self.sections, strict=True)]
         rows_BFC = grouped[0].unflatten(1, (len(self.keys), -1))
-        return [rows_BFC[:, :, s.offset : s.offset + s.dim] for s in self.sections]
+        return list(rows_BFC.split(self.widths, dim=2))[::2]

@@ -30,7 +30,7 @@ class Cross(nn.Module):
     def forward(self, x0_BN: Tensor) -> Tensor:
         x_BN = x0_BN
         for kernel_NN, bias_N1 in zip(self.kernels, self.bias, strict=True):
-            x_BN = x0_BN * linear(x_BN, kernel_NN, bias_N1.squeeze(1)) + x_BN
+            x_BN = torch.addcmul(x_BN, x0_BN, linear(x_BN, kernel_NN, bias_N1.squeeze(1)))
         return x_BN
 
 
@@ -51,5 +51,5 @@ class LowRankCross(nn.Module):
     def forward(self, x0_BN: Tensor) -> Tensor:
         x_BN = x0_BN
         for up, down, bias_N in zip(self.W_kernels, self.V_kernels, self.bias, strict=True):
-            x_BN = x0_BN * linear(linear(x_BN, down), up, bias_N) + x_BN
+            x_BN = torch.addcmul(x_BN, x0_BN, linear(linear(x_BN, down), up, bias_N))
         return x_BN
