@@ -6,6 +6,7 @@ The hour, YYMMDDHH, becomes hour of day, weekday and is_weekend, as FuxiCTR's av
 from typing import Any
 
 from dmoe.data.log.schema import Schema, parse_schema
+from dmoe.errors import UserError, nearest
 
 FIELDS = (
     *("C1", "banner_pos", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"),
@@ -25,7 +26,13 @@ def avazu_schema(protocol: str = "x4", drop: tuple[str, ...] = ()) -> Schema:
 
     Args:
         drop: columns to leave out, such as device_id.
+
+    Raises:
+        UserError: no such column.
     """
+    for name in drop:
+        if name not in FIELDS:
+            raise UserError(f"--drop: no column '{name}'{nearest(name, FIELDS)}")
     parts: tuple[str, ...] = PROTOCOLS[protocol]["parts"]  # type: ignore[assignment]
     tree: dict[str, Any] = {
         "format": "csv",

@@ -1,0 +1,207 @@
+"""A data set from a log with a schema: equal to a plain reference, whatever blocks, workers, memory or file format."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dmoe.data.log import preprocess as log_preprocess
+from dmoe.data.log.schema import load_schema
+from dmoe.data.manifest import load_manifest
+from dmoe.data.split import NAMES, Splitter, parse_shares
+from dmoe.errors import UserError
+from tests.unit.data.log.logs import data_bytes, expected, make, make_rows, read_split, schema, write_csv
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    write_csv(tmp_path / "log.csv", make_rows(300))
+    return tmp_path / "log.csv"
+
+
+def assert_equal(folder: Path, rows: list[dict[str, str]], split_of: list[str]) -> None:
+    splits, ids = expected(rows, split_of)
+    for split, reference in splits.items():
+        found = read_split(folder, split)
+        assert len(found) == len(reference)
+        for one, other in zip(found, reference, strict=True):
+            group = one.pop("@group")
+            assert group != 0
+            for name in ("price", "age", "raw"):
+                assert one.pop(name) == pytest.approx(other.pop(name), rel=1e-6, abs=1e-6)
+            assert one == other
+    for name, of_token in ids.items():
+        vocabulary = pq.read_table(folder / "vocabulary" / f"{name}.parquet").to_pylist()
+        assert {row["token"].decode(): row["id"] for row in vocabulary} == of_token
+
+
+def test_ids_numbers_and_weights_equal_the_plain_reference(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log)
+    assigned = Splitter(parse_shares("0.8,0.1,0.1"), "random", 0).assign(0, 300, 300)
+    assert_equal(folder, make_rows(300), [NAMES[split] for split in assigned])
+    manifest = load_manifest(str(folder))
+    tags = next(one for one in manifest.categorical if one.name == "tags")
+    bags = [row["tags"] for split in NAMES for row in read_split(folder, split)]
+    assert (tags.pooling, tags.mean_ids) == ("mean", pytest.approx(np.mean([len(bag) for bag in bags])))
+    assert (manifest.weight, manifest.group) == ("w", "user")
+    train = read_split(folder, "train")
+    assert manifest.weighted_rate == pytest.approx(np.average([row["label"] for row in train], weights=[row["@weight"] for row in train]))
+
+
+def test_the_time_column_splits_wherever_rows_stand(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log, split_by="time", split="0.6,0.2,0.2")
+    rows = make_rows(300)
+    times = sorted(row["at"] for row in rows)
+    cuts = times[180], times[240]
+    split_of = [NAMES[(row["at"] >= cuts[0]) + (row["at"] >= cuts[1])] for row in rows]
+    assert_equal(folder, rows, split_of)
+
+
+@pytest.mark.parametrize("split_by", ["random", "time"])
+def test_bytes_do_not_depend_on_blocks_workers_memory_or_compression(tmp_path: Path, log: Path, split_by: str):
+    whole = make(tmp_path / "whole", log, split_by=split_by)
+    small = make(tmp_path / "small", log, split_by=split_by, block_bytes=150, workers=3, memory_limit=1)
+    zipped = tmp_path / "log.csv.gz"
+    zipped.write_bytes(gzip.compress(log.read_bytes()))
+    unzipped = make(tmp_path / "unzipped", zipped, split_by=split_by, block_bytes=999)
+    assert data_bytes(whole) == data_bytes(small) == data_bytes(unzipped)
+    assert load_manifest(str(whole)).categorical == load_manifest(str(small)).categorical
+
+
+def test_formats_of_the_same_rows_give_the_same_bytes(tmp_path: Path, log: Path):
+    rows = make_rows(300)
+    whole = make(tmp_path / "csv", log)
+    write_csv(tmp_path / "log.txt", rows, delimiter=";", header=False)
+    bare = schema(delimiter=";", header=False, columns=list(rows[0]))
+    assert data_bytes(make(tmp_path / "bare", tmp_path / "log.txt", schema=bare)) == data_bytes(whole)
+    typed: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    typed["age"], typed["w"] = pa.array(map(int, typed["age"])), pa.array(map(float, typed["w"]))
+    typed["raw"] = pa.array([float(value) if value else None for value in typed["raw"]])
+    typed["tags"] = pa.array([value.split("|") if value else None for value in typed["tags"]])
+    typed["at"] = pa.array([np.datetime64(value.replace(" ", "T"), "s") for value in typed["at"]])
+    typed["user"] = pa.array(typed["user"]).dictionary_encode()
+    pq.write_table(pa.table(typed), tmp_path / "log.parquet", row_group_size=77)
+    tree = schema(format="parquet")
+    assert data_bytes(make(tmp_path / "parquet", tmp_path / "log.parquet", schema=tree, block_bytes=9000)) == data_bytes(whole)
+
+
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = make(tmp_path / "whole", log)
+    for stage in ("write_shards", "publish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(log_preprocess, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / "cut", log)
+    with monkeypatch.context() as patch:
+        patch.setattr("dmoe.data.log.parts.encode", lambda *_: pytest.fail("parsed again"))
+        patch.setattr(log_preprocess, "count", lambda *_: pytest.fail("counted again"))
+        cut = make(tmp_path / "cut", log)
+    assert data_bytes(cut) == data_bytes(whole)
+    assert not (cut / ".work").exists()
+
+
+def test_bad_rows_are_kept_aside_with_their_lines_and_fail_above_a_share(tmp_path: Path, log: Path):
+    lines = log.read_bytes().split(b"\n")
+    good = make(tmp_path / "good", log)
+    planted = {
+        2: (lines[1] + b",more", "fields", "11 fields, expected 10"),
+        5: (lines[1].replace(b",u", b",\xff", 1), "encoding", "expected UTF-8 text"),
+        6: (b"2024-13-01 00:00:00,yes,1,u1,,30,,x,,z", "time", "at is '2024-13-01 00:00:00'"),
+        9: (b"2024-01-01 00:00:00,,1,u1,,30,,x,,z", "label", "clicked is empty, expected 'yes' or another value"),
+        11: (b"2024-01-01 00:00:00,yes,0,u1,,30,,x,,z", "weight", "w is '0', expected a number above 0"),
+        12: (b"2024-01-01 00:00:00,yes,1,u1,dear,30,,x,,z", "number", "price is 'dear', expected a finite number"),
+        13: (b'2024-01-01 00:00:00,yes,1,u1,,30,,"x,,z', "fields", "a quote that is not closed"),
+        14: (b"2024-01-01 00:00:00,yes,1,u1,,inf,,x,,z", "number", "age is 'inf'"),
+        15: (b"", "fields", "1 field, expected 10"),
+    }
+    for number, (line, _, _) in sorted(planted.items()):
+        lines.insert(number - 1, line)
+    log.write_bytes(b"\n".join(lines))
+    for size in (150, 1 << 20):
+        folder = make(tmp_path / f"bad{size}", log, max_bad_share=0.1, block_bytes=size)
+        assert data_bytes(folder) == data_bytes(good)
+        (rejects,) = (folder / "rejects").iterdir()
+        kept = [line.split(b"\t") for line in rejects.read_bytes().split(b"\n")[1:-1]]
+        assert [(int(one[1]), one[2].decode()) for one in kept] == [(number, kind) for number, (_, kind, _) in planted.items()]
+        for one, (line, _, reason) in zip(kept, planted.values(), strict=True):
+            assert reason in one[3].decode()
+            assert one[4] == line
+    with pytest.raises(UserError, match=r"log.csv:2: 11 fields, expected 10 \(9 bad lines of 309; stops above --max-bad-share 0.001\)"):
+        make(tmp_path / "strict", log)
+
+
+def test_another_log_is_read_by_the_kept_vocabulary(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log)
+    other = tmp_path / "other.csv"
+    write_csv(other, make_rows(300) + make_rows(40, seed=1))
+    scored = make(tmp_path / "s", other, vocabulary=str(folder))
+    rows = read_split(scored, "score")
+    assigned = Splitter(parse_shares("0.8,0.1,0.1"), "random", 0).assign(0, 300, 300)
+    for number, split in enumerate(NAMES):
+        assert [row for row, mine in zip(rows, assigned, strict=False) if mine == number] == read_split(folder, split)
+    assert len(rows) == 340
+    assert load_manifest(str(scored)).schema_hash == load_manifest(str(folder)).schema_hash
+
+
+def test_rows_to_score_need_no_label(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log)
+    text = log.read_text().replace("clicked", "forgotten", 1)
+    log.write_text(text)
+    scored = make(tmp_path / "s", log, vocabulary=str(folder))
+    assert not load_manifest(str(scored)).splits["score"].labelled
+    assert "label" not in read_split(scored, "score")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "click"}, "log.csv:1: no column 'click', which schema.yaml reads (label), did you mean 'clicked'?"),
+        ({"weight": "wait"}, "log.csv:1: no column 'wait', which schema.yaml reads (weight)"),
+        ({"label": "site"}, "log.csv:2: site is"),
+        ({"format": "parquet", "delimiter": None}, "log.csv: not a parquet file"),
+    ],
+)
+def test_a_schema_that_is_not_the_logs_is_one_clear_line(tmp_path: Path, change: dict[str, Any], message: str):
+    write_csv(tmp_path / "log.csv", [row | {"site": "2"} for row in make_rows(20)])
+    with pytest.raises(UserError) as caught:
+        make(tmp_path / "d", tmp_path / "log.csv", schema=schema(**change))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label: click\ncategorical: [a]\nweigth: w", "unknown key 'weigth', did you mean 'weight'?"),
+        ("label: click\ncategorical:\n- {name: a, pool: sum}", "categorical.0: unknown key 'pool', did you mean 'pooling'?"),
+        ("label: click\ncategorical:\n- {name: a, pooling: max}", "categorical.0.pooling: input should be 'sum' or 'mean', found 'max'"),
+        ("label: click\ncategorical:\n- {name: a, pooling: sum}", "'a' has pooling, so say what separates its values"),
+        ("label: click\ncategorical:\n- {name: h, part: hour}\ntime: t", "'h' is a part of the time: give time:"),
+        ("categorical: [a]", "label: field required"),
+        ("label: click\ncategorical: [a, a]", "two features are named 'a'"),
+        ("label: click\ncategorical: [../a]", "a feature cannot be named '../a'"),
+        ("label: [", "schema.yaml:1: not YAML"),
+        ("- a", "expected keys such as 'label:'"),
+    ],
+)
+def test_a_wrong_schema_names_its_key(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "schema.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_schema(str(path))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_of_version_1_without_the_new_fields_stays_as_it_was(tmp_path: Path):
+    from tests.small_data import make_data_set
+
+    make_data_set(tmp_path)
+    feature = json.loads((tmp_path / "manifest.json").read_text())["categorical"][0]
+    assert set(feature) == {"name", "kind", "cardinality", "missing_share", "rare_share"}
+    assert not load_manifest(str(tmp_path)).categorical[0].multi_valued
