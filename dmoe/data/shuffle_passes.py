@@ -1,0 +1,188 @@
+"""The two passes of the global shuffle of one split; see shuffle."""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.data.criteo import LABEL
+from dmoe.data.manifest import Manifest, Shard, Split
+from dmoe.data.progress import Progress
+from dmoe.data.shard_files import RowGroup, read_row_group, row_groups
+
+KEY = "__key"
+COPIES = 4
+"""Copies of a chunk's or a shard's rows that a worker holds at most: as read, joined, sorted, and what the writer buffers."""
+FEW_VALUES = 1024
+"""As in dmoe.data.shards: columns with at most this many ids are dictionary-encoded, others byte-stream-split."""
+
+Keys = Callable[[int, int], NDArray[np.uint64]]
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """A split's finished shards: where they lie now, and what the manifest will say of them."""
+
+    files: list[str]
+    split: Split
+
+
+def shuffle_split(
+    data: str,
+    manifest: Manifest,
+    name: str,
+    folder: str,
+    keys: Keys,
+    rows_per_shard: int,
+    row_group_rows: int,
+    memory_limit: int,
+    workers: int,
+) -> Shuffled:
+    """Shuffles one split into `folder`; what is finished there is not done again.
+
+    Args:
+        keys: (first row, rows) -> [rows] uint64, by which rows are sorted.
+        rows_per_shard: a shard has about as many; exactly, those whose keys lie in its equal part of all keys.
+    """
+    split = manifest.splits[name]
+    shards = -(-split.rows // rows_per_shard)
+    groups = row_groups(data, split.shards)
+    if not groups:
+        return Shuffled([], Split(rows=0, positives=0, shards=()))
+    first = read_row_group(data, split.shards, groups[0])
+    row_bytes = max(first.nbytes // first.num_rows, 1) + 8
+    chunk_rows = max(memory_limit // (workers * row_bytes * COPIES), 1)
+    # Chunks of another size are other files: their folder says which.
+    chunks = os.path.join(folder, "chunks", str(chunk_rows))
+    os.makedirs(chunks, exist_ok=True)
+    paths = _scatter(data, split, groups, chunks, chunk_rows, keys, shards, workers, name)
+    fitting = max(min(workers, memory_limit // (rows_per_shard * row_bytes * COPIES)), 1)
+    many = [feature.name for feature in manifest.categorical if feature.cardinality > FEW_VALUES]
+    found = _gather(paths, folder, shards, row_group_rows, many, fitting, name, split.rows)
+    written = [one for one in found if one[1]]
+    made = tuple(
+        Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
+        for number, (_, rows, positives, digest) in enumerate(written)
+    )
+    return Shuffled([path for path, *_ in written], Split(rows=split.rows, positives=sum(one.positives for one in made), shards=made))
+
+
+def _chunks(groups: list[RowGroup], chunk_rows: int) -> list[list[RowGroup]]:
+    """Successive row groups of at most `chunk_rows` rows together, one group at least."""
+    made: list[list[RowGroup]] = []
+    rows = 0
+    for group in groups:
+        if not made or rows + group.rows > chunk_rows:
+            made.append([])
+            rows = 0
+        made[-1].append(group)
+        rows += group.rows
+    return made
+
+
+def _scatter(
+    data: str, split: Split, groups: list[RowGroup], folder: str, chunk_rows: int, keys: Keys, shards: int, workers: int, name: str
+) -> list[str]:
+    """Pass 1: a file a chunk, with a record batch for every shard."""
+    import pyarrow as pa
+
+    progress = Progress(f"shuffle {name}, pass 1 of 2", total_rows=split.rows)
+
+    def work(number: int, chunk: list[RowGroup]) -> int:
+        path, rows = os.path.join(folder, f"{number:06d}.arrow"), sum(group.rows for group in chunk)
+        if os.path.exists(path):
+            return rows
+        table = pa.concat_tables([read_row_group(data, split.shards, group) for group in chunk])
+        key = keys(chunk[0].first, rows)
+        order = np.argsort(key)
+        (batch,) = table.append_column(KEY, pa.array(key)).combine_chunks().take(pa.array(order)).combine_chunks().to_batches()
+        edges = np.searchsorted(_shard_of(key[order], shards), np.arange(shards + 1))
+        with pa.OSFile(path + ".tmp", "wb") as file:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            with pa.ipc.new_file(file, batch.schema, options=options) as writer:
+                for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+                    writer.write_batch(batch.slice(begin, end - begin))
+        os.replace(path + ".tmp", path)
+        return rows
+
+    chunks = _chunks(groups, chunk_rows)
+    with ThreadPoolExecutor(workers) as pool:
+        for rows in pool.map(work, range(len(chunks)), chunks):
+            progress.update(rows=rows)
+    progress.close()
+    return [os.path.join(folder, f"{number:06d}.arrow") for number in range(len(chunks))]
+
+
+def _shard_of(key: NDArray[np.uint64], shards: int) -> NDArray[np.uint64]:
+    """Equal ranges of keys; grows with the key."""
+    return ((key >> np.uint64(32)) * np.uint64(shards)) >> np.uint64(32)
+
+
+def _gather(
+    chunks: list[str], folder: str, shards: int, row_group_rows: int, many_values: list[str], workers: int, name: str, total: int
+) -> list[tuple[str, int, int, str]]:
+    """Pass 2: the shards as (file, rows, positives, sha256)."""
+    import pyarrow as pa
+
+    progress = Progress(f"shuffle {name}, pass 2 of 2", total_rows=total)
+    local = threading.local()
+
+    def work(number: int) -> tuple[str, int, int, str]:
+        path = os.path.join(folder, f"{number:06d}.parquet")
+        note = os.path.join(folder, f"{number:06d}.json")
+        if os.path.exists(note):
+            with open(note) as file:
+                rows, positives, digest = json.load(file)
+            return path, rows, positives, digest
+        if not hasattr(local, "readers"):
+            # A reader is not made for several threads; its footer is worth keeping.
+            local.readers = [pa.ipc.open_file(pa.memory_map(chunk)) for chunk in chunks]
+        table = pa.Table.from_batches([reader.get_batch(number) for reader in local.readers]).combine_chunks()
+        order = np.argsort(table[KEY].to_numpy())
+        table = table.drop_columns([KEY]).take(pa.array(order))
+        positives = int(np.count_nonzero(table[LABEL].to_numpy())) if LABEL in table.column_names else 0
+        digest = _write(path, table, row_group_rows, many_values) if table.num_rows else ""
+        with open(note + ".tmp", "w") as file:
+            json.dump([table.num_rows, positives, digest], file)
+        os.replace(note + ".tmp", note)
+        return path, table.num_rows, positives, digest
+
+    found = []
+    with ThreadPoolExecutor(workers) as pool:
+        for one in pool.map(work, range(shards)):
+            progress.update(rows=one[1])
+            found.append(one)
+    progress.close()
+    return found
+
+
+def _write(path: str, table: Any, row_group_rows: int, many_values: list[str]) -> str:
+    """Writes a shard as preprocessing does; returns its sha256."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # A list's leaf has another path and is left to the default.
+    split = [name for name in many_values if not pa.types.is_nested(table.schema.field(name).type)]
+    pq.write_table(
+        table,
+        path + ".tmp",
+        row_group_size=row_group_rows,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[name for name in table.column_names if name not in split],
+        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
+        write_statistics=False,
+        write_page_checksum=True,
+        store_schema=False,
+    )
+    with open(path + ".tmp", "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    os.replace(path + ".tmp", path)
+    return digest
