@@ -22,13 +22,15 @@ class Batch(Pipelineable):
         dense_BD: [B, D] float32.
         sparse: KeyedJaggedTensor of the categorical features, in the model's order, int64 ids.
         label_B: [B] float32, 0 or 1.
-        weight_B: [B] float32, 0 for padding.
+        weight_B: [B] float32, the row's weight in the loss and the metrics (1 where the data set has none), 0 for padding.
+        group_B: [B] int64, the row's group for GAUC, 0 where it has none; None where the data set has no groups.
     """
 
     dense_BD: Tensor
     sparse: KeyedJaggedTensor
     label_B: Tensor
     weight_B: Tensor
+    group_B: Tensor | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         return Batch(
@@ -36,11 +38,15 @@ class Batch(Pipelineable):
             self.sparse.to(device, non_blocking=non_blocking),
             self.label_B.to(device, non_blocking=non_blocking),
             self.weight_B.to(device, non_blocking=non_blocking),
+            None if self.group_B is None else self.group_B.to(device, non_blocking=non_blocking),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
         for part in (self.dense_BD, self.sparse, self.label_B, self.weight_B):
             part.record_stream(stream)
+        if self.group_B is not None:
+            self.group_B.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.dense_BD.pin_memory(), self.sparse.pin_memory(), self.label_B.pin_memory(), self.weight_B.pin_memory())
+        parts = (self.dense_BD.pin_memory(), self.sparse.pin_memory(), self.label_B.pin_memory(), self.weight_B.pin_memory())
+        return Batch(*parts, None if self.group_B is None else self.group_B.pin_memory())

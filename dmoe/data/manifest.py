@@ -22,6 +22,8 @@ MISSING_ID, RARE_ID = 0, 1
 """Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
 WEIGHT, GROUP = "@weight", "@group"
 """Columns of a shard that are no features."""
+NO_GROUP = 0
+"""Group of a row whose group column is empty."""
 
 
 class Strict(BaseModel):

@@ -13,19 +13,24 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from dmoe.data import bags
+from dmoe.data.bags import Bags
 from dmoe.data.batch import Batch
-from dmoe.data.manifest import CategoricalFeature, Manifest
+from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 
-Columns = dict[str, np.ndarray]
+Columns = dict[str, Any]
+"""Of each column its numbers [N], or its Bags where it is multi-valued."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class Reader:
         self.folder, self.split = folder, split
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
+        self.extra = [name for name, given in ((WEIGHT, manifest.weight), (GROUP, manifest.group)) if given]
+        self.names = ["label", *self.dense, *(feature.name for feature in self.features), *self.extra]
         self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
         self.window = window_row_groups if shuffle == "window" else 1
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
@@ -112,13 +119,21 @@ class Reader:
         dense = np.zeros((size, len(self.dense)), np.float32)
         for index, name in enumerate(self.dense):
             dense[:rows, index] = columns[name]
-        ids = np.empty(len(self.features) * rows, np.int64)
         lengths = np.zeros((len(self.features), size), np.int32)
         lengths[:, :rows] = 1
-        for index, feature in enumerate(self.features):
-            ids[index * rows : (index + 1) * rows] = columns[feature.name]
+        found = [columns[feature.name] for feature in self.features]
+        values = [one.values if isinstance(one, Bags) else one for one in found]
+        ids, first = np.empty(sum(map(len, values)), np.int64), 0
+        for index, (one, part) in enumerate(zip(found, values, strict=True)):
+            ids[first : first + len(part)] = part
+            first += len(part)
+            if isinstance(one, Bags):
+                lengths[index, :rows] = one.lengths
         label, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
-        label[:rows], weight[:rows] = columns["label"], 1
+        label[:rows], weight[:rows] = columns["label"], columns.get(WEIGHT, 1)
+        group = np.zeros(size, np.int64) if GROUP in columns else None
+        if group is not None:
+            group[:rows] = columns[GROUP]
         assert padding >= 0
         sparse = KeyedJaggedTensor(
             keys=[feature.name for feature in self.features],
@@ -126,7 +141,8 @@ class Reader:
             lengths=torch.from_numpy(lengths.reshape(-1)),
             stride=size,
         )
-        return Batch(torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
+        parts = (torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
+        return Batch(*parts, None if group is None else torch.from_numpy(group))
 
     def _rows(self, epoch: int, low: int, high: int) -> Columns:
         """Rows [low, high) of the epoch's global order."""
@@ -139,10 +155,10 @@ class Reader:
             window = self._window(epoch, index, windows[index])
             parts.append({name: column[take] for name, column in window.items()})
             low, index = min(high, stop), index + 1
-        names = ["label", *self.dense, *(feature.name for feature in self.features)]
         if not parts:
-            return {name: np.empty(0, np.int32) for name in names}
-        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in names}
+            multi_valued = {feature.name for feature in self.features if feature.multi_valued}
+            return {name: bags.empty() if name in multi_valued else np.empty(0, np.int32) for name in self.names}
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _order(self, epoch: int) -> tuple[list[list[_RowGroup]], np.ndarray]:
         order = np.arange(len(self._groups))
@@ -157,7 +173,7 @@ class Reader:
         """The decoded rows of a window, in its shuffled order; the last two are kept, since batches straddle windows."""
         if (epoch, index) not in self._windows:
             parts = [self._read(group) for group in groups]
-            columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            columns = _joined(parts)
             if self.shuffle == "window":
                 order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns["label"]))
                 columns = {name: column[order] for name, column in columns.items()}
@@ -168,24 +184,28 @@ class Reader:
         return self._windows[epoch, index]
 
     def _read(self, group: _RowGroup) -> Columns:
-        names = ["label", *self.dense, *(feature.name for feature in self.features)]
         path = self.shards[group.shard].path
         try:
-            table = self._file(group.shard).read_row_group(group.group, columns=names, use_threads=False)
+            table = self._file(group.shard).read_row_group(group.group, columns=self.names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
         columns: Columns = {}
-        for name in names:
+        for name in self.names:
             column = table.column(name)
             if column.null_count:
                 row = int(np.flatnonzero(column.is_null().to_numpy())[0])
                 raise UserError(
                     f"{name}: no value at row {group.first_row + row:,} of {path}; shards have none empty, make the data set again"
                 )
-            columns[name] = column.to_numpy()
+            if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
+                raise UserError(f"{name}: an id without a value in {path}; shards have none empty, make the data set again")
+            columns[name] = _bags(column) if pa.types.is_list(column.type) else column.to_numpy()
         self._check(columns["label"] > 1, "label", columns["label"], "expected 0 or 1", path, group)
         for name in self.dense:
             self._check(~np.isfinite(columns[name]), name, columns[name], "expected a finite number", path, group)
+        if WEIGHT in columns:
+            wrong = ~(np.isfinite(columns[WEIGHT]) & (columns[WEIGHT] > 0))
+            self._check(wrong, WEIGHT, columns[WEIGHT], "expected a finite number above 0", path, group)
         for feature in self.features:
             self._check_ids(feature, columns[feature.name], path, group)
         return columns
@@ -195,12 +215,14 @@ class Reader:
             row = int(np.flatnonzero(bad)[0])
             raise UserError(f"{name}: {values[row]} at row {group.first_row + row:,} of {path}, {expected}; make the data set again")
 
-    def _check_ids(self, feature: CategoricalFeature, ids: np.ndarray, path: str, group: _RowGroup) -> None:
+    def _check_ids(self, feature: CategoricalFeature, column: Any, path: str, group: _RowGroup) -> None:
+        ids = column.values if isinstance(column, Bags) else column
         # The kernels would look up row 0 instead, and say so in a log line that names a table's number (torchrec issue 575).
         if ids.size and (ids.min() < 0 or ids.max() >= feature.cardinality):
-            row = int(np.flatnonzero((ids < 0) | (ids >= feature.cardinality))[0])
+            place = int(np.flatnonzero((ids < 0) | (ids >= feature.cardinality))[0])
+            row = int(np.searchsorted(column.offsets, place, side="right")) - 1 if isinstance(column, Bags) else place
             raise UserError(
-                f"{feature.name}: id {ids[row]} at row {group.first_row + row:,} of {path},"
+                f"{feature.name}: id {ids[place]} at row {group.first_row + row:,} of {path},"
                 f" but the manifest has {feature.cardinality:,} ids (0..{feature.cardinality - 1})"
             )
 
@@ -209,13 +231,15 @@ class Reader:
         file = self._file(shard)
         types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
         expected = {"label": pa.uint8()} | dict.fromkeys(self.dense, pa.float32())
-        expected |= {feature.name: pa.int32() for feature in self.features}
+        expected |= {feature.name: pa.list_(pa.int32()) if feature.multi_valued else pa.int32() for feature in self.features}
+        expected |= {name: dtype for name, dtype in ((WEIGHT, pa.float32()), (GROUP, pa.int64())) if name in self.extra}
         for name, dtype in expected.items():
             if name not in types:
                 raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
             if file.schema_arrow.names.count(name) > 1:
                 raise UserError(f"{path}: two columns '{name}'; make the data set again")
-            if types[name] != dtype:
+            found = pa.list_(types[name].value_type) if pa.types.is_list(types[name]) else types[name]
+            if found != dtype:
                 raise UserError(f"{path}: column '{name}' is {str(types[name])[:80]}, expected {dtype}; make the data set again")
         first = 0
         for index in range(file.metadata.num_row_groups):
@@ -237,6 +261,21 @@ class Reader:
             while len(self._files) > 64:
                 self._files.popitem(last=False)[1].close()
         return self._files[shard]
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    """The rows of all parts, in order."""
+    first = parts[0].items()
+    return {
+        name: (bags.concatenate if isinstance(column, Bags) else np.concatenate)([part[name] for part in parts])  # type: ignore[operator]
+        for name, column in first
+    }
+
+
+def _bags(column: pa.ChunkedArray) -> Bags:
+    array = column.combine_chunks()
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return Bags(array.flatten().to_numpy(), offsets - offsets[0])
 
 
 def _first_line(error: Exception) -> str:

@@ -94,4 +94,4 @@ class TrainTask(nn.Module):
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
         outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse)
         loss, losses = self.objective(outputs, sets_BFK, batch.label_B, batch.weight_B)
-        return loss, (losses, outputs, batch.label_B, batch.weight_B)
+        return loss, (losses, outputs, batch.label_B, batch.weight_B, batch.group_B)

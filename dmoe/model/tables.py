@@ -7,7 +7,7 @@ feature's sets lie side by side in one row; in the `separate` layout each has a 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 
 from dmoe.data.manifest import CategoricalFeature
 
@@ -30,12 +30,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """A physical table: what EmbeddingBagCollection and the planner know by `name`."""
+    """A physical table: what EmbeddingBagCollection and the planner know by `name`.
+
+    Attributes:
+        pooling: `sum` or `mean` of the embeddings of a row's ids.
+        mean_ids: ids that a row looks up, on average: the planner's pooling factor.
+    """
 
     name: str
     feature: str
     rows: int
     sections: tuple[Section, ...]
+    pooling: str = "sum"
+    mean_ids: float = 1.0
 
     @property
     def columns(self) -> int:
@@ -61,15 +68,23 @@ def make_tables(features: Sequence[CategoricalFeature], set_dims: Sequence[int],
             offset += section.stored
             sections.append(section)
         if layout == "wide":
-            tables.append(Table(feature.name, feature.name, feature.cardinality, tuple(sections)))
+            named = [(feature.name, tuple(sections))]
         else:
-            tables += [Table(f"{feature.name}__{s.set_index}", feature.name, feature.cardinality, (s,)) for s in sections]
+            named = [(f"{feature.name}__{section.set_index}", (section,)) for section in sections]
+        pooling = "mean" if feature.pooling == "mean" else "sum"
+        tables += [Table(name, feature.name, feature.cardinality, cut, pooling, feature.mean_ids) for name, cut in named]
     return tables
 
 
 def bag_configs(tables: Sequence[Table]) -> list[EmbeddingBagConfig]:
     """TorchRec's description of the tables."""
     return [
-        EmbeddingBagConfig(name=table.name, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[table.feature])
+        EmbeddingBagConfig(
+            name=table.name,
+            embedding_dim=table.columns,
+            num_embeddings=table.rows,
+            feature_names=[table.feature],
+            pooling=PoolingType.MEAN if table.pooling == "mean" else PoolingType.SUM,
+        )
         for table in tables
     ]

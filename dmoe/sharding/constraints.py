@@ -99,7 +99,7 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
         tuple(asked.kernels) if asked.kernels else None,
         partitions,
         tuple(sorted(set(asked.ranks))) if asked.ranks is not None else None,
-        asked.pooling_factor or 1.0,
+        asked.pooling_factor or table.mean_ids,
         asked.batch_size or -(-config.train.batch_size // cluster.ranks),
         tuple(sorted(reasons.items())),
     )

@@ -36,10 +36,10 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
             if between is not None:
                 between()
             try:
-                _, outputs, label_B, weight_B = session.pipeline.progress(batches)
+                _, outputs, label_B, weight_B, group_B = session.pipeline.progress(batches)
             except StopIteration:
                 break
-            evaluation.update(outputs, label_B, weight_B)
+            evaluation.update(outputs, label_B, weight_B, group_B)
             if kept is not None:
                 kept.add(outputs.logit_B, label_B, weight_B)
     finally:

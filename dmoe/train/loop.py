@@ -67,8 +67,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     if resume_step is not None:
         note("loads the checkpoint", resume_step)
         progress = _resume(session, run.checkpoint(resume_step), train, schedule)
-    split = session.manifest.split(config.data.train_split)
-    guard = Guard(config.train.guard, split.positives / split.rows)
+    guard = Guard(config.train.guard, session.manifest.base_rate(config.data.train_split))
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
     writer = CheckpointWriter(run, *parts, config.train.checkpoint, resume_step)
     reporter.begin(total, progress.step)

@@ -65,9 +65,10 @@ def headline(figures: dict[str, Any]) -> str:
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"
+    gauc = f"  GAUC {figures['gauc']:.5f} ({figures['gauc_groups']:,} groups)" if figures.get("gauc") is not None else ""
     return (
         f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {figures['ne'] or float('nan'):.4f}  calibration {calibration}"
-        f"  CEC {figures['cec']:.4f} (floor {floor})"
+        f"  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
     )
 
 

@@ -31,7 +31,7 @@ def raw(data: str) -> tuple[np.ndarray, ...]:
     parts = []
     with torch.no_grad():
         for batch in session.reader("validation").batches(100, 0, 1):
-            _, (_, outputs, label_B, weight_B) = session.sharded(batch)
+            _, (_, outputs, label_B, weight_B, _) = session.sharded(batch)
             assert bool((weight_B == 1).all())
             parts.append([x.double().numpy() for x in (outputs.logit_B, label_B, outputs.gate_BMG, outputs.hidden_BMD)])
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -77,7 +77,7 @@ def predictions_on_rank(data: str) -> tuple[np.ndarray, np.ndarray, str]:
     session.sharded.eval()
     with torch.no_grad():
         for _ in range(reader.steps(101)):
-            _, outputs_, label_B, weight_B = session.pipeline.progress(batches)
+            _, outputs_, label_B, weight_B, _ = session.pipeline.progress(batches)
             kept.add(outputs_.logit_B, label_B, weight_B)
     logit, label = kept.gather()
     return logit, label, kept.order

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.source import Block
 from dmoe.data.log.tokens import hashes
-from dmoe.data.manifest import GROUP, WEIGHT
+from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.rejects import Reject, shown
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
 LABEL, TIME = "@label", "@time"
 SECONDS_A_DAY = 86400
-NO_GROUP = 0
-"""Group of a row whose group column is empty."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.distributed import all_reduce_sum, world_size
+from dmoe.train.metrics.grouped import weighted_aucs
 
 LOGIT_RANGE = 20.0
 """Bins divide the logits from -20 to 20, where probabilities reach 2e-9; what is outside falls into the outermost bins."""
@@ -45,26 +46,32 @@ class BinnedAuc:
 
 
 class ExactAuc:
-    """Keeps every score: 5 bytes a row on each rank, gathered on all ranks at the end."""
+    """Keeps every score: 13 bytes a row on each rank, gathered on all ranks at the end."""
 
     def __init__(self) -> None:
         self.scores: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
+        self.weights: list[np.ndarray] = []
 
     def update(self, logit_B: Tensor, label_B: Tensor, mask_B: Tensor) -> None:
         kept_B = mask_B > 0
         self.scores.append(logit_B[kept_B].float().cpu().numpy())
         self.labels.append((label_B[kept_B] > 0.5).cpu().numpy())
+        self.weights.append(mask_B[kept_B].double().cpu().numpy())
 
     def compute(self) -> tuple[float, float]:
         """AUC, ties counted as a half, and 0 for the error bound."""
-        scores = np.concatenate([*self.scores, np.empty(0, np.float32)])
-        labels = np.concatenate([*self.labels, np.empty(0, bool)])
+        columns = [
+            np.concatenate([*batches, np.empty(0, kind)])
+            for batches, kind in ((self.scores, np.float32), (self.labels, bool), (self.weights, np.float64))
+        ]
         if world_size() > 1:
-            parts: list[tuple[np.ndarray, np.ndarray] | None] = [None] * world_size()
-            dist.all_gather_object(parts, (scores, labels))
-            scores = np.concatenate([part[0] for part in parts if part])
-            labels = np.concatenate([part[1] for part in parts if part])
+            parts: list[list[np.ndarray] | None] = [None] * world_size()
+            dist.all_gather_object(parts, columns)
+            columns = [np.concatenate(column) for column in zip(*(part for part in parts if part), strict=True)]
+        scores, labels, weights = columns
+        if len(weights) and (weights != weights[0]).any():
+            return float(weighted_aucs(np.zeros(len(scores), np.int64), scores, labels, weights)[0][0]), 0.0
         return exact_auc(scores, labels), 0.0
 
 

@@ -13,13 +13,15 @@ from dmoe.distributed import all_reduce_sum
 from dmoe.model.mixture import Outputs
 from dmoe.train.metrics.auc import BinnedAuc, ExactAuc
 from dmoe.train.metrics.cec import CrossExpertCorrelation
+from dmoe.train.metrics.grouped import GroupedAuc
 
 SOLO_BINS = 65536
 """Bins for the AUC of each expert alone, which nobody reads to five digits."""
 
 
 class Evaluation:
-    """Adds up batches, then reports.
+    """Adds up batches, then reports. AUC, logloss, calibration and the gate are weighted by the rows' weights; the experts' correlation
+    is not: it is a property of their outputs, and each row is one of them.
 
     Args:
         auc: `binned` or `exact`.
@@ -30,14 +32,20 @@ class Evaluation:
         self.device = device
         self.auc: BinnedAuc | ExactAuc = BinnedAuc(bins, device) if auc == "binned" else ExactAuc()
         self.bins = bins
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.grouped: GroupedAuc | None = None
+        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
         self.gate_M: Tensor | None = None
         self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
         self.solo: list[BinnedAuc] = []
         self.left_out: list[BinnedAuc] = []
         self.correlation: CrossExpertCorrelation | None = None
 
-    def update(self, outputs: Outputs, label_B: Tensor, mask_B: Tensor) -> None:
+    def update(self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None) -> None:
+        """
+        Args:
+            weight_B: 0 for padding.
+            group_B: where given, the GAUC over it is reported too.
+        """
         experts, width = outputs.hidden_BMD.shape[1:]
         if self.correlation is None or self.gate_M is None:
             self.correlation = CrossExpertCorrelation(experts, width, self.device)
@@ -45,13 +53,18 @@ class Evaluation:
             self.solo = self._aucs(experts)
             self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
         logit_B = outputs.logit_B.double()
-        mask_B = mask_B.double()
+        mask_B = weight_B.double()
         loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
-        self.sums += torch.stack([mask_B.sum(), (mask_B * label_B).sum(), (mask_B * logit_B.sigmoid()).sum(), (mask_B * loss_B).sum()])
+        positive_B = mask_B * label_B
+        counts = [(mask_B > 0).sum(), (positive_B > 0).sum()]
+        self.sums += torch.stack([*counts, mask_B.sum(), positive_B.sum(), (mask_B * logit_B.sigmoid()).sum(), (mask_B * loss_B).sum()])
         gate_BM = outputs.gate_BMG.double().mean(2)
         self.gate_M += (gate_BM * mask_B[:, None]).sum(0)
         self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
         self.auc.update(logit_B, label_B, mask_B)
+        if group_B is not None:
+            self.grouped = self.grouped or GroupedAuc()
+            self.grouped.update(logit_B, label_B, mask_B, group_B)
         for expert, solo in enumerate(self.solo):
             solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
         for expert, left_out in enumerate(self.left_out):
@@ -65,20 +78,20 @@ class Evaluation:
         """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
         assert self.correlation is not None
         assert self.gate_M is not None
-        rows, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
-        gate_M = (all_reduce_sum(self.gate_M.clone()) / rows).tolist()
-        entropy = float(all_reduce_sum(self.gate_entropy.clone()) / rows)
+        rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
+        gate_M = (all_reduce_sum(self.gate_M.clone()) / weight).tolist()
+        entropy = float(all_reduce_sum(self.gate_entropy.clone()) / weight)
         auc, bound = self.auc.compute()
         correlation = self.correlation.compute()
-        rate = positives / rows
+        rate = positives / weight
         base = entropy_of(rate)
         figures = {
             "rows": int(rows),
-            "positives": int(positives),
+            "positives": int(clicks),
             "auc": auc,
             "auc_error_bound": bound,
-            "logloss": loss / rows,
-            "ne": loss / rows / base if base else math.nan,
+            "logloss": loss / weight,
+            "ne": loss / weight / base if base else math.nan,
             "calibration": predicted / positives if positives else math.nan,
             "cec": correlation.cec,
             "cec_floor": correlation.floor,
@@ -96,6 +109,11 @@ class Evaluation:
             "effective_experts": math.exp(entropy_over(gate_M)),
             "gate_perplexity": math.exp(entropy),
         }
+        if weight != rows:
+            figures["weight"] = weight
+        if self.grouped is not None:
+            gauc = self.grouped.compute()
+            figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
         return {key: _without_nan(value) for key, value in figures.items()}
 
 
