@@ -1,12 +1,10 @@
-"""Input files: found by name, folder or glob, taken in natural order of their names, and read in blocks that hold whole lines.
+"""Input files, taken in natural order of their names, and read in blocks that hold whole lines.
 
 Block k of a file holds the lines that begin in bytes [k * size, (k + 1) * size) of its text, so blocks can be read in any order,
 and none depends on what stands in another.
 """
 
-import glob
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from typing import IO, Any
 
 from dmoe.data.layout import SNIFF_BYTES, Layout, sniff
 from dmoe.data.rejects import MAX_LINE
+from dmoe.data.sources import STDIN, expand, identity, is_remote, natural_key, open_raw, read_range
 from dmoe.errors import UserError
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -21,13 +20,21 @@ MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 @dataclass(frozen=True)
 class Input:
-    """A raw file. `size` is in bytes as it lies on disk; `changed` its time of change in ns, by which a continued run knows it."""
+    """A raw file. `size` is in bytes as it lies there; by `size` and `changed` (dmoe.data.sources.identity) a continued run knows it.
+
+    `path` is its name for people; its bytes are at `at`, where that is another place.
+    """
 
     path: str
     size: int
-    changed: int
+    changed: int | str
     compression: str | None
     layout: Layout
+    at: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.at or self.path
 
 
 @dataclass
@@ -40,35 +47,14 @@ class Block:
     end_of_file: bool
 
 
-def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sorts day_2 before day_10, by the file's name first and by its folder then."""
-    parts = re.split(r"(\d+)", os.path.basename(path))
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts], path
-
-
-def _expand(pattern: str) -> list[str]:
-    if os.path.isdir(pattern):
-        inside = [os.path.join(pattern, name) for name in os.listdir(pattern) if not name.startswith((".", "_"))]
-        found = [path for path in inside if os.path.isfile(path)]
-        if not found:
-            raise UserError(f"--input {pattern}: the folder has no files")
-        return found
-    if os.path.exists(pattern):
-        return [pattern]
-    found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    if not found:
-        what = "no file matches" if glob.has_magic(pattern) else "no such file"
-        raise UserError(f"--input {pattern}: {what}")
-    return found
-
-
 def find_inputs(patterns: list[str]) -> list[Input]:
     """The files that the names, folders and globs mean, each once, in natural order of their names.
 
     Raises:
         UserError: nothing found, an unreadable or broken file, files with and without a label.
     """
-    paths = {os.path.realpath(path): path for pattern in patterns for path in _expand(pattern)}
+    found = [path for pattern in patterns for path in expand(pattern)]
+    paths = {path if is_remote(path) else os.path.realpath(path): path for path in found}
     inputs = [_describe(path) for path in sorted(paths.values(), key=natural_key)]
     inputs = [one for one in inputs if one.size]
     if not inputs:
@@ -80,17 +66,28 @@ def find_inputs(patterns: list[str]) -> list[Input]:
     return inputs
 
 
-def _describe(path: str) -> Input:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise UserError(f"--input {path}: {(error.strerror or str(error)).lower()}") from None
-    compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
-    with open(path, "rb") as file, _decompressed(file, compression) as stream:
-        start = _read(path, stream, SNIFF_BYTES)
-    status = os.stat(path)
-    return Input(path, status.st_size if start else 0, status.st_mtime_ns, compression, sniff(path, start))
+def spooled_input(path: str, digest: str) -> Input:
+    """Standard input, whose bytes were copied to `path` (dmoe.data.sources.spool).
+
+    Raises:
+        UserError: it was empty, or is broken.
+    """
+    one = _describe(path, STDIN)
+    if not one.size:
+        raise UserError(f"--input {STDIN}: empty, no lines to read")
+    return Input(STDIN, one.size, digest, one.compression, one.layout, at=path)
+
+
+def _describe(path: str, name: str = "") -> Input:
+    name = name or path
+    with open_raw(path) as file:
+        head = file.read(4)
+        compression = next((known for magic, known in MAGIC.items() if head.startswith(magic)), None)
+        file.seek(0)
+        with _decompressed(file, compression) as stream:
+            start = _read(name, stream, SNIFF_BYTES)
+    size, changed = identity(path)
+    return Input(name, size if start else 0, changed, compression, sniff(name, start))
 
 
 def _decompressed(file: IO[bytes], compression: str | None) -> IO[bytes] | Any:
@@ -125,7 +122,7 @@ def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | No
         for number in range(begin // size, -(-one.size // size)):
             yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.size)
         return
-    with open(one.path, "rb") as file, _decompressed(file, one.compression) as stream:
+    with open_raw(one.place) as file, _decompressed(file, one.compression) as stream:
         text, offset, number, ended = b"", 0, 0, False
         while not (ended and offset + len(text) <= number * size):
             want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
@@ -140,8 +137,7 @@ def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | No
 
 def _plain_block(one: Input, size: int, number: int) -> Block | None:
     offset = max(number * size - 1, 0)
-    with open(one.path, "rb") as file:
-        text = os.pread(file.fileno(), (number + 1) * size + MAX_LINE + 1 - offset, offset)
+    text = read_range(one.place, offset, (number + 1) * size + MAX_LINE + 1 - offset)
     return _cut(text, offset, one.layout.header_bytes, size, number, offset + len(text) >= one.size)
 
 

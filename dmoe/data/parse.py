@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.data import tables
+from dmoe.data.criteo import INTEGERS
 from dmoe.data.inputs import Block
 from dmoe.data.layout import Layout
 from dmoe.data.rejects import INTEGER_LIMIT, MAX_LINE, diagnose
@@ -28,6 +30,12 @@ class Group:
     codes: NDArray[np.uint16]
     sizes: NDArray[np.int64]
     values: NDArray[np.uint32]
+
+
+def token_columns(group: Group) -> list[NDArray[np.uint32]]:
+    """The distinct tokens of each categorical feature of a data set, in the order of their codes."""
+    values = np.split(group.values, np.cumsum(group.sizes)[:-1])
+    return [*values[len(INTEGERS) :], *(tables.buckets(column) for column in values[: len(INTEGERS)])]
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The last step of preprocessing: the manifest, and the move of what was made into its place."""
 
+import errno
 import os
 import shutil
 from collections import Counter
@@ -10,21 +11,39 @@ import numpy as np
 import dmoe
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
 from dmoe.data.inputs import Input
-from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest, save_manifest
 from dmoe.data.shards import Range
-from dmoe.data.split import NAMES
+from dmoe.data.sources import is_remote
+from dmoe.data.split import NAMES, SCORE
+from dmoe.data.stage import Part
 from dmoe.data.vocabulary import Vocabulary, write_vocabulary
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
 
-REJECTS = "rejects"
+REJECTS, VOCABULARY = "rejects", "vocabulary"
 
 
 def describe_run(
-    deciding: Mapping[str, object], inputs: list[Input], fingerprint: str, lines: int, bad_lines: Counter[str]
+    deciding: Mapping[str, object],
+    inputs: list[Input],
+    parts: list[Part],
+    fingerprint: str,
+    lines: int,
+    bad_lines: Counter[str],
 ) -> dict[str, object]:
-    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes."""
+    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes.
+
+    `days` are the well-formed rows of each input, and the clicks among them where there are labels.
+    """
     import pyarrow as pa
 
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in deciding.items()]
+    flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in deciding.items()]
+    rows, positives = [0] * len(inputs), [0] * len(inputs)
+    for part in parts:
+        rows[part.input] += part.rows
+        positives[part.input] += part.positives
+    names = [os.path.basename(one.path) for one in inputs]
+    days = [{"name": name, "rows": n, "positives": p} for name, n, p in zip(names, rows, positives, strict=True)]
     return {
         "command": f"tools/preprocess.py criteo --input {' '.join(one.path for one in inputs)} {' '.join(flags)}",
         "fingerprint": fingerprint,
@@ -32,31 +51,37 @@ def describe_run(
         **deciding,
         "lines": lines,
         "bad_lines": dict(sorted(bad_lines.items())),
+        **({"days": days} if inputs[0].layout.labelled else {}),
         "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
     }
 
 
-def build_manifest(ranges: list[Range], vocabularies: list[Vocabulary], total: int, made_by: dict[str, object]) -> Manifest:
+def build_manifest(
+    ranges: list[Range], cardinalities: dict[str, int], names: tuple[str, ...], labelled: bool, made_by: dict[str, object]
+) -> Manifest:
     """Missing and rare shares are over the rows of all splits."""
     missing = np.sum([done.missing for done in ranges], axis=0)
     rare = np.sum([done.rare for done in ranges], axis=0)
     splits = {}
-    for name in NAMES:
+    for name in names:
         held = [done.shards[name] for done in ranges if name in done.shards]
         shards = [
             Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
             for n, (_, rows, positives, digest) in enumerate(held)
         ]
-        splits[name] = Split(rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards))
+        splits[name] = Split(
+            rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards), labelled=labelled
+        )
+    total = sum(split.rows for split in splits.values())
     categorical = [
         CategoricalFeature(
-            name=vocabulary.name,
-            kind="bucket" if vocabulary.name in BUCKETS else "token",
-            cardinality=vocabulary.cardinality,
+            name=name,
+            kind="bucket" if name in BUCKETS else "token",
+            cardinality=cardinality,
             missing_share=float(missing[f] / total),
             rare_share=float(rare[f] / total),
         )
-        for f, vocabulary in enumerate(vocabularies)
+        for f, (name, cardinality) in enumerate(cardinalities.items())
     ]
     dense = [
         DenseFeature(name=name, transform=DENSE_TRANSFORM, missing_share=float(missing[CATEGORICAL.index(bucket)] / total))
@@ -65,32 +90,76 @@ def build_manifest(ranges: list[Range], vocabularies: list[Vocabulary], total: i
     return Manifest(dataset="criteo", dense=tuple(dense), categorical=tuple(categorical), splits=splits, made_by=made_by)
 
 
-def move_rejects(output: str, work: str) -> None:
-    shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
-    if os.path.isdir(os.path.join(work, REJECTS)):
-        os.replace(os.path.join(work, REJECTS), os.path.join(output, REJECTS))
+def keep_rejects(output: str, work: str) -> None:
+    """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
+    source = os.path.join(work, REJECTS)
+    if not is_remote(output):
+        shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
+    for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
+        _place(os.path.join(source, name), join(output, REJECTS, name))
+
+
+def _place(source: str, target: str) -> None:
+    """Puts a finished file where it belongs; one that a killed run had put there already is left."""
+    if is_remote(target):
+        _upload(source, target)
+    elif os.path.exists(source):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copyfile(source, target + ".tmp")
+            os.replace(target + ".tmp", target)
+            os.remove(source)
+
+
+def _upload(source: str, target: str) -> None:
+    """
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        # iopath's S3 handler tells a failure by False.
+        if PATHS.copy_from_local(source, target, overwrite=True) is False:
+            raise OSError("refused")
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error}); run the same command again to continue") from None
+
+
+def _remove_old(output: str) -> None:
+    """An old data set goes, its manifest first, so that no manifest ever names files that are not its own."""
+    manifest = join(output, FILE)
+    if not is_remote(output):
+        if os.path.exists(manifest):
+            os.remove(manifest)
+        for name in (*NAMES, SCORE, VOCABULARY):
+            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
+        return
+    if PATHS.exists(manifest):
+        old = load_manifest(output)
+        PATHS.rm(manifest)
+        stale = [shard.path for split in old.splits.values() for shard in split.shards]
+        for path in [*stale, *(f"{VOCABULARY}/{feature.name}.parquet" for feature in old.categorical)]:
+            PATHS.rm(join(output, path))
 
 
 def publish(output: str, work: str, manifest: Manifest, ranges: list[Range], vocabularies: list[Vocabulary]) -> None:
-    """Moves the shards into place and writes the manifest last; can be repeated after a kill at any point."""
+    """Moves the shards into place, or uploads them, and writes the manifest last; can be repeated after a kill at any point."""
     begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
     if not os.path.exists(begun):
-        # An old data set goes now, its manifest first, so that no manifest ever names files that are not its own.
-        if os.path.exists(os.path.join(output, FILE)):
-            os.remove(os.path.join(output, FILE))
-        for name in (*NAMES, "vocabulary"):
-            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
+        _remove_old(output)
         open(begun, "w").close()
-    for name in (*NAMES, "vocabulary"):
-        os.makedirs(os.path.join(output, name), exist_ok=True)
-    for name in NAMES:
+    for name, split in manifest.splits.items():
         sources = [done.shards[name][0] for done in ranges if name in done.shards]
-        for source, shard in zip(sources, manifest.splits[name].shards, strict=True):
-            if os.path.exists(source):
-                os.replace(source, os.path.join(output, shard.path))
+        for source, shard in zip(sources, split.shards, strict=True):
+            _place(source, join(output, shard.path))
     for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(output, "vocabulary", f"{vocabulary.name}.parquet"), vocabulary)
-    move_rejects(output, work)
+        path = os.path.join(work, f"{vocabulary.name}.parquet")
+        write_vocabulary(path, vocabulary)
+        _place(path, join(output, VOCABULARY, f"{vocabulary.name}.parquet"))
+    keep_rejects(output, work)
     save_manifest(work, manifest)
-    os.replace(os.path.join(work, FILE), os.path.join(output, FILE))
+    _place(os.path.join(work, FILE), join(output, FILE))
     shutil.rmtree(work, ignore_errors=True)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
 from dmoe.data.manifest import MISSING_ID, RARE_ID
-from dmoe.data.parse import Group
+from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
 from dmoe.data.stage import Part, read_groups
@@ -30,8 +30,19 @@ FEW_VALUES = 1024
 which zstd then sees in a row. Smaller, and faster to write and read, than either encoding for all."""
 
 
+class IdMapper(Protocol):
+    """How tokens become ids. Shared by all threads."""
+
+    @property
+    def cardinalities(self) -> dict[str, int]:
+        """Ids of each categorical feature, in the order of CATEGORICAL."""
+
+    def ids(self, feature: int, tokens: NDArray[np.uint32]) -> NDArray[np.int32]:
+        """The ids of a column's codes: MISSING_ID, then the id of tokens[0], tokens[1], ..."""
+
+
 class Mapper:
-    """The vocabularies as hash tables; shared by all threads, never written after construction."""
+    """The vocabularies as hash tables; never written after construction."""
 
     def __init__(self, vocabularies: list[Vocabulary]) -> None:
         self.tables = []
@@ -40,20 +51,20 @@ class Mapper:
             keys, ids = np.zeros(slots, np.uint32), np.zeros(slots, np.int32)
             tables.fill_ids(keys, ids, (vocabulary.tokens & 0xFFFFFFFF).astype(np.uint32), RARE_ID + 1)
             self.tables.append((keys, ids))
-        self.many_values = [vocabulary.name for vocabulary in vocabularies if vocabulary.cardinality > FEW_VALUES]
+        self.cardinalities = {vocabulary.name: vocabulary.cardinality for vocabulary in vocabularies}
 
-    def of_codes(self, group: Group) -> tuple[list[NDArray[np.int32]], list[NDArray[np.float32]]]:
-        """For each categorical feature the ids of a group's codes, and for each dense feature its values, by code."""
-        values = np.split(group.values, np.cumsum(group.sizes)[:-1])
-        ids, dense = [], []
-        columns = [*values[len(INTEGERS) :], *(tables.buckets(column) for column in values[: len(INTEGERS)])]
-        for (keys, known), column in zip(self.tables, columns, strict=True):
-            of_code = np.full(len(column) + 1, MISSING_ID, np.int32)
-            tables.look_up(keys, known, column, RARE_ID, of_code[1:])
-            ids.append(of_code)
-        for column in values[: len(INTEGERS)]:
-            dense.append(np.concatenate([np.zeros(1, np.float32), tables.dense(column)]))
-        return ids, dense
+    def ids(self, feature: int, tokens: NDArray[np.uint32]) -> NDArray[np.int32]:
+        of_code = np.full(len(tokens) + 1, MISSING_ID, np.int32)
+        keys, known = self.tables[feature]
+        tables.look_up(keys, known, tokens, RARE_ID, of_code[1:])
+        return of_code
+
+
+def _of_codes(mapper: IdMapper, group: Group) -> tuple[list[NDArray[np.int32]], list[NDArray[np.float32]]]:
+    """For each categorical feature the ids of a group's codes, and for each dense feature its values, by code."""
+    ids = [mapper.ids(feature, tokens) for feature, tokens in enumerate(token_columns(group))]
+    integers = np.split(group.values, np.cumsum(group.sizes)[:-1])[: len(INTEGERS)]
+    return ids, [np.concatenate([np.zeros(1, np.float32), tables.dense(column)]) for column in integers]
 
 
 @dataclass
@@ -68,8 +79,8 @@ class Range:
 class ShardWriter:
     """One parquet shard: rows are buffered up to a row group, which is then written."""
 
-    def __init__(self, path: str, group_rows: int, many_values: list[str]) -> None:
-        self.path, self.group_rows, self.many_values = path, group_rows, many_values
+    def __init__(self, path: str, group_rows: int, many_values: list[str], labelled: bool) -> None:
+        self.path, self.group_rows, self.many_values, self.labelled = path, group_rows, many_values, labelled
         self.label = np.empty(group_rows, np.uint8)
         self.ids = np.empty((len(CATEGORICAL), group_rows), np.int32)
         self.dense = np.empty((len(INTEGERS), group_rows), np.float32)
@@ -78,7 +89,7 @@ class ShardWriter:
         self.writer: Any = None
 
     def add(self, group: Group, rows: NDArray[np.int64], ids: list[NDArray[np.int32]], dense: list[NDArray[np.float32]]) -> None:
-        """Appends the given rows of a group, mapped by what Mapper.of_codes gave."""
+        """Appends the given rows of a group, mapped by what _of_codes gave."""
         while len(rows):
             now, rows = rows[: self.group_rows - self.buffered], rows[self.group_rows - self.buffered :]
             here = slice(self.buffered, self.buffered + len(now))
@@ -99,8 +110,11 @@ class ShardWriter:
         import pyarrow.parquet as pq
 
         n = self.buffered
-        columns = [self.label[:n], *self.dense[:, :n], *self.ids[:, :n]]
-        table = pa.table([pa.array(column) for column in columns], names=[LABEL, *INTEGERS, *CATEGORICAL])
+        columns = [*self.dense[:, :n], *self.ids[:, :n]]
+        names = [*INTEGERS, *CATEGORICAL]
+        if self.labelled:
+            columns, names = [self.label[:n], *columns], [LABEL, *names]
+        table = pa.table([pa.array(column) for column in columns], names=names)
         if self.writer is None:
             self.writer = pq.ParquetWriter(
                 self.path + ".tmp",
@@ -142,53 +156,63 @@ def _groups(parts: list[Part], firsts: NDArray[np.int64], begin: int, end: int) 
         number += 1
 
 
-def write_shards(
-    parts: list[Part],
-    folder: str,
-    names: tuple[str, ...],
-    splitter: Splitter,
-    mapper: Mapper,
-    rows_per_shard: int,
-    row_group_rows: int,
-    workers: int,
-) -> list[Range]:
+@dataclass(frozen=True)
+class Job:
+    """What decides the shards: the rows of `parts` in order, how they are split and mapped, and how they are cut."""
+
+    parts: list[Part]
+    splitter: Splitter
+    mapper: IdMapper
+    rows_per_shard: int
+    row_group_rows: int
+    labelled: bool
+
+    @property
+    def total(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+
+def write_range(job: Job, folder: str, number: int) -> Range:
+    """Writes the shards of range `number`, unless its note says that they are there."""
+    note = os.path.join(folder, f"{number:06d}.json")
+    if os.path.exists(note):
+        with open(note) as file:
+            return Range(**json.load(file))
+    firsts = np.cumsum([0] + [part.rows for part in job.parts])
+    total, begin = int(firsts[-1]), number * job.rows_per_shard
+    end = min(begin + job.rows_per_shard, total)
+    many_values = [name for name, ids in job.mapper.cardinalities.items() if ids > FEW_VALUES]
+    names = job.splitter.names
+    writers = [
+        ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job.row_group_rows, many_values, job.labelled) for name in names
+    ]
+    for first, group in _groups(job.parts, firsts, begin, end):
+        ids, dense = _of_codes(job.mapper, group)
+        low, high = max(begin - first, 0), min(end - first, len(group.label))
+        split = job.splitter.assign(first + low, high - low, total)
+        for index, writer in enumerate(writers):
+            writer.add(group, low + np.flatnonzero(split == index), ids, dense)
+    closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
+    done = Range(
+        {name: shard for name, shard in closed.items() if shard},
+        np.sum([writer.missing for writer in writers], axis=0).tolist(),
+        np.sum([writer.rare for writer in writers], axis=0).tolist(),
+    )
+    with open(note + ".tmp", "w") as file:
+        json.dump(done.__dict__, file)
+    os.replace(note + ".tmp", note)
+    return done
+
+
+def write_shards(job: Job, folder: str, workers: int) -> list[Range]:
     """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order."""
     os.makedirs(folder, exist_ok=True)
-    firsts = np.cumsum([0] + [part.rows for part in parts])
-    total = int(firsts[-1])
+    total = job.total
     progress = Progress("write", total_rows=total)
-
-    def work(begin: int) -> tuple[Range, int]:
-        end = min(begin + rows_per_shard, total)
-        note = os.path.join(folder, f"{begin // rows_per_shard:06d}.json")
-        if os.path.exists(note):
-            with open(note) as file:
-                return Range(**json.load(file)), end - begin
-        writers = [
-            ShardWriter(os.path.join(folder, f"{begin // rows_per_shard:06d}-{name}.parquet"), row_group_rows, mapper.many_values)
-            for name in names
-        ]
-        for first, group in _groups(parts, firsts, begin, end):
-            ids, dense = mapper.of_codes(group)
-            low, high = max(begin - first, 0), min(end - first, len(group.label))
-            split = splitter.assign(first + low, high - low, total)
-            for number, writer in enumerate(writers):
-                writer.add(group, low + np.flatnonzero(split == number), ids, dense)
-        closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
-        done = Range(
-            {name: shard for name, shard in closed.items() if shard},
-            np.sum([writer.missing for writer in writers], axis=0).tolist(),
-            np.sum([writer.rare for writer in writers], axis=0).tolist(),
-        )
-        with open(note + ".tmp", "w") as file:
-            json.dump(done.__dict__, file)
-        os.replace(note + ".tmp", note)
-        return done, end - begin
-
     ranges = []
     with ThreadPoolExecutor(workers) as pool:
-        for done, rows in pool.map(work, range(0, total, rows_per_shard)):
-            progress.update(rows=rows)
+        for number, done in enumerate(pool.map(lambda number: write_range(job, folder, number), range(-(-total // job.rows_per_shard)))):
+            progress.update(rows=min(job.rows_per_shard, total - number * job.rows_per_shard))
             ranges.append(done)
     progress.close()
     return ranges

@@ -25,13 +25,14 @@ DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, the input it comes from, and how many lines, rows and malformed lines it holds."""
+    """A finished part: its file, the input it comes from, how many lines, rows and malformed lines it holds, and clicks among the rows."""
 
     path: str
     input: int
     lines: int
     rows: int
     bad: int
+    positives: int
 
 
 class _Hashing:
@@ -45,11 +46,15 @@ class _Hashing:
         return self.file.write(data)
 
 
+def _counts(parsed: Parsed) -> tuple[int, int, int, int]:
+    return parsed.lines, parsed.rows, len(parsed.bad), sum(int(group.label.sum()) for group in parsed.groups)
+
+
 def write_part(path: str, parsed: Parsed) -> None:
     """Writes a part file atomically."""
     with open(path + ".tmp", "wb") as file:
         out = _Hashing(file)
-        np.save(out, np.array([parsed.lines, parsed.rows, len(parsed.bad), len(parsed.groups)], np.int64))
+        np.save(out, np.array([*_counts(parsed), len(parsed.groups)], np.int64))
         np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
         np.save(out, np.frombuffer(b"".join(line for _, line, _, _ in parsed.bad), np.uint8))
         for group in parsed.groups:
@@ -59,8 +64,8 @@ def write_part(path: str, parsed: Parsed) -> None:
     os.replace(path + ".tmp", path)
 
 
-def read_counts(path: str) -> tuple[int, int, int] | None:
-    """(lines, rows, malformed lines) of a part file; None where it is absent or damaged."""
+def read_counts(path: str) -> tuple[int, int, int, int] | None:
+    """(lines, rows, malformed lines, clicks) of a part file; None where it is absent or damaged."""
     try:
         with open(path, "rb") as file:
             data = memoryview(file.read())
@@ -68,8 +73,8 @@ def read_counts(path: str) -> tuple[int, int, int] | None:
         return None
     if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         return None
-    lines, rows, bad, _ = np.load(io.BytesIO(data[:4096]), allow_pickle=False).tolist()
-    return lines, rows, bad
+    lines, rows, bad, positives, _ = np.load(io.BytesIO(data[:4096]), allow_pickle=False).tolist()
+    return lines, rows, bad, positives
 
 
 def read_bad(path: str) -> list[tuple[int, bytes, bool, bool]]:
@@ -87,7 +92,7 @@ def read_bad(path: str) -> list[tuple[int, bytes, bool, bool]]:
 def read_groups(path: str) -> Iterator[Group]:
     """The row groups of a part, one at a time."""
     with open(path, "rb") as file:
-        groups = int(np.load(file, allow_pickle=False)[3])
+        groups = int(np.load(file, allow_pickle=False)[-1])
         for _ in range(2):
             np.load(file, allow_pickle=False)
         for _ in range(groups):
@@ -112,7 +117,7 @@ def stage(inputs: list[Input], folder: str, block_bytes: int, workers: int, chec
             block = load()
             parsed = parse_block(block, one.layout, local.scratch) if block else Parsed(0, [], [])
             write_part(path, parsed)
-            counts = parsed.lines, parsed.rows, len(parsed.bad)
+            counts = _counts(parsed)
         return Part(path, number, *counts)
 
     progress = Progress("parse", total_bytes=sum(one.size for one in inputs))

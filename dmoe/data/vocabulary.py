@@ -1,10 +1,12 @@
 """Stage 2: the vocabulary of every categorical feature, counted over the train split in bounded memory.
 
-Ids: 0 missing, 1 rare, then 2, 3, ... by count descending, token ascending. Counts live in open-addressing hash tables. Where the
-tables would outgrow the limit, the table that wants to grow drops the tokens of one half of its hash partition, which a further pass
-over the parts counts.
+Ids: 0 missing, 1 rare, then 2, 3, ... by count descending, token ascending; tokens that a later data set appends come behind.
+
+Counts live in open-addressing hash tables. Where the tables would outgrow the limit, the table that wants to grow drops the tokens of
+one half of its hash partition, which a further pass over the parts counts.
 """
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -16,10 +18,12 @@ from numpy.typing import NDArray
 
 from dmoe.data import tables
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
-from dmoe.data.manifest import RARE_ID
+from dmoe.data.manifest import RARE_ID, Manifest
 from dmoe.data.parse import Group
 from dmoe.data.progress import Progress
 from dmoe.data.stage import Part, read_groups
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
 
 SMALLEST, SPLITTABLE = 1 << 12, 1 << 18
 """Slots of a new table; a table below SPLITTABLE grows whatever the limit, since little is won by splitting it."""
@@ -162,6 +166,25 @@ def _ordered(name: str, pieces: list[tuple[NDArray[np.int64], NDArray[np.int64]]
     return Vocabulary(name, tokens[order], counts[order])
 
 
+def append_tokens(kept: Vocabulary, counted: Vocabulary) -> Vocabulary:
+    """`kept` with the tokens of `counted` that it lacks behind its own, in their order: every old id stays what it was.
+
+    A token's count stays that of the run that gave it its id.
+    """
+    new = ~np.isin(counted.tokens, kept.tokens)
+    return Vocabulary(kept.name, np.concatenate([kept.tokens, counted.tokens[new]]), np.concatenate([kept.counts, counted.counts[new]]))
+
+
+def digest(vocabularies: list[Vocabulary]) -> str:
+    """sha256 over all names, tokens and counts (int64, little-endian) in the order of ids."""
+    out = hashlib.sha256()
+    for vocabulary in vocabularies:
+        out.update(f"{vocabulary.name} {len(vocabulary.tokens)}\n".encode())
+        out.update(vocabulary.tokens.astype("<i8").tobytes())
+        out.update(vocabulary.counts.astype("<i8").tobytes())
+    return out.hexdigest()
+
+
 def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
     """Writes the columns token (int64), id (int32) and count (int64), in the order of ids, atomically."""
     import pyarrow as pa
@@ -174,8 +197,35 @@ def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
 
 
 def read_vocabulary(path: str, name: str) -> Vocabulary:
-    """Reads what `write_vocabulary` wrote."""
+    """Reads what `write_vocabulary` wrote, from anywhere."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with PATHS.open(path, "rb") as file:
+        table = pq.read_table(file)
     return Vocabulary(name, table["token"].to_numpy(), table["count"].to_numpy())
+
+
+def read_kept(folder: str, manifest: Manifest) -> list[Vocabulary]:
+    """The vocabularies of a data set, whose ids another one is to share.
+
+    Raises:
+        UserError: they are missing, damaged, or not this manifest's.
+    """
+    import pyarrow as pa
+
+    names = [feature.name for feature in manifest.categorical]
+    if manifest.dataset != "criteo" or names != list(CATEGORICAL):
+        raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}', expected one of Criteo's columns")
+    vocabularies = []
+    for feature in manifest.categorical:
+        path = join(folder, "vocabulary", f"{feature.name}.parquet")
+        try:
+            vocabulary = read_vocabulary(path, feature.name)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise UserError(f"--vocabulary {path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]})") from None
+        if vocabulary.cardinality != feature.cardinality:
+            raise UserError(f"--vocabulary {path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
+        vocabularies.append(vocabulary)
+    if manifest.made_by.get("vocabulary_sha256", digest(vocabularies)) != digest(vocabularies):
+        raise UserError(f"--vocabulary {folder}: its tokens are not those that its manifest was written with; copy the data set again")
+    return vocabularies

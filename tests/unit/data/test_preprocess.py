@@ -39,7 +39,7 @@ def digest(folder: Path) -> dict[str, str]:
             data = path.read_bytes()
             if path.name == "manifest.json":
                 manifest = json.loads(data)
-                for key in ("command", "inputs", "fingerprint"):
+                for key in ("command", "inputs", "fingerprint", "days"):
                     del manifest["made_by"][key]
                 data = json.dumps(manifest).encode()
             if "rejects" not in path.parts:

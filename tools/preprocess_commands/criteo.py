@@ -1,0 +1,58 @@
+"""Criteo's click logs."""
+
+import argparse
+from typing import Any
+
+PATHS_HELP = "files, folders or globs, local or s3://; plain, gzip or zstd; - alone is standard input"
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("criteo", help="label, I1..I13, C1..C26: tab-separated, or CSV with a header")
+    parser.add_argument("--input", nargs="+", required=True, metavar="F", help=PATHS_HELP)
+    parser.add_argument("--output", required=True, metavar="D", help="folder of the data set, local or s3://")
+    ids = parser.add_argument_group("ids")
+    ids.add_argument("--min-count", type=int, default=10, help="rows of the train split that earn a token its own id (10)")
+    ids.add_argument("--vocabulary", metavar="D", help="keep the ids of this data set")
+    ids.add_argument(
+        "--new-tokens",
+        choices=("rare", "append"),
+        default="rare",
+        help="tokens that --vocabulary lacks: rare, or ids behind its own (rare)",
+    )
+    ids.add_argument(
+        "--ids", choices=("counted", "hash"), default="counted", help="by count, or by hash, which needs no counting (counted)"
+    )
+    ids.add_argument("--hash-size", metavar="N[,C6=N]", help="rows of a table for --ids hash")
+    rows = parser.add_argument_group("splits")
+    rows.add_argument("--split", default="0.8,0.1,0.1", help="shares of train, validation and test (0.8,0.1,0.1)")
+    rows.add_argument(
+        "--split-by",
+        choices=("random", "time", "day"),
+        default="random",
+        help="by a hash of seed and row, in the log's order, or by file, one a day: the last day's halves are validation and test",
+    )
+    rows.add_argument("--validation-days", type=int, default=0, help="of --split-by day: whole days before the test days")
+    rows.add_argument("--test-days", type=int, default=0, help="of --split-by day: whole days at the end")
+    rows.add_argument("--seed", type=int, default=0, help="of the random split (0)")
+    rows.add_argument("--scoring", action="store_true", help="one split, 'score', of all rows; the log needs no labels")
+    parser.add_argument("--max-bad-share", type=float, default=0.001, help="fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--rows-per-shard", type=int, default=524_288, help="rows of the log that a set of shards comes from (524288)")
+    parser.add_argument("--row-group-rows", type=int, default=32_768, help="rows of a parquet row group (32768)")
+    parser.add_argument("--workers", type=int, default=0, help="threads (one a core); the bytes do not depend on it")
+    parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the tables of counts (512)")
+    parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
+    parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    # Not at the top: --help must not wait for numba and pyarrow.
+    from dmoe.data.heap import keep_freed_memory
+    from dmoe.data.preprocess import Options, preprocess
+    from dmoe.data.summary import summarize
+
+    keep_freed_memory()
+    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "format", "input", "block_kb", "memory_limit")}
+    sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
+    print(summarize(preprocess(Options(inputs=arguments.input, **given, **sizes)), arguments.output))
