@@ -30,19 +30,32 @@ def save(data: str, folder: str, *overrides: str) -> dict[str, np.ndarray]:
 
 def load_and_go_on(data: str, folder: str, *overrides: str) -> tuple[dict[str, np.ndarray], Told]:
     """Loads; everything as it was loaded, and what `undisturbed` tells, of going on from there."""
+    # Other initial weights than the saved run's prove that all of them were loaded; the rows have to come in the saved run's order.
     session = open_small(small_config(data, "train.seed=7", *overrides))
+    session.config = small_config(data, *overrides)
+    return _go_on(session, folder)
+
+
+def load_again_and_go_on(data: str, folder: str, *overrides: str) -> tuple[dict[str, np.ndarray], Told]:
+    """As `load_and_go_on`, into the model that the last call with these overrides left, whose weights and states are another run's.
+
+    Building the model is most of a case's time, and the whole matrix loads every checkpoint into every plan.
+    """
+    if overrides not in _kept:
+        _kept.clear()
+        _kept[overrides] = open_small(small_config(data, "train.seed=7", *overrides))
+        _kept[overrides].config = small_config(data, *overrides)
+    return _go_on(_kept[overrides], folder)
+
+
+_kept: dict[tuple[str, ...], Any] = {}
+
+
+def _go_on(session: Any, folder: str) -> tuple[dict[str, np.ndarray], Told]:
     progress = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
     loaded = everything(session)
-    batch_size = session.config.train.batch_size
-    session = _with_seed_0(session, data, *overrides)
-    losses = train_steps(session, AFTER, start_row=progress["step"] * batch_size)
+    losses = train_steps(session, AFTER, start_row=progress["step"] * session.config.train.batch_size)
     return loaded, (losses, whole_tables(session), dense_weights(session))
-
-
-def _with_seed_0(session: Any, data: str, *overrides: str) -> Any:
-    # Other initial weights than the saved run's prove that all of them were loaded; the rows have to come in the saved run's order.
-    session.config = small_config(data, *overrides)
-    return session
 
 
 def everything(session: Any) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from dmoe.train.checkpoint import look
 from dmoe.train.checkpoint.index import INDEX, read_index, verify_checkpoint
 from tests.distributed import resume, writing
 from tests.distributed.small_run import largest_difference
+from tools.bench.invariance import overrides
 
 BOUND = 2e-4
 WAYS = {
@@ -23,6 +24,7 @@ WAYS = {
     "row-wise": (2, "sharding.types=[row_wise]"),
     "columns, separate": (2, "sharding.types=[column_wise]", "model.embedding.layout=separate"),
     "columns inside embeddings": (2, 'sharding.tables={"*": {types: [column_wise], min_partition: 4}}'),
+    "mixed": (2, *overrides("mixed", "wide")),
     "grid on 2 x 2": (4, "sharding.types=[grid_shard]"),
 }
 
@@ -42,8 +44,8 @@ def saved(ranks, data_set, tmp_path_factory):
     def get(way):
         if way not in made:
             folder = str(tmp_path_factory.mktemp("saved") / "step")
-            size, *overrides = WAYS[way]
-            made[way] = folder, ranks(size).run(resume.save, data_set, folder, *overrides)[0]
+            size, *given = WAYS[way]
+            made[way] = folder, ranks(size).run(resume.save, data_set, folder, *given)[0]
         return made[way]
 
     return get
@@ -53,8 +55,9 @@ def saved(ranks, data_set, tmp_path_factory):
 @pytest.mark.parametrize("way", WAYS)
 def test_any_checkpoint_resumes_anywhere(ranks, data_set, saved, straight, way, to):
     folder, before = saved(way)
-    size, *overrides = WAYS[to]
-    loaded, (losses, tables, dense) = ranks(size).run(resume.load_and_go_on, data_set, folder, *overrides)[0]
+    size, *given = WAYS[to]
+    # The first into a fresh model of other weights, the next ones into what the one before left.
+    loaded, (losses, tables, dense) = ranks(size).run(resume.load_again_and_go_on, data_set, folder, *given)[0]
     assert loaded.keys() == before.keys()
     for name in before:
         np.testing.assert_array_equal(loaded[name], before[name], err_msg=name)

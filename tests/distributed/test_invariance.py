@@ -1,8 +1,12 @@
-"""The plan, the layout and the number of ranks change nothing but rounding: losses and weights of 20 steps agree."""
+"""The plan, the layout and the number of ranks change nothing but rounding: losses and weights of 20 steps agree.
+
+The whole matrix: `python tools/bench/invariance.py`.
+"""
 
 import pytest
 
 from tests.distributed.small_run import largest_difference, train_and_tell
+from tools.bench.invariance import MIXED, overrides
 
 STEPS = 20
 BOUND = 2e-4
@@ -35,7 +39,12 @@ def test_uneven_shares_of_three_ranks(ranks, data_set, alone):
     check(ranks(3).run(train_and_tell, data_set, STEPS, "sharding.types=[row_wise]"), alone, {"row_wise"})
 
 
-def test_the_planners_own_mix(ranks, data_set, alone):
+@pytest.mark.parametrize(("size", "plan", "layout"), [(1, "mixed", "separate"), (2, "mixed", "wide"), (4, "mixed on hosts", "separate")])
+def test_plans_of_four_sharding_types(ranks, data_set, alone, size, plan, layout):
+    check(ranks(size).run(train_and_tell, data_set, STEPS, *overrides(plan, layout)), alone, set(MIXED[plan]))
+
+
+def test_the_planners_own_choice(ranks, data_set, alone):
     check(ranks(2).run(train_and_tell, data_set, STEPS), alone)
 
 

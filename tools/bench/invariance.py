@@ -15,7 +15,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dmoe.errors import run_command
 
-PLANS = ["data_parallel", "table_wise", "row_wise", "column_wise", "table_column_wise", "table_row_wise", "grid_shard", "planner's mix"]
+MIXED = {
+    "mixed": ("data_parallel", "row_wise", "column_wise", "table_wise"),
+    "mixed on hosts": ("data_parallel", "table_row_wise", "table_column_wise", "grid_shard"),
+}
+"""Plans of four sharding types, one for the tables of each feature of the test data."""
+PLANS = [
+    "data_parallel",
+    "table_wise",
+    "row_wise",
+    "column_wise",
+    "table_column_wise",
+    "table_row_wise",
+    "grid_shard",
+    *MIXED,
+    "planner's choice",
+]
 LAYOUTS = ["wide", "separate"]
 STEPS = 20
 BOUND_LOSS, BOUND_WEIGHTS = 1e-5, 2e-4
@@ -28,7 +43,14 @@ def main() -> int:
     )
     parser.add_argument("--resume", action="store_true", help="the matrix of checkpoints")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4], help="numbers of ranks (default 1 2 4)")
-    parser.add_argument("--plans", nargs="+", default=PLANS, help="sharding types (default all, and the planner's own mix)")
+    parser.add_argument(
+        "--plans",
+        nargs="+",
+        choices=PLANS,
+        default=PLANS,
+        metavar="PLAN",
+        help="sharding types, 'mixed', 'mixed on hosts', \"planner's choice\" (default all)",
+    )
     arguments = parser.parse_args()
 
     from tests.distributed.pool import Pool
@@ -54,17 +76,22 @@ def main() -> int:
 
 
 def ways(ranks: list[int], plans: list[str]) -> list[tuple[int, str, str]]:
-    """Number of ranks, plan and layout of every case; on one rank there is one plan."""
+    """Number of ranks, plan and layout of every case; on one rank all types but data-parallel are one kernel over a whole table."""
     return [
         (size, plan, layout)
         for size, plan, layout in itertools.product(ranks, plans, LAYOUTS)
-        if size > 1 or plan in ("table_wise", "data_parallel")
+        if size > 1 or plan in ("table_wise", "data_parallel", "mixed")
     ]
 
 
 def overrides(plan: str, layout: str) -> list[str]:
     chosen = [f"model.embedding.layout={layout}"]
-    return chosen if plan == "planner's mix" else [*chosen, f"sharding.types=[{plan}]"]
+    if plan == "planner's choice":
+        return chosen
+    if plan in MIXED:
+        each = ", ".join(f"C{number}: {{types: [{name}]}}" for number, name in enumerate(MIXED[plan], 1))
+        return [*chosen, f"sharding.tables={{{each}}}"]
+    return [*chosen, f"sharding.types=[{plan}]"]
 
 
 def invariance_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: list[str]) -> tuple[int, float, float]:
@@ -93,12 +120,16 @@ def resume_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: l
     print(f"{'saved as':<34}{'loaded as':<34}{'loaded':>12}{'loss':>10}{'weights':>10}", flush=True)
     worst_loss = worst_weights = 0.0
     cases = ways(ranks, plans)
-    for number, (size, plan, layout) in enumerate(cases):
-        checkpoint = f"{folder}/saved-{number}"
-        before = pools[size].run(resume.save, folder, checkpoint, *overrides(plan, layout))[0]
-        for to_size, to_plan, to_layout in cases:
-            loaded, told = pools[to_size].run(resume.load_and_go_on, folder, checkpoint, *overrides(to_plan, to_layout))[0]
-            equal = loaded.keys() == before.keys() and all(np.array_equal(loaded[name], before[name]) for name in before)
+    before = [
+        pools[size].run(resume.save, folder, f"{folder}/saved-{number}", *overrides(plan, layout))[0]
+        for number, (size, plan, layout) in enumerate(cases)
+    ]
+    for to_size, to_plan, to_layout in cases:
+        for number, (size, plan, layout) in enumerate(cases):
+            given = folder, f"{folder}/saved-{number}", *overrides(to_plan, to_layout)
+            loaded, told = pools[to_size].run(resume.load_again_and_go_on, *given)[0]
+            saved = before[number]
+            equal = loaded.keys() == saved.keys() and all(np.array_equal(loaded[name], saved[name]) for name in saved)
             loss = relative(told[0], straight[0])
             weights = max(largest_difference(straight[1], told[1]), largest_difference(straight[2], told[2]))
             worst_loss, worst_weights = max(worst_loss, loss), max(worst_weights, weights if equal else float("inf"))
