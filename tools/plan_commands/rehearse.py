@@ -1,0 +1,55 @@
+"""`tools/plan.py rehearse`: a cluster's launch on a few gloo ranks of this machine, so that its errors show before GPU hours."""
+
+import argparse
+import sys
+from typing import Any
+
+from tools.plan_commands.make import add_model, model_of
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "rehearse",
+        help="run a cluster's plan, shrunk to a few gloo ranks, for a few steps, so that a launch's errors show before GPU hours",
+        description="Looks at what a launch names (config, plan, data set, run directory), shrinks the plan to a few ranks of this machine"
+        " (sharding types, column cuts and nodes kept, rows scaled down) and trains a few steps on random rows by torchrun and dmoe.train."
+        " Exit code 0 where all of it went well, 2 for a mistake that you can mend, 1 for anything else, with the end of the run's output.",
+    )
+    add_model(parser)
+    parser.add_argument("--plan", required=True, help="the plan that the launch will use (tools/plan.py make)")
+    parser.add_argument(
+        "--ranks", type=int, default=2, choices=(1, 2, 4, 8), help="gloo processes; from 4 on two nodes of half as many (2)"
+    )
+    parser.add_argument("--steps", type=int, default=3, help="training steps (3)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds after which the run is ended (600)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from dmoe.errors import UserError
+
+    if arguments.steps < 1:
+        raise UserError(f"--steps {arguments.steps}: expected at least 1")
+    if not arguments.timeout > 0:
+        raise UserError(f"--timeout {arguments.timeout}: expected seconds")
+    model = model_of(arguments)
+    from dmoe.sharding.kept import read_plan
+    from dmoe.train.rehearse import CANNOT_SHOW, Failed, look, rehearse
+
+    def told(how: str, what: str) -> None:
+        print(f"  {how}  {what}", flush=True)
+
+    config, experts = model.config, len(model.blueprint.experts)
+    plan = read_plan(arguments.plan, "--plan")
+    print(f"Rehearsal of {arguments.config} with {arguments.plan}")
+    told("ok", f"config: {experts} experts on {len(model.blueprint.set_dims)} table set(s), {len(model.tables)} tables; the model builds")
+    try:
+        cluster = look(config, plan, arguments.plan, model, told)
+        rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
+    except Failed as failure:
+        print(f"{failure}\ntools/plan.py: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
+        return 1
+    print("It cannot show:")
+    for line in CANNOT_SHOW:
+        print(f"  - {line}")
+    return 0
