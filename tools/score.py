@@ -16,7 +16,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="a data set of the scorer's schema, made by tools/preprocess.py")
     parser.add_argument("--split", default="test", help="which rows (test)")
     parser.add_argument(
-        "--output", required=True, metavar="F", help="each row's score, logit and label: parquet, or CSV where it ends in .csv"
+        "--output",
+        required=True,
+        metavar="F",
+        help="each row's score, logit and, where known, label: parquet, or CSV where it ends in .csv",
     )
     parser.add_argument("--batch-size", type=int, default=8192, help="rows at a time (8192)")
     parser.add_argument("--threads", type=int, default=0, help="of the matrix products (all cores)")
@@ -39,9 +42,12 @@ def main() -> None:
     began = time.perf_counter()
     logits, labels = write_scores(arguments.output, score_split(scorer, arguments.data, arguments.split, arguments.batch_size))
     seconds = time.perf_counter() - began
-    both = min(int(labels.sum()), int((~labels).sum())) > 0
-    auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
-    print(f"{arguments.output}: {len(logits):,} rows, {auc}logloss {logloss_rows(logits, labels).mean():.5f}")
+    quality = "without labels"
+    if labels is not None:
+        both = min(int(labels.sum()), int((~labels).sum())) > 0
+        auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
+        quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
+    print(f"{arguments.output}: {len(logits):,} rows, {quality}")
     print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")
 
 

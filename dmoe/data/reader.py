@@ -72,6 +72,8 @@ class Reader:
         prefetch: int = 2,
     ) -> None:
         self.folder, self.split = folder, split
+        if not manifest.split(split).labelled:
+            raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; tools/score.py scores it")
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
         self.extra = [name for name, given in ((WEIGHT, manifest.weight), (GROUP, manifest.group)) if given]

@@ -19,11 +19,11 @@ from dmoe.serve.scorer import Scorer
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool."""
+    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool, or None where the log has none."""
 
     dense_BI: np.ndarray
     ids_BF: np.ndarray
-    label_B: np.ndarray
+    label_B: np.ndarray | None
 
 
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
@@ -43,7 +43,8 @@ def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> I
             )
     if absent := sorted(set(about.dense) - {feature.name for feature in manifest.dense}):
         raise UserError(f"{folder}: numeric feature {absent[0]} is not there, the scorer was made with it")
-    names = ["label", *about.dense, *(feature.name for feature in about.features)]
+    labelled = ["label"] if manifest.split(split).labelled else []
+    names = [*labelled, *about.dense, *(feature.name for feature in about.features)]
     for shard in manifest.split(split).shards:
         path = join(folder, shard.path)
         if not PATHS.exists(path):
@@ -64,32 +65,41 @@ def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:
     ids_FB = np.empty((len(about.features), batch.num_rows), np.int32)
     for index, feature in enumerate(about.features):
         ids_FB[index] = batch.column(feature.name).to_numpy()
-    return Rows(dense_BI, ids_FB.T, batch.column("label").to_numpy() > 0)
+    label_B = batch.column("label").to_numpy() > 0 if "label" in batch.schema.names else None
+    return Rows(dense_BI, ids_FB.T, label_B)
 
 
-def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(logit [B] float32, label [B] bool) of each batch."""
+def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(logit [B] float32, label [B] bool or None) of each batch."""
     for rows in read_split(folder, split, scorer.about, batch_size):
         yield scorer.logits(rows.dense_BI, rows.ids_BF), rows.label_B
 
 
-def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Writes `score` (and `logit`, `label`) as parquet, or CSV where the name ends so, batch by batch; returns all logits and labels."""
-    logits, labels = [], []
-    schema = pa.schema([("score", pa.float32()), ("logit", pa.float32()), ("label", pa.uint8())])
+def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Writes `score`, `logit`, and `label` where there are labels, as parquet, or CSV where the name ends so, batch by batch.
+
+    Returns:
+        All logits, and all labels or None.
+    """
+    logits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    writer = None
     with PATHS.open(path, "wb") as file:
-        writer = None if path.endswith(".csv") else pq.ParquetWriter(file, schema, compression="zstd")
-        if writer is None:
-            file.write(b"score,logit,label\n")
         for logit_B, label_B in batches:
-            logits.append(logit_B)
-            labels.append(label_B)
             score_B = (1 / (1 + np.exp(-logit_B.astype(np.float64)))).astype(np.float32)
-            if writer is not None:
-                writer.write_table(pa.table([score_B, logit_B, label_B.astype(np.uint8)], schema=schema))
+            columns = {"score": score_B, "logit": logit_B}
+            if label_B is not None:
+                columns["label"] = label_B.astype(np.uint8)
+                labels.append(label_B)
+            if path.endswith(".csv"):
+                header = "" if logits else ",".join(columns) + "\n"
+                lines = (",".join(f"{value:.9g}" for value in row) + "\n" for row in zip(*columns.values(), strict=True))
+                file.write((header + "".join(lines)).encode())
             else:
-                lines = (f"{s:.9g},{x:.9g},{y:d}\n" for s, x, y in zip(score_B, logit_B, label_B, strict=True))
-                file.write("".join(lines).encode())
+                table = pa.table(columns)
+                writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                writer.write_table(table)
+            logits.append(logit_B)
         if writer is not None:
             writer.close()
-    return np.concatenate([*logits, np.empty(0, np.float32)]), np.concatenate([*labels, np.empty(0, bool)])
+    return np.concatenate([*logits, np.empty(0, np.float32)]), np.concatenate(labels) if labels else None
