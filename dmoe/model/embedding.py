@@ -31,11 +31,15 @@ class MultiEmbedding(nn.Module):
         self.split = SplitSets(tables)
 
     def forward(self, ids: KeyedJaggedTensor) -> list[Tensor]:
-        return self.split(self.ebc(ids))
+        return self.split(self.ebc(ids), ids)
 
 
 class SplitSets(nn.Module):
-    """Cuts what the lookup returns into one tensor a table set, whatever order a plan returned the tables in.
+    """Cuts what the lookup returns into one tensor a table set, whatever order a plan returned the tables in, and makes means of sums.
+
+    TorchRec's own mean pooling lets the plan change the mathematics: row-wise shards of tables that share a feature, and grid shards,
+    gave other means than one rank did (torchrec 1.8.0, seen by tests/distributed/test_log.py: losses 1 % off), and every row-wise
+    divisor gets 1e-6 added.
 
     A leaf for TorchRec's pipeline, which traces the modules above the lookup and could not trace this one's loop.
     """
@@ -49,11 +53,22 @@ class SplitSets(nn.Module):
             tables[0].sections if self.wide else tuple(table.sections[0] for table in tables if table.feature == tables[0].feature)
         )
         sets = len(self.sections)
+        self.mean_F = [table.pooling == "mean" for table in (tables if self.wide else tables[::sets])]
         self.groups = [self.keys] if self.wide else [self.keys[index::sets] for index in range(sets)]
         # One split over all columns, padding and all: its gradient is one copy, where every slice's would be zeros as wide as the rows.
         self.widths = [width for s in self.sections for width in (s.dim, s.stored - s.dim)]
 
-    def forward(self, looked_up: KeyedTensor) -> list[Tensor]:
+    def forward(self, looked_up: KeyedTensor, ids: KeyedJaggedTensor) -> list[Tensor]:
+        sets_BFK = self._cut(looked_up)
+        if not any(self.mean_F):
+            return sets_BFK
+        lengths_BF = ids.lengths().view(len(self.mean_F), -1).T.to(sets_BFK[0].dtype)
+        mean_F = torch.tensor(self.mean_F).to(lengths_BF.device, non_blocking=True)
+        # Padding has empty bags, whose sum is 0.
+        divisor_BF1 = torch.where(mean_F, lengths_BF.clamp(min=1), 1).unsqueeze(2)
+        return [x_BFK / divisor_BF1 for x_BFK in sets_BFK]
+
+    def _cut(self, looked_up: KeyedTensor) -> list[Tensor]:
         in_order = self.wide and looked_up.keys() == self.keys
         grouped = [looked_up.values()] if in_order else KeyedTensor.regroup([looked_up], self.groups)
         if not self.wide:

@@ -7,7 +7,7 @@ feature's sets lie side by side in one row; in the `separate` layout each has a 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.data.manifest import CategoricalFeature
 
@@ -77,14 +77,8 @@ def make_tables(features: Sequence[CategoricalFeature], set_dims: Sequence[int],
 
 
 def bag_configs(tables: Sequence[Table]) -> list[EmbeddingBagConfig]:
-    """TorchRec's description of the tables."""
+    """TorchRec's description of the tables. All sum: a mean is made of the sum by SplitSets, which see."""
     return [
-        EmbeddingBagConfig(
-            name=table.name,
-            embedding_dim=table.columns,
-            num_embeddings=table.rows,
-            feature_names=[table.feature],
-            pooling=PoolingType.MEAN if table.pooling == "mean" else PoolingType.SUM,
-        )
+        EmbeddingBagConfig(name=table.name, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[table.feature])
         for table in tables
     ]

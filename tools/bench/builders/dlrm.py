@@ -62,7 +62,7 @@ class MixtureTrain(nn.Module):
         self.mixture = Plain(Case(**vars(case) | {"rows": 1})).mixture
 
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
-        logit, hidden = self.mixture(batch.dense_features, self.split(self.ebc(batch.sparse_features)))
+        logit, hidden = self.mixture(batch.dense_features, self.split(self.ebc(batch.sparse_features), batch.sparse_features))
         loss = self.loss(logit, hidden, batch.labels)
         return loss, (loss.detach(), logit.detach(), batch.labels)
 
