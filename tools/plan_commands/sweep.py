@@ -58,6 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
         sys.stderr.flush()
 
     points = sweep(model.config, model.manifest, clusters, batch_sizes, experts, layouts, told)
+    if all(point.problem.startswith("refused: ") for point in points):
+        # A mistake of the config's rather than a lack of memory somewhere.
+        raise UserError(points[0].problem.removeprefix("refused: "))
     records = as_records(points)
     if arguments.json:
         print(json.dumps(records, indent=1))

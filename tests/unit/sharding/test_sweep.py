@@ -107,7 +107,12 @@ def test_the_command_prints_a_table_and_writes_csv_and_a_self_contained_page(tmp
 
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
-    [("--clusters", "1x2:h10", "did you mean 'h100'"), ("--experts", "0", "no whole number"), ("--layouts", "wid", "did you mean 'wide'")],
+    [
+        ("--clusters", "1x2:h10", "did you mean 'h100'"),
+        ("--experts", "0", "no whole number"),
+        ("--layouts", "wid", "did you mean 'wide'"),
+        ("--set", "sharding.tables.C11.types=[row_wise]", "did you mean 'C1'"),
+    ],
 )
 def test_mistakes_in_the_grid_are_named(tmp_path, monkeypatch, flag, value, said):
     (tmp_path / "c.yaml").write_text(CONFIG)
