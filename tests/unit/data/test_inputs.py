@@ -1,0 +1,164 @@
+"""A log makes the same data set from files, from standard input and from S3, and lies as well on S3; days are split by day."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dmoe.data.manifest import load_manifest
+from dmoe.data.preprocess import Options, preprocess
+from dmoe.data.split import day_cuts
+from dmoe.data.synthesize import synthesize
+from dmoe.errors import UserError
+from dmoe.paths import PATHS
+from tests.s3_server import s3_server
+from tests.unit.data.test_preprocess import digest, run
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "day_0.tsv"
+    synthesize(str(path), 2000, seed=7, scale=0.001, bad_share=0.02)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(log, tmp_path_factory) -> dict[str, str]:
+    output = tmp_path_factory.mktemp("expected")
+    run([log], output / "d")
+    return digest(output / "d")
+
+
+class Stdin:
+    """Standard input with these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
+    data = log.read_bytes()
+    if compression:
+        data = pa.Codec(compression).compress(data, asbytes=True)
+    monkeypatch.setattr(sys, "stdin", Stdin(data))
+    run(["-"], tmp_path / "d", block_bytes=50_000)
+    assert digest(tmp_path / "d") == expected
+    assert load_manifest(str(tmp_path / "d")).made_by["inputs"] == [{"path": "-", "bytes": len(data)}]
+    monkeypatch.setattr(sys, "stdin", Stdin(data))
+    assert run(["-"], tmp_path / "d").already_there
+    monkeypatch.setattr(sys, "stdin", Stdin(data + data))
+    with pytest.raises(UserError, match="holds another data set"):
+        run(["-"], tmp_path / "d")
+
+
+def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, expected, monkeypatch):
+    import dmoe.data.preprocess as module
+    import dmoe.data.stage as staging
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(sys, "stdin", Stdin(log.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shards", killed)
+        with pytest.raises(Killed):
+            run(["-"], tmp_path / "d")
+    monkeypatch.setattr(sys, "stdin", Stdin(log.read_bytes()))
+    monkeypatch.setattr(staging, "parse_block", killed)
+    run(["-"], tmp_path / "d")
+    assert digest(tmp_path / "d") == expected
+
+
+def test_standard_input_stands_alone_and_may_not_be_empty(log, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="stands alone"):
+        run(["-", log], tmp_path / "d")
+    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    with pytest.raises(UserError, match="--input -: empty"):
+        run(["-"], tmp_path / "d")
+
+
+def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
+    data = log.read_bytes()
+    cut = data.index(b"\n", len(data) // 2) + 1
+    with s3_server(monkeypatch) as client:
+        client.put_object(Bucket="logs", Key="raw/day_2.tsv", Body=data[:cut])
+        client.put_object(Bucket="logs", Key="raw/day_10.tsv.zst", Body=pa.Codec("zstd").compress(data[cut:], asbytes=True))
+        client.put_object(Bucket="logs", Key="raw/notes.txt", Body=b"not a log")
+        pattern, target = "s3://logs/raw/day_*", "s3://logs/made"
+        run([pattern], tmp_path / "d", block_bytes=50_000)
+        assert digest(tmp_path / "d") == expected
+
+        with pytest.raises(UserError, match="name a local folder for the work in progress with --work"):
+            preprocess(Options([pattern], target))
+        options = Options(
+            [pattern], target, min_count=3, max_bad_share=0.5, rows_per_shard=700, row_group_rows=128, work=str(tmp_path / "w")
+        )
+        preprocess(options)
+        assert not (tmp_path / "w").exists()
+        assert preprocess(options).already_there
+        keys = {one["Key"] for one in client.list_objects_v2(Bucket="logs", Prefix="made/")["Contents"]}
+        assert keys == {f"made/{path.relative_to(tmp_path / 'd')}" for path in (tmp_path / "d").rglob("*") if path.is_file()}
+        for key in keys - {"made/manifest.json"}:
+            with PATHS.open(f"s3://logs/{key}", "rb") as file:
+                assert file.read() == (tmp_path / "d" / key.removeprefix("made/")).read_bytes()
+        manifest = load_manifest(target)
+        assert manifest.splits == load_manifest(str(tmp_path / "d")).splits
+
+        client.put_object(Bucket="logs", Key="raw/day_2.tsv", Body=data[:cut].replace(b"\t0", b"\t1", 1))
+        with pytest.raises(UserError, match="holds another data set"):
+            preprocess(options)
+        with pytest.raises(UserError, match=r"s3://logs/raw/nothing_\*: no file matches"):
+            run(["s3://logs/raw/nothing_*"], tmp_path / "e")
+        with pytest.raises(UserError, match=r"s3://logs/raw: no such file; a folder ends in '/'"):
+            run(["s3://logs/raw"], tmp_path / "e")
+    with pytest.raises(UserError, match="gopher:// cannot be read"):
+        run(["gopher://logs/raw"], tmp_path / "e")
+
+
+def test_days_are_split_by_day(log, tmp_path):
+    lines = log.read_bytes().splitlines(keepends=True)
+    days = [tmp_path / f"day_{day}.tsv" for day in (0, 1, 2, 10)]
+    for day, begin in zip(days, range(0, 2000, 500), strict=True):
+        day.write_bytes(b"".join(lines[begin : begin + 500]))
+    options = {"max_bad_share": 0.5, "min_count": 1, "split_by": "day"}
+    whole = run(days, tmp_path / "time", **options | {"split_by": "time", "split": "1,0,0"}).manifest
+    rows = [day["rows"] for day in whole.made_by["days"]]
+    result = run(days[::-1], tmp_path / "d", **options)
+    splits = result.manifest.splits
+    assert [split.rows for split in splits.values()] == [sum(rows[:3]), rows[3] // 2, rows[3] - rows[3] // 2]
+    assert sum(split.positives for split in splits.values()) == sum(day["positives"] for day in result.manifest.made_by["days"])
+    assert [day["name"] for day in result.manifest.made_by["days"]] == [day.name for day in days]
+    order = [read(tmp_path / "d", name) for name in ("train", "validation", "test")]
+    assert pa.concat_tables(order)["I1"].equals(read(tmp_path / "time", "train")["I1"])
+
+    manifest = run(days, tmp_path / "e", validation_days=1, test_days=1, **options).manifest
+    assert [split.rows for split in manifest.splits.values()] == [sum(rows[:2]), rows[2], rows[3]]
+    assert json.loads((tmp_path / "e" / "manifest.json").read_text())["made_by"]["validation_days"] == 1
+    with pytest.raises(UserError, match="1 input file, a day each, 1 of them held out: no rows are left to train on"):
+        run(days[:1], tmp_path / "f", **options)
+
+
+def read(folder: Path, split: str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / split).iterdir())])
+
+
+@pytest.mark.parametrize(
+    ("rows", "held", "cuts"),
+    [
+        ([5, 4], (0, 0), (5, 7)),
+        ([5, 3], (0, 0), (5, 6)),
+        ([5, 3, 2], (1, 1), (5, 8)),
+        ([5, 3, 2], (0, 2), (5, 5)),
+        ([5, 3], (1, 0), (5, 8)),
+    ],
+)
+def test_where_days_are_cut(rows, held, cuts):
+    assert day_cuts(rows, *held) == cuts
