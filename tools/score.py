@@ -1,6 +1,7 @@
 """Scores a log with an exported scorer, in batches.
 
 tools/score.py --scorer scorers/dmoe --data data/criteo --split test --output scores.parquet
+tools/score.py --scorer scorers/dmoe --log tomorrow.csv.gz --vocabulary data/criteo --output scores.parquet
 """
 
 import argparse
@@ -13,8 +14,12 @@ from dmoe.errors import UserError, run_command
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/score.py", description="Score a log with an exported scorer.")
     parser.add_argument("--scorer", required=True, help="the folder that tools/export.py wrote")
-    parser.add_argument("--data", required=True, help="a data set of the scorer's schema, made by tools/preprocess.py")
-    parser.add_argument("--split", default="test", help="which rows (test)")
+    rows = parser.add_mutually_exclusive_group(required=True)
+    rows.add_argument("--data", help="a data set of the scorer's schema, made by tools/preprocess.py")
+    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log, with or without labels")
+    parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
+    parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--split", default="test", help="of --data: which rows (test)")
     parser.add_argument(
         "--output",
         required=True,
@@ -34,13 +39,16 @@ def main() -> None:
 
     from dmoe.report.statistics import logloss_rows, placements
     from dmoe.serve.log import score_split, write_scores
+    from dmoe.serve.raw import made_from
     from dmoe.serve.scorer import Scorer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     scorer = Scorer(arguments.scorer)
     began = time.perf_counter()
-    logits, labels = write_scores(arguments.output, score_split(scorer, arguments.data, arguments.split, arguments.batch_size))
+    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share) as made:
+        data, split = (made, "score") if made else (arguments.data, arguments.split)
+        logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"
     if labels is not None:

@@ -29,7 +29,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         expected_N = kept["logit"]
     one, logits = Scorer(scorer), []
     for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
-        logits.append(one.logits(batch.dense_BI, batch.ids_BF))
+        logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
         if sum(map(len, logits)) >= rows:
             break
     found_N = np.concatenate(logits).astype(np.float64)

@@ -44,7 +44,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         rows=rows,  # type: ignore[arg-type]
         step=step,
         schema_hash=manifest.schema_hash,
-        features=[ScoredFeature(name=name, cardinality=count) for name, count in plan["features"]],
+        features=plan["scored"],
         dense=plan["dense"],
         experts=plan["experts"],
         set_dims=plan["set_dims"],
@@ -93,6 +93,7 @@ def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
                 )
     return {
         "features": [(feature.name, feature.cardinality) for feature in kept],
+        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in kept],
         "dense": [feature.name for feature in manifest.dense] if config.data.dense in ("numeric", "both") else [],
         "experts": experts,
         "set_dims": [dims[number] for number in sorted(dims)],

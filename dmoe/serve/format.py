@@ -24,10 +24,11 @@ class Strict(BaseModel):
 
 
 class ScoredFeature(Strict):
-    """A categorical feature: ids 0 .. cardinality - 1."""
+    """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
     name: str
     cardinality: int = Field(ge=1, lt=2**31)
+    pooling: Literal["none", "sum", "mean"] = "none"
 
 
 class ScoredExpert(Strict):

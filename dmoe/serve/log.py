@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmoe.data.bags import Bags
 from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
@@ -19,11 +20,13 @@ from dmoe.serve.scorer import Scorer
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool, or None where the log has none."""
+    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool, or None where the log has none; `bags` as Scorer.logits takes
+    them."""
 
     dense_BI: np.ndarray
     ids_BF: np.ndarray
     label_B: np.ndarray | None
+    bags: dict[str, Bags]
 
 
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
@@ -33,10 +36,13 @@ def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> I
         UserError: no such split, another schema than the model's, or a damaged shard.
     """
     manifest = load_manifest(folder)
-    theirs = {feature.name: feature.cardinality for feature in manifest.categorical}
+    theirs = {feature.name: feature for feature in manifest.categorical}
     for feature in about.features:
-        if theirs.get(feature.name) != feature.cardinality:
-            found = f"has {theirs[feature.name]:,} ids" if feature.name in theirs else "is not there"
+        other = theirs.get(feature.name)
+        if other is not None and other.pooling != feature.pooling:
+            raise UserError(f"{folder}: feature {feature.name} has pooling {other.pooling}, the scorer was made with {feature.pooling}")
+        if other is None or other.cardinality != feature.cardinality:
+            found = "is not there" if other is None else f"has {other.cardinality:,} ids"
             raise UserError(
                 f"{folder}: feature {feature.name} {found}, the scorer was made with {feature.cardinality:,} ids;"
                 " preprocess the log with the training data's vocabulary"
@@ -63,16 +69,23 @@ def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:
         dense_BI[:, index] = batch.column(name).to_numpy()
     # Column by column in memory, as the file is, so that filling it is a copy a column.
     ids_FB = np.empty((len(about.features), batch.num_rows), np.int32)
+    bags = {}
     for index, feature in enumerate(about.features):
-        ids_FB[index] = batch.column(feature.name).to_numpy()
+        column = batch.column(feature.name)
+        if feature.pooling == "none":
+            ids_FB[index] = column.to_numpy()
+            continue
+        offsets = column.offsets.to_numpy().astype(np.int64)
+        bags[feature.name] = Bags(column.flatten().to_numpy(), offsets - offsets[0])
+        ids_FB[index] = 0
     label_B = batch.column("label").to_numpy() > 0 if "label" in batch.schema.names else None
-    return Rows(dense_BI, ids_FB.T, label_B)
+    return Rows(dense_BI, ids_FB.T, label_B, bags)
 
 
 def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """(logit [B] float32, label [B] bool or None) of each batch."""
     for rows in read_split(folder, split, scorer.about, batch_size):
-        yield scorer.logits(rows.dense_BI, rows.ids_BF), rows.label_B
+        yield scorer.logits(rows.dense_BI, rows.ids_BF, rows.bags), rows.label_B
 
 
 def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,12 +4,14 @@ Shapes: B rows, F categorical features, I numeric features, S table sets, K dims
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmoe.data.bags import Bags
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
 from dmoe.paths import join
@@ -63,12 +65,13 @@ class Scorer:
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
 
     @torch.inference_mode()
-    def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray) -> np.ndarray:
+    def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags] | None = None) -> np.ndarray:
         """The logit of each row, [B] float32.
 
         Args:
             dense_BI: float32, the numeric features in `about.dense`'s order.
-            ids_BF: integers, the categorical features in `about.features`' order.
+            ids_BF: integers, the categorical features in `about.features`' order; what stands at multi-valued ones is not read.
+            bags: the rows' ids of every multi-valued feature.
 
         Raises:
             UserError: an id that the model has no row for; names feature and row.
@@ -79,12 +82,35 @@ class Scorer:
         sets_BFK = list(looked_up_BFC.split(self.about.set_dims, 2))
         if self.scale_RS is not None:
             sets_BFK = [x * s for x, s in zip(sets_BFK, self.scale_RS[row_BF].split(1, 2), strict=True)]
+        for index, feature in enumerate(self.about.features):
+            if feature.pooling != "none":
+                if bags is None or feature.name not in bags:
+                    raise UserError(f"{feature.name}: the model takes several ids a row, give them in `bags`")
+                pooled = self._pooled(index, bags[feature.name], feature.pooling == "mean")
+                for x_BFK, x_BK in zip(sets_BFK, pooled, strict=True):
+                    x_BFK[:, index] = x_BK
         logits: Tensor = self.mixture.logits(torch.from_numpy(np.ascontiguousarray(dense_BI, np.float32)), sets_BFK)
         return logits.numpy()
 
     def scores(self, dense_BI: np.ndarray, ids_BF: np.ndarray) -> np.ndarray:
         """The click probability of each row, [B] float32."""
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
+
+    def _pooled(self, index: int, bags: Bags, mean: bool) -> list[Tensor]:
+        """A multi-valued feature's embedding of each row, [B, K] for each table set."""
+        wrong = (bags.values < 0) | (bags.values >= self.cardinality_F[index])
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            row, feature = int(np.searchsorted(bags.offsets, place, side="right")) - 1, self.about.features[index]
+            raise UserError(f"{feature.name}: id {bags.values[place]} at row {row:,}, the model has {feature.cardinality:,} ids")
+        lengths_B = torch.from_numpy(bags.lengths)
+        row_V = torch.from_numpy(bags.values.astype(np.int64) + self.offset_F[index])
+        sets = list(self.rows_RC[row_V].float().split(self.about.set_dims, 1))
+        if self.scale_RS is not None:
+            sets = [x_VK * s for x_VK, s in zip(sets, self.scale_RS[row_V].split(1, 1), strict=True)]
+        of_V = torch.repeat_interleave(lengths_B)
+        summed = [x_VK.new_zeros(len(bags), x_VK.shape[1]).index_add_(0, of_V, x_VK) for x_VK in sets]
+        return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
 
     def _check(self, ids_BF: np.ndarray) -> None:
         wrong_BF = (ids_BF < 0) | (ids_BF >= self.cardinality_F)

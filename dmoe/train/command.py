@@ -158,6 +158,10 @@ def check_schema(trained_on: Manifest, manifest: Manifest, folder: str) -> None:
                 f"{join(folder, FILE)}: feature {feature.name} {found}, the model was trained with {feature.cardinality:,} ids;"
                 " preprocess the data with the run's vocabulary"
             )
+        if other.pooling != feature.pooling:
+            raise UserError(
+                f"{join(folder, FILE)}: feature {feature.name} has pooling {other.pooling}, the model was trained with {feature.pooling}"
+            )
     if missing := [f.name for f in trained_on.dense if f.name not in {d.name for d in manifest.dense}]:
         raise UserError(f"{join(folder, FILE)}: dense feature {missing[0]} is not there, the model was trained with it")
 

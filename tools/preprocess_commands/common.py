@@ -7,7 +7,8 @@ from typing import Any
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", nargs="+", required=True, metavar="F", help="files, folders or globs; text may be gzip or zstd")
     parser.add_argument("--output", required=True, metavar="D", help="folder of the data set")
-    parser.add_argument("--vocabulary", metavar="D", help="read the log as this data set was read, for scoring: one split, `score`")
+    parser.add_argument("--vocabulary", metavar="D", help="keep this data set's ids, schema and numbers")
+    parser.add_argument("--scoring", action="store_true", help="one split, `score`, of all rows, by --vocabulary; the log needs no labels")
     parser.add_argument("--seed", type=int, default=0, help="of the random split (0)")
     parser.add_argument("--max-bad-share", type=float, default=0.001, help="fail where more of the lines are malformed (0.001)")
     parser.add_argument("--rows-per-shard", type=int, default=524_288, help="rows of the log that a set of shards comes from (524288)")
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.summary import summarize
 
     keep_freed_memory()
-    common = ("output", "vocabulary", "seed", "max_bad_share", "rows_per_shard", "row_group_rows", "workers", "overwrite")
+    common = ("output", "vocabulary", "scoring", "seed", "max_bad_share", "rows_per_shard", "row_group_rows", "workers", "overwrite")
     options |= {name: getattr(arguments, name) for name in common}
     sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
     print(summarize(preprocess_log(LogOptions(inputs=arguments.input, **options, **sizes)), arguments.output))

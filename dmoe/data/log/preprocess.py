@@ -23,7 +23,7 @@ from dmoe.data.log.parts import Part, Watch, read_rejects, stage
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.shards import Range, make_mapping, train_moments, write_shards
 from dmoe.data.log.source import File, find_files
-from dmoe.data.log.split import PartSplitter, split_kind
+from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
 from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest
 from dmoe.data.preprocess import Result
@@ -39,7 +39,8 @@ class LogOptions:
 
     Attributes:
         schema: of the log; `where` names its file in messages, `dataset` in the manifest.
-        vocabulary: a data set whose vocabulary, schema and numbers are used: all rows go to one split, `score`. Labels may be absent.
+        vocabulary: a data set whose vocabulary and moments are used; `schema` is its schema.
+        scoring: one split, `score`, of all rows, by `vocabulary`; labels may be absent.
     """
 
     inputs: list[str]
@@ -52,6 +53,7 @@ class LogOptions:
     split_by: Literal["random", "time"] = "random"
     seed: int = 0
     vocabulary: str | None = None
+    scoring: bool = False
     rows_per_shard: int = 524_288
     row_group_rows: int = 32_768
     max_bad_share: float = 0.001
@@ -76,11 +78,12 @@ def _check(options: LogOptions) -> None:
 
 
 def _deciding(options: LogOptions, kept: Kept | None) -> dict[str, Any]:
-    if kept:
-        return {"vocabulary": options.vocabulary, "of": kept.fingerprint, "row_group_rows": options.row_group_rows}
+    of = {"vocabulary": options.vocabulary, "of": kept.fingerprint} if kept else {}
+    if options.scoring:
+        return of | {"scoring": True, "rows_per_shard": options.rows_per_shard, "row_group_rows": options.row_group_rows}
     shares = ",".join(str(share) for share in parse_shares(options.split))
     names = ("min_count", "split_by", "seed", "rows_per_shard", "row_group_rows")
-    return {"split": shares, **{name: getattr(options, name) for name in names}}
+    return of | {"split": shares, **{name: getattr(options, name) for name in names}}
 
 
 def preprocess_log(options: LogOptions) -> Result:
@@ -91,13 +94,15 @@ def preprocess_log(options: LogOptions) -> Result:
     """
     began = time.monotonic()
     _check(options)
+    if options.scoring and not options.vocabulary:
+        raise UserError("--scoring: say by which data set's vocabulary: --vocabulary D")
     kept = load_kept(options.vocabulary) if options.vocabulary else None
     schema = kept.schema if kept else options.schema
     labelled = True
     try:
         files = find_files(options.inputs, schema, options.where)
     except UserError:
-        if not kept:
+        if not options.scoring:
             raise
         files, labelled = find_files(options.inputs, schema, options.where, labelled=False), False
     deciding = _deciding(options, kept) | {"schema": schema.model_dump(mode="json", exclude_defaults=True)}
@@ -141,12 +146,12 @@ def _run(
     if not watch.lines - watch.bad:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
     mark("parse")
+    by = "score" if options.scoring else options.split_by
+    by_time = by == "time" and schema.time is not None
+    splitter = PartSplitter(Splitter(parse_shares(options.split), by, options.seed), parts, by_time)
     if kept:
-        splitter = PartSplitter(Splitter(parse_shares("1,0,0"), "score", 0), parts, by_column=False)
         vocabularies, moments = kept.vocabularies, kept.moments
     else:
-        by_time = split_kind(options.split_by, schema.time is not None)
-        splitter = PartSplitter(Splitter(parse_shares(options.split), options.split_by, options.seed), parts, by_time)
         vocabularies = _vocabularies(os.path.join(work, f"vocabulary-{fingerprint}"), schema, parts, splitter, options, workers)
         standardised = [one.name for one in schema.dense if one.transform == "standardise"]
         moments = train_moments(splitter, standardised, options.rows_per_shard)
@@ -173,7 +178,8 @@ def _run(
 
 
 def _flags(deciding: dict[str, Any]) -> str:
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in deciding.items() if name not in ("schema", "of"))
+    given = {name: value for name, value in deciding.items() if name not in ("schema", "of")}
+    return " ".join(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in given.items())
 
 
 def _keep_rejects(options: LogOptions, work: str, files: list[File], parts: list[Part], watch: Watch) -> Counter[str]:

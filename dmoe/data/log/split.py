@@ -4,7 +4,6 @@ Shapes: N rows of a part.
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +65,3 @@ def _ordered(time_N: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Unsigned integers in the order of finite floats: the sign bit flipped, all bits where it is set (Herf 2001)."""
     bits = (time_N + 0.0).view(np.uint64)
     return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))
-
-
-def split_kind(split_by: Literal["random", "time"], has_time: bool) -> bool:
-    """Whether the split is by the time column."""
-    return split_by == "time" and has_time

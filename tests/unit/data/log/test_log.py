@@ -139,7 +139,7 @@ def test_another_log_is_read_by_the_kept_vocabulary(tmp_path: Path, log: Path):
     folder = make(tmp_path / "d", log)
     other = tmp_path / "other.csv"
     write_csv(other, make_rows(300) + make_rows(40, seed=1))
-    scored = make(tmp_path / "s", other, vocabulary=str(folder))
+    scored = make(tmp_path / "s", other, vocabulary=str(folder), scoring=True)
     rows = read_split(scored, "score")
     assigned = Splitter(parse_shares("0.8,0.1,0.1"), "random", 0).assign(0, 300, 300)
     for number, split in enumerate(NAMES):
@@ -152,7 +152,7 @@ def test_rows_to_score_need_no_label(tmp_path: Path, log: Path):
     folder = make(tmp_path / "d", log)
     text = log.read_text().replace("clicked", "forgotten", 1)
     log.write_text(text)
-    scored = make(tmp_path / "s", log, vocabulary=str(folder))
+    scored = make(tmp_path / "s", log, vocabulary=str(folder), scoring=True)
     assert not load_manifest(str(scored)).splits["score"].labelled
     assert "label" not in read_split(scored, "score")[0]
 
