@@ -115,7 +115,8 @@ def hashed(token: int, size: int) -> int:
 
 def test_hashed_ids_and_their_collision_rate(days, tmp_path):
     result = run([days[0], days[1]], tmp_path / "d", split="1,0,0", ids="hash", hash_size="300,C3=50,I1_bucket=9", block_bytes=40_000)
-    tokens = {name: tokens_of(days[0])[name] + tokens_of(days[1])[name] for name in CATEGORICAL}
+    one, other = tokens_of(days[0]), tokens_of(days[1])
+    tokens = {name: one[name] + other[name] for name in CATEGORICAL}
     table = read(tmp_path / "d")
     assert not (tmp_path / "d" / "vocabulary").exists()
     for feature in result.manifest.categorical:
