@@ -189,8 +189,8 @@ def _change_lines(found: Explanation) -> Iterator[str]:
     if not found.changes:
         yield "No single change makes it fit; combine the ones below, or look at larger clusters with tools/plan.py sweep"
     else:
-        yield "The smallest change of each kind that makes it fit, those that leave the model as it is first, then by money:"
-        yield f"    {'':<52} {'step ms':>9} {'memory':>7} {'host':>7} {'USD/1e9':>8}"
+        yield "The smallest change of each kind that makes it fit, what leaves the model as it is first, then by money:"
+        yield f"{'':>3} {'step ms':>9} {'memory':>7} {'host':>7} {'USD/1e9':>8}"
     effect = None
     for number, one in enumerate(found.changes, start=1):
         if one.effect != effect:
@@ -198,12 +198,11 @@ def _change_lines(found: Explanation) -> Iterator[str]:
             yield f"  {EFFECTS[effect]}"
         step = one.step
         host = f"{step.host_memory / 1e9:.0f} GB" if step.host_memory else "-"
-        yield (
-            f"{number:>3} {f'{one.kind}: {one.what}':<52} {step.ms:>9.2f} {1 - step.headroom:>7.0%} {host:>7} {step.usd_a_billion:>8,.2f}"
-        )
-        if one.caveat:
-            yield f"      quality: {one.caveat}"
-        yield f"      {one.how}"
+        yield f"{number:>3} {step.ms:>9.2f} {1 - step.headroom:>7.0%} {host:>7} {step.usd_a_billion:>8,.2f}  {one.kind}: {one.what}"
+        yield f"{'':>40}quality: {one.caveat}"
+        yield f"{'':>40}{one.how}"
+    if any(one.step.host_memory for one in found.changes) and not found.on_device:
+        yield "  Steps are slow where tables lie in the hosts' memory; --on-device ranks what keeps them out of it"
     if found.no_help:
         yield ""
         for kind, what in found.no_help:

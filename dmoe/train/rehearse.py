@@ -1,5 +1,6 @@
 """A launch rehearsed on one machine: what it names is looked at, its plan shrunk to a few gloo ranks, and `dmoe.train` run on them."""
 
+import contextlib
 import json
 import os
 import socket
@@ -88,16 +89,18 @@ def _look_at_run(config: Config, told: Told) -> None:
         return
     if RunDir(folder).holds_a_run():
         raise UserError(f"run.dir: {folder} holds a run already; --resume goes on with it, or choose another")
-    fresh = not PATHS.exists(folder)
+    absent = [] if "://" in folder else [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     probe = join(folder, f"rehearsal-{os.getpid()}")
     try:
         PATHS.mkdirs(folder)
         write_whole(probe, lambda file: file.write(b"dmoe"))
         PATHS.rm(probe)
-        if fresh and os.path.isdir(folder):
-            os.rmdir(folder)
     except OSError as error:
         raise UserError(f"run.dir: cannot write in {folder} ({(error.strerror or str(error)).lower()}); choose another") from None
+    finally:
+        with contextlib.suppress(OSError):
+            for path in absent:
+                path.rmdir()
     told("ok", f"run.dir: {folder} can be written, and holds no run yet")
 
 

@@ -48,7 +48,7 @@ def looked_at(folder: Path, *overrides: str) -> list[tuple[str, str]]:
 
 
 def test_what_is_in_order_is_said(launch, tmp_path):
-    told = looked_at(launch, f"run.dir={tmp_path}/run")
+    told = looked_at(launch, f"run.dir={tmp_path}/runs/first")
     assert [how for how, _ in told] == ["ok", "ok", "ok"]
     assert "4x4:h100" in told[0][1]
     assert "train 3,000" in told[1][1]
