@@ -79,13 +79,19 @@ def find_files(patterns: list[str], schema: Schema, where: str, labelled: bool =
         for column, key in used.items():
             if column not in columns:
                 line = ":1" if schema.format != "parquet" and schema.header else ""
-                raise UserError(f"{path}{line}: no column '{column}', which {where} reads ({key}){nearest(column, columns)}")
+                raise UserError(f"{path}{line}: no column '{column}', which {where} reads ({key}){_hint(column, columns)}")
             if columns.count(column) > 1:
                 raise UserError(f"{path}: two columns '{column}'; rename one")
         files.append(File(path, size, changed, compression, columns, tuple(used)))
     if not files:
         raise UserError(f"--input {' '.join(patterns)}: empty, no rows to read")
     return files
+
+
+def _hint(column: str, columns: tuple[str, ...]) -> str:
+    """The nearest name, or what the file has: of a text file without a header these are its first row's values."""
+    hint = nearest(column, columns)
+    return hint if hint.startswith(", did") else f"; its columns are {', '.join(columns[:6])}{', ...' if len(columns) > 6 else ''}"
 
 
 def _columns(path: str, compression: str | None, schema: Schema) -> tuple[str, ...]:
