@@ -1,0 +1,68 @@
+"""Under a cap on memory at which one dict of counts a column breaks, preprocessing makes the data set."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmoe.data.manifest import load_manifest
+
+REPOSITORY = Path(__file__).parents[2]
+ROWS = 300_000
+CAP = 430 << 20
+
+NAIVE = """
+import sys
+counts = [{} for _ in range(26)]
+try:
+    for line in open(sys.argv[1], "rb"):
+        for column, token in zip(counts, line.rstrip(b"\\n").split(b"\\t")[14:]):
+            token = int(token, 16)
+            column[token] = column.get(token, 0) + 1
+except MemoryError:
+    counts = None
+    sys.exit("MemoryError")
+"""
+
+
+def write_log(path: Path) -> None:
+    """Rows of 26 tokens that hardly ever come twice, but for one that comes in every hundredth row."""
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    with open(path, "wb") as file:
+        for seed in range(0, ROWS, 20_000):
+            tokens = np.random.default_rng(seed).integers(0, 2**32, (20_000, 26), dtype=np.uint32)
+            tokens[::100] = 7
+            nibbles = (tokens[:, :, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 15
+            text = np.full((20_000, 26, 9), ord("\t"), np.uint8)
+            text[:, :, 1:] = digits[nibbles]
+            head = np.tile(np.frombuffer(b"0" + b"\t1" * 13, np.uint8), (20_000, 1))
+            end = np.full((20_000, 1), ord("\n"), np.uint8)
+            file.write(np.concatenate([head, text.reshape(20_000, -1), end], 1).tobytes())
+
+
+def capped(*command: object) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program that may have CAP bytes of private memory."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (CAP, CAP)),
+    )
+
+
+@pytest.mark.slow
+def test_a_cap_that_a_one_pass_group_by_breaks(tmp_path):
+    log = tmp_path / "log.tsv"
+    write_log(log)
+    naive = capped("-c", NAIVE, log)
+    assert (naive.returncode, naive.stderr.strip()) == (1, "MemoryError")
+    command = ["tools/preprocess.py", "criteo", "--input", log, "--output", tmp_path / "d", "--memory-limit", 64, "--workers", 2]
+    done = capped(*command, "--block-kb", 2048, "--split", "1,0,0")
+    assert done.returncode == 0, done.stderr
+    manifest = load_manifest(str(tmp_path / "d"))
+    assert manifest.splits["train"].rows == ROWS
+    assert all(feature.cardinality >= 3 for feature in manifest.categorical)
