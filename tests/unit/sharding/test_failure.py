@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from dmoe.sharding.cluster import GIB, PRESETS, Cluster
 from dmoe.sharding.described import describe, manifest_of
 from dmoe.sharding.failure import EFFECTS, as_lines, explain
 from dmoe.sharding.levers import levers_for
+from tools import plan as tool
 
 CONFIG = """
 model: {embedding: {dim: 32}, experts: [crossnet, {kind: mlp, hidden: [16]}], expert_dim: 8}
@@ -122,3 +124,28 @@ def test_the_explanation_is_plain_data_and_says_what_is_not_offered(found):
     assert kept["changes"][0]["step"]["usd_a_billion"] > 0
     assert "fp16" in kept["not_offered"][0]
     assert any(one["kind"] == "smaller batch" for one in kept["no_help"])
+
+
+@pytest.mark.parametrize(("hbm", "code"), [("40e9", 0), ("1.2e9", 1)])
+def test_the_commands_exit_code_says_whether_it_fits(tmp_path, monkeypatch, capsys, hbm, code):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    (tmp_path / "s.yaml").write_text(json.dumps(SIZES))
+    (tmp_path / "gpu.yaml").write_text(f"{{base: a100-40, name: mine, hbm: {hbm}, ddr: 3e7}}")
+    arguments = ["--config", f"{tmp_path}/c.yaml", "--cardinalities", f"{tmp_path}/s.yaml", "--cluster", f"1x2:{tmp_path}/gpu.yaml"]
+    monkeypatch.setattr(sys, "argv", ["plan.py", "explain-failure", *arguments, "--json", "--set", "model.experts=[crossnet]"])
+    assert tool.main() == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["fits"] is (code == 0)
+    assert bool(told["changes"]) is (code == 1)
+    # One expert less there is none; a cluster file has no name to type.
+    assert "fewer experts" not in {one["kind"] for one in told["changes"]}
+    assert all("YOUR_FILE" in one["how"] for one in told["changes"] if one["kind"] == "more nodes")
+
+
+def test_a_misspelt_table_is_a_mistake_and_no_lack_of_memory(tmp_path, monkeypatch):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    (tmp_path / "s.yaml").write_text(json.dumps(SIZES))
+    arguments = ["--config", f"{tmp_path}/c.yaml", "--cardinalities", f"{tmp_path}/s.yaml", "--cluster", "1x1:h100"]
+    monkeypatch.setattr(sys, "argv", ["plan.py", "explain-failure", *arguments, "--set", "sharding.tables.C33.types=[row_wise]"])
+    with pytest.raises(UserError, match="did you mean 'C3'"):
+        tool.main()
