@@ -50,5 +50,6 @@ def summarize(result: Result, output: str) -> str:
     if "score" in manifest.splits:
         lines.append(f"next: .venv/bin/python tools/score.py --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
-    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/criteo_laptop.yaml --set data.path={output}")
+    config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
+    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")
     return "\n".join(lines)
