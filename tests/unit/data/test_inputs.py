@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.data import publish as publishing
 from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.split import day_cuts
@@ -101,6 +102,19 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         options = Options(
             [pattern], target, min_count=3, max_bad_share=0.5, rows_per_shard=700, row_group_rows=128, work=str(tmp_path / "w")
         )
+        upload, left = publishing._upload, [5]
+
+        def cut_off(*paths):
+            left[0] -= 1
+            if not left[0]:
+                raise UserError("cut off")
+            upload(*paths)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "_upload", cut_off)
+            with pytest.raises(UserError, match="cut off"):
+                preprocess(options)
+        assert not PATHS.exists(f"{target}/manifest.json")
         preprocess(options)
         assert not (tmp_path / "w").exists()
         assert preprocess(options).already_there
