@@ -10,7 +10,7 @@ from dmoe.errors import UserError
 from dmoe.model.sizes import human
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.described import Described, describe
-from dmoe.sharding.levers import EFFECTS, IN_HOST, Attempt, Lever, levers_for
+from dmoe.sharding.levers import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired
 from dmoe.sharding.sharders import allowed_types
 from dmoe.sharding.step import ASSUMED, Step, memory_of, shortage, step_of, table_bytes
 from dmoe.sharding.sweep import changed
@@ -84,14 +84,22 @@ def explain(model: Described, cluster: Cluster, on_device: bool = False, told: C
     step = _plan(model, cluster, on_device)
     sizes = table_bytes(model)
     rows = sorted(((t.name, t.rows, t.columns, sizes[t.name]) for t in model.tables), key=lambda row: (-row[3], row[0]))
-    changes, no_help = [], []
-    for lever in levers_for(model, cluster, on_device) if step is None else []:
-        told(lever.kind)
-        change = _smallest(lever, model, cluster, on_device and lever.kind != IN_HOST, on_device)
-        if change is None:
-            no_help.append((lever.kind, lever.attempts[-1].what))
-        else:
-            changes.append(change)
+    changes: list[Change] = []
+    no_help: list[tuple[str, str]] = []
+
+    def try_all(levers: list[Lever]) -> None:
+        for lever in levers:
+            told(lever.kind)
+            change = _smallest(lever, model, cluster, on_device and lever.kind != IN_HOST, on_device)
+            if change is None:
+                no_help.append((lever.kind, lever.attempts[-1].what))
+            else:
+                changes.append(change)
+
+    if step is None:
+        levers = levers_for(model, cluster, on_device)
+        try_all(levers)
+        try_all(paired(levers, {one.kind: one.what for one in changes}))
     return Explanation(
         cluster,
         on_device,
@@ -187,7 +195,7 @@ def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:
 def _change_lines(found: Explanation) -> Iterator[str]:
     yield ""
     if not found.changes:
-        yield "No single change makes it fit; combine the ones below, or look at larger clusters with tools/plan.py sweep"
+        yield "No single change makes it fit; lay one of the ones below over the config by --set, and ask again"
     else:
         yield "The smallest change of each kind that makes it fit, what leaves the model as it is first, then by money:"
         yield f"{'':>3} {'step ms':>9} {'memory':>7} {'host':>7} {'USD/1e9':>8}"

@@ -1,6 +1,7 @@
 """What could be changed to make a model fit a cluster: each lever's amounts, the smallest change first, as what a person would type."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from dmoe.sharding.sweep import with_experts
 EFFECTS = ("the same model", "the same model, trained otherwise", "another model")
 MOST_NODES = 64
 MOST_CONSTRAINTS = 8
+NODES, OPTIMIZER = "more nodes", "another optimiser of the tables"
 IN_HOST = "tables in the host's memory"
 HOST_KERNELS = "[fused_uvm_caching,fused_uvm]"
 
@@ -59,12 +61,12 @@ class Lever:
 
 NO_EFFECT = "none: a plan never changes the mathematics"
 CAVEATS = {
-    "more nodes": "none; each rank has fewer rows",
+    NODES: "none; each rank has fewer rows",
     "devices with more memory": "none",
     "sharding types": NO_EFFECT,
     IN_HOST: "none; their lookups are slower",
     "smaller batch": "learning rates and the schedule belong to a batch size: tune them again",
-    "another optimiser of the tables": "tune its learning rate anew and compare: tools/report.py",
+    OPTIMIZER: "tune its learning rate anew and compare: tools/report.py",
     "one table set for all experts": "experts that share embeddings are alike: higher CEC, lower AUC",
     "smaller dim": "less room for what tells ids apart",
     "fewer experts": "less diversity; compare with tools/report.py before you believe that it is free",
@@ -80,12 +82,12 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
     """
     config = model.config
     kinds: dict[str, tuple[int, Iterator[Attempt]]] = {
-        "more nodes": (0, _nodes(cluster)),
+        NODES: (0, _nodes(cluster)),
         "devices with more memory": (0, _devices(cluster)),
         "sharding types": (0, _types(config)),
         IN_HOST: (0, _in_host(model, cluster, on_device)),
         "smaller batch": (1, _batches(config, cluster)),
-        "another optimiser of the tables": (1, _optimizers(config)),
+        OPTIMIZER: (1, _optimizers(config)),
         "one table set for all experts": (2, _shared(config)),
         "smaller dim": (2, _dims(config)),
         "fewer experts": (2, _experts(config)),
@@ -95,6 +97,22 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
     named = list(config.sharding.tables)[:MOST_CONSTRAINTS]
     found[3:3] = [Lever(f"constraint on {name}", 0, NO_EFFECT, (_without(config, name),)) for name in named]
     return [lever for lever in found if lever.attempts]
+
+
+def paired(levers: list[Lever], helped: dict[str, str]) -> list[Lever]:
+    """Another optimiser together with more nodes, where neither the optimiser nor one more node is enough.
+
+    Args:
+        helped: kind -> amount (`Attempt.what`) of the levers that are enough by themselves.
+    """
+    by_kind = {lever.kind: lever for lever in levers}
+    optimizers, nodes = by_kind.get(OPTIMIZER), by_kind.get(NODES)
+    if optimizers is None or nodes is None or OPTIMIZER in helped:
+        return []
+    with_it = optimizers.attempts[0]
+    fewer = itertools.takewhile(lambda one: one.what != helped.get(NODES), nodes.attempts)
+    both = [Attempt(f"{with_it.what}, {one.what}", with_it.overrides, one.cluster) for one in fewer]
+    return [Lever(f"{OPTIMIZER}, and {NODES}", optimizers.effect, optimizers.caveat, tuple(both))] if both else []
 
 
 def _nodes(cluster: Cluster) -> Iterator[Attempt]:

@@ -84,6 +84,17 @@ def test_every_change_makes_it_fit_and_the_amount_before_it_does_not(found):
     assert found.changes[0].effect == 0
 
 
+def test_an_optimiser_that_is_not_enough_is_tried_with_more_nodes():
+    asked, here = model(), cluster(hbm=1.1, ddr=0.05)
+    found = explain(asked, here, on_device=True)
+    by_kind = {one.kind: one for one in found.changes}
+    both = by_kind["another optimiser of the tables, and more nodes"]
+    assert both.what == "rowwise_adagrad instead of adagrad: one state a row, 2 nodes instead of 1"
+    assert by_kind["more nodes"].step.ranks > both.step.ranks == 4
+    plan = follow(both, ["sharding.types=[table_wise, row_wise, table_row_wise, data_parallel]"], here, asked.manifest)
+    assert plan["optimizer"] == "rowwise_adagrad"
+
+
 def test_the_largest_tables_are_named_with_exact_bytes(found):
     # Two sets of dim 32 side by side, float32, and Adagrad's state of the same size.
     assert found.tables[0] == ("C1", 6_000_000, 64, 6_000_000 * 64 * 4 * 2)
