@@ -41,8 +41,8 @@ class Cost:
         table_state_bytes: the tables' optimiser's.
         dense_parameters: of experts, projections, gate, tower.
         flops: part -> FLOPs a row.
-        lookups: rows looked up for a row of the batch, one a table that the plan sees.
-        lookup_bytes: what those lookups read.
+        lookups: rows looked up for a row of the batch: of each table that the plan sees one, or a multi-valued feature's ids a row.
+        lookup_bytes: what those lookups give back, pooled.
         saved_bytes: activations that the backward pass keeps for a row of the batch, measured on this very model.
     """
 
@@ -105,7 +105,7 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
         dense_parameters=dense,
         dense_state_bytes=int(dense * 4 * STATES_A_NUMBER[dense_kind]),
         flops=flops_of(mixture, config.model.expert_dim),
-        lookups=len(blueprint.tables),
+        lookups=round(sum(table.mean_ids for table in blueprint.tables)),
         lookup_bytes=4 * sum(table.columns for table in blueprint.tables),
         saved_bytes=_saved_bytes(mixture, blueprint),
     )

@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="threads (one a core); the bytes do not depend on it")
     parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the counts (512); more goes to disk")
     parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
+    parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
 
 
@@ -25,7 +26,18 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.summary import summarize
 
     keep_freed_memory()
-    common = ("output", "vocabulary", "scoring", "seed", "max_bad_share", "rows_per_shard", "row_group_rows", "workers", "overwrite")
+    common = (
+        "output",
+        "vocabulary",
+        "scoring",
+        "seed",
+        "max_bad_share",
+        "rows_per_shard",
+        "row_group_rows",
+        "workers",
+        "work",
+        "overwrite",
+    )
     options |= {name: getattr(arguments, name) for name in common}
     sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
     print(summarize(preprocess_log(LogOptions(inputs=arguments.input, **options, **sizes)), arguments.output))

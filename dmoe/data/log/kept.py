@@ -1,12 +1,12 @@
 """What a data set keeps of how its log was read, so that another log can be read in the same way."""
 
-import os
 from dataclasses import dataclass
 
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
 from dmoe.data.manifest import FILE, load_manifest
 from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ def load_kept(folder: str) -> Kept:
     made_by = manifest.made_by
     if not isinstance(made_by.get("schema"), dict):
         raise UserError(f"--vocabulary {folder}: made from no schema; use the sub-command that made it ({manifest.dataset})")
-    schema = parse_schema(made_by["schema"], os.path.join(folder, FILE))
+    schema = parse_schema(made_by["schema"], join(folder, FILE))
     vocabularies = []
     for feature in manifest.categorical:
-        path = os.path.join(folder, "vocabulary", f"{feature.name}.parquet")
-        if not os.path.exists(path):
+        path = join(folder, "vocabulary", f"{feature.name}.parquet")
+        if not PATHS.exists(path):
             raise UserError(f"{path}: missing; the vocabulary is kept with the data set, copy it back")
         vocabulary = read_vocabulary(path, feature.name)
         if vocabulary.cardinality != feature.cardinality:

@@ -29,8 +29,10 @@ from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest,
 from dmoe.data.preprocess import Result
 from dmoe.data.publish import REJECTS, keep_rejects, publish
 from dmoe.data.rejects import write_rejects
+from dmoe.data.sources import is_remote
 from dmoe.data.split import Splitter, parse_shares
 from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class LogOptions:
     workers: int = 0
     memory_limit: int = 512 << 20
     overwrite: bool = False
+    work: str | None = None
+
+    @property
+    def work_folder(self) -> str:
+        return self.work or os.path.join(self.output, ".work")
 
 
 def _hash(*parts: object) -> str:
@@ -73,6 +80,8 @@ def _check(options: LogOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
     if options.workers < 0:
         raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
+    if is_remote(options.output) and not options.work:
+        raise UserError(f"--output {options.output}: name a local folder for the work in progress: --work W")
     if not 0 <= options.max_bad_share <= 1:
         raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
 
@@ -107,15 +116,13 @@ def preprocess_log(options: LogOptions) -> Result:
         files, labelled = find_files(options.inputs, schema, options.where, labelled=False), False
     deciding = _deciding(options, kept) | {"schema": schema.model_dump(mode="json", exclude_defaults=True)}
     fingerprint = _hash([[one.path, one.size, one.changed] for one in files], deciding)
-    if os.path.exists(os.path.join(options.output, FILE)) and not options.overwrite:
+    if PATHS.exists(join(options.output, FILE)) and not options.overwrite:
         old = load_manifest(options.output)
         if old.made_by.get("fingerprint") == fingerprint:
-            shutil.rmtree(os.path.join(options.output, ".work"), ignore_errors=True)
+            shutil.rmtree(options.work_folder, ignore_errors=True)
             return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
         raise UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
-    work = os.path.join(options.output, ".work")
-    os.makedirs(work, exist_ok=True)
-    with alone(work, options.output):
+    with alone(options.work_folder, options.output):
         return _run(options, schema, kept, labelled, files, deciding, fingerprint, began)
 
 
@@ -129,7 +136,7 @@ def _run(
     fingerprint: str,
     began: float,
 ) -> Result:
-    work, workers = os.path.join(options.output, ".work"), options.workers or os.cpu_count() or 1
+    work, workers = options.work_folder, options.workers or os.cpu_count() or 1
     size = sum(one.size for one in files)
     print(f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
     stages, marks = {}, time.monotonic()
@@ -192,9 +199,9 @@ def _keep_rejects(options: LogOptions, work: str, files: list[File], parts: list
         watch.finish()
     except UserError as error:
         held = os.path.join(work, REJECTS)
-        if not os.path.exists(os.path.join(options.output, FILE)):
+        if not PATHS.exists(join(options.output, FILE)):
             keep_rejects(options.output, work)
-            held = os.path.join(options.output, REJECTS)
+            held = join(options.output, REJECTS)
         raise UserError(f"{error}; bad lines are kept in {held}") from None
     return bad_lines
 

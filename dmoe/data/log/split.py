@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dmoe.data.log.encode import TIME
 from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.split import Splitter
+from dmoe.errors import UserError
 
 DIGIT_BITS = 16
 
@@ -30,6 +31,8 @@ class PartSplitter:
         if by_column:
             edges = (splitter.shares[0], splitter.shares[0] + splitter.shares[1])
             self.cuts = [self._time_of(int(edge * self.total)) for edge in edges]
+            if self._time_of(0) >= self.cuts[0]:
+                raise UserError("--split-by time: the rows of the first time are more than the train split's share; split by random")
 
     def assign(self, number: int) -> NDArray[np.uint8]:
         """The split of each row of a part, [N] uint8 (dmoe.data.split.NAMES)."""

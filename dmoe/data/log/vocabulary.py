@@ -20,6 +20,7 @@ from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.log.tokens import hashes
 from dmoe.data.manifest import RARE_ID
 from dmoe.data.progress import Progress
+from dmoe.paths import PATHS
 
 CUTS_LOG2 = 7
 """A feature's spilled counts are added up in 2^7 cuts."""
@@ -174,6 +175,7 @@ def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
 
 def read_vocabulary(path: str, name: str) -> Vocabulary:
     """Reads what `write_vocabulary` wrote."""
-    table = pq.read_table(path)
+    with PATHS.open(path, "rb") as file:
+        table = pq.read_table(file)
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], pa.large_binary())
     return Vocabulary(name, tokens.cast(pa.large_binary()), table["count"].to_numpy())

@@ -62,6 +62,12 @@ def test_the_time_column_splits_wherever_rows_stand(tmp_path: Path, log: Path):
     assert_equal(folder, rows, split_of)
 
 
+def test_one_time_for_all_rows_cannot_split_them(tmp_path: Path):
+    write_csv(tmp_path / "log.csv", [row | {"at": "2024-01-01 00:00:00"} for row in make_rows(20)])
+    with pytest.raises(UserError, match="--split-by time: the rows of the first time are more than the train split's share"):
+        make(tmp_path / "d", tmp_path / "log.csv", split_by="time")
+
+
 @pytest.mark.parametrize("split_by", ["random", "time"])
 def test_bytes_do_not_depend_on_blocks_workers_memory_or_compression(tmp_path: Path, log: Path, split_by: str):
     whole = make(tmp_path / "whole", log, split_by=split_by)
