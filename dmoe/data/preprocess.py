@@ -130,6 +130,12 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
         return _run(task, began)
 
 
+def parts_folder(options: Options, inputs: list[Input]) -> str:
+    """Where the parts of these inputs lie, whoever parses them."""
+    files = [[one.path, one.size, one.changed] for one in inputs]
+    return os.path.join(options.work_folder, f"parts-{_hash(files, options.block_bytes)}")
+
+
 def _run(task: _Task, began: float) -> Result:
     options, inputs, work = task.options, task.inputs, task.options.work_folder
     workers = options.workers or os.cpu_count() or 1
@@ -139,7 +145,7 @@ def _run(task: _Task, began: float) -> Result:
 
     begin = time.monotonic()
     watch = BadLines(inputs, options.max_bad_share)
-    parts = stage(inputs, os.path.join(work, f"parts-{_hash(task.files, options.block_bytes)}"), options.block_bytes, workers, watch.add)
+    parts = stage(inputs, parts_folder(options, inputs), options.block_bytes, workers, watch.add)
     bad_lines = _write_bad_lines(options, inputs, parts, watch)
     total = sum(part.rows for part in parts)
     if not total:

@@ -100,11 +100,19 @@ def read_groups(path: str) -> Iterator[Group]:
             yield Group(label, codes, sizes, values)
 
 
-def stage(inputs: list[Input], folder: str, block_bytes: int, workers: int, check: Callable[[Part, bool], None]) -> list[Part]:
+def stage(
+    inputs: list[Input],
+    folder: str,
+    block_bytes: int,
+    workers: int,
+    check: Callable[[Part, bool], None],
+    takes: Callable[[int, Input, int], bool] | None = None,
+) -> list[Part]:
     """Parses what is not parsed yet and returns the parts in the order of the rows.
 
     Args:
         check: called with every part, in order, and whether it is its input's last; may raise to stop.
+        takes: of (number of the input, input, block), whether to parse it: all where absent. With it, `last` says nothing.
     """
     os.makedirs(folder, exist_ok=True)
     local = threading.local()
@@ -136,12 +144,14 @@ def stage(inputs: list[Input], folder: str, block_bytes: int, workers: int, chec
             for number, one in enumerate(inputs):
                 before = 0
                 for block, load, position in blocks(one, block_bytes):
+                    if takes and not takes(number, one, block):
+                        continue
                     path = os.path.join(folder, f"{number:05d}-{block:06d}.part")
                     waiting.append((pool.submit(work, number, path, load, one), position - before, False))
                     before = position
                     while len(waiting) > workers + 1:
                         take()
-                if before:
+                if before and waiting:
                     future, size, _ = waiting[-1]
                     waiting[-1] = (future, size, True)
             while waiting:

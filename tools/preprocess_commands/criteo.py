@@ -42,6 +42,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the tables of counts (512)")
     parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
     parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
+    parser.add_argument("--share", metavar="I/N", help="parse one share of N on a shared disk; 0/N waits for the others and does the rest")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
     return parser
 
@@ -50,9 +51,20 @@ def run(arguments: argparse.Namespace) -> None:
     # Not at the top: --help must not wait for numba and pyarrow.
     from dmoe.data.heap import keep_freed_memory
     from dmoe.data.preprocess import Options, preprocess
+    from dmoe.data.share import parse_share, read_share
     from dmoe.data.summary import summarize
 
     keep_freed_memory()
-    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "format", "input", "block_kb", "memory_limit")}
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("run", "format", "input", "block_kb", "memory_limit", "share")
+    }
     sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
-    print(summarize(preprocess(Options(inputs=arguments.input, **given, **sizes)), arguments.output))
+    options = Options(inputs=arguments.input, **given, **sizes)
+    if arguments.share:
+        share = read_share(arguments.share)
+        parse_share(options, share)
+        if share.index:
+            return
+    print(summarize(preprocess(options), arguments.output))
