@@ -21,6 +21,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--ranks", default="", metavar="RANKS", help="these ranks, such as 0-7,12 or all; more than 32 are folded without")
     parser.add_argument("--top", type=int, help="the first tables of that order only, this many")
     parser.add_argument("--json", action="store_true", help="all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained page: heat-maps of ranks x tables, bars, and why")
     return parser
 
 
@@ -37,6 +38,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
+    if arguments.html:
+        from dmoe.paths import PATHS
+        from dmoe.sharding.show import chosen_tables
+        from dmoe.sharding.show_page import page
+
+        text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
+        with PATHS.open(arguments.html, "w") as file:
+            file.write(text)
     if arguments.json:
         import json
 
