@@ -1,5 +1,8 @@
 """What would end the job in its first minute ends the launch instead: on the laptop, not behind the queue."""
 
+import contextlib
+import importlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,14 +42,22 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
     return checked
 
 
-def check_run(run: str, elsewhere: bool, mounted: Sequence[str]) -> None:
-    """Whether there is a run to evaluate.
+def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether there is a run to evaluate, and the split in its data, or in `data`.
 
     Raises:
         UserError: there is none.
     """
     if not elsewhere and _is_here(run, mounted) and not (Path(run) / "config.yaml").exists():
         raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
+    seen = data or run
+    if (data or split) and not elsewhere and _is_here(seen, mounted):
+        manifest = load_manifest(seen)
+        if split:
+            try:
+                manifest.split(split)
+            except UserError as error:
+                raise UserError(f"--split: {error}") from None
 
 
 def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
@@ -60,6 +71,21 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     given = Path(path)
     if not given.exists() and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
+
+
+def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None:
+    """Reads the arguments as the program will, by the `make_parser` of its module.
+
+    Raises:
+        UserError: an option or a value that it does not know.
+    """
+    make_parser = importlib.import_module(module).make_parser
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            make_parser().parse_args(list(arguments))
+    except SystemExit:
+        raise UserError(f"{program}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
 
 
 def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:

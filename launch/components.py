@@ -17,8 +17,8 @@ from dmoe.errors import USER_ERROR, UserError
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
 
-from launch.checks import check_input, check_ladder, check_run, check_training
-from launch.job import Place, distributed_job, single_job
+from launch.checks import check_arguments, check_input, check_ladder, check_run, check_training
+from launch.job import Place, array_job, distributed_job, single_job
 
 
 def train(
@@ -74,6 +74,7 @@ def train(
             raise UserError("--max_retries: a job that starts anew finds its run begun; give --resume True with it")
         overrides = [f"data.path={data}"] * bool(data) + [f"run.dir={run}"] * bool(run)
         given = [argument for argument in arguments if "=" in argument]
+        check_arguments("dmoe.train", "dmoe.train.__main__", ["--config", config, *arguments])
         checked = check_training(config, overrides + given, place.ranks, resume, elsewhere, place.mounted)
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
         return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
@@ -128,7 +129,7 @@ def evaluate(
 
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, rdzv_port, rdzv_timeout, interface, venv)
-        check_run(run, elsewhere, place.mounted)
+        check_run(run, data, split, elsewhere, place.mounted)
         arguments = ["--run", run, *["--data", data] * bool(data), *["--split", split] * bool(split), "--output", output]
         return distributed_job(place, "dmoe.evaluate", arguments, _logs(run))
 
@@ -152,7 +153,7 @@ def preprocess(
     max_retries: int = 0,
     venv: str = "",
 ) -> specs.AppDef:
-    """Turns raw logs into a data set, on one node with all of its cores. Killed and started again, it goes on where it was.
+    """Turns raw logs into a data set, with all cores of one node, or of several that parse a share each. Started again, it goes on.
 
     Args:
         arguments: further arguments for tools/preprocess.py, behind `--`, such as `--min-count 10 --split-by time`
@@ -160,7 +161,7 @@ def preprocess(
         output: folder of the data set
         format: what the log is, as tools/preprocess.py names it
         elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
-        j: 1x1; the vocabulary counts over the whole log, so one process does it, on every core it is given
+        j: nodes x 1, such as 4x1: each parses its share of the log into the output folder, which all see, and the first one does the rest
         name: the job's name
         image: container image, for the schedulers that use one
         cpu: CPUs, each a thread
@@ -175,8 +176,9 @@ def preprocess(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
         check_input(input, elsewhere, place.mounted)
-        command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output]
-        return single_job(place, "preprocess", [*command, "--workers", str(place.resource.cpu), *arguments])
+        check_arguments("tools/preprocess.py", "tools.preprocess", [format, "--input", input, "--output", output, *arguments])
+        command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output, "--workers", str(place.resource.cpu)]
+        return array_job(place, "preprocess", [*command, *arguments], "--share")
 
     return _or_one_line(job)
 
@@ -226,7 +228,9 @@ def ladder(
         place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
         check_ladder(config, data, elsewhere, place.mounted)
         command = ["python", "tools/report.py", "ladder", "--config", config, "--output", output, "--seeds", str(seeds)]
-        return single_job(place, "ladder", [*command, *["--set", f"data.path={data}"] * bool(data), *arguments])
+        command += [*["--set", f"data.path={data}"] * bool(data), *arguments]
+        check_arguments("tools/report.py", "tools.report", command[2:])
+        return single_job(place, "ladder", command)
 
     return _or_one_line(job)
 

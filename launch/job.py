@@ -91,6 +91,15 @@ def single_job(place: Place, role: str, command: list[str]) -> specs.AppDef:
     return _app(place, role, 1, shlex.join(command), {})
 
 
+def array_job(place: Place, role: str, command: list[str], option: str) -> specs.AppDef:
+    """One process on each node, told its share as `option I/N` where there are several."""
+    nodes = place.ranks.nodes
+    if place.ranks.per_node != 1:
+        raise UserError(f"--j {place.j}: {role} is one process of a node, such as {nodes}x1; it uses the node's cores by itself")
+    share = f" {option} {macros.replica_id}/{nodes}" if nodes > 1 else ""
+    return _app(place, role, nodes, shlex.join(command) + share, {})
+
+
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:
     env = {**defaults, **place.env}
     # Slurm's --export ends a value at its first comma, so such a value is set by the shell of the job instead.

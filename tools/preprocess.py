@@ -16,14 +16,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dmoe.errors import run_command
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/preprocess.py", description="Turn raw click logs into a data set for training.")
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
     for found in pkgutil.iter_modules([str(Path(__file__).with_name("preprocess_commands"))]):
         command = importlib.import_module(f"tools.preprocess_commands.{found.name}")
         if hasattr(command, "add"):
             command.add(formats).set_defaults(run=command.run)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
     arguments.run(arguments)
 
 

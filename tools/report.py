@@ -11,7 +11,7 @@ import sys
 from dmoe.errors import UserError, run_command
 
 
-def parse_arguments() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/report.py", description="Tell about runs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="a table and a page on finished runs")
@@ -39,11 +39,11 @@ def parse_arguments() -> argparse.Namespace:
     ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
     ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
     ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> int | None:
-    arguments = parse_arguments()
+    arguments = make_parser().parse_args()
     if arguments.command == "runs":
         _runs(arguments)
         return None

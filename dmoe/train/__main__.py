@@ -4,7 +4,7 @@ import argparse
 import sys
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dmoe.train", description=__doc__)
     parser.add_argument("--config", required=True, help="the experiment, a YAML file")
     # Several values for one flag as well as several flags: torchx refuses a flag that comes twice.
@@ -12,7 +12,11 @@ def main() -> None:
     parser.add_argument("--plan", help="a kept plan (tools/plan.py make) to use exactly; the same as --set sharding.plan=FILE")
     parser.add_argument("--resume", action="store_true", help="go on from run.dir's newest sound checkpoint, if it has one")
     parser.add_argument("--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
 
     from dmoe.train.command import train
 

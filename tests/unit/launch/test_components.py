@@ -1,10 +1,11 @@
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from torchx.specs import get_named_resources, materialize_appdef
+from torchx.specs import get_named_resources, macros, materialize_appdef
 from torchx.specs.file_linter import get_fn_docstring, validate
 
 from launch import components
@@ -97,6 +98,7 @@ MISTAKES = [
     (["--config", CONFIG, "--run", "r"], "--data: say where"),
     (["--config", CONFIG, "--run", "r", "--data", "nowhere"], "no manifest.json in 'nowhere'"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--set", "train.batchsize=3"], "unknown key, did you mean 'batch_size'?"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--trase", "1:2"], "dmoe.train: unrecognized arguments: --trase"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "2by2"], "expected NODESxPROCS"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "0x2"], "at least one node"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--h", "h1000x8"], "did you mean 'h100x8'?"),
@@ -130,14 +132,17 @@ def test_paths_that_only_the_job_sees_are_not_looked_for():
     assert train("--data", "s3://bucket/data", "--run", "s3://bucket/run")
 
 
-def test_evaluate_needs_a_run(capsys, tmp_path):
+def test_evaluate_needs_a_run(capsys, data, tmp_path):
     assert "no run there" in message_of(capsys, "evaluate", "--run", str(tmp_path))
     (tmp_path / "config.yaml").write_text("")
+    shutil.copy(Path(data) / "manifest.json", tmp_path)
+    assert "did you mean 'test'?" in message_of(capsys, "evaluate", "--run", str(tmp_path), "--split", "tset")
+    assert "no manifest.json in 'nowhere'" in message_of(capsys, "evaluate", "--run", str(tmp_path), "--data", "nowhere")
     command = command_of(materialize_appdef(components.evaluate, ["--run", str(tmp_path), "--j", "2x2", "--split", "test"]))
     assert command[command.index("dmoe.evaluate") + 1 :] == ["--run", str(tmp_path), "--split", "test", "--output", "evaluation.json"]
 
 
-def test_preprocess_is_one_process_with_the_cores_it_asks_for(capsys, tmp_path):
+def test_preprocess_is_a_process_of_a_node_with_the_cores_it_asks_for(capsys, tmp_path):
     log = tmp_path / "day_0.tsv"
     log.write_text("")
     app = materialize_appdef(
@@ -146,7 +151,18 @@ def test_preprocess_is_one_process_with_the_cores_it_asks_for(capsys, tmp_path):
     expected = ["python", "tools/preprocess.py", "criteo", "--input", f"{tmp_path}/day_*.tsv", "--output", "o"]
     assert command_of(app) == [*expected, "--workers", "16", "--min-count", "2"]
     assert "no such file" in message_of(capsys, "preprocess", "--input", f"{tmp_path}/nights", "--output", "o")
-    assert "one process" in message_of(capsys, "preprocess", "--input", str(log), "--output", "o", "--j", "2x1")
+    given = ["--input", str(log), "--output", "o"]
+    assert "one process of a node, such as 2x1" in message_of(capsys, "preprocess", *given, "--j", "2x2")
+    assert "unrecognized arguments: --min-cuont 2" in message_of(capsys, "preprocess", *given, "--", "--min-cuont", "2")
+    assert "invalid choice: 'crieto'" in message_of(capsys, "preprocess", *given, "--format", "crieto")
+
+
+def test_preprocess_on_several_nodes_tells_each_its_share(tmp_path):
+    (tmp_path / "day_0.tsv").write_text("")
+    app = materialize_appdef(components.preprocess, ["--input", str(tmp_path), "--output", "o", "--j", "3x1"])
+    assert app.roles[0].num_replicas == 3
+    shares = [macros.Values("", "job", str(node), "FIRST").apply(app.roles[0]).args[1].rpartition(" --share ")[2] for node in range(3)]
+    assert shares == ["0/3", "1/3", "2/3"]
 
 
 def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path):
@@ -155,6 +171,7 @@ def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path
     expected = ["python", "tools/report.py", "ladder", "--config", config, "--output", "o", "--seeds", "2"]
     assert command_of(app) == [*expected, "--set", f"data.path={data}", "--jobs", "4"]
     assert "no such file" in message_of(capsys, "ladder", "--config", "no.yaml", "--output", "o")
+    assert "unrecognized arguments: --jbos 2" in message_of(capsys, "ladder", "--config", config, "--output", "o", "--", "--jbos", "2")
 
 
 def test_torchrun_takes_none_of_the_programs_options_for_its_own(data):
