@@ -39,3 +39,9 @@ def test_lists_weights_and_groups_are_as_preprocessing_makes_them(tmp_path):
     lengths = [len(row) for row in table["L"].to_pylist()]
     assert min(lengths) >= 1
     assert 2.6 < sum(lengths) / 400 < 3.4
+    manifest = load_manifest(str(tmp_path))
+    reader = Reader(str(tmp_path), manifest, "train", manifest.categorical, ["I1"], prefetch=0)
+    (batch,) = reader.batches(400, 0, 1)
+    assert batch.sparse["L"].lengths().tolist() == lengths
+    assert batch.weight_B.min() >= 0.5
+    assert batch.group_B.max() < 100
