@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def request_of(scheduler: str, app: AppDef, monkeypatch: pytest.MonkeyPatch, wor
     # A machine that has Slurm would be asked how much memory its partition has.
     monkeypatch.setattr("torchx.schedulers.slurm_scheduler.SlurmScheduler._partition_memmb", lambda *_: None)
     made = get_scheduler_factories()[scheduler](session_name="golden")
-    return made.submit_dryrun(app, made.run_opts().resolve(CONFIGS.get(scheduler, {}))).request
+    with warnings.catch_warnings():
+        # torchx says it of every Kubernetes job with retries; docs/cluster.md says it too.
+        warnings.filterwarnings("ignore", r"\s*Role \w+ configured with restarts: \d+. As of 1.4.0 Volcano", UserWarning)
+        return made.submit_dryrun(app, made.run_opts().resolve(CONFIGS.get(scheduler, {}))).request
 
 
 def text_of(scheduler: str, request: Any, working_dir: str = "") -> str:

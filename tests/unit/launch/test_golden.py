@@ -11,6 +11,9 @@ import pytest
 
 from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, SCHEDULERS, app_of, request_of, text_of
 
+ARRAY = ["--input", "/data/raw/day_*.gz", "--output", "/data/criteo1tb", "--j", "4x1", "--h", "cpu32", "--elsewhere", "True"]
+"""The guide's command, behind the component."""
+
 
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +35,16 @@ def test_the_request_for_the_cluster_command_is_the_kept_one(scheduler, monkeypa
     assert text == kept.read_text()
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_request_for_preprocessing_on_several_nodes_is_the_kept_one(monkeypatch, tmp_path):
+    app = app_of("preprocess", ARRAY)
+    text = text_of("slurm", request_of("slurm", app, monkeypatch))
+    kept = GOLDEN / "slurm_preprocess.txt"
+    if os.environ.get("DMOE_WRITE_GOLDEN"):
+        kept.write_text(text)
+    assert text == kept.read_text()
+
+
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, "slurm_preprocess"])
 def test_a_kept_request_names_nothing_of_the_machine_that_made_it(scheduler):
     text = (GOLDEN / f"{scheduler}.txt").read_text()
     assert str(Path.cwd()) not in text

@@ -73,19 +73,41 @@ def test_kubernetes_names_and_quantities_are_ones_that_it_takes():
 
 
 def test_kubernetes_models_accept_every_pod():
-    client = pytest.importorskip("kubernetes.client", reason="kubernetes is not in the lock")
-    api = client.ApiClient()
+    from kubernetes.client import ApiClient
+
+    api = ApiClient()
     for task in kept("kubernetes")["spec"]["tasks"]:
         pod = api._ApiClient__deserialize(task["template"], "V1PodTemplateSpec")
         assert api.sanitize_for_serialization(pod) == task["template"]
 
 
+VOLCANO = {
+    "job": "schedulerName minAvailable volumes tasks policies plugins runningEstimate queue maxRetry ttlSecondsAfterFinished "
+    "priorityClassName minSuccess networkTopology",
+    "task": "name replicas minAvailable template policies topologyPolicy maxRetry dependsOn partitionPolicy",
+    "policy": "action event events exitCode timeout",
+}
+"""The fields of batch.volcano.sh/v1alpha1 (volcano-sh/apis, pkg/apis/batch/v1alpha1/job.go)."""
+
+
+def test_volcano_has_every_field_of_the_job():
+    job = kept("kubernetes")
+    assert set(job) == {"apiVersion", "kind", "metadata", "spec"}
+    spec = job["spec"]
+    assert set(spec) <= set(VOLCANO["job"].split())
+    for task in spec["tasks"]:
+        assert set(task) <= set(VOLCANO["task"].split())
+        assert all(set(policy) <= set(VOLCANO["policy"].split()) for policy in task.get("policies", []))
+        assert task["replicas"] == task["minAvailable"] == 1, "all nodes or none"
+    assert len(spec["tasks"]) == len(NODES)
+
+
 def test_aws_batch_service_model_accepts_the_job_definition():
-    loaders = pytest.importorskip("botocore.loaders", reason="botocore is not in the lock")
+    from botocore.loaders import Loader
     from botocore.model import ServiceModel
     from botocore.validate import ParamValidator
 
-    shape = ServiceModel(loaders.Loader().load_service_model("batch", "service-2")).operation_model("RegisterJobDefinition").input_shape
+    shape = ServiceModel(Loader().load_service_model("batch", "service-2")).operation_model("RegisterJobDefinition").input_shape
     report = ParamValidator().validate(kept("aws_batch")["job_def"], shape)
     assert not report.has_errors(), report.generate_report()
 
