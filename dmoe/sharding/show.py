@@ -124,7 +124,7 @@ def _ranks(figures: Figures, asked: str) -> Iterator[str]:
     yield f"{'rank':>5}  {'taken':>8} {'of memory':<10} {'free':>8}  {'lookups':>7}  {'sent':>8}  {'predicted':>12}"
     for rank in shown:
         yield _rank(rank, figures, labels.get(rank.rank, ""))
-    yield "      = kept for the dense part and buffers, # tables, . free; sent a step, to other ranks"
+    yield "      = kept for all else, # tables and their buffers, . free; sent: a step, to other ranks"
     if not asked and total > FOLD_ABOVE:
         yield f"      {len(shown)} of {total:,} ranks; --ranks 0-7 shows others, --ranks all all"
 
