@@ -11,6 +11,7 @@ from dmoe.model.sizes import human
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.described import Described, describe
 from dmoe.sharding.levers import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired
+from dmoe.sharding.planner import DoesNotFit
 from dmoe.sharding.sharders import allowed_types
 from dmoe.sharding.step import ASSUMED, Step, memory_of, shortage, step_of, table_bytes
 from dmoe.sharding.sweep import changed
@@ -80,8 +81,16 @@ def explain(model: Described, cluster: Cluster, on_device: bool = False, told: C
     Args:
         on_device: count tables in the hosts' memory as a failure, which the planner falls back on where the config names no types.
         told: hears what is being tried.
+
+    Raises:
+        UserError: a constraint that cannot be, which is no lack of memory.
     """
-    step = _plan(model, cluster, on_device)
+    step, missing = None, ""
+    try:
+        step = _plan(model, cluster, on_device)
+    except DoesNotFit as error:
+        # Without room for any table, more of it is not what is missing.
+        missing = shortage(model, cluster, on_device) if error.room else str(error).removeprefix("sharding: ")
     sizes = table_bytes(model)
     rows = sorted(((t.name, t.rows, t.columns, sizes[t.name]) for t in model.tables), key=lambda row: (-row[3], row[0]))
     changes: list[Change] = []
@@ -106,7 +115,7 @@ def explain(model: Described, cluster: Cluster, on_device: bool = False, told: C
         step,
         sum(sizes.values()),
         memory_of(cluster, on_device),
-        shortage(model, cluster, on_device),
+        missing,
         tuple(rows),
         tuple(sorted(changes, key=lambda one: one.order)),
         tuple(no_help),
@@ -123,13 +132,13 @@ def _smallest(lever: Lever, model: Described, cluster: Cluster, device_alone: bo
         target = attempt.cluster or cluster
         try:
             changed_model = _apply(attempt, model)
+            # What no plan can place need not be planned.
+            if sum(table_bytes(changed_model).values()) > memory_of(target, device_alone):
+                return None
+            plans += 1
+            return _plan(changed_model, target, on_device)
         except UserError:
             return None
-        # What no plan can place need not be planned.
-        if sum(table_bytes(changed_model).values()) > memory_of(target, device_alone):
-            return None
-        plans += 1
-        return _plan(changed_model, target, on_device)
 
     last = len(lever.attempts) - 1
     low, high = -1, 0
@@ -156,16 +165,13 @@ def _apply(attempt: Attempt, model: Described) -> Described:
     return model if config is model.config and manifest is model.manifest else describe(config, manifest)
 
 
-def _plan(model: Described, cluster: Cluster, on_device: bool) -> Step | None:
+def _plan(model: Described, cluster: Cluster, on_device: bool) -> Step:
     config = model.config
     if on_device and cluster.device.kind == "cuda" and not config.sharding.types:
         # A config that names types gets no table in the host's memory unasked.
         types = f"sharding.types=[{','.join(allowed_types(config, cluster.ranks))}]"
         model = describe(changed(config, [types]), model.manifest)
-    try:
-        return step_of(model, model.plan(cluster, explain=False), cluster)
-    except UserError:
-        return None
+    return step_of(model, model.plan(cluster, explain=False), cluster)
 
 
 def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:

@@ -128,6 +128,13 @@ def test_tables_in_the_hosts_memory_count_as_a_failure_if_asked():
     assert by_kind["tables in the host's memory"].step.host_memory > 0
 
 
+def test_a_dense_part_without_room_is_named_and_not_the_tables():
+    found = explain(model(), cluster(hbm=0.001))
+    assert found.step is None
+    assert found.shortage.startswith("the dense part")
+    assert "the tables are" not in next(as_lines(found))
+
+
 def test_the_explanation_is_plain_data_and_says_what_is_not_offered(found):
     kept = json.loads(json.dumps(found.as_json()))
     assert kept["fits"] is False
