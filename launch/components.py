@@ -176,9 +176,10 @@ def preprocess(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
         check_input(input, elsewhere, place.mounted)
-        check_arguments("tools/preprocess.py", "tools.preprocess", [format, "--input", input, "--output", output, *arguments])
+        share = ["--share", f"0/{place.ranks.nodes}"] if place.ranks.nodes > 1 else []
+        check_arguments("tools/preprocess.py", "tools.preprocess", [format, "--input", input, "--output", output, *arguments, *share])
         command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output, "--workers", str(place.resource.cpu)]
-        return array_job(place, "preprocess", [*command, *arguments], "--share")
+        return array_job(place, "preprocess", [*command, *arguments], "--stay --share")
 
     return _or_one_line(job)
 

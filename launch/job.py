@@ -92,7 +92,10 @@ def single_job(place: Place, role: str, command: list[str]) -> specs.AppDef:
 
 
 def array_job(place: Place, role: str, command: list[str], option: str) -> specs.AppDef:
-    """One process on each node, told its share as `option I/N` where there are several."""
+    """One process on each node, told its share as `option I/N` where there are several.
+
+    A node must not end before the others by more than a minute: torchx gives srun `--wait=60`, which would end the others then.
+    """
     nodes = place.ranks.nodes
     if place.ranks.per_node != 1:
         raise UserError(f"--j {place.j}: {role} is one process of a node, such as {nodes}x1; it uses the node's cores by itself")

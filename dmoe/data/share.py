@@ -48,8 +48,12 @@ def read_share(text: str) -> Share:
     return Share(int(found[1]), int(found[2]))
 
 
-def parse_share(options: Options, share: Share) -> None:
+def parse_share(options: Options, share: Share, stay: bool = False) -> None:
     """Parses a share and says so to share 0, which returns when all shares are parsed.
+
+    Args:
+        stay: another share than 0 returns when the data set is made. Slurm's `srun --wait`, as torchx sets it, ends a job's other
+            nodes a minute after its first one.
 
     Raises:
         UserError: a mistake in the options or in the input.
@@ -71,6 +75,10 @@ def parse_share(options: Options, share: Share) -> None:
     print(f"share {share.index} of {share.count} is parsed", file=sys.stderr, flush=True)
     if share.index == 0:
         _wait_for_others(folder, share)
+    elif stay:
+        # The work's folder goes when the data set is there.
+        while os.path.exists(share.mark(folder, share.index)):
+            time.sleep(POLL_SECONDS)
 
 
 def _wait_for_others(folder: str, share: Share) -> None:

@@ -1,6 +1,6 @@
 """Jobs that torchx submits to a real Slurm cluster of two nodes with two ranks each: trained, preempted, cancelled, a node lost.
 
-However a run went, its figures are those of one undisturbed process. About five minutes; .ci/install_slurm.sh installs what it needs.
+However a run went, its figures are those of one undisturbed process. About six minutes; .ci/install_slurm.sh installs what it needs.
 """
 
 import json
@@ -102,6 +102,51 @@ def assert_same(figures: dict[str, float], expected: dict[str, float]) -> None:
         assert figures[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
+def assert_stopped_and_resumed_at_the_same_step(desk: Desk, run: str) -> None:
+    """By the ranks' own logs, which an attempt of its own does not begin anew."""
+    said = "".join(path.read_text() for path in desk.folder.glob(f"{run}/logs/node-*/*/attempt_0/*/std*.log"))
+    kept = re.search(r"asked to stop \(SIGTERM\): kept a checkpoint of step ([\d,]+)", said)
+    resumed = re.search(r"resuming from step ([\d,]+)", said)
+    assert kept, said[-3000:]
+    assert resumed
+    assert kept[1] == resumed[1]
+
+
+def test_a_run_that_gets_sigterm_keeps_its_step_and_goes_on_when_it_is_submitted_again(desk, undisturbed):
+    handle = desk.submit("runs/term", "grid_shard")
+    desk.wait("first steps", lambda: desk.step("runs/term") >= 10)
+    desk.run(f"scancel --signal=TERM {handle.rpartition('/')[2]}")
+    desk.wait("the end", lambda: desk.state(handle) == "FAILED")
+    again = desk.submit("runs/term", "grid_shard")
+    desk.wait("the end", lambda: desk.state(again) == "SUCCEEDED")
+    assert_stopped_and_resumed_at_the_same_step(desk, "runs/term")
+    assert_same(desk.metrics("runs/term"), undisturbed)
+
+
+def test_preprocess_as_an_array_of_two_nodes_makes_the_bytes_of_one_process(desk):
+    desk.run(f"{sys.executable} {ROOT}/tools/synthesize.py criteo --rows 20000 --seed 1 --output log.tsv")
+    options = "--min-count 3 --block-kb 256"
+    desk.run(f"{sys.executable} {ROOT}/tools/preprocess.py criteo --input log.tsv --output alone {options}")
+    (desk.folder / "tools").symlink_to(ROOT / "tools")
+    component = f"{ROOT}/launch/components.py:preprocess --input log.tsv --output shared --j 2x1 --cpu 2 --memMB 3000"
+    handle = desk.run(f"torchx run --scheduler slurm {component} -- {options}").split()[-1]
+    desk.wait("the end", lambda: desk.state(handle) == "SUCCEEDED")
+    job = handle.rpartition("/")[2]
+    for node in (0, 1):
+        assert f"share {node} of 2 is parsed" in (desk.folder / f"slurm-{job}-preprocess-{node}.err").read_text()
+    made = {
+        name: {str(p.relative_to(desk.folder / name)): p for p in (desk.folder / name).rglob("*.parquet")} for name in ("alone", "shared")
+    }
+    assert made["alone"].keys() == made["shared"].keys()
+    assert made["alone"], "there are shards"
+    assert all(path.read_bytes() == made["shared"][name].read_bytes() for name, path in made["alone"].items())
+    manifests = [json.loads((desk.folder / name / "manifest.json").read_text()) for name in ("alone", "shared")]
+    for manifest in manifests:
+        # The command that made it.
+        manifest.pop("made_by")
+    assert manifests[0] == manifests[1]
+
+
 def test_two_nodes_train_what_one_process_trains(desk, undisturbed):
     handle = desk.submit("runs/two", "table_row_wise")
     desk.wait("running", lambda: desk.state(handle) == "RUNNING")
@@ -127,7 +172,7 @@ def test_a_preempted_run_is_requeued_and_goes_on_where_it_was(desk, undisturbed)
     urgent = desk.run("sbatch --parsable -p urgent -N 2 --exclusive --wrap 'sleep 1' -o urgent.out").strip()
     desk.wait("the urgent job", lambda: "COMPLETED" in desk.run(f"sacct -n -X -j {urgent} -o State"))
     desk.wait("the end", lambda: desk.state(handle) == "SUCCEEDED")
-    assert "resuming from step" in desk.log(handle)
+    assert_stopped_and_resumed_at_the_same_step(desk, "runs/preempted")
     assert_same(desk.metrics("runs/preempted"), undisturbed)
     plan = json.loads((desk.folder / "runs/preempted/plan.json").read_text())["tables"]
     assert {row["sharding_type"] for row in plan.values()} == {"grid_shard"}
@@ -142,7 +187,7 @@ def test_a_cancelled_run_keeps_its_last_step_and_is_submitted_again(desk, undist
     desk.wait("the cancellation", lambda: "CANCELLED" in desk.run(f"sacct -n -X -j {job} -o State"))
     again = desk.submit("runs/cancelled", "table_row_wise")
     desk.wait("the end", lambda: desk.state(again) == "SUCCEEDED")
-    assert "resuming from step" in desk.log(again)
+    assert_stopped_and_resumed_at_the_same_step(desk, "runs/cancelled")
     assert_same(desk.metrics("runs/cancelled"), undisturbed)
 
     component = f"{ROOT}/launch/components.py:evaluate --run runs/cancelled --j 2x1 --cpu 2 --memMB 3000"

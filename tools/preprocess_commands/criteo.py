@@ -43,6 +43,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
     parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
     parser.add_argument("--share", metavar="I/N", help="parse one share of N on a shared disk; 0/N waits for the others and does the rest")
+    parser.add_argument("--stay", action="store_true", help="end a share other than 0 when the data set is made, not before")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
     return parser
 
@@ -58,13 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
     given = {
         name: value
         for name, value in vars(arguments).items()
-        if name not in ("run", "format", "input", "block_kb", "memory_limit", "share")
+        if name not in ("run", "format", "input", "block_kb", "memory_limit", "share", "stay")
     }
     sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
     options = Options(inputs=arguments.input, **given, **sizes)
     if arguments.share:
         share = read_share(arguments.share)
-        parse_share(options, share)
+        parse_share(options, share, arguments.stay)
         if share.index:
             return
     print(summarize(preprocess(options), arguments.output))

@@ -57,7 +57,7 @@ def test_each_share_parses_blocks_of_its_own_and_the_first_makes_the_data_set(lo
 def test_share_0_waits_for_a_share_that_comes_later_and_a_share_again_leaves_the_data_set(logs, tmp_path):
     preprocess(options(logs, tmp_path / "whole"))
 
-    def start(share: str) -> "subprocess.Popen[str]":
+    def start(*share: str) -> "subprocess.Popen[str]":
         command = [
             sys.executable,
             "tools/preprocess.py",
@@ -67,7 +67,7 @@ def test_share_0_waits_for_a_share_that_comes_later_and_a_share_again_leaves_the
             "--output",
             str(tmp_path / "shared"),
             "--share",
-            share,
+            *share,
         ]
         command += ["--min-count", "3", "--max-bad-share", "0.5", "--workers", "1", "--rows-per-shard", "500", "--block-kb", "20"]
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -77,9 +77,11 @@ def test_share_0_waits_for_a_share_that_comes_later_and_a_share_again_leaves_the
     assert any("share 0 of 2 is parsed" in line for line in first.stderr)
     assert first.poll() is None, "it waits"
     assert not (tmp_path / "shared/manifest.json").exists()
-    for _ in range(2):
-        assert start("1/2").wait() == 0
-        assert first.wait() == 0
+    second = start("1/2", "--stay")
+    assert second.wait() == 0
+    assert (tmp_path / "shared/manifest.json").exists(), "it stayed until the data set was made"
+    assert first.wait() == 0
+    assert start("1/2", "--stay").wait() == 0
     shared, whole = contents(tmp_path / "shared"), contents(tmp_path / "whole")
     shared.pop("manifest.json")
     whole.pop("manifest.json")
