@@ -8,8 +8,6 @@ Shapes: B rows of a rank's batch, F categorical and D dense features.
 
 import hashlib
 import json
-import queue
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.data import bags
+from dmoe.data.ahead import ahead
 from dmoe.data.bags import Bags
 from dmoe.data.batch import Batch
 from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
@@ -111,7 +110,7 @@ class Reader:
         steps = steps if max_steps is None else min(steps, max_steps)
         jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))
         batches = (self._batch(epoch, *span, rank, world_size) for span in jobs)
-        return _ahead(batches, self.prefetch) if self.prefetch else batches
+        return ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:
         size = -(-(stop - start) // world_size)
@@ -269,8 +268,7 @@ def _joined(parts: list[Columns]) -> Columns:
     """The rows of all parts, in order."""
     first = parts[0].items()
     return {
-        name: (bags.concatenate if isinstance(column, Bags) else np.concatenate)([part[name] for part in parts])  # type: ignore[operator]
-        for name, column in first
+        name: (bags.concatenate if isinstance(column, Bags) else np.concatenate)([part[name] for part in parts]) for name, column in first
     }
 
 
@@ -282,38 +280,3 @@ def _bags(column: pa.ChunkedArray) -> Bags:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
-    """The same batches, prepared by a thread; what it raises is raised here. Dropping the iterator stops the thread."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                pass
-        return False
-
-    def run() -> None:
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="reader")
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

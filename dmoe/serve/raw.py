@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dmoe.data.log.kept import load_kept
-from dmoe.data.log.preprocess import LogOptions, preprocess_log
+from dmoe.data.log.options import LogOptions
+from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.manifest import load_manifest
 from dmoe.data.options import Options
 from dmoe.data.preprocess import preprocess

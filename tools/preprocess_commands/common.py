@@ -22,7 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.heap import keep_freed_memory
-    from dmoe.data.log.preprocess import LogOptions, preprocess_log
+    from dmoe.data.log.options import LogOptions
+    from dmoe.data.log.preprocess import preprocess_log
     from dmoe.data.summary import summarize
 
     keep_freed_memory()

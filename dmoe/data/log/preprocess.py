@@ -10,80 +10,32 @@ import shutil
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 import dmoe
 from dmoe.data.lock import alone
+from dmoe.data.log.described import build_manifest
 from dmoe.data.log.kept import Kept, load_kept
+from dmoe.data.log.options import LogOptions, check_options
 from dmoe.data.log.parts import Part, Watch, read_rejects, stage
 from dmoe.data.log.schema import Schema
-from dmoe.data.log.shards import Range, make_mapping, train_moments, write_shards
+from dmoe.data.log.shards import make_mapping, train_moments, write_shards
 from dmoe.data.log.source import File, find_files
 from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
-from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest
+from dmoe.data.manifest import FILE, load_manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.publish import REJECTS, keep_rejects, publish
 from dmoe.data.rejects import write_rejects
-from dmoe.data.sources import is_remote
 from dmoe.data.split import Splitter, parse_shares
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 
 
-@dataclass(frozen=True)
-class LogOptions:
-    """What decides the data set's bytes, then what does not.
-
-    Attributes:
-        schema: of the log; `where` names its file in messages, `dataset` in the manifest.
-        vocabulary: a data set whose vocabulary and moments are used; `schema` is its schema.
-        scoring: one split, `score`, of all rows, by `vocabulary`; labels may be absent.
-    """
-
-    inputs: list[str]
-    output: str
-    schema: Schema
-    where: str
-    dataset: str = "log"
-    min_count: int = 10
-    split: str = "0.8,0.1,0.1"
-    split_by: Literal["random", "time"] = "random"
-    seed: int = 0
-    vocabulary: str | None = None
-    scoring: bool = False
-    rows_per_shard: int = 524_288
-    row_group_rows: int = 32_768
-    max_bad_share: float = 0.001
-    block_bytes: int = 8 << 20
-    workers: int = 0
-    memory_limit: int = 512 << 20
-    overwrite: bool = False
-    work: str | None = None
-
-    @property
-    def work_folder(self) -> str:
-        return self.work or os.path.join(self.output, ".work")
-
-
 def _hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps(["log", 1, *parts]).encode()).hexdigest()[:16]
-
-
-def _check(options: LogOptions) -> None:
-    for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
-    if is_remote(options.output) and not options.work:
-        raise UserError(f"--output {options.output}: name a local folder for the work in progress: --work W")
-    if not 0 <= options.max_bad_share <= 1:
-        raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
 
 
 def _deciding(options: LogOptions, kept: Kept | None) -> dict[str, Any]:
@@ -102,7 +54,7 @@ def preprocess_log(options: LogOptions) -> Result:
         UserError: a mistake in the options, the schema or the log, in one line.
     """
     began = time.monotonic()
-    _check(options)
+    check_options(options)
     if options.scoring and not options.vocabulary:
         raise UserError("--scoring: say by which data set's vocabulary: --vocabulary D")
     kept = load_kept(options.vocabulary) if options.vocabulary else None
@@ -222,58 +174,3 @@ def _vocabularies(
         write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
     return counted
-
-
-def build_manifest(
-    dataset: str,
-    schema: Schema,
-    names: tuple[str, ...],
-    ranges: list[Range],
-    vocabularies: list[Vocabulary],
-    made_by: dict[str, Any],
-    labelled: bool,
-) -> Manifest:
-    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids."""
-    splits = {}
-    for name in names:
-        held = [done.shards[name] for done in ranges if name in done.shards]
-        shards = [
-            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
-            for n, (_, rows, positives, digest) in enumerate(held)
-        ]
-        splits[name] = Split(
-            rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards), labelled=labelled
-        )
-    total = sum(split.rows for split in splits.values())
-    missing = np.sum([done.missing for done in ranges], axis=0) / total
-    ids = np.sum([done.ids for done in ranges], axis=0)
-    categorical = [
-        CategoricalFeature(
-            name=one.name,
-            kind="token",
-            cardinality=vocabulary.cardinality,
-            missing_share=float(empty / every),
-            rare_share=float(rare / every),
-            pooling=one.pooling or "none",
-            mean_ids=float(every / total),
-        )
-        for one, vocabulary, (empty, rare, every) in zip(schema.categorical, vocabularies, ids, strict=True)
-    ]
-    dense = [
-        DenseFeature(name=one.name, transform=TRANSFORMS[one.transform], missing_share=float(share))
-        for one, share in zip(schema.dense, missing, strict=True)
-    ]
-    weight, positive = np.sum([done.train_weight for done in ranges], axis=0)
-    return Manifest(
-        dataset=dataset,
-        dense=tuple(dense),
-        categorical=tuple(categorical),
-        splits=splits,
-        made_by=json.loads(json.dumps(made_by)),
-        weight=schema.weight,
-        group=schema.group,
-        weighted_rate=float(positive / weight) if schema.weight and weight else None,
-    )
-
-
-TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}

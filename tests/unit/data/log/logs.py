@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dmoe.data.log.preprocess import LogOptions, preprocess_log
+from dmoe.data.log.options import LogOptions
+from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import Schema, parse_schema
 
 TREE: dict[str, Any] = {
