@@ -78,6 +78,16 @@ def spooled_input(path: str, digest: str) -> Input:
     return Input(STDIN, one.size, digest, one.compression, one.layout, at=path)
 
 
+def check_unchanged(inputs: list[Input]) -> None:
+    """
+    Raises:
+        UserError: a file was written to since it was found, so that what was read of it may be no state that it ever had.
+    """
+    for one in inputs:
+        if not one.at and identity(one.path) != (one.size, one.changed):
+            raise UserError(f"{one.path}: changed while it was read; run the same command again when it is complete")
+
+
 def _describe(path: str, name: str = "") -> Input:
     name = name or path
     with open_raw(path) as file:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.criteo import CATEGORICAL
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
-from dmoe.data.inputs import Input, find_inputs, spooled_input
+from dmoe.data.inputs import Input, check_unchanged, find_inputs, spooled_input
 from dmoe.data.lock import alone
 from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.data.options import Options, check_options, deciding
@@ -146,6 +146,7 @@ def _run(task: _Task, began: float) -> Result:
     begin = time.monotonic()
     watch = BadLines(inputs, options.max_bad_share)
     parts = stage(inputs, parts_folder(options, inputs), options.block_bytes, workers, watch.add)
+    check_unchanged(inputs)
     bad_lines = _write_bad_lines(options, inputs, parts, watch)
     total = sum(part.rows for part in parts)
     if not total:

@@ -9,7 +9,7 @@ import sys
 from typing import IO
 
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS
 
 STDIN = "-"
 ENDS_BYTES = 1 << 16
@@ -66,7 +66,7 @@ def _expand_remote(pattern: str) -> list[str]:
     names = [one for one in names if one and not one.startswith((".", "_")) and fnmatch.fnmatchcase(one, name or "*")]
     if not names:
         raise UserError(f"--input {pattern}: " + ("no file matches" if name else "the folder has no files"))
-    return [join(folder, one) for one in names]
+    return [f"{folder}/{one}" for one in names]
 
 
 def _reason(error: OSError) -> str:

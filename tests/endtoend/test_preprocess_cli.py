@@ -72,6 +72,17 @@ def test_a_bad_line_is_named(tmp_path):
     assert b"501\tinteger" in (tmp_path / "d" / "rejects" / "00000-day_3.tsv.tsv").read_bytes()
 
 
+def test_a_bad_line_of_standard_input_is_named(tmp_path):
+    log = gzip.compress((GOOD * 500 + GOOD.replace("\t1", "\tNaN", 1) + GOOD * 100).encode())
+    command = [sys.executable, "tools/preprocess.py", "criteo", "--input", "-", "--output", str(tmp_path / "d"), "--split", "1,0,0"]
+    done = subprocess.run(command, cwd=REPOSITORY, input=log, capture_output=True)
+    assert done.returncode == 2
+    assert b"tools/preprocess.py: -:501: I1 is 'NaN', expected an integer or nothing (1 bad line of 601" in done.stderr
+    done = subprocess.run([*command, "--max-bad-share", "0.01"], cwd=REPOSITORY, input=log, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "d" / "rejects" / "00000--.tsv").read_bytes().split(b"\n")[1].startswith(b"-\t501\tinteger\t")
+
+
 def test_a_log_of_another_format_stops_early(tmp_path):
     (tmp_path / "log").write_text('{"label": 1}\n' * 2_000_000)
     message = refused("--input", tmp_path / "log", "--output", tmp_path / "d", "--block-kb", 256, "--workers", 1)

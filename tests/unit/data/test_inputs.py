@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from iopath.common.file_io import PathHandler
 
 from dmoe.data import publish as publishing
 from dmoe.data.manifest import load_manifest
@@ -126,6 +127,11 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         manifest = load_manifest(target)
         assert manifest.splits == load_manifest(str(tmp_path / "d")).splits
 
+        kept = [
+            run([pattern], tmp_path / name, scoring=True, vocabulary=where) for name, where in (("k", target), ("l", str(tmp_path / "d")))
+        ]
+        assert kept[0].manifest.splits == kept[1].manifest.splits
+
         client.put_object(Bucket="logs", Key="raw/day_2.tsv", Body=data[:cut].replace(b"\t0", b"\t1", 1))
         with pytest.raises(UserError, match="holds another data set"):
             preprocess(options)
@@ -135,6 +141,57 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
             run(["s3://logs/raw"], tmp_path / "e")
     with pytest.raises(UserError, match="gopher:// cannot be read"):
         run(["gopher://logs/raw"], tmp_path / "e")
+
+
+class Shelf(PathHandler):
+    """shelf://x is the file x of a local folder: a handler as a user may register it, that knows no entity tags."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def _get_supported_prefixes(self):
+        return ["shelf://"]
+
+    def _at(self, path):
+        return self.folder / path.removeprefix("shelf://")
+
+    def _open(self, path, mode="r", buffering=-1, **_):
+        return open(self._at(path), mode, buffering)
+
+    def _isfile(self, path, **_):
+        return self._at(path).is_file()
+
+    def _ls(self, path, **_):
+        return [one.name for one in self._at(path).iterdir()]
+
+
+def test_any_handler_of_iopath(log, tmp_path, expected):
+    PATHS.register_handler(Shelf(log.parent), allow_override=True)
+    try:
+        run(["shelf://day_?.tsv"], tmp_path / "d", block_bytes=60_000)
+        assert digest(tmp_path / "d") == expected
+        assert run(["shelf://day_0.tsv"], tmp_path / "d").already_there
+    finally:
+        del PATHS._path_handlers["shelf://"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(log, tmp_path, monkeypatch):
+    import dmoe.data.preprocess as module
+
+    path, staged = tmp_path / "log.tsv", module.stage
+    path.write_bytes(log.read_bytes())
+
+    def growing(*arguments):
+        parts = staged(*arguments)
+        path.write_bytes(log.read_bytes() * 2)
+        return parts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "stage", growing)
+        with pytest.raises(UserError, match=r"log.tsv: changed while it was read"):
+            run([path], tmp_path / "d")
+    assert run([path], tmp_path / "d").lines > 4000
 
 
 def test_days_are_split_by_day(log, tmp_path):
