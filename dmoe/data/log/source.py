@@ -170,7 +170,13 @@ def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int
 def read_piece(one: File, schema: Schema, piece: Any, number: int) -> Block:
     """The rows of a piece. Malformed lines are its rejects, and are no rows."""
     if schema.format == "parquet":
-        columns = {name: _as_text(one.path, name, piece.column(name)) for name in one.used}
+        times = {schema.time.column} if schema.time else set()
+        pooled = {feature.column or feature.name for feature in schema.categorical if feature.pooling}
+        others = {one.column or one.name for one in schema.dense} | {
+            one.column or one.name for one in schema.categorical if not one.pooling
+        }
+        single = (set(one.used) - pooled) | others | times
+        columns = {name: _as_text(one.path, name, piece.column(name), name in single, name in times) for name in one.used}
         return Block(columns, np.arange(number, number + piece.num_rows), piece.num_rows, [])
     lines = piece.split(b"\n")
     if lines[-1] == b"":
@@ -253,15 +259,21 @@ def _parsed(one: File, schema: Schema, texts: list[bytes], quoted: list[tuple[in
     return columns
 
 
-def _as_text(path: str, name: str, column: pa.Array) -> pa.Array:
-    """A parquet column as text, null where it has no value; lists as lists of text, times as they are."""
+def _as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
+    """A parquet column as text, null where it has no value; lists as lists of text, times, where they are read as such, as they are.
+
+    Raises:
+        UserError: a type that cannot be read so; lists where something reads the column as one value a row.
+    """
     kind = column.type
     try:
         if pa.types.is_dictionary(kind):
             column, kind = column.dictionary_decode(), kind.value_type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            if single:
+                raise UserError(f"{path}: column '{name}' is {kind}; say how its values become one: pooling: sum or mean")
             return column.cast(pa.large_list(pa.large_string()))
-        if pa.types.is_timestamp(kind):
+        if time and pa.types.is_timestamp(kind):
             return column
         if pa.types.is_boolean(kind):
             return column.cast(pa.int8()).cast(pa.large_string())

@@ -181,6 +181,22 @@ def test_a_schema_that_is_not_the_logs_is_one_clear_line(tmp_path: Path, change:
 
 
 @pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ([["x"]], "log.parquet: column 'site' is list<element: string>; say how its values become one"),
+        ([{"x": 1}], "column 'site' is struct"),
+    ],
+)
+def test_a_parquet_column_of_another_kind_is_one_clear_line(tmp_path: Path, site: list[Any], message: str):
+    row = make_rows(1)[0]
+    columns: dict[str, Any] = {name: [row[name]] for name in row} | {"site": site, "tags": [["t1"]]}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    with pytest.raises(UserError) as caught:
+        make(tmp_path / "d", tmp_path / "log.parquet", schema=schema(format="parquet"))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("label: click\ncategorical: [a]\nweigth: w", "unknown key 'weigth', did you mean 'weight'?"),
