@@ -12,7 +12,7 @@ WORKDIR /dmoe
 COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY tools/doctor.py tools/doctor.py
-COPY dmoe/__init__.py dmoe/doctor.py dmoe/
+COPY dmoe/__init__.py dmoe/doctor.py dmoe/errors.py dmoe/
 RUN make venv DEVICE=${DEVICE} PIP_ARGS="${PIP_ARGS}" && .venv/bin/pip cache purge
 ENV PATH=/dmoe/.venv/bin:$PATH PYTHONUNBUFFERED=1
 COPY . .
