@@ -10,12 +10,12 @@ from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS
 from dmoe.sharding.cluster import Cluster, cluster_from_json
+from dmoe.sharding.cuts import MAX_COLUMNS, MAX_ROWS, check_cuts, whole
 
 FORMAT, VERSION = "dmoe-plan", 2
 MAX_BYTES = 256 << 20
 TYPES = ("data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard")
 KERNELS = ("dense", "fused", "fused_uvm", "fused_uvm_caching")
-SHARD = ("row", "column", "rows", "columns", "rank")
 
 
 def hash_of(value: Any) -> str:
@@ -100,6 +100,12 @@ def check_plan(kept: Any, where: str) -> Cluster:
         if not isinstance(kept.get(key), kind):
             raise UserError(f"{where}: {key}: expected {kind.__name__}, found {type(kept.get(key)).__name__}; plan again")
     cluster = cluster_from_json(kept["cluster"], where)
+    if kept.get("world_size") != cluster.ranks:
+        raise UserError(
+            f"{where}: world_size is {str(kept.get('world_size'))[:40]}, but {cluster.name} has {cluster.ranks} ranks; plan again"
+        )
+    if not 1 <= kept["batch_size"] <= MAX_ROWS:
+        raise UserError(f"{where}: batch_size is {str(kept['batch_size'])[:40]}, expected the global batch's rows; plan again")
     for name, row in kept["tables"].items():
         try:
             _check_table(row, cluster)
@@ -111,48 +117,19 @@ def check_plan(kept: Any, where: str) -> Cluster:
 
 
 def _check_table(row: Mapping[str, Any], cluster: Cluster) -> None:
-    rows, columns = (_whole(value, "size") for value in row["size"])
+    rows, columns = row["size"]
+    if not whole(rows, "size") or not whole(columns, "size", MAX_COLUMNS):
+        raise ValueError(f"size is {rows} x {columns}, a table has rows and columns")
     for key, known in (("sharding_type", TYPES), ("compute_kernel", KERNELS)):
         if row[key] not in known:
-            raise ValueError(f"{key} is {row[key]!r}, expected one of {', '.join(known)}")
-    if not row["pooling_factor"] > 0 or not row["batch_size"] > 0:
-        raise ValueError("pooling_factor and batch_size: expected more than 0")
+            raise ValueError(f"{key} is {str(row[key])[:40]!r}, expected one of {', '.join(known)}")
+    for key in ("pooling_factor", "batch_size"):
+        if isinstance(row[key], bool) or not 0 < row[key] <= MAX_ROWS:
+            raise ValueError(f"{key} is {str(row[key])[:40]}, expected more than 0")
     replicated = row["sharding_type"] == "data_parallel"
     if replicated != (row["shards"] is None) or replicated != (row["compute_kernel"] == "dense"):
         raise ValueError("data_parallel tables have kernel dense and shards null, and no others do")
-    area = 0
-    corners = set()
-    for number, shard in enumerate(row["shards"] or ()):
-        row_, column, height, width, rank = (_whole(shard[key], f"shard {number}: {key}") for key in SHARD)
-        if rank >= cluster.ranks:
-            raise ValueError(f"shard {number} is on rank {rank}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
-        if row_ + height > rows or column + width > columns:
-            raise ValueError(f"shard {number} reaches beyond the table's {rows} x {columns}")
-        area += height * width
-        if height:
-            corners.add((row_, column))
-    if row["shards"] is not None and (area != rows * columns or len(corners) != sum(shard["rows"] > 0 for shard in row["shards"])):
-        raise ValueError(f"its shards cover {area:,} of {rows * columns:,} numbers, or some twice")
-    _check_places(row, cluster)
-
-
-def _check_places(row: Mapping[str, Any], cluster: Cluster) -> None:
-    """What TorchRec takes for granted of each sharding type."""
-    kind, ranks = row["sharding_type"], [shard["rank"] for shard in row["shards"] or ()]
-    local = cluster.ranks_a_node
-    if kind == "table_wise" and len(ranks) != 1:
-        raise ValueError(f"table_wise has one shard, found {len(ranks)}")
-    if kind == "row_wise" and ranks != list(range(cluster.ranks)):
-        raise ValueError("row_wise has one shard on every rank, in their order")
-    if kind == "table_column_wise" and len({rank // local for rank in ranks}) != 1:
-        raise ValueError("table_column_wise has all shards on one host")
-    if kind in ("table_row_wise", "grid_shard"):
-        blocks = [ranks[start : start + local] for start in range(0, len(ranks), local)]
-        if any(block != list(range(block[0] // local * local, block[0] // local * local + local)) for block in blocks):
-            raise ValueError(f"{kind} has its shards on all ranks of a host, in their order")
-
-
-def _whole(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{what} is {value!r}, expected a whole number")
-    return value
+    if cluster.device.kind == "cpu" and row["compute_kernel"].startswith("fused_uvm"):
+        raise ValueError(f"kernel {row['compute_kernel']} keeps rows in the host's memory beside a GPU, and {cluster.name} has none")
+    if not replicated:
+        check_cuts(row, cluster)
