@@ -142,7 +142,7 @@ class TableConstraint(Node):
     kernels: list[KernelName] | None = Field(
         None, min_length=1, description="fused: on the device; fused_uvm(_caching): in the host's memory; dense: data-parallel"
     )
-    min_partition: int | None = Field(None, ge=4, description="columns of a column shard, which hold whole embeddings of a wide table or divide each")
+    min_partition: int | None = Field(None, ge=4, description="columns of a column shard: whole embeddings of a wide table, or a part of each")
     ranks: list[int] | None = Field(None, min_length=1, description="the ranks that may hold shards; table-wise and column-wise only")
     pooling_factor: float | None = Field(None, gt=0, description="ids a row, on average")
     batch_size: int | None = Field(None, ge=1, description="rows of a rank's batch that look this table up")
@@ -158,7 +158,9 @@ class TableConstraint(Node):
 
 class ShardingConfig(Node):
     types: list[ShardingTypeName] | None = Field(
-        None, description="sharding types that the planner may choose from; all that the optimiser allows where absent"
+        None,
+        description="sharding types that the planner may choose from, on the device alone; where absent all that the optimiser allows, and"
+        " tables in the host's memory (UVM) where the device's does not do",
     )
     tables: dict[str, TableConstraint] = Field(
         {}, description="constraints by table, feature or pattern such as 'C1*'; a later entry lays its values over an earlier one's"

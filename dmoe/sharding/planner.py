@@ -130,11 +130,15 @@ def _solve(
 
 
 def _does_not_fit(problem: Problem, config: Config, cluster: Cluster) -> DoesNotFit:
+    # Tables that may lie in the host's memory need either memory, or both.
+    in_host = cluster.device.kind != "cuda" or any("uvm" in one.kernel for group in problem.candidates for one in group)
+    on_device = cluster.device.kind == "cuda"
+
     def size(one: Candidate) -> float:
-        return float((one.hbm if cluster.device.kind == "cuda" else one.ddr).sum())
+        return float(on_device * one.hbm.sum() + in_host * one.ddr.sum())
 
     needed = sum(min(size(one) for one in problem.candidates[kind]) for kind in problem.kinds)
-    room = float((problem.room.hbm if cluster.device.kind == "cuda" else problem.room.ddr).sum())
+    room = float(on_device * problem.room.hbm.sum() + in_host * problem.room.ddr.sum())
     types = sorted({one.sharding_type for group in problem.candidates for one in group})
     return DoesNotFit(
         f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"
