@@ -142,7 +142,9 @@ class TableConstraint(Node):
     kernels: list[KernelName] | None = Field(
         None, min_length=1, description="fused: on the device; fused_uvm(_caching): in the host's memory; dense: data-parallel"
     )
-    min_partition: int | None = Field(None, ge=4, description="columns of a column shard: whole embeddings of a wide table, or a part of each")
+    min_partition: int | None = Field(
+        None, ge=4, description="columns of a column shard: whole embeddings of a wide table, or a part of each"
+    )
     ranks: list[int] | None = Field(None, min_length=1, description="the ranks that may hold shards; table-wise and column-wise only")
     pooling_factor: float | None = Field(None, gt=0, description="ids a row, on average")
     batch_size: int | None = Field(None, ge=1, description="rows of a rank's batch that look this table up")
