@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
+from dmoe.yaml_text import OnceLoader, parse_yaml
 
 MAX_BYTES, MAX_EXTENDS = 4 << 20, 8
 
@@ -19,7 +20,7 @@ NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeErro
 """What PyYAML raises: a value that does not fit its tag (`!!timestamp x`) makes its constructors fail each in its own way."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(OnceLoader):
     """YAML 1.1 reads `1e-3` as a string; everyone who writes a learning rate means a number."""
 
 
@@ -288,7 +289,7 @@ def laid_over(base: Any, top: Any) -> Any:
 
 def _parse_tree(text: str, where: str) -> dict[str, Any]:
     try:
-        tree = yaml.load(text, _Loader) or {}
+        tree = parse_yaml(text, _Loader) or {}
     except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -323,9 +324,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise UserError(f"--set {override}: '{parent}' is a value, it has no keys below it")
     try:
-        node[leaf] = yaml.load(value, _Loader)
-    except NOT_YAML:
-        raise UserError(f"--set {override}: the value is not YAML; quote it") from None
+        node[leaf] = parse_yaml(value, _Loader)
+    except NOT_YAML as error:
+        raise UserError(f"--set {override}: the value is not YAML ({getattr(error, 'problem', None) or error}); quote it") from None
 
 
 def _explain(where: str, detail: Any) -> str:

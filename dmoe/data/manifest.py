@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmoe.errors import UserError, nearest
+from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
@@ -166,7 +167,7 @@ def load_manifest(folder: str) -> Manifest:
             text = file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no manifest is")
-        raw = json.loads(text)
+        raw = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); make the data set again with tools/preprocess.py") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dmoe.config import Config, dump_config, laid_over, load_config, parse_config
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
+from dmoe.yaml_text import parse_yaml
 
 MAX_BYTES, MAX_EXTENDS = 1 << 20, 8
 
@@ -130,7 +131,7 @@ def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no ladder is")
     try:
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(tree, dict):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
+from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join
 
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
@@ -73,11 +74,11 @@ def read_scorer_file(folder: str) -> ScorerFile:
     with PATHS.open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
         version = raw["version"]
         known = raw["format"] == "dmoe-scorer"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{path}: not a scorer's description; export it again") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not a scorer's description ({str(error)[:200]}); export it again") from None
     if not known or version != 1:
         raise UserError(f"{path}: scorer version {str(version)[:20]}, this dmoe reads version 1; export it again")
     try:

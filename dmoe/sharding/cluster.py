@@ -13,6 +13,7 @@ import yaml
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS
+from dmoe.yaml_text import parse_yaml
 
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192
@@ -140,7 +141,7 @@ def _read_device(path: str) -> Device:
     with PATHS.open(path, "r") as file:
         text = file.read(MAX_FILE)
     try:
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
     known = [field.name for field in dataclasses.fields(Device)]

@@ -17,6 +17,7 @@ from dmoe.model.tables import Table
 from dmoe.paths import PATHS
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.planner import plan_tables
+from dmoe.yaml_text import parse_yaml
 
 MAX_BYTES = 1 << 20
 
@@ -70,7 +71,7 @@ def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
     with PATHS.open(cardinalities, "r") as file:
         text = file.read(MAX_BYTES)
     try:
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{cardinalities}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(tree, dict):

@@ -7,6 +7,7 @@ from typing import Any
 
 from dmoe.config import Config
 from dmoe.errors import UserError
+from dmoe.json_text import parse_json
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS
 from dmoe.sharding.cluster import Cluster, cluster_from_json
@@ -74,7 +75,7 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no plan is")
     try:
-        kept = json.loads(text)
+        kept = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     check_plan(kept, path)

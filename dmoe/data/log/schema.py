@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS
+from dmoe.yaml_text import parse_yaml
 
 MAX_BYTES = 1 << 20
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -168,7 +169,7 @@ def load_schema(path: str) -> Schema:
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no schema is")
     try:
-        tree = yaml.safe_load(text)
+        tree = parse_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {getattr(error, 'problem', error)}") from None

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from dmoe.errors import UserError
+from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
@@ -117,11 +118,14 @@ def read_index(folder: str) -> Index:
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no checkpoint's index is")
     try:
-        content = json.loads(text)
+        content = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
+    try:
         known = content["format"] == FORMAT
         version = content["version"]
         sound = known and content["checksum"] == _checksum(content)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         raise UserError(f"{path}: damaged: not a checkpoint's index") from None
     if not known:
         raise UserError(f"{path}: damaged: not a checkpoint's index")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dmoe.errors import UserError
+from dmoe.json_text import parse_json
 from dmoe.paths import PATHS
 
 MAX_HEADER = 64 << 20
@@ -110,9 +111,9 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
     if not 2 <= length <= min(MAX_HEADER, size - 8):
         raise refuse(f"header of {length:,} bytes in a file of {size:,}")
     try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise refuse("its header is not JSON") from None
+        header = parse_json(data[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise refuse("its header is not an object")
     entries, used = {}, 0
