@@ -11,13 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
-from dmoe.yaml_text import OnceLoader, parse_yaml
+from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
 
 MAX_BYTES, MAX_EXTENDS = 4 << 20, 8
-
-
-NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError)
-"""What PyYAML raises: a value that does not fit its tag (`!!timestamp x`) makes its constructors fail each in its own way."""
 
 
 class _Loader(OnceLoader):
@@ -195,6 +191,9 @@ class TrainConfig(Node):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the dense part; the correlation stays in fp32")
     validations_per_epoch: int = Field(1, ge=1)
+    init_from: str = Field(
+        "", description="a checkpoint, or a run's best one, that step 0 starts from: weights and optimiser states; tables may have grown"
+    )
     early_stopping: int | None = Field(None, ge=1, description="validations without a better AUC before the run stops")
     log_every: int = Field(50, ge=1)
     guard: GuardConfig = GuardConfig()
@@ -290,10 +289,8 @@ def laid_over(base: Any, top: Any) -> Any:
 def _parse_tree(text: str, where: str) -> dict[str, Any]:
     try:
         tree = parse_yaml(text, _Loader) or {}
-    except NOT_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    except NotYaml as error:
+        raise UserError(f"{where}{error.where}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected keys such as 'model:' and 'train:', found {type(tree).__name__}")
     return tree
@@ -325,8 +322,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override}: '{parent}' is a value, it has no keys below it")
     try:
         node[leaf] = parse_yaml(value, _Loader)
-    except NOT_YAML as error:
-        raise UserError(f"--set {override}: the value is not YAML ({getattr(error, 'problem', None) or error}); quote it") from None
+    except NotYaml as error:
+        raise UserError(f"--set {override}: the value is not YAML ({error}); quote it") from None
 
 
 def _explain(where: str, detail: Any) -> str:

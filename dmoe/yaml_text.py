@@ -4,6 +4,17 @@ from typing import Any
 
 import yaml
 
+_RAISED = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError)
+"""What PyYAML raises: a value that does not fit its tag (`!!timestamp x`) makes its constructors fail each in its own way."""
+
+
+class NotYaml(ValueError):
+    """What is wrong, in one line. `where` is `:LINE`, or empty where PyYAML names no line."""
+
+    def __init__(self, problem: str, where: str) -> None:
+        super().__init__(problem)
+        self.where = where
+
 
 class OnceLoader(yaml.SafeLoader):
     """Plain data only, and no key twice in a mapping. Merged keys (`<<`) may be overridden, as YAML has it."""
@@ -22,11 +33,15 @@ class OnceLoader(yaml.SafeLoader):
         return node
 
 
-def parse_yaml(text: str, loader: type[OnceLoader] = OnceLoader) -> Any:
-    """What a YAML text says.
+def parse_yaml(text: str | bytes, loader: type[OnceLoader] = OnceLoader) -> Any:
+    """What a YAML text, or the UTF-8 bytes of one, says.
 
     Raises:
-        yaml.YAMLError: not YAML, or a key that stands twice.
-        RecursionError, ValueError, TypeError, AttributeError: PyYAML's own, of values that do not fit their tags.
+        NotYaml: not YAML, not text, or a key that stands twice.
     """
-    return yaml.load(text, loader)  # a _Loader of plain data
+    try:
+        return yaml.load(text, loader)  # a _Loader of plain data
+    except _RAISED as error:
+        mark = getattr(error, "problem_mark", None)
+        lines = str(getattr(error, "problem", None) or error).splitlines() or [type(error).__name__]
+        raise NotYaml(lines[0][:300], f":{mark.line + 1}" if mark else "") from None

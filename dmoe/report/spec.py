@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dmoe.config import Config, dump_config, laid_over, load_config, parse_config
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
-from dmoe.yaml_text import parse_yaml
+from dmoe.yaml_text import NotYaml, parse_yaml
 
 MAX_BYTES, MAX_EXTENDS = 1 << 20, 8
 
@@ -126,14 +126,14 @@ def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
         raise UserError(f"{path}: more than {MAX_EXTENDS} files extend one another; is there a circle?")
     if not PATHS.exists(path):
         raise UserError(f"{asked_by}: no such file")
-    with PATHS.open(path, "r") as file:
+    with PATHS.open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no ladder is")
     try:
         tree = parse_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not YAML: {getattr(error, 'problem', error)}") from None
+    except NotYaml as error:
+        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys such as 'base:' and 'variants:', found {type(tree).__name__}")
     if (base := tree.pop("extends", None)) is None:

@@ -9,11 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS
-from dmoe.yaml_text import parse_yaml
+from dmoe.yaml_text import NotYaml, parse_yaml
 
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192
@@ -138,12 +136,14 @@ def parse_cluster(text: str) -> Cluster:
 def _read_device(path: str) -> Device:
     if not PATHS.exists(path):
         raise UserError(f"--cluster: no such file: {path}")
-    with PATHS.open(path, "r") as file:
-        text = file.read(MAX_FILE)
+    with PATHS.open(path, "rb") as file:
+        text = file.read(MAX_FILE + 1)
+    if len(text) > MAX_FILE:
+        raise UserError(f"{path}: larger than {MAX_FILE >> 20} MiB, which no device's file is")
     try:
         tree = parse_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+    except NotYaml as error:
+        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
     known = [field.name for field in dataclasses.fields(Device)]
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys such as 'base: h100' and 'network: 25e9', found {type(tree).__name__}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 
 from dmoe.config import Config
 from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, load_manifest
@@ -17,7 +16,7 @@ from dmoe.model.tables import Table
 from dmoe.paths import PATHS
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.planner import plan_tables
-from dmoe.yaml_text import parse_yaml
+from dmoe.yaml_text import NotYaml, parse_yaml
 
 MAX_BYTES = 1 << 20
 
@@ -68,12 +67,14 @@ def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
         return load_manifest(config.data.path)
     if not PATHS.exists(cardinalities) or os.path.isdir(cardinalities):
         raise UserError(f"--cardinalities: no such file: {cardinalities}")
-    with PATHS.open(cardinalities, "r") as file:
-        text = file.read(MAX_BYTES)
+    with PATHS.open(cardinalities, "rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{cardinalities}: larger than {MAX_BYTES >> 20} MiB, which no file of cardinalities is")
     try:
         tree = parse_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"{cardinalities}: not YAML ({str(error).splitlines()[0]})") from None
+    except NotYaml as error:
+        raise UserError(f"{cardinalities}{error.where}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{cardinalities}: expected a line a feature, such as 'C1: 40000000', found {type(tree).__name__}")
     return manifest_of(tree, cardinalities)

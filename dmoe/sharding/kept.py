@@ -70,7 +70,7 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     """
     if not PATHS.exists(path):
         raise UserError(f"{asked_by}{': ' if asked_by else ''}no such file: {path}")
-    with PATHS.open(path, "r") as file:
+    with PATHS.open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no plan is")

@@ -75,6 +75,10 @@ def test_every_other_yaml_file_too(tmp_path, read):
     (tmp_path / "x.yaml").write_text("C1: 10\nC1: 20\n")
     with pytest.raises(UserError, match=r"x\.yaml.*not YAML.*key 'C1' stands twice, first in line 1"):
         read(str(tmp_path / "x.yaml"))
+    for text in (b"C1: \xff\n", b"C1: !!timestamp x\n", b"[" * 3000, b"C1: 1\n" + b"# \n" * (1 << 19)):
+        (tmp_path / "x.yaml").write_bytes(text)
+        with pytest.raises(UserError, match=r"^[^\n]*x\.yaml[^\n]*(not YAML|not a text file|larger than)[^\n]*$"):
+            read(str(tmp_path / "x.yaml"))
 
 
 def test_a_merged_key_may_be_overridden():

@@ -16,12 +16,11 @@ categorical:
 import copy
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS
-from dmoe.yaml_text import parse_yaml
+from dmoe.yaml_text import NotYaml, parse_yaml
 
 MAX_BYTES = 1 << 20
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -170,9 +169,8 @@ def load_schema(path: str) -> Schema:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no schema is")
     try:
         tree = parse_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML: {getattr(error, 'problem', error)}") from None
+    except NotYaml as error:
+        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
     return parse_schema(tree, path)
 
 
