@@ -32,10 +32,11 @@ class SplitFacts:
     row_groups: int
     bytes: int
     rates: list[float]
+    labelled: bool
 
     @property
-    def rate(self) -> float:
-        return self.positives / self.rows if self.rows else float("nan")
+    def rate(self) -> float | None:
+        return self.positives / self.rows if self.rows and self.labelled else None
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def _split(folder: str, name: str, manifest: Manifest) -> SplitFacts:
         with open_shard(folder, shard) as file:
             groups += file.metadata.num_row_groups
     size = sum(file_bytes(join(folder, shard.path)) for shard in split.shards)
-    rates = [shard.positives / shard.rows for shard in split.shards]
-    return SplitFacts(name, split.rows, split.positives, len(split.shards), groups, size, rates)
+    rates = [shard.positives / shard.rows for shard in split.shards] if split.labelled else []
+    return SplitFacts(name, split.rows, split.positives, len(split.shards), groups, size, rates, split.labelled)
 
 
 def _days(manifest: Manifest) -> list[tuple[str, int, int]]:

@@ -17,7 +17,7 @@ def size(count: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    return "-" if share is None or share != share else f"{share:.2%}"
+    return "-" if share is None else f"{share:.2%}"
 
 
 def split_rows(description: Description) -> list[list[str]]:

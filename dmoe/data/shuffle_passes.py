@@ -55,7 +55,7 @@ def shuffle_split(
     shards = -(-split.rows // rows_per_shard)
     groups = row_groups(data, split.shards)
     if not groups:
-        return Shuffled([], Split(rows=0, positives=0, shards=()))
+        return Shuffled([], split.model_copy(update={"shards": ()}))
     first = read_row_group(data, split.shards, groups[0])
     row_bytes = max(first.nbytes // first.num_rows, 1) + 8
     chunk_rows = max(memory_limit // (workers * row_bytes * COPIES), 1)
@@ -71,7 +71,8 @@ def shuffle_split(
         Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
         for number, (_, rows, positives, digest) in enumerate(written)
     )
-    return Shuffled([path for path, *_ in written], Split(rows=split.rows, positives=sum(one.positives for one in made), shards=made))
+    positives = sum(one.positives for one in made)
+    return Shuffled([path for path, *_ in written], Split(rows=split.rows, positives=positives, shards=made, labelled=split.labelled))
 
 
 def _chunks(groups: list[RowGroup], chunk_rows: int) -> list[list[RowGroup]]:

@@ -100,5 +100,7 @@ def _label_rates(description: Description) -> str:
         rates = [100 * positives / max(rows, 1) for _, rows, positives in description.days]
         lines = [("all rows", [float(at) for at in range(len(rates))], rates)]
         return curves("Label rate by day", lines, "day", "% of rows")
-    lines = [(split.name, [float(at) for at in range(split.shards)], [100 * rate for rate in split.rates]) for split in description.splits]
+    lines = [
+        (split.name, [float(at) for at in range(len(split.rates))], [100 * rate for rate in split.rates]) for split in description.splits
+    ]
     return curves("Label rate by shard", [line for line in lines if line[1]], "shard", "% of rows")
