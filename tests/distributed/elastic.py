@@ -4,6 +4,7 @@ torchrun's command line starts a fresh interpreter per rank and restart, which c
 (`elastic_launch`) takes a function as well, and that is the only difference.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -129,7 +130,9 @@ class Faults:
     """Does what a test asks for when a point is passed.
 
     `do`: kill, term or stop (the signal, to oneself), sleep (`seconds`), damage (`path`: its last bytes are overwritten), remove (`path`),
-    limit (`bytes` of a file). `number` says at which passing of the point, `attempt` in which of torchrun's attempts.
+    limit (`bytes` of a file), fill (`path`: a file that takes all the room that is left).
+
+    `number` says at which passing of the point, `attempt` in which of torchrun's attempts.
     """
 
     def __init__(self, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
@@ -160,6 +163,10 @@ class Faults:
                 with open(fault["path"], "r+b") as file:
                     file.seek(fault["offset"])
                     file.write(b"\xff" * fault["bytes"])
+            case "fill":
+                with contextlib.suppress(OSError), open(fault["path"], "wb", buffering=0) as file:
+                    while file.write(bytes(4096)):
+                        pass
             case "limit":
                 import resource
 

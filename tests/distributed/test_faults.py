@@ -3,9 +3,14 @@
 All under torchrun's own agent (tests/distributed/elastic.py). More, at random instants: `python tools/bench/soak.py`.
 """
 
+import hashlib
+import itertools
 import json
 import shutil
+import subprocess
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dmoe.train.checkpoint import look
@@ -88,6 +93,82 @@ def test_a_shard_that_is_damaged_within_an_epoch_is_named(place):
     verify_checkpoint(look.newest(f"{place.root}/damaged/run"))
 
 
+def test_a_shard_that_vanishes_within_an_epoch_is_named(place):
+    """Of many: the reader keeps 64 open, and what is open can be read to its end whatever happens to its name."""
+    data = place.root / "vanishing-data"
+    shutil.copytree(place.root / "data", data)
+    cut_train(data, 70)
+    fault = {"at": "step", "number": 12, "rank": 0, "do": "remove", "path": f"{data}/train/cut-00060.parquet"}
+    outcome = place("vanishing", [fault], data=data, overrides=["data.shuffle=none", "train.checkpoint.asynchronous=false"])
+    assert set(outcome.codes.values()) == {2}
+    (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
+    assert "train/cut-00060.parquet: missing, but the manifest names it; copy it back or make the data set again" in line
+    assert "Traceback" not in outcome.said
+    newest = look.newest(f"{place.root}/vanishing/run")
+    assert verify_checkpoint(newest).progress["step"] >= 10
+
+
+def cut_train(data, shards):
+    """Cuts the training split into so many files."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    split = manifest["splits"]["train"]
+    whole = pa.concat_tables([pq.read_table(data / shard["path"]) for shard in split["shards"]])
+    firsts = [number * len(whole) // shards for number in range(shards + 1)]
+    split["shards"] = []
+    for number, (first, end) in enumerate(itertools.pairwise(firsts)):
+        path, part = data / "train" / f"cut-{number:05d}.parquet", whole[first:end]
+        pq.write_table(part, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        positives = int(part["label"].to_numpy().sum())
+        split["shards"].append({"path": f"train/{path.name}", "rows": len(part), "positives": positives, "sha256": digest})
+    (data / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_one_rank_that_is_asked_to_stop_exits_143_and_goes_on_later(place, undisturbed):
+    """The other ranks that a preemption is agreed on with are none here; tests/endtoend has two under torchrun."""
+    outcome = place("preempted", [{"at": "step", "number": 13, "do": "term"}], ranks=1)
+    assert outcome.codes == {0: 143}
+    assert "asked to stop (SIGTERM): kept a checkpoint of step 13" in outcome.said
+    assert "Traceback" not in outcome.said
+    verify_checkpoint(f"{place.root}/preempted/run/checkpoints/step-000000013")
+    again = place("preempted", ranks=1, number=1)
+    assert again.succeeded, again.said
+    assert "resuming from step 13" in again.said
+    lines, differ = look.diff(look.newest(f"{undisturbed}/run"), look.newest(f"{place.root}/preempted/run"), 2e-4)
+    assert not differ, lines
+    assert sorted(row for rows in used_rows(place.root / "preempted").values() for row in rows) == list(range(ROWS))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"NOT TESTED: a disk that is really full, since mounting a tmpfs needs root here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stays(place, small_disk):
+    """ENOSPC itself; the test below has a file's largest size in its place, which needs no root."""
+    fault = {"at": "step", "number": 12, "rank": 0, "do": "fill", "path": str(small_disk / "ballast")}
+    overrides = [f"run.dir={small_disk}/run", "train.checkpoint.asynchronous=false"]
+    outcome = place("small-disk", [fault], overrides=overrides)
+    assert set(outcome.codes.values()) == {2}
+    (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
+    assert "no space left on device" in line.lower()
+    assert "cannot write the checkpoint" in line
+    assert "Traceback" not in outcome.said
+    assert "step-000000010" in look.verify(look.newest(f"{small_disk}/run"))
+    (small_disk / "ballast").unlink()
+    again = place("small-disk", number=1, overrides=overrides)
+    assert again.succeeded, again.said
+    assert "resuming from step 10" in again.said
+
+
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(place):
     outcome = place("full", [{"at": "step", "number": 12, "rank": 0, "do": "limit", "bytes": 40_000}])
     assert set(outcome.codes.values()) == {2}
@@ -129,10 +210,6 @@ def test_a_rank_that_hangs_is_named(place, do, words):
 
 
 def test_a_batch_with_nan_is_refused_by_file_and_row(place):
-    import hashlib
-
-    import pyarrow.parquet as pq
-
     data = place.root / "nan-data"
     shutil.copytree(place.root / "data", data)
     path = data / "train" / "part-00001.parquet"
