@@ -1,5 +1,6 @@
 """Plan files with parts changed, doubled or cut off: refused in a line, or sound by a check that shares no code with ours."""
 
+import contextlib
 import re
 from collections import Counter
 
@@ -125,8 +126,9 @@ def outcome(path, text):
         return "refused"
     assert_sound(plan)
     if plan["tables"] != sound()["tables"]:
-        # Whoever shows or checks the plan goes on from here.
-        figures_of(plan, "plan.json")
+        # Whoever shows or checks the plan goes on from here, and needs its `room` too.
+        with contextlib.suppress(UserError):
+            figures_of(plan, "plan.json")
     return "accepted"
 
 
