@@ -11,6 +11,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
     parser.add_argument("--plan", help="a kept plan (tools/plan.py make) to use exactly; the same as --set sharding.plan=FILE")
     parser.add_argument("--resume", action="store_true", help="go on from run.dir's newest sound checkpoint, if it has one")
+    parser.add_argument(
+        "--init-from", metavar="RUN", help="start from the weights of this run's best checkpoint, or of a checkpoint: train.init_from"
+    )
     parser.add_argument("--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto")
     return parser
 
@@ -21,7 +24,8 @@ def main() -> None:
     from dmoe.train.command import train
 
     plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
-    train(arguments.config, arguments.set + plan, arguments.resume, arguments.trace)
+    init = [f"train.init_from={arguments.init_from}"] if arguments.init_from else []
+    train(arguments.config, arguments.set + plan + init, arguments.resume, arguments.trace)
 
 
 if __name__ == "__main__":

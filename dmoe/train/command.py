@@ -52,6 +52,7 @@ def _leave() -> None:
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
+    from dmoe.train.begin import begin_from
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit, restore_best
     from dmoe.train.predictions import FILE as PREDICTIONS
@@ -63,10 +64,16 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     newest = run.newest_sound() if resume else None
     watch.note("plans and shards")
     session = open_session(config, manifest, device)
+    steps_before, begun = 0, ""
     if newest is None:
+        if config.train.init_from:
+            watch.note("loads the checkpoint that it begins from")
+            steps_before, begun = begin_from(session, config.train.init_from)
         run.create(config, manifest, session.plan)
     reporter = Reporter(run)
     reporter.say(describe(session))
+    if begun:
+        reporter.say(begun)
     if newest is not None:
         step, refused = newest
         for reason in refused:
@@ -74,7 +81,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         run.set_aside_after(step)
         changed = run.resumed(step, refused, config, session.plan)
         reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
-    progress = fit(session, run, reporter, None if newest is None else newest[0], trace)
+    progress = fit(session, run, reporter, None if newest is None else newest[0], trace, steps_before)
     watch.note("loads the best checkpoint", progress.step)
     best = restore_best(session, run, progress)
     if best != progress.best_step:

@@ -48,8 +48,11 @@ class Training:
     total: int
 
 
-def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace) -> Progress:
+def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace, steps_before: int = 0) -> Progress:
     """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint.
+
+    Args:
+        steps_before: what `begin_from` gave, of a run that does not resume.
 
     Returns:
         The progress; `best_step` names the checkpoint with the best validation AUC.
@@ -63,7 +66,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     validation = session.reader(config.data.validation_split)
     total = int(min(train.steps(config.train.batch_size) * config.train.epochs, config.train.max_steps or math.inf))
     schedule = Schedule(config.optimizer.schedule, total)
-    progress = Progress(batch_size=config.train.batch_size, order=train.order)
+    progress = Progress(batch_size=config.train.batch_size, order=train.order, steps_before=steps_before)
     if resume_step is not None:
         note("loads the checkpoint", resume_step)
         progress = _resume(session, run.checkpoint(resume_step), train, schedule)

@@ -22,6 +22,7 @@ class Progress:
         row: how many rows of the epoch are used up.
         order: names the order of rows that `row` counts in (`Reader.order`).
         due: the validation of this row has not been made yet.
+        steps_before: steps behind step 0, of the runs whose checkpoint this one began from: Adam's bias correction counts them.
         window: sums of the figures since the last line of the log (`Window.state`).
     """
 
@@ -29,6 +30,7 @@ class Progress:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     step: Count = 0
+    steps_before: Count = 0
     epoch: Count = 0
     row: Count = 0
     batch_size: Count = 0

@@ -107,7 +107,7 @@ class RunDir:
         """
         refused: list[str] = []
         for step in reversed(broadcast_object(self.checkpoints() if rank() == 0 else None)):
-            problem = _first(_problem_of(self.checkpoint(step)))
+            problem = problem_of(self.checkpoint(step))
             if problem is None:
                 return step, refused
             refused.append(problem)
@@ -148,12 +148,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _problem_of(folder: str) -> str | None:
+def problem_of(folder: str) -> str | None:
+    """Why a checkpoint is not sound, on all ranks, each of which has read its share of the files; None where it is."""
+    problem = None
     try:
         verify_checkpoint(folder, rank(), world_size())
-        return None
     except UserError as error:
-        return str(error)
+        problem = str(error)
+    return _first(problem)
 
 
 def _first(problem: str | None) -> str | None:

@@ -15,11 +15,14 @@ from dmoe.train.checkpoint.tensors import TensorFile
 from dmoe.train.optimizers import Optimizers
 
 
-def load_checkpoint(folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
+def load_checkpoint(
+    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers | None, grown: bool = False
+) -> dict[str, Any]:
     """Loads this rank's part of a checkpoint.
 
     Args:
         optimizers: None loads the weights only.
+        grown: the model's tables may have more rows; those behind the checkpoint's stay as they are.
 
     Returns:
         The progress that was kept.
@@ -30,14 +33,15 @@ def load_checkpoint(folder: str, model: nn.Module, tables: list[Table], dense: n
     index = read_index(folder)
     mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
     for name in sorted(mine.keys() | index.tables.keys()):
-        if mine.get(name) != index.tables.get(name):
-            raise UserError(f"{folder}: table '{name}' is {_size(index.tables.get(name))} there and {_size(mine.get(name))} in this model")
+        there, here = index.tables.get(name), mine.get(name)
+        if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
+            raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
     pieces: dict[tuple[str, str], list[Piece]] = {}
     for piece in index.pieces:
         pieces.setdefault((piece.table, piece.state), []).append(piece)
     files = _Files(folder)
     for shard in local_shards(model, tables):
-        _load_shard(folder, shard, pieces, files, optimizers)
+        _load_shard(index, shard, pieces, files, optimizers)
     _load_dense(folder, files, index, dense, optimizers)
     return index.progress
 
@@ -78,11 +82,14 @@ def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, opti
         if type(step) is not int or not 0 <= step < 1 << 62:
             raise UserError(f"{folder}: progress.step is {str(step)[:40]}, expected a number of steps")
         optimizers.load_dense_state(states)
-        optimizers.set_steps(step)
+        before = index.progress.get("steps_before", 0)
+        if type(before) is not int or not 0 <= before < 1 << 62:
+            raise UserError(f"{folder}: progress.steps_before is {str(before)[:40]}, expected a number of steps")
+        optimizers.set_steps(step + before)
 
 
 def _load_shard(
-    folder: str, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: Optimizers | None
+    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: Optimizers | None
 ) -> None:
     targets: dict[str, Tensor] = {"weight": shard.weight}
     if optimizers is not None:
@@ -91,10 +98,13 @@ def _load_shard(
         name = shard.table.logical_name(section)
         for state, target in targets.items():
             view = target[:, columns] if target.dim() == 2 else target
-            filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in pieces.get((name, state), []))
-            if filled != view.numel():
+            kept = [piece for piece in pieces.get((name, state), []) if (view.dim() == 1) == (piece.columns == 0)]
+            filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in kept)
+            # Of a table that has grown, a shard may lie behind all that was kept; another optimiser's checkpoint is refused there too.
+            expected = view[: max(index.tables[name][0] - shard.row, 0)].numel()
+            if filled != expected or not kept:
                 raise UserError(
-                    f"{folder}: table '{name}': the checkpoint has no whole state '{state}' of this shape;"
+                    f"{files.folder}: table '{name}': the checkpoint has no whole state '{state}' of this shape;"
                     " was it another optimizer.tables.kind's?"
                 )
 
@@ -102,8 +112,6 @@ def _load_shard(
 @torch.no_grad()
 def _copy_overlap(files: _Files, piece: Piece, view: Tensor, first_row: int, first_column: int) -> int:
     """Copies what a piece and a shard's view share; returns how many numbers that was."""
-    if (view.dim() == 1) != (piece.columns == 0):
-        return 0
     low, high = max(piece.row, first_row), min(piece.row + piece.rows, first_row + len(view))
     left = max(piece.column, first_column) if view.dim() == 2 else 0
     right = min(piece.column + piece.columns, first_column + view.shape[1]) if view.dim() == 2 else 1
