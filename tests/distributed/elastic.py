@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     (Path(folder) / f"pid-{rank}").write_text(str(os.getpid()))
     note_phases(Path(folder) / f"at-{rank}")
-    install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), Faults(rank, attempt, faults))
+    mine = Faults(Path(folder), rank, attempt, faults)
+    install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), mine)
+    mine.at("start")
     sys.argv = ["dmoe.train", *arguments]
     code = run_rank("dmoe.train", command.main)
     if code:
@@ -129,13 +132,15 @@ class Rows:
 class Faults:
     """Does what a test asks for when a point is passed.
 
-    `do`: kill, term or stop (the signal, to oneself), sleep (`seconds`), damage (`path`: its last bytes are overwritten), remove (`path`),
-    limit (`bytes` of a file), fill (`path`: a file that takes all the room that is left).
+    `do`: kill, term or stop (the signal, to oneself), kill ranks (`ranks`, `after` so many seconds, noted in kills.jsonl), sleep
+    (`seconds`), damage (`path`: `bytes` from `offset` on are overwritten), remove (`path`), limit (`bytes` of a file), fill (`path`: a
+    file that takes all the room that is left).
 
     `number` says at which passing of the point, `attempt` in which of torchrun's attempts.
     """
 
-    def __init__(self, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
+        self.folder = folder
         self.mine = [fault for fault in faults if fault.get("rank", rank) == rank and fault.get("attempt", 0) == attempt]
         self.passed: dict[str, int] = defaultdict(int)
 
@@ -150,6 +155,11 @@ class Faults:
         match fault["do"]:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "kill ranks":
+                if fault["after"]:
+                    threading.Timer(fault["after"], self.kill_ranks, [fault]).start()
+                else:
+                    self.kill_ranks(fault)
             case "term":
                 os.kill(os.getpid(), signal.SIGTERM)
             case "stop":
@@ -175,9 +185,18 @@ class Faults:
             case other:
                 raise ValueError(other)
 
+    def kill_ranks(self, fault: dict[str, Any]) -> None:
+        """Kills ranks at once, one's own last, and notes what each was at."""
+        at = {rank: (self.folder / f"at-{rank}").read_text().strip() for rank in fault["ranks"]}
+        with (self.folder / "kills.jsonl").open("a") as file:
+            file.write(json.dumps({**fault, "was": at}) + "\n")
+        for pid in sorted((int((self.folder / f"pid-{rank}").read_text()) for rank in fault["ranks"]), key=lambda pid: pid == os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
 
 def install(rows: Rows, faults: Faults) -> None:
-    """Puts both into the process: points `step` (after it), `batch` (read, of training), `write` (a checkpoint's file), `evaluate`."""
+    """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`."""
     from dmoe.data.reader import Reader
     from dmoe.train import window
     from dmoe.train.checkpoint import index, save

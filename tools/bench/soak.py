@@ -1,17 +1,17 @@
-"""Kills a training job at random instants until it has been killed so many times, and shows that nothing came of it.
+"""Kills a training job until it has been killed so many times, and shows that nothing came of it.
 
+Rank 0, another rank and all ranks are killed in turn: in training, in a checkpoint's write and in an evaluation, each at a random one;
+one rank is also killed as it starts, which is where it loads a checkpoint.
 Every round trains the same model under torchrun's agent, which restarts it after each kill; its final weights, optimiser states and
 logged figures are compared bit for bit with those of a run that nobody disturbed, and the rows that the final weights owe are counted.
 """
 
 import argparse
-import os
+import itertools
+import json
 import random
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,45 +33,43 @@ train:
 """
 
 
-class Killer(threading.Thread):
-    """Kills rank 0, another rank or all ranks at random instants of the attempts.
+TARGETS = ("rank 0", "another rank", "all ranks")
+POINTS = {"training": ("step", 10), "a checkpoint's write": ("half", 4), "an evaluation": ("evaluate", 3)}
+"""Where a rank is killed -> the point of tests/distributed/elastic.py, and by the how many-th passing of an attempt at the latest."""
+START = ("its start", "start")
+SPREAD_SECONDS = {"step": 0.03, "start": 1.0}
+"""A kill in training comes so long after the end of a step at most: anywhere in the next ones; one in the start, after its begin."""
+KILLS_A_ROUND = 9
+
+
+def kills_of(first: int, count: int, ranks: int, dice: random.Random) -> list[dict[str, Any]]:
+    """A kill for each attempt of a round: every target at every point in turn, at a random passing of it.
 
     Args:
-        window: an attempt is killed within so many seconds of its ranks' start.
+        first: how many kills there were before.
     """
-
-    def __init__(self, folder: Path, ranks: int, kills: int, window: float, dice: random.Random) -> None:
-        super().__init__(daemon=True, name="killer")
-        self.folder, self.ranks, self.left, self.window, self.dice = folder, ranks, kills, window, dice
-        self.ended = threading.Event()
-        self.killed: list[str] = []
-
-    def run(self) -> None:
-        seen: list[str] = []
-        while self.left and not self.ended.is_set():
-            pids = [self._read(f"pid-{rank}") for rank in range(self.ranks)]
-            if "" in pids or any(pid in seen for pid in pids):
-                time.sleep(0.02)
-                continue
-            seen += pids
-            after = self.dice.uniform(0, self.window)
-            if self.ended.wait(after):
-                return
-            target = self.dice.choice(["rank 0", f"rank {self.dice.randrange(1, self.ranks)}", "all ranks"])
-            chosen = range(self.ranks) if target == "all ranks" else [int(target.split()[1])]
-            at = self._read(f"at-{chosen[0]}").strip()
-            try:
-                for rank in chosen:
-                    os.kill(int(pids[rank]), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            self.left -= 1
-            self.killed.append(f"{target:<10} {after:5.2f} s after its start, while it {at}")
-            print(f"  killed {self.killed[-1]}", flush=True)
-
-    def _read(self, name: str) -> str:
-        path = self.folder / name
-        return path.read_text() if path.exists() else ""
+    turns = list(itertools.product(POINTS, TARGETS if ranks > 1 else TARGETS[::2]))
+    # The ranks do not begin together, so no one of them could tell whom else to kill.
+    turns += itertools.product(START[:1], TARGETS[:2] if ranks > 1 else TARGETS[:1])
+    kills = []
+    for attempt in range(count):
+        point, target = turns[(first + attempt) % len(turns)]
+        rank = 0 if target == "rank 0" else dice.randrange(1, ranks) if target == "another rank" else dice.randrange(ranks)
+        at, latest = (START[1], 1) if point == START[0] else POINTS[point]
+        kills.append(
+            {
+                "attempt": attempt,
+                "at": at,
+                "number": dice.randint(1, latest),
+                "rank": rank,
+                "do": "kill ranks",
+                "ranks": list(range(ranks)) if target == "all ranks" else [rank],
+                "after": dice.uniform(0, SPREAD_SECONDS.get(at, 0)),
+                "point": point,
+                "target": target,
+            }
+        )
+    return kills
 
 
 def main() -> int:
@@ -95,36 +93,40 @@ def main() -> int:
     (folder / "config.yaml").write_text(CONFIG.replace("EPOCHS", str(arguments.epochs)))
     command = ["--config", str(folder / "config.yaml"), "--set", f"data.path={folder}/data", "--resume"]
 
-    def train(name: str, killer: Any = None, restarts: int = 0) -> float:
+    def train(name: str, kills: list[dict[str, Any]]) -> float:
         place = folder / name
         place.mkdir(exist_ok=True)
-        outcome = launch(place, arguments.ranks, [*command, "--set", f"run.dir={place}/run"], restarts=restarts)
-        if killer is not None:
-            killer.ended.set()
-            killer.join()
+        outcome = launch(place, arguments.ranks, [*command, "--set", f"run.dir={place}/run"], kills, restarts=len(kills))
         if not outcome.succeeded:
             raise UserError(f"{name}: the job failed with {outcome.codes}:\n{outcome.said}")
         return outcome.seconds
 
-    seconds = train("undisturbed")
+    seconds = train("undisturbed", [])
     print(f"undisturbed: {seconds:.1f} s, {arguments.ranks} ranks, {check(folder / 'undisturbed', folder, arguments.epochs)}", flush=True)
-    dice, left, rounds, targets = random.Random(arguments.seed), arguments.kills, 0, Counter[str]()
-    while left:
+    dice, done, rounds, hit = random.Random(arguments.seed), 0, 0, Counter[tuple[str, str]]()
+    while done < arguments.kills:
         rounds += 1
-        place = folder / f"round-{rounds}"
-        place.mkdir()
-        killer = Killer(place, arguments.ranks, min(left, 10), seconds / 2, dice)
+        name = f"round-{rounds}"
+        took = train(name, kills_of(done, min(arguments.kills - done, KILLS_A_ROUND), arguments.ranks, dice))
+        killed = read_kills(folder / name)
+        if not killed:
+            raise UserError(f"{name}: the run ended before a kill; give it more --epochs")
         print(f"round {rounds}:", flush=True)
-        killer.start()
-        took = train(place.name, killer, restarts=arguments.kills)
-        left -= len(killer.killed)
-        # The first run also waited for the imports; the instants have to lie within a run.
-        seconds = min(seconds, took)
-        targets.update(line.split("  ")[0] for line in killer.killed)
-        print(f"  {len(killer.killed)} kills, {took:.1f} s: {check(place, folder, arguments.epochs)}", flush=True)
-    parts = ", ".join(f"{name} {count}" for name, count in sorted(targets.items()))
-    print(f"sound: {arguments.kills} kills ({parts}) in {rounds} rounds; all weights, states and figures equal, no row lost or twice")
+        for kill in killed:
+            hit[kill["point"], kill["target"]] += 1
+            was = "; ".join(f"rank {rank} {at}" for rank, at in kill["was"].items())
+            print(f"  killed {kill['target']:<12} in {kill['point']:<20} while {was}")
+        done += len(killed)
+        print(f"  {len(killed)} kills, {took:.1f} s: {check(folder / name, folder, arguments.epochs)}", flush=True)
+    for point in [*POINTS, START[0]]:
+        print(f"in {point}: " + ", ".join(f"{target} {hit[point, target]}" for target in TARGETS))
+    print(f"sound: {done} kills in {rounds} rounds; all weights, states and figures equal, no row lost or twice")
     return 0
+
+
+def read_kills(place: Path) -> list[dict[str, Any]]:
+    path = place / "kills.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def check(place: Path, folder: Path, epochs: int) -> str:
@@ -151,8 +153,6 @@ def check(place: Path, folder: Path, epochs: int) -> str:
 
 def figures(place: Path) -> list[dict[str, Any]]:
     """The logged figures, without those that are of the clock."""
-    import json
-
     lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
     clock = ("samples_per_second", "eval_samples_per_second")
     return [{key: value for key, value in line.items() if key not in clock} for line in lines]
