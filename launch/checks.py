@@ -37,6 +37,9 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
         raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
     if not elsewhere and _is_here(checked.data.path, mounted):
         _check_data(checked)
+    start = checked.train.init_from
+    if start and not elsewhere and not resume and _is_here(start, mounted) and not any((Path(start) / name).exists() for name in _BEGINS):
+        raise UserError(f"train.init_from: {start}: neither a checkpoint nor a run with one; {_ELSEWHERE}")
     if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and (Path(checked.run.dir) / "config.yaml").exists():
         raise UserError(f"--run {checked.run.dir}: holds a run already; --resume True goes on with it, or choose another")
     return checked
@@ -88,6 +91,18 @@ def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None
         raise UserError(f"{program}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
 
 
+def check_share(j: str, arguments: Sequence[str]) -> None:
+    """Whether a format of tools/preprocess.py can be shared between nodes.
+
+    Raises:
+        UserError: it has no --share.
+    """
+    try:
+        check_arguments("tools/preprocess.py", "tools.preprocess", [*arguments, "--share", "0/2"])
+    except UserError:
+        raise UserError(f"--j {j}: {arguments[0]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
+
+
 def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     """Whether every variant of a ladder is a config, and its data there.
 
@@ -101,6 +116,7 @@ def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]
         load_manifest(data)
 
 
+_BEGINS = ("index.json", "checkpoints")
 _ELSEWHERE = "--elsewhere True where only the cluster sees it"
 
 

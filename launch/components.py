@@ -6,6 +6,7 @@ Each is a pure function to an AppDef; what its docstring says of an argument is 
 # ruff: noqa: UP006, UP035, UP045 torchx checks components by their source and knows typing's old names only
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -17,7 +18,7 @@ from dmoe.errors import USER_ERROR, UserError
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
 
-from launch.checks import check_arguments, check_input, check_ladder, check_run, check_training
+from launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training
 from launch.job import Place, array_job, distributed_job, single_job
 
 
@@ -75,6 +76,7 @@ def train(
         overrides = [f"data.path={data}"] * bool(data) + [f"run.dir={run}"] * bool(run)
         given = [argument for argument in arguments if "=" in argument]
         check_arguments("dmoe.train", "dmoe.train.__main__", ["--config", config, *arguments])
+        given += [f"train.init_from={start}" for flag, start in pairwise(arguments) if flag == "--init-from"]
         checked = check_training(config, overrides + given, place.ranks, resume, elsewhere, place.mounted)
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
         return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
@@ -161,7 +163,7 @@ def preprocess(
         output: folder of the data set
         format: what the log is, as tools/preprocess.py names it
         elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
-        j: nodes x 1, such as 4x1: each parses its share of the log into the output folder, which all see, and the first one does the rest
+        j: nodes x 1; criteo takes several, such as 4x1: each parses a share into the output folder, which all see; the first does the rest
         name: the job's name
         image: container image, for the schedulers that use one
         cpu: CPUs, each a thread
@@ -176,8 +178,10 @@ def preprocess(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
         check_input(input, elsewhere, place.mounted)
-        share = ["--share", f"0/{place.ranks.nodes}"] if place.ranks.nodes > 1 else []
-        check_arguments("tools/preprocess.py", "tools.preprocess", [format, "--input", input, "--output", output, *arguments, *share])
+        given = [format, "--input", input, "--output", output, *arguments]
+        check_arguments("tools/preprocess.py", "tools.preprocess", given)
+        if place.ranks.nodes > 1:
+            check_share(j, given)
         command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output, "--workers", str(place.resource.cpu)]
         return array_job(place, "preprocess", [*command, *arguments], "--stay --share")
 

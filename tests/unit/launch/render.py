@@ -1,8 +1,10 @@
 """Renders what a scheduler would be sent, from a component's command line; nothing is submitted."""
 
 import json
+import os
 import shlex
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from launch import components
 from tests.unit.launch.stand_ins import stand_in_for_kubernetes, stand_in_for_ray
 
 GOLDEN = Path(__file__).parent / "golden"
-SCHEDULERS = ("slurm", "kubernetes", "local_docker", "aws_batch", "ray")
+SCHEDULERS = ("local_cwd", "slurm", "kubernetes", "local_docker", "aws_batch", "ray")
 CONFIGS: dict[str, dict[str, Any]] = {
+    "local_cwd": {"log_dir": "runs/torchx"},
     "slurm": {"partition": "gpu", "time": "3-00:00:00"},
     "kubernetes": {"queue": "train", "namespace": "ml", "image_repo": "example.com/ml/dmoe"},
     "aws_batch": {"queue": "train", "user": "me", "image_repo": "example.com/ml/dmoe"},
@@ -29,9 +32,12 @@ CLUSTER = next(shlex.split(line.strip().removeprefix(COMPONENT)) for line in REA
 
 LASTING = ["--resume", "True", "--max_retries", "3"]
 IMAGE = ["--image", "example.com/ml/dmoe:1.0"]
+VOLUMES = ["--mounts", "type=volume,src=data,dst=/data,type=volume,src=runs,dst=/runs"]
 FURTHER = {
+    # A laptop is one node.
+    "local_cwd": [*LASTING, "--elsewhere", "True", "--j", "1x8"],
     "slurm": [*LASTING, "--elsewhere", "True"],
-    "kubernetes": [*LASTING, *IMAGE, "--mounts", "type=volume,src=data,dst=/data,type=volume,src=runs,dst=/runs"],
+    "kubernetes": [*LASTING, *IMAGE, *VOLUMES],
     "local_docker": [*LASTING, *IMAGE, "--mounts", "type=bind,src=/data,dst=/data,type=bind,src=/runs,dst=/runs"],
     "aws_batch": [
         *LASTING,
@@ -73,9 +79,19 @@ def text_of(scheduler: str, request: Any, working_dir: str = "") -> str:
         actors = [vars(actor) for actor in request.actors]
         made = {**vars(request), "actors": actors}
         return json.dumps(made, indent=1).replace(working_dir, "<copy of the workspace>") + "\n"
+    if scheduler == "local_cwd":
+        # Every absolute path in it is of this machine: the folder, and what is under it.
+        roles = {role: [_laptop(asdict(replica)) for replica in replicas] for role, replicas in request.role_params.items()}
+        return yaml.safe_dump({"app_id": request.app_id, "log_dir": request.log_dir, "roles": roles}, width=200)
     if scheduler == "local_docker":
         return yaml.safe_dump([{"image": c.image, "command": c.command, **_plain(c.kwargs)} for c in request.containers], width=200)
     return str(request).rstrip() + "\n"
+
+
+def _laptop(replica: dict[str, Any]) -> dict[str, Any]:
+    """A process with its folder put as `.`, and without torchx's own PATH, which is this machine's."""
+    text: str = json.dumps(replica | {"env": {key: value for key, value in replica["env"].items() if key != "PATH"}})
+    return _plain(json.loads(text.replace(os.getcwd(), ".")))
 
 
 def _plain(value: Any) -> Any:

@@ -109,7 +109,13 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "expected"), MISTAKES, ids=[expected for _, expected in MISTAKES])
+MISTAKES += [
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--", *further], "train.init_from: nowhere: neither a checkpoint nor a run with one")
+    for further in (["--init-from", "nowhere"], ["--set", "train.init_from=nowhere"])
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES)
 def test_a_mistake_is_one_line_before_anything_is_submitted(capsys, data, arguments, expected):
     assert expected in message_of(capsys, "train", *(data if argument == "D" else argument for argument in arguments))
 
@@ -163,6 +169,17 @@ def test_preprocess_on_several_nodes_tells_each_its_share(tmp_path):
     assert app.roles[0].num_replicas == 3
     shares = [macros.Values("", "job", str(node), "FIRST").apply(app.roles[0]).args[1].rpartition(" --share ")[2] for node in range(3)]
     assert shares == ["0/3", "1/3", "2/3"]
+
+
+@pytest.mark.parametrize("given", [["log", "--schema", "s.yaml"], ["avazu"]])
+def test_preprocess_of_a_log_that_takes_one_node_is_refused_on_several(capsys, tmp_path, given):
+    (tmp_path / "log.csv").write_text("")
+    arguments = ["--input", str(tmp_path), "--output", "o", "--format", given[0]]
+    further = ["--", *given[1:]] if given[1:] else []
+    for j in ("2x1", "16x1"):
+        expected = f"--j {j}: {given[0]} takes one node; criteo alone shares a log between several; give --j 1x1"
+        assert expected in message_of(capsys, "preprocess", *arguments, "--j", j, *further)
+    assert " --share" not in materialize_appdef(components.preprocess, [*arguments, "--j", "1x1", *further]).roles[0].args[1]
 
 
 def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path):

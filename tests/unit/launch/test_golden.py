@@ -9,10 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, SCHEDULERS, app_of, request_of, text_of
+from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, IMAGE, SCHEDULERS, VOLUMES, app_of, request_of, text_of
 
 ARRAY = ["--input", "/data/raw/day_*.gz", "--output", "/data/criteo1tb", "--j", "4x1", "--h", "cpu32", "--elsewhere", "True"]
 """The guide's command, behind the component."""
+EVALUATE = ["--run", "/runs/first", "--data", "/data/later", "--split", "test", "--j", "2x8", "--h", "h100x8", "--elsewhere", "True"]
+LADDER = ["--config", "configs/ladder_demo.yaml", "--output", "/runs/ladder", "--data", "/data/demo", "--seeds", "3", "--h", "cpu32"]
+LADDER += ["--elsewhere", "True"]
+OTHERS = {
+    "slurm_preprocess": ARRAY,
+    "slurm_evaluate": EVALUATE,
+    "slurm_ladder": [*LADDER, "--", "--jobs", "4"],
+    "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
+    "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
+}
+"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +46,18 @@ def test_the_request_for_the_cluster_command_is_the_kept_one(scheduler, monkeypa
     assert text == kept.read_text()
 
 
-def test_the_request_for_preprocessing_on_several_nodes_is_the_kept_one(monkeypatch, tmp_path):
-    app = app_of("preprocess", ARRAY)
-    text = text_of("slurm", request_of("slurm", app, monkeypatch))
-    kept = GOLDEN / "slurm_preprocess.txt"
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_request_of_another_component_is_the_kept_one(name, monkeypatch):
+    scheduler, component = name.split("_")
+    app = app_of(component, OTHERS[name])
+    text = text_of(scheduler, request_of(scheduler, app, monkeypatch))
+    kept = GOLDEN / f"{name}.txt"
     if os.environ.get("DMOE_WRITE_GOLDEN"):
         kept.write_text(text)
     assert text == kept.read_text()
 
 
-@pytest.mark.parametrize("scheduler", [*SCHEDULERS, "slurm_preprocess"])
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, *OTHERS])
 def test_a_kept_request_names_nothing_of_the_machine_that_made_it(scheduler):
     text = (GOLDEN / f"{scheduler}.txt").read_text()
     assert str(Path.cwd()) not in text

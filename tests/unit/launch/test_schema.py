@@ -72,11 +72,12 @@ def test_kubernetes_names_and_quantities_are_ones_that_it_takes():
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
 
 
-def test_kubernetes_models_accept_every_pod():
+@pytest.mark.parametrize("name", ["kubernetes", "kubernetes_evaluate", "kubernetes_ladder"])
+def test_kubernetes_models_accept_every_pod(name):
     from kubernetes.client import ApiClient
 
     api = ApiClient()
-    for task in kept("kubernetes")["spec"]["tasks"]:
+    for task in kept(name)["spec"]["tasks"]:
         pod = api._ApiClient__deserialize(task["template"], "V1PodTemplateSpec")
         assert api.sanitize_for_serialization(pod) == task["template"]
 
