@@ -154,6 +154,20 @@ def test_another_log_is_read_by_the_kept_vocabulary(tmp_path: Path, log: Path):
     assert load_manifest(str(scored)).schema_hash == load_manifest(str(folder)).schema_hash
 
 
+def test_without_scoring_a_kept_vocabulary_makes_splits_of_a_labelled_log(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log)
+    other = make(tmp_path / "o", log, vocabulary=str(folder), seed=1)
+    manifest = load_manifest(str(other))
+    assert set(manifest.splits) == {"train", "validation", "test"}
+    assert all(split.labelled for split in manifest.splits.values())
+    assert manifest.schema_hash == load_manifest(str(folder)).schema_hash
+    with pytest.raises(UserError, match=r"--scoring: say by which data set's vocabulary: --vocabulary D"):
+        make(tmp_path / "s", log, scoring=True)
+    log.write_text(log.read_text().replace("clicked", "forgotten", 1))
+    with pytest.raises(UserError, match="no column 'clicked'"):
+        make(tmp_path / "u", log, vocabulary=str(folder))
+
+
 def test_rows_to_score_need_no_label(tmp_path: Path, log: Path):
     folder = make(tmp_path / "d", log)
     text = log.read_text().replace("clicked", "forgotten", 1)
