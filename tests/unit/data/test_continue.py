@@ -111,7 +111,8 @@ def kill_until_done(log: Path, output: Path, kills: int, longest: float) -> int:
     return killed
 
 
-@pytest.mark.parametrize(("rows", "kills", "longest"), [(8000, 3, 2.5), pytest.param(60_000, 20, 5.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "kills", "longest"), [(8000, 3, 2.5), (60_000, 20, 5.0)])
 def test_sigkill(tmp_path, rows, kills, longest):
     synthesize(str(tmp_path / "log.tsv"), rows, seed=5, scale=0.01, bad_share=0.001)
     kill_until_done(tmp_path / "log.tsv", tmp_path / "a", 0, longest)

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def lines_of(data: bytes) -> list[tuple[bytes, bool]]:
     return out
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(files=st.lists(damaged(), min_size=1, max_size=3), block_bytes=st.sampled_from([60, 1000, 1 << 20]), zipped=st.booleans())
 @example(files=[GOOD + b"\n" + GOOD + b"\r"], block_bytes=60, zipped=False)
