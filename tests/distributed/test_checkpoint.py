@@ -53,13 +53,13 @@ def saved(ranks, data_set, tmp_path_factory):
 
 
 def _pairs():
-    """Every pair; quick are those that begin or end on one rank, and each way to itself."""
+    """Every pair. Quick are those that begin or end on one rank, and each way to itself."""
     for way, to in itertools.product(WAYS, WAYS):
         quick = way == to or "1 rank" in (way, to)
         yield pytest.param(way, to, marks=() if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("way", "to"), _pairs())
+@pytest.mark.parametrize(("way", "to"), list(_pairs()))
 def test_any_checkpoint_resumes_anywhere(ranks, data_set, saved, straight, way, to):
     folder, before = saved(way)
     size, *given = WAYS[to]
