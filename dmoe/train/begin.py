@@ -84,8 +84,8 @@ def check_grown(trained_on: Manifest, manifest: Manifest, folder: str, names: Se
         ("categorical", [one.name for one in trained_on.categorical if one.name in names], list(names)),
     ):
         if before != now:
-            old, new = next(pair for pair in zip([*before, "none"], [*now, "none"], strict=False) if pair[0] != pair[1])
-            raise UserError(f"{where}: {kind} feature {new} stands where the model was trained with {old}; data of other columns")
+            there, here = next(pair for pair in zip([*before, "none"], [*now, "none"], strict=False) if pair[0] != pair[1])
+            raise UserError(f"{where}: {kind} feature {here} stands where the model was trained with {there}; data of other columns")
     old_sizes = {one.name: one for one in trained_on.categorical}
     for feature in manifest.categorical:
         old = old_sizes.get(feature.name)
