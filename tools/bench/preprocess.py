@@ -71,7 +71,7 @@ class Result:
         if self.error:
             return f"{self.contender:9} FAILED: {self.error}"
         wall = f"{self.wall_s:8.2f} s +-{self.wall_spread:4.0%}  cpu {self.cpu_s:8.2f} s +-{self.cpu_spread:4.0%}"
-        ratios = f"ratio {self.wall_ratio:6.2f} (cpu {self.cpu_ratio:6.2f})"
+        ratios = f"ratio {self.wall_ratio:6.2f} (cpu {self.cpu_ratio:6.2f})" if self.wall_ratio else f"no {MAIN} to compare with"
         speed = f"{self.rows_per_cpu_s:12,.0f} rows/s per core  peak {self.peak_mib:7,.0f} MiB"
         return f"{self.contender:9} {wall} {speed}  {ratios}  start {self.start_s:5.2f} s  n={self.rounds}"
 

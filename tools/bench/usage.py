@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.02
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -18,7 +18,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 @dataclass(frozen=True)
 class Usage:
     """`peak_mib`: resident memory, the higher of one process's high-water mark and the sum over the tree at one moment, where pages that
-    processes share count once in each. `error` is empty where the command succeeded."""
+    processes share count once in each; sampled, so a process of a few hundredths of a second may show less than it had. `error` is empty where
+    the command succeeded."""
 
     wall: float
     cpu: float
@@ -37,7 +38,7 @@ class _Tree:
     peak: int = 0
 
     def watch(self) -> None:
-        while not self.ended.wait(SAMPLE_SECONDS):
+        while True:
             resident = 0
             for process in self._processes():
                 # A process can end between two reads.
@@ -47,6 +48,8 @@ class _Tree:
                     resident += int(fields[21]) * PAGE
                     self.peak = max(self.peak, _high_water(process))
             self.peak = max(self.peak, resident)
+            if self.ended.wait(SAMPLE_SECONDS):
+                return
 
     def _processes(self) -> list[int]:
         found = [self.root]
