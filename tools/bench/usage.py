@@ -18,7 +18,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 @dataclass(frozen=True)
 class Usage:
     """`peak_mib`: resident memory, the higher of one process's high-water mark and the sum over the tree at one moment, where pages that
-    processes share count once in each; sampled, so a process of a few hundredths of a second may show less than it had. `error` is empty where
+    processes share count once in each; sampled, so a process of a few hundredths of a second may show less. `error` is empty where
     the command succeeded."""
 
     wall: float
