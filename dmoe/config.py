@@ -10,10 +10,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS, join
+from dmoe.yaml_files import parse_mapping, read_extended
 from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
 
-MAX_BYTES, MAX_EXTENDS = 4 << 20, 8
+MAX_BYTES = 4 << 20
+EXPECTED = "keys such as 'model:' and 'train:'"
 
 
 class _Loader(OnceLoader):
@@ -250,50 +251,12 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
-    return _checked(_read_tree(path, f"--config {path}", depth=0), path, overrides)
+    return _checked(read_extended(path, f"--config {path}", MAX_BYTES, "config", EXPECTED, _Loader), path, overrides)
 
 
 def parse_config(text: str, where: str, overrides: list[str] | None = None) -> Config:
     """As `load_config`, of a text that extends nothing; `where` begins the error messages."""
-    return _checked(_parse_tree(text, where), where, overrides)
-
-
-def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
-    if depth > MAX_EXTENDS:
-        raise UserError(f"{path}: more than {MAX_EXTENDS} files extend one another; is there a circle?")
-    try:
-        with PATHS.open(path, "r") as file:
-            text = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{asked_by}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text in UTF-8") from None
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no config is")
-    tree = _parse_tree(text, path)
-    if (base := tree.pop("extends", None)) is None:
-        return tree
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends: expected a file's name, found {base!r}")
-    found = base if base.startswith("/") or "://" in base else join(path.rpartition("/")[0], base)
-    return laid_over(_read_tree(found, f"{path}: extends: {base}", depth + 1), tree)
-
-
-def laid_over(base: Any, top: Any) -> Any:
-    """Two trees as one: where both have a key, the one on top has its way; lists are values."""
-    if isinstance(base, dict) and isinstance(top, dict):
-        return base | {key: laid_over(base[key], value) if key in base else value for key, value in top.items()}
-    return top
-
-
-def _parse_tree(text: str, where: str) -> dict[str, Any]:
-    try:
-        tree = parse_yaml(text, _Loader) or {}
-    except NotYaml as error:
-        raise UserError(f"{where}{error.where}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected keys such as 'model:' and 'train:', found {type(tree).__name__}")
-    return tree
+    return _checked(parse_mapping(text, where, EXPECTED, _Loader), where, overrides)
 
 
 def _checked(tree: dict[str, Any], where: str, overrides: list[str] | None) -> Config:

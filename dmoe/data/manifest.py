@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from dmoe.errors import UserError, nearest
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, read_bounded
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -163,11 +163,7 @@ def load_manifest(folder: str) -> Manifest:
     if not folder or not PATHS.exists(path):
         raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with tools/preprocess.py")
     try:
-        with PATHS.open(path, "rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no manifest is")
-        raw = parse_json(text)
+        raw = parse_json(read_bounded(path, MAX_BYTES, "manifest"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); make the data set again with tools/preprocess.py") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:

@@ -5,12 +5,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dmoe.config import Config, dump_config, laid_over, load_config, parse_config
+from dmoe.config import Config, dump_config, load_config, parse_config
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS, join
-from dmoe.yaml_text import NotYaml, parse_yaml
+from dmoe.yaml_files import beside, laid_over, read_extended
 
-MAX_BYTES, MAX_EXTENDS = 1 << 20, 8
+MAX_BYTES = 1 << 20
 
 
 class Strict(BaseModel):
@@ -108,7 +107,7 @@ def load_spec(path: str) -> LadderSpec:
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, named.
     """
-    tree = _read_tree(path, f"--config {path}", depth=0)
+    tree = read_extended(path, f"--config {path}", MAX_BYTES, "ladder", "keys such as 'base:' and 'variants:'")
     try:
         return LadderSpec.model_validate(tree)
     except ValidationError as error:
@@ -121,39 +120,13 @@ def load_spec(path: str) -> LadderSpec:
         raise UserError(f"{path}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}") from None
 
 
-def _read_tree(path: str, asked_by: str, depth: int) -> dict[str, Any]:
-    if depth > MAX_EXTENDS:
-        raise UserError(f"{path}: more than {MAX_EXTENDS} files extend one another; is there a circle?")
-    if not PATHS.exists(path):
-        raise UserError(f"{asked_by}: no such file")
-    with PATHS.open(path, "rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no ladder is")
-    try:
-        tree = parse_yaml(text)
-    except NotYaml as error:
-        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys such as 'base:' and 'variants:', found {type(tree).__name__}")
-    if (base := tree.pop("extends", None)) is None:
-        return tree
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends: expected a file's name, found {base!r}")
-    return dict(laid_over(_read_tree(_beside(path, base), f"{path}: extends: {base}", depth + 1), tree))
-
-
-def _beside(path: str, name: str) -> str:
-    return name if name.startswith("/") or "://" in name else join(path.rpartition("/")[0], name)
-
-
 def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str) -> Config:
     """A variant's whole config for a seed: the base, the variant over it, and the command's `--set` over both.
 
     Raises:
         UserError: a key that the config has not, or parts that do not fit.
     """
-    tree = load_config(_beside(path, spec.base)).model_dump(mode="json")
+    tree = load_config(beside(path, spec.base)).model_dump(mode="json")
     where = f"{path}: variants.{name}"
     for key, value in spec.tree(name).items():
         tree[key] = laid_over(tree.get(key, {}), value)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, read_bounded
 
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
@@ -71,10 +71,8 @@ def read_scorer_file(folder: str) -> ScorerFile:
     path = join(folder, FILE)
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with tools/export.py")
-    with PATHS.open(path, "rb") as file:
-        text = file.read(MAX_BYTES + 1)
     try:
-        raw = parse_json(text)
+        raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
         version = raw["version"]
         known = raw["format"] == "dmoe-scorer"
     except (ValueError, KeyError, TypeError, RecursionError) as error:

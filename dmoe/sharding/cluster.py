@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS
-from dmoe.yaml_text import NotYaml, parse_yaml
+from dmoe.yaml_files import read_mapping
 
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192
@@ -134,19 +133,10 @@ def parse_cluster(text: str) -> Cluster:
 
 
 def _read_device(path: str) -> Device:
-    if not PATHS.exists(path):
-        raise UserError(f"--cluster: no such file: {path}")
-    with PATHS.open(path, "rb") as file:
-        text = file.read(MAX_FILE + 1)
-    if len(text) > MAX_FILE:
-        raise UserError(f"{path}: larger than {MAX_FILE >> 20} MiB, which no device's file is")
-    try:
-        tree = parse_yaml(text)
-    except NotYaml as error:
-        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
+    tree = read_mapping(path, f"--cluster {path}", MAX_FILE, "device's file", "keys such as 'base: h100' and 'network: 25e9'")
+    if not tree:
+        raise UserError(f"{path}: empty; expected keys such as 'base: h100'")
     known = [field.name for field in dataclasses.fields(Device)]
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys such as 'base: h100' and 'network: 25e9', found {type(tree).__name__}")
     base = PRESETS.get(str(tree.pop("base", "h100")).lower())
     if base is None:
         raise UserError(f"{path}: base: expected one of {', '.join(PRESETS)}")

@@ -1,6 +1,5 @@
 """A model as the planner sees it, from a config and the sizes of its tables, without a GPU, a process group or a table in memory."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,9 @@ from dmoe.errors import UserError
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
-from dmoe.paths import PATHS
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.planner import plan_tables
-from dmoe.yaml_text import NotYaml, parse_yaml
+from dmoe.yaml_files import read_mapping
 
 MAX_BYTES = 1 << 20
 
@@ -65,19 +63,9 @@ def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
         if not config.data.path:
             raise UserError("--config: its data.path is empty; give --data DATASET, or --cardinalities FILE with a line a feature")
         return load_manifest(config.data.path)
-    if not PATHS.exists(cardinalities) or os.path.isdir(cardinalities):
-        raise UserError(f"--cardinalities: no such file: {cardinalities}")
-    with PATHS.open(cardinalities, "rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{cardinalities}: larger than {MAX_BYTES >> 20} MiB, which no file of cardinalities is")
-    try:
-        tree = parse_yaml(text)
-    except NotYaml as error:
-        raise UserError(f"{cardinalities}{error.where}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{cardinalities}: expected a line a feature, such as 'C1: 40000000', found {type(tree).__name__}")
-    return manifest_of(tree, cardinalities)
+    expected = "a line a feature, such as 'C1: 40000000'"
+    asked_by = f"--cardinalities {cardinalities}"
+    return manifest_of(read_mapping(cardinalities, asked_by, MAX_BYTES, "file of cardinalities", expected), cardinalities)
 
 
 def manifest_of(sizes: dict[Any, Any], where: str) -> Manifest:

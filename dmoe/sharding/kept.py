@@ -9,7 +9,7 @@ from dmoe.config import Config
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.model.tables import Table
-from dmoe.paths import PATHS
+from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.cluster import Cluster, cluster_from_json
 from dmoe.sharding.cuts import MAX_COLUMNS, MAX_ROWS, check_cuts, whole
 
@@ -68,14 +68,8 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     Raises:
         UserError: no such file, not JSON, another version, a shard that is not where it should be; names the table.
     """
-    if not PATHS.exists(path):
-        raise UserError(f"{asked_by}{': ' if asked_by else ''}no such file: {path}")
-    with PATHS.open(path, "rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no plan is")
     try:
-        kept = parse_json(text)
+        kept = parse_json(read_bounded(path, MAX_BYTES, "plan", f"{asked_by} {path}".strip()))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     check_plan(kept, path)

@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +24,7 @@ from dmoe.sharding.predict import STATES_A_NUMBER
 from dmoe.sharding.shrink import fewer_ids, shape_of, shrink
 from dmoe.train.checkpoint.index import write_whole
 from dmoe.train.run_dir import RunDir
+from dmoe.train.torchruns import RunFailed, run_here
 
 ROWS_A_RANK = 32
 CANNOT_SHOW = (
@@ -36,10 +34,6 @@ CANNOT_SHOW = (
     "the data beyond each split's first batch, and whether the model learns: rows are random, the guard is off",
 )
 Told = Callable[[str, str], None]
-
-
-class Failed(Exception):
-    """The rehearsed run failed in a way that is no user's mistake; the message is the end of its output."""
 
 
 def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, told: Told) -> Cluster:
@@ -115,7 +109,7 @@ def rehearse(
 
     Raises:
         UserError: what the run said of a mistake.
-        Failed: it broke otherwise.
+        RunFailed: it broke otherwise.
     """
     small = shape_of(cluster, ranks)
     with tempfile.TemporaryDirectory(prefix="dmoe-rehearsal-") as folder:
@@ -172,50 +166,10 @@ def _write(
 
 
 def run_ranks(folder: str, small: Cluster, seconds: float) -> None:
-    """Trains by the config in a folder: one torchrun a node, as a launcher starts them.
-
-    Raises:
-        UserError: what the run said of a mistake.
-        Failed: it broke otherwise, or took longer than `seconds`.
-    """
-    port = 0
-    if small.nodes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(small.nodes), "--nproc-per-node", str(small.ranks_a_node)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "rehearsal", "--max-restarts", "0"]
-    command += ["--local-addr", "localhost", "-m", "dmoe.train", "--config", f"{folder}/config.yaml"]
-    root = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
-    logs = [Path(folder, f"node{node}.log") for node in range(small.nodes)]
-    agents = []
-    try:
-        for log in logs:
-            with log.open("wb") as file:
-                agents.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
-        until = time.monotonic() + seconds
-        codes = [agent.wait(max(until - time.monotonic(), 0.1)) for agent in agents]
-    except subprocess.TimeoutExpired:
-        raise Failed(f"the run had not ended after {seconds:g} s (--timeout)\n{_end(logs)}") from None
-    finally:
-        for agent in agents:
-            if agent.poll() is None:
-                agent.terminate()
-                agent.wait()
-    if any(codes):
-        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        # A rank that only lost another one does not know what is wrong.
-        said = [line for line in lines if line.startswith("dmoe.train: ") and "lost another rank" not in line]
-        if said:
-            raise UserError(f"the rehearsed run: {said[0].removeprefix('dmoe.train: ')}")
-        raise Failed(_end(logs))
-
-
-def _end(logs: list[Path]) -> str:
-    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-    return "\n".join(lines[-40:])
+    """Trains by the config in a folder, on CPUs; raises as `run_here` does."""
+    arguments = ["--config", f"{folder}/config.yaml"]
+    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    run_here("dmoe.train", arguments, small.nodes, small.ranks_a_node, seconds, folder, "the rehearsed run", environment)
 
 
 def _compare(folder: str, shrunk: Mapping[str, Any], small: Cluster, steps: int) -> None:
@@ -223,6 +177,6 @@ def _compare(folder: str, shrunk: Mapping[str, Any], small: Cluster, steps: int)
     run = Path(folder, "run")
     used, metrics = json.loads((run / "plan.json").read_text()), json.loads((run / "metrics.json").read_text())
     if used["tables"] != shrunk["tables"]:
-        raise Failed("the run sharded by another plan than the one that it was given")
+        raise RunFailed("the run sharded by another plan than the one that it was given")
     if metrics["steps"] != steps or metrics["world_size"] != small.ranks:
-        raise Failed(f"the run made {metrics['steps']} steps on {metrics['world_size']} ranks, expected {steps} on {small.ranks}")
+        raise RunFailed(f"the run made {metrics['steps']} steps on {metrics['world_size']} ranks, expected {steps} on {small.ranks}")

@@ -15,7 +15,8 @@ from dmoe.errors import UserError
 from dmoe.sharding.cluster import PRESETS, Cluster, parse_cluster
 from dmoe.sharding.described import describe, load_sizes
 from dmoe.sharding.kept import write_plan
-from dmoe.train.rehearse import Failed, look, run_ranks
+from dmoe.train.rehearse import look, run_ranks
+from dmoe.train.torchruns import RunFailed
 from tests.small_data import make_data_set
 
 TREE = {
@@ -99,7 +100,7 @@ def test_what_the_rehearsed_run_says_is_passed_on(tmp_path):
     (tmp_path / "config.yaml").write_text("train: {batchsize: 3}")
     with pytest.raises(UserError, match=r"the rehearsed run: .*train.batchsize: unknown key, did you mean 'batch_size'"):
         run_ranks(str(tmp_path), alone, 120)
-    with pytest.raises(Failed, match=r"had not ended after 0\.2 s"):
+    with pytest.raises(RunFailed, match=r"had not ended after 0\.2 s"):
         run_ranks(str(tmp_path), alone, 0.2)
 
 

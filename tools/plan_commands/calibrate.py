@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+MAX_BYTES = 256 << 20
 MOST_RANKS = 16
 
 
@@ -40,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     quiet()
     from dmoe.sharding.calibrate import as_data, as_lines, cluster_text, compare
-    from dmoe.train.measured import MeasuringFailed
+    from dmoe.train.torchruns import RunFailed
 
     try:
         measured, where = _measured(arguments)
-    except MeasuringFailed as failure:
+    except RunFailed as failure:
         print(f"{failure}\ntools/plan.py: the measured run failed; what is above is the end of its output", file=sys.stderr)
         return 1
     found = compare(measured, where)
@@ -73,7 +74,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     from dmoe.errors import UserError
     from dmoe.paths import PATHS, join
     from dmoe.sharding.kept import check_plan, read_plan
-    from dmoe.train.measured import measure_here
+    from dmoe.train.torchruns import run_here
 
     if arguments.measured:
         return _read(arguments.measured), arguments.measured
@@ -94,19 +95,18 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     overrides = [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set, f"sharding.plan={path or ''!r}"]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
     with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
-        return measure_here(words, nodes, ranks_a_node, arguments.timeout, folder), path or config
+        output = f"{folder}/measured.json"
+        words += ["--output", output]
+        run_here("dmoe.train.measure", words, nodes, ranks_a_node, arguments.timeout, folder, "the measured run")
+        return _read(output), path or config
 
 
 def _read(path: str) -> Any:
-    import json
-
     from dmoe.errors import UserError
-    from dmoe.paths import PATHS
+    from dmoe.json_text import parse_json
+    from dmoe.paths import read_bounded
 
-    if not PATHS.exists(path):
-        raise UserError(f"--measured: no such file: {path}")
     try:
-        with PATHS.open(path, "r") as file:
-            return json.load(file)
-    except ValueError as error:
-        raise UserError(f"--measured: {path}: not JSON ({error})") from None
+        return parse_json(read_bounded(path, MAX_BYTES, "measurement", f"--measured {path}"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--measured {path}: not JSON ({error})") from None

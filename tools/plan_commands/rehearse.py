@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--timeout {arguments.timeout}: expected seconds")
     model = model_of(arguments)
     from dmoe.sharding.kept import read_plan
-    from dmoe.train.rehearse import CANNOT_SHOW, Failed, look, rehearse
+    from dmoe.train.rehearse import CANNOT_SHOW, look, rehearse
+    from dmoe.train.torchruns import RunFailed
 
     def told(how: str, what: str) -> None:
         print(f"  {how}  {what}", flush=True)
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         cluster = look(config, plan, arguments.plan, model, told)
         rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
-    except Failed as failure:
+    except RunFailed as failure:
         print(f"{failure}\ntools/plan.py: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
         return 1
     print("It cannot show:")

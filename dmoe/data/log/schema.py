@@ -19,10 +19,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS
-from dmoe.yaml_text import NotYaml, parse_yaml
+from dmoe.yaml_files import read_mapping
 
 MAX_BYTES = 1 << 20
+EXPECTED = "keys such as 'label:' and 'categorical:'"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 RESERVED = "@"
 """Columns of a shard that are no features begin so: @weight, @group."""
@@ -158,26 +158,13 @@ def load_schema(path: str) -> Schema:
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), or parts that do not fit; names file and key.
     """
-    if not PATHS.exists(path):
-        raise UserError(f"--schema {path}: no such file")
-    try:
-        with PATHS.open(path, "r") as file:
-            text = file.read(MAX_BYTES + 1)
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise UserError(f"--schema {path}: not a text file") from None
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no schema is")
-    try:
-        tree = parse_yaml(text)
-    except NotYaml as error:
-        raise UserError(f"{path}{error.where}: not YAML: {error}") from None
-    return parse_schema(tree, path)
+    return parse_schema(read_mapping(path, f"--schema {path}", MAX_BYTES, "schema", EXPECTED), path)
 
 
 def parse_schema(tree: Any, where: str) -> Schema:
     """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name."""
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected keys such as 'label:' and 'categorical:', found {type(tree).__name__}")
+        raise UserError(f"{where}: expected {EXPECTED}, found {type(tree).__name__}")
     tree = copy.deepcopy(tree)
     for key in ("label", "time"):
         if isinstance(tree.get(key), str):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
@@ -113,12 +113,8 @@ def read_index(folder: str) -> Index:
     path = join(folder, INDEX)
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
-    with PATHS.open(path, "rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no checkpoint's index is")
     try:
-        content = parse_json(text)
+        content = parse_json(read_bounded(path, MAX_BYTES, "checkpoint's index"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
