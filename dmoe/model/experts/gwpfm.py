@@ -13,11 +13,12 @@ from dmoe.model.experts.registry import register
 
 @register("gwpfm")
 class GwPFM(nn.Module):
-    """sum_{i<j} r_g(i)g(j) v_i^g(j) * v_j^g(i), kept per dim (after GwPFM, Pan et al. 2024, arXiv 2403.00793).
+    """sum_{i<j} r_g(i)g(j) v_i^g(j) * v_j^g(i), kept per dim (GwPFM, Pan et al. 2024, arXiv 2403.00793).
 
-    The paper's own formula could not be had: this is what its name says, one grouping serving weights and parts. v_i^g is the part of
-    field i's embedding that meets group g: between FM, with one embedding for all fields, and FFM, with one for each. Sums over the
-    groups make it linear in F. r starts at 1.
+    The paper's text could not be had; the formula is that of a public implementation of it (QunBB/RecSys). v_i^g is the part of field
+    i's embedding that meets group g: between FM, with one embedding for all fields, and FFM, with one for each; pairs within a group
+    count too. r starts at 1. There a part has as many dims as an embedding elsewhere, so that tables grow G-fold: for that give dims
+    of G times the part. Sums over the groups make it linear in F.
 
     Args:
         num_fields: F.
