@@ -26,7 +26,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str = "logs") -> Iterator
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    handler = PATHS._path_handlers["s3://"]
+    handler = PATHS.handler("s3://")
     handler.__dict__.pop("client", None)
     try:
         client = boto3.Session().client("s3")

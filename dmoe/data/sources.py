@@ -51,7 +51,7 @@ def expand(pattern: str) -> list[str]:
 def _expand_remote(pattern: str) -> list[str]:
     """A glob is matched within one folder; a folder is told by its last `/`."""
     scheme = pattern.split("://")[0] + "://"
-    if scheme not in PATHS._path_handlers:
+    if PATHS.handler(pattern) is None:
         hint = "; install dmoe[s3]" if scheme == "s3://" else f", only by {', '.join(sorted(PATHS._path_handlers)) or 'local path'}"
         raise UserError(f"--input {pattern}: {scheme} cannot be read{hint}")
     folder, name = pattern.rsplit("/", 1)
@@ -82,7 +82,7 @@ def identity(path: str) -> tuple[int, int | str]:
     if not is_remote(path):
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
-    handler = PATHS._path_handlers[path.split("://")[0] + "://"]
+    handler = PATHS.handler(path)
     if hasattr(handler, "identity"):
         size, tag = handler.identity(path)
         return int(size), str(tag)

@@ -1,10 +1,14 @@
 """Objects of an S3 server are read in ranges, by anyone's credentials, and a change underneath is noticed."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 
-from dmoe.paths import PATHS
+from dmoe.data.sources import expand
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, Paths
 from tests.s3_server import s3_server
 
 
@@ -55,6 +59,23 @@ def test_an_object_that_changes_while_it_is_read_is_an_error_and_an_absent_one_i
 def test_an_unreachable_server_is_one_error(client, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    PATHS._path_handlers["s3://"].__dict__.pop("client", None)
+    PATHS.handler("s3://").__dict__.pop("client", None)
     with pytest.raises(OSError, match="s3://logs/a: Could not connect"):
         PATHS.exists("s3://logs/a")
+
+
+def test_boto3_waits_for_the_first_path_of_s3():
+    said = "import sys, dmoe.paths as p; p.PATHS.exists('/tmp'); print('boto3' in sys.modules, p.PATHS.handler('s3://b/k') is not None)"
+    done = subprocess.run([sys.executable, "-c", said + "; print('boto3' in sys.modules)"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True"]
+
+
+def test_without_boto3_a_path_of_s3_is_refused_in_one_line_and_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dmoe.s3", None)
+    monkeypatch.setattr("dmoe.data.sources.PATHS", Paths())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--input s3://logs/a: s3:// cannot be read; install dmoe\[s3\]$"):
+        expand("s3://logs/a")
+    with pytest.raises(UserError, match=r"^s3://logs/b: s3:// cannot be reached without boto3; install dmoe\[s3\]$"):
+        Paths().mkdirs("s3://logs/b")
+    assert not list(tmp_path.iterdir())
