@@ -63,8 +63,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     if os.path.exists(os.path.join(options.output, FILE)):
         old = load_manifest(options.output)
-        made = old.made_by.get("shuffled")
-        if isinstance(made, dict) and made.get("fingerprint") == fingerprint:
+        if old.made_by.get("fingerprint") == fingerprint:
             shutil.rmtree(os.path.join(options.output, WORK), ignore_errors=True)
             return old, True
         raise UserError(f"--output {options.output}: holds another data set; name another folder")
@@ -80,7 +79,8 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
         done = {name: _split(options, source, name, os.path.join(work, name), workers) for name in source.splits}
         splits = {name: one.split for name, one in done.items()}
         command = f"tools/data.py shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
-        made_by = {**source.made_by, "shuffled": {"command": command, **deciding, "fingerprint": fingerprint}}
+        # Its own fingerprint: by the source's, preprocessing would take the shuffled rows for its own.
+        made_by = {**source.made_by, "fingerprint": fingerprint, "shuffled": {"command": command, **deciding}}
         manifest = source.model_copy(update={"splits": splits, "made_by": made_by})
         _publish(options, top, manifest, done)
     return manifest, False
