@@ -39,7 +39,7 @@ def build_manifest(
     categorical = [
         CategoricalFeature(
             name=one.name,
-            kind="token",
+            kind="bucket" if one.bucket else "token",
             cardinality=vocabulary.cardinality,
             missing_share=float(empty / every),
             rare_share=float(rare / every),

@@ -26,7 +26,7 @@ SECONDS_A_DAY = 86400
 @dataclass
 class Encoded:
     """The well-formed rows as one record batch: @label uint8, @weight float32, @group int64, @time float64, a float64 (null where
-    missing) a dense feature, a dictionary (null where missing) or list of dictionary a categorical one."""
+    missing) a dense feature and one in buckets, a dictionary (null where missing) or list of dictionary a categorical one."""
 
     batch: pa.RecordBatch
     lines: int
@@ -67,16 +67,14 @@ def encode(block: Block, schema: Schema, labelled: bool = True) -> Encoded:
         seconds_N = _time(text[schema.time.column], schema.time.format, schema.time.column, rows)
         columns[TIME] = seconds_N
     for dense in schema.dense:
-        name = dense.column or dense.name
-        value_N, given_N = to_float(text[name])
-        null_N = text[name].is_null().to_numpy(zero_copy_only=False)
-        rows.refuse(~given_N & ~null_N, "number", name, text[name], "a finite number or nothing")
-        columns[dense.name] = pa.array(value_N, mask=~given_N)
+        columns[dense.name] = _number(text, dense.column or dense.name, rows)
     truncated = 0
     for one in schema.categorical:
         if one.part:
             assert seconds_N is not None
             columns[one.name] = pa.array(_part(seconds_N, one.part).astype(str), pa.large_string()).dictionary_encode()
+        elif one.bucket:
+            columns[one.name] = _number(text, one.column or one.name, rows)
         elif one.pooling:
             columns[one.name], cut = _bags(text[one.column or one.name], one, missing)
             truncated += cut
@@ -134,6 +132,14 @@ def _cast(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         half = len(texts) // 2
         (a, b), (c, d) = _cast(texts[:half]), _cast(texts[half:])
         return np.concatenate([a, c]), np.concatenate([b, d])
+
+
+def _number(text: dict[str, pa.Array], name: str, rows: _Rows) -> pa.Array:
+    """float64, null where there is none."""
+    value_N, given_N = to_float(text[name])
+    null_N = text[name].is_null().to_numpy(zero_copy_only=False)
+    rows.refuse(~given_N & ~null_N, "number", name, text[name], "a finite number or nothing")
+    return pa.array(value_N, mask=~given_N)
 
 
 def _group(column: pa.Array) -> NDArray[np.int64]:

@@ -11,11 +11,13 @@ from dmoe.paths import PATHS, join
 
 @dataclass(frozen=True)
 class Kept:
-    """A data set's schema, vocabularies, (mean, deviation) of standardised numbers, and the fingerprint of its making."""
+    """A data set's schema, vocabularies, (mean, deviation) of standardised numbers, edges of quantiles, and the fingerprint of its
+    making."""
 
     schema: Schema
     vocabularies: list[Vocabulary]
     moments: dict[str, tuple[float, float]]
+    edges: dict[str, list[float]]
     fingerprint: str
 
 
@@ -41,4 +43,8 @@ def load_kept(folder: str) -> Kept:
         vocabularies.append(vocabulary)
     moments = made_by.get("moments")
     pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
-    return Kept(schema, vocabularies, pairs, str(made_by.get("fingerprint")))
+    edges = made_by.get("edges")
+    numbers = {name: [float(edge) for edge in found] for name, found in edges.items()} if isinstance(edges, dict) else {}
+    if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in numbers]:
+        raise UserError(f"{join(folder, FILE)}: the edges of {absent[0]}'s buckets are not there; make the data set again")
+    return Kept(schema, vocabularies, pairs, numbers, str(made_by.get("fingerprint")))

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 import dmoe
 from dmoe.data.lock import alone
+from dmoe.data.log.buckets import Buckets, make_buckets, quantile_edges
 from dmoe.data.log.described import build_manifest
 from dmoe.data.log.kept import Kept, load_kept
 from dmoe.data.log.options import LogOptions, check_options
 from dmoe.data.log.parts import Part, Watch, read_rejects, stage
 from dmoe.data.log.schema import Schema
-from dmoe.data.log.shards import make_mapping, train_moments, write_shards
+from dmoe.data.log.shards import make_mapping, train_moments, train_samples, write_shards
 from dmoe.data.log.source import File, find_files
 from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
@@ -109,14 +110,18 @@ def _run(
     by_time = by == "time" and schema.time is not None
     splitter = PartSplitter(Splitter(parse_shares(options.split), by, options.seed), parts, by_time)
     if kept:
-        vocabularies, moments = kept.vocabularies, kept.moments
+        vocabularies, moments, edges = kept.vocabularies, kept.moments, kept.edges
+        buckets = make_buckets(schema, edges)
     else:
-        vocabularies = _vocabularies(os.path.join(work, f"vocabulary-{fingerprint}"), schema, parts, splitter, options, workers)
+        by_quantiles = [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles]
+        edges = quantile_edges(train_samples(splitter, by_quantiles, options.rows_per_shard), schema)
+        buckets = make_buckets(schema, edges)
+        vocabularies = _vocabularies(os.path.join(work, f"vocabulary-{fingerprint}"), schema, buckets, parts, splitter, options, workers)
         standardised = [one.name for one in schema.dense if one.transform == "standardise"]
         moments = train_moments(splitter, standardised, options.rows_per_shard)
     mark("count")
     names = splitter.splitter.names
-    mapping = make_mapping(schema, labelled, vocabularies, moments)
+    mapping = make_mapping(schema, labelled, vocabularies, moments, buckets)
     shards = os.path.join(work, f"shards-{fingerprint}")
     ranges = write_shards(splitter, mapping, shards, names, options.rows_per_shard, options.row_group_rows, workers)
     made_by = {
@@ -125,6 +130,7 @@ def _run(
         "inputs": [{"path": one.path, "bytes": one.size} for one in files],
         **deciding,
         "moments": {name: list(pair) for name, pair in moments.items()},
+        **({"edges": edges} if edges else {}),
         "lines": watch.lines,
         "bad_lines": dict(sorted(bad_lines.items())),
         "truncated_bags": sum(part.truncated for part in parts),
@@ -159,14 +165,20 @@ def _keep_rejects(options: LogOptions, work: str, files: list[File], parts: list
 
 
 def _vocabularies(
-    folder: str, schema: Schema, parts: list[Part], splitter: PartSplitter, options: LogOptions, workers: int
+    folder: str,
+    schema: Schema,
+    buckets: dict[str, Buckets],
+    parts: list[Part],
+    splitter: PartSplitter,
+    options: LogOptions,
+    workers: int,
 ) -> list[Vocabulary]:
     """Counts the vocabularies, or reads them where a killed run had counted them."""
     names = {one.name: one.min_count or options.min_count for one in schema.categorical}
     if os.path.isdir(folder):
         return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in names]
     shutil.rmtree(folder + ".spilled", ignore_errors=True)
-    counted = count(parts, names, lambda part: splitter.assign(part) == 0, options.memory_limit, workers, folder + ".spilled")
+    counted = count(parts, names, buckets, lambda part: splitter.assign(part) == 0, options.memory_limit, workers, folder + ".spilled")
     shutil.rmtree(folder + ".spilled", ignore_errors=True)
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
     os.makedirs(folder + ".tmp")

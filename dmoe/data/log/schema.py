@@ -11,9 +11,11 @@ categorical:
   - site_id
   - {name: tags, separator: "|", pooling: mean, max_values: 20, min_count: 5}
   - {name: weekday, part: weekday}
+  - {name: price_bucket, column: price, bucket: log2}
 """
 
 import copy
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -63,11 +65,35 @@ class Dense(Strict):
     transform: Literal["none", "log1p", "standardise"] = "none"
 
 
+class Bucket(Strict):
+    """How numbers become tokens; one of the three.
+
+    Attributes:
+        formula: `log2`: 0 for |v| < 1, else the sign of v times 1 + floor(log2 |v|). `log_squared`, Criteo's: floor(v) for v <= 2, else
+            3 + floor(ln(v)^2).
+        edges: ascending; a number's bucket is how many of them are at most that number.
+        quantiles: about as many buckets of as many train rows each.
+    """
+
+    formula: Literal["log2", "log_squared"] | None = None
+    edges: list[float] | None = Field(None, min_length=1)
+    quantiles: int | None = Field(None, ge=2, le=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Bucket":
+        if sum(one is not None for one in (self.formula, self.edges, self.quantiles)) != 1:
+            raise ValueError("give one of log2, log_squared, {edges: [...]} and {quantiles: ...}")
+        if self.edges and any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("edges: expected ascending numbers")
+        return self
+
+
 class Categorical(Strict):
     """A token, or with `pooling` several: separated in the column by `separator`, or a parquet list.
 
     Attributes:
         part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
+        bucket: made from a numeric column: the token is its number's bucket.
         pooling: how the embeddings of a row's tokens become one.
         max_values: tokens of a row that are kept, the first ones.
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
@@ -76,6 +102,7 @@ class Categorical(Strict):
     name: str = Field(min_length=1)
     column: str = ""
     part: Literal["hour", "weekday", "is_weekend"] | None = None
+    bucket: Bucket | None = None
     separator: str | None = Field(None, min_length=1)
     pooling: Literal["sum", "mean"] | None = None
     max_values: int | None = Field(None, ge=1)
@@ -87,6 +114,8 @@ class Categorical(Strict):
             raise ValueError(f"'{self.name}' has a separator or max_values, but no pooling; add pooling: sum or mean")
         if self.part and (self.pooling or self.column):
             raise ValueError(f"'{self.name}' is a part of the time; it has no column and no pooling")
+        if self.bucket and (self.pooling or self.part):
+            raise ValueError(f"'{self.name}' has buckets, so it has no pooling and is no part of the time")
         return self
 
 
@@ -162,7 +191,8 @@ def load_schema(path: str) -> Schema:
 
 
 def parse_schema(tree: Any, where: str) -> Schema:
-    """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name."""
+    """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name,
+    `bucket: log2`."""
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected {EXPECTED}, found {type(tree).__name__}")
     tree = copy.deepcopy(tree)
@@ -171,7 +201,7 @@ def parse_schema(tree: Any, where: str) -> Schema:
             tree[key] = {"column": tree[key]}
     for key in ("dense", "categorical"):
         if isinstance(tree.get(key), list):
-            tree[key] = [{"name": one} if isinstance(one, str) else one for one in tree[key]]
+            tree[key] = [_whole(one) for one in tree[key]]
     try:
         return Schema.model_validate(tree)
     except ValidationError as error:
@@ -180,3 +210,12 @@ def parse_schema(tree: Any, where: str) -> Schema:
         message = first["msg"].removeprefix("Value error, ")
         found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
         raise UserError(f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}") from None
+
+
+def _whole(feature: Any) -> Any:
+    """A feature without its short forms."""
+    if isinstance(feature, str):
+        return {"name": feature}
+    if isinstance(feature, dict) and isinstance(feature.get("bucket"), str):
+        feature["bucket"] = {"formula": feature["bucket"]}
+    return feature

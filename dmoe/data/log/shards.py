@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmoe.data.log.buckets import SAMPLE, Buckets
 from dmoe.data.log.encode import LABEL
 from dmoe.data.log.parts import read_columns, rows_between
 from dmoe.data.log.schema import Categorical, Schema
@@ -44,18 +45,25 @@ class Range:
 
 @dataclass(frozen=True)
 class Mapping:
-    """What every range needs: the vocabularies as tables, and (mean, deviation) of the standardised numbers."""
+    """What every range needs: the vocabularies as tables, (mean, deviation) of the standardised numbers, and how numbers become tokens."""
 
     schema: Schema
     labelled: bool
     tables: dict[str, TokenIds]
     moments: dict[str, tuple[float, float]]
+    buckets: dict[str, Buckets]
     many_values: frozenset[str]
 
 
-def make_mapping(schema: Schema, labelled: bool, vocabularies: list[Vocabulary], moments: dict[str, tuple[float, float]]) -> Mapping:
+def make_mapping(
+    schema: Schema,
+    labelled: bool,
+    vocabularies: list[Vocabulary],
+    moments: dict[str, tuple[float, float]],
+    buckets: dict[str, Buckets],
+) -> Mapping:
     many = frozenset(one.name for one in vocabularies if one.cardinality > FEW_VALUES)
-    return Mapping(schema, labelled, {one.name: TokenIds(one.tokens) for one in vocabularies}, moments, many)
+    return Mapping(schema, labelled, {one.name: TokenIds(one.tokens) for one in vocabularies}, moments, buckets, many)
 
 
 def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, tuple[float, float]]:
@@ -75,6 +83,16 @@ def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) ->
                     scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count),
                 )
     return {name: (float(mean), float(np.sqrt(scatter / count)) if scatter else 1.0) for name, (count, mean, scatter) in sums.items()}
+
+
+def train_samples(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:
+    """About SAMPLE numbers of each column, evenly spread over the train split."""
+    every = -(-splitter.total // SAMPLE)
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for begin in range(0, splitter.total if names else 0, rows_a_step):
+        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
+            found[name].append(value_N[::every].copy())
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _numbers(splitter: PartSplitter, names: list[str], begin: int, end: int) -> dict[str, NDArray[np.float64]]:
@@ -180,7 +198,10 @@ def _range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int) -> tu
             missing[place] += int((~given_N).sum())
             pieces[one.name].append(pa.array(np.where(given_N, value_N, np.float32(0))))
         for place, feature in enumerate(schema.categorical):
-            ids = _ids(batch.column(feature.name), feature, mapping.tables[feature.name])
+            column = batch.column(feature.name)
+            if feature.name in mapping.buckets:
+                column = mapping.buckets[feature.name].coded(column)
+            ids = _ids(column, feature, mapping.tables[feature.name])
             flat = ids.flatten().to_numpy() if feature.pooling else ids.to_numpy()
             counted[place] += [(flat == MISSING_ID).sum(), (flat == RARE_ID).sum(), len(flat)]
             pieces[feature.name].append(ids)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmoe.data.log.buckets import Buckets
 from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.log.tokens import hashes
 from dmoe.data.manifest import RARE_ID
@@ -115,6 +116,7 @@ def tokens_of(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64], NDArray[np
 def count(
     parts: list[Part],
     names: dict[str, int],
+    buckets: dict[str, Buckets],
     train_rows: Callable[[int], NDArray[np.bool_]],
     memory_limit: int,
     workers: int,
@@ -123,7 +125,7 @@ def count(
     """Counts the tokens of the train split.
 
     Args:
-        names: of the categorical features, each with its min_count.
+        names: of the categorical features, each with its min_count; `buckets` of those made from numbers.
         train_rows: number of a part -> [rows] bool, whether a row is in the train split.
         memory_limit: bytes for the counts, about.
         folder: for what does not fit.
@@ -135,7 +137,8 @@ def count(
         batch, train = read_columns(parts[number], list(names)), train_rows(number)
         found = []
         for name in names:
-            tokens, codes, row = tokens_of(batch.column(name))
+            column = batch.column(name)
+            tokens, codes, row = tokens_of(buckets[name].coded(column) if name in buckets else column)
             found.append((name, tokens, np.bincount(codes[train[row]], minlength=len(tokens) + 1)[: len(tokens)]))
         return found
 
