@@ -10,34 +10,19 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.data import bags
 from dmoe.data.ahead import ahead
 from dmoe.data.bags import Bags
 from dmoe.data.batch import Batch
+from dmoe.data.columns import Columns, SplitColumns, joined
+from dmoe.data.criteo import LABEL
 from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
+from dmoe.data.shard_files import RowGroup
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
-
-Columns = dict[str, Any]
-"""Of each column its numbers [N], or its Bags where it is multi-valued."""
-
-
-@dataclass(frozen=True)
-class _RowGroup:
-    shard: int
-    group: int
-    first_row: int
-    rows: int
 
 
 class Reader:
@@ -70,19 +55,16 @@ class Reader:
         seed: int = 0,
         prefetch: int = 2,
     ) -> None:
-        self.folder, self.split = folder, split
         if not manifest.split(split).labelled:
             raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; tools/score.py scores it")
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
-        self.extra = [name for name, given in ((WEIGHT, manifest.weight), (GROUP, manifest.group)) if given]
-        self.names = ["label", *self.dense, *(feature.name for feature in self.features), *self.extra]
         self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
         self.window = window_row_groups if shuffle == "window" else 1
-        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._windows: OrderedDict[tuple[int, int], Columns] = OrderedDict()
-        self._groups = [group for index in range(len(self.shards)) for group in self._row_groups(index)]
-        self.rows = sum(group.rows for group in self._groups)
+        self._ordered: tuple[int, list[list[RowGroup]], np.ndarray] | None = None
+        self._columns = SplitColumns(folder, manifest, split, features, dense)
+        self.rows = sum(group.rows for group in self._columns.groups)
 
     @property
     def order(self) -> str:
@@ -131,7 +113,7 @@ class Reader:
             if isinstance(one, Bags):
                 lengths[index, :rows] = one.lengths
         label, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
-        label[:rows], weight[:rows] = columns["label"], columns.get(WEIGHT, 1)
+        label[:rows], weight[:rows] = columns[LABEL], columns.get(WEIGHT, 1)
         group = np.zeros(size, np.int64) if GROUP in columns else None
         if group is not None:
             group[:rows] = columns[GROUP]
@@ -157,126 +139,31 @@ class Reader:
             parts.append({name: column[take] for name, column in window.items()})
             low, index = min(high, stop), index + 1
         if not parts:
-            multi_valued = {feature.name for feature in self.features if feature.multi_valued}
-            return {name: bags.empty() if name in multi_valued else np.empty(0, np.int32) for name in self.names}
-        return parts[0] if len(parts) == 1 else _joined(parts)
+            return self._columns.none()
+        return parts[0] if len(parts) == 1 else joined(parts)
 
-    def _order(self, epoch: int) -> tuple[list[list[_RowGroup]], np.ndarray]:
-        order = np.arange(len(self._groups))
+    def _order(self, epoch: int) -> tuple[list[list[RowGroup]], np.ndarray]:
+        """The epoch's windows, each of its row groups in order, and the place of each one's first row [windows + 1]."""
+        if self._ordered and self._ordered[0] == epoch:
+            return self._ordered[1:]
+        order = np.arange(len(self._columns.groups))
         if self.shuffle != "none":
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        groups = [self._groups[index] for index in order]
+        groups = [self._columns.groups[index] for index in order]
         windows = [groups[index : index + self.window] for index in range(0, len(groups), self.window)]
         rows = [sum(group.rows for group in window) for window in windows]
-        return windows, np.concatenate([[0], np.cumsum(rows)])
+        self._ordered = epoch, windows, np.concatenate([[0], np.cumsum(rows)])
+        return self._ordered[1:]
 
-    def _window(self, epoch: int, index: int, groups: list[_RowGroup]) -> Columns:
+    def _window(self, epoch: int, index: int, groups: list[RowGroup]) -> Columns:
         """The decoded rows of a window, in its shuffled order; the last two are kept, since batches straddle windows."""
         if (epoch, index) not in self._windows:
-            parts = [self._read(group) for group in groups]
-            columns = _joined(parts)
+            columns = joined([self._columns.read(group) for group in groups])
             if self.shuffle == "window":
-                order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns["label"]))
+                order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns[LABEL]))
                 columns = {name: column[order] for name, column in columns.items()}
             self._windows[epoch, index] = columns
             while len(self._windows) > 2:
                 self._windows.popitem(last=False)
         self._windows.move_to_end((epoch, index))
         return self._windows[epoch, index]
-
-    def _read(self, group: _RowGroup) -> Columns:
-        path = self.shards[group.shard].path
-        try:
-            table = self._file(group.shard).read_row_group(group.group, columns=self.names, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
-        columns: Columns = {}
-        for name in self.names:
-            column = table.column(name)
-            if column.null_count:
-                row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-                raise UserError(
-                    f"{name}: no value at row {group.first_row + row:,} of {path}; shards have none empty, make the data set again"
-                )
-            if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
-                raise UserError(f"{name}: an id without a value in {path}; shards have none empty, make the data set again")
-            columns[name] = _bags(column) if pa.types.is_list(column.type) else column.to_numpy()
-        self._check(columns["label"] > 1, "label", columns["label"], "expected 0 or 1", path, group)
-        for name in self.dense:
-            self._check(~np.isfinite(columns[name]), name, columns[name], "expected a finite number", path, group)
-        if WEIGHT in columns:
-            wrong = ~(np.isfinite(columns[WEIGHT]) & (columns[WEIGHT] > 0))
-            self._check(wrong, WEIGHT, columns[WEIGHT], "expected a finite number above 0", path, group)
-        for feature in self.features:
-            self._check_ids(feature, columns[feature.name], path, group)
-        return columns
-
-    def _check(self, bad: np.ndarray, name: str, values: np.ndarray, expected: str, path: str, group: _RowGroup) -> None:
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise UserError(f"{name}: {values[row]} at row {group.first_row + row:,} of {path}, {expected}; make the data set again")
-
-    def _check_ids(self, feature: CategoricalFeature, column: Any, path: str, group: _RowGroup) -> None:
-        ids = column.values if isinstance(column, Bags) else column
-        # The kernels would look up row 0 instead, and say so in a log line that names a table's number (torchrec issue 575).
-        if ids.size and (ids.min() < 0 or ids.max() >= feature.cardinality):
-            place = int(np.flatnonzero((ids < 0) | (ids >= feature.cardinality))[0])
-            row = int(np.searchsorted(column.offsets, place, side="right")) - 1 if isinstance(column, Bags) else place
-            raise UserError(
-                f"{feature.name}: id {ids[place]} at row {group.first_row + row:,} of {path},"
-                f" but the manifest has {feature.cardinality:,} ids (0..{feature.cardinality - 1})"
-            )
-
-    def _row_groups(self, shard: int) -> Iterator[_RowGroup]:
-        path = join(self.folder, self.shards[shard].path)
-        file = self._file(shard)
-        types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-        expected = {"label": pa.uint8()} | dict.fromkeys(self.dense, pa.float32())
-        expected |= {feature.name: pa.list_(pa.int32()) if feature.multi_valued else pa.int32() for feature in self.features}
-        expected |= {name: dtype for name, dtype in ((WEIGHT, pa.float32()), (GROUP, pa.int64())) if name in self.extra}
-        for name, dtype in expected.items():
-            if name not in types:
-                raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
-            if file.schema_arrow.names.count(name) > 1:
-                raise UserError(f"{path}: two columns '{name}'; make the data set again")
-            found = pa.list_(types[name].value_type) if pa.types.is_list(types[name]) else types[name]
-            if found != dtype:
-                raise UserError(f"{path}: column '{name}' is {str(types[name])[:80]}, expected {dtype}; make the data set again")
-        first = 0
-        for index in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(index).num_rows
-            yield _RowGroup(shard, index, first, rows)
-            first += rows
-        if first != self.shards[shard].rows:
-            raise UserError(f"{path}: has {first:,} rows, the manifest says {self.shards[shard].rows:,}; make the data set again")
-
-    def _file(self, shard: int) -> pq.ParquetFile:
-        if shard not in self._files:
-            path = join(self.folder, self.shards[shard].path)
-            if not PATHS.exists(path):
-                raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
-            try:
-                self._files[shard] = pq.ParquetFile(PATHS.open(path, "rb"), page_checksum_verification=True)
-            except (OSError, pa.ArrowException) as error:
-                raise UserError(f"{path}: not a readable parquet file ({_first_line(error)}); make the data set again") from None
-            while len(self._files) > 64:
-                self._files.popitem(last=False)[1].close()
-        return self._files[shard]
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    """The rows of all parts, in order."""
-    first = parts[0].items()
-    return {
-        name: (bags.concatenate if isinstance(column, Bags) else np.concatenate)([part[name] for part in parts]) for name, column in first
-    }
-
-
-def _bags(column: pa.ChunkedArray) -> Bags:
-    array = column.combine_chunks()
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    return Bags(array.flatten().to_numpy(), offsets - offsets[0])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
