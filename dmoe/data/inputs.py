@@ -4,37 +4,20 @@ Block k of a file holds the lines that begin in bytes [k * size, (k + 1) * size)
 and none depends on what stands in another.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any
 
 from dmoe.data.layout import SNIFF_BYTES, Layout, sniff
+from dmoe.data.raw_file import RawFile, compression_of, decompressed, read_full
 from dmoe.data.rejects import MAX_LINE
-from dmoe.data.sources import STDIN, expand, identity, is_remote, natural_key, open_raw, read_range
+from dmoe.data.sources import STDIN, find_paths, identity, open_raw, read_range
 from dmoe.errors import UserError
-
-MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True)
-class Input:
-    """A raw file. `size` is in bytes as it lies there; by `size` and `changed` (dmoe.data.sources.identity) a continued run knows it.
-
-    `path` is its name for people; its bytes are at `at`, where that is another place.
-    """
-
-    path: str
-    size: int
-    changed: int | str
-    compression: str | None
+class Input(RawFile):
     layout: Layout
-    at: str = ""
-
-    @property
-    def place(self) -> str:
-        return self.at or self.path
 
 
 @dataclass
@@ -53,10 +36,7 @@ def find_inputs(patterns: list[str]) -> list[Input]:
     Raises:
         UserError: nothing found, an unreadable or broken file, files with and without a label.
     """
-    found = [path for pattern in patterns for path in expand(pattern)]
-    paths = {path if is_remote(path) else os.path.realpath(path): path for path in found}
-    inputs = [_describe(path) for path in sorted(paths.values(), key=natural_key)]
-    inputs = [one for one in inputs if one.size]
+    inputs = [one for path in find_paths(patterns) if (one := _describe(path)).size]
     if not inputs:
         raise UserError(f"--input {' '.join(patterns)}: empty, no lines to read")
     for one in inputs:
@@ -78,46 +58,16 @@ def spooled_input(path: str, digest: str) -> Input:
     return Input(STDIN, one.size, digest, one.compression, one.layout, at=path)
 
 
-def check_unchanged(inputs: list[Input]) -> None:
-    """
-    Raises:
-        UserError: a file was written to since it was found, so that what was read of it may be no state that it ever had.
-    """
-    for one in inputs:
-        if not one.at and identity(one.path) != (one.size, one.changed):
-            raise UserError(f"{one.path}: changed while it was read; run the same command again when it is complete")
-
-
 def _describe(path: str, name: str = "") -> Input:
     name = name or path
     with open_raw(path) as file:
         head = file.read(4)
-        compression = next((known for magic, known in MAGIC.items() if head.startswith(magic)), None)
+        compression = compression_of(head)
         file.seek(0)
-        with _decompressed(file, compression) as stream:
-            start = _read(name, stream, SNIFF_BYTES)
+        with decompressed(file, compression) as stream:
+            start = read_full(name, stream, SNIFF_BYTES)
     size, changed = identity(path)
     return Input(name, size if start else 0, changed, compression, sniff(name, start))
-
-
-def _decompressed(file: IO[bytes], compression: str | None) -> IO[bytes] | Any:
-    if not compression:
-        return file
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
-
-
-def _read(path: str, stream: IO[bytes] | Any, size: int) -> bytes:
-    """`size` bytes, fewer only at the end of the stream."""
-    pieces, left = [], size
-    try:
-        while left and (piece := stream.read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be decompressed, it is truncated or broken ({error})") from None
-    return b"".join(pieces)
 
 
 def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | None], int]]:
@@ -132,11 +82,11 @@ def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | No
         for number in range(begin // size, -(-one.size // size)):
             yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.size)
         return
-    with open_raw(one.place) as file, _decompressed(file, one.compression) as stream:
+    with open_raw(one.place) as file, decompressed(file, one.compression) as stream:
         text, offset, number, ended = b"", 0, 0, False
         while not (ended and offset + len(text) <= number * size):
             want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
-            more = b"" if ended else _read(one.path, stream, want)
+            more = b"" if ended else read_full(one.path, stream, want)
             ended = ended or len(more) < want
             text += more
             yield number, partial(_cut, text, offset, begin, size, number, ended), file.tell()

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.criteo import CATEGORICAL
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
-from dmoe.data.inputs import Input, check_unchanged, find_inputs, spooled_input
+from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
 from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.data.options import Options, check_options, deciding
 from dmoe.data.publish import REJECTS, build_manifest, describe_run, keep_rejects, publish
+from dmoe.data.raw_file import check_unchanged
 from dmoe.data.rejects import write_rejects
 from dmoe.data.shards import IdMapper, Job, Mapper, write_shards
 from dmoe.data.sources import STDIN, spool

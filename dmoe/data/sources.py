@@ -25,6 +25,16 @@ def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts], path
 
 
+def find_paths(patterns: list[str]) -> list[str]:
+    """The files that names, folders and globs mean, each once, in natural order of their names.
+
+    Raises:
+        UserError: one means none, or the place cannot be reached.
+    """
+    found = [path for pattern in patterns for path in expand(pattern)]
+    return sorted({path if is_remote(path) else os.path.realpath(path): path for path in found}.values(), key=natural_key)
+
+
 def expand(pattern: str) -> list[str]:
     """The files that a name, a folder or a glob means, in no order.
 

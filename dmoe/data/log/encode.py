@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.log.rows import Block
 from dmoe.data.log.schema import Categorical, Schema
-from dmoe.data.log.source import Block
 from dmoe.data.log.tokens import hashes
 from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.rejects import Reject, shown

@@ -16,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.log.encode import Encoded, encode
+from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
-from dmoe.data.log.source import File, pieces, read_piece
+from dmoe.data.log.source import File, pieces
 from dmoe.data.progress import Progress
 from dmoe.data.rejects import Reject
 from dmoe.errors import UserError
