@@ -35,20 +35,29 @@ class Contender:
     loads: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
     ready_seconds: float = 0.0
+    table_parameters: int = 0
+    dense_parameters: int = 0
     error: str = ""
 
     def ask(self, steps: int, timeout: float) -> tuple[list[float], list[float]]:
         """Runs steps on all ranks; seconds of each step, the slowest rank's, and the CPU's, of all ranks."""
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{steps}\n")
-            process.stdin.flush()
+        self._tell(steps)
         answers = [self._answer(process, timeout) for process in self.processes]
         wall = [max(step) for step in zip(*(answer["seconds"] for answer in answers), strict=True)]
         return wall, [sum(step) for step in zip(*(answer["cpu_seconds"] for answer in answers), strict=True)]
 
-    def wait_ready(self, timeout: float) -> None:
-        self.ready_seconds = max(self._answer(process, timeout)["seconds_to_ready"] for process in self.processes)
+    def build(self, timeout: float) -> None:
+        """Builds and takes the first step."""
+        self._tell(1)
+        answers = [self._answer(process, timeout) for process in self.processes]
+        self.ready_seconds = max(answer["seconds_to_ready"] for answer in answers)
+        self.table_parameters, self.dense_parameters = answers[0]["table_parameters"], answers[0]["dense_parameters"]
+
+    def _tell(self, steps: int) -> None:
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{steps}\n")
+            process.stdin.flush()
 
     def _answer(self, process: subprocess.Popen[str], timeout: float) -> dict[str, Any]:
         assert process.stdout is not None
@@ -73,7 +82,7 @@ def _last_line(process: subprocess.Popen[str]) -> str:
     return next((line for line in reversed(lines) if line.strip()), "no message")[:300]
 
 
-def start(name: str, case: Case, python: str = "") -> Contender:
+def start(name: str, case: Case, python: str = "", memory_gib: float = 0.0) -> Contender:
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(case.threads), "PYTHONWARNINGS": "ignore"}
     processes = []
@@ -86,6 +95,7 @@ def start(name: str, case: Case, python: str = "") -> Contender:
             name,
             f"--rank={rank}",
             f"--store={folder / 'store'}",
+            f"--memory-gib={memory_gib / case.ranks}",
             *case.arguments(),
         ]
         with log.open("w") as errors:
@@ -97,17 +107,20 @@ def start(name: str, case: Case, python: str = "") -> Contender:
     return Contender(name, case, processes)
 
 
-def contest(entries: Sequence[tuple[str, Case, str]], rounds: int, seconds: float, timeout: float) -> list[Contender]:
-    """All entries (builder, case, interpreter), alive together, stepped in turns for about `seconds` in all.
+def contest(
+    entries: Sequence[tuple[str, Case, str]], rounds: int, seconds: float, timeout: float, memory_gib: float = 0.0
+) -> list[Contender]:
+    """All entries (builder, case, interpreter), alive together, stepped in turns for about `seconds` in all: three rounds at least, two
+    where those took twice as long.
 
     A contender that fails keeps its `error` and drops out.
     """
-    contenders = []
+    contenders: list[Contender] = []
     try:
-        for name, case, python in entries:
-            contender = start(name, case, python)
-            contenders.append(contender)
-            _guarded(contender, lambda one=contender: one.wait_ready(timeout))
+        # They import side by side and build one after the other: a first step needs the most memory.
+        contenders += [start(name, case, python, memory_gib) for name, case, python in entries]
+        for contender in contenders:
+            _guarded(contender, lambda one=contender: one.build(timeout))
         began = time.perf_counter()
         steps: dict[int, int] = {}
         for turn in range(rounds):
@@ -118,14 +131,14 @@ def contest(entries: Sequence[tuple[str, Case, str]], rounds: int, seconds: floa
                     continue
                 if index not in steps:
                     # Nothing that a first step does once may count; then about half a second a turn.
-                    taken = _guarded(contender, lambda one=contender: one.ask(2, timeout))
+                    taken = _guarded(contender, lambda one=contender: one.ask(1, timeout))
                     steps[index] = max(1, min(20, round(0.5 / taken[0][-1]))) if taken else 1
                 taken = _guarded(contender, lambda one=contender, n=steps[index]: one.ask(n, timeout))
                 if taken:
                     contender.rounds.append(statistics.median(taken[0]))
                     contender.cpu_rounds.append(statistics.median(taken[1]))
                     contender.loads.append(os.getloadavg()[0])
-            if time.perf_counter() - began > seconds and turn >= 2:
+            if time.perf_counter() - began > (seconds if turn >= 2 else 2 * seconds) and turn >= 1:
                 break
     finally:
         for contender in contenders:

@@ -4,7 +4,8 @@
 
 Contenders: dmoe; FuxiCTR's blocks; DeepCTR-Torch's; plain PyTorch with SparseAdam; the torchrec_dlrm recipe. All are alive together and
 take turns, as many at a time as `--memory-gib` holds, dmoe always among them. A ratio is the median over rounds of a contender's time over
-dmoe's. FuxiCTR and DeepCTR-Torch are imported where installed, or put in an environment of their own by `--peers-venv FOLDER`.
+dmoe's: above 1, dmoe is faster. Weights of tables and of the dense part are counted and printed: a contender of another size is no
+contender. FuxiCTR and DeepCTR-Torch are imported where installed, or put in an environment of their own by `--peers-venv FOLDER`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from dataclasses import replace
 from tools.bench.case import Case
 from tools.bench.contest import MAIN, Contender, contest, ratio, spread
 from tools.bench.peers import interpreter, missing
-from tools.bench.results import Row, announce, save
+from tools.bench.results import Row, announce, draw, read, save
 
 # Bytes a weight while training, of each: weights and Adagrad's sums; weights, dense gradients and Adam's two; weights and Adam's two.
 COPIES = {"dmoe": 2, "fuxictr": 4, "deepctr": 4, "plain": 3, "dlrm": 2}
@@ -32,12 +33,15 @@ def main() -> None:
     parser.add_argument("--ranks", default="1,2")
     parser.add_argument("--threads", type=int, default=2, help="of all ranks together")
     parser.add_argument("--features", type=int, default=26, help="lowered, aloud, where the tables would not fit")
-    parser.add_argument("--memory-gib", type=float, default=8.0)
+    parser.add_argument(
+        "--memory-gib", type=float, default=8.0, help="of the tables alive together, and of a contender's ranks with its batch"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=60.0, help="stop a point's rounds after so long")
     parser.add_argument("--timeout", type=float, default=120.0, help="a contender that takes longer for a turn is out")
     parser.add_argument("--peers-venv", default="", help="where FuxiCTR and DeepCTR-Torch are, or are to be put")
     parser.add_argument("--output", default="", help="writes OUTPUT.csv and OUTPUT.png")
+    parser.add_argument("--append", action="store_true", help="keep what OUTPUT.csv has of other points")
     arguments = parser.parse_args()
     python = interpreter(arguments.peers_venv)
     names = arguments.contenders.split(",")
@@ -46,7 +50,7 @@ def main() -> None:
         names.remove(name)
     axes = ([int(x) for x in arguments.rows.split(",")], [int(x) for x in arguments.batch.split(",")], arguments.ranks.split(","))
     announce()
-    table: list[Row] = []
+    table = read(f"{arguments.output}.csv") if arguments.append and arguments.output else []
     for model, rows, batch, ranks in itertools.product(arguments.models.split(","), *axes):
         threads = max(1, arguments.threads // int(ranks))
         case = Case(model, rows, arguments.features, batch=batch, ranks=int(ranks), threads=threads)
@@ -61,13 +65,29 @@ def main() -> None:
                 print(f"LEFT OUT at {ranks} ranks: {name}: {ONE_PROCESS_ONLY[name]}")
                 group.remove(name)
             entries = [(name, case, python if name in ("fuxictr", "deepctr") else sys.executable) for name in group]
-            found = contest(entries, arguments.rounds, arguments.seconds, arguments.timeout)
+            found = contest(entries, arguments.rounds, arguments.seconds, arguments.timeout, arguments.memory_gib)
             for contender in found:
                 row = row_of(contender, found[0])
-                table.append(row)
+                table = [old for old in table if old.place != row.place] + [row]
                 print(row.line(), flush=True)
             if arguments.output:
-                save(table, arguments.output)
+                save(table, f"{arguments.output}.csv")
+                draw(table, f"{arguments.output}.png")
+    verdicts(table)
+
+
+TARGETS = {10_000: 1.0, 100_000: 2.0, 1_000_000: 10.0}
+"""Against FuxiCTR's blocks, a step of D-MoE, by rows a feature (issue 9)."""
+
+
+def verdicts(table: list[Row]) -> None:
+    for row in table:
+        if row.model == "dmoe" and row.contender == "fuxictr" and row.rows in TARGETS and not row.error:
+            target = TARGETS[row.rows]
+            verdict = "reached" if row.ratio >= target else "NOT REACHED"
+            print(
+                f"D-MoE beside FuxiCTR, {row.rows:,} rows, batch {row.batch:,}: {row.ratio:.2f} times as fast, target {target:g}: {verdict}"
+            )
 
 
 def groups(names: list[str], case: Case, budget: float) -> list[list[str]]:
@@ -100,6 +120,8 @@ def row_of(one: Contender, main_one: Contender) -> Row:
         cpu_ratio=ratio(one.cpu_rounds, main_one.cpu_rounds),
         rounds=len(one.rounds),
         load=statistics.median(one.loads) if one.loads else float("nan"),
+        table_parameters=one.table_parameters,
+        dense_parameters=one.dense_parameters,
         error=one.error,
     )
 

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: builds, says that it is ready, then runs as many steps as it is told, line by line."""
+"""A contender in a process of its own: builds when it is told to, takes a step, says so, then takes as many as each line asks for."""
 
 import argparse
 import importlib
@@ -19,10 +19,10 @@ def main() -> None:
     parser.add_argument("builder")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--store", default="")
+    parser.add_argument("--memory-gib", type=float, default=0.0, help="of this process; 0 is no limit")
     # What libraries print must not be read as an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    began = time.perf_counter()
 
     import torch
     import torch.distributed as dist
@@ -41,19 +41,27 @@ def main() -> None:
     from dmoe.train.quiet import quiet
 
     quiet()
-    step = importlib.import_module(f"tools.bench.builders.{arguments.builder}").build(case, arguments.rank)
+    builder = importlib.import_module(f"tools.bench.builders.{arguments.builder}")
+    if arguments.memory_gib:
+        # An allocation that fails says what was wanted, where the kernel would kill whichever process it liked.
+        room = int(arguments.memory_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (room, room))
+    sys.stdin.readline()
+    began = time.perf_counter()
+    built = builder.build(case, arguments.rank)
     empty = peak_mib()
-    step()
+    built.step()
 
     def say(answer: dict[str, Any]) -> None:
         print(json.dumps(answer | {"peak_mib": peak_mib()}), file=answers, flush=True)
 
-    say({"seconds_to_ready": time.perf_counter() - began, "built_mib": empty})
+    sizes = {"table_parameters": built.table_parameters, "dense_parameters": built.dense_parameters}
+    say({"seconds_to_ready": time.perf_counter() - began, "built_mib": empty, **sizes})
     for line in sys.stdin:
         seconds, cpu_seconds = [], []
         for _ in range(int(line)):
             start, cpu = time.perf_counter(), time.process_time()
-            step()
+            built.step()
             seconds.append(time.perf_counter() - start)
             cpu_seconds.append(time.process_time() - cpu)
         say({"seconds": seconds, "cpu_seconds": cpu_seconds})

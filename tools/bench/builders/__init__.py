@@ -1,1 +1,13 @@
-"""One file a contender. Each has `build(case, rank)`, which gives a function that runs one step, batch after batch."""
+"""The contenders, a file each with `build(case, rank) -> Built`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Built:
+    """A contender, ready: one training step of its rank a call, and how many weights all ranks train."""
+
+    step: Callable[[], None]
+    table_parameters: int
+    dense_parameters: int

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tools.bench.builders.mixture import Loss, Mixture, stepper
+from tools.bench.builders import Built
+from tools.bench.builders.mixture import Mixture, trained
 from tools.bench.case import DENSE_FEATURES, EXPERT_DIM, MODELS, Case, ids_of, make_batches
 
 
@@ -43,8 +44,7 @@ class Model(nn.Module):
         return self.mixture(dense_BI, sets)
 
 
-def build(case: Case, rank: int) -> Callable[[], None]:
+def build(case: Case, rank: int) -> Built:
     model = Model(case)
-    run = stepper(model, Loss(), [torch.optim.Adam(model.parameters())])
-    batches = cycle([((b.dense_BD, ids_of(b, case.features).float()), b.label_B) for b in make_batches(case, rank)])
-    return lambda: run(*next(batches))
+    batches = cycle(((b.dense_BD, ids_of(b, case.features).float()), b.label_B) for b in make_batches(case, rank))
+    return trained(model, [torch.optim.Adam(model.parameters())], batches)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tools.bench.builders.mixture import Loss, Mixture, stepper
+from tools.bench.builders import Built
+from tools.bench.builders.mixture import Mixture, trained
 from tools.bench.case import DENSE_FEATURES, EXPERT_DIM, MODELS, Case, make_batches
 
 
@@ -34,18 +35,21 @@ class Model(nn.Module):
         dense = [layers.MLP_Block(DENSE_FEATURES, [64], output_dim=case.dim) for _ in experts]
         tower = layers.MLP_Block(EXPERT_DIM, list(MODELS[case.model]["tower"]["hidden"]), output_dim=1)
         self.mixture = Mixture([e for e, _ in experts], [w for _, w in experts], fields, case.dim, EXPERT_DIM, dense, tower)
+        for (expert, _), projection in zip(experts, self.mixture.projections, strict=True):
+            if isinstance(expert, layers.CompressedInteractionNet):
+                # Its own last layer is the projection's: a second one would be a larger model.
+                projection[0] = nn.Identity()
 
     def forward(self, dense_BI: Tensor, ids: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return self.mixture(dense_BI, [table(ids) for table in self.tables])
 
 
-def build(case: Case, rank: int) -> Callable[[], None]:
+def build(case: Case, rank: int) -> Built:
     from fuxictr.pytorch.torch_utils import get_optimizer  # type: ignore[import-not-found]
 
     model = Model(case)
-    run = stepper(model, Loss(), [get_optimizer("adam", model.parameters(), 1e-3)])
-    batches = cycle([((b.dense_BD, _columns(b.sparse)), b.label_B) for b in make_batches(case, rank)])
-    return lambda: run(*next(batches))
+    optimizer = get_optimizer("adam", model.parameters(), 1e-3)
+    return trained(model, [optimizer], cycle(((b.dense_BD, _columns(b.sparse)), b.label_B) for b in make_batches(case, rank)))
 
 
 def _columns(ids: Any) -> dict[str, torch.Tensor]:

@@ -3,12 +3,14 @@
 Shapes: B rows, F fields, K dims, I dense features, M experts, D width of an expert's output.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dmoe.model.correlation import CorrelationLoss
+from tools.bench.builders import Built
 
 ALPHA = 0.01
 
@@ -62,14 +64,20 @@ class Loss(nn.Module):
         return loss
 
 
-def stepper(model: nn.Module, loss: Callable[..., Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> Callable[..., None]:
-    """The plain training step: inputs and label in, weights moved."""
+def trained(model: Any, optimizers: Sequence[torch.optim.Optimizer], batches: Iterator[tuple[tuple[Any, ...], Tensor]]) -> Built:
+    """The plain training step on a model with `tables` and a `mixture`: the next inputs and label in, weights moved."""
+    loss = Loss()
 
-    def step(inputs: tuple[Tensor, ...], label_B: Tensor) -> None:
+    def step() -> None:
+        inputs, label_B = next(batches)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss(*model(*inputs), label_B).backward()
         for optimizer in optimizers:
             optimizer.step()
 
-    return step
+    return Built(step, parameters_of(model.tables), parameters_of(model.mixture))
+
+
+def parameters_of(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -6,7 +6,8 @@ from itertools import cycle, pairwise
 import torch
 from torch import Tensor, nn
 
-from tools.bench.builders.mixture import Loss, Mixture, stepper
+from tools.bench.builders import Built
+from tools.bench.builders.mixture import Mixture, trained
 from tools.bench.case import DENSE_FEATURES, EXPERT_DIM, MODELS, Case, ids_of, make_batches
 
 
@@ -66,9 +67,7 @@ class Model(nn.Module):
         return self.mixture(dense_BI, sets)
 
 
-def build(case: Case, rank: int) -> Callable[[], None]:
+def build(case: Case, rank: int) -> Built:
     model = Model(case)
     sparse, dense = torch.optim.SparseAdam(list(model.tables.parameters())), torch.optim.Adam(model.mixture.parameters())
-    run = stepper(model, Loss(), [sparse, dense])
-    batches = cycle([((b.dense_BD, ids_of(b, case.features)), b.label_B) for b in make_batches(case, rank)])
-    return lambda: run(*next(batches))
+    return trained(model, [sparse, dense], cycle(((b.dense_BD, ids_of(b, case.features)), b.label_B) for b in make_batches(case, rank)))
