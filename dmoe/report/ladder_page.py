@@ -8,7 +8,7 @@ import numpy as np
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
-from dmoe.report.indicators import warnings
+from dmoe.report.indicators import findings
 from dmoe.report.plots import forest, heat_map, scatter, with_bars
 from dmoe.report.results import Answers, Difference, Ladder, Result
 from dmoe.report.statistics import holm
@@ -139,9 +139,9 @@ def _clouds(ladder: Ladder, costs: dict[str, Cost]) -> list[str]:
     drawn = []
     if mixed:
         drawn.append(scatter("CEC against AUC, a point a seed", [(o.label, o.values("cec"), o.values("auc")) for o in mixed], "CEC", "AUC"))
-    if first:
+    priced = [(o, costs[name]) for name, o in ladder.results.items() if name in costs]
+    if first and priced:
         base = first.mean("auc")
-        priced = [(o, costs[name]) for name, o in ladder.results.items() if name in costs]
         for title, price in (("embedding parameters", "embedding_parameters"), ("FLOPs a row", "total_flops")):
             groups = [(o.label, [float(getattr(cost, price))], [o.mean("auc") - base]) for o, cost in priced]
             drawn.append(scatter(f"Gain over {first.label} against cost", groups, title, "AUC gained", log_x=True))
@@ -184,17 +184,18 @@ def _experts(ladder: Ladder) -> str:
             continue
         for index, kind in enumerate(names):
             rows.append([one.label, Cell(f"{index} {kind}", "words"), *_expert_cells(one, index)])
-        said: dict[str, int] = {}
-        for seed in one.seeds:
-            for line in warnings(one.metrics[seed], names):
-                # The figures differ from seed to seed, the finding does not.
-                said.setdefault(line, 0)
-                said[line] += 1
-        found += [f"{one.label}: {line}" for line in sorted(said)[:4]]
-        if len(said) > 4:
-            found.append(f"{one.label}: and {len(said) - 4} more in its runs (tools/report.py runs shows each)")
+        found += [f"{one.label}: {line}" for line in _over_seeds(one, names)]
     nothing = "No expert is dead, shrunk, starved, at chance, harmful, or a copy of another."
     return (bullets(found) if found else paragraph(nothing)) + table(head, rows)
+
+
+def _over_seeds(one: Result, names: list[str]) -> list[str]:
+    """Each finding once, with its first seed's figures, and in how many seeds it is there."""
+    said: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for seed in one.seeds:
+        for finding in findings(one.metrics[seed], names):
+            said.setdefault((finding.kind, finding.experts), []).append(finding.says)
+    return [f"{lines[0]} (in {len(lines)} of {len(one.seeds)} seeds)" for lines in said.values()]
 
 
 def _expert_cells(one: Result, index: int) -> list[str]:

@@ -67,7 +67,8 @@ def scatter(title: str, groups: Sequence[Points], x_label: str, y_label: str, lo
             axes.scatter(*middle, s=46, color=colour, marker=shape, label=f"{index + 1} {label}")
             # A number, since names of near variants would lie over one another.
             axes.annotate(str(index + 1), middle, xytext=(5, 3), textcoords="offset points", fontsize=8)
-        axes.figure.legend(loc="outside right center", fontsize=7, frameon=False)
+        if groups:
+            axes.figure.legend(loc="outside right center", fontsize=7, frameon=False)
         if log_x:
             axes.set_xscale("log")
         axes.set(title=title, xlabel=x_label, ylabel=y_label)

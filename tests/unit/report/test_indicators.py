@@ -14,13 +14,13 @@ from dmoe.train.metrics.evaluation import Evaluation
 ROWS, EXPERTS, WIDTH = 6000, 3, 4
 
 
-def sound() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def sound(experts: int = EXPERTS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Experts that each hold the label's signal with noise of their own, and share some."""
     torch.manual_seed(0)
     label_B = (torch.rand(ROWS) < 0.3).float()
     shared_B = torch.randn(ROWS)
-    hidden_BMD = torch.randn(ROWS, EXPERTS, WIDTH) + 0.8 * shared_B[:, None, None] + 0.7 * label_B[:, None, None]
-    return hidden_BMD, torch.full((ROWS, EXPERTS, 1), 1 / EXPERTS), label_B
+    hidden_BMD = torch.randn(ROWS, experts, WIDTH) + 0.8 * shared_B[:, None, None] + 0.7 * label_B[:, None, None]
+    return hidden_BMD, torch.full((ROWS, experts, 1), 1 / experts), label_B
 
 
 def evaluated(hidden_BMD: torch.Tensor, gate_BM1: torch.Tensor, label_B: torch.Tensor) -> dict:
@@ -88,6 +88,16 @@ def test_a_starved_expert_is_named():
     assert any("expert 2 is starved: it gets 2.0%" in line for line in warnings(evaluated(hidden_BMD, gate_BM1, label_B)))
 
 
+def test_a_gate_that_leans_on_one_of_many_experts_is_named():
+    hidden_BMD, gate_BM1, label_B = sound(8)
+    assert warnings(evaluated(hidden_BMD, gate_BM1, label_B)) == []
+    # Seven times .045 is no expert starved by itself, yet together they are worth three.
+    gate_BM1 = torch.tensor([0.685, *[0.045] * 7])[None, :, None].expand(ROWS, 8, 1)
+    said = warnings(evaluated(hidden_BMD, gate_BM1, label_B))
+    assert any("the gate uses 3.4 of 8 experts" in line for line in said)
+    assert not any("starved" in line for line in said)
+
+
 def test_shrunk_outputs_leave_cec_as_it_is_and_are_named(honest):
     hidden_BMD, gate_BM1, label_B = sound()
     hidden_BMD[:, 1] *= 1e-3
@@ -110,6 +120,18 @@ def test_a_rotated_copy_is_named_though_cec_looks_low():
     hidden_BMD[:, 1] = hidden_BMD[:, 0] @ torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0]
     said = warnings(evaluated(hidden_BMD, gate_BM1, label_B))
     assert any("expert 0 and expert 1 hold the same up to a rotation" in line for line in said)
+
+
+def test_a_rotation_that_hides_a_common_factor_from_cec_is_named():
+    torch.manual_seed(1)
+    hidden_BMD, gate_BM1, label_B = sound()
+    hidden_BMD[:, 0] = 0.3 * torch.randn(ROWS, WIDTH) + torch.randn(ROWS, 1)
+    # Its first axis takes the factor, which all dims of the original hold.
+    rotation_DD = torch.linalg.qr(torch.cat([torch.ones(WIDTH, 1), torch.randn(WIDTH, WIDTH - 1)], 1))[0]
+    hidden_BMD[:, 1] = hidden_BMD[:, 0] @ rotation_DD
+    found = evaluated(hidden_BMD, gate_BM1, label_B)
+    assert found["cec_matrix"][0][1] < 0.5 * found["cec_matrix"][0][0]
+    assert any("expert 0 and expert 1 hold the same up to a rotation (CKA 1.00) although CEC looks low" in line for line in warnings(found))
 
 
 def test_a_single_expert_has_nobody_to_cheat():

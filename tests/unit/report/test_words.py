@@ -6,6 +6,7 @@ Shapes: N test rows.
 import numpy as np
 import pytest
 
+from dmoe.config import parse_config
 from dmoe.model.cost import Cost, SetCost
 from dmoe.report.ladder_page import ladder_page
 from dmoe.report.results import Ladder, Result, answer, compare
@@ -83,6 +84,7 @@ def test_a_finding_among_many_questions_is_held_to_more():
     assert verdict(one, 0.2) == "higher taken alone, not among so many questions"
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_seed_has_no_interval():
     alone = ladder({"a": 1.0, "bb": 1.5}, {"a": 0.3, "bb": 0.2}, seeds=1)
     answers = answer(alone)
@@ -117,6 +119,16 @@ def test_page_and_tables_hold_every_figure_and_load_nothing():
     assert len(ladder_csv(MONOTONE, {"a": COST}).splitlines()) == 1 + 3 * SEEDS
     assert len(differences_csv(answers).splitlines()) == 1 + 2 + 2 + 1
     assert page == ladder_page(MONOTONE, answers, dict.fromkeys(MONOTONE.results, COST), ["about <this>"])
+
+
+def test_a_finding_is_said_once_with_its_seeds():
+    found = ladder({"a": 1.0, "bb": 1.3}, {"a": 0.3, "bb": 0.2})
+    for seed, share in ((1, 0.05), (3, 0.04)):
+        found.results["bb"].metrics[seed]["gate_mass"] = [1 - share, share]
+    found.results["bb"].config = parse_config("model: {experts: [mlp, cin]}", "here", [])
+    page = ladder_page(found, answer(found), {}, [])
+    assert page.count("is starved") == 1
+    assert "BB: expert 1 (cin) is starved: it gets 5.0% of the gate&#x27;s mass, 50% would be even (in 2 of 5 seeds)" in page
 
 
 def test_unfinished_runs_are_named():
