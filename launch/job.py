@@ -1,4 +1,4 @@
-"""From a program and where it runs to torchx's AppDef: one role, a replica for each node, torchrun in each.
+"""From a program and where it runs to torchx's AppDef: one role, a replica for each node, torchrun (`dmoe.torchrun`) in each.
 
 torchx's own `dist.ddp` is close to this; it lacks the logs' folder, the rendezvous' time-outs, the interface, and values with a comma.
 """
@@ -69,7 +69,7 @@ def distributed_job(place: Place, module: str, arguments: list[str], logs: str) 
     ranks = place.ranks
     # Several nodes meet at the first one's host, which the scheduler puts in a variable; on AWS Batch the first node itself has none.
     meet = f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}" if ranks.nodes > 1 else "localhost:0"
-    command = ["torchrun", "--rdzv-backend", "c10d", "--rdzv-endpoint", meet, "--rdzv-id", macros.app_id]
+    command = ["python", "-m", "dmoe.torchrun", "--rdzv-backend", "dmoe", "--rdzv-endpoint", meet, "--rdzv-id", macros.app_id]
     command += ["--rdzv-conf", f"join_timeout={place.rdzv_timeout},read_timeout={place.rdzv_timeout}"]
     command += ["--nnodes", str(ranks.nodes), "--nproc-per-node", str(ranks.per_node), "--tee", "3"]
     command += ["--role", f"node{macros.replica_id}-"]

@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ FAULT, SAID = "dmoe/fault", "dmoe/said"
 USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
 GRACE_SECONDS = 3.0
 """How long a failing rank gives rank 0 to say what happened before it says it itself."""
+ANSWER_SECONDS = 10.0
+"""How long the common store may take to answer. Cut off from its host, a question would wait for ever."""
 
 
 class Preempted(Exception):
@@ -58,7 +61,7 @@ def run_rank(program: str, main: Callable[[], None]) -> int:
 
     code = run_command(program, run)
     sys.stdout.flush()
-    if code and group_store() is not None:
+    if code and _ranks() > 1:
         # With ranks gone, leaving the group could wait for them.
         sys.stderr.flush()
         os._exit(code)
@@ -83,38 +86,64 @@ def say(program: str, message: str) -> None:
 
 def _end(program: str, message: str, code: int) -> int:
     """Says it once for all ranks: on rank 0 if that one answers, else here."""
-    store, rank = group_store(), _rank()
-    if store is None:
-        say(program, message)
-        return code
-    with contextlib.suppress(RuntimeError):
-        if store.add(f"{FAULT}/count", 1) == 1:
-            store.set(FAULT, json.dumps([rank, message, code]))
-        if rank != 0:
-            _wait(store, SAID, GRACE_SECONDS)
-        if store.add(f"{SAID}/count", 1) > 1:
-            return code
+    rank = _rank()
+    if not _answered(lambda store: _say_once(store, program, message, code)):
+        say(program, message if _ranks() == 1 else f"rank {rank}: {message}")
+    return code
+
+
+def _say_once(store: Any, program: str, message: str, code: int) -> None:
+    rank = _rank()
+    if store.add(f"{FAULT}/count", 1) == 1:
+        store.set(FAULT, json.dumps([rank, message, code]))
+    if rank != 0:
+        _wait(store, SAID, GRACE_SECONDS)
+    if store.add(f"{SAID}/count", 1) == 1:
         say(program, message if rank == 0 else f"rank {rank}: {message}")
         store.set(SAID, "1")
-        return code
-    say(program, f"rank {rank}: {message}")
-    return code
 
 
 def _end_lost(program: str, error: RuntimeError) -> int:
     """A collective failed: because a rank has said why it ends, or because one is gone without a word."""
-    store = group_store()
-    with contextlib.suppress(RuntimeError):
-        if store is not None and _wait(store, FAULT, GRACE_SECONDS):
-            who, message, code = json.loads(store.get(FAULT))
-            if _rank() == 0 and store.add(f"{SAID}/count", 1) == 1:
-                say(program, f"rank {who}: {message}")
-                store.set(SAID, "1")
-            return int(code)
     from dmoe.train.watch import last_note
 
+    codes: list[int] = []
+    answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
+    if codes:
+        return codes[0]
     first = (str(error).splitlines() or [""])[0][:160]
-    return _end(program, f"lost another rank while this one {last_note()} ({first}); start again with --resume", LOST)
+    message = f"lost another rank while this one {last_note()} ({first}); start again with --resume"
+    if answered or _ranks() == 1:
+        return _end(program, message, LOST)
+    say(program, f"rank {_rank()}: {message}")
+    return LOST
+
+
+def _code_of_fault(store: Any, program: str) -> list[int]:
+    """The exit code of the rank that has said why it ends, if one has; rank 0 says it for all."""
+    if not _wait(store, FAULT, GRACE_SECONDS):
+        return []
+    who, message, code = json.loads(store.get(FAULT))
+    if _rank() == 0 and store.add(f"{SAID}/count", 1) == 1:
+        say(program, f"rank {who}: {message}")
+        store.set(SAID, "1")
+    return [int(code)]
+
+
+def _answered(talk: Callable[[Any], None]) -> bool:
+    """Whether there is a common store, and it answered all that was asked, in time."""
+    done: list[bool] = []
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            if (store := group_store()) is not None:
+                talk(store)
+                done.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True, name="ask")
+    asking.start()
+    asking.join(GRACE_SECONDS + ANSWER_SECONDS)
+    return bool(done)
 
 
 def _wait(store: Any, key: str, seconds: float) -> bool:
@@ -131,7 +160,7 @@ def group_store() -> Any:
     """The store that all ranks share, over a connection of its own; None in a single process."""
     import torch.distributed as dist
 
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if _ranks() == 1:
         return None
     try:
         return dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
@@ -143,3 +172,9 @@ def _rank() -> int:
     import torch.distributed as dist
 
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _ranks() -> int:
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_initialized() else 1

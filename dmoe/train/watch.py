@@ -2,6 +2,9 @@
 
 A thread of every rank leaves a sign of life in the group's store. Where a rank is at one thing for longer than the limit, it looks at
 the others' signs, says who is behind, and ends its process; the launcher then ends the others and, with restarts, begins anew.
+
+A question to the store waits for ever where the network has lost the host that keeps it (torch 2.13, `TCPStore::check`), so a second
+thread, which asks nobody, ends the process where neither the rank goes on nor the store answers.
 """
 
 import json
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from dmoe.train.exits import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25
+MARGIN_SECONDS = 5.0
+"""How much longer than those who can ask a rank waits that cannot: on a busy machine an answer is late."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ class Watch:
         self._every = min(5.0, limit / 8)
         self._fault_since: float | None = None
         self._first_look: tuple[float, dict[int, Sign]] | None = None
+        self._answered = time.monotonic()
         if self.store is not None:
-            threading.Thread(target=self._run, daemon=True, name="watch").start()
+            for run in (self._run, self._run_alone):
+                threading.Thread(target=run, daemon=True, name="watch").start()
 
     def note(self, what: str, step: int) -> None:
         self.what, self.step, self.since = what, step, time.monotonic()
@@ -68,11 +75,24 @@ class Watch:
                 else:
                     self._first_look = None
             except RuntimeError:
-                # The store went away with the host that kept it; the collectives will say so.
+                # The store went away with the host that kept it; the collectives will say so, or the other thread.
                 return
 
+    def _run_alone(self) -> None:
+        """Past the limit, and the time in which the others would have said who is behind: ends the process without asking."""
+        while not self._ended.wait(TICK_SECONDS):
+            now = time.monotonic()
+            silent = now - self._answered
+            if silent > self._every + MARGIN_SECONDS and now - self.since > self.limit + 4 * self._every + MARGIN_SECONDS:
+                say(self.program, cut_off(self.rank, self.what, self.step, self.limit, silent))
+                os._exit(LOST)
+
     def _tell(self, count: int) -> None:
-        self.store.set(f"dmoe/watch/{self.rank}", json.dumps([count, self.what, self.step, time.monotonic() - self.since]))
+        key = f"dmoe/watch/{self.rank}"
+        self.store.set(key, json.dumps([count, self.what, self.step, time.monotonic() - self.since]))
+        # Setting waits for no answer.
+        self.store.check([key])
+        self._answered = time.monotonic()
 
     def _tell_of_faults(self, now: float) -> None:
         """On rank 0: says what another rank ends of. A moment later, since rank 0 may be about to say the same of itself."""
@@ -122,6 +142,15 @@ def explain(before: dict[int, Sign], now: dict[int, Sign], ranks: int, limit: fl
     waiting = sorted({f"{sign.what} (step {sign.step:,})" for other, sign in now.items() if other != rank})
     others = f"; the others wait: each {' or '.join(waiting)}" if waiting else ""
     return f"no progress for {limit:.0f} s (run.timeout_seconds): {why}{others}; look at that rank's host, then start again with --resume"
+
+
+def cut_off(rank: int, what: str, step: int, limit: float, silent: float) -> str:
+    """What a rank says of itself where it cannot ask."""
+    keeper = os.environ.get("MASTER_ADDR", "its host")
+    return (
+        f"no progress for {limit:.0f} s (run.timeout_seconds): rank {rank} {what}, step {step:,}, and {keeper}, which keeps the ranks'"
+        f" store, has not answered it for {silent:.0f} s; one of the two hosts is cut off: look at both, then start again with --resume"
+    )
 
 
 ALONE = ("waits for its next batch",)

@@ -81,7 +81,7 @@ def test_a_preset_is_what_a_node_is_asked_for(data):
 
 def test_a_value_with_a_comma_is_set_by_the_shell_since_srun_would_cut_it(data):
     role = train("--data", data, "--run", "r", "--env", "NCCL_IB_HCA=mlx5_0,mlx5_1,NCCL_DEBUG=INFO").roles[0]
-    assert role.args[1].startswith("export NCCL_IB_HCA=mlx5_0,mlx5_1; torchrun")
+    assert role.args[1].startswith("export NCCL_IB_HCA=mlx5_0,mlx5_1; python -m dmoe.torchrun ")
     assert role.env["NCCL_DEBUG"] == "INFO"
     assert "NCCL_IB_HCA" not in role.env
 
@@ -196,6 +196,6 @@ def test_torchrun_takes_none_of_the_programs_options_for_its_own(data):
 
     for app in (train("--data", data, "--run", "r"), materialize_appdef(components.evaluate, ["--run", "s3://bucket/r"])):
         command = command_of(app)
-        parsed = get_args_parser().parse_args(command[1:])
+        parsed = get_args_parser().parse_args(command[command.index("dmoe.torchrun") + 1 :])
         assert parsed.training_script == command[command.index("--") + 1]
         assert parsed.training_script_args == command[command.index("--") + 2 :]

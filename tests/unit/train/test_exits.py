@@ -2,11 +2,14 @@
 
 import errno
 import json
+import threading
+from types import SimpleNamespace
 
 import pytest
 
 from dmoe.config import GuardConfig
 from dmoe.errors import UserError
+from dmoe.train import exits
 from dmoe.train.exits import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped
 from dmoe.train.progress import Progress, progress_from
@@ -41,6 +44,25 @@ def test_a_lost_peer_is_no_bug_of_ours(capsys):
     assert not is_connection(RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"))
     assert end(closed) == 3
     assert "lost another rank" in capsys.readouterr().err
+
+
+def test_a_rank_that_lost_the_others_and_their_store_says_so_and_ends(capsys, monkeypatch):
+    answer, codes = threading.Event(), []
+    store = SimpleNamespace(check=lambda _: not answer.wait())
+    for name, value in {
+        "group_store": lambda: store,
+        "_ranks": lambda: 4,
+        "_rank": lambda: 2,
+        "GRACE_SECONDS": 0,
+        "ANSWER_SECONDS": 0.1,
+    }.items():
+        monkeypatch.setattr(exits, name, value)
+    monkeypatch.setattr(exits.os, "_exit", codes.append)
+    assert end(RuntimeError("gloo: Timed out waiting 75000ms for send operation to complete")) == 3
+    answer.set()
+    assert codes == [3]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("dmoe.train: rank 2: lost another rank while this one worked (gloo: Timed out")
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rank():

@@ -1,6 +1,10 @@
 """Who hangs, told from the ranks' signs of life."""
 
-from dmoe.train.watch import Sign, explain
+import threading
+
+from dmoe.train import watch
+from dmoe.train.exits import LOST
+from dmoe.train.watch import Sign, Watch, explain
 
 STEP = "is in a training step"
 
@@ -27,3 +31,39 @@ def test_a_rank_that_is_at_something_of_its_own():
 def test_the_rank_that_is_behind():
     now = {0: Sign(9, STEP, 5, 12.0), 1: Sign(9, "evaluates", 3, 12.0)}
     assert "rank 1 evaluates" in explain({rank: Sign(8, "", 0, 0) for rank in now}, now, 2, 10)
+
+
+class Silent:
+    """A store whose host the network has lost: whoever asks it waits for ever."""
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+
+    def set(self, *_: str) -> None:
+        self.answer.wait()
+
+    check = set
+
+
+def test_a_rank_ends_by_itself_where_the_store_does_not_answer(capsys, monkeypatch):
+    store, codes, ended = Silent(), [], threading.Event()
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+        watching.close()
+
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr(watch, "group_store", lambda: store)
+    monkeypatch.setattr(watch, "MARGIN_SECONDS", 0.2)
+    monkeypatch.setattr(watch.os, "_exit", end)
+    monkeypatch.setenv("MASTER_ADDR", "host-0")
+    watching = Watch("dmoe.train", 0.4)
+    watching.note("is in a training step", 7)
+    assert ended.wait(20)
+    store.answer.set()
+    assert codes == [LOST]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "rank 1 is in a training step, step 7, and host-0, which keeps the ranks' store, has not answered it for" in said
