@@ -1,27 +1,24 @@
 """The two passes of the global shuffle of one split; see shuffle."""
 
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.data.criteo import LABEL
 from dmoe.data.manifest import Manifest, Shard, Split
+from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
 from dmoe.data.shard_files import RowGroup, read_row_group, row_groups
 
 KEY = "__key"
 COPIES = 4
 """Copies of a chunk's or a shard's rows that a worker holds at most: as read, joined, sorted, and what the writer buffers."""
-FEW_VALUES = 1024
-"""As in dmoe.data.shards: columns with at most this many ids are dictionary-encoded, others byte-stream-split."""
 
 Keys = Callable[[int, int], NDArray[np.uint64]]
 
@@ -64,7 +61,7 @@ def shuffle_split(
     os.makedirs(chunks, exist_ok=True)
     paths = _scatter(data, split, groups, chunks, chunk_rows, keys, shards, workers, name)
     fitting = max(min(workers, memory_limit // (rows_per_shard * row_bytes * COPIES)), 1)
-    many = [feature.name for feature in manifest.categorical if feature.cardinality > FEW_VALUES]
+    many = many_values({feature.name: feature.cardinality for feature in manifest.categorical})
     found = _gather(paths, folder, shards, row_group_rows, many, fitting, name, split.rows)
     written = [one for one in found if one[1]]
     made = tuple(
@@ -127,7 +124,7 @@ def _shard_of(key: NDArray[np.uint64], shards: int) -> NDArray[np.uint64]:
 
 
 def _gather(
-    chunks: list[str], folder: str, shards: int, row_group_rows: int, many_values: list[str], workers: int, name: str, total: int
+    chunks: list[str], folder: str, shards: int, row_group_rows: int, many: frozenset[str], workers: int, name: str, total: int
 ) -> list[tuple[str, int, int, str]]:
     """Pass 2: the shards as (file, rows, positives, sha256)."""
     import pyarrow as pa
@@ -149,7 +146,7 @@ def _gather(
         order = np.argsort(table[KEY].to_numpy())
         table = table.drop_columns([KEY]).take(pa.array(order))
         positives = int(np.count_nonzero(table[LABEL].to_numpy())) if LABEL in table.column_names else 0
-        digest = _write(path, table, row_group_rows, many_values) if table.num_rows else ""
+        digest = write_shard(path, table, row_group_rows, many) if table.num_rows else ""
         with open(note + ".tmp", "w") as file:
             json.dump([table.num_rows, positives, digest], file)
         os.replace(note + ".tmp", note)
@@ -162,28 +159,3 @@ def _gather(
             found.append(one)
     progress.close()
     return found
-
-
-def _write(path: str, table: Any, row_group_rows: int, many_values: list[str]) -> str:
-    """Writes a shard as preprocessing does; returns its sha256."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # A list's leaf has another path and is left to the default.
-    split = [name for name in many_values if not pa.types.is_nested(table.schema.field(name).type)]
-    pq.write_table(
-        table,
-        path + ".tmp",
-        row_group_size=row_group_rows,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[name for name in table.column_names if name not in split],
-        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
-        write_statistics=False,
-        write_page_checksum=True,
-        store_schema=False,
-    )
-    with open(path + ".tmp", "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(path + ".tmp", path)
-    return digest

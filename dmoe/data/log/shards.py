@@ -6,7 +6,6 @@ stand, by which a killed run continues. Shards depend on the rows alone, not on 
 Shapes: N rows of a range.
 """
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.log.buckets import SAMPLE, Buckets
@@ -26,10 +24,8 @@ from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.tokens import TokenIds
 from dmoe.data.log.vocabulary import Vocabulary, tokens_of
 from dmoe.data.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
+from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
-
-FEW_VALUES = 1024
-"""As in dmoe.data.shards: columns of more ids are byte-stream-split in parquet, the others dictionary-encoded."""
 
 
 @dataclass
@@ -62,7 +58,7 @@ def make_mapping(
     moments: dict[str, tuple[float, float]],
     buckets: dict[str, Buckets],
 ) -> Mapping:
-    many = frozenset(one.name for one in vocabularies if one.cardinality > FEW_VALUES)
+    many = many_values({one.name: one.cardinality for one in vocabularies})
     return Mapping(schema, labelled, {one.name: TokenIds(one.tokens) for one in vocabularies}, moments, buckets, many)
 
 
@@ -140,7 +136,7 @@ def write_shards(
                 path = os.path.join(folder, f"{number:06d}-{name}.parquet")
                 positives = int(pc.sum(rows["label"]).as_py())
                 kept = rows if mapping.labelled else rows.drop_columns("label")
-                done.shards[name] = (path, len(rows), positives, _write(path, kept, mapping, row_group_rows))
+                done.shards[name] = (path, len(rows), positives, write_shard(path, kept, row_group_rows, mapping.many_values))
         with open(note + ".tmp", "w") as file:
             json.dump(done.__dict__, file)
         os.replace(note + ".tmp", note)
@@ -153,28 +149,6 @@ def write_shards(
             ranges.append(done)
     progress.close()
     return ranges
-
-
-def _write(path: str, rows: pa.Table, mapping: Mapping, row_group_rows: int) -> str:
-    encodings = {name: "BYTE_STREAM_SPLIT" for name in rows.column_names if name in mapping.many_values or name in (GROUP, WEIGHT)}
-    lists = [field.name for field in rows.schema if pa.types.is_list(field.type)]
-    leaf = {name: f"{name}.list.element" if name in lists else name for name in rows.column_names}
-    pq.write_table(
-        rows,
-        path + ".tmp",
-        row_group_size=row_group_rows,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[leaf[name] for name in rows.column_names if name not in encodings],
-        column_encoding={leaf[name]: encoding for name, encoding in encodings.items()},
-        write_statistics=False,
-        store_schema=False,
-        write_page_checksum=True,
-    )
-    with open(path + ".tmp", "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(path + ".tmp", path)
-    return digest
 
 
 def _range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int) -> tuple[pa.Table, NDArray[np.uint8], Range]:
