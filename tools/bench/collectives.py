@@ -1,46 +1,95 @@
-"""Latency and bandwidth of the collectives between two processes of this machine, as one rank sees them."""
+"""Latency and bandwidth of the collectives between processes of this machine, and what the correlation loss sends through them."""
 
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
+TIMES = 20
 
-def measured(dense_bytes: int, ranks: int = 2) -> list[str]:
-    """A line for each collective and size: scalars as the objective sends, a batch's embeddings, the dense gradients."""
+
+@dataclass(frozen=True)
+class Collective:
+    """One kind at one size, as rank 0 saw it: microseconds, the best of so many and their median."""
+
+    name: str
+    bytes: int
+    best_us: float
+    median_us: float
+
+    def __str__(self) -> str:
+        rate = self.bytes / self.best_us / 1e3
+        return f"{self.name:10} {self.bytes / 1e3:10.1f} kB  best {self.best_us:9.0f} us, median {self.median_us:9.0f} us, {rate:6.2f} GB/s"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Of several processes: their collectives, and the bytes that a rank sends for the correlation loss, by global batch."""
+
+    collectives: list[Collective]
+    correlation_bytes: dict[int, int]
+
+
+def measured(sizes: Sequence[int], batches: Sequence[int], experts: int, width: int, ranks: int = 2) -> Exchange:
+    """Runs gloo processes of one thread each: all-reduce and all-to-all of so many bytes; the loss on outputs [batch, experts, width].
+
+    Raises:
+        RuntimeError: a process failed.
+    """
     context = multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
+    mine, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (f"{folder}/store", ranks, (8, 65_536, 4 << 20, dense_bytes), answers)
-        multiprocessing.start_processes(_serve, arguments, nprocs=ranks, start_method="spawn")
-    lines: list[str] = answers.get()
-    return lines
+        arguments = (f"{folder}/store", ranks, tuple(sizes), tuple(batches), experts, width, theirs)
+        started = multiprocessing.start_processes(_serve, arguments, nprocs=ranks, start_method="spawn", join=False)
+        while not started.join():
+            pass
+    found: Exchange = mine.recv()
+    return found
 
 
-def _serve(rank: int, store: str, ranks: int, sizes: Sequence[int], answers: "multiprocessing.SimpleQueue[list[str]]") -> None:
+def _serve(
+    rank: int,
+    store: str,
+    ranks: int,
+    sizes: Sequence[int],
+    batches: Sequence[int],
+    experts: int,
+    width: int,
+    answers: "multiprocessing.connection.Connection",
+) -> None:
+    from dmoe.model.correlation import CorrelationLoss
+    from dmoe.train.sent import SentBytes
+
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)
-    lines = [f"collectives of {ranks} processes (gloo, wall-clock, the best of 10 and their median)"]
+    timed = []
     for size in sizes:
-        source = torch.zeros(max(size // 4, ranks))
-        target = torch.zeros_like(source)
-        lines.append(_line("all_reduce", size, lambda x=source: dist.all_reduce(x)))  # type: ignore[misc]
-        lines.append(_line("all_to_all", size, lambda x=source, y=target: dist.all_to_all_single(y, x)))  # type: ignore[misc]
+        # An all-to-all parts its tensor evenly.
+        source = torch.zeros(-(-size // 4 // ranks) * ranks)
+        target, count = torch.zeros_like(source), source.numel() * 4
+        timed.append(_timed("all_reduce", count, lambda x=source: dist.all_reduce(x)))  # type: ignore[misc]
+        timed.append(_timed("all_to_all", count, lambda x=source, y=target: dist.all_to_all_single(y, x)))  # type: ignore[misc]
+    sent = {}
+    for batch in batches:
+        outputs_BMD = torch.randn(batch // ranks, experts, width, requires_grad=True)
+        with SentBytes() as counter:
+            CorrelationLoss()(outputs_BMD, torch.ones(batch // ranks)).loss.backward()
+        sent[batch] = sum(counter.sent.values())
     if rank == 0:
-        answers.put(lines)
+        answers.send(Exchange(timed, sent))
     dist.destroy_process_group()
 
 
-def _line(name: str, size: int, call: Callable[[], object]) -> str:
+def _timed(name: str, count: int, call: Callable[[], object]) -> Collective:
     taken = []
-    for _ in range(10):
+    for _ in range(TIMES):
         dist.barrier()
         start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - start)
-    best, middle = min(taken), statistics.median(taken)
-    return f"  {name} {size / 1e3:10.1f} kB  best {best * 1e6:10.0f} us, median {middle * 1e6:10.0f} us, {size / best / 1e9:6.2f} GB/s"
+        taken.append((time.perf_counter() - start) * 1e6)
+    return Collective(name, count, min(taken), statistics.median(taken))

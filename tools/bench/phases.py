@@ -44,17 +44,22 @@ def mark_loss(session: Session) -> None:
     setattr(session.task.objective, "forward", forward)  # noqa: B010
 
 
-def measure(step: Callable[[], None], steps: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds a step: by phase, whose sum is the step, and by kind of operation (self time). The profiler adds to small ones."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+def measure(step: Callable[[], None], steps: int, on_gpu: bool = False) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds a step: by phase, whose sum is the step, and by kind of operation (self time). The profiler adds to small ones.
+
+    On a GPU they are the device's: of the kernels that a phase or an operation launched.
+    """
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    whole, own = ("device_time_total", "self_device_time_total") if on_gpu else ("cpu_time_total", "self_cpu_time_total")
+    with profile(activities=activities) as profiler:
         for _ in range(steps):
             with record_function(STEP):
                 step()
     totals: defaultdict[str, float] = defaultdict(float)
     kinds: defaultdict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
-        totals[event.key] += event.cpu_time_total / steps / 1e3
-        kinds[_kind(event.key)] += event.self_cpu_time_total / steps / 1e3
+        totals[event.key] += getattr(event, whole) / steps / 1e3
+        kinds[_kind(event.key)] += getattr(event, own) / steps / 1e3
     phases = {phase: sum(ms for key, ms in totals.items() if key.startswith(names)) for phase, names in PHASES.items()}
     lookup = sum(ms for key, ms in totals.items() if key.startswith("fbgemm::split_embedding_codegen_lookup"))
     tables = max((ms for key, ms in totals.items() if "SplitLookup" in key), default=0.0)

@@ -1,12 +1,16 @@
 """The matrix products of a training step, as they are called, and how fast this machine does them alone."""
 
+import statistics
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tools.bench.floor import operand
 
 aten = torch.ops.aten
 # Of each kind: where its two matrices are among the arguments.
@@ -29,16 +33,17 @@ class Product:
             count *= size
         return count
 
-    def operands(self) -> tuple[Tensor, Tensor]:
-        return _as(*self.left), _as(*self.right)
+    @property
+    def of_rows(self) -> bool:
+        """Whether the result has a row a sample. A weight's gradient has not: it sums over them, its longest dimension by far."""
+        *_, n, k = self.left[0]
+        return k <= max(n, self.right[0][-1])
+
+    def operands(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return operand(*self.left, device), operand(*self.right, device)
 
     def __str__(self) -> str:
         return f"{list(self.left[0])} @ {list(self.right[0])}"
-
-
-def _as(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    room = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    return torch.randn(room).as_strided(shape, strides)
 
 
 class Recorder(TorchDispatchMode):
@@ -58,15 +63,30 @@ class Recorder(TorchDispatchMode):
 class Replay:
     """The products of a step, once each as often as it had them, on operands that are there already and into results that are too."""
 
-    def __init__(self, products: Counter[Product]) -> None:
+    def __init__(self, products: Counter[Product], device: torch.device) -> None:
         self.jobs = []
         for product, count in products.items():
-            left, right = product.operands()
-            self.jobs.append((product, count, left, right, torch.matmul(left, right)))
+            left, right = product.operands(device)
+            out = torch.matmul(left, right)
+            self.jobs.append((product, count, left, right, out, torch.ones_like(out)))
         self.flops = sum(product.flops * count for product, count in products.items())
 
-    def run(self) -> None:
-        for product, count, left, right, out in self.jobs:
+    def run(self, passes: bool = False) -> None:
+        """With `passes`, every result that has a row a sample is multiplied by another tensor of its size at once, while it is warm."""
+        for product, count, left, right, out, other in self.jobs:
             call = torch.bmm if product.batched else torch.mm
             for _ in range(count):
                 call(left, right, out=out)
+                if passes and product.of_rows:
+                    out.mul_(other)
+
+    def with_passes(self) -> None:
+        self.run(passes=True)
+
+    def slowest(self, seconds: Callable[[Callable[[], object]], float]) -> list[tuple[Product, int, float]]:
+        """Each product with its count and seconds a call, the one that takes most of a step first."""
+        timed = [
+            (product, count, statistics.median(seconds(lambda a=left, b=right: a @ b) for _ in range(3)))  # type: ignore[misc]
+            for product, count, left, right, *_ in self.jobs
+        ]
+        return sorted(timed, key=lambda row: -row[1] * row[2])
