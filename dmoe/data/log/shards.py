@@ -58,7 +58,7 @@ def make_mapping(
     moments: dict[str, tuple[float, float]],
     buckets: dict[str, Buckets],
 ) -> Mapping:
-    many = many_values({one.name: one.cardinality for one in vocabularies})
+    many = many_values({one.name: one.cardinality for one in vocabularies}) | {GROUP, WEIGHT}
     return Mapping(schema, labelled, {one.name: TokenIds(one.tokens) for one in vocabularies}, moments, buckets, many)
 
 
