@@ -27,8 +27,16 @@ policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"
   chmod +x "$policy"
-  trap 'rm -f "$policy"' EXIT
+else
+  policy=""
 fi
-apt-get update -qq
+said=$(mktemp)
+trap 'rm -f "$said" ${policy:+"$policy"}' EXIT
+# Debian's scripts say much that is no error on a machine without an init.
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$said" 2>&1; then
+  tail -n 20 "$said" >&2
+  echo "install_slurm.sh: apt-get could not install:$missing" >&2
+  exit 1
+fi
+echo "install_slurm.sh: installed$missing; $(/usr/sbin/slurmctld -V)"
