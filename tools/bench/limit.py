@@ -175,7 +175,8 @@ def draw(lines: Sequence[Line], path: str, title: str) -> None:
         for x, names in enumerate((FLOOR, LOOSE, ("step",))):
             below = 0.0
             for name in names:
-                axes[0][0].bar(x, values["floor", name], bottom=below, label=name)
+                color = f"C{(*FLOOR, LOOSE[0], 'step').index(name)}"
+                axes[0][0].bar(x, values["floor", name], bottom=below, color=color, label=name if x == 0 or name not in FLOOR else None)
                 below += values["floor", name]
         axes[0][0].set_xticks(range(3), ["floor", "with a pass", "step"])
         axes[0][0].set_ylabel("ms")
