@@ -6,8 +6,9 @@ tokens that share an id, is measured in one pass: distinct ids exactly, by a bit
 """
 
 import math
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.engine import Engine, beside, run_tasks
 from dmoe.data.manifest import MISSING_ID, RARE_ID
 from dmoe.data.parse import token_columns
 from dmoe.data.progress import Progress
@@ -98,7 +100,9 @@ class Collisions:
         return 1 - self.ids / self.tokens if self.tokens else 0.0
 
 
-class _Marks:
+class Marks:
+    """A bit for each id, and for each hash of a token, that a feature's tokens were seen to have."""
+
     def __init__(self, bits: int, size: int) -> None:
         self.tokens, self.ids = np.zeros(1 << (bits - 3), np.uint8), np.zeros(-(-size // 8), np.uint8)
         self.lock = threading.Lock()
@@ -110,24 +114,60 @@ class _Marks:
         return Collisions(max(round(-slots * math.log(max(free, 1) / slots)), ids), ids)
 
 
-def measure(parts: list[Part], sizes: dict[str, int], workers: int) -> dict[str, Collisions]:
-    """How many distinct tokens each feature has in all rows, and how many ids they got. Memory: 58 MB, and a bit a table row."""
-    marks = [_Marks(BUCKET_BITS if name in BUCKETS else TOKEN_BITS, size) for name, size in sizes.items()]
-    mapper = HashMapper(sizes)
+def _new_marks(sizes: dict[str, int]) -> list[Marks]:
+    return [Marks(BUCKET_BITS if name in BUCKETS else TOKEN_BITS, size) for name, size in sizes.items()]
+
+
+def measure(parts: list[Part], sizes: dict[str, int], engine: Engine, folder: str = "") -> dict[str, Collisions]:
+    """How many distinct tokens each feature has in all rows, and how many ids they got. Memory: 58 MB, and a bit a table row.
+
+    Args:
+        folder: where a far engine's tasks, one a worker, leave what they have seen.
+    """
+    marks = _new_marks(sizes)
     progress = Progress("measure", total_rows=sum(part.rows for part in parts))
 
-    def work(number: int) -> int:
-        for group in read_groups(parts[number].path):
-            columns = token_columns(group)
-            for step in range(len(columns)):
-                feature = (step + 7 * number) % len(columns)
-                ids = mapper.ids(feature, columns[feature])[1:]
-                with marks[feature].lock:
-                    _mark(columns[feature], ids, marks[feature].tokens, marks[feature].ids)
-        return parts[number].rows
+    def tell(rows: int) -> None:
+        progress.update(rows=rows)
 
-    with ThreadPoolExecutor(workers) as pool:
-        for rows in pool.map(work, range(len(parts))):
-            progress.update(rows=rows)
+    if engine.far:
+        os.makedirs(folder, exist_ok=True)
+        batches = [batch for batch in np.array_split(np.arange(len(parts)), engine.workers) if len(batch)]
+        seen = {os.path.join(folder, f"{batch[0]:06d}-{batch[-1]:06d}.seen"): batch for batch in batches}
+        for _ in run_tasks(engine, _mark_far, (parts, sizes), list(seen.items()), tell):
+            pass
+        for path in seen:
+            with open(path, "rb") as file:
+                for one in marks:
+                    one.tokens |= np.load(file, allow_pickle=False)
+                    one.ids |= np.load(file, allow_pickle=False)
+    else:
+        for _ in run_tasks(engine, _mark_part, (parts, HashMapper(sizes), marks), range(len(parts)), tell):
+            pass
     progress.close()
     return {name: one.counted() for name, one in zip(sizes, marks, strict=True)}
+
+
+def _mark_part(shared: tuple[list[Part], HashMapper, list[Marks]], number: int) -> Iterator[int]:
+    parts, mapper, marks = shared
+    for group in read_groups(parts[number].path):
+        columns = token_columns(group)
+        for step in range(len(columns)):
+            feature = (step + 7 * number) % len(columns)
+            ids = mapper.ids(feature, columns[feature])[1:]
+            with marks[feature].lock:
+                _mark(columns[feature], ids, marks[feature].tokens, marks[feature].ids)
+    yield parts[number].rows
+
+
+def _mark_far(shared: tuple[list[Part], dict[str, int]], item: tuple[str, NDArray[np.int64]]) -> Iterator[int]:
+    parts, sizes = shared
+    path, numbers = item
+    marks = _new_marks(sizes)
+    for number in numbers.tolist():
+        yield from _mark_part((parts, HashMapper(sizes), marks), number)
+    with open(beside(path), "wb") as file:
+        for one in marks:
+            np.save(file, one.tokens)
+            np.save(file, one.ids)
+    os.replace(beside(path), path)

@@ -14,7 +14,8 @@ WORK = ".work"
 
 @dataclass(frozen=True)
 class Options:
-    """The last group does not decide the data set's bytes: max_bad_share, block_bytes, workers, memory_limit, overwrite, work.
+    """The last group does not decide the data set's bytes: max_bad_share, block_bytes, workers, memory_limit, overwrite, work,
+    engine, ray_address.
 
     Args:
         inputs: names, folders and globs, or `-` alone for standard input.
@@ -22,6 +23,7 @@ class Options:
         vocabulary: a data set whose ids are kept; `new_tokens` says what becomes of tokens that it does not have.
         ids: `counted` from the train split, or by `hash` into `hash_size` rows a table (dmoe.data.hashing.parse_sizes).
         scoring: one split `score` of all rows, labelled or not, with the ids of `vocabulary`, or by hash.
+        engine: this process's threads, or Ray: a cluster at `ray_address` (`auto`: the one that this node is of), or one started here.
         validation_days, test_days: of `split_by` day; both 0 for the halves of the last day.
     """
 
@@ -47,6 +49,8 @@ class Options:
     memory_limit: int = 512 << 20
     overwrite: bool = False
     work: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
 
     @property
     def work_folder(self) -> str:
@@ -75,6 +79,8 @@ def check_options(options: Options) -> None:
         raise UserError(f"--output {options.output}: remote; name a local folder for the work in progress with --work")
     if options.work and is_remote(options.work):
         raise UserError(f"--work {options.work}: remote, expected a local folder")
+    if options.ray_address and options.engine != "ray":
+        raise UserError("--ray-address goes with --engine ray")
     _check_ids(options)
     if options.split_by != "day" and (options.validation_days or options.test_days):
         raise UserError("--validation-days and --test-days go with --split-by day")

@@ -12,13 +12,16 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.data.bad_lines import BadLines, all_rejects
+from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.engine import Engine, open_engine
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
 from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
@@ -138,15 +141,20 @@ def parts_folder(options: Options, inputs: list[Input]) -> str:
 
 
 def _run(task: _Task, began: float) -> Result:
+    with open_engine(task.options.engine, task.options.workers, task.options.ray_address) as engine:
+        return _run_stages(task, engine, began)
+
+
+def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     options, inputs, work = task.options, task.inputs, task.options.work_folder
-    workers = options.workers or os.cpu_count() or 1
     size = sum(one.size for one in inputs)
-    print(f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
+    workers = f"{engine.workers}{' Ray' * (options.engine == 'ray')} workers"
+    print(f"{len(inputs)} file{'s' * (len(inputs) != 1)}, {size / 1e6:,.1f} MB, {workers}", file=sys.stderr)
     stages = {}
 
     begin = time.monotonic()
     watch = BadLines(inputs, options.max_bad_share)
-    parts = stage(inputs, parts_folder(options, inputs), options.block_bytes, workers, watch.add)
+    parts = stage(inputs, parts_folder(options, inputs), options.block_bytes, engine, watch.add)
     check_unchanged(inputs)
     bad_lines = _write_bad_lines(options, inputs, parts, watch)
     total = sum(part.rows for part in parts)
@@ -156,14 +164,14 @@ def _run(task: _Task, began: float) -> Result:
 
     begin = time.monotonic()
     splitter = _splitter(options, inputs, parts)
-    vocabularies = _vocabularies(task, parts, splitter, workers)
-    collisions = measure(parts, task.sizes, workers) if task.sizes else {}
+    vocabularies = _vocabularies(task, parts, splitter, engine)
+    collisions = measure(parts, task.sizes, engine, _far_folder(task, "seen")) if task.sizes else {}
     stages["measure" if task.sizes else "count"] = time.monotonic() - begin
 
     begin = time.monotonic()
     mapper: IdMapper = HashMapper(task.sizes) if task.sizes else Mapper(vocabularies)
     job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, inputs[0].layout.labelled)
-    ranges = write_shards(job, os.path.join(work, f"shards-{task.fingerprint}"), workers)
+    ranges = write_shards(job, os.path.join(work, f"shards-{task.fingerprint}"), engine)
     made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines)
     if vocabularies:
         made_by["vocabulary_sha256"] = digest(vocabularies)
@@ -206,7 +214,7 @@ def _splitter(options: Options, inputs: list[Input], parts: list[Part]) -> Split
     return Splitter(shares, "day", 0, day_cuts(rows, options.validation_days, options.test_days))
 
 
-def _vocabularies(task: _Task, parts: list[Part], splitter: Splitter, workers: int) -> list[Vocabulary]:
+def _vocabularies(task: _Task, parts: list[Part], splitter: Splitter, engine: Engine) -> list[Vocabulary]:
     """Keeps the vocabularies that are given, or counts them, or reads them where a killed run had counted them."""
     options = task.options
     if task.sizes:
@@ -218,10 +226,8 @@ def _vocabularies(task: _Task, parts: list[Part], splitter: Splitter, workers: i
         return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in CATEGORICAL]
     total = sum(part.rows for part in parts)
 
-    def train_rows(first: int, rows: int) -> NDArray[np.uint8]:
-        return (splitter.assign(first, rows, total) == 0).astype(np.uint8)
-
-    vocabularies = count(parts, train_rows, options.min_count, options.memory_limit, workers)
+    rows = Rows(parts, np.cumsum([0] + [part.rows for part in parts]).tolist(), partial(_train_rows, splitter, total))
+    vocabularies = count(rows, options.min_count, options.memory_limit, engine, _far_folder(task, "counts"), options.rows_per_shard)
     if task.kept:
         vocabularies = [append_tokens(kept, counted) for kept, counted in zip(task.kept, vocabularies, strict=True)]
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
@@ -230,3 +236,12 @@ def _vocabularies(task: _Task, parts: list[Part], splitter: Splitter, workers: i
         write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
     return vocabularies
+
+
+def _train_rows(splitter: Splitter, total: int, first: int, rows: int) -> NDArray[np.uint8]:
+    return (splitter.assign(first, rows, total) == 0).astype(np.uint8)
+
+
+def _far_folder(task: _Task, name: str) -> str:
+    """For files that are named by the parts' numbers, which depend on the blocks."""
+    return os.path.join(task.options.work_folder, f"{name}-{_hash(task.fingerprint, task.options.block_bytes)}")

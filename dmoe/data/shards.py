@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
+from dmoe.data.engine import Engine, beside, run_tasks
 from dmoe.data.manifest import MISSING_ID, RARE_ID
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
@@ -75,6 +75,10 @@ class Range:
     missing: list[int]
     rare: list[int]
 
+    @property
+    def rows(self) -> int:
+        return sum(rows for _, rows, _, _ in self.shards.values())
+
 
 class ShardWriter:
     """One parquet shard: rows are buffered up to a row group, which is then written."""
@@ -117,7 +121,7 @@ class ShardWriter:
         table = pa.table([pa.array(column) for column in columns], names=names)
         if self.writer is None:
             self.writer = pq.ParquetWriter(
-                self.path + ".tmp",
+                beside(self.path),
                 table.schema,
                 compression="zstd",
                 compression_level=1,
@@ -137,9 +141,9 @@ class ShardWriter:
         if self.writer is None:
             return None
         self.writer.close()
-        with open(self.path + ".tmp", "rb") as file:
+        with open(beside(self.path), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(self.path + ".tmp", self.path)
+        os.replace(beside(self.path), self.path)
         return self.path, self.rows, self.positives, digest
 
 
@@ -198,21 +202,21 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         np.sum([writer.missing for writer in writers], axis=0).tolist(),
         np.sum([writer.rare for writer in writers], axis=0).tolist(),
     )
-    with open(note + ".tmp", "w") as file:
+    with open(beside(note), "w") as file:
         json.dump(done.__dict__, file)
-    os.replace(note + ".tmp", note)
+    os.replace(beside(note), note)
     return done
 
 
-def write_shards(job: Job, folder: str, workers: int) -> list[Range]:
+def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:
+    yield write_range(*shared, number)
+
+
+def write_shards(job: Job, folder: str, engine: Engine) -> list[Range]:
     """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order."""
     os.makedirs(folder, exist_ok=True)
-    total = job.total
-    progress = Progress("write", total_rows=total)
-    ranges = []
-    with ThreadPoolExecutor(workers) as pool:
-        for number, done in enumerate(pool.map(lambda number: write_range(job, folder, number), range(-(-total // job.rows_per_shard)))):
-            progress.update(rows=min(job.rows_per_shard, total - number * job.rows_per_shard))
-            ranges.append(done)
+    progress = Progress("write", total_rows=job.total)
+    numbers = range(-(-job.total // job.rows_per_shard))
+    ranges = list(run_tasks(engine, _write_range, (job, folder), numbers, lambda done: progress.update(rows=done.rows)))
     progress.close()
     return ranges

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from dmoe.data.engine import Threads
 from dmoe.data.inputs import Input, find_inputs
 from dmoe.data.lock import alone
 from dmoe.data.manifest import FILE
@@ -59,6 +60,8 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
         UserError: a mistake in the options or in the input.
     """
     check_options(options)
+    if options.engine == "ray":
+        raise UserError("--share and --engine ray exclude each other: Ray shares the work out by itself")
     if options.from_stdin:
         raise UserError("--share: standard input has no shares; name files that all nodes see")
     inputs = find_inputs(options.inputs)
@@ -67,9 +70,9 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
         return
     if not os.path.exists(share.mark(folder, share.index)):
         with alone(os.path.join(options.work_folder, f"share-{share.index}"), options.output):
-            workers = options.workers or os.cpu_count() or 1
+            engine = Threads(options.workers or os.cpu_count() or 1)
             # Too many bad lines are share 0's to tell: it sees them all, in order.
-            stage(inputs, folder, options.block_bytes, workers, lambda *_: None, takes=share.takes)
+            stage(inputs, folder, options.block_bytes, engine, lambda *_: None, takes=share.takes)
             with open(share.mark(folder, share.index), "w"):
                 pass
     print(f"share {share.index} of {share.count} is parsed", file=sys.stderr, flush=True)

@@ -9,12 +9,13 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
+from dmoe.data.engine import Engine, beside, run_tasks
 from dmoe.data.inputs import Block, Input, blocks
 from dmoe.data.parse import GROUP_ROWS, Group, Parsed, Scratch, parse_block
 from dmoe.data.progress import Progress
@@ -52,7 +53,7 @@ def _counts(parsed: Parsed) -> tuple[int, int, int, int]:
 
 def write_part(path: str, parsed: Parsed) -> None:
     """Writes a part file atomically."""
-    with open(path + ".tmp", "wb") as file:
+    with open(beside(path), "wb") as file:
         out = _Hashing(file)
         np.save(out, np.array([*_counts(parsed), len(parsed.groups)], np.int64))
         np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
@@ -61,7 +62,7 @@ def write_part(path: str, parsed: Parsed) -> None:
             for array in (group.label, group.sizes, group.values, group.codes):
                 np.save(out, array)
         file.write(out.sha256.digest())
-    os.replace(path + ".tmp", path)
+    os.replace(beside(path), path)
 
 
 def read_counts(path: str) -> tuple[int, int, int, int] | None:
@@ -100,11 +101,23 @@ def read_groups(path: str) -> Iterator[Group]:
             yield Group(label, codes, sizes, values)
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Block `block` of an input, or all of its blocks where there is no `load`. `size` is what of the file on disk it takes."""
+
+    number: int
+    input: Input
+    block: int = 0
+    load: Callable[[], Block | None] | None = None
+    size: int = 0
+    last: bool = True
+
+
 def stage(
     inputs: list[Input],
     folder: str,
     block_bytes: int,
-    workers: int,
+    engine: Engine,
     check: Callable[[Part, bool], None],
     takes: Callable[[int, Input, int], bool] | None = None,
 ) -> list[Part]:
@@ -115,49 +128,57 @@ def stage(
         takes: of (number of the input, input, block), whether to parse it: all where absent. With it, `last` says nothing.
     """
     os.makedirs(folder, exist_ok=True)
-    local = threading.local()
+    progress = Progress("parse", total_bytes=sum(one.size for one in inputs))
+    pieces = (piece for number, one in enumerate(inputs) for piece in _pieces(number, one, block_bytes, engine.far))
+    if takes:
+        pieces = (piece for piece in pieces if takes(piece.number, piece.input, piece.block))
+    parts: list[Part] = []
+    try:
+        with closing(run_tasks(engine, _parse, (folder, block_bytes), pieces, lambda one: progress.update(one[0].rows, one[1]))) as done:
+            for part, _, last in done:
+                parts.append(part)
+                check(part, last)
+    finally:
+        progress.close()
+    return parts
 
-    def work(number: int, path: str, load: Callable[[], Block | None], one: Input) -> Part:
+
+def _pieces(number: int, one: Input, block_bytes: int, far: bool) -> Iterator[_Piece]:
+    """The pieces of an input, each for a task. A compressed one can be read from its start only, best where its text is parsed."""
+    if far and one.compression:
+        yield _Piece(number, one)
+        return
+    before, held = 0, None
+    for block, load, position in blocks(one, block_bytes):
+        if held:
+            yield _Piece(*held, last=False)
+        held = number, one, block, load, position - before
+        before = position
+    if held:
+        yield _Piece(*held)
+
+
+def _parse(shared: tuple[str, int], piece: _Piece) -> Iterator[tuple[Part, int, bool]]:
+    """(part, bytes on disk that it takes, whether it is its input's last)."""
+    folder, block_bytes = shared
+    for one in [piece] if piece.load else _pieces(piece.number, piece.input, block_bytes, far=False):
+        path = os.path.join(folder, f"{one.number:05d}-{one.block:06d}.part")
         counts = read_counts(path)
         if counts is None:
-            if not hasattr(local, "scratch"):
-                local.scratch = Scratch(min(block_bytes // SHORTEST_LINE + 1, GROUP_ROWS))
-            block = load()
-            parsed = parse_block(block, one.layout, local.scratch) if block else Parsed(0, [], [])
+            block = one.load() if one.load else None
+            parsed = parse_block(block, one.input.layout, _scratch(block_bytes)) if block else Parsed(0, [], [])
             write_part(path, parsed)
             counts = _counts(parsed)
-        return Part(path, number, *counts)
+        yield Part(path, one.number, *counts), one.size, one.last
 
-    progress = Progress("parse", total_bytes=sum(one.size for one in inputs))
-    parts: list[Part] = []
-    waiting: list[tuple[Future[Part], int, bool]] = []
 
-    def take() -> None:
-        future, size, last = waiting.pop(0)
-        part = future.result()
-        progress.update(rows=part.rows, size=size)
-        parts.append(part)
-        check(part, last)
+_of_thread = threading.local()
 
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for number, one in enumerate(inputs):
-                before = 0
-                for block, load, position in blocks(one, block_bytes):
-                    if takes and not takes(number, one, block):
-                        continue
-                    path = os.path.join(folder, f"{number:05d}-{block:06d}.part")
-                    waiting.append((pool.submit(work, number, path, load, one), position - before, False))
-                    before = position
-                    while len(waiting) > workers + 1:
-                        take()
-                if before and waiting:
-                    future, size, _ = waiting[-1]
-                    waiting[-1] = (future, size, True)
-            while waiting:
-                take()
-        finally:
-            for future, _, _ in waiting:
-                future.cancel()
-            progress.close()
-    return parts
+
+def _scratch(block_bytes: int) -> Scratch:
+    """The parser's buffers of this thread."""
+    rows = min(block_bytes // SHORTEST_LINE + 1, GROUP_ROWS)
+    if getattr(_of_thread, "rows", 0) != rows:
+        _of_thread.scratch, _of_thread.rows = Scratch(rows), rows
+    scratch: Scratch = _of_thread.scratch
+    return scratch

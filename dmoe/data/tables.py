@@ -53,6 +53,15 @@ def add_counts(
 
 
 @njit(nogil=True, cache=True)
+def hash_ends(tokens: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
+    """The lowest bits, 8 at most, of each token's hash: its partition, as add_counts takes it."""
+    out = np.empty(len(tokens), np.uint8)
+    for i in range(len(tokens)):
+        out[i] = _hash(tokens[i]) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1))
+    return out
+
+
+@njit(nogil=True, cache=True)
 def fill_ids(keys: NDArray[np.uint32], ids: NDArray[np.int32], tokens: NDArray[np.uint32], first_id: int) -> None:
     """Makes tokens[i] -> first_id + i in an empty table (all ids 0)."""
     mask = len(keys) - 1

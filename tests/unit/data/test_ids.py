@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.engine import Threads
 from dmoe.data.hashing import measure, parse_sizes
 from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
@@ -149,7 +150,7 @@ def test_many_distinct_tokens_are_counted_within_a_thousandth(tmp_path, monkeypa
     monkeypatch.setattr(hashing, "read_groups", lambda path: [groups[int(path)]])
     parts = [Part(str(n), 0, 0, rows, 0, 0) for n in range(len(groups))]
     distinct = len(np.unique(np.concatenate([group.values[group.values > 0] for group in groups])))
-    found = measure(parts, parse_sizes("300000"), 1)["C1"]
+    found = measure(parts, parse_sizes("300000"), Threads(1))["C1"]
     assert abs(found.tokens - distinct) < distinct / 1000
     assert found.rate == pytest.approx(1 - 299_998 * (1 - np.exp(-distinct / 299_998)) / distinct, abs=0.002)
 

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.bad_lines import all_rejects
+from dmoe.data.engine import Threads
 from dmoe.data.inputs import find_inputs
 from dmoe.data.layout import Layout
 from dmoe.data.parse import Scratch, parse_block
@@ -32,7 +33,7 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
     inputs = find_inputs([str(path / "log.tsv")])
     for old in (path / "work").glob("*"):
         old.unlink()
-    parts = stage(inputs, str(path / "work"), block_bytes, 1, lambda part, last: None)
+    parts = stage(inputs, str(path / "work"), block_bytes, Threads(1), lambda part, last: None)
     rows: list[list[int | None]] = []
     for part in parts:
         for group in read_groups(part.path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmoe.data import tables, vocabulary
+from dmoe.data import counting, tables
 from dmoe.data.criteo import bucket, dense
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.synthesize import synthesize
@@ -15,16 +15,16 @@ def test_counting_in_hash_partitions_gives_the_same_bytes(tmp_path, monkeypatch)
     synthesize(str(tmp_path / "log.tsv"), 12_000, seed=9)
     options = {"inputs": [str(tmp_path / "log.tsv")], "min_count": 1, "workers": 2, "block_bytes": 20_000}
     preprocess(Options(output=str(tmp_path / "roomy"), **options))
-    monkeypatch.setattr(vocabulary, "SMALLEST", 1024)
-    monkeypatch.setattr(vocabulary, "SPLITTABLE", 1024)
+    monkeypatch.setattr(counting, "SMALLEST", 1024)
+    monkeypatch.setattr(counting, "SPLITTABLE", 1024)
     passes = []
-    one_pass = vocabulary._Pass
+    one_pass = counting.Pass
 
     def counted(todo, limit):
         passes.append(one_pass(todo, limit))
         return passes[-1]
 
-    monkeypatch.setattr(vocabulary, "_Pass", counted)
+    monkeypatch.setattr(counting, "Pass", counted)
     limit = 1 << 20
     preprocess(Options(output=str(tmp_path / "tight"), memory_limit=limit, **options))
     assert len(passes) > 1

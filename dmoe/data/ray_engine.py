@@ -1,0 +1,143 @@
+"""The tasks of a stage as Ray tasks: on a cluster that is there, or on one of this machine's cores that is started for the run.
+
+What a stage's tasks share is put into Ray's object store once, so that its arrays lie once in each node's memory, not in each worker's.
+Files go through storage that all nodes see under the paths that the driver uses; a worker takes the driver's working directory.
+Ray runs the tasks of a worker that dies, or is killed for memory, again.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dmoe.errors import UserError
+
+RETRIES = 8
+"""How often a task is run again whose worker died; one that Ray killed for memory, as often as it takes."""
+LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+"""Bytes: a socket's path takes 107 at most."""
+CLUSTER_SECONDS = 5.0
+NO_RAY = "--engine ray: Ray is not installed; pip install 'dmoe[ray]'"
+
+
+class RayEngine:
+    """Runs tasks on the cluster that this process is connected to.
+
+    Args:
+        at_a_time: tasks; 0 for one a core of the cluster, as nodes come and go.
+    """
+
+    far = True
+
+    def __init__(self, at_a_time: int) -> None:
+        self.at_a_time = at_a_time
+        self._cores = self._asked = 0.0
+
+    @property
+    def workers(self) -> int:
+        if self.at_a_time:
+            return self.at_a_time
+        import ray
+
+        if time.monotonic() - self._asked > CLUSTER_SECONDS:
+            self._cores, self._asked = ray.cluster_resources().get("CPU", 0.0), time.monotonic()
+        return max(int(self._cores), 1)
+
+    def results(self, task: Callable[[Any, Any], Iterator[Any]], shared: Any, items: Iterable[Any]) -> Generator[tuple[int, Any]]:
+        import ray
+
+        remote = ray.remote(_work).options(num_cpus=1, num_returns="streaming", max_retries=RETRIES)
+        kept = ray.put(shared)
+        waiting: dict[Any, int] = {}
+        try:
+            for place, item in enumerate(items):
+                waiting[remote.remote(task, os.getcwd(), kept, item)] = place
+                # A task beyond the cores, so that none waits for its next one.
+                while len(waiting) >= (self.at_a_time or 2 * self.workers):
+                    yield from _finished(waiting)
+            while waiting:
+                yield from _finished(waiting)
+        finally:
+            for one in waiting:
+                ray.cancel(one, force=False)
+
+
+def _finished(waiting: dict[Any, int]) -> Iterator[tuple[int, Any]]:
+    """The next result of every task that has one, or its end."""
+    import ray
+
+    ready, _ = ray.wait(list(waiting), num_returns=1)
+    if len(waiting) > 1:
+        ready = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0] or ready
+    for one in ready:
+        try:
+            result = ray.get(next(one))
+        except StopIteration:
+            yield waiting.pop(one), None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError | OSError):
+                raise error.cause from None
+            raise
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
+            what = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"--engine ray: a task's worker died {RETRIES + 1} times ({what[:150]}); give fewer --workers or more memory"
+            ) from None
+        else:
+            yield waiting[one], result
+
+
+def _work(task: Callable[[Any, Any], Iterator[Any]], folder: str, shared: Any, item: Any) -> Iterator[Any]:
+    """What a worker runs."""
+    from dmoe.data.heap import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        os.chdir(folder)
+        yield from task(shared, item)
+    except FileNotFoundError as error:
+        where = f"{error.filename}: not there on {socket.gethostname()}, a node of the Ray cluster"
+        raise UserError(f"{where}; inputs, --work and the working directory must be on storage that all nodes see") from None
+
+
+@contextmanager
+def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
+    """Joins the cluster at `address`, or starts one of `at_a_time` cores here, which ends with the run.
+
+    Raises:
+        UserError: no Ray, no cluster there, or it does not start.
+    """
+    # A log is nobody's business; a user who wants Ray's statistics sets it to 1.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError(NO_RAY) from None
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    folder = None if address else _folder()
+    try:
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=at_a_time, include_dashboard=False, _temp_dir=folder, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"--ray-address {address}: no Ray cluster to join ({what})" if address else f"--engine ray: {what}") from None
+        yield RayEngine(at_a_time)
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> str:
+    """A new folder for Ray's logs and sockets, by a path that is short enough for them."""
+    where = tempfile.gettempdir()
+    longest = LONGEST_FOLDER - len("/dmoe-ray-12345678")
+    return tempfile.mkdtemp(prefix="dmoe-ray-", dir=where if len(where.encode()) <= longest else "/tmp")
