@@ -6,6 +6,8 @@ Shapes: N rows, M experts, D dims.
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dmoe.train.metrics.cec import CrossExpertCorrelation, Moments, correlation_matrix
 
@@ -40,6 +42,28 @@ def test_equals_corrcoef_over_any_split_of_rows(cuts):
     assert report.cec == pytest.approx(expected[np.triu_indices(EXPERTS, 1)].mean(), abs=1e-10)
     for label, within in zip((False, True), report.by_class, strict=True):
         assert within == pytest.approx(by_corrcoef(x_NMD[labels == label])[np.triu_indices(EXPERTS, 1)].mean(), abs=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(3, 400), offset=st.sampled_from([0.0, 20.0, -1e4]), data=st.data())
+def test_equals_corrcoef_over_random_splits_of_rows_and_ranks(seed, rows, offset, data):
+    rng = np.random.default_rng(seed)
+    x_NMD = rng.normal(size=(rows, EXPERTS, WIDTH)) * 10.0 ** rng.uniform(-3, 3, (EXPERTS, WIDTH))
+    x_NMD[:, 1] += x_NMD[:, 0]
+    x_NMD += offset * x_NMD.std(0)
+    rank_N = rng.integers(0, data.draw(st.integers(1, 5), "ranks"), rows)
+    cuts = sorted(data.draw(st.lists(st.integers(0, rows), max_size=6), "cuts"))
+    of_rank = []
+    for rank in range(rank_N.max() + 1):
+        moments = Moments(EXPERTS * WIDTH)
+        for part in np.split(np.arange(rows), cuts):
+            moments.update(torch.from_numpy(x_NMD[part][rank_N[part] == rank]).flatten(1))
+        of_rank.append(moments)
+    whole = Moments(EXPERTS * WIDTH)
+    for place in rng.permutation(len(of_rank)):
+        whole.merge(of_rank[place])
+    r_PP = np.corrcoef(x_NMD.reshape(rows, -1), rowvar=False)
+    np.testing.assert_allclose(correlation_matrix(whole)[0], r_PP, atol=1e-10, rtol=0)
 
 
 def test_padding_does_not_count():
