@@ -1,6 +1,6 @@
 """The malformed lines of a run: which they are, from the parts, and whether they are too many."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dmoe.data.inputs import Input
 from dmoe.data.rejects import Reject, diagnose
@@ -11,36 +11,57 @@ ALL_BAD_LINES = 10_000
 """A log whose first lines, this many, are all malformed is of another format: no need to read the rest."""
 
 
-class BadLines:
+class Watch:
     """Watches the share of malformed lines as parts come in, and says which line stopped the run."""
 
-    def __init__(self, inputs: list[Input], limit: float) -> None:
-        self.inputs, self.limit = inputs, limit
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self.lines = self.bad = 0
-        self.first: tuple[Input, Reject] | None = None
-        self.input, self.lines_of_input = 0, 0
+        self.first: tuple[str, Reject] | None = None
 
-    def add(self, part: Part, last_of_input: bool) -> None:
+    def count(self, lines: int, bad: int, first: Callable[[], tuple[str, Reject]], last_of_input: bool = False) -> None:
         """Counts a part; parts come in order.
+
+        Args:
+            first: the input's path and the part's first malformed line, where it has any.
 
         Raises:
             UserError: the first ALL_BAD_LINES lines are all malformed, or an input ends above the limit with as many lines.
         """
-        if part.input != self.input:
-            self.input, self.lines_of_input = part.input, 0
-        if part.bad and self.first is None:
-            before = self.lines_of_input + bool(self.inputs[part.input].layout.header_bytes)
-            self.first = self.inputs[part.input], next(_rejects_of(self.inputs[part.input], part, before))
-        self.lines, self.bad, self.lines_of_input = self.lines + part.lines, self.bad + part.bad, self.lines_of_input + part.lines
+        if bad and self.first is None:
+            self.first = first()
+        self.lines, self.bad = self.lines + lines, self.bad + bad
         if self.lines >= ALL_BAD_LINES and (self.bad == self.lines or (last_of_input and self.bad > self.limit * self.lines)):
             self.finish()
 
     def finish(self) -> None:
-        """Checks the share of all lines so far."""
+        """Checks the share of all lines so far.
+
+        Raises:
+            UserError: a larger share of the lines is malformed than allowed; names the first.
+        """
         if self.bad > self.limit * self.lines and self.first:
-            one, reject = self.first
+            path, reject = self.first
             what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
-            raise UserError(f"{one.path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
+            raise UserError(f"{path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
+
+
+class BadLines(Watch):
+    """The watch over Criteo's logs, whose parts keep malformed lines by their number within the part."""
+
+    def __init__(self, inputs: list[Input], limit: float) -> None:
+        super().__init__(limit)
+        self.inputs = inputs
+        self.input, self.lines_of_input = 0, 0
+
+    def add(self, part: Part, last_of_input: bool) -> None:
+        """Counts a part; see Watch.count."""
+        if part.input != self.input:
+            self.input, self.lines_of_input = part.input, 0
+        one = self.inputs[part.input]
+        before = self.lines_of_input + bool(one.layout.header_bytes)
+        self.lines_of_input += part.lines
+        self.count(part.lines, part.bad, lambda: (one.path, next(_rejects_of(one, part, before))), last_of_input)
 
 
 def _rejects_of(one: Input, part: Part, before: int) -> Iterator[Reject]:

@@ -4,23 +4,25 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-import dmoe
+from dmoe.data.bad_lines import Watch
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
 from dmoe.data.inputs import Input
-from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, Shard, Split, load_manifest, save_manifest
+from dmoe.data.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, load_manifest, save_manifest
+from dmoe.data.manifest_parts import AnyRange, made_splits, said_of_run
+from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.shards import Range
 from dmoe.data.sources import is_remote
 from dmoe.data.split import NAMES, SCORE
 from dmoe.data.stage import Part
-from dmoe.data.vocabulary import Vocabulary, write_vocabulary
+from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, write_vocabulary
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 
-REJECTS, VOCABULARY = "rejects", "vocabulary"
+REJECTS = "rejects"
 
 
 def describe_run(
@@ -31,29 +33,15 @@ def describe_run(
     lines: int,
     bad_lines: Counter[str],
 ) -> dict[str, object]:
-    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes.
-
-    `days` are the well-formed rows of each input, and the clicks among them where there are labels.
-    """
-    import pyarrow as pa
-
-    flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in deciding.items()]
+    """The manifest's `made_by`. `days` are the well-formed rows of each input, and the clicks among them where there are labels."""
     rows, positives = [0] * len(inputs), [0] * len(inputs)
     for part in parts:
         rows[part.input] += part.rows
         positives[part.input] += part.positives
     names = [os.path.basename(one.path) for one in inputs]
     days = [{"name": name, "rows": n, "positives": p} for name, n, p in zip(names, rows, positives, strict=True)]
-    return {
-        "command": f"tools/preprocess.py criteo --input {' '.join(one.path for one in inputs)} {' '.join(flags)}",
-        "fingerprint": fingerprint,
-        "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
-        **deciding,
-        "lines": lines,
-        "bad_lines": dict(sorted(bad_lines.items())),
-        **({"days": days} if inputs[0].layout.labelled else {}),
-        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
-    }
+    known = {"days": days} if inputs[0].layout.labelled else {}
+    return said_of_run("criteo", deciding, deciding, inputs, fingerprint, lines, bad_lines, known)
 
 
 def build_manifest(
@@ -62,16 +50,7 @@ def build_manifest(
     """Missing and rare shares are over the rows of all splits."""
     missing = np.sum([done.missing for done in ranges], axis=0)
     rare = np.sum([done.rare for done in ranges], axis=0)
-    splits = {}
-    for name in names:
-        held = [done.shards[name] for done in ranges if name in done.shards]
-        shards = [
-            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
-            for n, (_, rows, positives, digest) in enumerate(held)
-        ]
-        splits[name] = Split(
-            rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards), labelled=labelled
-        )
+    splits = made_splits(names, ranges, labelled)
     total = sum(split.rows for split in splits.values())
     categorical = [
         CategoricalFeature(
@@ -97,6 +76,28 @@ def keep_rejects(output: str, work: str) -> None:
         shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
     for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
         _place(os.path.join(source, name), join(output, REJECTS, name))
+
+
+def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reject]]], watch: Watch) -> Counter[str]:
+    """Keeps the malformed lines of every input, (its path, they), and counts them by kind.
+
+    Raises:
+        UserError: they are too many; says where they are kept.
+    """
+    counts: Counter[str] = Counter()
+    folder = os.path.join(work, REJECTS)
+    shutil.rmtree(folder, ignore_errors=True)
+    for number, (path, lines) in enumerate(rejects):
+        counts += write_rejects(folder, number, path, lines)
+    try:
+        watch.finish()
+    except UserError as error:
+        kept = folder
+        if not PATHS.exists(join(output, FILE)):
+            keep_rejects(output, work)
+            kept = join(output, REJECTS)
+        raise UserError(f"{error}; bad lines are kept in {kept}") from None
+    return counts
 
 
 def _place(source: str, target: str) -> None:
@@ -134,18 +135,18 @@ def _remove_old(output: str) -> None:
     if not is_remote(output):
         if os.path.exists(manifest):
             os.remove(manifest)
-        for name in (*NAMES, SCORE, VOCABULARY):
+        for name in (*NAMES, SCORE, FOLDER):
             shutil.rmtree(os.path.join(output, name), ignore_errors=True)
         return
     if PATHS.exists(manifest):
         old = load_manifest(output)
         PATHS.rm(manifest)
         stale = [shard.path for split in old.splits.values() for shard in split.shards]
-        for path in [*stale, *(f"{VOCABULARY}/{feature.name}.parquet" for feature in old.categorical)]:
+        for path in [*stale, *(f"{FOLDER}/{feature.name}.parquet" for feature in old.categorical)]:
             PATHS.rm(join(output, path))
 
 
-def publish(output: str, work: str, manifest: Manifest, ranges: list[Range], vocabularies: list[Vocabulary]) -> None:
+def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRange], vocabularies: Sequence[AnyVocabulary]) -> None:
     """Moves the shards into place, or uploads them, and writes the manifest last; can be repeated after a kill at any point."""
     begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
     if not os.path.exists(begun):
@@ -158,7 +159,7 @@ def publish(output: str, work: str, manifest: Manifest, ranges: list[Range], voc
     for vocabulary in vocabularies:
         path = os.path.join(work, f"{vocabulary.name}.parquet")
         write_vocabulary(path, vocabulary)
-        _place(path, join(output, VOCABULARY, f"{vocabulary.name}.parquet"))
+        _place(path, join(output, FOLDER, f"{vocabulary.name}.parquet"))
     keep_rejects(output, work)
     save_manifest(work, manifest)
     _place(os.path.join(work, FILE), join(output, FILE))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.data.criteo import LABEL
-from dmoe.data.manifest import Manifest, Shard, Split
+from dmoe.data.manifest import Manifest, Split
+from dmoe.data.manifest_parts import made_split
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
 from dmoe.data.shard_files import RowGroup, read_row_group, row_groups
@@ -64,12 +65,7 @@ def shuffle_split(
     many = many_values({feature.name: feature.cardinality for feature in manifest.categorical})
     found = _gather(paths, folder, shards, row_group_rows, many, fitting, name, split.rows)
     written = [one for one in found if one[1]]
-    made = tuple(
-        Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
-        for number, (_, rows, positives, digest) in enumerate(written)
-    )
-    positives = sum(one.positives for one in made)
-    return Shuffled([path for path, *_ in written], Split(rows=split.rows, positives=positives, shards=made, labelled=split.labelled))
+    return Shuffled([path for path, *_ in written], made_split(name, written, split.labelled))
 
 
 def _chunks(groups: list[RowGroup], chunk_rows: int) -> list[list[RowGroup]]:

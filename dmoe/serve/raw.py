@@ -37,10 +37,17 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
         else:
             schema = load_kept(vocabulary).schema
             where = f"the schema of {vocabulary}"
-            options = LogOptions(
-                log, folder, schema, where, manifest.dataset, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share
+            scoring = LogOptions(
+                log,
+                folder,
+                schema=schema,
+                where=where,
+                dataset=manifest.dataset,
+                vocabulary=vocabulary,
+                scoring=True,
+                max_bad_share=max_bad_share,
             )
-            result = preprocess_log(options)
+            result = preprocess_log(scoring)
         if bad := sum(result.bad_lines.values()):
             print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out", file=sys.stderr)
         yield folder

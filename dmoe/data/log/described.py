@@ -8,7 +8,8 @@ import numpy as np
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.shards import Range
 from dmoe.data.log.vocabulary import Vocabulary
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split
+from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.manifest_parts import made_splits
 
 TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}
 
@@ -23,16 +24,7 @@ def build_manifest(
     labelled: bool,
 ) -> Manifest:
     """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids."""
-    splits = {}
-    for name in names:
-        held = [done.shards[name] for done in ranges if name in done.shards]
-        shards = [
-            Shard(path=f"{name}/part-{n:05d}.parquet", rows=rows, positives=positives, sha256=digest)
-            for n, (_, rows, positives, digest) in enumerate(held)
-        ]
-        splits[name] = Split(
-            rows=sum(s.rows for s in shards), positives=sum(s.positives for s in shards), shards=tuple(shards), labelled=labelled
-        )
+    splits = made_splits(names, ranges, labelled)
     total = sum(split.rows for split in splits.values())
     missing = np.sum([done.missing for done in ranges], axis=0) / total
     ids = np.sum([done.ids for done in ranges], axis=0)

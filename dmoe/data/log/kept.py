@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
 from dmoe.data.manifest import FILE, load_manifest
+from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import join
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,7 @@ def load_kept(folder: str) -> Kept:
     if not isinstance(made_by.get("schema"), dict):
         raise UserError(f"--vocabulary {folder}: made from no schema; use the sub-command that made it ({manifest.dataset})")
     schema = parse_schema(made_by["schema"], join(folder, FILE))
-    vocabularies = []
-    for feature in manifest.categorical:
-        path = join(folder, "vocabulary", f"{feature.name}.parquet")
-        if not PATHS.exists(path):
-            raise UserError(f"{path}: missing; the vocabulary is kept with the data set, copy it back")
-        vocabulary = read_vocabulary(path, feature.name)
-        if vocabulary.cardinality != feature.cardinality:
-            raise UserError(f"{path}: has {vocabulary.cardinality:,} ids, the manifest says {feature.cardinality:,}; copy both back")
-        vocabularies.append(vocabulary)
+    vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
     moments = made_by.get("moments")
     pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
     edges = made_by.get("edges")

@@ -21,10 +21,6 @@ from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File, pieces
 from dmoe.data.progress import Progress
 from dmoe.data.rejects import Reject
-from dmoe.errors import UserError
-
-ALL_BAD_LINES = 10_000
-"""A log whose first lines, this many, are all malformed is not what the schema says: no need to read the rest."""
 
 
 @dataclass(frozen=True)
@@ -76,36 +72,6 @@ def read_rejects(part: Part) -> list[Reject]:
         return []
     with pa.OSFile(part.path + ".bad") as file:
         return [Reject(**row) for row in pa.ipc.open_file(file).read_all().to_pylist()]
-
-
-class Watch:
-    """Counts malformed lines as parts come in, and stops a run that has too many."""
-
-    def __init__(self, files: list[File], limit: float) -> None:
-        self.files, self.limit = files, limit
-        self.lines = self.bad = 0
-        self.first: tuple[str, Reject] | None = None
-
-    def add(self, part: Part) -> None:
-        """
-        Raises:
-            UserError: the first ALL_BAD_LINES lines are all malformed.
-        """
-        if part.bad and self.first is None:
-            self.first = self.files[part.input].path, read_rejects(part)[0]
-        self.lines, self.bad = self.lines + part.lines, self.bad + part.bad
-        if self.lines >= ALL_BAD_LINES and self.bad == self.lines:
-            self.finish()
-
-    def finish(self) -> None:
-        """
-        Raises:
-            UserError: a larger share of the lines is malformed than allowed; names the first.
-        """
-        if self.bad > self.limit * self.lines and self.first:
-            path, reject = self.first
-            what = f"{self.bad:,} bad line{'s' * (self.bad != 1)} of {self.lines:,}"
-            raise UserError(f"{path}:{reject.line}: {reject.reason} ({what}; stops above --max-bad-share {self.limit:g})")
 
 
 def stage(

@@ -10,29 +10,31 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-import dmoe
+from dmoe.data.bad_lines import Watch
 from dmoe.data.lock import alone
 from dmoe.data.log.buckets import Buckets, make_buckets, quantile_edges
 from dmoe.data.log.described import build_manifest
 from dmoe.data.log.kept import Kept, load_kept
 from dmoe.data.log.options import LogOptions, check_options
-from dmoe.data.log.parts import Part, Watch, read_rejects, stage
+from dmoe.data.log.parts import Part, read_rejects, stage
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.shards import make_mapping, train_moments, train_samples, write_shards
-from dmoe.data.log.source import File, find_files
+from dmoe.data.log.source import File, find_files, spooled_file
 from dmoe.data.log.split import PartSplitter
-from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary, write_vocabulary
-from dmoe.data.manifest import FILE, load_manifest
+from dmoe.data.log.vocabulary import Vocabulary, count, read_vocabulary
+from dmoe.data.manifest_parts import said_of_run
+from dmoe.data.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.data.preprocess import Result
-from dmoe.data.publish import REJECTS, keep_rejects, publish
-from dmoe.data.rejects import write_rejects
+from dmoe.data.publish import publish, set_aside
+from dmoe.data.raw_file import check_unchanged
+from dmoe.data.sources import spool
 from dmoe.data.split import Splitter, parse_shares
+from dmoe.data.vocabulary_files import write_all
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
 
 
 def _hash(*parts: object) -> str:
@@ -48,6 +50,29 @@ def _deciding(options: LogOptions, kept: Kept | None) -> dict[str, Any]:
     return of | {"split": shares, **{name: getattr(options, name) for name in names}}
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A run whose files are known. `kept` is what the data set of --vocabulary keeps."""
+
+    options: LogOptions
+    schema: Schema
+    kept: Kept | None
+    labelled: bool
+    files: list[File]
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        return _deciding(self.options, self.kept)
+
+    @property
+    def of_schema(self) -> dict[str, Any]:
+        return {"schema": self.schema.model_dump(mode="json", exclude_defaults=True)}
+
+    @property
+    def fingerprint(self) -> str:
+        return _hash([one.known_by for one in self.files], self.deciding | self.of_schema)
+
+
 def preprocess_log(options: LogOptions) -> Result:
     """Makes a data set from a log, or continues a run that was killed.
 
@@ -56,53 +81,56 @@ def preprocess_log(options: LogOptions) -> Result:
     """
     began = time.monotonic()
     check_options(options)
-    if options.scoring and not options.vocabulary:
-        raise UserError("--scoring: say by which data set's vocabulary: --vocabulary D")
     kept = load_kept(options.vocabulary) if options.vocabulary else None
     schema = kept.schema if kept else options.schema
-    labelled = True
+    if not options.from_stdin:
+        task = _task(options, schema, kept, lambda labelled: find_files(options.inputs, schema, options.where, labelled))
+        if old := finished_before(options, task.fingerprint):
+            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
+        with alone(options.work_folder, options.output):
+            return _run(task, began)
+    refuse_other_than_stdin(options)
+    with alone(options.work_folder, options.output):
+        path, digest = spool(options.work_folder)
+        task = _task(options, schema, kept, lambda labelled: [spooled_file(path, digest, schema, options.where, labelled)])
+        if old := finished_before(options, task.fingerprint):
+            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
+        return _run(task, began)
+
+
+def _task(options: LogOptions, schema: Schema, kept: Kept | None, find: Callable[[bool], list[File]]) -> _Task:
+    """`find` gives the files, which must have a label where told so; a log to score may have none."""
     try:
-        files = find_files(options.inputs, schema, options.where)
+        return _Task(options, schema, kept, True, find(True))
     except UserError:
         if not options.scoring:
             raise
-        files, labelled = find_files(options.inputs, schema, options.where, labelled=False), False
-    deciding = _deciding(options, kept) | {"schema": schema.model_dump(mode="json", exclude_defaults=True)}
-    fingerprint = _hash([[one.path, one.size, one.changed] for one in files], deciding)
-    if PATHS.exists(join(options.output, FILE)) and not options.overwrite:
-        old = load_manifest(options.output)
-        if old.made_by.get("fingerprint") == fingerprint:
-            shutil.rmtree(options.work_folder, ignore_errors=True)
-            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
-        raise UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
-    with alone(options.work_folder, options.output):
-        return _run(options, schema, kept, labelled, files, deciding, fingerprint, began)
+    return _Task(options, schema, kept, False, find(False))
 
 
-def _run(
-    options: LogOptions,
-    schema: Schema,
-    kept: Kept | None,
-    labelled: bool,
-    files: list[File],
-    deciding: dict[str, Any],
-    fingerprint: str,
-    began: float,
-) -> Result:
+def _run(task: _Task, began: float) -> Result:
+    options, schema, kept, labelled, files = task.options, task.schema, task.kept, task.labelled, task.files
     work, workers = options.work_folder, options.workers or os.cpu_count() or 1
     size = sum(one.size for one in files)
     print(f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB, {workers} workers", file=sys.stderr)
-    stages, marks = {}, time.monotonic()
+    fingerprint, stages, marks = task.fingerprint, {}, time.monotonic()
 
     def mark(name: str) -> None:
         nonlocal marks
         stages[name], marks = time.monotonic() - marks, time.monotonic()
 
-    identity = [[one.path, one.size, one.changed] for one in files]
-    typed = _hash(identity, deciding["schema"], labelled, options.block_bytes)
-    watch = Watch(files, options.max_bad_share)
-    parts = stage(files, schema, labelled, os.path.join(work, f"parts-{typed}"), options.block_bytes, workers, watch.add)
-    bad_lines = _keep_rejects(options, work, files, parts, watch)
+    typed = _hash([one.known_by for one in files], task.of_schema["schema"], labelled, options.block_bytes)
+    watch = Watch(options.max_bad_share)
+
+    def check(part: Part) -> None:
+        watch.count(part.lines, part.bad, lambda: (files[part.input].path, read_rejects(part)[0]))
+
+    parts = stage(files, schema, labelled, os.path.join(work, f"parts-{typed}"), options.block_bytes, workers, check)
+    check_unchanged(files)
+    rejects = (
+        (one.path, (reject for part in parts if part.input == number for reject in read_rejects(part))) for number, one in enumerate(files)
+    )
+    bad_lines = set_aside(options.output, work, rejects, watch)
     if not watch.lines - watch.bad:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
     mark("parse")
@@ -124,44 +152,15 @@ def _run(
     mapping = make_mapping(schema, labelled, vocabularies, moments, buckets)
     shards = os.path.join(work, f"shards-{fingerprint}")
     ranges = write_shards(splitter, mapping, shards, names, options.rows_per_shard, options.row_group_rows, workers)
-    made_by = {
-        "command": f"tools/preprocess.py {options.dataset} --input {' '.join(one.path for one in files)} {_flags(deciding)}",
-        "fingerprint": fingerprint,
-        "inputs": [{"path": one.path, "bytes": one.size} for one in files],
-        **deciding,
-        "moments": {name: list(pair) for name, pair in moments.items()},
-        **({"edges": edges} if edges else {}),
-        "lines": watch.lines,
-        "bad_lines": dict(sorted(bad_lines.items())),
-        "truncated_bags": sum(part.truncated for part in parts),
-        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
-    }
+    flags = {name: value for name, value in task.deciding.items() if name != "of"}
+    numbers = {"moments": {name: list(pair) for name, pair in moments.items()}, **({"edges": edges} if edges else {})}
+    deciding = task.deciding | task.of_schema | numbers
+    counted = {"truncated_bags": sum(part.truncated for part in parts)}
+    made_by = said_of_run(options.dataset, flags, deciding, files, fingerprint, watch.lines, bad_lines, counted)
     manifest = build_manifest(options.dataset, schema, names, ranges, vocabularies, made_by, labelled)
-    publish(options.output, work, manifest, ranges, vocabularies)  # type: ignore[arg-type]
+    publish(options.output, work, manifest, ranges, vocabularies)
     mark("write")
     return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, stages=stages)
-
-
-def _flags(deciding: dict[str, Any]) -> str:
-    given = {name: value for name, value in deciding.items() if name not in ("schema", "of")}
-    return " ".join(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in given.items())
-
-
-def _keep_rejects(options: LogOptions, work: str, files: list[File], parts: list[Part], watch: Watch) -> Counter[str]:
-    bad_lines: Counter[str] = Counter()
-    shutil.rmtree(os.path.join(work, REJECTS), ignore_errors=True)
-    for number, one in enumerate(files):
-        mine = (reject for part in parts if part.input == number for reject in read_rejects(part))
-        bad_lines += write_rejects(os.path.join(work, REJECTS), number, one.path, mine)
-    try:
-        watch.finish()
-    except UserError as error:
-        held = os.path.join(work, REJECTS)
-        if not PATHS.exists(join(options.output, FILE)):
-            keep_rejects(options.output, work)
-            held = join(options.output, REJECTS)
-        raise UserError(f"{error}; bad lines are kept in {held}") from None
-    return bad_lines
 
 
 def _vocabularies(
@@ -180,9 +179,5 @@ def _vocabularies(
     shutil.rmtree(folder + ".spilled", ignore_errors=True)
     counted = count(parts, names, buckets, lambda part: splitter.assign(part) == 0, options.memory_limit, workers, folder + ".spilled")
     shutil.rmtree(folder + ".spilled", ignore_errors=True)
-    shutil.rmtree(folder + ".tmp", ignore_errors=True)
-    os.makedirs(folder + ".tmp")
-    for vocabulary in counted:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
-    os.replace(folder + ".tmp", folder)
+    write_all(folder, counted)
     return counted

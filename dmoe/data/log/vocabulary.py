@@ -168,16 +168,8 @@ def _ordered(name: str, table: pa.Table) -> Vocabulary:
     return Vocabulary(name, tokens, table["count"].to_numpy())
 
 
-def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
-    """Writes the columns token (binary), id (int32) and count (int64), in the order of ids, atomically."""
-    ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
-    table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    pq.write_table(table, path + ".tmp", compression="zstd", compression_level=1, use_dictionary=False)
-    os.replace(path + ".tmp", path)
-
-
 def read_vocabulary(path: str, name: str) -> Vocabulary:
-    """Reads what `write_vocabulary` wrote."""
+    """Reads what dmoe.data.vocabulary_files wrote."""
     with PATHS.open(path, "rb") as file:
         table = pq.read_table(file)
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], pa.large_binary())
