@@ -26,10 +26,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ray": {"dashboard_address": "127.0.0.1:8265"},
 }
 README = (Path(__file__).parents[3] / "README.md").read_text()
-COMPONENT = "torchx run --scheduler slurm launch/components.py:train "
-CLUSTER = next(shlex.split(line.strip().removeprefix(COMPONENT)) for line in README.splitlines() if line.strip().startswith(COMPONENT))
-"""The README's cluster command, behind the component."""
 
+
+def readme_command(component: str) -> list[str]:
+    """The arguments of the README's Slurm command, behind the component; they are on the line that the README prints, whole."""
+    launch = f"torchx run --scheduler slurm launch/components.py:{component} "
+    (line,) = (line.strip() for line in README.splitlines() if line.strip().startswith(launch))
+    return shlex.split(line.removeprefix(launch))
+
+
+CLUSTER = readme_command("train")
 LASTING = ["--resume", "True", "--max_retries", "3"]
 IMAGE = ["--image", "example.com/ml/dmoe:1.0"]
 VOLUMES = ["--mounts", "type=volume,src=data,dst=/data,type=volume,src=runs,dst=/runs"]
