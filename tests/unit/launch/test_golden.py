@@ -24,7 +24,7 @@ OTHERS = {
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
     "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
 }
-"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT; those of slurm_train and slurm_preprocess are the README's."""
+"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT; slurm_train's and slurm_preprocess' are the README's."""
 
 
 @pytest.fixture(autouse=True)
