@@ -6,16 +6,14 @@ Shapes: B rows of a rank, F categorical and I dense features.
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import yaml
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+if TYPE_CHECKING:
+    import torch
 
-from dmoe.config import Config, parse_config
-from dmoe.data.batch import Batch
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split
+    from dmoe.config import Config
+    from dmoe.data.batch import Batch
+    from dmoe.data.manifest import Manifest
 
 EXPERTS: list[Any] = ["crossnet", {"kind": "cin", "layer_maps": [16, 16]}, {"kind": "mlp", "hidden": [400, 400]}]
 EXPERT_DIM, DENSE_FEATURES, LEARNING_RATE = 64, 13, 0.05
@@ -69,7 +67,11 @@ def case_of(arguments: argparse.Namespace) -> Case:
     return Case(**{field.name: getattr(arguments, field.name) for field in fields(Case)})
 
 
-def config_of(case: Case, *overrides: str) -> Config:
+def config_of(case: Case, *overrides: str) -> "Config":
+    import yaml
+
+    from dmoe.config import parse_config
+
     model = MODELS[case.model]
     tree = {
         "model": model | {"experts": case.expert_specs(), "expert_dim": EXPERT_DIM, "embedding": model["embedding"] | {"dim": case.dim}},
@@ -80,7 +82,9 @@ def config_of(case: Case, *overrides: str) -> Config:
     return parse_config(yaml.safe_dump(tree), "benchmark", list(overrides))
 
 
-def manifest_of(case: Case) -> Manifest:
+def manifest_of(case: Case) -> "Manifest":
+    from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split
+
     shard = Shard(path="train/none.parquet", rows=case.batch, positives=case.batch // 4, sha256="0" * 64)
     return Manifest(
         dataset="benchmark",
@@ -93,9 +97,15 @@ def manifest_of(case: Case) -> Manifest:
     )
 
 
-def make_batches(case: Case, rank: int, count: int = 4) -> list[Batch]:
+def make_batches(case: Case, rank: int, count: int = 4) -> "list[Batch]":
     """A rank's share of `count` global batches. Ids are skewed as in click logs: the most frequent thousandth of them has a tenth of the
     rows, and they are spread over the table, so that no cache is luckier than it would be."""
+    import numpy as np
+    import torch
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+    from dmoe.data.batch import Batch
+
     made = []
     for index in range(count):
         rng = np.random.default_rng([7, index, rank])
@@ -114,8 +124,12 @@ def make_batches(case: Case, rank: int, count: int = 4) -> list[Batch]:
     return made
 
 
-def forever(batches: list[Batch]) -> Iterator[Batch]:
+def forever(batches: "list[Batch]") -> "Iterator[Batch]":
     """The batches over and over, each time as new as a reader's: a KeyedJaggedTensor keeps what it once computed."""
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+    from dmoe.data.batch import Batch
+
     while True:
         for batch in batches:
             ids = batch.sparse
@@ -123,6 +137,6 @@ def forever(batches: list[Batch]) -> Iterator[Batch]:
             yield Batch(batch.dense_BD, fresh, batch.label_B, batch.weight_B)
 
 
-def ids_of(batch: Batch, features: int) -> torch.Tensor:
+def ids_of(batch: "Batch", features: int) -> "torch.Tensor":
     """[B, F] ids, for libraries that want them by row."""
     return batch.sparse.values().view(features, -1).t().contiguous()

@@ -13,14 +13,15 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.bench.results import announce, loads
+from tools.bench.results import announce, figure, loads, save
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP_LIMIT = 0.5
 STAGES = """
-import json, sys, time
+import json, time
 began = [time.perf_counter(), time.process_time()]
 stages = {}
 def stage(name):
@@ -46,7 +47,7 @@ stage("config and batches (not part of a run)")
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 stage("process group")
 from dmoe.train import session as parts
-for name in ("build_model", "make_plan", "DistributedModelParallel", "initialize_tables"):
+for name in ("build_model", "kept_plan", "plan_from_json", "DistributedModelParallel", "initialize_tables"):
     def timed(*arguments, _call=getattr(parts, name), _name=name, **keywords):
         stage("session: the rest")
         try:
@@ -64,51 +65,103 @@ print(json.dumps(stages))
 """
 
 
+@dataclass(frozen=True)
+class Figure:
+    """Medians over fresh processes, seconds. `limit` is of the CPU's, 0 where there is none."""
+
+    part: str
+    name: str
+    wall: float
+    cpu: float
+    limit: float
+    verdict: str
+
+    def __str__(self) -> str:
+        return f"  {self.name:46} {self.wall:7.2f} s  cpu {self.cpu:7.2f} s  {self.verdict}".rstrip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="rows a feature, which are initialised")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-step", action="store_true", help="only `--help`")
+    parser.add_argument("--output", default="", help="writes OUTPUT.csv and OUTPUT.png")
     arguments = parser.parse_args()
     announce()
-    if not arguments.skip_step:
-        first_step(arguments.rows, arguments.repeats)
-    helps(arguments.repeats)
+    figures = [] if arguments.skip_step else first_step(arguments.rows, arguments.repeats)
+    figures += helps(arguments.repeats)
+    if arguments.output:
+        save(figures, f"{arguments.output}.csv")
+        draw(figures, f"{arguments.output}.png")
 
 
-def first_step(rows: int, repeats: int) -> None:
+def first_step(rows: int, repeats: int) -> list[Figure]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "1"}
-    runs = []
+    runs: list[dict[str, list[float]]] = []
     for _ in range(repeats):
         command = [sys.executable, "-c", STAGES.replace("ROWS", str(rows))]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"a start failed: {done.stderr.strip()[-2000:]}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     print(f"to the first step, {rows:,} rows a feature, one thread (load {loads()})")
-    for name in runs[0]:
-        wall, cpu = (statistics.median(run[name][index] for run in runs) for index in (0, 1))
-        print(f"  {name:42} {wall:7.2f} s  cpu {cpu:7.2f} s")
-    print(f"  {'in all, to the first step':42} {statistics.median(until(run) for run in runs):7.2f} s")
+    figures = [Figure("to the first step", name, *(_middle([run[name][i] for run in runs]) for i in (0, 1)), 0.0, "") for name in runs[0]]
+    sums = [_middle([sum(taken[i] for name, taken in run.items() if _counts(name)) for run in runs]) for i in (0, 1)]
+    figures.append(Figure("to the first step", "in all, to the first step", sums[0], sums[1], 0.0, ""))
+    for figure_ in figures:
+        print(figure_)
+    return figures
 
 
-def until(run: dict[str, list[float]]) -> float:
-    return sum(wall for name, (wall, _) in run.items() if name not in ("step 2", "step 3") and "not part" not in name)
+def _middle(values: list[float]) -> float:
+    return statistics.median(values)
 
 
-def helps(repeats: int) -> None:
-    files = [*sorted(ROOT.glob("tools/*.py"))]
-    commands = [[str(file.relative_to(ROOT))] for file in files] + [["-m", "dmoe.train"], ["-m", "dmoe.evaluate"]]
-    print(f"--help, limit {HELP_LIMIT} s of CPU")
-    for command in commands:
-        walls, cpus = [], []
+def _counts(name: str) -> bool:
+    return name not in ("step 2", "step 3") and "not part" not in name
+
+
+def helps(repeats: int) -> list[Figure]:
+    """Of every tool, the library's programs and these benchmarks."""
+    programs = [[str(file.relative_to(ROOT))] for file in sorted(ROOT.glob("tools/*.py")) if _runs(file)]
+    programs += [["-m", name] for name in ("dmoe.train", "dmoe.evaluate", "dmoe.train.measure")]
+    programs += [
+        ["-m", f"tools.bench.{file.stem}"] for file in sorted(ROOT.glob("tools/bench/*.py")) if _runs(file) and file.stem != "worker"
+    ]
+    print(f"--help, limit {HELP_LIMIT} s of CPU (load {loads()})")
+    figures = []
+    for program in programs:
+        walls, cpus, code = [], [], 0
         for _ in range(repeats):
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            code = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True).returncode
+            code = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True).returncode or code
             walls.append(time.perf_counter() - start)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         cpu = statistics.median(cpus)
-        verdict = "" if cpu < HELP_LIMIT and not code else f"  EXIT CODE {code}" if code else "  OVER THE LIMIT"
-        print(f"  {' '.join(command):28} {statistics.median(walls):6.2f} s  cpu {cpu:6.2f} s  load {loads()}{verdict}")
+        verdict = f"EXIT CODE {code}" if code else "" if cpu < HELP_LIMIT else "OVER THE LIMIT"
+        figures.append(Figure("--help", " ".join(program), statistics.median(walls), cpu, HELP_LIMIT, verdict))
+        print(figures[-1], flush=True)
+    bad = [one for one in figures if one.verdict]
+    print(
+        f"{len(figures) - len(bad)} of {len(figures)} within {HELP_LIMIT} s of CPU: {'NOT REACHED' if bad else 'reached'} (load {loads()})"
+    )
+    return figures
+
+
+def _runs(file: Path) -> bool:
+    text = file.read_text()
+    return '__name__ == "__main__"' in text and "argparse" in text
+
+
+def draw(figures: list[Figure], path: str) -> None:
+    with figure(path, 1, 2) as axes:
+        for axis, part in zip(axes[0], ("to the first step", "--help"), strict=True):
+            here = [one for one in reversed(figures) if one.part == part and _counts(one.name)]
+            axis.barh([one.name for one in here], [one.wall for one in here], color=["C3" if one.verdict else "C0" for one in here])
+            axis.set_title(part, fontsize=8)
+            axis.set_xlabel("s, wall-clock")
+            axis.tick_params(labelsize=6)
 
 
 if __name__ == "__main__":
