@@ -14,7 +14,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from", metavar="RUN", help="start from the weights of this run's best checkpoint, or of a checkpoint: train.init_from"
     )
-    parser.add_argument("--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto")
+    parser.add_argument(
+        "--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto or TensorBoard"
+    )
     return parser
 
 

@@ -24,7 +24,7 @@ def parse_window(text: str) -> tuple[int, int]:
 
 
 class Trace:
-    """Records a window of steps and writes `folder/trace/rank-R.json`; inert without a window.
+    """Records a window of steps and writes `folder/trace/rank-R.pt.trace.json`, the name by which TensorBoard knows one; inert without a window.
 
     Args:
         window: the first step and how many, or None.
@@ -34,7 +34,7 @@ class Trace:
 
     def __init__(self, window: tuple[int, int] | None, folder: str, rank: int) -> None:
         self.window, self.folder, self.rank = window, join(folder, "trace"), rank
-        self.path = join(self.folder, f"rank-{rank}.json")
+        self.path = join(self.folder, f"rank-{rank}.pt.trace.json")
         self._profiler: Any = None
 
     def step(self, done: int) -> None:

@@ -25,17 +25,17 @@ def _steps(path: Path) -> list[str]:
 
 def test_the_file_holds_the_steps_of_the_window_and_no_other(tmp_path: Path) -> None:
     _run(Trace((3, 2), str(tmp_path), rank=1), steps=6)
-    assert _steps(tmp_path / "trace" / "rank-1.json") == ["step 3", "step 4"]
+    assert _steps(tmp_path / "trace" / "rank-1.pt.trace.json") == ["step 3", "step 4"]
 
 
 def test_a_run_that_ends_within_the_window_keeps_what_it_made(tmp_path: Path) -> None:
     _run(Trace((2, 9), str(tmp_path), rank=0), steps=3)
-    assert _steps(tmp_path / "trace" / "rank-0.json") == ["step 2", "step 3"]
+    assert _steps(tmp_path / "trace" / "rank-0.pt.trace.json") == ["step 2", "step 3"]
 
 
 def test_a_resumed_run_counts_steps_from_the_first_start(tmp_path: Path) -> None:
     _run(Trace((3, 2), str(tmp_path), rank=0), steps=4, done=3)
-    assert _steps(tmp_path / "trace" / "rank-0.json") == ["step 4"]
+    assert _steps(tmp_path / "trace" / "rank-0.pt.trace.json") == ["step 4"]
 
 
 def test_without_a_window_or_past_it_nothing_is_written(tmp_path: Path) -> None:
