@@ -24,7 +24,8 @@ def parse_window(text: str) -> tuple[int, int]:
 
 
 class Trace:
-    """Records a window of steps and writes `folder/trace/rank-R.pt.trace.json`, the name by which TensorBoard knows one; inert without a window.
+    """Records a window of steps and writes `folder/trace/rank-R.pt.trace.json`; inert without a window. TensorBoard knows a trace by
+    such a name.
 
     Args:
         window: the first step and how many, or None.
