@@ -5,8 +5,12 @@ Names, shapes and initial draws of the weights are TorchRec's own, so that check
 Shapes: B rows, N inputs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 
@@ -28,10 +32,43 @@ class Cross(nn.Module):
         self.bias = nn.ParameterList(nn.Parameter(torch.zeros(width, 1)) for _ in range(num_layers))
 
     def forward(self, x0_BN: Tensor) -> Tensor:
-        x_BN = x0_BN
-        for kernel_NN, bias_N1 in zip(self.kernels, self.bias, strict=True):
-            x_BN = torch.addcmul(x_BN, x0_BN, linear(x_BN, kernel_NN, bias_N1.squeeze(1)))
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled(x0_BN.device.type) or not torch.is_grad_enabled():
+            x_BN = x0_BN
+            for kernel_NN, bias_N1 in zip(self.kernels, self.bias, strict=True):
+                x_BN = torch.addcmul(x_BN, x0_BN, linear(x_BN, kernel_NN, bias_N1.squeeze(1)))
+            return x_BN
+        out_BN: Tensor = _Crosses.apply(x0_BN, *self.kernels, *self.bias)
+        return out_BN
+
+
+class _Crosses(Function):
+    """The layers above with gradients that are added up where they are made: autograd's own passes over [B, N] twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, x0_BN: Tensor, *parameters: Tensor) -> Tensor:
+        kernels_NN, bias_N1 = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+        x_BN, inputs, mapped = x0_BN, [], []
+        for kernel_NN, one_N1 in zip(kernels_NN, bias_N1, strict=True):
+            inputs.append(x_BN)
+            mapped.append(linear(x_BN, kernel_NN, one_N1.squeeze(1)))
+            x_BN = torch.addcmul(x_BN, x0_BN, mapped[-1])
+        ctx.save_for_backward(*inputs, *mapped, *kernels_NN)
         return x_BN
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_BN: Tensor) -> tuple[Tensor, ...]:
+        layers = len(ctx.saved_tensors) // 3
+        inputs, mapped, kernels = (ctx.saved_tensors[start : start + layers] for start in range(0, 3 * layers, layers))
+        x0_BN, grads = inputs[0], []
+        grad_x0_BN = torch.zeros_like(x0_BN)
+        for x_BN, mapped_BN, kernel_NN in zip(inputs[::-1], mapped[::-1], kernels[::-1], strict=True):
+            through_BN = grad_BN * x0_BN
+            grad_x0_BN.addcmul_(grad_BN, mapped_BN)
+            grads.append((through_BN.t() @ x_BN, through_BN.sum(0).unsqueeze(1)))
+            grad_BN = torch.addmm(grad_BN, through_BN, kernel_NN)
+        of_kernels, of_bias = zip(*grads[::-1], strict=True)
+        return grad_x0_BN.add_(grad_BN), *of_kernels, *of_bias
 
 
 class LowRankCross(nn.Module):
