@@ -1,6 +1,6 @@
 """Bilinear maps of two sets of fields: value and gradients a piece of the rows at a time, so that no product of pairs is ever kept.
 
-Shapes: N rows, n rows of a piece, P and F fields, H maps.
+Shapes: B rows, P and F fields, H maps, K dims a field, J = H * P; n = b * K of a piece of b rows.
 """
 
 from collections.abc import Iterator
@@ -10,92 +10,106 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-ROWS_OF_A_CORE, ROWS_A_THREAD, ROWS_ON_A_DEVICE = 512, 2048, 1 << 16
-"""Rows of a piece. [H * P, 512] float32 stays in a core's cache at H = 16, P = 40 (256 to 1024 are as fast). Threads wait for each other
-after every operation, which pieces so small are not worth; a GPU wants one large product."""
+COLUMNS_OF_A_CORE, COLUMNS_A_THREAD, COLUMNS_ON_A_DEVICE = 512, 2048, 1 << 16
+"""n of a piece. [J, 512] float32 stays in a core's cache at H = 16, P = 40 (256 to 1024 are as fast). Threads wait for each other after
+every operation, which pieces so small are not worth; a GPU wants one large product."""
 
 
-def quadratic_maps(weight_HFF: Tensor, x_FN: Tensor) -> Tensor:
-    """out[h, n] = sum_pf W[h, p, f] x[p, n] x[f, n]. Three matrix products of H F^2 N multiply-adds, forward and backward together.
-
-    Shape:
-        - Input: weight [H, F, F]; x [F, N]. Under autocast both are taken in its dtype.
-        - Output: [H, N].
-    """
-    return _Quadratic.apply(_as_autocast(weight_HFF), _as_autocast(x_FN))
-
-
-def bilinear_maps(weight_HPF: Tensor, x_PN: Tensor, y_FN: Tensor) -> Tensor:
-    """out[h, n] = sum_pf W[h, p, f] x[p, n] y[f, n]. Four matrix products of H P F N multiply-adds, forward and backward together.
+def quadratic_maps(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
+    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] x[b, f, k]. Three matrix products of B K H F^2 multiply-adds, backward and all.
 
     Shape:
-        - Input: weight [H, P, F]; x [P, N]; y [F, N]. Under autocast all are taken in its dtype.
-        - Output: [H, N].
+        - Input: weight [H, F, F]; x [B, F, K]. Under autocast both are taken in its dtype.
+        - Output: [B, H, K].
     """
-    return _Bilinear.apply(_as_autocast(weight_HPF), _as_autocast(x_PN), _as_autocast(y_FN))
+    out_BHK: Tensor = _Quadratic.apply(_as_autocast(weight_HFF), _as_autocast(x_BFK))
+    return out_BHK
+
+
+def bilinear_maps(weight_HPF: Tensor, x_BPK: Tensor, y_BFK: Tensor) -> Tensor:
+    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] y[b, f, k]. Four matrix products of B K H P F multiply-adds, backward and all.
+
+    Shape:
+        - Input: weight [H, P, F]; x [B, P, K]; y [B, F, K]. Under autocast all are taken in its dtype.
+        - Output: [B, H, K].
+    """
+    out_BHK: Tensor = _Bilinear.apply(_as_autocast(weight_HPF), _as_autocast(x_BPK), _as_autocast(y_BFK))
+    return out_BHK
 
 
 class _Quadratic(Function):
     @staticmethod
-    def forward(ctx: Any, weight_HFF: Tensor, x_FN: Tensor) -> Tensor:
-        ctx.save_for_backward(weight_HFF, x_FN)
+    def forward(ctx: Any, weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
+        ctx.save_for_backward(weight_HFF, x_BFK)
         half_HFF = (weight_HFF + weight_HFF.transpose(1, 2)) * 0.5
-        return _contracted(half_HFF, x_FN, x_FN)
+        out_BHK = x_BFK.new_empty(len(x_BFK), len(weight_HFF), x_BFK.shape[2])
+        for piece in _pieces(x_BFK):
+            x_Fn = _columns(x_BFK[piece])
+            out_BHK[piece] = _rows(_contracted(half_HFF, x_Fn, x_Fn), x_BFK)
+        return out_BHK
 
     @staticmethod
-    def backward(ctx: Any, grad_HN: Tensor) -> tuple[Tensor, Tensor]:
-        weight_HFF, x_FN = ctx.saved_tensors
+    def backward(ctx: Any, grad_BHK: Tensor) -> tuple[Tensor, Tensor]:
+        weight_HFF, x_BFK = ctx.saved_tensors
         symmetric_JF = (weight_HFF + weight_HFF.transpose(1, 2)).flatten(0, 1)
-        grad_x_FN, grad_JF = torch.empty_like(x_FN), _zeros_like(symmetric_JF)
-        for piece in _pieces(x_FN):
-            grads_Jn = (grad_HN[:, None, piece] * x_FN[:, piece]).flatten(0, 1)
-            grad_x_FN[:, piece] = symmetric_JF.t() @ grads_Jn
-            grad_JF += grads_Jn @ x_FN[:, piece].t()
-        return grad_JF.view_as(weight_HFF), grad_x_FN
+        grad_x_BFK, grad_JF = torch.empty_like(x_BFK), _zeros_like(symmetric_JF)
+        for piece in _pieces(x_BFK):
+            x_Fn = _columns(x_BFK[piece])
+            outer_Jn = (_columns(grad_BHK[piece]).unsqueeze(1) * x_Fn).flatten(0, 1)
+            grad_x_BFK[piece] = _rows(symmetric_JF.t() @ outer_Jn, x_BFK)
+            grad_JF += outer_Jn @ x_Fn.t()
+        return grad_JF.view_as(weight_HFF), grad_x_BFK
 
 
 class _Bilinear(Function):
     @staticmethod
-    def forward(ctx: Any, weight_HPF: Tensor, x_PN: Tensor, y_FN: Tensor) -> Tensor:
-        ctx.save_for_backward(weight_HPF, x_PN, y_FN)
-        return _contracted(weight_HPF, x_PN, y_FN)
+    def forward(ctx: Any, weight_HPF: Tensor, x_BPK: Tensor, y_BFK: Tensor) -> Tensor:
+        ctx.save_for_backward(weight_HPF, x_BPK, y_BFK)
+        out_BHK = y_BFK.new_empty(len(y_BFK), len(weight_HPF), y_BFK.shape[2])
+        for piece in _pieces(y_BFK):
+            out_BHK[piece] = _rows(_contracted(weight_HPF, _columns(x_BPK[piece]), _columns(y_BFK[piece])), y_BFK)
+        return out_BHK
 
     @staticmethod
-    def backward(ctx: Any, grad_HN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weight_HPF, x_PN, y_FN = ctx.saved_tensors
+    def backward(ctx: Any, grad_BHK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weight_HPF, x_BPK, y_BFK = ctx.saved_tensors
         weight_JF = weight_HPF.flatten(0, 1)
-        grad_x_PN, grad_y_FN, grad_JF = torch.empty_like(x_PN), torch.empty_like(y_FN), _zeros_like(weight_JF)
-        for piece in _pieces(x_PN):
-            mixed_HPn = (weight_JF @ y_FN[:, piece]).unflatten(0, weight_HPF.shape[:2])
-            grad_x_PN[:, piece] = (grad_HN[:, None, piece] * mixed_HPn).sum(0)
-            grads_Jn = (grad_HN[:, None, piece] * x_PN[:, piece]).flatten(0, 1)
-            grad_y_FN[:, piece] = weight_JF.t() @ grads_Jn
-            grad_JF += grads_Jn @ y_FN[:, piece].t()
-        return grad_JF.view_as(weight_HPF), grad_x_PN, grad_y_FN
+        grad_x_BPK, grad_y_BFK, grad_JF = torch.empty_like(x_BPK), torch.empty_like(y_BFK), _zeros_like(weight_JF)
+        for piece in _pieces(y_BFK):
+            y_Fn, grad_H1n = _columns(y_BFK[piece]), _columns(grad_BHK[piece]).unsqueeze(1)
+            mixed_HPn = (weight_JF @ y_Fn).unflatten(0, weight_HPF.shape[:2])
+            grad_x_BPK[piece] = _rows(mixed_HPn.mul_(grad_H1n).sum(0), x_BPK)
+            outer_Jn = (grad_H1n * _columns(x_BPK[piece])).flatten(0, 1)
+            grad_y_BFK[piece] = _rows(weight_JF.t() @ outer_Jn, y_BFK)
+            grad_JF += outer_Jn @ y_Fn.t()
+        return grad_JF.view_as(weight_HPF), grad_x_BPK, grad_y_BFK
 
 
-def _contracted(weight_HPF: Tensor, x_PN: Tensor, y_FN: Tensor) -> Tensor:
-    weight_JF = weight_HPF.flatten(0, 1)
-    out_HN = x_PN.new_empty(len(weight_HPF), x_PN.shape[1])
-    for piece in _pieces(x_PN):
-        mixed_HPn = (weight_JF @ y_FN[:, piece]).unflatten(0, weight_HPF.shape[:2])
-        out_HN[:, piece] = mixed_HPn.mul_(x_PN[:, piece]).sum(1)
-    return out_HN
+def _contracted(weight_HPF: Tensor, x_Pn: Tensor, y_Fn: Tensor) -> Tensor:
+    mixed_HPn = (weight_HPF.flatten(0, 1) @ y_Fn).unflatten(0, weight_HPF.shape[:2])
+    return mixed_HPn.mul_(x_Pn).sum(1)
 
 
-def _pieces(x_PN: Tensor) -> Iterator[slice]:
-    size = _piece_rows(x_PN)
-    return (slice(start, start + size) for start in range(0, x_PN.shape[1], size))
+def _columns(x_bFK: Tensor) -> Tensor:
+    return x_bFK.transpose(0, 1).flatten(1)
 
 
-def _piece_rows(x_PN: Tensor) -> int:
+def _rows(x_Fn: Tensor, like_BFK: Tensor) -> Tensor:
+    return x_Fn.unflatten(1, (-1, like_BFK.shape[2])).transpose(0, 1)
+
+
+def _pieces(x_BFK: Tensor) -> Iterator[slice]:
+    rows = _piece_rows(x_BFK)
+    return (slice(start, start + rows) for start in range(0, len(x_BFK), rows))
+
+
+def _piece_rows(x_BFK: Tensor) -> int:
     # A compiler would unroll the loop; it fuses what follows the product instead.
     if torch.compiler.is_compiling():
-        return max(x_PN.shape[1], 1)
-    if x_PN.device.type != "cpu":
-        return ROWS_ON_A_DEVICE
+        return max(len(x_BFK), 1)
     threads = torch.get_num_threads()
-    return ROWS_OF_A_CORE if threads == 1 else ROWS_A_THREAD * threads
+    columns = COLUMNS_OF_A_CORE if threads == 1 else COLUMNS_A_THREAD * threads
+    return -(-(columns if x_BFK.device.type == "cpu" else COLUMNS_ON_A_DEVICE) // x_BFK.shape[2])
 
 
 def _zeros_like(x: Tensor) -> Tensor:

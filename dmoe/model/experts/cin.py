@@ -1,6 +1,6 @@
 """Compressed interaction network: explicit vector-wise crosses.
 
-Shapes: B rows, F fields, K dims a field, N = B * K, P maps that enter a layer, H maps that leave it.
+Shapes: B rows, F fields, K dims a field, P maps that enter a layer, H maps that leave it.
 """
 
 import math
@@ -53,14 +53,9 @@ class CIN(nn.Module):
 
     def forward(self, x_BFK: Tensor) -> Tensor:
         x_BPK, pooled = x_BFK, []
-        if len(self.weights_HPF) > 1:
-            x0_FN = x_BFK.transpose(0, 1).flatten(1)
-            x_PN = x0_FN
-            for index, weight_HPF in enumerate(list(self.weights_HPF)[:-1]):
-                x_PN = bilinear_maps(weight_HPF, x_PN, x0_FN) if index else quadratic_maps(weight_HPF, x0_FN)
-                x_PBK = x_PN.unflatten(1, (-1, self.field_dim))
-                pooled.append(x_PBK.sum(2).t())
-            x_BPK = x_PBK.transpose(0, 1)
+        for index, weight_HPF in enumerate(list(self.weights_HPF)[:-1]):
+            x_BPK = bilinear_maps(weight_HPF, x_BPK, x_BFK) if index else quadratic_maps(weight_HPF, x_BFK)
+            pooled.append(x_BPK.sum(2))
         gram_BPF = x_BPK @ x_BFK.transpose(1, 2)
         pooled.append(nn.functional.linear(gram_BPF.flatten(1), self.weights_HPF[-1].flatten(1)))
         return torch.cat(pooled, 1)

@@ -1,6 +1,6 @@
 """Bilinear maps made in pieces equal the whole sum, in value and in every gradient.
 
-Shapes: N rows, P and F fields, H maps.
+Shapes: B rows, P and F fields, H maps, K dims.
 """
 
 import pytest
@@ -8,13 +8,13 @@ import torch
 
 from dmoe.model.experts import bilinear, build_expert
 
-H, P, F, N = 3, 4, 5, 11
+B, H, P, F, K = 11, 3, 4, 5, 2
 
 
 @pytest.fixture(params=[2, 4, 11, 100])
 def _pieces(request, monkeypatch):
     """Pieces that divide the rows not at all, just, and are more than there are."""
-    monkeypatch.setattr(bilinear, "_piece_rows", lambda x_PN: request.param)
+    monkeypatch.setattr(bilinear, "_piece_rows", lambda x_BFK: request.param)
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -29,16 +29,16 @@ def outcome(out: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.usefixtures("_pieces")
 def test_quadratic_maps_equal_the_sum_over_pairs():
     torch.manual_seed(0)
-    weight_HFF, x_FN = drawn(H, F, F), drawn(F, N)
-    expected = outcome(torch.einsum("hpf,pn,fn->hn", weight_HFF, x_FN, x_FN), weight_HFF, x_FN)
-    torch.testing.assert_close(outcome(bilinear.quadratic_maps(weight_HFF, x_FN), weight_HFF, x_FN), expected, rtol=1e-12, atol=1e-13)
+    weight_HFF, x_BFK = drawn(H, F, F), drawn(B, F, K)
+    expected = outcome(torch.einsum("hpf,bpk,bfk->bhk", weight_HFF, x_BFK, x_BFK), weight_HFF, x_BFK)
+    torch.testing.assert_close(outcome(bilinear.quadratic_maps(weight_HFF, x_BFK), weight_HFF, x_BFK), expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.usefixtures("_pieces")
 def test_bilinear_maps_equal_the_sum_over_pairs():
     torch.manual_seed(0)
-    inputs = drawn(H, P, F), drawn(P, N), drawn(F, N)
-    expected = outcome(torch.einsum("hpf,pn,fn->hn", *inputs), *inputs)
+    inputs = drawn(H, P, F), drawn(B, P, K), drawn(B, F, K)
+    expected = outcome(torch.einsum("hpf,bpk,bfk->bhk", *inputs), *inputs)
     torch.testing.assert_close(outcome(bilinear.bilinear_maps(*inputs), *inputs), expected, rtol=1e-12, atol=1e-13)
 
 
@@ -56,17 +56,17 @@ def test_cin_in_float32_is_as_exact_as_one_large_product():
 
 
 def test_gradients_add_up_in_float32_where_the_fields_are_bfloat16(monkeypatch):
-    monkeypatch.setattr(bilinear, "_piece_rows", lambda x_PN: 1)
+    monkeypatch.setattr(bilinear, "_piece_rows", lambda x_BFK: 1)
     weight_HFF = torch.zeros(1, 1, 1, dtype=torch.bfloat16, requires_grad=True)
     # 257 is not a bfloat16: added up in it, 512 times 1 would stop at 256.
-    bilinear.quadratic_maps(weight_HFF, torch.ones(1, 512, dtype=torch.bfloat16)).sum().backward()
+    bilinear.quadratic_maps(weight_HFF, torch.ones(512, 1, 1, dtype=torch.bfloat16)).sum().backward()
     assert weight_HFF.grad is not None
     assert weight_HFF.grad.item() == 512
 
 
 def test_autocast_takes_the_fields_in_its_dtype():
-    weight_HPF, x_PN = torch.ones(1, 2, 2), torch.ones(2, 3)
+    weight_HPF, x_BPK = torch.ones(1, 2, 2), torch.ones(3, 2, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        assert bilinear.quadratic_maps(weight_HPF, x_PN).dtype == torch.bfloat16
-        assert bilinear.bilinear_maps(weight_HPF, x_PN, x_PN).dtype == torch.bfloat16
-    assert bilinear.quadratic_maps(weight_HPF, x_PN).dtype == torch.float32
+        assert bilinear.quadratic_maps(weight_HPF, x_BPK).dtype == torch.bfloat16
+        assert bilinear.bilinear_maps(weight_HPF, x_BPK, x_BPK).dtype == torch.bfloat16
+    assert bilinear.quadratic_maps(weight_HPF, x_BPK).dtype == torch.float32
