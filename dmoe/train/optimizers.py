@@ -13,6 +13,7 @@ from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
 from dmoe.config import DenseOptimizerConfig, TableOptimizerConfig
+from dmoe.distributed import world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.sharding.shards import LocalShard, fused_modules, local_shards
@@ -80,7 +81,8 @@ class Optimizers:
             kwargs["eps"] = dense_config.eps
         if dense_config.kind in ("adam", "adamw"):
             kwargs["betas"] = dense_config.betas
-        self.dense = DENSE_CLASSES[dense_config.kind](self._parameters, **kwargs)
+        # One pass over the parameters in memory, where the default makes one an operation.
+        self.dense = DENSE_CLASSES[dense_config.kind](self._parameters, fused=True, **kwargs)
         self.gradient_norm: Tensor | None = None
         self.set_factor(1.0)
 
@@ -94,7 +96,8 @@ class Optimizers:
             group["lr"] = self._dense_config.lr * factor
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        self.dense.zero_grad(set_to_none=False)
+        # DistributedDataParallel's gradients are views of what it sends; a single rank's are taken as the backward pass makes them.
+        self.dense.zero_grad(set_to_none=world_size() == 1)
         self.data_parallel.zero_grad()
 
     def step(self) -> None:
@@ -127,9 +130,7 @@ class Optimizers:
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"
             mine = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
-            self.dense.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device).clone() for key, value in mine.items()
-            }
+            self.dense.state[parameter] = {key: value.to(parameter.device).clone() for key, value in mine.items()}
 
 
 class DataParallelTables:

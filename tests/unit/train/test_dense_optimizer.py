@@ -1,0 +1,38 @@
+"""The fused dense optimisers go on from what the plain ones kept, and step alike."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dmoe.config import DenseOptimizerConfig, TableOptimizerConfig
+from dmoe.train.optimizers import DENSE_CLASSES, Optimizers
+
+
+def gradients_of(step: int, layer: nn.Linear) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for parameter in layer.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("kind", list(DENSE_CLASSES))
+def test_a_plain_optimizers_state_is_taken_and_its_steps_are_made(kind):
+    settings = DenseOptimizerConfig(kind=kind, lr=0.01, weight_decay=0.1)
+    plain_layer, layer = nn.Linear(5, 3), nn.Linear(5, 3)
+    more: dict[str, Any] = {} if kind == "sgd" else {"eps": settings.eps}
+    plain = DENSE_CLASSES[kind](plain_layer.parameters(), lr=0.01, weight_decay=0.1, **more)
+    for step in range(3):
+        gradients_of(step, plain_layer)
+        plain.step()
+    layer.load_state_dict(plain_layer.state_dict())
+    ours = Optimizers(nn.Module(), [], dict(layer.named_parameters()), TableOptimizerConfig(), settings)
+    names = dict(plain_layer.named_parameters())
+    ours.load_dense_state({f"{name}/{key}": value for name, one in names.items() for key, value in plain.state[one].items()})
+    for step in range(3, 6):
+        for one in (plain_layer, layer):
+            gradients_of(step, one)
+        plain.step()
+        ours.step()
+    torch.testing.assert_close(layer.state_dict(), plain_layer.state_dict(), rtol=1e-6, atol=1e-7)
+    assert {key.split("/")[1] for key in ours.dense_state()} == {key for state in plain.state.values() for key in state}
