@@ -166,6 +166,9 @@ class ShardingConfig(Node):
         {}, description="constraints by table, feature or pattern such as 'C1*'; a later entry lays its values over an earlier one's"
     )
     plan: str = Field("", description="a kept plan file to use instead of planning")
+    comm_precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="in which looked-up embeddings and their gradients travel between ranks; bf16 between GPUs only"
+    )
 
 
 class GuardConfig(Node):

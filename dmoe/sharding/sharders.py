@@ -1,5 +1,7 @@
 """TorchRec's sharder with every sharding type on every device, and the types that a config lets a plan use."""
 
+from typing import Any
+
 from torch import nn
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.types import ModuleSharder, ShardingType
@@ -26,8 +28,9 @@ class AnyDeviceSharder(EmbeddingBagCollectionSharder):
         return list(ALL_TYPES)
 
 
-def sharders() -> list[ModuleSharder[nn.Module]]:
-    return [AnyDeviceSharder()]
+def sharders(codecs: dict[str, Any] | None = None) -> list[ModuleSharder[nn.Module]]:
+    """For DistributedModelParallel; `codecs` from `codecs_of`."""
+    return [AnyDeviceSharder(qcomm_codecs_registry=codecs)]
 
 
 def allowed_types(config: Config, world_size: int) -> list[str]:

@@ -6,13 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.model_parallel import DataParallelWrapper
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.distributed.types import ShardingEnv
 
 from dmoe.config import Config
+from dmoe.data.heap import keep_freed_memory
 from dmoe.data.manifest import Manifest
 from dmoe.data.reader import Reader
+from dmoe.distributed import world_size
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.objective import TrainTask
+from dmoe.sharding.comm import codecs_of
 from dmoe.sharding.initialize import initialize_tables
 from dmoe.sharding.plan import kept_plan, plan_from_json, sharders
 from dmoe.train.optimizers import Optimizers, attach_table_optimizer
@@ -56,19 +61,30 @@ class Session:
         )
 
 
+class _Alone(DataParallelWrapper):
+    """A single rank has nothing to average: DistributedDataParallel would only copy its gradients, and divide them by 1."""
+
+    def wrap(self, dmp: DistributedModelParallel, env: ShardingEnv, device: torch.device) -> None:
+        dmp._dmp_wrapped_module = dmp._dmp_wrapped_module.to(device)
+
+
 def open_session(config: Config, manifest: Manifest, device: torch.device) -> Session:
     """Builds the model on the meta device, plans or takes the plan, shards, and draws the initial weights shard by shard.
 
     Raises:
         UserError: the config does not fit the data set, the machine or the plan.
     """
+    # A step frees and takes buffers of 10 MB over and over: a tenth of it would go into their pages.
+    keep_freed_memory()
+    codecs = codecs_of(config, device)
     blueprint = make_blueprint(config, manifest)
     tables = list(blueprint.tables)
     task = build_task(config, build_model(config, blueprint))
     attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
     kept = kept_plan(task, tables, config, device)
     plan = plan_from_json(kept, task, tables, device, config.sharding.plan or "plan")
-    sharded = DistributedModelParallel(task, device=device, plan=plan, sharders=sharders())
+    alone = _Alone() if world_size() == 1 else None
+    sharded = DistributedModelParallel(task, device=device, plan=plan, sharders=sharders(codecs), data_parallel_wrapper=alone)
     initialize_tables(sharded, tables, config.train.seed, config.model.embedding.init_std)
     dense = {name: parameter for name, parameter in task.model.mixture.named_parameters() if parameter.requires_grad}
     optimizers = Optimizers(sharded, tables, dense, config.optimizer.tables, config.optimizer.dense)

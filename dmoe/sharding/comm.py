@@ -1,0 +1,45 @@
+"""Looked-up embeddings and their gradients sent between ranks in half the bytes, by TorchRec's codecs."""
+
+from typing import Any
+
+import torch
+
+from dmoe.config import Config
+from dmoe.errors import UserError
+
+
+def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
+    """What a sharder takes as its `qcomm_codecs_registry`; None where floats travel as they are.
+
+    Covers the all-to-all and the reduce-scatter of pooled embeddings, forward and backward. Ids, the dense part's gradients and those of
+    data-parallel tables travel as before, and tables, sums and losses stay in float32.
+
+    Raises:
+        UserError: bf16 on a CPU: TorchRec would send fp16 in its place.
+    """
+    precision = config.sharding.comm_precision
+    if precision == "fp32":
+        return None
+    if precision == "bf16" and device.type == "cpu":
+        raise UserError(
+            "sharding.comm_precision: bf16 travels between GPUs (NCCL) only; on the CPU (gloo) use fp16, which sends as few bytes, or fp32"
+        )
+    from fbgemm_gpu.quantize_comm import QuantizedCommCodec
+    from fbgemm_gpu.split_embedding_configs import SparseType
+    from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
+
+    class Scaled(QuantizedCommCodec):  # type: ignore[misc]
+        """FBGEMM's decoder divides by the scale in fp16, which loses what the scale has saved (fbgemm-gpu 1.8.0)."""
+
+        def decode(self, input_tensor: torch.Tensor, ctx: Any = None) -> torch.Tensor:
+            return input_tensor.float() / self._loss_scale
+
+    kind = CommType(precision)
+    registry: dict[str, Any] | None = get_qcomm_codecs_registry(QCommsConfig(kind, kind), device=device)
+    assert registry is not None
+    if precision == "fp16":
+        # The loss is a mean over the batch, so a row's gradient shrinks as the batch grows, and fp16 would lose it below 6e-8.
+        scale = float(1 << (config.train.batch_size - 1).bit_length())
+        for codecs in registry.values():
+            codecs.backward = Scaled(SparseType.FP16, loss_scale=scale, is_fwd=False)
+    return registry
