@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-TIMES = 20
+TIMES, PRODUCTS, PRODUCTS_TURNS = 20, 10, 7
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,17 @@ class Collective:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Of several processes: their collectives, and the bytes that a rank sends for the correlation loss, by global batch."""
+    """Of several processes of one thread.
+
+    Attributes:
+        collectives: between them.
+        correlation_bytes: global batch -> bytes that a rank sends for the correlation loss.
+        together: matrix products a second of all at once, over those of one alone: no more can be gained by their number.
+    """
 
     collectives: list[Collective]
     correlation_bytes: dict[int, int]
+    together: float
 
 
 def measured(sizes: Sequence[int], batches: Sequence[int], experts: int, width: int, ranks: int = 2) -> Exchange:
@@ -80,9 +87,27 @@ def _serve(
         with SentBytes() as counter:
             CorrelationLoss()(outputs_BMD, torch.ones(batch // ranks)).loss.backward()
         sent[batch] = sum(counter.sent.values())
+    together = _together(rank, ranks)
     if rank == 0:
-        answers.send(Exchange(timed, sent))
+        answers.send(Exchange(timed, sent, together))
     dist.destroy_process_group()
+
+
+def _together(rank: int, ranks: int) -> float:
+    """Turn by turn, rank 0 alone and all at once."""
+    left, right = torch.randn(2048, 432), torch.randn(432, 432)
+    gains = []
+    for _ in range(PRODUCTS_TURNS):
+        taken = []
+        for working in (rank == 0, True):
+            dist.barrier()
+            start = time.perf_counter()
+            for _ in range(PRODUCTS if working else 0):
+                torch.mm(left, right)
+            dist.barrier()
+            taken.append(time.perf_counter() - start)
+        gains.append(ranks * taken[0] / taken[1])
+    return statistics.median(gains)
 
 
 def _timed(name: str, count: int, call: Callable[[], object]) -> Collective:

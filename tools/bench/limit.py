@@ -108,7 +108,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Line]:
     distributed.stop()
     few, many = case.batch, 4 * case.batch
     exchange = collectives.measured((8, 65_536, 4 << 20, dense * 4), (few, many), len(case.expert_specs()), EXPERT_DIM)
-    print("collectives of 2 processes (gloo, wall-clock)")
+    print(f"collectives of 2 processes (gloo, wall-clock), which multiply {exchange.together:.2f} times as fast as one")
     for one in exchange.collectives:
         print(f"  {one}")
         lines.append(Line(f"collectives: {one.name}", f"{one.bytes} B", one.median_us, "us"))

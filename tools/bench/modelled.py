@@ -78,10 +78,11 @@ def tables_share(case: Case) -> float:
     return (by_phase["forward: lookup"] + by_phase["backward: tables' step"]) / sum(by_phase.values())
 
 
-def link_bytes_a_second() -> float:
-    """Between two processes of this machine, by gloo's all-to-all of 4 MB, of which half leaves a rank."""
+def two_processes() -> tuple[float, float]:
+    """Of this machine: bytes a second from one to the other, by gloo's all-to-all of 4 MB, of which half leaves a rank; and how many times
+    the products of one alone both do at once."""
     from tools.bench import collectives
 
-    found = collectives.measured((4 << 20,), (), 1, 1).collectives
-    (one,) = [each for each in found if each.name == "all_to_all"]
-    return one.bytes / 2 / one.median_us * 1e6
+    found = collectives.measured((4 << 20,), (), 1, 1)
+    (one,) = [each for each in found.collectives if each.name == "all_to_all"]
+    return one.bytes / 2 / one.median_us * 1e6, found.together

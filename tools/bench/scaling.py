@@ -87,12 +87,12 @@ def main() -> None:
 
 
 def study(base: Case, axes: dict[str, tuple[int, ...]], arguments: argparse.Namespace) -> list[Point]:
-    from tools.bench.modelled import fitted, link_bytes_a_second, tables_share
+    from tools.bench.modelled import fitted, tables_share, two_processes
 
     (alone,) = contest([(MAIN, replace(base, ranks=1), "")], arguments.rounds, arguments.seconds, arguments.timeout)
     if alone.error:
         raise SystemExit(f"the base point failed: {alone.error}")
-    ms, share, link = cost(alone, "base") * 1e3, tables_share(base), link_bytes_a_second()
+    ms, share, (link, together) = cost(alone, "base") * 1e3, tables_share(base), two_processes()
     model = fitted(base, ms * share, ms * (1 - share), link)
     device = model.device
     print(
@@ -120,8 +120,11 @@ def study(base: Case, axes: dict[str, tuple[int, ...]], arguments: argparse.Name
         if axis == "ranks" and len(here) > 1:
             gained = ratio(found[0].rounds, found[1].rounds)
             verdict = "reached" if gained >= RANKS_TARGET else "NOT REACHED"
-            batch = cases[0].batch
-            print(f"two ranks of one thread: {gained:.2f} times one, at batch {batch:,}, target {RANKS_TARGET}: {verdict} (load {loads()})")
+            print(f"two ranks of one thread: {gained:.2f} times one, at batch {cases[0].batch:,}, target {RANKS_TARGET}: {verdict}")
+            cpu = ratio(found[1].cpu_rounds, found[0].cpu_rounds)
+            print(
+                f"  at {cpu:.2f} times its CPU seconds; bare products of two processes: {together:.2f} times one's (load {loads()})"
+            )
         points += [*here, *far]
     return points
 
