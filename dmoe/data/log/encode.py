@@ -57,9 +57,11 @@ def encode(block: Block, schema: Schema, labelled: bool = True) -> Encoded:
     columns: dict[str, pa.Array | NDArray] = {LABEL: _label(text, schema, rows, labelled)}
     if schema.weight:
         weight_N, given_N = to_float(text[schema.weight])
-        bad_N = ~given_N | (weight_N <= 0) | (weight_N.astype(np.float32) == 0) | (weight_N > np.finfo(np.float32).max)
+        with np.errstate(over="ignore"):
+            weight32_N = weight_N.astype(np.float32)
+        bad_N = ~given_N | (weight32_N <= 0) | ~np.isfinite(weight32_N)
         rows.refuse(bad_N, "weight", schema.weight, text[schema.weight], "a number above 0")
-        columns[WEIGHT] = weight_N.astype(np.float32)
+        columns[WEIGHT] = weight32_N
     if schema.group:
         columns[GROUP] = _group(text[schema.group])
     seconds_N = None

@@ -136,7 +136,7 @@ def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int
     number = 1
     try:
         with open_raw(one.place) as raw:
-            file = pq.ParquetFile(raw)
+            file = pq.ParquetFile(raw, page_checksum_verification=True)
             rows = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(max(block_bytes // BYTES_A_ROW, 1), columns=list(one.used), use_threads=False):
                 yield batch, number, one.size * batch.num_rows // rows
