@@ -38,6 +38,7 @@ class Reader:
             groups only, `none` keeps the order of the files.
         seed: of the order.
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
+        pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
 
     Raises:
         UserError: a shard is missing, or is not what the manifest says.
@@ -54,12 +55,13 @@ class Reader:
         window_row_groups: int = 8,
         seed: int = 0,
         prefetch: int = 2,
+        pin_memory: bool = False,
     ) -> None:
         if not manifest.split(split).labelled:
             raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; tools/score.py scores it")
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
-        self.shuffle, self.seed, self.prefetch = shuffle, seed, prefetch
+        self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
         self.window = window_row_groups if shuffle == "window" else 1
         self._windows: OrderedDict[tuple[int, int], Columns] = OrderedDict()
         self._ordered: tuple[int, list[list[RowGroup]], np.ndarray] | None = None
@@ -92,6 +94,8 @@ class Reader:
         steps = steps if max_steps is None else min(steps, max_steps)
         jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))
         batches = (self._batch(epoch, *span, rank, world_size) for span in jobs)
+        if self.pin_memory:
+            batches = (batch.pin_memory() for batch in batches)
         return ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:

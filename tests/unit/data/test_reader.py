@@ -3,15 +3,19 @@
 import hashlib
 import json
 import shutil
+import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from dmoe.data.batch import Batch
 from dmoe.data.manifest import load_manifest
 from dmoe.data.reader import Reader
 from dmoe.errors import UserError
+from tests.s3_server import s3_server
 from tests.small_data import make_data_set
 
 SHARD = "train/part-00001.parquet"
@@ -129,13 +133,46 @@ def test_the_order_has_a_name_that_follows_what_it_depends_on(sound):
 
 
 def test_a_dropped_iterator_ends_its_thread(sound):
-    import threading
-
     manifest = load_manifest(str(sound))
     batches = Reader(str(sound), manifest, "train", manifest.categorical, ["I1"], prefetch=2).batches(8, 0, 1)
     next(batches)
     batches.close()
     assert "reader" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_batches_are_pinned_where_asked_and_by_the_thread_that_reads_ahead(sound, monkeypatch, prefetch):
+    """Page-locked memory needs a GPU; here what asks for it is watched."""
+    asked_by, manifest = [], load_manifest(str(sound))
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: asked_by.append(threading.current_thread().name) or batch)
+    for pin in (False, True):
+        reader = Reader(str(sound), manifest, "train", manifest.categorical, ["I1"], prefetch=prefetch, pin_memory=pin)
+        assert len(list(reader.batches(256, 0, 1))) == 4
+        assert asked_by == ["reader" if prefetch else threading.current_thread().name] * 4 * pin
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
+def test_pinned_batches_lie_in_page_locked_memory(sound):
+    manifest = load_manifest(str(sound))
+    batch = next(Reader(str(sound), manifest, "train", manifest.categorical, ["I1"], pin_memory=True).batches(256, 0, 1))
+    assert all(part.is_pinned() for part in (batch.dense_BD, batch.label_B, batch.weight_B, batch.sparse.values(), batch.sparse.lengths()))
+
+
+def test_a_data_set_on_s3_gives_the_batches_that_it_gives_here(sound, monkeypatch):
+    manifest = load_manifest(str(sound))
+
+    def batches(folder):
+        reader = Reader(folder, load_manifest(folder), "train", manifest.categorical, ["I1", "I2"], shuffle="window", seed=3)
+        return [(batch.dense_BD.tolist(), batch.sparse.values().tolist(), batch.label_B.tolist()) for batch in reader.batches(96, 1, 2)]
+
+    with s3_server(monkeypatch) as client:
+        for path in sound.rglob("*"):
+            if path.is_file():
+                client.put_object(Bucket="logs", Key=f"data/{path.relative_to(sound)}", Body=path.read_bytes())
+        assert batches("s3://logs/data") == batches(str(sound))
+        client.delete_object(Bucket="logs", Key=f"data/{SHARD}")
+        with pytest.raises(UserError, match=f"s3://logs/data/{SHARD}: missing, but the manifest names it"):
+            batches("s3://logs/data")
 
 
 def test_padding_has_no_weight_and_no_ids(sound):
