@@ -58,6 +58,7 @@ class Session:
             window_row_groups=data.window_row_groups,
             seed=self.config.train.seed,
             prefetch=data.prefetch,
+            pin_memory=self.device.type == "cuda",
         )
 
 
