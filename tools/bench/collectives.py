@@ -5,10 +5,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 TIMES, PRODUCTS, PRODUCTS_TURNS = 20, 10, 7
 
@@ -67,7 +71,7 @@ def _serve(
     batches: Sequence[int],
     experts: int,
     width: int,
-    answers: "multiprocessing.connection.Connection",
+    answers: "Connection[Exchange, Exchange]",
 ) -> None:
     from dmoe.model.correlation import CorrelationLoss
     from dmoe.train.sent import SentBytes

@@ -14,7 +14,8 @@ from tools.bench.floor import operand
 
 aten = torch.ops.aten
 # Of each kind: where its two matrices are among the arguments.
-KINDS: dict[Any, tuple[int, int]] = {aten.mm.default: (0, 1), aten.addmm.default: (1, 2), aten.bmm.default: (0, 1)}
+KINDS: dict[Any, tuple[int, int]] = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2)}
+KINDS |= {aten.addmm_: (1, 2), aten.baddbmm_: (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Recorder(TorchDispatchMode):
         self.products: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func in KINDS:
-            left, right = (args[index] for index in KINDS[func])
-            self.products[Product(func is aten.bmm.default, (tuple(left.shape), left.stride()), (tuple(right.shape), right.stride()))] += 1
+        if func.overloadpacket in KINDS:
+            left, right = (args[index] for index in KINDS[func.overloadpacket])
+            self.products[Product(left.dim() == 3, (tuple(left.shape), left.stride()), (tuple(right.shape), right.stride()))] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -73,9 +73,9 @@ def read(path: str) -> list[Row]:
     """What `save` wrote; nothing where there is no such file."""
     if not Path(path).exists():
         return []
-    kinds = {"str": str, "int": int, "float": float}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(Row)}
     with Path(path).open(newline="") as file:
-        return [Row(**{f.name: kinds[str(f.type)](kept[f.name]) for f in fields(Row)}) for kept in csv.DictReader(file)]
+        return [Row(**{name: kind(kept[name]) for name, kind in kinds.items()}) for kept in csv.DictReader(file)]
 
 
 def save(table: Sequence[Any], path: str) -> None:

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,15 +106,18 @@ def first_step(rows: int, repeats: int) -> list[Figure]:
             raise SystemExit(f"a start failed: {done.stderr.strip()[-2000:]}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     print(f"to the first step, {rows:,} rows a feature, one thread (load {loads()})")
-    figures = [Figure("to the first step", name, *(_middle([run[name][i] for run in runs]) for i in (0, 1)), 0.0, "") for name in runs[0]]
-    sums = [_middle([sum(taken[i] for name, taken in run.items() if _counts(name)) for run in runs]) for i in (0, 1)]
+    figures = [
+        Figure("to the first step", name, _middle(run[name][0] for run in runs), _middle(run[name][1] for run in runs), 0.0, "")
+        for name in runs[0]
+    ]
+    sums = [_middle(sum(taken[i] for name, taken in run.items() if _counts(name)) for run in runs) for i in (0, 1)]
     figures.append(Figure("to the first step", "in all, to the first step", sums[0], sums[1], 0.0, ""))
     for figure_ in figures:
         print(figure_)
     return figures
 
 
-def _middle(values: list[float]) -> float:
+def _middle(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 

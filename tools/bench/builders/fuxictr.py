@@ -6,7 +6,7 @@ Its trainer also clips the norm of all gradients, tables included, and copies ea
 from collections.abc import Callable
 from itertools import cycle
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Model(nn.Module):
         for (expert, _), projection in zip(experts, self.mixture.projections, strict=True):
             if isinstance(expert, layers.CompressedInteractionNet):
                 # Its own last layer is the projection's: a second one would be a larger model.
-                projection[0] = nn.Identity()
+                cast(nn.Sequential, projection)[0] = nn.Identity()
 
     def forward(self, dense_BI: Tensor, ids: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return self.mixture(dense_BI, [table(ids) for table in self.tables])
