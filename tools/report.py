@@ -38,6 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
     ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
     ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
+    ladder.add_argument(
+        "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
+    )
     ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
     return parser
 
@@ -50,8 +53,8 @@ def main() -> int | None:
     if arguments.command == "compare":
         _compare(arguments)
         return None
-    if arguments.seeds < 1 or arguments.jobs < 0:
-        raise UserError("--seeds and --jobs: expected at least one seed, and no negative number of jobs")
+    if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
+        raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder import run_ladder
 
     return run_ladder(
@@ -63,6 +66,7 @@ def main() -> int | None:
         arguments.torchx,
         arguments.torchx_arg,
         arguments.report_only,
+        arguments.latency_rounds,
     )
 
 

@@ -18,12 +18,21 @@ BYTES_A_PROCESS = 900 << 20
 
 
 def run_ladder(
-    path: str, output: str, seeds: int, overrides: list[str], jobs: int, torchx: str, torchx_arguments: list[str], report_only: bool
+    path: str,
+    output: str,
+    seeds: int,
+    overrides: list[str],
+    jobs: int,
+    torchx: str,
+    torchx_arguments: list[str],
+    report_only: bool,
+    latency_rounds: int = 10,
 ) -> int:
     """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, runs.csv and differences.csv.
 
     Args:
         jobs: runs at a time; 0 takes as many as cores and memory allow.
+        latency_rounds: calls of each size of every variant's scorer; 0 measures none.
         torchx: a scheduler to hand the runs to, in place of training here.
 
     Returns:
@@ -54,7 +63,12 @@ def run_ladder(
             _say("not all runs have ended yet; once they have, the same command with --report-only writes the report")
             return 0
         costs = cost_of_all(spec, wanted)
-        _write(spec, wanted, costs, output, _about(config.data.path, manifest, seeds, wanted))
+        served = {}
+        if latency_rounds:
+            from dmoe.serve.ladder import latencies
+
+            served = latencies(spec, wanted, costs, output, latency_rounds, _say)
+        _write(spec, wanted, costs, served, output, _about(config.data.path, manifest, seeds, wanted))
     finally:
         os.close(lock)
     for name, problem in failed.items():
@@ -109,7 +123,7 @@ def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[st
     ]
 
 
-def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], output: str, about: list[str]) -> None:
+def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dict[str, Any], output: str, about: list[str]) -> None:
     from dmoe.report.ladder_page import ladder_page
     from dmoe.report.results import answer, collect
     from dmoe.report.tables import differences_csv, ladder_csv
@@ -118,8 +132,8 @@ def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], output: str
     ladder = collect(spec, jobs)
     answers = answer(ladder)
     files = {
-        "ladder.html": ladder_page(ladder, answers, costs, about),
-        "runs.csv": ladder_csv(ladder, costs),
+        "ladder.html": ladder_page(ladder, answers, costs, about, served),
+        "runs.csv": ladder_csv(ladder, costs, served),
         "differences.csv": differences_csv(answers),
     }
     for name, text in files.items():

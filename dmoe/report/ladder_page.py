@@ -1,18 +1,19 @@
 """The ladder's report as one HTML page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dmoe.model.cost import Cost
-from dmoe.model.sizes import human
+from dmoe.report.cost_section import cost_plots, cost_table
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.indicators import findings
+from dmoe.report.latency import Latency
 from dmoe.report.plots import forest, heat_map, scatter, with_bars
 from dmoe.report.results import Answers, Difference, Ladder, Result
 from dmoe.report.statistics import holm
-from dmoe.report.words import doses, not_supported, supported, told, verdict
+from dmoe.report.words import doses, not_supported, plain, supported, told, verdict
 
 FIGURES = [
     ("AUC", "auc", 4),
@@ -28,13 +29,17 @@ FIGURES = [
 ]
 
 
-def ladder_page(ladder: Ladder, answers: Answers, costs: dict[str, Cost], about: list[str]) -> str:
+def ladder_page(
+    ladder: Ladder, answers: Answers, costs: dict[str, Cost], about: list[str], served: Mapping[str, Latency] | None = None
+) -> str:
     """The page's text.
 
     Args:
         costs: of the variants by name; an ensemble's are its members' together.
         about: paragraphs on how it was made, plain text.
+        served: latency of the variants' scorers.
     """
+    served = served or {}
     parts = [
         *(paragraph(line, "faint") for line in about),
         "<h2>What the data supports</h2>",
@@ -42,7 +47,7 @@ def ladder_page(ladder: Ladder, answers: Answers, costs: dict[str, Cost], about:
         "<h2>What it does not</h2>",
         bullets(not_supported(ladder, answers)),
         "<h2>Variants</h2>",
-        _variants(ladder, costs),
+        _variants(ladder),
         paragraph(
             "Mean over seeds, ± half of the 95% interval of that mean (Student's t). CEC of independent experts: " + _floor(ladder),
             "faint",
@@ -50,8 +55,11 @@ def ladder_page(ladder: Ladder, answers: Answers, costs: dict[str, Cost], about:
         "<h2>Differences, paired by seed</h2>",
         _differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
         figures([_forest(ladder, answers.all)] if answers.all else []),
-        "<h2>CEC, AUC, alpha and cost</h2>",
-        figures([*_clouds(ladder, costs), *_responses(ladder)]),
+        "<h2>What it costs</h2>",
+        cost_table(ladder, costs, served),
+        figures(cost_plots(ladder, costs, served)),
+        "<h2>CEC, AUC and alpha</h2>",
+        figures([*_clouds(ladder), *_responses(ladder)]),
         "<h2>Correlation of the experts</h2>",
         paragraph("Mean |r| over the dimensions of each pair and over seeds; on the diagonal the ceiling CEC(h, h).", "faint"),
         figures(_heat_maps(ladder)),
@@ -66,14 +74,14 @@ def _floor(ladder: Ladder) -> str:
     return f"{np.mean(values):.4f}." if values else "-."
 
 
-def _variants(ladder: Ladder, costs: dict[str, Cost]) -> str:
-    head = ["variant", "seeds", *(title for title, _, _ in FIGURES), "embedding params", "dense params", "MFLOP/row", "tables", "samples/s"]
+def _variants(ladder: Ladder) -> str:
+    head = ["variant", "seeds", *(title for title, _, _ in FIGURES)]
     best = max(ladder.results.values(), key=lambda one: one.mean("auc")).name
     rows = []
     for name, one in ladder.results.items():
         cells: list[str] = [one.label, str(len(one.seeds))]
         cells += [Cell(_figure(one, key, digits), "good" if key == "auc" and name == best else "") for _, key, digits in FIGURES]
-        rows.append([*cells, *_cost_cells(costs.get(name)), _plain(one.mean("samples_per_second"), 0)])
+        rows.append(cells)
     return table(head, rows)
 
 
@@ -82,18 +90,8 @@ def _figure(one: Result, key: str, digits: int) -> str:
         return "-"
     interval = one.interval(key)
     if interval.low is None or interval.high is None:
-        return _plain(interval.mean, digits)
+        return plain(interval.mean, digits)
     return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
-
-
-def _plain(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
-
-
-def _cost_cells(cost: Cost | None) -> list[str]:
-    if cost is None:
-        return ["-"] * 4
-    return [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", f"{cost.total_flops / 1e6:.2f}", human(cost.embedding_bytes)]
 
 
 def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> str:
@@ -133,19 +131,10 @@ def _forest(ladder: Ladder, every: Sequence[Difference]) -> str:
     return forest("Differences of AUC over seeds, 95%", rows, "AUC")
 
 
-def _clouds(ladder: Ladder, costs: dict[str, Cost]) -> list[str]:
+def _clouds(ladder: Ladder) -> list[str]:
     mixed = [one for one in ladder.results.values() if len(one.metrics[one.seeds[0]].get("gate_mass", [])) > 1]
-    first = ladder.results.get(ladder.spec.rungs[0])
-    drawn = []
-    if mixed:
-        drawn.append(scatter("CEC against AUC, a point a seed", [(o.label, o.values("cec"), o.values("auc")) for o in mixed], "CEC", "AUC"))
-    priced = [(o, costs[name]) for name, o in ladder.results.items() if name in costs]
-    if first and priced:
-        base = first.mean("auc")
-        for title, price in (("embedding parameters", "embedding_parameters"), ("FLOPs a row", "total_flops")):
-            groups = [(o.label, [float(getattr(cost, price))], [o.mean("auc") - base]) for o, cost in priced]
-            drawn.append(scatter(f"Gain over {first.label} against cost", groups, title, "AUC gained", log_x=True))
-    return drawn
+    groups = [(one.label, one.values("cec"), one.values("auc")) for one in mixed]
+    return [scatter("CEC against AUC, a point a seed", groups, "CEC", "AUC")] if mixed else []
 
 
 def _responses(ladder: Ladder) -> list[str]:
@@ -209,6 +198,6 @@ def _expert_cells(one: Result, index: int) -> list[str]:
         for m in metrics
         if m.get("expert_left_out_auc") and m["expert_left_out_auc"][index] is not None
     ]
-    cells = [_plain(mean([m["expert_auc"][index] for m in metrics]), 4), "-" if not without else f"{np.mean(without):+.4f}"]
-    cells += [_plain(mean([m["gate_mass"][index] for m in metrics]), 3), _plain(mean([m["expert_variance"][index] for m in metrics]), 4)]
-    return [*cells, _plain(mean([m["dead_dims"][index] for m in metrics]), 1)]
+    cells = [plain(mean([m["expert_auc"][index] for m in metrics]), 4), "-" if not without else f"{np.mean(without):+.4f}"]
+    cells += [plain(mean([m["gate_mass"][index] for m in metrics]), 3), plain(mean([m["expert_variance"][index] for m in metrics]), 4)]
+    return [*cells, plain(mean([m["dead_dims"][index] for m in metrics]), 1)]

@@ -2,9 +2,11 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from dmoe.model.cost import Cost
+from dmoe.report.latency import BATCHES, FASTEST, Latency
 from dmoe.report.results import Answers, Ladder
 from dmoe.report.statistics import holm
 from dmoe.report.words import verdict
@@ -25,12 +27,13 @@ CSV_KEYS += ["cec_by_class_ceiling", "cka", "gate_mass", "effective_experts", "g
 CSV_KEYS += ["expert_variance", "dead_dims", "samples_per_second", "train_seconds", "eval_samples_per_second", "rows"]
 
 
-def ladder_csv(ladder: Ladder, costs: dict[str, Cost]) -> str:
+def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> str:
     """A line a run, everything that the page averages; lists as `a b c`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     priced = ["embedding_parameters", "dense_parameters", "flops_per_row", "embedding_bytes", "table_state_bytes", "lookups"]
-    writer.writerow(["variant", "label", "seed", *CSV_KEYS, "information_abundance", *priced])
+    timed = [*(f"fastest_milliseconds_{rows}_rows" for rows in BATCHES), "scorer_rows_per_second", "scorer_bytes"]
+    writer.writerow(["variant", "label", "seed", *CSV_KEYS, "information_abundance", *priced, *timed])
     for name, one in ladder.results.items():
         cost = costs.get(name)
         prices: list[Any] = [""] * len(priced)
@@ -43,10 +46,21 @@ def ladder_csv(ladder: Ladder, costs: dict[str, Cost]) -> str:
                 cost.table_state_bytes,
                 cost.lookups,
             ]
+        latency = served.get(name)
+        times = (
+            [*(latency.milliseconds(rows, FASTEST) for rows in BATCHES), latency.rows_a_second(FASTEST), latency.size]
+            if latency
+            else [""] * len(timed)
+        )
         for seed in one.seeds:
             metrics = one.metrics[seed]
+            if len(metrics.get("gate_mass", [])) < 2:
+                # A single expert has nobody to correlate with; its 0 would look like a finding.
+                metrics = {key: value for key, value in metrics.items() if not key.startswith(("cec", "cka"))}
             abundance = (metrics.get("information_abundance") or {}).get("sets")
-            writer.writerow([name, one.label, seed, *(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices])
+            writer.writerow(
+                [name, one.label, seed, *(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices, *map(_csv, times)]
+            )
     return out.getvalue()
 
 

@@ -15,6 +15,11 @@ def signed(value: float, digits: int = 4) -> str:
     return "-" if math.isnan(value) else f"{value:+.{digits}f}"
 
 
+def plain(value: float, digits: int) -> str:
+    """A figure, `-` where there is none."""
+    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
 def told(interval: Interval, digits: int = 4) -> str:
     """A difference with its interval."""
     if interval.low is None or interval.high is None:

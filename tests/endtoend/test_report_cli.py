@@ -110,6 +110,13 @@ def test_the_report_says_what_the_runs_say(folder):
         path = folder / f"out/runs/{row['variant']}/seed-{row['seed']}/metrics.json"
         if path.exists():
             assert float(row["auc"]) == pytest.approx(json.loads(path.read_text())["auc"], abs=1e-9)
+    for row in rows:
+        assert 0 < float(row["fastest_milliseconds_1_rows"]) < float(row["fastest_milliseconds_4096_rows"])
+    of = {row["variant"]: row for row in rows}
+    assert float(of["both"]["scorer_bytes"]) == float(of["me"]["scorer_bytes"]) + float(of["one"]["scorer_bytes"])
+    assert (of["one"]["cec"], of["both"]["cec"]) == ("", "")
+    assert "1 row, ms" in page
+    assert not (folder / "out/.scorers").exists()
     with open(folder / "out/differences.csv") as file:
         step = next(row for row in csv.DictReader(file) if (row["kind"], row["variant"]) == ("step", "dmoe"))
     aucs = {(row["variant"], row["seed"]): float(row["auc"]) for row in rows}

@@ -8,11 +8,8 @@ on the caches than a log's.
 
 import argparse
 import sys
-import time
 
 from dmoe.errors import UserError, run_command
-
-BATCHES = (1, 32, 256, 4096)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,42 +24,19 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.rounds < 2 or arguments.threads < 1:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
-    import numpy as np
-    import torch
-
     from dmoe.model.sizes import human
+    from dmoe.report.latency import BATCHES
     from dmoe.report.runs import as_text
+    from dmoe.serve.latency import measure
     from dmoe.serve.scorer import Scorer
 
-    torch.set_num_threads(arguments.threads)
     scorers = {path: Scorer(path) for path in arguments.scorer}
-    rng = np.random.default_rng(0)
-    seconds: dict[tuple[str, int], list[float]] = {}
-    for turn in range(arguments.rounds + 3):
-        for size in BATCHES:
-            for path, scorer in scorers.items():
-                dense = rng.normal(size=(size, len(scorer.about.dense))).astype(np.float32)
-                ids = (rng.random((size, len(scorer.cardinality_F))) * scorer.cardinality_F).astype(np.int64)
-                began = time.perf_counter()
-                scorer.logits(dense, ids)
-                if turn >= 3:
-                    seconds.setdefault((path, size), []).append(time.perf_counter() - began)
-    head = ["scorer", "variant", "rows", "size", *(f"{size} row{'s' * (size > 1)}: p50 / p99 ms" for size in BATCHES), "rows/s"]
-    rows = [head]
-    for path, scorer in scorers.items():
-        size = scorer.rows_RC.nbytes + sum(p.nbytes for p in scorer.mixture.parameters())
-        size += scorer.scale_RS.nbytes if scorer.scale_RS is not None else 0
-        cells = [f"{np.median(s) * 1e3:.2f} / {np.quantile(s, 0.99) * 1e3:.2f}" for s in (seconds[path, batch] for batch in BATCHES)]
-        rows.append(
-            [
-                path,
-                scorer.about.variant,
-                scorer.about.rows,
-                human(size),
-                *cells,
-                f"{BATCHES[-1] / np.median(seconds[path, BATCHES[-1]]):,.0f}",
-            ]
-        )
+    found = measure(scorers, arguments.rounds, arguments.threads)
+    rows = [["scorer", "variant", "rows", "size", *(f"{size} row{'s' * (size > 1)}: p50 / p99 ms" for size in BATCHES), "rows/s"]]
+    for path, one in found.items():
+        about = scorers[path].about
+        cells = [f"{one.milliseconds(size):.2f} / {one.milliseconds(size, 0.99):.2f}" for size in BATCHES]
+        rows.append([path, about.variant, about.rows, human(one.size), *cells, f"{one.rows_a_second():,.0f}"])
     print(as_text(rows))
     print(f"{arguments.rounds} calls each, taking turns, {arguments.threads} thread(s); rows/s at {BATCHES[-1]:,} rows a call")
 

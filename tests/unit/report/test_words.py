@@ -116,7 +116,7 @@ def test_page_and_tables_hold_every_figure_and_load_nothing():
         assert outside not in page
     assert "currentColor" in page
     assert "prefers-color-scheme: dark" in page
-    assert len(ladder_csv(MONOTONE, {"a": COST}).splitlines()) == 1 + 3 * SEEDS
+    assert len(ladder_csv(MONOTONE, {"a": COST}, {}).splitlines()) == 1 + 3 * SEEDS
     assert len(differences_csv(answers).splitlines()) == 1 + 2 + 2 + 1
     assert page == ladder_page(MONOTONE, answers, dict.fromkeys(MONOTONE.results, COST), ["about <this>"])
 
