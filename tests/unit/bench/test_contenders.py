@@ -25,7 +25,7 @@ def unsharded(case: Case) -> TrainTask:
 def copy_weights(task: TrainTask, model: plain.Model) -> None:
     """dmoe's weights into the plain model: both have their layers in one order, cut into other shapes."""
     sets = len(model.tables) // model.features
-    for index, weight in enumerate(task.model.embedding.ebc.parameters()):
+    for index, weight in enumerate(task.model.embedding.parameters()):
         for number, part in enumerate(weight.chunk(sets, 1)):
             model.tables[number * model.features + index].weight.copy_(part)
     ours, theirs = task.model.mixture, model.mixture
