@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.endtoend.needs import found, missing
+
 NETNS_ETC = Path("/etc/netns")
 """`ip netns exec NAME` lays the files of /etc/netns/NAME over those of /etc."""
 
@@ -19,9 +21,8 @@ def why_not() -> str | None:
     """What keeps namespaces from being made here; None where nothing does."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    missing = [program for program in ("ip", "unshare") if not _found(program)]
-    if missing:
-        return f"no {', '.join(missing)}: run .ci/install_slurm.sh"
+    if lacking := missing("ip", "unshare"):
+        return lacking
     name = f"dmoe-{os.getpid()}-try"
     try:
         _ip("netns", "add", name)
@@ -36,12 +37,8 @@ def why_not() -> str | None:
     return None
 
 
-def _found(program: str) -> str | None:
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
 def _ip(*arguments: str) -> None:
-    subprocess.run([_found("ip") or "ip", *arguments], check=True, capture_output=True, text=True)
+    subprocess.run([found("ip") or "ip", *arguments], check=True, capture_output=True, text=True)
 
 
 class Hosts:
@@ -86,7 +83,7 @@ class Hosts:
 
     def popen(self, name: str, command: list[str], **options: object) -> subprocess.Popen[str]:
         """Starts a program on a host."""
-        entered = [_found("ip") or "ip", "netns", "exec", self.prefix + name, "unshare", "--uts"]
+        entered = [found("ip") or "ip", "netns", "exec", self.prefix + name, "unshare", "--uts"]
         line = [*entered, "sh", "-c", 'hostname "$0" && exec "$@"', name, *command]
         return subprocess.Popen(line, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
@@ -99,7 +96,7 @@ class Hosts:
 
     def end(self, name: str) -> None:
         """Ends all that runs on the host, as a power cut would."""
-        listed = subprocess.run([_found("ip") or "ip", "netns", "pids", self.prefix + name], capture_output=True, text=True, check=False)
+        listed = subprocess.run([found("ip") or "ip", "netns", "pids", self.prefix + name], capture_output=True, text=True, check=False)
         for process in listed.stdout.split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process), signal.SIGKILL)

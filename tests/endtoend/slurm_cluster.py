@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.endtoend.needs import found, missing
+
 NODES = ("dmoe-n1", "dmoe-n2")
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct", "sacctmgr")
 HOSTS = Path("/etc/hosts")
@@ -81,12 +83,7 @@ def why_not() -> str | None:
     """What keeps a cluster from starting here; None where nothing does."""
     if os.geteuid() != 0:
         return "a Slurm cluster needs root"
-    missing = [program for program in PROGRAMS if not _found(program)]
-    return f"no {', '.join(missing)}: run .ci/install_slurm.sh" if missing else None
-
-
-def _found(program: str) -> str | None:
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    return missing(*PROGRAMS)
 
 
 class SlurmCluster:
@@ -165,7 +162,7 @@ class SlurmCluster:
 
     def _start_database(self, port: int) -> None:
         where = f"--datadir={self.folder}/database"
-        install = [_found("mariadb-install-db") or "", "--no-defaults", where, "--user=root", "--skip-test-db"]
+        install = [found("mariadb-install-db") or "", "--no-defaults", where, "--user=root", "--skip-test-db"]
         subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
         address = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={self.folder}/database.socket"]
         self._run("mariadbd", "mariadbd", "--no-defaults", where, "--user=root", *address)
@@ -173,7 +170,7 @@ class SlurmCluster:
 
     def _run(self, name: str, *command: str) -> None:
         with open(self.folder / f"{name}.out", "ab") as output:
-            program = [_found(command[0]) or command[0], *command[1:]]
+            program = [found(command[0]) or command[0], *command[1:]]
             # A session of its own: Ctrl-C at the terminal must not end the database before what writes to it.
             self.daemons[name] = subprocess.Popen(program, env=self.environment, stdout=output, stderr=output, start_new_session=True)
 

@@ -1,4 +1,4 @@
-"""Training over two hosts with a network between them, one of them cut off in mid-run: told on the host that is left, then gone on with.
+"""Training over two hosts with a network between them, one of them cut off in mid-run: told on both, then gone on with.
 
 The hosts are network namespaces of this machine; each runs the very command that torchx would send to it. About two minutes.
 """
@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,17 +20,16 @@ from dmoe.train.checkpoint import look
 from launch import components
 from tests.distributed.small_run import BASE
 from tests.endtoend.hosts import Hosts, running, why_not
+from tests.endtoend.needs import or_skip
 from tests.small_data import make_data_set
 
 ROOT = Path(__file__).parents[2]
 STEPS, TIMEOUT = 120, 30
 ROUNDING = 1e-4
+"""DistributedDataParallel groups the gradients of a process's first step otherwise than those of the rest, and a ring of more than two
+ranks adds in an order that hangs on the place in a group. On two ranks, or without that regrouping, a resumed run is equal bit for bit."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-if problem := why_not():
-    # Loud: a machine that is meant to run these must not pass for having run them.
-    warnings.warn(f"NO TESTS OF SEVERAL HOSTS HERE: {problem}", stacklevel=1)
-    pytestmark.append(pytest.mark.skip(reason=f"NO TESTS OF SEVERAL HOSTS HERE: {problem}"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), or_skip("TESTS OF SEVERAL HOSTS", why_not())]
 
 
 @pytest.fixture(scope="module")
@@ -85,22 +83,24 @@ def until_step(run: Path, step: int) -> None:
         time.sleep(0.05)
 
 
-def test_a_host_cut_off_in_mid_run_is_told_on_the_other_and_the_run_goes_on_to_equal_weights(hosts, folder):
+def test_a_host_cut_off_in_mid_run_is_told_on_both_and_the_run_goes_on_to_equal_weights(hosts, folder):
     undisturbed = Launch(hosts, folder, "undisturbed", 0)
     assert undisturbed.end() == [0, 0], undisturbed.said(0) + undisturbed.said(1)
 
     cut = Launch(hosts, folder, "cut", 0)
     until_step(folder / "cut", 20)
     hosts.cut("host-1")
-    began = time.monotonic()
     assert cut.processes[0].wait(240) != 0
-    assert time.monotonic() - began < 4 * TIMEOUT, "an end within the time-out, and the agent's own"
     said = cut.said(0)
     (line,) = {line.partition("]:")[2] for line in said.splitlines() if "dmoe.train: " in line}
     assert re.search(rf"no progress for {TIMEOUT} s .*: rank [23] gives no sign of life; .*look at that rank's host.*--resume", line), said
-    # What the host that nothing reaches does, its scheduler cannot see either: it is switched off.
-    hosts.end("host-1")
-    cut.processes[1].wait(30)
+    # Nobody can tell the other host; its ranks, and its torchrun with them, end of themselves.
+    assert cut.processes[1].wait(240) != 0
+    lines = {line.partition("]:")[2] for line in cut.said(1).splitlines() if "]:dmoe.train: " in line}
+    assert len(lines) == 2, cut.said(1)
+    assert all(
+        re.search(r"no progress for .*: rank [0-3] .*host-0, which keeps the ranks' store, has not answered", line) for line in lines
+    )
 
     hosts.join("host-1")
     again = Launch(hosts, folder, "cut", 1)
