@@ -24,10 +24,11 @@ def unsharded(case: Case) -> TrainTask:
 @torch.no_grad()
 def copy_weights(task: TrainTask, model: plain.Model) -> None:
     """dmoe's weights into the plain model: both have their layers in one order, cut into other shapes."""
-    sets = len(model.tables) // model.features
+    sets = model.sets
+    tables = list(model.tables.parameters())
     for index, weight in enumerate(task.model.embedding.parameters()):
         for number, part in enumerate(weight.chunk(sets, 1)):
-            model.tables[number * model.features + index].weight.copy_(part)
+            tables[number * model.features + index].copy_(part)
     ours, theirs = task.model.mixture, model.mixture
     for mine, other in (
         (ours.projections, theirs.projections),
