@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dmoe.config import Config, load_config
 from dmoe.data.manifest import load_manifest
+from dmoe.data.run_options import WORK
 from dmoe.errors import UserError
 from dmoe.paths import join
 from dmoe.report.spec import load_spec, resolve
@@ -101,6 +102,20 @@ def check_share(j: str, arguments: Sequence[str]) -> None:
         check_arguments("tools/preprocess.py", "tools.preprocess", [*arguments, "--share", "0/2"])
     except UserError:
         raise UserError(f"--j {j}: {arguments[0]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
+
+
+def work_of(arguments: Sequence[str]) -> str:
+    """The folder of the work in progress that tools/preprocess.py's arguments name.
+
+    Raises:
+        UserError: the output is remote, and no folder is named.
+    """
+    given = importlib.import_module("tools.preprocess").make_parser().parse_args(list(arguments))
+    if not given.work and "://" in given.output:
+        raise UserError(
+            f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W"
+        )
+    return str(given.work or join(given.output, WORK))
 
 
 def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:

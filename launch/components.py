@@ -18,8 +18,8 @@ from dmoe.errors import USER_ERROR, UserError
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
 
-from launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training
-from launch.job import Place, array_job, distributed_job, single_job
+from launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training, work_of
+from launch.job import Place, array_job, distributed_job, ray_job, single_job
 
 
 def train(
@@ -143,6 +143,7 @@ def preprocess(
     input: str,
     output: str,
     format: str = "criteo",
+    engine: str = "local",
     elsewhere: bool = False,
     j: str = "1x1",
     name: str = "dmoe-preprocess",
@@ -153,6 +154,9 @@ def preprocess(
     env: Optional[Dict[str, str]] = None,
     mounts: Optional[List[str]] = None,
     max_retries: int = 0,
+    ray_port: int = 6379,
+    rdzv_timeout: int = 900,
+    interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
     """Turns raw logs into a data set, with all cores of one node, or of several that parse a share each. Started again, it goes on.
@@ -162,6 +166,7 @@ def preprocess(
         input: a file, folder or glob of the raw log
         output: folder of the data set
         format: what the log is, as tools/preprocess.py names it
+        engine: local, or ray: each stage's tasks are Ray's, on a cluster of all nodes that is started for the job; criteo alone
         elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
         j: nodes x 1; criteo takes several, such as 4x1: each parses a share into the output folder, which all see; the first does the rest
         name: the job's name
@@ -172,17 +177,23 @@ def preprocess(
         env: environment variables of the process
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew
+        ray_port: port of Ray's head on the first node, for several nodes
+        rdzv_timeout: seconds that Ray's nodes wait for each other to come up
+        interface: network interface between Ray's nodes, such as eth0, where a host's name leads to another
         venv: a virtual environment that the node sees, put first on the job's PATH
     """
 
     def job() -> specs.AppDef:
-        place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
+        place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, ray_port, rdzv_timeout, interface, venv)
         check_input(input, elsewhere, place.mounted)
-        given = [format, "--input", input, "--output", output, *arguments]
+        given = [format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
         check_arguments("tools/preprocess.py", "tools.preprocess", given)
-        if place.ranks.nodes > 1:
+        if place.ranks.nodes > 1 and engine == "local":
             check_share(j, given)
-        command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output, "--workers", str(place.resource.cpu)]
+        command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output]
+        if engine == "ray" and place.ranks.nodes > 1:
+            return ray_job(place, "preprocess", [*command, "--engine", engine, *arguments], f"{work_of(given).rstrip('/')}.ray-token")
+        command += ["--workers", str(place.resource.cpu), *["--engine", engine] * (engine != "local")]
         return array_job(place, "preprocess", [*command, *arguments], "--stay --share")
 
     return _or_one_line(job)

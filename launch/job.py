@@ -103,6 +103,23 @@ def array_job(place: Place, role: str, command: list[str], option: str) -> specs
     return _app(place, role, nodes, shlex.join(command) + share, {})
 
 
+def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.AppDef:
+    """A Ray cluster of all nodes for as long as `command` runs, on the first; it takes `--ray-address`.
+
+    Args:
+        token: file for the cluster's secret, on a disk that all nodes see.
+    """
+    ranks = place.ranks
+    if ranks.per_node != 1:
+        raise UserError(f"--j {place.j}: {role} is one process of a node, such as {ranks.nodes}x1; it uses the node's cores by itself")
+    head = f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}"
+    start = ["python", "-m", "dmoe.ray_nodes", "--nodes", str(ranks.nodes), "--node", macros.replica_id, "--head", head]
+    start += ["--token", shlex.quote(token)]
+    start += ["--cpus", str(place.resource.cpu), "--join-timeout", str(place.rdzv_timeout)]
+    start += ["--interface", shlex.quote(place.interface)] * bool(place.interface)
+    return _app(place, role, ranks.nodes, f"{' '.join(start)} -- {shlex.join(command)}", {})
+
+
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:
     env = {**defaults, **place.env}
     # Slurm's --export ends a value at its first comma, so such a value is set by the shell of the job instead.

@@ -22,7 +22,7 @@ RETRIES = 8
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 """Bytes: a socket's path takes 107 at most."""
 CLUSTER_SECONDS = 5.0
-NO_RAY = "--engine ray: Ray is not installed; pip install 'dmoe[ray]'"
+CONNECT_SECONDS = 5.0
 
 
 class RayEngine:
@@ -114,12 +114,11 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
     """
     # A log is nobody's business; a user who wants Ray's statistics sets it to 1.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError:
-        raise UserError(NO_RAY) from None
+    ray = import_ray()
+    if address and ":" in address and "://" not in address and not answers(address):
+        raise UserError(f"--ray-address {address}: nothing answers there; expected HOST:PORT of the cluster's head, or auto")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    folder = None if address else _folder()
+    folder = None if address else short_folder()
     try:
         try:
             if address:
@@ -128,7 +127,8 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
                 ray.init(address="local", num_cpus=at_a_time, include_dashboard=False, _temp_dir=folder, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"--ray-address {address}: no Ray cluster to join ({what})" if address else f"--engine ray: {what}") from None
+            hint = "; where the cluster asks for a token, set RAY_AUTH_MODE=token"
+            raise UserError(f"--ray-address {address}: no cluster to join ({what}){hint}" if address else f"--engine ray: {what}") from None
         yield RayEngine(at_a_time)
     finally:
         ray.shutdown()
@@ -136,7 +136,29 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder() -> str:
+def import_ray() -> Any:
+    """
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray: Ray is not installed; pip install 'dmoe[ray]'") from None
+    return ray
+
+
+def answers(address: str) -> bool:
+    """Whether a program listens at HOST:PORT. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+def short_folder() -> str:
     """A new folder for Ray's logs and sockets, by a path that is short enough for them."""
     where = tempfile.gettempdir()
     longest = LONGEST_FOLDER - len("/dmoe-ray-12345678")

@@ -16,8 +16,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="threads (one a core); the bytes do not depend on it")
     parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the counts (512); more goes to disk")
     parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
+    parser.add_argument("--engine", type=_engine, default="local", metavar="local", help="this process's threads; criteo knows Ray too")
     parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+
+
+def _engine(name: str) -> str:
+    if name != "local":
+        raise argparse.ArgumentTypeError(f"'{name}': this format runs on the threads of one process; criteo alone takes --engine ray")
+    return name
 
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:

@@ -171,6 +171,35 @@ def test_preprocess_on_several_nodes_tells_each_its_share(tmp_path):
     assert shares == ["0/3", "1/3", "2/3"]
 
 
+def ray_command(*arguments: str, node: str = "1") -> list[str]:
+    app = materialize_appdef(components.preprocess, ["--engine", "ray", *arguments])
+    return shlex.split(macros.Values("", "job", node, "FIRST").apply(app.roles[0]).args[1])
+
+
+def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_first(capsys, tmp_path):
+    from dmoe.ray_nodes import make_parser
+    from tools import preprocess
+
+    (tmp_path / "day_0.tsv").write_text("")
+    given = ["--input", str(tmp_path), "--output", "o", "--cpu", "6"]
+    command = ray_command(*given, "--j", "3x1", "--interface", "ib0", "--", "--min-count", "2", "--work", "/shared/w")
+    assert command[:3] == ["python", "-m", "dmoe.ray_nodes"]
+    parsed = make_parser().parse_args(command[3:])
+    assert (parsed.nodes, parsed.node, parsed.head, parsed.cpus, parsed.interface) == (3, 1, "${FIRST:=localhost}:6379", 6, "ib0")
+    assert parsed.token == "/shared/w.ray-token"
+    assert parsed.command[:2] == ["python", "tools/preprocess.py"]
+    driver = preprocess.make_parser().parse_args([*parsed.command[2:], "--ray-address", "h:6379"])
+    assert (driver.engine, driver.min_count, driver.workers) == ("ray", 2, 0)
+    one = ray_command(*given)
+    assert one[:2] == ["python", "tools/preprocess.py"]
+    assert one[-4:] == ["--workers", "6", "--engine", "ray"]
+    far = ["--input", str(tmp_path), "--output", "s3://b/o", "--j", "2x1", "--engine", "ray"]
+    assert "--output s3://b/o: remote; name a folder that all nodes see" in message_of(capsys, "preprocess", *far)
+    assert "one process of a node, such as 2x1" in message_of(capsys, "preprocess", *given, "--engine", "ray", "--j", "2x2")
+    assert "invalid choice: 'rey'" in message_of(capsys, "preprocess", *given, "--engine", "rey")
+    assert "criteo alone takes --engine ray" in message_of(capsys, "preprocess", *given, "--format", "avazu", "--engine", "ray")
+
+
 @pytest.mark.parametrize("given", [["log", "--schema", "s.yaml"], ["avazu"]])
 def test_preprocess_of_a_log_that_takes_one_node_is_refused_on_several(capsys, tmp_path, given):
     (tmp_path / "log.csv").write_text("")

@@ -19,12 +19,13 @@ LADDER += ["--elsewhere", "True"]
 OTHERS = {
     "slurm_train": [*CLUSTER, *FAR],
     "slurm_preprocess": [*readme_command("preprocess"), *FAR],
+    "slurm_preprocess_ray": [*readme_command("preprocess"), *FAR, "--engine", "ray"],
     "slurm_evaluate": EVALUATE,
     "slurm_ladder": [*LADDER, "--", "--jobs", "4"],
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
     "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
 }
-"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT; slurm_train's and slurm_preprocess' are the README's."""
+"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT[_FURTHER]; slurm_train's and slurm_preprocess' are the README's."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_the_request_for_the_cluster_command_is_the_kept_one(scheduler, monkeypa
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_request_of_another_component_is_the_kept_one(name, monkeypatch):
-    scheduler, component = name.split("_")
+    scheduler, component, *_ = name.split("_")
     app = app_of(component, OTHERS[name])
     text = text_of(scheduler, request_of(scheduler, app, monkeypatch))
     kept = GOLDEN / f"{name}.txt"
