@@ -5,6 +5,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from dmoe.data.engine import beside
+
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
 which zstd then sees in a row. Smaller, and faster to write and read, than either encoding for all."""
@@ -35,13 +37,13 @@ def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str
     """Writes a pyarrow.Table as a shard, atomically; returns its sha256."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path + ".tmp", row_group_size=row_group_rows, **writer_options(table.schema, many))
+    pq.write_table(table, beside(path), row_group_size=row_group_rows, **writer_options(table.schema, many))
     return finish(path)
 
 
 def finish(path: str) -> str:
-    """Puts `path`.tmp, which is whole, in its place; returns its sha256."""
-    with open(path + ".tmp", "rb") as file:
+    """Puts what is written beside `path`, and is whole, in its place; returns its sha256."""
+    with open(beside(path), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(path + ".tmp", path)
+    os.replace(beside(path), path)
     return digest

@@ -7,7 +7,6 @@ their contents, so that the same command continues and another one does not mix 
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -21,22 +20,23 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
 from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.manifest import Manifest, load_manifest
 from dmoe.data.options import Options, check_options, deciding
-from dmoe.data.publish import REJECTS, build_manifest, describe_run, keep_rejects, publish
+from dmoe.data.output_folder import finished_before, refuse_other_than_stdin
+from dmoe.data.publish import publish, set_aside
 from dmoe.data.raw_file import check_unchanged
-from dmoe.data.rejects import write_rejects
 from dmoe.data.shards import IdMapper, Job, Mapper, write_shards
-from dmoe.data.sources import STDIN, spool
+from dmoe.data.sources import spool
 from dmoe.data.split import Splitter, day_cuts, parse_shares
 from dmoe.data.stage import Part, stage
-from dmoe.data.vocabulary import Vocabulary, append_tokens, count, digest, read_kept, read_vocabulary, write_vocabulary
+from dmoe.data.vocabulary import Vocabulary, append_tokens, count, digest, read_kept, read_vocabulary
+from dmoe.data.vocabulary_files import write_all
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
 
 __all__ = ["Options", "Result", "preprocess"]
 
@@ -72,20 +72,9 @@ def preprocess(options: Options) -> Result:
     check_options(options)
     if not options.from_stdin:
         return _start(options, find_inputs(options.inputs), began)
-    # Before all of it is read: a data set of files is another one in any case.
-    old = _data_set_there(options)
-    if old and STDIN not in str(old.made_by.get("command")).split():
-        raise _holds_another(options)
+    refuse_other_than_stdin(options)
     with alone(options.work_folder, options.output):
         return _start(options, [spooled_input(*spool(options.work_folder))], began)
-
-
-def _data_set_there(options: Options) -> Manifest | None:
-    return None if options.overwrite or not PATHS.exists(join(options.output, FILE)) else load_manifest(options.output)
-
-
-def _holds_another(options: Options) -> UserError:
-    return UserError(f"--output {options.output}: holds another data set; name another folder, or replace it with --overwrite")
 
 
 @dataclass
@@ -98,10 +87,6 @@ class _Task:
     kept: list[Vocabulary] | None
     sizes: dict[str, int] | None
     fingerprint: str = ""
-
-    @property
-    def files(self) -> list[list[object]]:
-        return [[one.path, one.size, one.changed] for one in self.inputs]
 
 
 def _start(options: Options, inputs: list[Input], began: float) -> Result:
@@ -122,12 +107,9 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
         decide["vocabulary"] = task.sizes or digest(task.kept or [])
     elif options.hash_size is not None:
         task.sizes = parse_sizes(options.hash_size)
-    task.fingerprint = _hash(task.files, decide)
-    if old := _data_set_there(options):
-        if old.made_by.get("fingerprint") == task.fingerprint:
-            shutil.rmtree(options.work_folder, ignore_errors=True)
-            return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
-        raise _holds_another(options)
+    task.fingerprint = _hash([one.known_by for one in inputs], decide)
+    if old := finished_before(options, task.fingerprint):
+        return Result(old, Counter(), 0, 0, time.monotonic() - began, already_there=True)
     if options.from_stdin:
         return _run(task, began)
     with alone(options.work_folder, options.output):
@@ -136,8 +118,7 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
 
 def parts_folder(options: Options, inputs: list[Input]) -> str:
     """Where the parts of these inputs lie, whoever parses them."""
-    files = [[one.path, one.size, one.changed] for one in inputs]
-    return os.path.join(options.work_folder, f"parts-{_hash(files, options.block_bytes)}")
+    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes)}")
 
 
 def _run(task: _Task, began: float) -> Result:
@@ -156,7 +137,8 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     watch = BadLines(inputs, options.max_bad_share)
     parts = stage(inputs, parts_folder(options, inputs), options.block_bytes, engine, watch.add)
     check_unchanged(inputs)
-    bad_lines = _write_bad_lines(options, inputs, parts, watch)
+    rejects = ((one.path, all_rejects(inputs, parts, number)) for number, one in enumerate(inputs))
+    bad_lines = set_aside(options.output, work, rejects, watch)
     total = sum(part.rows for part in parts)
     if not total:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed line among {watch.lines:,}")
@@ -182,24 +164,6 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     stages["write"] = time.monotonic() - begin
     appended = sum(len(vocabulary.tokens) for vocabulary in vocabularies) - sum(len(one.tokens) for one in task.kept or vocabularies)
     return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, False, stages, collisions, appended)
-
-
-def _write_bad_lines(options: Options, inputs: list[Input], parts: list[Part], watch: BadLines) -> Counter[str]:
-    """Keeps the malformed lines aside, counted by kind, and ends the run where they are too many."""
-    bad_lines: Counter[str] = Counter()
-    folder = os.path.join(options.work_folder, REJECTS)
-    shutil.rmtree(folder, ignore_errors=True)
-    for number, one in enumerate(inputs):
-        bad_lines += write_rejects(folder, number, one.path, all_rejects(inputs, parts, number))
-    try:
-        watch.finish()
-    except UserError as error:
-        kept = folder
-        if not PATHS.exists(join(options.output, FILE)):
-            keep_rejects(options.output, options.work_folder)
-            kept = join(options.output, REJECTS)
-        raise UserError(f"{error}; bad lines are kept in {kept}") from None
-    return bad_lines
 
 
 def _splitter(options: Options, inputs: list[Input], parts: list[Part]) -> Splitter:
@@ -230,11 +194,7 @@ def _vocabularies(task: _Task, parts: list[Part], splitter: Splitter, engine: En
     vocabularies = count(rows, options.min_count, options.memory_limit, engine, _far_folder(task, "counts"), options.rows_per_shard)
     if task.kept:
         vocabularies = [append_tokens(kept, counted) for kept, counted in zip(task.kept, vocabularies, strict=True)]
-    shutil.rmtree(folder + ".tmp", ignore_errors=True)
-    os.makedirs(folder + ".tmp")
-    for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
-    os.replace(folder + ".tmp", folder)
+    write_all(folder, vocabularies)
     return vocabularies
 
 

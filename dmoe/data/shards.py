@@ -5,10 +5,9 @@ written beside, renamed, and entered in the range's note: where the note stands,
 alone, not on blocks or workers.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,15 +18,12 @@ from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
 from dmoe.data.engine import Engine, beside, run_tasks
 from dmoe.data.manifest import MISSING_ID, RARE_ID
+from dmoe.data.parquet import finish, many_values, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
 from dmoe.data.stage import Part, read_groups
 from dmoe.data.vocabulary import Vocabulary
-
-FEW_VALUES = 1024
-"""Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
-which zstd then sees in a row. Smaller, and faster to write and read, than either encoding for all."""
 
 
 class IdMapper(Protocol):
@@ -83,7 +79,7 @@ class Range:
 class ShardWriter:
     """One parquet shard: rows are buffered up to a row group, which is then written."""
 
-    def __init__(self, path: str, group_rows: int, many_values: list[str], labelled: bool) -> None:
+    def __init__(self, path: str, group_rows: int, many_values: Collection[str], labelled: bool) -> None:
         self.path, self.group_rows, self.many_values, self.labelled = path, group_rows, many_values, labelled
         self.label = np.empty(group_rows, np.uint8)
         self.ids = np.empty((len(CATEGORICAL), group_rows), np.int32)
@@ -120,17 +116,7 @@ class ShardWriter:
             columns, names = [self.label[:n], *columns], [LABEL, *names]
         table = pa.table([pa.array(column) for column in columns], names=names)
         if self.writer is None:
-            self.writer = pq.ParquetWriter(
-                beside(self.path),
-                table.schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=[name for name in table.column_names if name not in self.many_values],
-                column_encoding=dict.fromkeys(self.many_values, "BYTE_STREAM_SPLIT"),
-                write_statistics=False,
-                store_schema=False,
-                write_page_checksum=True,
-            )
+            self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)
         self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
 
@@ -141,10 +127,7 @@ class ShardWriter:
         if self.writer is None:
             return None
         self.writer.close()
-        with open(beside(self.path), "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(beside(self.path), self.path)
-        return self.path, self.rows, self.positives, digest
+        return self.path, self.rows, self.positives, finish(self.path)
 
 
 def _groups(parts: list[Part], firsts: NDArray[np.int64], begin: int, end: int) -> Iterator[tuple[int, Group]]:
@@ -185,11 +168,9 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     firsts = np.cumsum([0] + [part.rows for part in job.parts])
     total, begin = int(firsts[-1]), number * job.rows_per_shard
     end = min(begin + job.rows_per_shard, total)
-    many_values = [name for name, ids in job.mapper.cardinalities.items() if ids > FEW_VALUES]
+    many = many_values(job.mapper.cardinalities)
     names = job.splitter.names
-    writers = [
-        ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job.row_group_rows, many_values, job.labelled) for name in names
-    ]
+    writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job.row_group_rows, many, job.labelled) for name in names]
     for first, group in _groups(job.parts, firsts, begin, end):
         ids, dense = _of_codes(job.mapper, group)
         low, high = max(begin - first, 0), min(end - first, len(group.label))

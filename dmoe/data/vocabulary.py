@@ -4,7 +4,6 @@ Ids: 0 missing, 1 rare, then 2, 3, ... by count descending, token ascending; tok
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,8 +16,9 @@ from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.manifest import RARE_ID, Manifest
 from dmoe.data.progress import Progress
+from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS
 
 
 @dataclass
@@ -100,19 +100,8 @@ def digest(vocabularies: list[Vocabulary]) -> str:
     return out.hexdigest()
 
 
-def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
-    """Writes the columns token (int64), id (int32) and count (int64), in the order of ids, atomically."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
-    table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    pq.write_table(table, path + ".tmp", compression="zstd", compression_level=1, use_dictionary=False)
-    os.replace(path + ".tmp", path)
-
-
 def read_vocabulary(path: str, name: str) -> Vocabulary:
-    """Reads what `write_vocabulary` wrote, from anywhere."""
+    """Reads what dmoe.data.vocabulary_files wrote, from anywhere."""
     import pyarrow.parquet as pq
 
     with PATHS.open(path, "rb") as file:
@@ -126,21 +115,10 @@ def read_kept(folder: str, manifest: Manifest) -> list[Vocabulary]:
     Raises:
         UserError: they are missing, damaged, or not this manifest's.
     """
-    import pyarrow as pa
-
     names = [feature.name for feature in manifest.categorical]
     if manifest.dataset != "criteo" or names != list(CATEGORICAL):
         raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}', expected one of Criteo's columns")
-    vocabularies = []
-    for feature in manifest.categorical:
-        path = join(folder, "vocabulary", f"{feature.name}.parquet")
-        try:
-            vocabulary = read_vocabulary(path, feature.name)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise UserError(f"--vocabulary {path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]})") from None
-        if vocabulary.cardinality != feature.cardinality:
-            raise UserError(f"--vocabulary {path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
-        vocabularies.append(vocabulary)
+    vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
     if manifest.made_by.get("vocabulary_sha256", digest(vocabularies)) != digest(vocabularies):
         raise UserError(f"--vocabulary {folder}: its tokens are not those that its manifest was written with; copy the data set again")
     return vocabularies
