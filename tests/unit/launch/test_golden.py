@@ -25,7 +25,7 @@ OTHERS = {
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
     "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
 }
-"""Component's arguments by the name of the kept request, SCHEDULER_COMPONENT[_FURTHER]; slurm_train's and slurm_preprocess' are the README's."""
+"""Component's arguments by the kept request, SCHEDULER_COMPONENT[_FURTHER]; slurm_train's and slurm_preprocess' are the README's."""
 
 
 @pytest.fixture(autouse=True)
