@@ -74,6 +74,11 @@ class Cost:
         # Embeddings come back once a set, and their gradient once more.
         return int(tables + dense + (self.saved_bytes + 2 * self.lookup_bytes) * -(-batch_size // ranks))
 
+    def checkpoint_bytes(self, ranks: int) -> int:
+        """Of a rank's part of a checkpoint, were the tables spread evenly: a copy of it is in memory while a thread writes it."""
+        dense = self.dense_parameters * 4 + self.dense_state_bytes
+        return int((self.embedding_bytes + self.table_state_bytes) / ranks + dense)
+
     def scorer_bytes(self, rows: str) -> int:
         """Of an exported scorer whose embedding rows are fp32, fp16 or int8 (with a scale a row)."""
         width = {"fp32": 4, "fp16": 2, "int8": 1}[rows]
@@ -160,12 +165,14 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
     return sum(kept.values())
 
 
-def in_one_line(cost: Cost, batch_size: int, ranks: int) -> str:
-    """What a run says before it begins."""
+def in_one_line(cost: Cost, batch_size: int, ranks: int, copy_limit: float = 0.0) -> str:
+    """What a run says before it begins. A checkpoint of more than `copy_limit` bytes a rank is written without a copy."""
+    training, copied = cost.training_bytes(batch_size, ranks), cost.checkpoint_bytes(ranks)
+    writing = f" ({human(training + copied)} while a checkpoint is written from its copy)" if copied <= copy_limit else ""
     return (
         f"cost: {human(cost.embedding_bytes)} of tables in {len(cost.sets)} set(s) + {human(cost.table_state_bytes)} of their state,"
         f" {cost.total_flops / 1e6:.2f} MFLOP a row, {cost.lookups} lookups a row; about"
-        f" {human(cost.training_bytes(batch_size, ranks))} a rank expected; a scorer of {human(cost.scorer_bytes('fp32'))}"
+        f" {human(training)} a rank expected{writing}; a scorer of {human(cost.scorer_bytes('fp32'))}"
         f" (int8 {human(cost.scorer_bytes('int8'))})"
     )
 

@@ -191,10 +191,16 @@ def describe(session: Any) -> str:
     numbers = sum(table.rows * sum(section.dim for section in table.sections) for table in blueprint.tables)
     kinds = sorted({row["sharding_type"] for row in session.plan["tables"].values()})
     names = ", ".join(kind for kind, _ in blueprint.experts)
-    ranks = distributed.world_size()
+    ranks, checkpoint = distributed.world_size(), config.train.checkpoint
+    cost = in_one_line(
+        cost_of(config, session.manifest),
+        config.train.batch_size,
+        ranks,
+        copy_limit=checkpoint.copy_gib * 2**30 if checkpoint.asynchronous else 0.0,
+    )
     return (
         f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
         f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}\n{in_one_line(cost_of(config, session.manifest), config.train.batch_size, ranks)}"
+        f" {ranks} rank(s) on {session.device.type}\n{cost}"
     )

@@ -5,6 +5,7 @@ it at once, from the model itself, while training waits.
 """
 
 import copy
+import math
 import threading
 from typing import Any
 
@@ -92,13 +93,18 @@ class CheckpointWriter:
         self.run.prune(self.config.keep, self._progress["best_step"])
 
     def _copy(self, files: Any) -> list[File] | None:
-        """Copies in the CPU's memory; None where they would take more than the config allows."""
+        """Copies in the CPU's memory; None where they would take more than the config allows, or than there is."""
         copies, size = [], 0
+        most = min(self.config.copy_gib * GIB, free_bytes())
         for file in files:
             size += sum(tensor.nbytes for tensor in file.tensors.values())
-            if size > self.config.copy_gib * GIB:
+            if size > most:
                 return None
-            copies.append(File(file.name, {key: tensor.cpu().clone() for key, tensor in file.tensors.items()}, file.pieces))
+            try:
+                copies.append(File(file.name, {key: tensor.cpu().clone() for key, tensor in file.tensors.items()}, file.pieces))
+            except RuntimeError:
+                # No memory (a limit on the process): written without a copy, as a part that is too large.
+                return None
         return copies
 
     def _write(self, folder: str, files: Any) -> None:
@@ -107,3 +113,13 @@ class CheckpointWriter:
         except Exception as error:
             self._part = Part([], {}, f"rank {rank()}: cannot write the checkpoint {folder}: {type(error).__name__}: {error}")
         self.finished += 1
+
+
+def free_bytes() -> float:
+    """What this machine's processes can still take without swapping; infinite where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return float(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return math.inf

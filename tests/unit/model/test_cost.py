@@ -6,7 +6,8 @@ import torch
 from dmoe.config import parse_config
 from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.model.build import build_model, make_blueprint
-from dmoe.model.cost import cost_of, together
+from dmoe.model.cost import cost_of, in_one_line, together
+from dmoe.model.sizes import human
 
 ROWS = (100, 30)
 
@@ -63,6 +64,14 @@ def test_row_wise_adagrad_keeps_one_number_a_row(manifest):
     cost = cost_of(config("optimizer: {tables: {kind: rowwise_adagrad}}\nmodel: {experts: [mlp, cin]}"), manifest)
     assert cost.table_state_bytes == 4 * 130 * 2
     assert cost_of(config("optimizer: {tables: {kind: sgd}}"), manifest).table_state_bytes == 0
+
+
+def test_the_copy_of_a_checkpoint_is_told_where_there_will_be_one(manifest):
+    cost = cost_of(config("model: {embedding: {dim: 64}}"), manifest)
+    assert cost.checkpoint_bytes(1) == cost.embedding_bytes + cost.table_state_bytes + 3 * 4 * cost.dense_parameters
+    both = human(cost.training_bytes(1024, 1) + cost.checkpoint_bytes(1))
+    assert f"({both} while a checkpoint is written from its copy)" in in_one_line(cost, 1024, 1, copy_limit=cost.checkpoint_bytes(1))
+    assert "copy" not in in_one_line(cost, 1024, 1, copy_limit=cost.checkpoint_bytes(1) - 1)
 
 
 def test_ranks_share_tables_and_an_ensemble_adds_up(manifest):
