@@ -28,7 +28,7 @@ def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
     from fbgemm_gpu.split_embedding_configs import SparseType
     from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 
-    class Scaled(QuantizedCommCodec):  # type: ignore[misc]
+    class Scaled(QuantizedCommCodec):
         """FBGEMM's decoder divides by the scale in fp16, which loses what the scale has saved (fbgemm-gpu 1.8.0)."""
 
         def decode(self, input_tensor: torch.Tensor, ctx: Any = None) -> torch.Tensor:

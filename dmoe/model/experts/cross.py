@@ -56,7 +56,7 @@ class _Crosses(Function):
         return x_BN
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_BN: Tensor) -> tuple[Tensor, ...]:
         layers = len(ctx.saved_tensors) // 3
         inputs, mapped, kernels = (ctx.saved_tensors[start : start + layers] for start in range(0, 3 * layers, layers))
