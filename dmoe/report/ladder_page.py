@@ -98,13 +98,13 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
     head = [
         "variant",
         "against",
+        "AUC is",
         "AUC over seeds",
         "AUC over rows",
+        "p (seeds)",
         "logloss over seeds",
         "logloss over rows",
         "CEC",
-        "p (seeds)",
-        "AUC is",
     ]
     rows = []
     for group, asked_together in ((rungs, False), (controls, True)):
@@ -112,9 +112,9 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
         for one, p in zip(group, holm(p_values) if asked_together else p_values, strict=True):
             said = verdict(one, p if asked_together else None)
             kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
-            cells = [ladder.spec.label(one.variant), Cell(ladder.spec.label(one.against), "words")]
-            cells += [told(one.auc), told(one.auc_rows), told(one.logloss), told(one.logloss_rows), told(one.cec, 3) if one.cec else "-"]
-            rows.append([*cells, "-" if p is None else f"{p:.2g}", Cell(said, f"words {kind}")])
+            cells = [ladder.spec.label(one.variant), Cell(ladder.spec.label(one.against), "words"), Cell(said, f"words {kind}")]
+            cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
+            rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
     return table(head, rows) + paragraph(
         "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss,"
         " of the mean over seeds."

@@ -70,12 +70,22 @@ def scatter(title: str, groups: Sequence[Points], x_label: str, y_label: str, lo
         if groups:
             axes.figure.legend(loc="outside right center", fontsize=7, frameon=False)
         if log_x:
-            axes.set_xscale("log")
+            _log_ticks(axes)
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
         axes.margins(0.12)
         axes.grid()
 
     return draw(8.6, 4.8, paint)
+
+
+def _log_ticks(axes: Any) -> None:
+    """A logarithmic x axis with labels at 1, 2 and 5 times the powers of ten: matplotlib's own lie over one another."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def with_bars(title: str, x: Sequence[float], means: Sequence[float], halves: Sequence[float], x_label: str, y_label: str) -> str:
