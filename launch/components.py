@@ -1,6 +1,7 @@
 """torchx components of dmoe: `torchx run launch/components.py:train --config configs/demo.yaml --j 1x2 ...`; docs/cluster.md is the guide.
 
-Each is a pure function to an AppDef; what its docstring says of an argument is the argument's help.
+Each is a pure function to an AppDef; what its docstring says of an argument is the argument's help. torchx reads both from the source text
+of this file, so the arguments that components share stand in each.
 """
 
 # ruff: noqa: UP006, UP035, UP045 torchx checks components by their source and knows typing's old names only
