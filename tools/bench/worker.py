@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 RESERVED_GIB = 1.0
 """Allocators of libraries (pyarrow's, which FuxiCTR imports) reserve so much at their first use, and touch none of it."""
 
