@@ -112,9 +112,7 @@ def work_of(arguments: Sequence[str]) -> str:
     """
     given = importlib.import_module("tools.preprocess").make_parser().parse_args(list(arguments))
     if not given.work and "://" in given.output:
-        raise UserError(
-            f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W"
-        )
+        raise UserError(f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W")
     return str(given.work or join(given.output, WORK))
 
 
