@@ -156,7 +156,7 @@ class Schema(Strict):
             raise ValueError("a parquet file has its own columns: leave columns and delimiter out")
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns: a name is there twice")
-        if text and (self.delimiter in ("\n", "\r", self.quote)):
+        if text and self.delimiter_bytes.decode() in ("\n", "\r", self.quote):
             raise ValueError("delimiter: cannot be a line's end or the quote")
         for one in self.categorical:
             if text and one.pooling and not one.separator:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.log import preprocess as log_preprocess
-from dmoe.data.log.schema import load_schema
+from dmoe.data.log.schema import load_schema, parse_schema
 from dmoe.data.manifest import load_manifest
 from dmoe.data.split import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
@@ -94,6 +94,15 @@ def test_formats_of_the_same_rows_give_the_same_bytes(tmp_path: Path, log: Path)
     pq.write_table(pa.table(typed), tmp_path / "log.parquet", row_group_size=77)
     tree = schema(format="parquet")
     assert data_bytes(make(tmp_path / "parquet", tmp_path / "log.parquet", schema=tree, block_bytes=9000)) == data_bytes(whole)
+
+
+def test_without_a_quote_quotes_are_text(tmp_path: Path):
+    (tmp_path / "log.tsv").write_text('click\tsite\n1\t"a\n0\tb"c"\n1\t"a\n')
+    plain = parse_schema({"format": "tsv", "quote": None, "label": "click", "categorical": ["site"]}, "schema.yaml")
+    folder = make(tmp_path / "d", tmp_path / "log.tsv", schema=plain, min_count=1, split="1,0,0")
+    assert pq.read_table(folder / "vocabulary" / "site.parquet")["token"].to_pylist() == [b'"a', b'b"c"']
+    with pytest.raises(UserError, match="delimiter: cannot be a line's end or the quote"):
+        parse_schema({"quote": ",", "label": "click", "categorical": ["site"]}, "schema.yaml")
 
 
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
