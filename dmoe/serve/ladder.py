@@ -34,6 +34,8 @@ def latencies(
                 steps[job.variant] = [job.run, best_step(job.run)]
             except UserError:
                 say(f"{job.name}: no checkpoint, so its latency is not measured")
+    if not steps:
+        return {}
     asked = {"rounds": rounds, "runs": steps}
     found = _kept(output, asked)
     if found is None:
