@@ -125,10 +125,12 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
                 ray.init(address=address, **quiet)
             else:
                 ray.init(address="local", num_cpus=at_a_time, include_dashboard=False, _temp_dir=folder, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        # Ray's own are of every class, and a start that takes it more than 30 seconds is a bare Exception.
+        except Exception as error:
             what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             hint = "; where the cluster asks for a token, set RAY_AUTH_MODE=token"
-            raise UserError(f"--ray-address {address}: no cluster to join ({what}){hint}" if address else f"--engine ray: {what}") from None
+            where = f"--ray-address {address}: no cluster to join" if address else "--engine ray: Ray does not start"
+            raise UserError(f"{where} ({what}){hint if address else '; run the same command again'}") from None
         yield RayEngine(at_a_time)
     finally:
         ray.shutdown()

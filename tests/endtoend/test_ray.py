@@ -1,0 +1,186 @@
+"""tools/preprocess.py --engine ray as a person runs it, on a Ray of this machine: interrupted, a worker killed, two nodes; the same bytes.
+
+About two minutes where the cores are idle: each run starts Ray anew.
+"""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from torchx.specs import macros, materialize_appdef
+
+from dmoe.data.synthesize import synthesize
+from launch import components
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--min-count", "3", "--max-bad-share", "0.5", "--rows-per-shard", "500", "--row-group-rows", "128", "--block-kb", "16"]
+RAY = ["--engine", "ray", "--workers", "2"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two plain files and a compressed one."""
+    folder = tmp_path_factory.mktemp("logs")
+    for day in range(3):
+        synthesize(str(folder / f"day_{day}.tsv"), 4000, seed=day, scale=0.005, bad_share=0.01)
+    (folder / "day_2.tsv.gz").write_bytes(gzip.compress((folder / "day_2.tsv").read_bytes()))
+    (folder / "day_2.tsv").unlink()
+    return folder
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """With a folder for temporary files whose path is short enough for Ray's sockets; it has to be empty in the end."""
+    folder = tempfile.mkdtemp(dir="/tmp")
+    try:
+        yield {**os.environ, "TMPDIR": folder, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        assert not list(Path(folder).iterdir()), "Ray's files are gone"
+        assert not [command for _, command in processes() if folder in command], "Ray's processes are gone"
+    finally:
+        shutil.rmtree(folder)
+
+
+def processes() -> list[tuple[int, str]]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append((int(path.parent.name), path.read_bytes().replace(b"\0", b" ").decode(errors="replace")))
+        except OSError:
+            continue
+    return found
+
+
+def descendants(process: int) -> set[int]:
+    parents = {}
+    for number, _ in processes():
+        try:
+            parents[number] = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, more = set(), {process}
+    while more:
+        found |= more
+        more = {number for number, parent in parents.items() if parent in more} - found
+    return found - {process}
+
+
+def command(logs: Path, output: Path, *further: str) -> list[str]:
+    return [sys.executable, "tools/preprocess.py", "criteo", "--input", str(logs), "--output", str(output), *SMALL, *further]
+
+
+def start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(line, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(line: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(line, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=300, check=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def until(what: str, is_so: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 240
+    while not is_so():
+        assert process.poll() is None, f"it ended before {what}: {process.communicate()[1][-3000:]}"
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def kill_a_busy_worker(driver: int) -> None:
+    """The worker of a task that runs is called ray::_work."""
+    while True:
+        busy = {number for number, name in processes() if name.startswith("ray::_work")} & descendants(driver)
+        if busy:
+            os.kill(busy.pop(), signal.SIGKILL)
+            return
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def local(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("local")
+    assert run(command(logs, folder, "--workers", "1"), dict(os.environ)).returncode == 0
+    return contents(folder)
+
+
+def test_interrupted_then_continued_with_a_worker_killed_in_every_stage_gives_the_same_bytes(logs, local, environment, tmp_path):
+    work = tmp_path / "d" / ".work"
+    first = start(command(logs, tmp_path / "d", *RAY), environment)
+    until("some parts", lambda: len(list(work.glob("parts-*/*.part"))) > 20, first)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 130
+    assert said.splitlines()[-1] == "tools/preprocess.py: interrupted"
+    assert "Traceback" not in said
+    parts = {path: path.stat().st_mtime_ns for path in work.glob("parts-*/*.part")}
+    assert len(parts) > 20
+
+    again = start(command(logs, tmp_path / "d", *RAY), environment)
+    for what in ("parts-*/00002-*.part", "counts-*/*.counts", "shards-*/*.json"):
+        until(what, lambda what=what: list(work.glob(what)), again)
+        kill_a_busy_worker(again.pid)
+    # A part of before the interruption, as long as there are parts.
+    kept = next(iter(parts))
+    assert not kept.exists() or kept.stat().st_mtime_ns == parts[kept]
+    out, said = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert "Traceback" not in said
+    assert "done" in out
+    assert contents(tmp_path / "d") == local
+
+
+def test_hashed_ids_and_what_they_lose_are_the_same(logs, environment, tmp_path):
+    for engine in ([], RAY):
+        done = run(command(logs, tmp_path / f"d{len(engine)}", "--ids", "hash", "--hash-size", "3000", *engine), environment)
+        assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "d4") == contents(tmp_path / "d0")
+
+
+def test_a_mistake_that_a_worker_meets_is_the_same_one_line(logs, environment, tmp_path):
+    whole = gzip.compress(b"".join(b"%d%s\n" % (row % 2, b"\t1" * 13 + b"\t0badcafe" * 26) for row in range(2000)))
+    (tmp_path / "day_0.tsv.gz").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    said = []
+    for engine in ([], RAY):
+        done = run(command(tmp_path / "day_0.tsv.gz", tmp_path / f"d{len(engine)}", *engine), environment)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        said.append(done.stderr.splitlines()[-1])
+    assert "cannot be decompressed" in said[0]
+    assert said[0] == said[1]
+
+
+def test_two_nodes_that_torchx_would_start_make_the_same_bytes(logs, local, environment, tmp_path):
+    output = tmp_path / "d"
+    given = ["--input", str(logs), "--output", str(output), "--engine", "ray", "--j", "2x1", "--cpu", "1", "--ray_port", str(free_port())]
+    app = materialize_appdef(components.preprocess, [*given, "--", *SMALL])
+    nodes = []
+    for node in range(2):
+        role = macros.Values(img_root="", app_id="job", replica_id=str(node), rank0_env="FIRST_HOST").apply(app.roles[0])
+        nodes.append(start([role.entrypoint, *role.args], {**environment, "FIRST_HOST": "localhost"}))
+    said = [node.communicate(timeout=400) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    made = contents(output)
+    assert made == local
+    assert json.loads(made["manifest.json"])["splits"]["train"]["rows"] > 8000
+    assert not list(output.glob("*.ray-token")), "the token is gone"
