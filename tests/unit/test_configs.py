@@ -65,7 +65,7 @@ def test_a_protocols_model_takes_rows_of_its_data_set(name: str):
     assert bool(outputs.logit_B.isfinite().all())
 
 
-@pytest.mark.parametrize("name", PROTOCOL_NAMES)
+@pytest.mark.parametrize("name", [*PROTOCOL_NAMES, "criteo_1tb_cluster"])
 def test_a_protocol_says_its_commands_and_anchors(name: str):
     text = (CONFIGS / f"{name}.yaml").read_text()
     for part in ("tools/preprocess.py", "dmoe.train --config", "# Published:", "# Not the same here:", "# Anchors"):
