@@ -17,6 +17,7 @@ from typing import Any
 from dmoe.data.bad_lines import Watch
 from dmoe.data.lock import alone
 from dmoe.data.log.buckets import Buckets, make_buckets, quantile_edges
+from dmoe.data.log.days import days_of
 from dmoe.data.log.described import build_manifest
 from dmoe.data.log.kept import Kept, load_kept
 from dmoe.data.log.options import LogOptions, check_options
@@ -155,7 +156,9 @@ def _run(task: _Task, began: float) -> Result:
     flags = {name: value for name, value in task.deciding.items() if name != "of"}
     numbers = {"moments": {name: list(pair) for name, pair in moments.items()}, **({"edges": edges} if edges else {})}
     deciding = task.deciding | task.of_schema | numbers
-    counted = {"truncated_bags": sum(part.truncated for part in parts)}
+    counted: dict[str, object] = {"truncated_bags": sum(part.truncated for part in parts)}
+    if labelled:
+        counted["days"] = days_of(parts, files, schema)
     made_by = said_of_run(options.dataset, flags, deciding, files, fingerprint, watch.lines, bad_lines, counted)
     manifest = build_manifest(options.dataset, schema, names, ranges, vocabularies, made_by, labelled)
     publish(options.output, work, manifest, ranges, vocabularies)

@@ -1,6 +1,7 @@
 """A data set from a log with a schema: equal to a plain reference, whatever blocks, workers, memory or file format."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.data.describe import describe
+from dmoe.data.describe_words import as_lines
 from dmoe.data.log import preprocess as log_preprocess
 from dmoe.data.log.schema import load_schema, parse_schema
 from dmoe.data.manifest import load_manifest
@@ -103,6 +106,68 @@ def test_without_a_quote_quotes_are_text(tmp_path: Path):
     assert pq.read_table(folder / "vocabulary" / "site.parquet")["token"].to_pylist() == [b'"a', b'b"c"']
     with pytest.raises(UserError, match="delimiter: cannot be a line's end or the quote"):
         parse_schema({"quote": ",", "label": "click", "categorical": ["site"]}, "schema.yaml")
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_the_description_has_the_label_rate_by_day(tmp_path: Path, dated: bool):
+    """Without dates an input file is a day."""
+    parts = {"a.csv": make_rows(200), "b.csv": make_rows(100, seed=1)}
+    for name, rows in parts.items():
+        write_csv(tmp_path / name, rows)
+    tree = {} if dated else {"time": None, "categorical": ["site"]}
+    folder = make(tmp_path / "d", tmp_path / "?.csv", block_bytes=900, schema=schema(**tree))
+    rows_of: dict[str, list[int]] = {}
+    for name, rows in parts.items():
+        for row in rows:
+            rows_of.setdefault(row["at"][:10] if dated else name, []).append(int(row["clicked"] == "yes"))
+    described = describe(str(folder))
+    assert described.days == [(day, len(clicks), sum(clicks)) for day, clicks in sorted(rows_of.items())]
+    first = sorted(rows_of)[0]
+    assert any(line.split()[:2] == [first, str(len(rows_of[first]))] for line in as_lines(described))
+
+
+def test_a_log_from_standard_input_gives_the_bytes_of_its_file(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
+    class Stdin:
+        def __init__(self, data: bytes) -> None:
+            self.buffer = io.BytesIO(data)
+
+    def piped(data: bytes, folder: str = "piped") -> None:
+        monkeypatch.setattr("sys.stdin", Stdin(data))
+        make(tmp_path / folder, Path("-"))
+
+    zipped = gzip.compress(log.read_bytes())
+    piped(zipped)
+    assert data_bytes(tmp_path / "piped") == data_bytes(make(tmp_path / "whole", log))
+    manifest = (tmp_path / "piped" / "manifest.json").read_bytes()
+    piped(zipped)
+    assert (tmp_path / "piped" / "manifest.json").read_bytes() == manifest
+    with pytest.raises(UserError, match="holds another data set"):
+        piped(log.read_bytes())
+    with pytest.raises(UserError, match=r"--input -: empty, no rows to read"):
+        piped(b"", "none")
+
+
+def test_a_log_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
+    staged = log_preprocess.stage
+
+    def growing(*arguments: Any) -> Any:
+        with log.open("ab") as file:
+            file.write(b"more\n")
+        return staged(*arguments)
+
+    monkeypatch.setattr(log_preprocess, "stage", growing)
+    with pytest.raises(UserError, match=r"log.csv: changed while it was read; run the same command again when it is complete"):
+        make(tmp_path / "d", log, max_bad_share=1)
+
+
+def test_a_kept_vocabulary_that_is_damaged_is_one_clear_line(tmp_path: Path, log: Path):
+    folder = make(tmp_path / "d", log)
+    (folder / "vocabulary" / "site.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"^--vocabulary .*vocabulary/site\.parquet: cannot be read \(.*\)$"):
+        make(tmp_path / "s", log, vocabulary=str(folder), scoring=True)
+    (folder / "vocabulary" / "site.parquet").unlink()
+    with pytest.raises(UserError, match=r"^--vocabulary .*vocabulary/site\.parquet: cannot be read"):
+        make(tmp_path / "s", log, vocabulary=str(folder), scoring=True)
 
 
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
