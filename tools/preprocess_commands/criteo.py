@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-PATHS_HELP = "files, folders or globs, local or s3://; plain, gzip or zstd; - alone is standard input"
+from tools.preprocess_commands.common import PATHS_HELP, add_every_formats_options, given_to_every_format
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -35,20 +35,15 @@ def add(commands: Any) -> argparse.ArgumentParser:
     rows.add_argument("--test-days", type=int, default=0, help="of --split-by day: whole days at the end")
     rows.add_argument("--seed", type=int, default=0, help="of the random split (0)")
     rows.add_argument("--scoring", action="store_true", help="one split, 'score', of all rows; the log needs no labels")
-    parser.add_argument("--max-bad-share", type=float, default=0.001, help="fail where more of the lines are malformed (0.001)")
-    parser.add_argument("--rows-per-shard", type=int, default=524_288, help="rows of the log that a set of shards comes from (524288)")
-    parser.add_argument("--row-group-rows", type=int, default=32_768, help="rows of a parquet row group (32768)")
     parser.add_argument(
         "--workers", type=int, default=0, help="threads, or Ray tasks at a time (one a core); the bytes do not depend on it"
     )
     parser.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="for the tables of counts (512), of each Ray task's")
-    parser.add_argument("--block-kb", type=int, default=8192, help="text parsed at once (8192); the bytes do not depend on it")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="threads of this process, or Ray's workers (local)")
     parser.add_argument("--ray-address", metavar="HOST:PORT", help="a Ray cluster; auto: this node's (one is started on this machine)")
-    parser.add_argument("--work", metavar="W", help="local folder for the work in progress (D/.work)")
     parser.add_argument("--share", metavar="I/N", help="parse one share of N on a shared disk; 0/N waits for the others and does the rest")
     parser.add_argument("--stay", action="store_true", help="end a share other than 0 when the data set is made, not before")
-    parser.add_argument("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+    add_every_formats_options(parser)
     return parser
 
 
@@ -65,8 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name, value in vars(arguments).items()
         if name not in ("run", "format", "input", "block_kb", "memory_limit", "share", "stay")
     }
-    sizes = {"block_bytes": arguments.block_kb << 10, "memory_limit": arguments.memory_limit << 20}
-    options = Options(inputs=arguments.input, **given, **sizes)
+    options = Options(**given, **given_to_every_format(arguments))
     if arguments.share:
         share = read_share(arguments.share)
         parse_share(options, share, arguments.stay)
