@@ -122,9 +122,7 @@ def study(base: Case, axes: dict[str, tuple[int, ...]], arguments: argparse.Name
             verdict = "reached" if gained >= RANKS_TARGET else "NOT REACHED"
             print(f"two ranks of one thread: {gained:.2f} times one, at batch {cases[0].batch:,}, target {RANKS_TARGET}: {verdict}")
             cpu = ratio(found[1].cpu_rounds, found[0].cpu_rounds)
-            print(
-                f"  at {cpu:.2f} times its CPU seconds; bare products of two processes: {together:.2f} times one's (load {loads()})"
-            )
+            print(f"  at {cpu:.2f} times its CPU seconds; bare products of two processes: {together:.2f} times one's (load {loads()})")
         points += [*here, *far]
     return points
 
