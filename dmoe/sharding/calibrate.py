@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError
-from dmoe.model.sizes import human
 from dmoe.sharding.cluster import Cluster
+from dmoe.sharding.comm import BYTES
 from dmoe.sharding.figures import Figures, figures_of
-from dmoe.sharding.predict import NUMBER, Prediction, bytes_of, predict, shards_of
+from dmoe.sharding.kept import precision_of
+from dmoe.sharding.predict import Prediction, bytes_of, predict, shards_of
 
 FORMAT, VERSION = "dmoe-measured", 1
 ROUNDS = 8
@@ -81,14 +82,14 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     plan, told = measured["plan"], measured["ranks"]
     figures = figures_of(plan, where)
     prediction, cluster = figures.prediction, figures.cluster
-    kinds = sent_by_kind(plan["tables"], prediction, cluster)
+    kinds = sent_by_kind(plan["tables"], prediction, cluster, figures.comm_precision)
     kinds["all_reduce"] += 2 * (cluster.ranks - 1) / cluster.ranks * plan["model"]["dense_bytes"]
     ranks = tuple(_rank(rank, told[rank.rank], kinds, prediction) for rank in figures.ranks)
     corrected, after = _corrected(plan, cluster, ranks)
     return Calibration(figures, measured["device"], measured["steps"], ranks, tuple(_misplaced(plan, told)), corrected, after)
 
 
-def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Cluster) -> dict[str, Any]:
+def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Cluster, comm_precision: str = "fp32") -> dict[str, Any]:
     """The prediction's bytes sent, [ranks] for each kind of collective.
 
     Row shards on every rank reduce-scatter forwards and all-gather backwards over all ranks; those of a host do so within it, for the
@@ -105,7 +106,7 @@ def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Clu
         hosts = {"row_wise": cluster.ranks - 1}.get(row["sharding_type"], (cluster.ranks_a_node - 1) * cluster.nodes)
         if row["sharding_type"] in ("row_wise", "table_row_wise", "grid_shard"):
             for shard in shards_of(row, cluster.ranks):
-                reduced[shard["rank"]] += hosts * row["batch_size"] * shard["columns"] * NUMBER
+                reduced[shard["rank"]] += hosts * row["batch_size"] * shard["columns"] * BYTES[comm_precision]
         kinds["reduce_scatter"] += reduced
         kinds["all_gather"] += reduced
         kinds["all_to_all"] += sent - 2 * reduced
@@ -155,9 +156,10 @@ def _corrected(plan: Mapping[str, Any], cluster: Cluster, ranks: tuple[RankCompa
     In rounds, since a prediction's parts do not depend on one bandwidth alone. What took no time leaves its bandwidths as they are.
     """
     measured = [max(getattr(rank, what)[1] for rank in ranks) for what in ("lookup", "exchange")]
+    optimizer, precision = plan["optimizer"], precision_of(plan)
     device, memory = cluster.device, "hbm_bandwidth" if cluster.device.kind == "cuda" else "ddr_bandwidth"
     for _ in range(ROUNDS):
-        predicted = predict(plan["tables"], plan["optimizer"], dataclasses.replace(cluster, device=device))
+        predicted = predict(plan["tables"], optimizer, dataclasses.replace(cluster, device=device), precision)
         lookup, exchange = (said / seen if said > 0 and seen > 0 else 1.0 for said, seen in zip(slowest(predicted), measured, strict=True))
         changed = {memory: getattr(device, memory) * lookup, "node_link": device.node_link * exchange}
         if cluster.nodes > 1:
@@ -166,7 +168,7 @@ def _corrected(plan: Mapping[str, Any], cluster: Cluster, ranks: tuple[RankCompa
             changed["host_link"] = device.host_link * lookup
         device = dataclasses.replace(device, **changed)
     corrected = dataclasses.replace(cluster, device=dataclasses.replace(device, name=f"{cluster.device.name}-measured"))
-    return corrected, predict(plan["tables"], plan["optimizer"], corrected)
+    return corrected, predict(plan["tables"], optimizer, corrected, precision)
 
 
 def slowest(prediction: Prediction) -> tuple[float, float]:
@@ -174,80 +176,3 @@ def slowest(prediction: Prediction) -> tuple[float, float]:
     parts = prediction.parts
     lookup, exchange = (parts[f"forward {what}"] + parts[f"backward {what}"] for what in ("lookup", "exchange"))
     return float(lookup.max()), float(exchange.max())
-
-
-def cluster_text(calibration: Calibration) -> str:
-    """The corrected device as a file for `--cluster NODESxRANKS:FILE`."""
-    device = calibration.cluster.device
-    base = calibration.figures.cluster.device.name
-    head = f"# Bandwidths corrected by {calibration.steps} measured steps of {calibration.figures.cluster.name}, in bytes a second.\n"
-    if calibration.device != "cuda":
-        head += "# Measured on CPUs by gloo: they say nothing about GPUs or about another machine.\n"
-    fields = {key: value if isinstance(value, str) else float(f"{value:.6g}") for key, value in dataclasses.asdict(device).items()}
-    preset = base.split("*")[0].split("-measured")[0]
-    return head + f"base: {preset}\n" + "".join(f"{key}: {value}\n" for key, value in fields.items())
-
-
-def as_data(calibration: Calibration) -> dict[str, Any]:
-    """Plain data for `--json`."""
-    lookup, exchange = slowest(calibration.after)
-    return {
-        "cluster": calibration.figures.cluster.name,
-        "device": calibration.device,
-        "steps": calibration.steps,
-        "exact": not calibration.misplaced,
-        "misplaced": list(calibration.misplaced),
-        "worst_sent_error": calibration.worst_sent,
-        "ranks": [dataclasses.asdict(rank) for rank in calibration.ranks],
-        "corrected": dataclasses.asdict(calibration.cluster.device),
-        "after": {"lookup_ms": lookup, "exchange_ms": exchange},
-    }
-
-
-def as_lines(calibration: Calibration) -> Iterator[str]:
-    """At most 100 columns wide."""
-    figures, ranks = calibration.figures, calibration.ranks
-    yield f"{figures.cluster.name}: {calibration.steps} steps of {figures.batch_size:,} rows on {calibration.device}, predicted | measured"
-    yield ""
-    yield f"{'rank':>5}  {'weights':>19}  {'state':>19}  {'sent a step':>19}  {'error':>7}  {'step':>11}"
-    for rank in ranks[:32]:
-        (said, seen), error = rank.sent_total, ""
-        if said:
-            error = f"{seen / said - 1:+.2%}"
-        pairs = [" | ".join(f"{human(value):>8}" for value in pair) for pair in (rank.weights, rank.state, (said, seen))]
-        yield f"{rank.rank:>5}  {'  '.join(pairs)}  {error:>7}  {rank.step_ms:>8.2f} ms"
-    if len(ranks) > 32:
-        yield f"  and {len(ranks) - 32:,} more, in --json"
-    yield ""
-    shards = sum(len(table.ranks) if table.sharding == "data_parallel" else table.shards for table in figures.tables)
-    if calibration.misplaced:
-        yield f"{len(calibration.misplaced)} of {shards} shards DIFFER from the plan:"
-        yield from (f"  {line}"[:100] for line in calibration.misplaced[:8])
-    else:
-        yield f"all {shards} shards lie where the plan has them, weights and optimiser state equal to the byte"
-    yield f"bytes sent: {calibration.worst_sent:.2%} off on the worst rank (bound {SENT_BOUND:.0%}), by kind on rank 0:"
-    for kind, (said, seen) in ranks[0].sent.items():
-        if said or seen:
-            what = " (gradients, the dense part's included)" if kind == "all_reduce" else ""
-            yield f"  {kind:<15} {human(said):>8} | {human(seen):>8}{what}"
-    yield f"  {'no plan decides':<15} {'':>8} | {human(ranks[0].others):>8} (the objective's moments, figures)"
-    yield ""
-    yield from _times(calibration)
-
-
-def _times(calibration: Calibration) -> Iterator[str]:
-    before, after = calibration.figures.cluster.device, calibration.cluster.device
-    yield f"{'slowest rank, a step':<22} {'predicted':>12} {'measured':>12} {'corrected':>12}"
-    for (title, what), then in zip(
-        (("lookups and optimiser", "lookup"), ("exchange, by itself", "exchange")), slowest(calibration.after), strict=True
-    ):
-        said, seen = (max(getattr(rank, what)[number] for rank in calibration.ranks) for number in (0, 1))
-        yield f"{title:<22} {said:>9.3f} ms {seen:>9.3f} ms {then:>9.3f} ms"
-    peak = [max(rank.memory[number] for rank in calibration.ranks) for number in (0, 1)]
-    whole = "the device's peak" if calibration.device == "cuda" else "all that the process grew by"
-    yield f"memory: {human(peak[0])} predicted for tables and buffers; {human(peak[1])} measured: {whole}"
-    for key in ("hbm_bandwidth", "ddr_bandwidth", "host_link", "node_link", "network"):
-        if getattr(before, key) != getattr(after, key):
-            yield f"corrected {key}: {getattr(before, key) / 1e9:.3g} -> {getattr(after, key) / 1e9:.3g} GB/s"
-    if calibration.device != "cuda":
-        yield "times of gloo on CPUs do not transfer to GPUs, nor to another machine; the bytes do"

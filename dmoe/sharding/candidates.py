@@ -53,12 +53,21 @@ class Candidate:
         return float(self.time.sum())
 
     @cached_property
+    def longest(self) -> float:
+        return float(self.time.max())
+
+    @cached_property
+    def largest(self) -> float:
+        return float(self.hbm.max())
+
+    @cached_property
     def total_bytes(self) -> float:
         return float(self.hbm.sum() + self.ddr.sum())
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return self.sharding_type, self.kernel, self.sizes[0][1]
+    @cached_property
+    def weighed_bytes(self) -> float:
+        """What a price on memory is asked for: a byte in the host's memory counts as a hundredth of one on the device."""
+        return float(self.hbm.sum() + 0.01 * self.ddr.sum())
 
     @property
     def label(self) -> str:
@@ -76,13 +85,14 @@ def alike(table: Table, rule: Rule) -> Alike:
 
 
 def candidates_of(
-    tables: Sequence[Table], rules: dict[str, Rule], optimizer: str, topology: Topology, in_host: bool
+    tables: Sequence[Table], rules: dict[str, Rule], optimizer: str, topology: Topology, in_host: bool, wire: int
 ) -> dict[Alike, list[Candidate]]:
     """The candidates of every kind of table.
 
     Args:
         optimizer: of the tables, which decides the bytes of its state.
         in_host: kernels that keep tables in the host's memory too, where a rule names none.
+        wire: bytes of a looked-up number or its gradient between ranks.
     """
     kinds = {alike(table, rules[table.name]): table for table in tables}
     asked: list[tuple[Alike, EmbeddingBagConfig, ParameterConstraints]] = []
@@ -100,6 +110,7 @@ def candidates_of(
     constraints = {bag.name: constraint for _, bag, constraint in asked}
     module = meta_collection([bag for _, bag, _ in asked], optimizer)
     enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
+    enumerator.wire = wire
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
     key_of = {bag.name: key for key, bag, _ in asked}
     for option in _sorted(_options(enumerator, module)):
@@ -110,12 +121,14 @@ def candidates_of(
 class _OnceEnumerator(EmbeddingEnumerator):
     """TorchRec's enumerator, with a batch size a table: it leaves `batch_sizes` of the constraints to the estimators, which want both."""
 
+    wire: int
+
     def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
         for option in sharding_options:
             option.batch_size = self._constraints[option.name].batch_sizes[0]
         # Restored when `enumerate` is over: it ends with a deep copy of all shards, which nobody asks for.
         self.distinct = DistinctShards(sharding_options)
-        self.distinct.estimate(self._estimators)
+        self.distinct.estimate(self._estimators, self.wire)
 
 
 def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[ShardingOption]:

@@ -124,7 +124,7 @@ def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Findin
     Args:
         described: a `dmoe.sharding.described.Described`.
     """
-    from dmoe.sharding.kept import check_plan, constraints_hash
+    from dmoe.sharding.kept import check_plan, constraints_hash, precision_of
     from dmoe.sharding.plan import refuse_other
 
     config, note = described.config, ""
@@ -134,6 +134,8 @@ def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Findin
         note = str(error)
     if not note and plan["batch_size"] != config.train.batch_size:
         note = f"made for a global batch of {plan['batch_size']:,}, the config has {config.train.batch_size:,}; plan again"
+    if not note and (made := precision_of(plan)) != config.sharding.comm_precision:
+        note = f"made for embeddings sent in {made}, the config has sharding.comm_precision {config.sharding.comm_precision}; plan again"
     if not note and plan["hashes"].get("constraints") != constraints_hash(config):
         note = "made with other constraints than the config's sharding section; plan again"
     return Finding("the config's model", "the plan's", "the plan's", (), note)

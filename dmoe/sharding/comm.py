@@ -7,6 +7,20 @@ import torch
 from dmoe.config import Config
 from dmoe.errors import UserError
 
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Of a number on the wire, by `sharding.comm_precision`."""
+
+
+def check_precision(precision: str, device: str) -> None:
+    """
+    Raises:
+        UserError: bf16 on a CPU: TorchRec would send fp16 in its place.
+    """
+    if precision == "bf16" and device == "cpu":
+        raise UserError(
+            "sharding.comm_precision: bf16 travels between GPUs (NCCL) only; on the CPU (gloo) use fp16, which sends as few bytes, or fp32"
+        )
+
 
 def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
     """What a sharder takes as its `qcomm_codecs_registry`; None where floats travel as they are.
@@ -15,15 +29,12 @@ def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
     data-parallel tables travel as before, and tables, sums and losses stay in float32.
 
     Raises:
-        UserError: bf16 on a CPU: TorchRec would send fp16 in its place.
+        UserError: see `check_precision`.
     """
     precision = config.sharding.comm_precision
     if precision == "fp32":
         return None
-    if precision == "bf16" and device.type == "cpu":
-        raise UserError(
-            "sharding.comm_precision: bf16 travels between GPUs (NCCL) only; on the CPU (gloo) use fp16, which sends as few bytes, or fp32"
-        )
+    check_precision(precision, device.type)
     from fbgemm_gpu.quantize_comm import QuantizedCommCodec
     from fbgemm_gpu.split_embedding_configs import SparseType
     from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry

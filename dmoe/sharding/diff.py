@@ -110,6 +110,8 @@ def _notes(a: Figures, b: Figures) -> Iterator[str]:
         yield f"optimisers differ: {a.optimizer} and {b.optimizer}; state cannot be carried over and is not counted as moved"
     if a.batch_size != b.batch_size:
         yield f"global batches differ: {a.batch_size:,} and {b.batch_size:,}; times are each for its own"
+    if a.comm_precision != b.comm_precision:
+        yield f"embeddings are sent in {a.comm_precision} and {b.comm_precision}; times and bytes sent are each for its own"
 
 
 def as_data(found: Difference) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator, EmbeddingStorageEstimator
 from torchrec.distributed.planner.types import Shard, ShardEstimator, ShardingOption, Topology
 from torchrec.distributed.planner.utils import build_sharder_data_map, sharder_name
+from torchrec.distributed.types import CommOp
 
 from dmoe.sharding.sharders import AnyDeviceSharder
 
@@ -29,9 +30,16 @@ class DistinctShards:
             sizes = {(shard.size[0], shard.size[1]): shard for shard in option.shards}
             option.shards = [Shard(size=list(size), offset=shard.offset) for size, shard in sizes.items()]
 
-    def estimate(self, asked: Sequence[ShardEstimator]) -> None:
+    def estimate(self, asked: Sequence[ShardEstimator], wire: int) -> None:
+        """
+        Args:
+            wire: bytes of a looked-up number or its gradient between ranks, as the codecs' of `comm.py` would tell the estimators.
+        """
         sharder = AnyDeviceSharder()
         data = build_sharder_data_map({sharder_name(sharder.module_type): sharder})
+        for operation in (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER):
+            for one in data.values():
+                one.qcomm_dtype_sizes[operation.name] = (wire, wire)
         for estimator in asked:
             estimator.estimate(self.options, data)
 

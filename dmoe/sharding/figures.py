@@ -11,7 +11,7 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.sharding.cluster import Cluster
-from dmoe.sharding.kept import check_plan
+from dmoe.sharding.kept import check_plan, precision_of
 from dmoe.sharding.predict import Prediction, predict
 
 
@@ -77,6 +77,7 @@ class Figures:
     batch_size: int
     optimizer: str
     variant: str
+    comm_precision: str
     prediction: Prediction
     ranks: tuple[RankFigures, ...]
     tables: tuple[TableFigures, ...]
@@ -114,6 +115,7 @@ class Figures:
             "batch_size": self.batch_size,
             "optimizer": self.optimizer,
             "variant": self.variant,
+            "comm_precision": self.comm_precision,
             "memory_a_rank": int(self.cluster.memory),
             "critical_rank": self.critical,
             "time_ms": round(self.time_ms, 6),
@@ -141,12 +143,14 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
         room, host_room = (float(plan["room"][key]) for key in ("hbm", "ddr"))
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again") from None
-    prediction = predict(plan["tables"], plan["optimizer"], cluster)
+    precision = precision_of(plan)
+    prediction = predict(plan["tables"], plan["optimizer"], cluster, precision)
     return Figures(
         cluster,
         plan["batch_size"],
         plan["optimizer"],
         str(plan["model"].get("variant", "")),
+        precision,
         prediction,
         tuple(_ranks(prediction, cluster, room, host_room)),
         tuple(_table(plan["tables"][name], name, index, prediction, cluster) for index, name in enumerate(prediction.tables)),

@@ -11,6 +11,7 @@ from dmoe.json_text import parse_json
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.cluster import Cluster, cluster_from_json
+from dmoe.sharding.comm import BYTES
 from dmoe.sharding.cuts import MAX_COLUMNS, MAX_ROWS, check_cuts, whole
 
 FORMAT, VERSION = "dmoe-plan", 2
@@ -31,7 +32,7 @@ def model_hash(tables: Sequence[Table], optimizer: str) -> str:
 
 
 def constraints_hash(config: Config) -> str:
-    return hash_of(config.sharding.model_dump(mode="json", exclude={"plan"}))
+    return hash_of(config.sharding.model_dump(mode="json", exclude={"plan", "comm_precision"}))
 
 
 def write_plan(path: str, plan: Mapping[str, Any]) -> None:
@@ -76,6 +77,11 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     return dict(kept)
 
 
+def precision_of(plan: Mapping[str, Any]) -> Any:
+    """In which looked-up embeddings and their gradients travel; older plans do not say."""
+    return plan.get("comm_precision", "fp32")
+
+
 def check_plan(kept: Any, where: str) -> Cluster:
     """Checks a plan by itself, without a model.
 
@@ -101,6 +107,8 @@ def check_plan(kept: Any, where: str) -> Cluster:
         )
     if not 1 <= kept["batch_size"] <= MAX_ROWS:
         raise UserError(f"{where}: batch_size is {str(kept['batch_size'])[:40]}, expected the global batch's rows; plan again")
+    if precision_of(kept) not in tuple(BYTES):
+        raise UserError(f"{where}: comm_precision is {str(precision_of(kept))[:40]!r}, expected one of {', '.join(BYTES)}; plan again")
     for name, row in kept["tables"].items():
         try:
             _check_table(row, cluster)

@@ -17,7 +17,7 @@ from dmoe.sharding.kept import check_plan, model_hash, read_plan
 from dmoe.sharding.planner import plan_tables
 from dmoe.sharding.sharders import CUT_ROWS, sharders
 
-__all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_as_json", "plan_from_json", "sharders"]
+__all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharders"]
 
 
 def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> dict[str, Any]:
@@ -33,6 +33,8 @@ def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: tor
             if config.sharding.plan:
                 plan = read_plan(config.sharding.plan, "sharding.plan")
                 refuse_other(plan, tables, config, cluster, config.sharding.plan)
+                # No part of where tables lie: the run sends as its config says.
+                plan["comm_precision"] = config.sharding.comm_precision
             else:
                 plan = plan_tables(tables, config, cluster, dense_bytes_of(model))
         except UserError as error:
@@ -46,31 +48,6 @@ def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: tor
 def make_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> ShardingPlan:
     """As `kept_plan`, in TorchRec's form."""
     return plan_from_json(kept_plan(model, tables, config, device), model, tables, device, config.sharding.plan or "plan")
-
-
-def plan_as_json(plan: ShardingPlan, tables: Sequence[Table], config: Config, cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """The tables' rows of a plan in TorchRec's form, such as its own planner makes."""
-    (module,) = plan.plan.values()
-    sized = {table.name: table for table in tables}
-    rows = {}
-    for name, parameter in sorted(module.items()):
-        spec = parameter.sharding_spec
-        rows[name] = {
-            "size": [sized[name].rows, sized[name].columns],
-            "feature": sized[name].feature,
-            "sharding_type": parameter.sharding_type,
-            "compute_kernel": parameter.compute_kernel,
-            "pooling_factor": 1.0,
-            "batch_size": -(-config.train.batch_size // cluster.ranks),
-            "shards": None if spec is None else [_shard_as_json(shard) for shard in spec.shards],
-        }
-    return rows
-
-
-def _shard_as_json(shard: ShardMetadata) -> dict[str, Any]:
-    assert shard.placement is not None
-    (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-    return {"row": row, "column": column, "rows": rows, "columns": columns, "rank": shard.placement.rank()}
 
 
 def dense_bytes_of(model: nn.Module) -> int:

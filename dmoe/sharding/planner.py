@@ -15,6 +15,7 @@ from dmoe.model.sizes import human
 from dmoe.model.tables import Table
 from dmoe.sharding.candidates import Candidate, alike, candidates_of, meta_collection
 from dmoe.sharding.cluster import Cluster, topology_of
+from dmoe.sharding.comm import BYTES, check_precision
 from dmoe.sharding.constraints import Rule, rules_for
 from dmoe.sharding.kept import FORMAT, VERSION, constraints_hash, hash_of, model_hash
 from dmoe.sharding.place import Room
@@ -45,8 +46,10 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
 
     Raises:
         DoesNotFit: nothing that the config allows fits.
-        UserError: a constraint that cannot be.
+        UserError: a constraint, or a comm_precision, that cannot be.
     """
+    precision = config.sharding.comm_precision
+    check_precision(precision, cluster.device.kind)
     rules, topology = rules_for(tables, config, cluster), topology_of(cluster)
     room = room_of(tables, rules, cluster, topology, dense_bytes)
     problem, solution = _solve(tables, rules, config, cluster, topology, room)
@@ -54,13 +57,14 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
     if explain:
         for name, why in reasons(tables, rules, problem, solution).items():
             rows[name] |= why
-    prediction = predict(rows, config.optimizer.tables.kind, cluster)
+    prediction = predict(rows, config.optimizer.tables.kind, cluster, precision)
     return {
         "format": FORMAT,
         "version": VERSION,
         "world_size": cluster.ranks,
         "batch_size": config.train.batch_size,
         "optimizer": config.optimizer.tables.kind,
+        "comm_precision": precision,
         "cluster": cluster.as_json(),
         "hashes": {
             "model": model_hash(tables, config.optimizer.tables.kind),
@@ -109,7 +113,7 @@ def _solve(
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     for in_host in (False, True) if cluster.device.kind == "cuda" and not config.sharding.types else (False,):
-        found = candidates_of(tables, rules, config.optimizer.tables.kind, topology, in_host)
+        found = candidates_of(tables, rules, config.optimizer.tables.kind, topology, in_host, BYTES[config.sharding.comm_precision])
         keys = list(found)
         if empty := [table for table in tables if not found[alike(table, rules[table.name])]]:
             rule = rules[empty[0].name]
@@ -126,10 +130,10 @@ def _solve(
         if (solution := search(problem)) is not None:
             return problem, solution
     assert problem is not None
-    raise _does_not_fit(problem, config, cluster)
+    raise _does_not_fit(problem, cluster)
 
 
-def _does_not_fit(problem: Problem, config: Config, cluster: Cluster) -> DoesNotFit:
+def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
     # Tables that may lie in the host's memory need either memory, or both.
     in_host = cluster.device.kind != "cuda" or any("uvm" in one.kernel for group in problem.candidates for one in group)
     on_device = cluster.device.kind == "cuda"

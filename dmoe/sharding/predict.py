@@ -11,11 +11,12 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.sharding.candidates import Vector, constraint_of, meta_collection
 from dmoe.sharding.cluster import Cluster, topology_of
+from dmoe.sharding.comm import BYTES
 from dmoe.sharding.constraints import Rule
 from dmoe.sharding.estimate import DistinctShards, estimators
 
 NUMBER, ID, LENGTH = 4, 8, 4
-"""Bytes of a weight, of an id and of a bag's length on the wire."""
+"""Bytes of a weight in memory, of an id and of a bag's length on the wire; a looked-up number there has those of `comm.BYTES`."""
 STATES_A_NUMBER = {"adagrad": 1, "rowwise_adagrad": 0, "sgd": 0, "adam": 2}
 
 
@@ -53,20 +54,22 @@ class Prediction:
         return float(self.time.sum(0).max())
 
 
-def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cluster) -> Prediction:
+def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cluster, comm_precision: str = "fp32") -> Prediction:
     """Predicts a plan, wherever it comes from.
 
     Args:
         tables: as a plan file keeps them (`kept.py`).
         optimizer: of the tables.
+        comm_precision: in which looked-up embeddings and their gradients travel.
     """
+    wire = BYTES[comm_precision]
     ranks = cluster.ranks
     on_gpu = cluster.device.kind == "cuda"
     names = tuple(tables)
     grids = {name: np.zeros((len(names), ranks)) for name in ("time", "memory", "host", "weights", "state", "sent", "lookups")}
     parts = {name: np.zeros(ranks) for name in ("forward lookup", "forward exchange", "backward lookup", "backward exchange")}
     placed = {name: shards_of(row, ranks) for name, row in tables.items()}
-    estimated = _estimate(tables, placed, optimizer, cluster)
+    estimated = _estimate(tables, placed, optimizer, cluster, wire)
     for index, name in enumerate(names):
         row, shards, costs = tables[name], placed[name], estimated[name]
         sizes = np.array([[shard["rows"], shard["columns"]] for shard in shards], np.float64)
@@ -83,7 +86,7 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
             np.add.at(grids[what][index], where, values)
         for part, field in zip(parts, ("fwd_compute", "fwd_comms", "bwd_compute", "bwd_comms"), strict=True):
             np.add.at(parts[part], where, [getattr(one.perf, field) for one in costs])
-        grids["sent"][index], grids["lookups"][index] = _traffic(row, sizes, where, cluster)
+        grids["sent"][index], grids["lookups"][index] = _traffic(row, sizes, where, cluster, wire)
     return Prediction(names, **grids, parts=parts)
 
 
@@ -103,7 +106,7 @@ def shards_of(row: Mapping[str, Any], ranks: int) -> list[dict[str, int]]:
 
 
 def _estimate(
-    tables: Mapping[str, Mapping[str, Any]], placed: Mapping[str, list[dict[str, int]]], optimizer: str, cluster: Cluster
+    tables: Mapping[str, Mapping[str, Any]], placed: Mapping[str, list[dict[str, int]]], optimizer: str, cluster: Cluster, wire: int
 ) -> dict[str, list[Shard]]:
     """Every table's shards with their costs. Tables that are alike and cut alike are estimated once."""
     kinds: dict[Any, str] = {}
@@ -138,13 +141,13 @@ def _estimate(
             )
         )
     distinct = DistinctShards(options)
-    distinct.estimate(estimators(topology_of(cluster), constraints))
+    distinct.estimate(estimators(topology_of(cluster), constraints), wire)
     distinct.restore()
     shards = {name: list(option.shards) for name, option in zip(firsts, options, strict=True)}
     return {name: shards[first] for name, first in of_table.items()}
 
 
-def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster) -> tuple[Vector, Vector]:
+def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster, wire: int) -> tuple[Vector, Vector]:
     """Bytes sent to other ranks and rows read, [R] each. Ids are taken to fall evenly on row shards."""
     ranks, local, nodes = cluster.ranks, cluster.ranks_a_node, cluster.nodes
     batch, pooling, kind = row["batch_size"], row["pooling_factor"], row["sharding_type"]
@@ -156,7 +159,7 @@ def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster
     by_rows = kind in ("row_wise", "table_row_wise", "grid_shard")
     for (rows, columns), rank in zip(sizes, where, strict=True):
         share = rows / row["size"][0] if by_rows else 1.0
-        out = batch * columns * NUMBER
+        out = batch * columns * wire
         ids = batch * (pooling * share * ID + LENGTH)
         lookups[rank] += batch * ranks * pooling * share
         others = np.arange(ranks) != rank

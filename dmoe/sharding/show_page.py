@@ -51,7 +51,7 @@ def _summary(figures: Figures) -> list[str]:
     return [
         paragraph(
             f"{len(figures.tables):,} tables, {human(size)} with optimiser state ({figures.optimizer}), on {cluster.name}:"
-            f" {cluster.ranks:,} ranks, global batch {figures.batch_size:,}."
+            f" {cluster.ranks:,} ranks, global batch {figures.batch_size:,}, embeddings sent in {figures.comm_precision}."
         ),
         paragraph(
             f"Critical rank {critical.rank}: {critical.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} times the"

@@ -148,6 +148,8 @@ def _write(
         "train.early_stopping=null",
         "train.guard.enabled=false",
     ]
+    if bf16 := config.sharding.comm_precision == "bf16":
+        overrides.append("sharding.comm_precision=fp16")
     smaller = parse_config(dump_config(config), "the rehearsal", overrides)
     tables = describe(smaller, manifest).tables
     shrunk = shrink(plan, cluster, small, tables, rehearsed, batch_size)
@@ -160,6 +162,8 @@ def _write(
     words = [f"{cluster.ranks} ranks -> {small.ranks}", f"at most {most:,} ids a feature", f"{batch_size} rows a batch, random"]
     if rehearsed != kind:
         words.append(f"tables by {rehearsed}, as CPU kernels have no {kind}")
+    if bf16:
+        words.append("embeddings sent in fp16, as gloo has no bf16")
     if host := sum("uvm" in row["compute_kernel"] for row in plan["tables"].values()):
         words.append(f"{host} tables of the host's memory with kernel fused")
     return shrunk, ", ".join(words)

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from dmoe.errors import UserError
-from dmoe.sharding.calibrate import SENT_BOUND, as_data, as_lines, cluster_text, compare, sent_by_kind
+from dmoe.sharding.calibrate import SENT_BOUND, compare, sent_by_kind
+from dmoe.sharding.calibrate_words import as_data, as_lines, cluster_text
 from dmoe.sharding.cluster import parse_cluster
 from dmoe.sharding.figures import figures_of
 from dmoe.train.measure import measure
@@ -50,6 +51,19 @@ def test_bytes_held_are_exact_and_bytes_sent_within_the_bound(ranks, data_set, k
     # What the tables alone send: without the dense part's gradients, which would hide an error of theirs.
     tables = [sum(pair[side] for name, pair in by_kind.items() if name != "all_reduce") for side in (0, 1)]
     assert tables[1] == pytest.approx(tables[0], rel=SENT_BOUND)
+
+
+@pytest.mark.parametrize(("kind", "world_size"), [("table_wise", 2), ("row_wise", 2), ("table_row_wise", 4)])
+def test_embeddings_sent_in_fp16_are_predicted_as_half_the_bytes(ranks, data_set, kind, world_size):
+    told = run(ranks(world_size), data_set, f"sharding.types=[{kind}]", "sharding.comm_precision=fp16")
+    found = compare(told, "test")
+    floats = [name for name in found.ranks[0].sent if name != "all_reduce"]
+    for rank in found.ranks:
+        # Without the dense part's gradients, which would hide an error of the tables'.
+        said, seen = (sum(rank.sent[name][side] for name in floats) for side in (0, 1))
+        assert seen == pytest.approx(said, rel=SENT_BOUND)
+    told["plan"]["comm_precision"] = "fp32"
+    assert compare(told, "test").worst_sent > 5 * SENT_BOUND
 
 
 def test_node_aware_types_on_two_nodes(ranks, data_set):

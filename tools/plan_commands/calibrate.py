@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Any
 
+from tools.plan_commands.common import add_json, add_model, overrides_of, tell
+
 MAX_BYTES = 256 << 20
 MOST_RANKS = 16
 
@@ -17,16 +19,14 @@ def add(commands: Any) -> argparse.ArgumentParser:
         " give its file by --measured. Exit code 1 where a rank holds other bytes than planned.",
     )
     parser.add_argument("folder", nargs="?", metavar="RUN", help="a run's directory: its config and its plan")
-    parser.add_argument("--config", help="an experiment instead of a run")
-    parser.add_argument("--data", help="the data set; the config's data.path where absent")
+    add_model(parser, "an experiment instead of a run", cardinalities=False)
     parser.add_argument("--plan", help="with --config: the plan to use; one is made for --ranks where absent")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
     parser.add_argument("--ranks", type=int, default=2, help="with --config and no plan: processes (2)")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds after which the run is ended (900)")
     parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.measure wrote, and start nothing")
     parser.add_argument("--write-cluster", metavar="FILE", help="write the cluster's device with corrected bandwidths, for --cluster")
-    parser.add_argument("--json", action="store_true", help="as JSON, in bytes and milliseconds")
+    add_json(parser)
     return parser
 
 
@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.train.quiet import quiet
 
     quiet()
-    from dmoe.sharding.calibrate import as_data, as_lines, cluster_text, compare
+    from dmoe.sharding.calibrate import compare
+    from dmoe.sharding.calibrate_words import as_data, as_lines, cluster_text
     from dmoe.train.torchruns import RunFailed
 
     try:
@@ -49,13 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{failure}\ntools/plan.py: the measured run failed; what is above is the end of its output", file=sys.stderr)
         return 1
     found = compare(measured, where)
-    if arguments.json:
-        import json
-
-        print(json.dumps(as_data(found), indent=1))
-    else:
-        for line in as_lines(found):
-            print(line)
+    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
     if arguments.write_cluster:
         from dmoe.paths import PATHS
 
@@ -92,7 +87,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
             f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
             " `-m dmoe.train.measure` and give its file by --measured (tools/plan.py rehearse tries a large plan's launch here)"
         )
-    overrides = [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set, f"sharding.plan={path or ''!r}"]
+    overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
     with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
         output = f"{folder}/measured.json"

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from tools.plan_commands.common import add_json, add_model, model_of, tell
+
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -18,11 +20,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-time-ms", type=float, metavar="MS", help="most of a rank's predicted time a step")
     parser.add_argument("--max-tables-a-rank", type=int, metavar="N", help="most tables with a shard on one rank")
-    parser.add_argument("--config", help="an experiment: is the plan still for its model, batch and constraints?")
-    parser.add_argument("--data", help="with --config: the data set whose manifest says how large the tables are")
-    parser.add_argument("--cardinalities", help="with --config: a YAML file of `feature: cardinality` lines instead of a data set")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="with --config: lays values over it")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_model(parser, "an experiment: is the plan still for its model, batch and constraints?")
+    add_json(parser)
     return parser
 
 
@@ -36,7 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.sharding.check import Limits, as_data, as_lines, findings, model_finding, share
     from dmoe.sharding.figures import figures_of
     from dmoe.sharding.kept import read_plan
-    from tools.plan_commands.make import model_of
 
     headroom = None if arguments.min_headroom is None else share(arguments.min_headroom)
     limits = Limits(arguments.max_imbalance, headroom, arguments.max_time_ms, arguments.max_tables_a_rank)
@@ -44,11 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     found = findings(figures_of(plan, arguments.plan), limits)
     if arguments.config:
         found.append(model_finding(plan, model_of(arguments), arguments.plan))
-    if arguments.json:
-        import json
-
-        print(json.dumps(as_data(found), indent=1))
-    else:
-        for line in as_lines(found):
-            print(line)
+    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
     return 0 if all(one.passed for one in found) else 1

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from tools.plan_commands.common import add_json, add_top, check_top, tell
+
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -12,26 +14,18 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("a", help="a plan file")
     parser.add_argument("b", help="the plan file that it is compared with")
-    parser.add_argument("--top", type=int, help="the tables with the most moved bytes only, this many")
-    parser.add_argument("--json", action="store_true", help="as JSON, in bytes and milliseconds")
+    add_top(parser, "the tables with the most moved bytes only, this many")
+    add_json(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.errors import UserError
     from dmoe.train.quiet import quiet
 
-    if arguments.top is not None and arguments.top < 1:
-        raise UserError(f"--top {arguments.top}: expected at least 1")
+    check_top(arguments)
     quiet()
     from dmoe.sharding.diff import as_data, as_lines, difference
     from dmoe.sharding.kept import read_plan
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
-    if arguments.json:
-        import json
-
-        print(json.dumps(as_data(found), indent=1))
-    else:
-        for line in as_lines(found, arguments.a, arguments.b, arguments.top):
-            print(line)
+    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))

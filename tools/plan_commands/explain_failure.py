@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from tools.plan_commands.make import add_model, model_of
+from tools.plan_commands.common import add_cluster, add_json, add_model, add_top, check_top, model_of, tell
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -16,17 +16,16 @@ def add(commands: Any) -> argparse.ArgumentParser:
         " ranks them. Exit code 0 where the model fits, 1 where it does not.",
     )
     add_model(parser)
-    parser.add_argument("--cluster", required=True, help="NODESxRANKS:DEVICE such as 1x8:a100-40, or a YAML file for the device")
+    add_cluster(parser)
     parser.add_argument("--on-device", action="store_true", help="count tables in the host's memory as a failure too: they are slow")
-    parser.add_argument("--top", type=int, default=5, help="how many of the largest tables to name (default 5)")
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    add_top(parser, "how many of the largest tables to name", 5)
+    add_json(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_top(arguments)
     model = model_of(arguments)
-    import json
-
     from dmoe.sharding.cluster import parse_cluster
     from dmoe.sharding.constraints import rules_for
     from dmoe.sharding.failure import as_lines, explain
@@ -39,9 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"explain-failure: tries {kind}", file=sys.stderr, flush=True)
 
     found = explain(model, cluster, arguments.on_device, told)
-    if arguments.json:
-        print(json.dumps(found.as_json(), indent=1))
-    else:
-        for line in as_lines(found, max(arguments.top, 0)):
-            print(line)
+    tell(arguments.json, found.as_json, lambda: as_lines(found, arguments.top))
     return 0 if found.step else 1

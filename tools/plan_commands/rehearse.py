@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from tools.plan_commands.make import add_model, model_of
+from tools.plan_commands.common import add_model, model_of
 
 
 def add(commands: Any) -> argparse.ArgumentParser:

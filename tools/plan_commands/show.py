@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from tools.plan_commands.common import add_json, add_top, check_top, tell
+
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -19,18 +21,16 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--tables", default="*", metavar="PATTERN", help="tables of this name or pattern only, such as 'C1*'")
     parser.add_argument("--ranks", default="", metavar="RANKS", help="these ranks, such as 0-7,12 or all; more than 32 are folded without")
-    parser.add_argument("--top", type=int, help="the first tables of that order only, this many")
-    parser.add_argument("--json", action="store_true", help="all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
+    add_top(parser, "the first tables of that order only, this many")
+    add_json(parser, "all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page: heat-maps of ranks x tables, bars, and why")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.errors import UserError
     from dmoe.train.quiet import quiet
 
-    if arguments.top is not None and arguments.top < 1:
-        raise UserError(f"--top {arguments.top}: expected at least 1")
+    check_top(arguments)
     quiet()
     from dmoe.sharding.figures import figures_of
     from dmoe.sharding.kept import read_plan
@@ -46,10 +46,4 @@ def run(arguments: argparse.Namespace) -> None:
         text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
         with PATHS.open(arguments.html, "w") as file:
             file.write(text)
-    if arguments.json:
-        import json
-
-        print(json.dumps(as_data(figures, view), indent=1))
-    else:
-        for line in as_lines(figures, view):
-            print(line)
+    tell(arguments.json, lambda: as_data(figures, view), lambda: as_lines(figures, view))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from tools.plan_commands.make import add_model, model_of
+from tools.plan_commands.common import add_json, add_model, model_of, tell
 
 LAYOUTS = ("auto", "wide", "separate")
 
@@ -23,7 +23,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--layouts", help="wide, separate or auto, comma-separated; the config's where absent")
     parser.add_argument("--output", help="a CSV file (or, where it ends in .json, a JSON file) of all points")
     parser.add_argument("--html", help="one self-contained page with pictures")
-    parser.add_argument("--json", action="store_true", help="print all points as JSON instead of the table")
+    add_json(parser, "print all points as JSON instead of the table")
     return parser
 
 
@@ -36,7 +36,6 @@ def run(arguments: argparse.Namespace) -> None:
         if layout not in LAYOUTS:
             raise UserError(f"--layouts: unknown layout '{layout}'{nearest(layout, LAYOUTS)}")
     model = model_of(arguments)
-    import json
     import time
 
     from dmoe.data.progress import duration
@@ -62,12 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         # A mistake of the config's rather than a lack of memory somewhere.
         raise UserError(points[0].problem.removeprefix("refused: "))
     records = as_records(points)
-    if arguments.json:
-        print(json.dumps(records, indent=1))
-    else:
-        for line in as_lines(points):
-            print(line)
-        print(f"\n{ASSUMED}")
+    tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", ASSUMED])
     written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
     for path, text in written.items():
         if path:

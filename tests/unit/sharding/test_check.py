@@ -66,6 +66,10 @@ def test_a_plan_of_another_model_batch_or_constraints_is_told_apart():
     assert model_finding(plan, described(), "p").passed
     assert "400 x" in model_finding(plan, described(rows=401), "p").note
     assert "other constraints" in model_finding(plan, described("sharding: {types: [table_wise]}"), "p").note
+    assert (
+        "sent in fp32, the config has sharding.comm_precision fp16"
+        in model_finding(plan, described("sharding: {comm_precision: fp16}"), "p").note
+    )
     config = parse_config(base, "test", ["train.batch_size=128"])
     assert "global batch of 64, the config has 128" in model_finding(plan, describe(config, described().manifest), "p").note
 

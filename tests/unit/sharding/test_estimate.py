@@ -1,18 +1,22 @@
 """Shards of equal size are estimated once: the figures are those of TorchRec's estimators asked for every shard."""
 
 import pytest
+import torch
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
+from dmoe.config import parse_config
 from dmoe.sharding.candidates import meta_collection
 from dmoe.sharding.cluster import parse_cluster, topology_of
+from dmoe.sharding.comm import BYTES, codecs_of
 from dmoe.sharding.estimate import DistinctShards, estimators
 from dmoe.sharding.sharders import ALL_TYPES, sharders
 
 
-@pytest.mark.parametrize("cluster", ["2x4:h100", "1x3:cpu"])
-def test_equal_shards_cost_what_each_would_cost_alone(cluster):
+@pytest.mark.parametrize(("cluster", "precision"), [("2x4:h100", "fp32"), ("2x4:h100", "fp16"), ("1x3:cpu", "fp32")])
+def test_equal_shards_cost_what_each_would_cost_alone(cluster, precision):
+    codecs = codecs_of(parse_config(f"sharding: {{comm_precision: {precision}}}", "test"), torch.device("cpu"))
     topology = topology_of(parse_cluster(cluster))
     # Rows that no number of ranks divides, a table smaller than the ranks, and a wide one.
     sizes = {"odd": (1001, 64), "tiny": (2, 32), "large": (123_457, 128)}
@@ -23,7 +27,7 @@ def test_equal_shards_cost_what_each_would_cost_alone(cluster):
     }
     asked = estimators(topology, constraints)
     enumerator = EmbeddingEnumerator(topology, 64, constraints, asked)
-    options = enumerator.enumerate(meta_collection(bags, "adagrad"), sharders())
+    options = enumerator.enumerate(meta_collection(bags, "adagrad"), sharders(codecs))
     expected = {}
     for option in options:
         key = option.name, option.sharding_type, option.compute_kernel
@@ -33,7 +37,7 @@ def test_equal_shards_cost_what_each_would_cost_alone(cluster):
     assert any(len(costs) > 2 and len(set(costs)) > 1 for costs in expected.values()), "no table was cut unevenly"
     distinct = DistinctShards(options)
     assert sum(len(option.shards) for option in options) < sum(len(costs) for costs in expected.values())
-    distinct.estimate(asked)
+    distinct.estimate(asked, BYTES[precision])
     distinct.restore()
     for option in options:
         found = [(shard.perf.total, shard.storage.hbm, shard.storage.ddr) for shard in option.shards]
