@@ -194,6 +194,7 @@ class TrainConfig(Node):
     max_steps: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the dense part; the correlation stays in fp32")
+    compile: bool = Field(False, description="torch.compile of the dense part: slower to begin, then faster steps; needs a C++ compiler")
     validations_per_epoch: int = Field(1, ge=1)
     init_from: str = Field(
         "", description="a checkpoint, or a run's best one, that step 0 starts from: weights and optimiser states; tables may have grown"

@@ -1,6 +1,7 @@
 """The training loop: epochs in segments that end with a validation, every step a function of the config and the position alone."""
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -157,9 +158,12 @@ def _segment(job: Training, end: int) -> None:
         session.task.objective.alpha_factor = config.correlation.alpha_factor(progress.step)
         # Dropout's draws are a function of seed, step and rank: a resumed run draws what the undisturbed one would have drawn.
         torch.manual_seed((config.train.seed << 32) ^ (progress.step * 4096 + rank()))
+        began = time.perf_counter()
         losses, *_ = session.pipeline.progress(batches)
         window.add(losses)
         progress.step += 1
+        if config.train.compile and progress.step == job.first + 1:
+            job.reporter.say(f"compiled in the first step, which took {time.perf_counter() - began:.1f} s")
         rows = min(batch_size, job.train.rows - progress.row)
         progress.row, progress.trained_rows = progress.row + rows, progress.trained_rows + rows
         if logged:

@@ -20,6 +20,7 @@ from dmoe.model.objective import TrainTask
 from dmoe.sharding.comm import codecs_of
 from dmoe.sharding.initialize import initialize_tables
 from dmoe.sharding.plan import kept_plan, plan_from_json, sharders
+from dmoe.train.compiled import compile_dense
 from dmoe.train.optimizers import Optimizers, attach_table_optimizer
 
 
@@ -81,6 +82,8 @@ def open_session(config: Config, manifest: Manifest, device: torch.device) -> Se
     blueprint = make_blueprint(config, manifest)
     tables = list(blueprint.tables)
     task = build_task(config, build_model(config, blueprint))
+    if config.train.compile:
+        compile_dense(task.model.mixture, device)
     attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
     kept = kept_plan(task, tables, config, device)
     plan = plan_from_json(kept, task, tables, device, config.sharding.plan or "plan")

@@ -36,6 +36,9 @@ class CIN(nn.Module):
         torch.Size([2, 24])
     """
 
+    in_pieces = True
+    """A compiler would undo what the pieces gain on a CPU."""
+
     def __init__(self, num_fields: int, field_dim: int, layer_maps: Widths = (16, 16)) -> None:
         super().__init__()
         in_maps = [num_fields, *layer_maps[:-1]]
