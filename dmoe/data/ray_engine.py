@@ -57,7 +57,7 @@ class RayEngine:
         try:
             for place, item in enumerate(items):
                 waiting[remote.remote(task, os.getcwd(), kept, item)] = place
-                # A task beyond the cores, so that none waits for its next one.
+                # More tasks than cores, so that no core waits for its next one.
                 while len(waiting) >= (self.at_a_time or 2 * self.workers):
                     yield from _finished(waiting)
             while waiting:
@@ -131,7 +131,7 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
             hint = "; where the cluster asks for a token, set RAY_AUTH_MODE=token"
             where = f"--ray-address {address}: no cluster to join" if address else "--engine ray: Ray does not start"
             raise UserError(f"{where} ({what}){hint if address else '; run the same command again'}") from None
-        yield RayEngine(at_a_time)
+        yield RayEngine(at_a_time if address else 0)
     finally:
         ray.shutdown()
         if folder:
