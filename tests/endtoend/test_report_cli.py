@@ -6,6 +6,7 @@ The runs take seconds; importing torch and TorchRec in each command is what this
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,28 @@ def test_the_report_says_what_the_runs_say(folder):
     assert float(step["auc_seeds"]) == pytest.approx(expected, abs=1e-9)
     # Over rows the AUC is exact, over seeds it is the evaluation's, binned: they agree within its bound.
     assert float(step["auc_rows"]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_missing_runs_as_a_job_of_torchx(folder, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(folder / "out", output)
+    shutil.rmtree(output / "runs/me/seed-1")
+    kept = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/*/metrics.json")}
+    command = ["tools/report.py", "ladder", "--config", str(folder / "ladder.yaml"), "--output", str(output), "--seeds", "2"]
+    command += ["--set", f"data.path={folder}/data", "--latency-rounds", "0"]
+    result = tool(*command, "--torchx", "local_cwd", "--torchx-arg=--j=1x1")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("launch/components.py:train") == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    (output / "ladder.html").unlink()
+    again = tool(*command, "--report-only")
+    assert again.returncode == 0, again.stderr
+    assert "launch/components.py" not in again.stdout
+    page = (output / "ladder.html").read_text()
+    assert "not finished" not in page
+    with open(output / "runs.csv") as file:
+        assert len(list(csv.DictReader(file))) == 10
 
 
 def test_a_changed_setting_is_refused_before_anything_is_trained(folder):
