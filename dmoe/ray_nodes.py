@@ -27,6 +27,7 @@ from dmoe.errors import UserError, run_command
 POLL_SECONDS = 1.0
 GONE_AFTER = 5
 """Refused connections in a row, after which the head is gone."""
+STOP_SECONDS = 30.0
 TERMINATED = 143
 
 
@@ -124,7 +125,11 @@ class Node:
         finally:
             # Ray's own `--block` stops what it has started.
             process.terminate()
-            process.wait()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
     def _see_all(self, head: str, nodes: int) -> None:
