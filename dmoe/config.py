@@ -38,7 +38,7 @@ class DataConfig(Node):
     dense: Literal["numeric", "buckets", "both"] = Field("both", description="integers as numbers, as one more id, or both")
     features: list[str] | None = Field(None, description="the categorical features to use; all where absent")
     shuffle: Literal["window", "row_groups", "none"] = "window"
-    window_row_groups: int = Field(8, ge=1, description="row groups that `shuffle: window` mixes")
+    window_row_groups: int = Field(8, ge=1, description="row groups that a shuffled batch mixes; give as many as ranks, or more")
     prefetch: int = Field(2, ge=0, description="batches that a thread prepares ahead")
 
 

@@ -1,14 +1,13 @@
 """Batches from shards: the same global batches for any number of ranks.
 
-The rows of an epoch have one global order, a function of seed and epoch alone. Step t's global batch is rows [t * G, (t + 1) * G)
-of it, and a rank takes its own part of those. So a position is one number, and any number of ranks can go on from it.
+The rows of an epoch have one global order (`dmoe.data.order`), a function of seed and epoch alone. Step t's global batch is positions
+[t * G, (t + 1) * G) of it, and a rank takes its own part of those. So a position is one number, and any number of ranks can go on from it.
 
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,7 +20,7 @@ from dmoe.data.batch import Batch
 from dmoe.data.columns import Columns, SplitColumns, joined
 from dmoe.data.criteo import LABEL
 from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
-from dmoe.data.shard_files import RowGroup
+from dmoe.data.order import EpochOrder
 from dmoe.errors import UserError
 
 
@@ -34,8 +33,10 @@ class Reader:
         split: such as `train`.
         features: the categorical features to read, in the model's order.
         dense: the dense features to read, in order.
-        shuffle: `window` mixes the rows of `window_row_groups` row groups drawn from anywhere in the split, `row_groups` draws row
-            groups only, `none` keeps the order of the files.
+        shuffle: `window` draws row groups from anywhere in the split and rows within them, `row_groups` draws row groups only, `none`
+            keeps the order of the files.
+        window_row_groups: how many row groups take turns in giving rows, where they are drawn: a batch mixes their rows. A rank decodes
+            those that it takes rows of, so ranks beyond this number decode what others decode too.
         seed: of the order.
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
         pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
@@ -62,9 +63,9 @@ class Reader:
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
-        self.window = window_row_groups if shuffle == "window" else 1
-        self._windows: OrderedDict[tuple[int, int], Columns] = OrderedDict()
-        self._ordered: tuple[int, list[list[RowGroup]], np.ndarray] | None = None
+        self.lanes = 1 if shuffle == "none" else window_row_groups
+        self._decoded: dict[tuple[int, int], Columns] = {}
+        self._ordered: tuple[int, EpochOrder] | None = None
         self._columns = SplitColumns(folder, manifest, split, features, dense)
         self.rows = sum(group.rows for group in self._columns.groups)
 
@@ -73,7 +74,7 @@ class Reader:
         """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
         shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
         seed = None if self.shuffle == "none" else self.seed
-        return hashlib.sha256(json.dumps([shards, self.shuffle, self.window, seed]).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([shards, self.shuffle, "lanes", self.lanes, seed]).encode()).hexdigest()[:32]
 
     def steps(self, batch_size: int, start_row: int = 0) -> int:
         """Steps that are left of an epoch from a position: the last one may be smaller."""
@@ -100,9 +101,7 @@ class Reader:
 
     def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:
         size = -(-(stop - start) // world_size)
-        low, high = min(start + rank * size, stop), min(start + (rank + 1) * size, stop)
-        columns, rows = self._rows(epoch, low, high), high - low
-        padding = size - rows
+        columns, rows = self._rows(epoch, self._order(epoch).spans(start, stop, rank, world_size))
         dense = np.zeros((size, len(self.dense)), np.float32)
         for index, name in enumerate(self.dense):
             dense[:rows, index] = columns[name]
@@ -121,7 +120,6 @@ class Reader:
         group = np.zeros(size, np.int64) if GROUP in columns else None
         if group is not None:
             group[:rows] = columns[GROUP]
-        assert padding >= 0
         sparse = KeyedJaggedTensor(
             keys=[feature.name for feature in self.features],
             values=torch.from_numpy(ids),
@@ -131,43 +129,34 @@ class Reader:
         parts = (torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
         return Batch(*parts, None if group is None else torch.from_numpy(group))
 
-    def _rows(self, epoch: int, low: int, high: int) -> Columns:
-        """Rows [low, high) of the epoch's global order."""
-        windows, starts = self._order(epoch)
-        parts: list[Columns] = []
-        index = int(np.searchsorted(starts, low, side="right")) - 1
-        while low < high:
-            start, stop = int(starts[index]), int(starts[index + 1])
-            take = slice(low - start, min(high, stop) - start)
-            window = self._window(epoch, index, windows[index])
-            parts.append({name: column[take] for name, column in window.items()})
-            low, index = min(high, stop), index + 1
+    def _rows(self, epoch: int, spans: Sequence[tuple[int, int]]) -> tuple[Columns, int]:
+        """The rows of pieces of the epoch's sequence, and their number. What they lie in is kept decoded for the next batch, no more."""
+        order = self._order(epoch)
+        kept, parts, rows = self._decoded, [], 0
+        self._decoded = {}
+        for low, high in spans:
+            rows += high - low
+            for index, some in order.pieces(low, high):
+                key = (epoch, index)
+                if key not in self._decoded:
+                    self._decoded[key] = kept[key] if key in kept else self._decode(epoch, index)
+                parts.append({name: column[some] for name, column in self._decoded[key].items()})
         if not parts:
-            return self._columns.none()
-        return parts[0] if len(parts) == 1 else joined(parts)
+            return self._columns.none(), 0
+        return (parts[0] if len(parts) == 1 else joined(parts)), rows
 
-    def _order(self, epoch: int) -> tuple[list[list[RowGroup]], np.ndarray]:
-        """The epoch's windows, each of its row groups in order, and the place of each one's first row [windows + 1]."""
-        if self._ordered and self._ordered[0] == epoch:
-            return self._ordered[1:]
-        order = np.arange(len(self._columns.groups))
-        if self.shuffle != "none":
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        groups = [self._columns.groups[index] for index in order]
-        windows = [groups[index : index + self.window] for index in range(0, len(groups), self.window)]
-        rows = [sum(group.rows for group in window) for window in windows]
-        self._ordered = epoch, windows, np.concatenate([[0], np.cumsum(rows)])
-        return self._ordered[1:]
+    def _order(self, epoch: int) -> EpochOrder:
+        if self._ordered is None or self._ordered[0] != epoch:
+            places = np.arange(len(self._columns.groups))
+            if self.shuffle != "none":
+                places = np.random.default_rng([self.seed, epoch]).permutation(places)
+            self._ordered = epoch, EpochOrder([self._columns.groups[place] for place in places], self.lanes)
+        return self._ordered[1]
 
-    def _window(self, epoch: int, index: int, groups: list[RowGroup]) -> Columns:
-        """The decoded rows of a window, in its shuffled order; the last two are kept, since batches straddle windows."""
-        if (epoch, index) not in self._windows:
-            columns = joined([self._columns.read(group) for group in groups])
-            if self.shuffle == "window":
-                order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns[LABEL]))
-                columns = {name: column[order] for name, column in columns.items()}
-            self._windows[epoch, index] = columns
-            while len(self._windows) > 2:
-                self._windows.popitem(last=False)
-        self._windows.move_to_end((epoch, index))
-        return self._windows[epoch, index]
+    def _decode(self, epoch: int, index: int) -> Columns:
+        """The rows of the epoch's row group `index`, in its order."""
+        columns = self._columns.read(self._order(epoch).groups[index])
+        if self.shuffle != "window":
+            return columns
+        order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns[LABEL]))
+        return {name: column[order] for name, column in columns.items()}
