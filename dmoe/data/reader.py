@@ -33,10 +33,10 @@ class Reader:
         split: such as `train`.
         features: the categorical features to read, in the model's order.
         dense: the dense features to read, in order.
-        shuffle: `window` draws row groups from anywhere in the split and rows within them, `row_groups` draws row groups only, `none`
-            keeps the order of the files.
-        window_row_groups: how many row groups take turns in giving rows, where they are drawn: a batch mixes their rows. A rank decodes
-            those that it takes rows of, so ranks beyond this number decode what others decode too.
+        shuffle: `window` draws row groups from anywhere in the split and rows within them, `row_groups` draws row groups only,
+            `turns` draws nothing, `none` keeps the order of the files.
+        window_row_groups: how many row groups take turns in giving rows, unless the files' order is kept: a batch mixes their rows. A rank
+            decodes those that it takes rows of, so ranks beyond this number decode what others decode too.
         seed: of the order.
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
         pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
@@ -73,8 +73,13 @@ class Reader:
     def order(self) -> str:
         """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
         shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
-        seed = None if self.shuffle == "none" else self.seed
-        return hashlib.sha256(json.dumps([shards, self.shuffle, "lanes", self.lanes, seed]).encode()).hexdigest()[:32]
+        seed = self.seed if self._drawn else None
+        turns = ["turns"] if self.lanes > 1 else []
+        return hashlib.sha256(json.dumps([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+
+    @property
+    def _drawn(self) -> bool:
+        return self.shuffle in ("window", "row_groups")
 
     def steps(self, batch_size: int, start_row: int = 0) -> int:
         """Steps that are left of an epoch from a position: the last one may be smaller."""
@@ -148,7 +153,7 @@ class Reader:
     def _order(self, epoch: int) -> EpochOrder:
         if self._ordered is None or self._ordered[0] != epoch:
             places = np.arange(len(self._columns.groups))
-            if self.shuffle != "none":
+            if self._drawn:
                 places = np.random.default_rng([self.seed, epoch]).permutation(places)
             self._ordered = epoch, EpochOrder([self._columns.groups[place] for place in places], self.lanes)
         return self._ordered[1]

@@ -86,7 +86,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     best = restore_best(session, run, progress)
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
-    test = session.reader(config.data.test_split)
+    test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
     figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), join(run.path, PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
@@ -140,7 +140,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     chosen = split or config.data.test_split
-    reader = session.reader(chosen, folder=folder, manifest=manifest)
+    reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
     figures = evaluate(session, reader, lambda: watch.note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)

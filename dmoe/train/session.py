@@ -46,8 +46,15 @@ class Session:
     def dense(self) -> nn.Module:
         return self.task.model.mixture
 
-    def reader(self, split: str, shuffled: bool = False, folder: str | None = None, manifest: Manifest | None = None) -> Reader:
-        """Reads a split of the run's data set, or of another one with the same schema."""
+    def reader(
+        self, split: str, shuffled: bool = False, folder: str | None = None, manifest: Manifest | None = None, in_order: bool = False
+    ) -> Reader:
+        """Reads a split of the run's data set, or of another one with the same schema.
+
+        Args:
+            shuffled: as `data.shuffle` has it; else nothing is drawn.
+            in_order: row after row as the files have them, for which every rank decodes all of them.
+        """
         data = self.config.data
         return Reader(
             folder or data.path,
@@ -55,7 +62,7 @@ class Session:
             split,
             self.blueprint.features,
             self.blueprint.dense,
-            shuffle=data.shuffle if shuffled else "none",
+            shuffle=data.shuffle if shuffled else "none" if in_order else "turns",
             window_row_groups=data.window_row_groups,
             seed=self.config.train.seed,
             prefetch=data.prefetch,

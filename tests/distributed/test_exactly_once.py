@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     stops=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)), max_size=4),
     last=st.integers(1, 7),
     batch_size=st.sampled_from([7, 64, 100, 1031, 4096]),
-    shuffle=st.sampled_from(["none", "row_groups", "window"]),
+    shuffle=st.sampled_from(["none", "turns", "row_groups", "window"]),
     epoch=st.integers(0, 2),
 )
 def test_any_stops_and_numbers_of_ranks_use_every_row_once(data, stops, last, batch_size, shuffle, epoch):

@@ -70,5 +70,8 @@ def test_a_rank_decodes_its_own_row_groups_and_a_batch_mixes_as_many_as_there_ar
     assert sorted(first) != first
     alone, _ = decoded_by_each(str(tmp_path), 1, shuffle="window", window_row_groups=8)
     assert alone == [16], "none is decoded twice"
+    undrawn, first = decoded_by_each(str(tmp_path), 4, shuffle="turns", window_row_groups=8)
+    assert undrawn == [4, 4, 4, 4]
+    assert first == [512 * lane + row for lane in range(8) for row in range(8)], "as an evaluation reads them"
     crowded, _ = decoded_by_each(str(tmp_path), 4, shuffle="window", window_row_groups=1)
     assert crowded == [16, 16, 16, 16], "ranks of one lane decode all of it"
