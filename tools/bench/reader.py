@@ -3,7 +3,7 @@
     python -m tools.bench.reader --rows 500000
 
 parquet           dmoe's reader, which is what training uses: zstd parquet as preprocessing writes it, decoded, checked (ids in range,
-                  numbers finite, page checksums) and batched with no transpose, in memory of two windows; by each kind of shuffle.
+                  numbers finite, page checksums) and batched with no transpose, in memory of the row groups that take turns; by shuffle.
 columns-npy       No reader of dmoe's, which reads parquet alone: the bound of what one could reach. `tools/data.py export`'s file a column,
                   memory-mapped, slices copied into the batch's tensors in order; nothing is decoded, checked or shuffled.
 torchrec-npy      torchrec's InMemoryBinaryCriteoIterDataPipe on the export in its own layout: all rows in memory, loaded before the clock
@@ -20,16 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmoe.data.manifest import Manifest, Shard, Split, save_manifest
-from dmoe.data.npy import export
-from dmoe.data.parquet import many_values, write_shard
-from dmoe.data.reader import Reader
-from tools.bench.case import DENSE_FEATURES, Case, manifest_of
 from tools.bench.results import announce, loads
+
+if TYPE_CHECKING:
+    from dmoe.data.manifest import Manifest
 
 MAIN = "parquet, shuffle=window"
 Contender = Callable[[], Iterator[Any]]
@@ -76,6 +74,9 @@ def main() -> None:
 
 def contenders(folder: Path, rows: int, row_group: int, batch: int) -> dict[str, Contender]:
     """What reads all rows once, in batches, by name. A reader that is not installed is left out aloud."""
+    from dmoe.data.manifest import save_manifest
+    from dmoe.data.npy import export
+
     manifest = write(folder, rows, row_group)
     save_manifest(str(folder), manifest)
     found: dict[str, Contender] = {
@@ -97,8 +98,14 @@ def rows_of(batch: Any) -> int:
     return len(batch.labels if hasattr(batch, "labels") else batch.label_B)
 
 
-def write(folder: Path, rows: int, row_group: int) -> Manifest:
+def write(folder: Path, rows: int, row_group: int) -> "Manifest":
     """A split `train` of one shard, with skewed ids of 100,000 a feature; its manifest is returned, not written."""
+    import pyarrow as pa
+
+    from dmoe.data.manifest import Shard, Split
+    from dmoe.data.parquet import many_values, write_shard
+    from tools.bench.case import DENSE_FEATURES, Case, manifest_of
+
     case = Case(rows=100_000, batch=rows)
     rng = np.random.default_rng(0)
     label = (rng.random(rows) < 0.25).astype(np.uint8)
@@ -108,20 +115,19 @@ def write(folder: Path, rows: int, row_group: int) -> Manifest:
     (folder / "train").mkdir()
     manifest = manifest_of(case)
     many = many_values({feature.name: feature.cardinality for feature in manifest.categorical})
-
-    import pyarrow as pa
-
     digest = write_shard(str(folder / "train" / "part-00000.parquet"), pa.table({"label": label, **columns}), row_group, many)
     shard = Shard(path="train/part-00000.parquet", rows=rows, positives=int(label.sum()), sha256=digest)
     return manifest.model_copy(update={"splits": {"train": Split(rows=rows, positives=shard.positives, shards=(shard,))}})
 
 
-def read(folder: str, manifest: Manifest, shuffle: str, batch: int) -> Iterator[Any]:
+def read(folder: str, manifest: "Manifest", shuffle: str, batch: int) -> Iterator[Any]:
+    from dmoe.data.reader import Reader
+
     names = [feature.name for feature in manifest.dense]
     return Reader(folder, manifest, "train", manifest.categorical, names, shuffle=shuffle, prefetch=0).batches(batch, 0, 1)
 
 
-def read_columns(folder: Path, manifest: Manifest, batch: int) -> Iterator[Any]:
+def read_columns(folder: Path, manifest: "Manifest", batch: int) -> Iterator[Any]:
     """The batches that the reader makes without a shuffle, from a memory-mapped file a column."""
     import torch
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -162,6 +168,7 @@ def training_step(batch: int) -> Callable[[], None]:
     from dmoe import distributed
     from dmoe.train.quiet import quiet
     from tools.bench.builders import dmoe
+    from tools.bench.case import Case
 
     torch.set_num_threads(1)
     distributed.start()
