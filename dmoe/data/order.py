@@ -2,7 +2,8 @@
 
 The row groups, drawn in the epoch's order, make one sequence of rows. It is cut into L lanes of equal length, to a row, which take turns:
 position p of the epoch is row p // L of lane p % L. So a batch mixes rows of L row groups, and a rank, whose part of each batch is that of
-neighbouring lanes, decodes few row groups that other ranks decode too: about 1 / R of them where R ranks divide L.
+neighbouring lanes, decodes few row groups that other ranks decode too: about 1 / R of them where R ranks divide L, and L
+divides the batch.
 
 Shapes: G row groups, L lanes.
 """
@@ -46,6 +47,11 @@ class EpochOrder:
                 found.append((self._first(lane) + low + begin, self._first(lane) + low + end))
             place += high - low
         return found
+
+    def going_on(self, position: int) -> set[int]:
+        """The indices of the row groups that the lanes read on in from a position of the epoch on."""
+        places = [self._first(lane) - (lane - position) // self.lanes for lane in range(self.lanes)]
+        return set((np.searchsorted(self.starts, places, side="right") - 1).tolist())
 
     def pieces(self, low: int, high: int) -> list[tuple[int, slice]]:
         """Rows [low, high) of the sequence: the index of each row group that has some, and which of its rows."""

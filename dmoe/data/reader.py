@@ -64,7 +64,7 @@ class Reader:
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
         self.lanes = 1 if shuffle == "none" else window_row_groups
-        self._decoded: dict[tuple[int, int], Columns] = {}
+        self._decoded: dict[int, Columns] = {}
         self._ordered: tuple[int, EpochOrder] | None = None
         self._columns = SplitColumns(folder, manifest, split, features, dense)
         self.rows = sum(group.rows for group in self._columns.groups)
@@ -106,7 +106,11 @@ class Reader:
 
     def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:
         size = -(-(stop - start) // world_size)
-        columns, rows = self._rows(epoch, self._order(epoch).spans(start, stop, rank, world_size))
+        order = self._order(epoch)
+        columns, rows = self._rows(epoch, order.spans(start, stop, rank, world_size))
+        # Not those that had rows in this batch: where batches end within the lanes' turn, a rank may miss a lane in some of them.
+        going_on = order.going_on(stop)
+        self._decoded = {index: kept for index, kept in self._decoded.items() if index in going_on}
         dense = np.zeros((size, len(self.dense)), np.float32)
         for index, name in enumerate(self.dense):
             dense[:rows, index] = columns[name]
@@ -135,17 +139,14 @@ class Reader:
         return Batch(*parts, None if group is None else torch.from_numpy(group))
 
     def _rows(self, epoch: int, spans: Sequence[tuple[int, int]]) -> tuple[Columns, int]:
-        """The rows of pieces of the epoch's sequence, and their number. What they lie in is kept decoded for the next batch, no more."""
-        order = self._order(epoch)
-        kept, parts, rows = self._decoded, [], 0
-        self._decoded = {}
+        """The rows of pieces of the epoch's sequence, and their number."""
+        order, parts, rows = self._order(epoch), [], 0
         for low, high in spans:
             rows += high - low
             for index, some in order.pieces(low, high):
-                key = (epoch, index)
-                if key not in self._decoded:
-                    self._decoded[key] = kept[key] if key in kept else self._decode(epoch, index)
-                parts.append({name: column[some] for name, column in self._decoded[key].items()})
+                if index not in self._decoded:
+                    self._decoded[index] = self._decode(epoch, index)
+                parts.append({name: column[some] for name, column in self._decoded[index].items()})
         if not parts:
             return self._columns.none(), 0
         return (parts[0] if len(parts) == 1 else joined(parts)), rows
@@ -156,6 +157,7 @@ class Reader:
             if self._drawn:
                 places = np.random.default_rng([self.seed, epoch]).permutation(places)
             self._ordered = epoch, EpochOrder([self._columns.groups[place] for place in places], self.lanes)
+            self._decoded = {}
         return self._ordered[1]
 
     def _decode(self, epoch: int, index: int) -> Columns:

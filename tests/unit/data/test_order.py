@@ -21,6 +21,11 @@ def taken_by_turns(rows, lanes):
     return [part[turn] for turn in range(short + 1) for part in parts if turn < len(part)]
 
 
+def rows_of(order, spans):
+    pieces = [piece for span in spans for piece in order.pieces(*span)]
+    return [(group, row) for group, some in pieces for row in range(some.start, some.stop)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=9),
@@ -36,19 +41,16 @@ def test_a_batch_is_the_next_rows_of_all_lanes_whatever_the_ranks(sizes, lanes, 
     assert sorted(epoch) == rows
     for low in range(min(start, len(rows)), len(rows), batch):
         high = min(low + batch, len(rows))
-        parts = []
-        for rank in range(ranks):
-            pieces = [piece for span in order.spans(low, high, rank, ranks) for piece in order.pieces(*span)]
-            parts.append([(group, row) for group, some in pieces for row in range(some.start, some.stop)])
+        parts = [rows_of(order, order.spans(low, high, rank, ranks)) for rank in range(ranks)]
         size = -(-(high - low) // ranks)
         assert [len(part) for part in parts] == [max(0, min(size, high - low - rank * size)) for rank in range(ranks)]
         together = [row for part in parts for row in part]
         assert sorted(together) == sorted(epoch[low:high])
-        assert together == [row for span in order.spans(low, high, 0, 1) for index, some in order.pieces(*span) for row in
-                            ((index, number) for number in range(some.start, some.stop))]  # fmt: skip
+        assert together == rows_of(order, order.spans(low, high, 0, 1))
+        assert {group for group, _ in epoch[high : high + order.lanes]} <= order.going_on(high)
 
 
-def decoded_by_each(folder, ranks, **options):
+def decoded_by_each(folder, ranks, batch=64, **options):
     """The row groups that each rank decodes in an epoch, and the first column of its first batch."""
     manifest = load_manifest(folder)
     counts, first = [], []
@@ -56,7 +58,7 @@ def decoded_by_each(folder, ranks, **options):
         reader = Reader(folder, manifest, "train", manifest.categorical, ["I1"], prefetch=0, **options)
         decode, seen = reader._columns.read, []
         reader._columns.read = lambda group, decode=decode, seen=seen: seen.append(group) or decode(group)
-        batches = list(reader.batches(64, rank, ranks))
+        batches = list(reader.batches(batch, rank, ranks))
         counts.append(len(seen))
         first.extend(round(x * SCALE) for x in batches[0].dense_BD[:, 0].tolist())
     return counts, first
@@ -75,3 +77,12 @@ def test_a_rank_decodes_its_own_row_groups_and_a_batch_mixes_as_many_as_there_ar
     assert first == [512 * lane + row for lane in range(8) for row in range(8)], "as an evaluation reads them"
     crowded, _ = decoded_by_each(str(tmp_path), 4, shuffle="window", window_row_groups=1)
     assert crowded == [16, 16, 16, 16], "ranks of one lane decode all of it"
+
+
+def test_a_row_group_is_decoded_once_where_batches_end_within_the_lanes_turn(tmp_path):
+    make_numbered_data_set(tmp_path, 256 * 16)
+    for batch in (3, 60, 68):
+        alone, _ = decoded_by_each(str(tmp_path), 1, batch, shuffle="window", window_row_groups=8)
+        assert alone == [16]
+    neighbours, _ = decoded_by_each(str(tmp_path), 4, 68, shuffle="window", window_row_groups=8)
+    assert neighbours == [6, 8, 8, 6], "its own 4, and of the lane at either side 2"
