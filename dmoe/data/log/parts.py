@@ -7,7 +7,7 @@ last, so a part that is there is whole, and is not made again when a killed run 
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dmoe.data.engine import Threads, run_tasks
 from dmoe.data.log.encode import Encoded, encode
 from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
@@ -85,37 +86,32 @@ def stage(
     os.makedirs(folder, exist_ok=True)
     progress = Progress("parse", total_bytes=sum(one.size for one in files if not one.compression))
     parts: list[Part] = []
-    waiting: list[tuple[Future[Part], int]] = []
 
-    def work(number: int, path: str, one: File, piece: Any, first: int) -> Part:
+    def items() -> Iterator[tuple[int, int, Any, int, int]]:
+        for number, one in enumerate(files):
+            for block, (piece, first, size) in enumerate(pieces(one, schema, block_bytes)):
+                yield number, block, piece, first, size
+
+    def work(_: None, item: tuple[int, int, Any, int, int]) -> Iterator[tuple[Part, int]]:
+        number, block, piece, first, size = item
+        path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
         about = read_about(path)
         if about is None:
-            write_part(path, encode(read_piece(one, schema, piece, first), schema, labelled))
+            write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled))
             about = read_about(path)
             assert about is not None
-        return Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"])
+        yield Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"]), size
 
-    def take() -> None:
-        future, size = waiting.pop(0)
-        part = future.result()
-        progress.update(rows=part.rows, size=size)
-        parts.append(part)
-        check(part)
+    def tell(result: tuple[Part, int]) -> None:
+        progress.update(rows=result[0].rows, size=result[1])
 
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for number, one in enumerate(files):
-                for block, (piece, first, size) in enumerate(pieces(one, schema, block_bytes)):
-                    path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
-                    waiting.append((pool.submit(work, number, path, one, piece, first), size))
-                    while len(waiting) > workers + 1:
-                        take()
-            while waiting:
-                take()
-        finally:
-            for future, _ in waiting:
-                future.cancel()
-            progress.close()
+    try:
+        with closing(run_tasks(Threads(workers), work, None, items(), tell)) as done:
+            for part, _ in done:
+                parts.append(part)
+                check(part)
+    finally:
+        progress.close()
     return parts
 
 
