@@ -58,11 +58,11 @@ class Pass:
     def add(self, feature: int, values: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
         one = self.counts[feature]
         with one.lock:
-            while (one.used + len(values)) * 2 > len(one.keys) and self._make_room(feature, one):
-                pass
+            while (one.used + len(values)) * 2 > len(one.keys):
+                self._make_room(feature, one)
             one.used = tables.add_counts(one.keys, one.counts, one.used, values, counts, one.bits, one.part)
 
-    def _make_room(self, feature: int, one: Counts) -> bool:
+    def _make_room(self, feature: int, one: Counts) -> None:
         slots = len(one.keys)
         with self.slots_lock:
             fits = (self.slots + slots) * SLOT_BYTES <= self.limit
@@ -70,12 +70,11 @@ class Pass:
                 self.slots += slots
         if fits or slots < SPLITTABLE:
             one.resize(2 * slots)
-            return True
+            return
         # What is dropped now, and all that is skipped from here on, is counted from the beginning in a later pass.
         self.todo[feature].append((one.bits + 1, one.part + (1 << one.bits)))
         one.bits += 1
         one.resize(slots)
-        return True
 
 
 def in_passes(

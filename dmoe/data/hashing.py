@@ -163,9 +163,9 @@ def _mark_part(shared: tuple[list[Part], HashMapper, list[Marks]], number: int) 
 def _mark_far(shared: tuple[list[Part], dict[str, int]], item: tuple[str, NDArray[np.int64]]) -> Iterator[int]:
     parts, sizes = shared
     path, numbers = item
-    marks = _new_marks(sizes)
+    marks, mapper = _new_marks(sizes), HashMapper(sizes)
     for number in numbers.tolist():
-        yield from _mark_part((parts, HashMapper(sizes), marks), number)
+        yield from _mark_part((parts, mapper, marks), number)
     with open(beside(path), "wb") as file:
         for one in marks:
             np.save(file, one.tokens)
