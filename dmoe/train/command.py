@@ -53,8 +53,9 @@ def _leave() -> None:
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.begin import begin_from
+    from dmoe.train.best import restore_best
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.loop import fit, restore_best
+    from dmoe.train.loop import fit
     from dmoe.train.predictions import FILE as PREDICTIONS
     from dmoe.train.report import Reporter, headline
     from dmoe.train.session import open_session

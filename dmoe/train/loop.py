@@ -10,9 +10,8 @@ from torch import Tensor
 
 from dmoe.data.batch import Batch
 from dmoe.data.reader import Reader
-from dmoe.distributed import broadcast_object, rank, world_size
+from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
-from dmoe.train.checkpoint.index import verify_checkpoint
 from dmoe.train.checkpoint.load import load_checkpoint
 from dmoe.train.checkpoint.writer import CheckpointWriter
 from dmoe.train.evaluate import evaluate
@@ -245,29 +244,3 @@ def _stop(job: Training, window: Window | None = None) -> None:
     _save(job, window)
     job.writer.finish()
     raise Preempted(f"asked to stop (SIGTERM): kept a checkpoint of step {job.progress.step:,}; start again with --resume")
-
-
-def restore_best(session: Session, run: RunDir, progress: Progress) -> int:
-    """Loads the weights of the best validation; where its checkpoint is damaged, of the newest sound one.
-
-    Returns:
-        The step of the checkpoint that was loaded.
-    """
-    if progress.best_step is None:
-        raise UserError("the run made no validation, so there is no best checkpoint; train at least one step")
-    step = progress.best_step
-    if not broadcast_object(_sound(run, step) if rank() == 0 else None):
-        newest = run.newest_sound()
-        if newest is None:
-            raise UserError(f"{run.path}: no sound checkpoint is left")
-        step = newest[0]
-    load_checkpoint(run.checkpoint(step), session.sharded, session.tables, session.dense, None)
-    return step
-
-
-def _sound(run: RunDir, step: int) -> bool:
-    try:
-        verify_checkpoint(run.checkpoint(step))
-    except UserError:
-        return False
-    return True
