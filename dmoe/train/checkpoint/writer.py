@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from dmoe.config import CheckpointConfig
-from dmoe.distributed import rank
+from dmoe.distributed import local_world_size, rank
 from dmoe.model.tables import Table
 from dmoe.train.checkpoint.index import Index, read_index
 from dmoe.train.checkpoint.save import File, Part, files_of, prepare, publish, republish, write_part
@@ -95,7 +95,8 @@ class CheckpointWriter:
     def _copy(self, files: Any) -> list[File] | None:
         """Copies in the CPU's memory; None where they would take more than the config allows, or than there is."""
         copies, size = [], 0
-        most = min(self.config.copy_gib * GIB, free_bytes())
+        # The ranks of a machine copy at the same time.
+        most = min(self.config.copy_gib * GIB, free_bytes() / local_world_size())
         for file in files:
             size += sum(tensor.nbytes for tensor in file.tensors.values())
             if size > most:
