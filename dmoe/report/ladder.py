@@ -26,7 +26,7 @@ def run_ladder(
     torchx: str,
     torchx_arguments: list[str],
     report_only: bool,
-    latency_rounds: int = 10,
+    latency_rounds: int,
 ) -> int:
     """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, runs.csv and differences.csv.
 

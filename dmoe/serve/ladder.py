@@ -27,16 +27,17 @@ def latencies(
 ) -> dict[str, Latency]:
     """Each variant's latency, an ensemble's as the sum of its members'; kept in OUTPUT/latency.json, and measured again where the runs
     or `rounds` are others. Variants without a finished run, or whose checkpoint is gone, are left out."""
-    steps = {}
+    steps: dict[str, tuple[str, int]] = {}
     for job in jobs:
         if job.finished and job.variant not in steps:
             try:
-                steps[job.variant] = [job.run, best_step(job.run)]
+                steps[job.variant] = job.run, best_step(job.run)
             except UserError:
                 say(f"{job.name}: no checkpoint, so its latency is not measured")
     if not steps:
         return {}
-    asked = {"rounds": rounds, "runs": steps}
+    # As JSON gives it back.
+    asked = {"rounds": rounds, "runs": {name: list(one) for name, one in steps.items()}}
     found = _kept(output, asked)
     if found is None:
         needed = sum(costs[name].scorer_bytes("fp32") for name in steps)
@@ -52,13 +53,13 @@ def latencies(
     return found
 
 
-def _measured(steps: dict[str, list[object]], output: str, rounds: int, say: Callable[[str], None]) -> dict[str, Latency]:
+def _measured(steps: dict[str, tuple[str, int]], output: str, rounds: int, say: Callable[[str], None]) -> dict[str, Latency]:
     folder = join(output, FOLDER)
     say(f"latency: {len(steps)} scorers, {rounds} calls of each size")
     try:
         scorers = {}
         for name, (run, step) in steps.items():
-            export(str(run), join(folder, name), step=int(str(step)))
+            export(run, join(folder, name), step=step)
             scorers[name] = Scorer(join(folder, name), verify=False)
         return measure(scorers, rounds)
     finally:
