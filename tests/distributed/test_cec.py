@@ -9,8 +9,9 @@ import torch
 
 from dmoe import distributed
 from dmoe.train.metrics.cec import CrossExpertCorrelation
+from tests.unit.train.test_cec import EXPERTS, WIDTH, by_corrcoef
 
-EXPERTS, WIDTH, ROWS = 3, 4, 700
+ROWS = 700
 
 
 def sample(seed: int, world_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,11 +32,6 @@ def on_ranks(seed: int) -> tuple[float, list[list[float]], list[float], int]:
         cec.update(*(torch.from_numpy(x) for x in (x_NMD[part], label_N[part], np.ones(len(part)))))
     report = cec.compute()
     return report.cec, report.matrix, report.by_class, report.rows
-
-
-def by_corrcoef(x_NMD: np.ndarray) -> np.ndarray:
-    r_PP = np.abs(np.corrcoef(x_NMD.reshape(len(x_NMD), -1), rowvar=False))
-    return r_PP.reshape(EXPERTS, WIDTH, EXPERTS, WIDTH).mean((1, 3))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -1,6 +1,7 @@
 """train.compile: the same losses, names and evaluation; refused in one line where nothing can compile.
 
-Traced as for inductor, but by the backend that makes no C++ of it: that takes a compiler, and minutes on a busy machine.
+By the backend aot_eager, which traces as inductor does and then runs PyTorch's own kernels: C++ takes a compiler, and minutes on a busy
+machine. So inductor's code is not tested here.
 """
 
 from functools import partial

@@ -193,7 +193,8 @@ def test_a_run_directory_that_cannot_be_written_is_told_before_training(place):
 @pytest.mark.parametrize(
     ("do", "words"),
     [
-        ({"at": "batch", "do": "sleep", "seconds": 60}, "rank 1 waits for its next batch"),
+        # For longer than a test may take (pyproject.toml): only the watch can have ended it.
+        ({"at": "batch", "do": "sleep", "seconds": 3600}, "rank 1 waits for its next batch"),
         # The agent takes half a minute to kill a stopped process.
         pytest.param({"at": "step", "do": "stop"}, "rank 1 gives no sign of life", marks=pytest.mark.slow),
     ],
@@ -205,7 +206,6 @@ def test_a_rank_that_hangs_is_named(place, do, words):
     assert "no progress for 4 s" in outcome.said
     assert words in outcome.said, outcome.said
     assert "the others wait: each is in a training step" in outcome.said
-    assert outcome.seconds < 60
     verify_checkpoint(look.newest(f"{place.root}/{name}/run"))
 
 
