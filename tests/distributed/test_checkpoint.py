@@ -169,6 +169,15 @@ def test_the_newest_sound_checkpoint_is_taken(ranks, data_set, tmp_path):
         assert message.startswith("no sound checkpoint in")
 
 
+def test_the_best_checkpoint_is_restored_and_the_newest_sound_one_where_it_is_damaged(ranks, data_set, tmp_path):
+    ranks(2).run(writing.save_many, data_set, str(tmp_path), 3)
+    best = ranks(2).run(writing.restored, data_set, str(tmp_path))
+    (tmp_path / "checkpoints/step-000000002/tables-00001-00000.safetensors").unlink()
+    newest = ranks(2).run(writing.restored, data_set, str(tmp_path))
+    assert [step for step, _ in (*best, *newest)] == [2, 2, 3, 3]
+    assert all(largest_difference(a, b) > 0 for (_, a), (_, b) in zip(best, newest, strict=True))
+
+
 def test_the_policy_keeps_the_last_ones_and_the_best(ranks, data_set, tmp_path):
     ranks(2).run(writing.save_many, data_set, str(tmp_path), 5, 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"step-{step:09d}" for step in (2, 4, 5)]

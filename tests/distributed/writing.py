@@ -8,12 +8,14 @@ import numpy as np
 from dmoe import distributed
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
+from dmoe.train.best import restore_best
 from dmoe.train.checkpoint import save, writer
 from dmoe.train.checkpoint.load import load_checkpoint
 from dmoe.train.checkpoint.writer import CheckpointWriter
+from dmoe.train.progress import Progress
 from dmoe.train.run_dir import RunDir
 from tests.distributed.resume import BEFORE, everything
-from tests.distributed.small_run import open_small, small_config, train_steps
+from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
 
 Tensors = dict[str, np.ndarray]
 
@@ -117,6 +119,12 @@ def newest(folder: str) -> Any:
         return RunDir(folder).newest_sound()
     except UserError as error:
         return str(error)
+
+
+def restored(data: str, folder: str) -> tuple[int, Tensors]:
+    """Which step the best checkpoint, 2, was restored from, and the dense weights that came of it."""
+    session = open_small(small_config(data, "train.seed=3"))
+    return restore_best(session, RunDir(folder), Progress(best_step=2)), dense_weights(session)
 
 
 def threads_after(data: str, folder: str) -> list[str]:

@@ -36,5 +36,6 @@ def test_only_connections_to_the_port_end_after_a_silence():
         limited, untouched = (opened.enter_context(socket.create_connection(server.getsockname())) for server in servers)
         assert limit_silence(servers[0].getsockname()[1], 7) == 1
         assert limited.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+        assert limited.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 3
         assert untouched.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
         limited.sendall(b"still open")

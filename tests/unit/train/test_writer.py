@@ -37,6 +37,9 @@ def test_what_the_machine_has_no_room_for_is_written_without_a_copy(writer, monk
     assert writer._copy(files) is None
     monkeypatch.setattr(module, "free_bytes", lambda: 32.0)
     assert len(writer._copy(files)) == 2
+    # The other rank of this machine takes as much.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert writer._copy(files) is None
 
 
 def test_a_limit_on_the_process_is_met_in_the_same_way(writer):
