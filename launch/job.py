@@ -67,8 +67,7 @@ def distributed_job(place: Place, module: str, arguments: list[str], logs: str) 
             "" keeps it on the node alone, in the temporary folder.
     """
     ranks = place.ranks
-    # Several nodes meet at the first one's host, which the scheduler puts in a variable; on AWS Batch the first node itself has none.
-    meet = f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}" if ranks.nodes > 1 else "localhost:0"
+    meet = _first_node(place) if ranks.nodes > 1 else "localhost:0"
     command = ["python", "-m", "dmoe.torchrun", "--rdzv-backend", "dmoe", "--rdzv-endpoint", meet, "--rdzv-id", macros.app_id]
     command += ["--rdzv-conf", f"join_timeout={place.rdzv_timeout},read_timeout={place.rdzv_timeout}"]
     command += ["--nnodes", str(ranks.nodes), "--nproc-per-node", str(ranks.per_node), "--tee", "3"]
@@ -97,8 +96,7 @@ def array_job(place: Place, role: str, command: list[str], option: str) -> specs
     A node must not end before the others by more than a minute: torchx gives srun `--wait=60`, which would end the others then.
     """
     nodes = place.ranks.nodes
-    if place.ranks.per_node != 1:
-        raise UserError(f"--j {place.j}: {role} is one process of a node, such as {nodes}x1; it uses the node's cores by itself")
+    _check_one_a_node(place, role)
     share = f" {option} {macros.replica_id}/{nodes}" if nodes > 1 else ""
     return _app(place, role, nodes, shlex.join(command) + share, {})
 
@@ -109,15 +107,25 @@ def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.Ap
     Args:
         token: file for the cluster's secret, on a disk that all nodes see.
     """
-    ranks = place.ranks
-    if ranks.per_node != 1:
-        raise UserError(f"--j {place.j}: {role} is one process of a node, such as {ranks.nodes}x1; it uses the node's cores by itself")
-    head = f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}"
-    start = ["python", "-m", "dmoe.ray_nodes", "--nodes", str(ranks.nodes), "--node", macros.replica_id, "--head", head]
+    _check_one_a_node(place, role)
+    nodes = place.ranks.nodes
+    start = ["python", "-m", "dmoe.ray_nodes", "--nodes", str(nodes), "--node", macros.replica_id, "--head", _first_node(place)]
     start += ["--token", shlex.quote(token)]
     start += ["--cpus", str(place.resource.cpu), "--join-timeout", str(place.rdzv_timeout)]
     start += ["--interface", shlex.quote(place.interface)] * bool(place.interface)
-    return _app(place, role, ranks.nodes, f"{' '.join(start)} -- {shlex.join(command)}", {})
+    return _app(place, role, nodes, f"{' '.join(start)} -- {shlex.join(command)}", {})
+
+
+def _first_node(place: Place) -> str:
+    """Where several nodes meet: its host, which the scheduler puts in a variable; on AWS Batch the first node itself has none."""
+    return f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}"
+
+
+def _check_one_a_node(place: Place, role: str) -> None:
+    if place.ranks.per_node != 1:
+        raise UserError(
+            f"--j {place.j}: {role} is one process of a node, such as {place.ranks.nodes}x1; it uses the node's cores by itself"
+        )
 
 
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:

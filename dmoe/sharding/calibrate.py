@@ -89,7 +89,7 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     return Calibration(figures, measured["device"], measured["steps"], ranks, tuple(_misplaced(plan, told)), corrected, after)
 
 
-def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Cluster, comm_precision: str = "fp32") -> dict[str, Any]:
+def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Cluster, comm_precision: str) -> dict[str, Any]:
     """The prediction's bytes sent, [ranks] for each kind of collective.
 
     Row shards on every rank reduce-scatter forwards and all-gather backwards over all ranks; those of a host do so within it, for the

@@ -18,7 +18,7 @@ from dmoe.sharding.place import HOST, Placed, Room, place
 
 BOUNDS, PRICES = 24, (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 TRIES = 500
-"""Placements that one descent may take; each is a few milliseconds for a hundred tables on a thousand ranks."""
+"""Changes that one descent may try; placing one takes a few milliseconds for a hundred tables on a thousand ranks."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,13 @@ def _exchanges(problem: Problem, open_: Open, picks: tuple[int, ...], placed: Pl
     """A candidate that does not fit by itself, together with one of another table that has fewer bytes or smaller shards."""
     ranks, (worst, mean) = len(placed.time), placed.score
     savers = sorted(_savers(problem, open_, picks, worst))
+    if not savers:
+        return
     for table in _on_critical_rank(problem, picks, placed):
         group, pick = problem.candidates[problem.kinds[table]], picks[table]
         for other in _others(problem, open_, problem.kinds[table], pick, worst):
             allowed = (worst - mean) * ranks - (group[other].total_time - group[pick].total_time)
-            if not savers or allowed < savers[0][0] or attempt(_with(picks, {table: other})) is not None:
+            if allowed < savers[0][0] or attempt(_with(picks, {table: other})) is not None:
                 continue
             for _, second, smaller in itertools.takewhile(lambda one, most=allowed: one[0] <= most, savers):  # type: ignore[misc]
                 if second != table:

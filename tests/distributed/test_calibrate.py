@@ -103,7 +103,7 @@ def test_corrected_constants_predict_what_was_measured(ranks, data_set, tmp_path
 def test_kinds_add_up_to_the_prediction(ranks, data_set):
     told = ranks(4).run(planned, data_set)[0]
     figures = figures_of(told, "test")
-    kinds = sent_by_kind(told["tables"], figures.prediction, figures.cluster)
+    kinds = sent_by_kind(told["tables"], figures.prediction, figures.cluster, figures.comm_precision)
     assert sum(kinds.values()).tolist() == pytest.approx(figures.prediction.sent.sum(0).tolist())
     assert min(values.min() for values in kinds.values()) >= 0
 

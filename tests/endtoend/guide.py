@@ -1,6 +1,7 @@
 """Runs the commands that a guide prints behind `$`, in one shell and in their order, as they stand.
 
-python -m tests.endtoend.guide docs/cluster.md      runs them here, prints what they say, and whether it is what is printed
+python -m tests.endtoend.guide docs/cluster.md said.txt      runs them here, their output into said.txt, and tells exit codes and what
+                                                             is printed there that they did not say
 """
 
 import contextlib

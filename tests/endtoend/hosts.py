@@ -73,7 +73,7 @@ class Hosts:
 
     def stop(self) -> None:
         for name in self.names:
-            self.end(name)
+            self._end(name)
         for space in [*(self.prefix + name for name in self.names), self.switch]:
             shutil.rmtree(NETNS_ETC / space, ignore_errors=True)
             with contextlib.suppress(subprocess.CalledProcessError):
@@ -94,7 +94,7 @@ class Hosts:
     def join(self, name: str) -> None:
         _ip("-n", self.switch, "link", "set", name, "up")
 
-    def end(self, name: str) -> None:
+    def _end(self, name: str) -> None:
         """Ends all that runs on the host, as a power cut would."""
         listed = subprocess.run([found("ip") or "ip", "netns", "pids", self.prefix + name], capture_output=True, text=True, check=False)
         for process in listed.stdout.split():

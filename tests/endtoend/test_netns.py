@@ -94,10 +94,11 @@ def test_a_host_cut_off_in_mid_run_is_told_on_both_and_the_run_goes_on_to_equal_
     said = cut.said(0)
     (line,) = {line.partition("]:")[2] for line in said.splitlines() if "dmoe.train: " in line}
     assert re.search(rf"no progress for {TIMEOUT} s .*: rank [23] gives no sign of life; .*look at that rank's host.*--resume", line), said
-    # Nobody can tell the other host; its ranks, and its torchrun with them, end of themselves.
+    # Nobody can tell the other host; its ranks, and its torchrun with them, end of themselves. The first that does speaks for both, if
+    # torchrun stops the other before it has.
     assert cut.processes[1].wait(240) != 0
     lines = {line.partition("]:")[2] for line in cut.said(1).splitlines() if "]:dmoe.train: " in line}
-    assert len(lines) == 2, cut.said(1)
+    assert lines, cut.said(1)
     assert all(
         re.search(r"no progress for .*: rank [0-3] .*host-0, which keeps the ranks' store, has not answered", line) for line in lines
     )

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from torchx.specs import macros, materialize_appdef
 
-from dmoe.data.synthesize import synthesize
 from launch import components
+from tests.log_files import contents, write_logs
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--min-count", "3", "--max-bad-share", "0.5", "--rows-per-shard", "500", "--row-group-rows", "128", "--block-kb", "16"]
@@ -32,13 +32,7 @@ pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two plain files and a compressed one."""
-    folder = tmp_path_factory.mktemp("logs")
-    for day in range(3):
-        synthesize(str(folder / f"day_{day}.tsv"), 4000, seed=day, scale=0.005, bad_share=0.01)
-    (folder / "day_2.tsv.gz").write_bytes(gzip.compress((folder / "day_2.tsv").read_bytes()))
-    (folder / "day_2.tsv").unlink()
-    return folder
+    return write_logs(tmp_path_factory.mktemp("logs"), 4000, scale=0.005)
 
 
 @pytest.fixture
@@ -87,10 +81,6 @@ def start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[str
 
 def run(line: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=300, check=False)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def until(what: str, is_so: Callable[[], object], process: "subprocess.Popen[str]") -> None:

@@ -34,7 +34,6 @@ class Contender:
     cpu_rounds: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
-    ready_seconds: float = 0.0
     table_parameters: int = 0
     dense_parameters: int = 0
     error: str = ""
@@ -50,7 +49,6 @@ class Contender:
         """Builds and takes the first step."""
         self._tell(1)
         answers = [self._answer(process, timeout) for process in self.processes]
-        self.ready_seconds = max(answer["seconds_to_ready"] for answer in answers)
         self.table_parameters, self.dense_parameters = answers[0]["table_parameters"], answers[0]["dense_parameters"]
 
     def _tell(self, steps: int) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dmoe.model.correlation import CorrelationLoss
 from tools.bench.case import EXPERT_DIM, Case, make_batches
@@ -82,8 +81,3 @@ def seconds(call: Callable[[], object], threads: int, device: torch.device) -> f
     began = clock()
     call()
     return clock() - began
-
-
-def operand(shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> Tensor:
-    room = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    return torch.randn(room, device=device).as_strided(shape, strides)

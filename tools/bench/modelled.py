@@ -30,12 +30,12 @@ class Model:
         step = step_of(model, model.plan(cluster, explain=False), cluster)
         return step.tables_ms, step.dense_ms
 
-    def seconds(self, case: Case) -> float | None:
-        """Of a step; None where the tables do not fit."""
+    def seconds(self, case: Case) -> float:
+        """Of a step; nan where the tables do not fit."""
         try:
             return sum(self.ms(case)) / 1e3
         except DoesNotFit:
-            return None
+            return float("nan")
 
 
 def fitted(base: Case, tables_ms: float, dense_ms: float, link: float) -> Model:

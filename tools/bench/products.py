@@ -1,5 +1,6 @@
 """The matrix products of a training step, as they are called, and how fast this machine does them alone."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -9,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from tools.bench.floor import operand
 
 aten = torch.ops.aten
 # Of each kind: where its two matrices are among the arguments.
@@ -28,11 +27,7 @@ class Product:
 
     @property
     def flops(self) -> int:
-        shape = self.left[0]
-        count = 2 * self.right[0][-1]
-        for size in shape:
-            count *= size
-        return count
+        return 2 * math.prod(self.left[0]) * self.right[0][-1]
 
     @property
     def of_rows(self) -> bool:
@@ -41,7 +36,7 @@ class Product:
         return k <= max(n, self.right[0][-1])
 
     def operands(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return operand(*self.left, device), operand(*self.right, device)
+        return _operand(*self.left, device), _operand(*self.right, device)
 
     def __str__(self) -> str:
         return f"{list(self.left[0])} @ {list(self.right[0])}"
@@ -91,3 +86,8 @@ class Replay:
             for product, count, left, right, *_ in self.jobs
         ]
         return sorted(timed, key=lambda row: -row[1] * row[2])
+
+
+def _operand(shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> Tensor:
+    room = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return torch.randn(room, device=device).as_strided(shape, strides)

@@ -110,10 +110,9 @@ def study(base: Case, axes: dict[str, tuple[int, ...]], arguments: argparse.Name
                 print(f"{axis:8} {size:>10,}  FAILED: {one.error}", flush=True)
                 continue
             apart = spread(one.rounds if axis == "ranks" else one.cpu_rounds)
-            said = model.seconds(case)
-            here.append(Point(axis, size, cost(one, axis), _number(said), apart, one.peak_mib, statistics.median(one.loads)))
+            here.append(Point(axis, size, cost(one, axis), model.seconds(case), apart, one.peak_mib, statistics.median(one.loads)))
         beyond = [size for size in BEYOND[axis] if size > max(axes[axis])]
-        far = [Point(axis, size, NONE, _number(model.seconds(at(base, axis, size))), NONE, NONE, NONE) for size in beyond]
+        far = [Point(axis, size, NONE, model.seconds(at(base, axis, size)), NONE, NONE, NONE) for size in beyond]
         for point in [*here, *far]:
             print(point, flush=True)
         _conclude(axis, here)
@@ -138,10 +137,6 @@ def at(base: Case, axis: str, size: int) -> Case:
         base = replace(base, batch=max(base.batch, RANKS_BATCH), threads=1)
     changed: dict[str, Any] = {axis: size}
     return replace(base, **changed)
-
-
-def _number(seconds: float | None) -> float:
-    return NONE if seconds is None else seconds
 
 
 def _conclude(axis: str, points: Sequence[Point]) -> None:

@@ -9,13 +9,12 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tools.bench.results import announce, figure, loads, save
 
@@ -107,18 +106,14 @@ def first_step(rows: int, repeats: int) -> list[Figure]:
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     print(f"to the first step, {rows:,} rows a feature, one thread (load {loads()})")
     figures = [
-        Figure("to the first step", name, _middle(run[name][0] for run in runs), _middle(run[name][1] for run in runs), 0.0, "")
+        Figure("to the first step", name, median(run[name][0] for run in runs), median(run[name][1] for run in runs), 0.0, "")
         for name in runs[0]
     ]
-    sums = [_middle(sum(taken[i] for name, taken in run.items() if _counts(name)) for run in runs) for i in (0, 1)]
+    sums = [median(sum(taken[i] for name, taken in run.items() if _counts(name)) for run in runs) for i in (0, 1)]
     figures.append(Figure("to the first step", "in all, to the first step", sums[0], sums[1], 0.0, ""))
     for figure_ in figures:
         print(figure_)
     return figures
-
-
-def _middle(values: Iterable[float]) -> float:
-    return statistics.median(values)
 
 
 def _counts(name: str) -> bool:
@@ -142,9 +137,9 @@ def helps(repeats: int) -> list[Figure]:
             walls.append(time.perf_counter() - start)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        cpu = statistics.median(cpus)
+        cpu = median(cpus)
         verdict = f"EXIT CODE {code}" if code else "" if cpu < HELP_LIMIT else "OVER THE LIMIT"
-        figures.append(Figure("--help", " ".join(program), statistics.median(walls), cpu, HELP_LIMIT, verdict))
+        figures.append(Figure("--help", " ".join(program), median(walls), cpu, HELP_LIMIT, verdict))
         print(figures[-1], flush=True)
     bad = [one for one in figures if one.verdict]
     print(

@@ -58,16 +58,13 @@ def main() -> None:
         room = int((arguments.memory_gib + RESERVED_GIB) * 2**30) + written_bytes()
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
     sys.stdin.readline()
-    began = time.perf_counter()
     built = builder.build(case, arguments.rank)
-    empty = peak_mib()
     built.step()
 
     def say(answer: dict[str, Any]) -> None:
         print(json.dumps(answer | {"peak_mib": peak_mib()}), file=answers, flush=True)
 
-    sizes = {"table_parameters": built.table_parameters, "dense_parameters": built.dense_parameters}
-    say({"seconds_to_ready": time.perf_counter() - began, "built_mib": empty, **sizes})
+    say({"table_parameters": built.table_parameters, "dense_parameters": built.dense_parameters})
     for line in sys.stdin:
         seconds, cpu_seconds = [], []
         for _ in range(int(line)):

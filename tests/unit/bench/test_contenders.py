@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -29,22 +28,20 @@ def copy_weights(task: TrainTask, model: plain.Model) -> None:
     for index, weight in enumerate(task.model.embedding.parameters()):
         for number, part in enumerate(weight.chunk(sets, 1)):
             tables[number * model.features + index].copy_(part)
+    for mine, other in dense_pairs(task, model):
+        other.copy_(mine.reshape(other.shape))
+
+
+def dense_pairs(task: TrainTask, model: plain.Model) -> Iterator[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+    """Every weight of dmoe's that is no table's, with the plain model's."""
     ours, theirs = task.model.mixture, model.mixture
-    for mine, other in (
-        (ours.projections, theirs.projections),
-        (ours.gate, theirs.gates),
-        (ours.tower, theirs.tower),
-        (ours.dense_fields, theirs.dense),
-    ):
-        fill(mine.parameters(), other.parameters())
+    modules = ((ours.projections, theirs.projections), (ours.gate, theirs.gates), (ours.tower, theirs.tower))
+    for mine, other in (*modules, (ours.dense_fields, theirs.dense)):
+        yield from zip(mine.parameters(), other.parameters(), strict=True)
     for mine, other in zip(ours.experts, theirs.experts, strict=True):
         cross = getattr(mine, "cross", None)
-        fill([p for pair in zip(cross.kernels, cross.bias, strict=True) for p in pair] if cross else mine.parameters(), other.parameters())
-
-
-def fill(sources: Any, targets: Iterator[torch.nn.Parameter]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source.reshape(target.shape))
+        sources = [p for pair in zip(cross.kernels, cross.bias, strict=True) for p in pair] if cross else mine.parameters()
+        yield from zip(sources, other.parameters(), strict=True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model)
@@ -58,9 +55,8 @@ def test_the_plain_contender_has_dmoes_loss_and_gradients_at_its_weights(case: C
     theirs.backward()
     torch.testing.assert_close(theirs, loss, rtol=1e-5, atol=1e-6)
     assert losses.correlation > 0.01 or case.model == "dcnv2"
-    for mine, other in ((task.model.mixture.tower, model.mixture.tower), (task.model.mixture.dense_fields, model.mixture.dense)):
-        for a, b in zip(mine.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+    for mine, other in dense_pairs(task, model):
+        torch.testing.assert_close(mine.grad.reshape(other.shape), other.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model)

@@ -13,6 +13,7 @@ import pytest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from tests.log_files import contents
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -31,10 +32,6 @@ def log(tmp_path_factory) -> Path:
 def options(log: Path, output: Path, **changes) -> Options:
     small = {"min_count": 3, "max_bad_share": 0.5, "workers": 1, "rows_per_shard": 500, "row_group_rows": 128, "block_bytes": 100_000}
     return Options(inputs=[str(log)], output=str(output), **{**small, **changes})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_killed_at_renames(log, tmp_path, monkeypatch):

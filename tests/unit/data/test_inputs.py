@@ -1,8 +1,6 @@
 """A log makes the same data set from files, from standard input and from S3, and lies as well on S3; days are split by day."""
 
-import io
 import json
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +15,7 @@ from dmoe.data.split import day_cuts
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
+from tests.log_files import pipe
 from tests.s3_server import s3_server
 from tests.unit.data.test_preprocess import digest, run
 
@@ -35,25 +34,18 @@ def expected(log, tmp_path_factory) -> dict[str, str]:
     return digest(output / "d")
 
 
-class Stdin:
-    """Standard input with these bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.buffer = io.BytesIO(data)
-
-
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
     data = log.read_bytes()
     if compression:
         data = pa.Codec(compression).compress(data, asbytes=True)
-    monkeypatch.setattr(sys, "stdin", Stdin(data))
+    pipe(monkeypatch, data)
     run(["-"], tmp_path / "d", block_bytes=50_000)
     assert digest(tmp_path / "d") == expected
     assert load_manifest(str(tmp_path / "d")).made_by["inputs"] == [{"path": "-", "bytes": len(data)}]
-    monkeypatch.setattr(sys, "stdin", Stdin(data))
+    pipe(monkeypatch, data)
     assert run(["-"], tmp_path / "d").already_there
-    monkeypatch.setattr(sys, "stdin", Stdin(data + data))
+    pipe(monkeypatch, data + data)
     with pytest.raises(UserError, match="holds another data set"):
         run(["-"], tmp_path / "d")
 
@@ -68,12 +60,12 @@ def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, e
     def killed(*_):
         raise Killed
 
-    monkeypatch.setattr(sys, "stdin", Stdin(log.read_bytes()))
+    pipe(monkeypatch, log.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_shards", killed)
         with pytest.raises(Killed):
             run(["-"], tmp_path / "d")
-    monkeypatch.setattr(sys, "stdin", Stdin(log.read_bytes()))
+    pipe(monkeypatch, log.read_bytes())
     monkeypatch.setattr(staging, "parse_block", killed)
     run(["-"], tmp_path / "d")
     assert digest(tmp_path / "d") == expected
@@ -82,7 +74,7 @@ def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, e
 def test_standard_input_stands_alone_and_may_not_be_empty(log, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="stands alone"):
         run(["-", log], tmp_path / "d")
-    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    pipe(monkeypatch, b"")
     with pytest.raises(UserError, match="--input -: empty"):
         run(["-"], tmp_path / "d")
 

@@ -1,6 +1,5 @@
 """Shares of the parsing, taken by processes of their own, make the bytes that one process makes."""
 
-import gzip
 import shutil
 import subprocess
 import sys
@@ -12,29 +11,19 @@ from dmoe.data.inputs import find_inputs
 from dmoe.data.options import Options
 from dmoe.data.preprocess import parts_folder, preprocess
 from dmoe.data.share import parse_share, read_share
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from tests.log_files import contents, write_logs
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two plain files and a compressed one."""
-    folder = tmp_path_factory.mktemp("logs")
-    for day in range(3):
-        synthesize(str(folder / f"day_{day}.tsv"), 500, seed=day, scale=0.001, bad_share=0.01)
-    (folder / "day_2.tsv.gz").write_bytes(gzip.compress((folder / "day_2.tsv").read_bytes()))
-    (folder / "day_2.tsv").unlink()
-    return folder
+    return write_logs(tmp_path_factory.mktemp("logs"), 500, scale=0.001)
 
 
 def options(logs: Path, output: Path) -> Options:
     return Options([str(logs)], str(output), min_count=3, max_bad_share=0.5, workers=1, rows_per_shard=500, block_bytes=20_000)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_each_share_parses_blocks_of_its_own_and_the_first_makes_the_data_set(logs, tmp_path):

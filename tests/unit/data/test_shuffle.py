@@ -15,6 +15,7 @@ from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from tests.log_files import contents
 from tests.numbered_data import SCALE, make_numbered_data_set
 
 SMALL = {"rows_per_shard": 400, "row_group_rows": 100, "workers": 2}
@@ -42,10 +43,6 @@ def run(data: Path, output: Path, **changes) -> Path:
 def rows_of(folder: Path, split: str) -> list[tuple]:
     tables = [pq.read_table(folder / shard.path) for shard in load_manifest(str(folder)).split(split).shards]
     return [tuple(row.values()) for row in pa.concat_tables(tables).to_pylist()]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def reference_key(seed: int, split: str, row: int) -> int:

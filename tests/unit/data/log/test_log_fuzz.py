@@ -20,6 +20,7 @@ from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import parse_schema
 from dmoe.data.preprocess import Result
 from dmoe.errors import UserError
+from tests.log_files import PACKED, packed
 
 FOLDERS = itertools.count()
 COLUMNS = ("at", "click", "w", "x", "site", "tags", "unused")
@@ -205,7 +206,7 @@ def made_or_refused(folder: Path, name: str, **options: Any) -> str:
 @given(
     head=st.sampled_from([",".join(COLUMNS).encode() + b"\n", b"at,click\n", b"", b"\xef\xbb\xbf" + ",".join(COLUMNS).encode() + b"\r\n"]),
     body=st.binary(max_size=150) | text,
-    how=st.sampled_from(["plain", "gzip", "zstd", "cut"]),
+    how=st.sampled_from(PACKED),
 )
 @example(head=b"", body=b"\x1f\x8b\x08\x00", how="plain")
 @example(head=b'"', body=b"\n" * 9, how="plain")
@@ -214,12 +215,7 @@ def test_a_file_of_anything_makes_a_data_set_or_is_refused_in_one_line(
 ):
     folder = tmp_path_factory.getbasetemp() / f"any-{next(FOLDERS)}"
     folder.mkdir()
-    data = head + body
-    if how == "zstd":
-        data = pa.Codec("zstd").compress(data, asbytes=True)
-    elif how != "plain":
-        data = gzip.compress(data)
-    (folder / "log").write_bytes(data[: len(data) * 2 // 3] if how == "cut" else data)
+    (folder / "log").write_bytes(packed(head + body, how))
     said = made_or_refused(folder, "log", block_bytes=60)
     assert not said or any(word in said for word in REFUSED), said
     shutil.rmtree(folder)
