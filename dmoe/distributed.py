@@ -92,36 +92,57 @@ def all_gather_rows(x: Tensor) -> Tensor:
 
 class _Scatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x_BP: Tensor, mask_B: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
         kept_BP = x_BP * mask_B[:, None]
         # Sums in float64: they cost nothing, and their cancellation is what ruins a covariance.
         sums = all_reduce_sum(torch.cat([kept_BP.sum(0, dtype=torch.float64), mask_B.sum(dtype=torch.float64)[None]]))
         rows = sums[-1]
         mean_P = (sums[:-1] / rows.clamp(min=1)).to(x_BP.dtype)
-        centred_BP = (x_BP - mean_P) * mask_B[:, None]
-        scatter_PP = all_reduce_sum(centred_BP.T @ centred_BP)
+        centred_BP = torch.addcmul(kept_BP, mask_B[:, None], mean_P, value=-1)
+        above = _above(x_BP.shape[1], groups)
+        products = [(centred_BP[:, group].T @ centred_BP[:, later]).flatten() for group, later in above]
+        variances_P, *blocks = all_reduce_sum(torch.cat([centred_BP.square().sum(0), *products])).split(
+            [x_BP.shape[1], *(len(product) for product in products)]
+        )
+        scatter_PP = torch.diag(variances_P)
+        for (group, later), block in zip(above, blocks, strict=True):
+            scatter_PP[group, later] = block.view_as(scatter_PP[group, later])
+        ctx.groups = groups
         ctx.save_for_backward(centred_BP)
         ctx.mark_non_differentiable(mean_P, rows)
         return scatter_PP, mean_P, rows
 
     @staticmethod
-    def backward(ctx: Any, grad_PP: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_PP: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         (centred_BP,) = ctx.saved_tensors
+        both_PP = torch.diag(2 * grad_PP.diagonal())
+        for group, later in _above(len(grad_PP), ctx.groups):
+            both_PP[group, later] = grad_PP[group, later]
+            both_PP[later, group] = grad_PP[group, later].T
         # The mean's own gradient vanishes, as centred columns sum to 0. W, because every rank holds the same global loss and
         # DistributedDataParallel will average what each makes of it (lightly issues 1977, 1920).
-        return world_size() * (centred_BP @ (grad_PP + grad_PP.T)), None
+        return centred_BP @ (world_size() * both_PP), None, None
 
 
-def global_scatter(x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _above(columns: int, groups: int) -> list[tuple[slice, slice]]:
+    """Of a matrix of groups by groups: each group with all that follow it."""
+    width = columns // groups
+    return [(slice(start, start + width), slice(start + width, None)) for start in range(0, columns - width, width)]
+
+
+def global_scatter(x_BP: Tensor, mask_B: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """The scatter matrix sum_i (x_i - mean)(x_i - mean)^T over the rows of all ranks, from all-reduced moments.
 
-    Sends P + 1 and then P^2 numbers, whatever the batch, and nothing in the backward pass.
+    Made are its diagonal and, above it, what belongs to two groups of columns; within a group and below the diagonal it is 0. Sends
+    P + 1 and then P + G (G - 1) / 2 * (P / G)^2 numbers, whatever the batch, and nothing in the backward pass.
 
     Args:
         x_BP: [B, P] this rank's rows, float32 or float64.
         mask_B: [B] 1 for a row, 0 for padding.
+        groups: G, of P / G columns each.
 
     Returns:
         scatter [P, P], whose gradient reaches this rank's rows times the world size; mean [P]; rows [] float64.
     """
-    return _Scatter.apply(x_BP, mask_B)
+    scatter_PP, mean_P, rows = _Scatter.apply(x_BP, mask_B, groups)
+    return scatter_PP, mean_P, rows

@@ -51,18 +51,19 @@ class CorrelationLoss(nn.Module):
             x_BP = x_BP if x_BP.dtype == torch.float64 else x_BP.float()
             scatter = global_scatter if self.reduce == "moments" else _gathered_scatter
             mask_B = mask_B.to(x_BP.dtype)
+            experts = outputs_BMD.shape[1]
             if label_B is None:
-                return self._of_scatter(*scatter(x_BP, mask_B), experts=outputs_BMD.shape[1])
-            (of_0, mean_0, rows_0), (of_1, mean_1, rows_1) = (scatter(x_BP, mask_B * (label_B == label)) for label in (0, 1))
+                return self._of_scatter(*scatter(x_BP, mask_B, experts), experts)
+            (of_0, mean_0, rows_0), (of_1, mean_1, rows_1) = (scatter(x_BP, mask_B * (label_B == label), experts) for label in (0, 1))
             rows = rows_0 + rows_1
             mean_P = (mean_0 * rows_0 + mean_1 * rows_1).to(x_BP.dtype) / rows.clamp(min=1).to(x_BP.dtype)
-            return self._of_scatter(of_0 + of_1, mean_P, rows, experts=outputs_BMD.shape[1], groups=2)
+            return self._of_scatter(of_0 + of_1, mean_P, rows, experts, classes=2)
 
-    def _of_scatter(self, scatter_PP: Tensor, mean_P: Tensor, rows: Tensor, experts: int, groups: int = 1) -> Correlation:
+    def _of_scatter(self, scatter_PP: Tensor, mean_P: Tensor, rows: Tensor, experts: int, classes: int = 1) -> Correlation:
         variance_P = scatter_PP.diagonal() / rows.clamp(min=1).to(scatter_PP.dtype)
         pearson_PP, alive_P = _pearson(scatter_PP, variance_P, mean_P)
         r_PP = pearson_PP if self.estimator == "pearson" else scatter_PP
-        floor = 1 / (rows - groups).clamp(min=1).to(r_PP.dtype)
+        floor = 1 / (rows - classes).clamp(min=1).to(r_PP.dtype)
         pair_MM = self._block_means(r_PP.abs() if self.norm == "l1" else r_PP.square(), experts)
         if self.norm == "l2_debiased":
             pair_MM = (pair_MM - floor).relu()
@@ -85,8 +86,8 @@ def _pearson(scatter_PP: Tensor, variance_P: Tensor, mean_P: Tensor) -> tuple[Te
     return scatter_PP * inverse_P[:, None] * inverse_P[None, :], alive_P
 
 
-def _gathered_scatter(x_BP: Tensor, mask_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `global_scatter`, from all rows in one place: the reference."""
+def _gathered_scatter(x_BP: Tensor, mask_B: Tensor, _groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `global_scatter`, from all rows in one place and with all entries: the reference."""
     every_BP, every_mask_B = all_gather_rows(x_BP), all_gather_rows(mask_B)
     rows_BP = every_BP[every_mask_B > 0]
     mean_P = rows_BP.mean(0) if len(rows_BP) else every_BP.sum(0) * 0

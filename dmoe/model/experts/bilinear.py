@@ -52,13 +52,13 @@ class _Quadratic(Function):
     def backward(ctx: Any, grad_BHK: Tensor) -> tuple[Tensor, Tensor]:
         weight_HFF, x_BFK = ctx.saved_tensors
         symmetric_JF = (weight_HFF + weight_HFF.transpose(1, 2)).flatten(0, 1)
-        grad_x_BFK, grad_JF = torch.empty_like(x_BFK), _zeros_like(symmetric_JF)
+        grad_x_BFK, grad_FJ = torch.empty_like(x_BFK), _zeros_like(symmetric_JF.t())
         for piece in _pieces(x_BFK):
             x_Fn = _columns(x_BFK[piece])
             outer_Jn = (_columns(grad_BHK[piece]).unsqueeze(1) * x_Fn).flatten(0, 1)
             grad_x_BFK[piece] = _rows(symmetric_JF.t() @ outer_Jn, x_BFK)
-            grad_JF += outer_Jn @ x_Fn.t()
-        return grad_JF.view_as(weight_HFF), grad_x_BFK
+            grad_FJ += x_Fn @ outer_Jn.t()
+        return grad_FJ.t().reshape(weight_HFF.shape), grad_x_BFK
 
 
 class _Bilinear(Function):
@@ -74,15 +74,15 @@ class _Bilinear(Function):
     def backward(ctx: Any, grad_BHK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight_HPF, x_BPK, y_BFK = ctx.saved_tensors
         weight_JF = weight_HPF.flatten(0, 1)
-        grad_x_BPK, grad_y_BFK, grad_JF = torch.empty_like(x_BPK), torch.empty_like(y_BFK), _zeros_like(weight_JF)
+        grad_x_BPK, grad_y_BFK, grad_FJ = torch.empty_like(x_BPK), torch.empty_like(y_BFK), _zeros_like(weight_JF.t())
         for piece in _pieces(y_BFK):
             y_Fn, grad_H1n = _columns(y_BFK[piece]), _columns(grad_BHK[piece]).unsqueeze(1)
             mixed_HPn = (weight_JF @ y_Fn).unflatten(0, weight_HPF.shape[:2])
             grad_x_BPK[piece] = _rows(mixed_HPn.mul_(grad_H1n).sum(0), x_BPK)
             outer_Jn = (grad_H1n * _columns(x_BPK[piece])).flatten(0, 1)
             grad_y_BFK[piece] = _rows(weight_JF.t() @ outer_Jn, y_BFK)
-            grad_JF += outer_Jn @ y_Fn.t()
-        return grad_JF.view_as(weight_HPF), grad_x_BPK, grad_y_BFK
+            grad_FJ += y_Fn @ outer_Jn.t()
+        return grad_FJ.t().reshape(weight_HPF.shape), grad_x_BPK, grad_y_BFK
 
 
 def _contracted(weight_HPF: Tensor, x_Pn: Tensor, y_Fn: Tensor) -> Tensor:
@@ -113,7 +113,11 @@ def _piece_rows(x_BFK: Tensor) -> int:
 
 
 def _zeros_like(x: Tensor) -> Tensor:
-    """What many pieces are added up in: float32 at least."""
+    """What many pieces are added up in: float32 at least.
+
+    [F, J] rather than [J, F]: MKL makes a product of few columns, where they are no multiple of 8, at half its speed (F = 27: 45 GFLOP/s
+    against 85).
+    """
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
