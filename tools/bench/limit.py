@@ -41,7 +41,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--operations", action="store_true", help="the profiler's own table too")
+    parser.add_argument("--operations", action="store_true", help="each operator by its shapes too, as seen from the CPU")
     parser.add_argument("--shapes", type=int, default=8, help="products to list")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
     parser.add_argument("--output", default="", help="writes OUTPUT.csv and OUTPUT.png")
@@ -156,7 +156,7 @@ def profile_lines(session: Any, step: Callable[[], None], device: Any, operation
     phases.mark_loss(session)
     for title, figures in zip(("by phase", "by kind of operation"), phases.measure(step, 5, device.type == "cuda"), strict=True):
         whole = sum(figures.values())
-        print(f"{title} (under the profiler, which adds to small ones: {whole:.1f} ms a step, load {loads()})")
+        print(f"{title} ({whole:.1f} ms a step, load {loads()})")
         for name, value in sorted(figures.items(), key=lambda item: -item[1]):
             print(f"  {name:32} {value:8.2f} ms {value / whole:6.1%}")
             lines.append(Line(title, name, value, "ms"))
