@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from dmoe import distributed
-from dmoe.config import Config, load_config
+from dmoe.config import Config, DataConfig, load_config
 from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
@@ -203,5 +203,15 @@ def describe(session: Any) -> str:
         f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
         f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}\n{cost}"
+        f" {ranks} rank(s) on {session.device.type}\n{cost}{decoded_twice(config.data, ranks)}"
     )
+
+
+def decoded_twice(data: DataConfig, ranks: int) -> str:
+    """A line, with its line break, where ranks decode row groups that other ranks decode too; else nothing."""
+    in_order = data.shuffle == "none"
+    if (1 if in_order else data.window_row_groups) >= ranks:
+        return ""
+    now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
+    better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
+    return f"\n{now}: each of {ranks} ranks decodes row groups that others decode too; {better} would spare that"

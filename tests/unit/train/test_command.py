@@ -1,0 +1,22 @@
+"""What a run says before it starts."""
+
+import pytest
+
+from dmoe.config import DataConfig
+from dmoe.train.command import decoded_twice
+
+
+@pytest.mark.parametrize(
+    ("shuffle", "row_groups", "ranks", "said"),
+    [
+        ("window", 8, 8, ""),
+        ("none", 8, 1, ""),
+        ("window", 8, 16, "data.window_row_groups=8: each of 16 ranks decodes row groups that others decode too; "),
+        ("row_groups", 1, 2, "data.window_row_groups=1: each of 2 ranks"),
+        ("none", 8, 4, "data.shuffle=none: each of 4 ranks decodes row groups that others decode too; data.shuffle=window data."),
+    ],
+)
+def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, said):
+    line = decoded_twice(DataConfig(path="d", shuffle=shuffle, window_row_groups=row_groups), ranks)
+    assert line.strip().startswith(said)
+    assert bool(line) == bool(said)
