@@ -154,7 +154,7 @@ def profile_lines(session: Any, step: Callable[[], None], device: Any, operation
 
     lines = []
     phases.mark_loss(session)
-    for title, figures in zip(("by phase", "by kind of operation"), phases.measure(step, 5, device.type == "cuda"), strict=True):
+    for title, figures in zip(("by phase", "by kind of operation"), phases.measure(step, 12, device.type == "cuda"), strict=True):
         whole = sum(figures.values())
         print(f"{title} ({whole:.1f} ms a step, load {loads()})")
         for name, value in sorted(figures.items(), key=lambda item: -item[1]):

@@ -64,17 +64,19 @@ def measure(step: Callable[[], None], steps: int, on_gpu: bool = False) -> tuple
 
 
 def _by_clock(step: Callable[[], None], steps: int) -> tuple[dict[str, float], dict[str, float]]:
-    with _timed_ranges() as seconds:
-        for _ in range(steps):
-            with record_function(STEP):
-                step()
-    totals = {name: taken / steps * 1e3 for name, taken in seconds.items()}
+    ranges: defaultdict[str, float] = defaultdict(float)
     operators = _Operators()
     # The first steps under it allocate otherwise.
-    for mode in (_Operators(), operators):
-        with mode:
-            for _ in range(steps):
-                step()
+    with _Operators():
+        for _ in range(2):
+            step()
+    # In turns: a machine's speed drifts.
+    for _ in range(steps):
+        with _timed_ranges(ranges), record_function(STEP):
+            step()
+        with operators:
+            step()
+    totals = {name: taken / steps * 1e3 for name, taken in ranges.items()}
     kinds: defaultdict[str, float] = defaultdict(float)
     for name, taken in operators.seconds.items():
         kinds[_kind(name)] += taken / steps * 1e3
@@ -83,9 +85,8 @@ def _by_clock(step: Callable[[], None], steps: int) -> tuple[dict[str, float], d
 
 
 @contextmanager
-def _timed_ranges() -> Iterator[defaultdict[str, float]]:
-    """Seconds within each of the profiler's ranges, while no profiler runs."""
-    seconds: defaultdict[str, float] = defaultdict(float)
+def _timed_ranges(seconds: defaultdict[str, float]) -> Iterator[None]:
+    """Adds up the seconds within each of the profiler's ranges, while no profiler runs."""
     begun: list[float] = []
 
     def enter(marked: record_function) -> record_function:
@@ -96,7 +97,7 @@ def _timed_ranges() -> Iterator[defaultdict[str, float]]:
         seconds[marked.name] += time.perf_counter() - begun.pop()
 
     with mock.patch.multiple(record_function, __enter__=enter, __exit__=leave):
-        yield seconds
+        yield
 
 
 class _Operators(TorchDispatchMode):

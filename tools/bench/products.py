@@ -24,6 +24,7 @@ class Product:
     batched: bool
     left: tuple[tuple[int, ...], tuple[int, ...]]
     right: tuple[tuple[int, ...], tuple[int, ...]]
+    dtype: torch.dtype
 
     @property
     def flops(self) -> int:
@@ -36,10 +37,11 @@ class Product:
         return k <= max(n, self.right[0][-1])
 
     def operands(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return _operand(*self.left, device), _operand(*self.right, device)
+        return _operand(*self.left, self.dtype, device), _operand(*self.right, self.dtype, device)
 
     def __str__(self) -> str:
-        return f"{list(self.left[0])} @ {list(self.right[0])}"
+        kind = "" if self.dtype == torch.float32 else f" {self.dtype}".replace("torch.", "")
+        return f"{list(self.left[0])} @ {list(self.right[0])}{kind}"
 
 
 class Recorder(TorchDispatchMode):
@@ -52,7 +54,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func.overloadpacket in KINDS:
             left, right = (args[index] for index in KINDS[func.overloadpacket])
-            self.products[Product(left.dim() == 3, (tuple(left.shape), left.stride()), (tuple(right.shape), right.stride()))] += 1
+            shapes = (tuple(left.shape), left.stride()), (tuple(right.shape), right.stride())
+            self.products[Product(left.dim() == 3, *shapes, left.dtype)] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -88,6 +91,6 @@ class Replay:
         return sorted(timed, key=lambda row: -row[1] * row[2])
 
 
-def _operand(shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> Tensor:
+def _operand(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     room = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    return torch.randn(room, device=device).as_strided(shape, strides)
+    return torch.randn(room, dtype=dtype, device=device).as_strided(shape, strides)
