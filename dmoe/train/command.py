@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from dmoe import distributed
-from dmoe.config import Config, DataConfig, load_config
+from dmoe.config import Config, load_config
 from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
@@ -54,6 +54,7 @@ def _leave() -> None:
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.begin import begin_from
     from dmoe.train.best import restore_best
+    from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit
     from dmoe.train.predictions import FILE as PREDICTIONS
@@ -181,37 +182,3 @@ def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
     from dmoe.train.metrics.abundance import information_abundance
 
     return {"information_abundance": information_abundance(run.checkpoint(step))}
-
-
-def describe(session: Any) -> str:
-    """One paragraph on what is about to run."""
-    from dmoe.model.cost import cost_of, in_one_line
-
-    config, blueprint = session.config, session.blueprint
-    dense = sum(parameter.numel() for parameter in session.dense.parameters())
-    numbers = sum(table.rows * sum(section.dim for section in table.sections) for table in blueprint.tables)
-    kinds = sorted({row["sharding_type"] for row in session.plan["tables"].values()})
-    names = ", ".join(kind for kind, _ in blueprint.experts)
-    ranks, checkpoint = distributed.world_size(), config.train.checkpoint
-    cost = in_one_line(
-        cost_of(config, session.manifest),
-        config.train.batch_size,
-        ranks,
-        copy_limit=checkpoint.copy_gib * 2**30 if checkpoint.asynchronous else 0.0,
-    )
-    return (
-        f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
-        f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
-        f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}\n{cost}{decoded_twice(config.data, ranks)}"
-    )
-
-
-def decoded_twice(data: DataConfig, ranks: int) -> str:
-    """A line, with its line break, where ranks decode row groups that other ranks decode too; else nothing."""
-    in_order = data.shuffle == "none"
-    if (1 if in_order else data.window_row_groups) >= ranks:
-        return ""
-    now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
-    better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
-    return f"\n{now}: each of {ranks} ranks decodes row groups that others decode too; {better} would spare that"

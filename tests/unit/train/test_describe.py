@@ -1,9 +1,10 @@
 """What a run says before it starts."""
 
 import pytest
+import torch
 
 from dmoe.config import DataConfig
-from dmoe.train.command import decoded_twice
+from dmoe.train.describe import converted, decoded_twice
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,18 @@ def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, sai
     line = decoded_twice(DataConfig(path="d", shuffle=shuffle, window_row_groups=row_groups), ranks)
     assert line.strip().startswith(said)
     assert bool(line) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "has", "said"),
+    [
+        ("bf16", "cpu", {"avx2": True, "avx512_bf16": False}, True),
+        ("bf16", "cpu", {"avx2": True, "amx_bf16": True}, False),
+        ("bf16", "cpu", {"bf16": True}, False),
+        ("bf16", "cuda", {}, False),
+        ("fp32", "cpu", {}, False),
+    ],
+)
+def test_bf16_on_a_cpu_that_has_none_is_told_of(precision, device, has, said, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert ("no instructions for it" in converted(precision, torch.device(device))) == said

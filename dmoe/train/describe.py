@@ -1,0 +1,51 @@
+"""What a run says of itself before it starts."""
+
+import torch
+
+from dmoe import distributed
+from dmoe.config import DataConfig
+from dmoe.model.cost import cost_of, in_one_line
+from dmoe.train.session import Session
+
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""As torch.cpu.get_capabilities() names them; the last is ARM's."""
+
+
+def describe(session: Session) -> str:
+    """One paragraph on what is about to run, and what about it costs more than it need."""
+    config, blueprint = session.config, session.blueprint
+    dense = sum(parameter.numel() for parameter in session.dense.parameters())
+    numbers = sum(table.rows * sum(section.dim for section in table.sections) for table in blueprint.tables)
+    kinds = sorted({row["sharding_type"] for row in session.plan["tables"].values()})
+    names = ", ".join(kind for kind, _ in blueprint.experts)
+    ranks, checkpoint = distributed.world_size(), config.train.checkpoint
+    cost = in_one_line(
+        cost_of(config, session.manifest),
+        config.train.batch_size,
+        ranks,
+        copy_limit=checkpoint.copy_gib * 2**30 if checkpoint.asynchronous else 0.0,
+    )
+    return (
+        f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
+        f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
+        f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
+        f" {ranks} rank(s) on {session.device.type}\n{cost}{decoded_twice(config.data, ranks)}"
+        f"{converted(config.train.precision, session.device)}"
+    )
+
+
+def decoded_twice(data: DataConfig, ranks: int) -> str:
+    """A line, with its line break, where ranks decode row groups that other ranks decode too; else nothing."""
+    in_order = data.shuffle == "none"
+    if (1 if in_order else data.window_row_groups) >= ranks:
+        return ""
+    now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
+    better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
+    return f"\n{now}: each of {ranks} ranks decodes row groups that others decode too; {better} would spare that"
+
+
+def converted(precision: str, device: torch.device) -> str:
+    """A line, with its line break, where this CPU computes bf16 by converting every product; else nothing."""
+    if precision != "bf16" or device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BF16_INSTRUCTIONS):
+        return ""
+    return "\ntrain.precision=bf16: this CPU has no instructions for it, so that it is several times slower here than fp32"
