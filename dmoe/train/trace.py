@@ -1,5 +1,6 @@
 """A trace of some steps of every rank, for Perfetto (https://ui.perfetto.dev), chrome://tracing or TensorBoard."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -49,6 +50,9 @@ class Trace:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
+            else:
+                # Else it says on stderr when it starts and when it stops; what it could say of a GPU's tracing is worth reading.
+                os.environ.setdefault("KINETO_LOG_LEVEL", "6")
             self._profiler = torch.profiler.profile(activities=activities)
             self._profiler.start()
 
