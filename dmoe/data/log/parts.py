@@ -1,9 +1,10 @@
 """Stage 1: the inputs typed once into part files (Arrow), which the later stages read instead.
 
-A part is what one block held: `N-M.arrow`, and `N-M.bad` where some of its lines are malformed. The .arrow is renamed into place
-last, so a part that is there is whole, and is not made again when a killed run continues.
+A part is what one block held: `N-M.arrow`, and `N-M.arrow.bad` where some of its lines are malformed. `N-M.arrow.json`, which has their
+checksums, is renamed into place last: a part that it describes is whole, and is not made again when a killed run continues.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.engine import Threads, run_tasks
+from dmoe.data.engine import Threads, beside, run_tasks
 from dmoe.data.log.encode import Encoded, encode
 from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
@@ -36,28 +37,47 @@ class Part:
     truncated: int
 
 
-def write_part(path: str, encoded: Encoded) -> None:
-    """Writes a part, atomically."""
+def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
+    """Writes a part, atomically; returns what `read_about` will."""
+    lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
+    digests = {"": _write(path, encoded.batch, lz4)}
     if encoded.rejects:
-        table = pa.Table.from_pylist([vars(one) for one in encoded.rejects])
-        with pa.OSFile(path + ".bad", "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-    about = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    schema = encoded.batch.schema.with_metadata({"dmoe": json.dumps(about)})
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.OSFile(path + ".tmp", "wb") as file, pa.ipc.new_file(file, schema, options=options) as writer:
-        writer.write_batch(encoded.batch.replace_schema_metadata(schema.metadata))
-    os.replace(path + ".tmp", path)
+        digests[".bad"] = _write(
+            path + ".bad", pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects]), pa.ipc.IpcWriteOptions()
+        )
+    counts = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
+    _put(path + ".json", json.dumps({**counts, "sha256": digests}).encode())
+    return counts
 
 
-def read_about(path: str) -> dict[str, int] | None:
-    """What a part's file says of itself; None where it is absent or damaged."""
+def _write(path: str, batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> str:
+    """Writes an Arrow file; returns its checksum."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    content = sink.getvalue()
+    _put(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _put(path: str, content: Any) -> None:
+    with open(beside(path), "wb") as file:
+        file.write(content)
+    os.replace(beside(path), path)
+
+
+def read_about(path: str) -> dict[str, Any] | None:
+    """How many lines, rows, malformed lines and truncated bags a part holds; None where it is absent or damaged."""
     try:
-        with pa.OSFile(path) as file:
-            about: dict[str, int] = json.loads(pa.ipc.open_file(file).schema.metadata[b"dmoe"])
-            return about
-    except (OSError, pa.ArrowException, KeyError, TypeError):
+        with open(path + ".json", "rb") as file:
+            about: dict[str, Any] = json.load(file)
+        for suffix, digest in about.pop("sha256").items():
+            with open(path + suffix, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return None
+    except (OSError, ValueError, KeyError, AttributeError):
         return None
+    return about
 
 
 def read_columns(part: Part, names: list[str]) -> pa.RecordBatch:
@@ -97,9 +117,7 @@ def stage(
         path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
         about = read_about(path)
         if about is None:
-            write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled))
-            about = read_about(path)
-            assert about is not None
+            about = write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled))
         yield Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"]), size
 
     def tell(result: tuple[Part, int]) -> None:

@@ -118,7 +118,9 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
     with open_raw(one.place) as file:
         stream, rest, ended = decompressed(file, one.compression), b"", False
         if schema.header:
-            rest, number = read_full(one.path, stream, MAX_ROW + 1).partition(b"\n")[2], 2
+            while b"\n" not in rest and (more := read_full(one.path, stream, block_bytes)):
+                rest += more
+            rest, number = rest.partition(b"\n")[2], 2
         while not ended:
             more = read_full(one.path, stream, block_bytes)
             ended = len(more) < block_bytes

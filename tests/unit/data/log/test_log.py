@@ -12,6 +12,7 @@ import pytest
 
 from dmoe.data.describe import describe
 from dmoe.data.describe_words import as_lines
+from dmoe.data.log import parts as log_parts
 from dmoe.data.log import preprocess as log_preprocess
 from dmoe.data.log.schema import parse_schema
 from dmoe.data.manifest import load_manifest
@@ -150,6 +151,34 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, mon
         cut = make(tmp_path / "cut", log)
     assert data_bytes(cut) == data_bytes(whole)
     assert not (cut / ".work").exists()
+
+
+def test_a_damaged_part_is_typed_again(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
+    log.write_bytes(log.read_bytes() + b"too,few\n" * 5)
+    options = {"block_bytes": 150, "max_bad_share": 0.5}
+    whole = make(tmp_path / "whole", log, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_preprocess, "write_shards", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "cut", log, **options)
+    parts = sorted((tmp_path / "cut").rglob("*.arrow"))
+    (bad,) = (tmp_path / "cut").rglob("*.bad")
+    assert len(parts) > 4
+    for path in (parts[0], bad):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    parts[1].write_bytes(parts[1].read_bytes()[:100])
+    parts[2].unlink()
+    Path(f"{parts[3]}.json").write_text('{"rows": 1')
+    typed = []
+    encode = log_parts.encode
+    monkeypatch.setattr(log_parts, "encode", lambda *arguments: typed.append(1) or encode(*arguments))
+    cut = make(tmp_path / "cut", log, **options)
+    assert len(typed) == 5
+    assert data_bytes(cut) == data_bytes(whole)
+    (rejects,), (of_whole,) = (cut / "rejects").iterdir(), (whole / "rejects").iterdir()
+    assert rejects.read_bytes() == of_whole.read_bytes()
 
 
 def test_bad_rows_are_kept_aside_with_their_lines_and_fail_above_a_share(tmp_path: Path, log: Path):
