@@ -1,5 +1,8 @@
 """What holds for all tests."""
 
+import signal
+from collections.abc import Generator
+
 import hypothesis
 import pytest
 
@@ -15,3 +18,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """torchx's local scheduler takes SIGINT and SIGTERM of the process for its own and never gives them back: Ctrl-C failed a test then."""
+    kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return (yield)
+    finally:
+        for one, handler in kept.items():
+            signal.signal(one, handler)
