@@ -4,7 +4,6 @@ import gzip
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,16 +27,6 @@ def refused(*arguments: object) -> str:
     assert len(lines) == 1
     assert done.stderr.splitlines()[-1] == lines[0]
     return lines[0].removeprefix("tools/preprocess.py: ")
-
-
-@pytest.mark.parametrize("tool", ["synthesize.py", "preprocess.py"])
-def test_help_is_quick(tool):
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        assert "criteo" in run(tool, "--help").stdout
-        times.append(time.monotonic() - began)
-    assert min(times) < 0.5
 
 
 def test_from_nothing_to_a_data_set(tmp_path):

@@ -202,15 +202,6 @@ def test_cost_is_told_before_training(folder):
     assert f"  {155 * 8:,}  " in lines["several"]
 
 
-@pytest.mark.parametrize("name", ["report", "export", "score", "cost", "bench/latency"])
-def test_help_is_quick_and_mistakes_are_one_line(name):
-    began = time.monotonic()
-    result = tool(f"tools/{name}.py", "--help")
-    assert result.returncode == 0
-    # Half a second on an idle machine; a busy one gets some more.
-    assert time.monotonic() - began < 3
-
-
 @pytest.mark.slow
 def test_runs_evaluated_anew_are_compared_on_those_rows(folder):
     runs = [str(folder / f"out/runs/{name}/seed-0") for name in ("me", "se")]

@@ -121,15 +121,10 @@ def _counts(name: str) -> bool:
 
 
 def helps(repeats: int) -> list[Figure]:
-    """Of every tool, the library's programs and these benchmarks."""
-    programs = [[str(file.relative_to(ROOT))] for file in sorted(ROOT.glob("tools/*.py")) if _runs(file)]
-    programs += [["-m", name] for name in ("dmoe.train", "dmoe.evaluate", "dmoe.train.measure")]
-    programs += [
-        ["-m", f"tools.bench.{file.stem}"] for file in sorted(ROOT.glob("tools/bench/*.py")) if _runs(file) and file.stem != "worker"
-    ]
+    """Of every program."""
     print(f"--help, limit {HELP_LIMIT} s of CPU (load {loads()})")
     figures = []
-    for program in programs:
+    for program in programs():
         walls, cpus, code = [], [], 0
         for _ in range(repeats):
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -146,6 +141,14 @@ def helps(repeats: int) -> list[Figure]:
         f"{len(figures) - len(bad)} of {len(figures)} within {HELP_LIMIT} s of CPU: {'NOT REACHED' if bad else 'reached'} (load {loads()})"
     )
     return figures
+
+
+def programs() -> list[list[str]]:
+    """What follows `python` of every tool, the library's programs and these benchmarks."""
+    tools = [[str(file.relative_to(ROOT))] for file in sorted(ROOT.glob("tools/*.py")) if _runs(file)]
+    benches = [file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if _runs(file) and file.stem != "worker"]
+    modules = ["dmoe.train", "dmoe.evaluate", "dmoe.train.measure", *(f"tools.bench.{name}" for name in benches)]
+    return tools + [["-m", name] for name in modules]
 
 
 def _runs(file: Path) -> bool:
