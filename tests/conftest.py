@@ -11,6 +11,10 @@ import pytest
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 
+# A shell's background jobs ignore Ctrl-C, and so would all that the tests start, and interrupt, from there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
