@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmoe.config import Config, load_config
 from dmoe.data.manifest import load_manifest
-from dmoe.data.run_options import WORK
+from dmoe.data.prepare.options import WORK
 from dmoe.errors import UserError
 from dmoe.paths import join
 from dmoe.report.spec import load_spec, resolve

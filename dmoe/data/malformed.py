@@ -21,7 +21,7 @@ CORRUPTIONS: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
     ("encoding", lambda fields: [*fields[:20], b"00\x0000ab", *fields[21:]]),
     ("long", lambda fields: [*fields[:20], b"a" * 5000, *fields[21:]]),
 )
-"""(kind as dmoe.data.rejects names it, what it does to the 40 fields of a line)."""
+"""(kind as dmoe.data.prepare.rejects names it, what it does to the 40 fields of a line)."""
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import dmoe
 from dmoe.data.manifest import Shard, Split
-from dmoe.data.raw_file import RawFile
+from dmoe.data.prepare.raw_file import RawFile
 
 
 class AnyRange(Protocol):

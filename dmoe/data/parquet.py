@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dmoe.data.engine import beside
+from dmoe.data.prepare.engine import beside
 
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,

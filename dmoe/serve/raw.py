@@ -5,12 +5,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dmoe.data.log.kept import load_kept
-from dmoe.data.log.options import LogOptions
-from dmoe.data.log.preprocess import preprocess_log
-from dmoe.data.manifest import load_manifest
-from dmoe.data.options import Options
-from dmoe.data.preprocess import preprocess
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
 
 
@@ -30,24 +26,8 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
         return
     if not vocabulary:
         raise UserError("--log: give the data set that the model was trained on as --vocabulary")
-    manifest = load_manifest(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dmoe-score-") as folder:
-        if manifest.dataset == "criteo":
-            result = preprocess(Options(log, folder, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share))
-        else:
-            schema = load_kept(vocabulary).schema
-            where = f"the schema of {vocabulary}"
-            scoring = LogOptions(
-                log,
-                folder,
-                schema=schema,
-                where=where,
-                dataset=manifest.dataset,
-                vocabulary=vocabulary,
-                scoring=True,
-                max_bad_share=max_bad_share,
-            )
-            result = preprocess_log(scoring)
+        result = preprocess(Options(log, folder, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share))
         if bad := sum(result.bad_lines.values()):
             print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out", file=sys.stderr)
         yield folder

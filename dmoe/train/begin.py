@@ -109,11 +109,12 @@ def _check_tokens(trained_on: Manifest, manifest: Manifest, folder: str) -> None
     expected = trained_on.made_by.get("vocabulary_sha256")
     if expected is None or "vocabulary_sha256" not in manifest.made_by or expected == manifest.made_by["vocabulary_sha256"]:
         return
-    from dmoe.data.vocabulary import RARE_ID, Vocabulary, digest, read_kept
+    from dmoe.data.prepare.kept import read_kept
+    from dmoe.data.prepare.vocabulary import RARE_ID, digest
 
     own = {one.name: one.cardinality - RARE_ID - 1 for one in trained_on.categorical}
     kept = read_kept(folder, manifest)
-    cut = [Vocabulary(one.name, one.tokens[: own[one.name]], one.counts[: own[one.name]]) for one in kept if one.name in own]
+    cut = [one.cut(own[one.name]) for one in kept if one.name in own]
     if digest(cut) != expected:
         raise UserError(
             f"{join(folder, FILE)}: its ids are not those that the model was trained with; preprocess with --vocabulary of that data set"

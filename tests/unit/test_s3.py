@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-
 from dmoe.data.sources import expand
+
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, Paths
 from tests.s3_server import s3_server

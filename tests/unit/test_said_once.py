@@ -5,9 +5,9 @@ import struct
 
 import pytest
 import yaml
+from dmoe.data.log.schema import load_schema
 
 from dmoe.config import Config, parse_config
-from dmoe.data.log.schema import load_schema
 from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json

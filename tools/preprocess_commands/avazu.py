@@ -3,28 +3,29 @@
 import argparse
 from typing import Any
 
-from tools.preprocess_commands.common import add_options
-from tools.preprocess_commands.common import run as make
+from dmoe.cli.options import add_options
+from dmoe.data.prepare.options import Options
+from tools.preprocess_commands import common
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser("avazu", help="Avazu's train.csv: id, click, hour, C1, ..., C21")
     parser.add_argument(
-        "--protocol", choices=("x4", "x1", "multi_embedding"), default="x4", help="whose features and defaults (x4); see docs/logs.md"
+        "--protocol",
+        choices=("x4", "x1", "multi_embedding"),
+        default="x4",
+        help="whose features and defaults of --min-count, --split and --split-by (x4); see docs/logs.md",
     )
     parser.add_argument("--drop", default="", metavar="NAMES", help="columns to leave out, such as device_id,device_ip")
-    add_options(parser)
-    parser.add_argument("--min-count", type=int, help="occurrences in the train split that earn a token its own id (the protocol's)")
-    parser.add_argument("--split", help="shares of train, validation and test (the protocol's)")
-    parser.add_argument("--split-by", choices=("random", "time"), help="by a hash of seed and row, or by hour (the protocol's)")
+    add_options(parser, Options, min_count=None, split=None, split_by=None)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.data.log.avazu import PROTOCOLS, avazu_schema
+    from dmoe.data.prepare.shipped import PROTOCOLS, avazu_schema
 
     drop = tuple(name for name in arguments.drop.split(",") if name)
     schema = avazu_schema(arguments.protocol, drop)
-    defaults = {name: PROTOCOLS[arguments.protocol][name] for name in ("min_count", "split", "split_by")}
-    given = {name: value for name in defaults if (value := getattr(arguments, name)) is not None}
-    make(arguments, schema=schema, where="avazu", dataset="avazu", **(defaults | given))
+    protocol = {name: PROTOCOLS[arguments.protocol][name] for name in ("min_count", "split", "split_by")}
+    given = {name: value for name in protocol if (value := getattr(arguments, name)) is not None}
+    common.run(arguments, schema=schema, dataset="avazu", **(protocol | given))

@@ -3,32 +3,25 @@
 import argparse
 from typing import Any
 
+from dmoe.cli.options import add_options
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.schema import shipped
 from dmoe.errors import UserError
-from tools.preprocess_commands.common import add_options
-from tools.preprocess_commands.common import run as make
+from tools.preprocess_commands import common
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser("log", help="any delimited or parquet log, described by a schema file")
-    parser.add_argument("--schema", metavar="S", help="YAML: label, features, weight, time, group (docs/logs.md); kept with --vocabulary")
-    add_options(parser)
-    parser.add_argument("--min-count", type=int, default=10, help="occurrences in the train split that earn a token its own id (10)")
-    parser.add_argument("--split", default="0.8,0.1,0.1", help="shares of train, validation and test (0.8,0.1,0.1)")
     parser.add_argument(
-        "--split-by",
-        choices=("random", "time"),
-        default="random",
-        help="by a hash of seed and row, or by the time column (the log's order)",
+        "--schema",
+        metavar="S",
+        help=f"YAML: label, features, weight, time, group (docs/logs.md), or one of {', '.join(shipped())}; kept with --vocabulary",
     )
+    add_options(parser, Options)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.data.log.kept import load_kept
-    from dmoe.data.log.schema import load_schema
-
     if bool(arguments.schema) == bool(arguments.vocabulary):
         raise UserError("--schema: give a schema file, or --vocabulary with a data set that keeps its own")
-    schema = load_schema(arguments.schema) if arguments.schema else load_kept(arguments.vocabulary).schema
-    where = arguments.schema or f"the schema of {arguments.vocabulary}"
-    make(arguments, schema=schema, where=where, min_count=arguments.min_count, split=arguments.split, split_by=arguments.split_by)
+    common.run(arguments, schema=arguments.schema)

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from dmoe.data.preprocess import Options, preprocess
+
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from tests.log_files import contents

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from dmoe.data import counting, spread_counts, vocabulary
 from dmoe.data.counting import Rows
 from dmoe.data.engine import Threads, beside, run_tasks
 from dmoe.data.hashing import measure, parse_sizes
@@ -17,6 +15,8 @@ from dmoe.data.options import Options
 from dmoe.data.preprocess import preprocess
 from dmoe.data.share import parse_share, read_share
 from dmoe.data.stage import Part, stage
+
+from dmoe.data import counting, spread_counts, vocabulary
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dmoe.data.preprocess import Options, preprocess
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import FIELDS
-from dmoe.data.preprocess import Options, preprocess
 from dmoe.errors import UserError
 from tests.log_files import PACKED, packed
 from tests.unit.data.reference import reference, well_formed

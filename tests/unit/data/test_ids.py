@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.engine import Threads
 from dmoe.data.hashing import measure, parse_sizes
-from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
+
+from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.manifest import load_manifest
 from dmoe.data.reader import Reader
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
@@ -136,9 +136,10 @@ def test_hashed_ids_and_their_collision_rate(days, tmp_path):
 
 
 def test_many_distinct_tokens_are_counted_within_a_thousandth(tmp_path, monkeypatch):
-    from dmoe.data import hashing
     from dmoe.data.parse import Group
     from dmoe.data.stage import Part
+
+    from dmoe.data import hashing
 
     rng, rows = np.random.default_rng(0), 60_000
     pool = np.unique(rng.integers(1, 2**32, 600_000, dtype=np.uint32))

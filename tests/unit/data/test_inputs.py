@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dmoe.data.preprocess import Options, preprocess
+from dmoe.data.split import day_cuts
 from iopath.common.file_io import PathHandler
 
 from dmoe.data import publish as publishing
 from dmoe.data.manifest import load_manifest
-from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.split import day_cuts
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.paths import PATHS

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from dmoe.data.bad_lines import all_rejects
 from dmoe.data.engine import Threads
 from dmoe.data.inputs import find_inputs
@@ -14,6 +11,9 @@ from dmoe.data.layout import Layout
 from dmoe.data.parse import Scratch, parse_block
 from dmoe.data.rejects import MAX_LINE, Reject, diagnose
 from dmoe.data.stage import Part, read_groups, stage
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from tests.unit.data.reference import well_formed
 
 LAYOUT = Layout(b"\t", tuple(range(-1, 39)))

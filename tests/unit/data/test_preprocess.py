@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dmoe.data.preprocess import Options, Result, preprocess
 
 from dmoe.data.manifest import load_manifest
-from dmoe.data.preprocess import Options, Result, preprocess
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from tests.unit.data.reference import reference

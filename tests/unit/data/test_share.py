@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from dmoe.data.inputs import find_inputs
 from dmoe.data.options import Options
 from dmoe.data.preprocess import parts_folder, preprocess
 from dmoe.data.share import parse_share, read_share
+
 from dmoe.errors import UserError
 from tests.log_files import contents, write_logs
 

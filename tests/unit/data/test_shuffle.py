@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dmoe.data.preprocess import Options, preprocess
 
 from dmoe.data.manifest import load_manifest
-from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError

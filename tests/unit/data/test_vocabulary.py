@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from dmoe.data.preprocess import Options, preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmoe.data import counting, tables
 from dmoe.data.criteo import bucket, dense
-from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.synthesize import synthesize
 
 

@@ -1,9 +1,9 @@
 """Whether a data set's ids go on from those that a model was trained with."""
 
 import pytest
+from dmoe.data.preprocess import Options, preprocess
 
 from dmoe.data.manifest import Manifest
-from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.train.begin import check_grown

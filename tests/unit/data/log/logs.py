@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import Schema, parse_schema

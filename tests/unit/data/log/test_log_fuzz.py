@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import parse_schema
 from dmoe.data.preprocess import Result
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from dmoe.errors import UserError
 from tests.log_files import PACKED, packed
 

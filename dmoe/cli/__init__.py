@@ -1,0 +1,1 @@
+"""The commands of dmoe, and the options that they share."""

@@ -1,0 +1,83 @@
+"""Command-line options made from the fields of a dataclass, so that an option is typed once.
+
+@dataclass
+class Options:
+    workers: int = option(0, "threads (one a core)")
+
+add_options(parser, Options)
+options = Options(**given(parser.parse_args(), Options))
+"""
+
+import argparse
+import types
+import typing
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a field is said on the command line. `scale`: the option's unit in the field's, such as 2^20 bytes a MB."""
+
+    help: str
+    flag: str
+    metavar: str | None
+    scale: int
+
+
+def option(default: Any, help: str, *, flag: str = "", metavar: str | None = None, scale: int = 1) -> Any:
+    """A field of a dataclass that the command line sets.
+
+    Args:
+        default: MISSING where the option must be given.
+        flag: `--` and the field's name, unless told.
+    """
+    return field(default=default, metadata={"said": Said(help, flag, metavar, scale)})
+
+
+def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **defaults: Any) -> None:
+    """Adds an option for every field of a dataclass that was made by `option`.
+
+    Args:
+        leave_out: fields to add none for.
+        defaults: other defaults than the fields', in the fields' units.
+    """
+    kinds = typing.get_type_hints(of)
+    for one in fields(of):
+        said = one.metadata.get("said")
+        if said is None or one.name in leave_out:
+            continue
+        default, kind = defaults.get(one.name, one.default), _bare(kinds[one.name])
+        words: dict[str, Any] = {"help": said.help, "dest": one.name}
+        if default is MISSING:
+            words["required"] = True
+        else:
+            words["default"] = default // said.scale if said.scale > 1 else default
+        if kind is bool:
+            words["action"] = "store_true"
+        else:
+            words |= {"metavar": said.metavar} if said.metavar else {}
+            if typing.get_origin(kind) is typing.Literal:
+                words["choices"] = typing.get_args(kind)
+            elif typing.get_origin(kind) is list:
+                words["nargs"] = "+"
+            else:
+                words["type"] = kind
+        parser.add_argument(said.flag or f"--{one.name.replace('_', '-')}", **words)
+
+
+def given(arguments: argparse.Namespace, of: type) -> dict[str, Any]:
+    """The fields of a dataclass as the command line has them, in the fields' units."""
+    found = {}
+    for one in fields(of):
+        if "said" in one.metadata and hasattr(arguments, one.name):
+            value, scale = getattr(arguments, one.name), one.metadata["said"].scale
+            found[one.name] = value * scale if scale > 1 else value
+    return found
+
+
+def _bare(kind: Any) -> Any:
+    """The type without None."""
+    if isinstance(kind, types.UnionType):
+        (kind,) = (one for one in typing.get_args(kind) if one is not type(None))
+    return kind

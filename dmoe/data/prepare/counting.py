@@ -1,0 +1,285 @@
+"""Counts of tokens in bounded memory: added up in memory, spilled to disk by hash where they outgrow it, and a cut of hashes at a time
+added up at the end.
+
+Threads add to the same counts; a far engine's tasks each to their own, of a batch of parts, which they spill.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count as numbers
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dmoe.data.prepare import kernels
+from dmoe.data.prepare.engine import Engine, beside, run_tasks
+from dmoe.data.prepare.tokens import hashes
+from dmoe.data.progress import Progress
+
+CUTS_LOG2 = 7
+"""Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
+SMALLEST, SPILLABLE = 1 << 12, 1 << 18
+"""Slots of a new table; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
+SMALL_TABLE, FEW_BYTES = 1 << 16, 1 << 22
+MOST_BATCHES = 1024
+"""Every cut reads a slice of each batch's counts."""
+ENTRY_BYTES = 64
+"""What a spilled entry takes while it is added up, about."""
+
+
+class Counts(Protocol):
+    """Counts of one feature's tokens."""
+
+    size: int
+    """Bytes that they take."""
+
+    def room(self, tokens: int) -> int:
+        """Bytes that they will take more of, to add so many tokens."""
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
+
+    def table(self) -> pa.Table:
+        """token, count: each token once."""
+
+
+class NumberCounts:
+    """Of hex or integer tokens (uint32 or int64), in a hash table."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.keys, self.counts, self.used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
+
+    @property
+    def size(self) -> int:
+        return self.keys.nbytes + self.counts.nbytes
+
+    def room(self, tokens: int) -> int:
+        slots = len(self.keys)
+        while 2 * (self.used + tokens) > slots:
+            slots *= 2
+        return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        while 2 * (self.used + len(tokens)) > len(self.keys):
+            keys, counted = self.keys, self.counts
+            self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
+            self.used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
+        self.used = kernels.add_counts(self.keys, self.counts, self.used, tokens.to_numpy(), counts)
+
+    def table(self) -> pa.Table:
+        here = self.counts > 0
+        return pa.table({"token": self.keys[here], "count": self.counts[here]})
+
+
+class TextCounts:
+    """Of byte strings; what is added is kept in pieces until there are many."""
+
+    def __init__(self) -> None:
+        self.pieces: list[pa.Table] = []
+        self.size = self.merged_size = 0
+
+    def room(self, tokens: int) -> int:
+        return 0
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        here = counts > 0
+        table = pa.table({"token": tokens.filter(pa.array(here)), "count": counts[here]})
+        self.pieces.append(table)
+        self.size += table.nbytes
+        # Merging costs what there is, so it waits until that has doubled.
+        if self.size > 2 * self.merged_size + FEW_BYTES:
+            self.table()
+
+    def table(self) -> pa.Table:
+        schema = pa.schema([("token", pa.large_binary()), ("count", pa.int64())])
+        pieces = [piece.cast(schema) for piece in self.pieces]
+        summed = pa.concat_tables([schema.empty_table(), *pieces]).group_by("token", use_threads=False).aggregate([("count", "sum")])
+        merged = summed.select(["token", "count_sum"]).rename_columns(["token", "count"]).combine_chunks()
+        self.pieces, self.size, self.merged_size = [merged], merged.nbytes, merged.nbytes
+        return merged
+
+
+def new_counts(tokens: pa.DataType) -> Counts:
+    return TextCounts() if pa.types.is_large_binary(tokens) else NumberCounts(tokens.to_pandas_dtype())
+
+
+@dataclass(frozen=True)
+class Run:
+    """Spilled counts of a feature: an Arrow file of one batch, in the order of cuts, each of which begins at its edge."""
+
+    path: str
+    edges: tuple[int, ...]
+
+    def read(self, first: int, end: int) -> pa.RecordBatch:
+        """The counts of cuts first .. end - 1."""
+        with pa.memory_map(self.path) as file:
+            (batch,) = pa.ipc.open_stream(file)
+            return batch.slice(self.edges[first], self.edges[end] - self.edges[first])
+
+
+class Counting:
+    """Counts of many features within a limit. Threads may add at a time; a feature's counts are changed under its lock."""
+
+    def __init__(self, types: dict[str, pa.DataType], limit: int, folder: str, name: str = "") -> None:
+        self.types, self.limit, self.folder, self.name = types, limit, folder, name
+        self.counts = {feature: new_counts(kind) for feature, kind in types.items()}
+        self.locks = {feature: threading.Lock() for feature in types}
+        self.runs: dict[str, list[Run]] = {feature: [] for feature in types}
+        self.number, self.spilling = numbers(), threading.Lock()
+
+    @property
+    def size(self) -> int:
+        return sum(one.size for one in self.counts.values())
+
+    def add(self, feature: str, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        with self.locks[feature]:
+            more = self.counts[feature].room(len(tokens))
+            if more and self.size + more > self.limit:
+                self._spill(feature)
+            self.counts[feature].add(tokens, counts)
+
+    def keep_within(self) -> None:
+        """Spills the largest counts until all are within the limit."""
+        if self.size <= self.limit:
+            return
+        with self.spilling:
+            while self.size > self.limit:
+                largest = max(self.counts, key=lambda feature: self.counts[feature].size)
+                if self.counts[largest].size < SMALL_TABLE:
+                    return
+                with self.locks[largest]:
+                    self._spill(largest)
+
+    def spill_all(self) -> dict[str, list[Run]]:
+        for feature in self.types:
+            self._spill(feature)
+        return self.runs
+
+    def _spill(self, feature: str) -> None:
+        """Writes a feature's counts away; its lock is held."""
+        table = self.counts[feature].table()
+        self.counts[feature] = new_counts(self.types[feature])
+        tokens = table["token"].combine_chunks() if len(table) else pa.array([], self.types[feature])
+        cut = (hashes(tokens) >> np.uint64(64 - CUTS_LOG2)).astype(np.uint8)
+        order = np.argsort(cut, kind="stable")
+        edges = np.searchsorted(cut[order], np.arange((1 << CUTS_LOG2) + 1))
+        rows = pa.RecordBatch.from_arrays([tokens.take(pa.array(order)), pa.array(table["count"].to_numpy()[order])], ["token", "count"])
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, f"{self.name}{next(self.number)}.counts")
+        with pa.OSFile(beside(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+            writer.write_batch(rows)
+        os.replace(beside(path), path)
+        self.runs[feature].append(Run(path, tuple(edges.tolist())))
+
+
+class Columns(Protocol):
+    """What is counted: the columns of parts (dmoe.data.prepare.features.Tokens)."""
+
+    rows_of: list[int]
+    types: dict[str, pa.DataType]
+
+    def train_counts(self, number: int) -> Iterator[tuple[str, pa.Array, NDArray[np.int64]]]:
+        """(feature, tokens, how often each occurs in the train split) of part `number`, some of its rows at a time."""
+
+
+def count(columns: Columns, least: dict[str, int], limit: int, engine: Engine, folder: str, rows_a_batch: int) -> dict[str, pa.Table]:
+    """token, count of each feature's tokens that the train split has at least `least` times, in no order.
+
+    Args:
+        limit: bytes for the counts, about; of a far engine, for each task's.
+        folder: for what does not fit; of a far engine, for every task's counts, each of `rows_a_batch` rows or more.
+    """
+    progress = Progress("count", total_rows=sum(columns.rows_of))
+    counting = Counting(columns.types, limit, folder)
+    if engine.far:
+        shared, items = (columns, limit // 2, folder), batches(columns.rows_of, rows_a_batch)
+        for runs, _ in run_tasks(engine, _count_far, shared, items, lambda one: progress.update(rows=one[1])):
+            for feature, found in runs.items():
+                counting.runs[feature] += found
+    else:
+        parts = range(len(columns.rows_of))
+        for _ in run_tasks(engine, _count_part, (columns, counting), parts, lambda rows: progress.update(rows=rows)):
+            pass
+    progress.close()
+    kept = {}
+    for feature in columns.types:
+        if counting.runs[feature]:
+            if not engine.far:
+                counting._spill(feature)
+        else:
+            kept[feature] = _frequent(counting.counts[feature].table(), least[feature])
+    spilled = {feature: runs for feature, runs in counting.runs.items() if runs}
+    return kept | _added_up(spilled, columns.types, least, limit, engine)
+
+
+def batches(rows: list[int], least: int, most: int = MOST_BATCHES) -> list[tuple[int, int]]:
+    """Cuts parts of so many rows each into batches of `least` rows or more, and `most` batches at most: (first part, end)."""
+    wanted = max(least, -(-sum(rows) // most))
+    cuts, held = [0], 0
+    for number, found in enumerate(rows):
+        held += found
+        if held >= wanted or number == len(rows) - 1:
+            cuts.append(number + 1)
+            held = 0
+    return list(pairwise(cuts))
+
+
+def _count_part(shared: tuple[Columns, Counting], number: int) -> Iterator[int]:
+    columns, counting = shared
+    for feature, tokens, counts in columns.train_counts(number):
+        counting.add(feature, tokens, counts)
+    counting.keep_within()
+    yield columns.rows_of[number]
+
+
+def _count_far(shared: tuple[Columns, int, str], batch: tuple[int, int]) -> Iterator[tuple[dict[str, list[Run]], int]]:
+    columns, limit, folder = shared
+    counting = Counting(columns.types, limit, folder, f"{batch[0]:06d}-{batch[1]:06d}-")
+    for number in range(*batch):
+        for _ in _count_part((columns, counting), number):
+            pass
+    yield counting.spill_all(), sum(columns.rows_of[slice(*batch)])
+
+
+def _added_up(
+    spilled: dict[str, list[Run]], types: dict[str, pa.DataType], least: dict[str, int], limit: int, engine: Engine
+) -> dict[str, pa.Table]:
+    """The sums of what was spilled, so many cuts a task that all tasks at a time are within the limit."""
+    items, entries = [], 0
+    for feature, runs in spilled.items():
+        rows = sum(run.edges[-1] for run in runs)
+        entries += rows
+        share = limit if engine.far else limit // engine.workers
+        tasks = min(1 << max(-(-rows * ENTRY_BYTES // max(share, 1)) - 1, 0).bit_length(), 1 << CUTS_LOG2)
+        step = (1 << CUTS_LOG2) // tasks
+        items += [(feature, first, first + step) for first in range(0, 1 << CUTS_LOG2, step)]
+    if not items:
+        return {}
+    progress = Progress("add up", total_rows=entries)
+    found: dict[str, list[pa.Table]] = {feature: [] for feature in spilled}
+    for feature, table, _ in run_tasks(engine, _add_up, (spilled, types, least), items, lambda one: progress.update(rows=one[2])):
+        found[feature].append(table)
+    progress.close()
+    return {feature: pa.concat_tables(tables) for feature, tables in found.items()}
+
+
+def _add_up(
+    shared: tuple[dict[str, list[Run]], dict[str, pa.DataType], dict[str, int]], item: tuple[str, int, int]
+) -> Iterator[tuple[str, pa.Table, int]]:
+    spilled, types, least = shared
+    feature, first, end = item
+    sums, entries = new_counts(types[feature]), 0
+    for run in spilled[feature]:
+        batch = run.read(first, end)
+        sums.add(batch.column("token"), batch.column("count").to_numpy())
+        entries += len(batch)
+    yield feature, _frequent(sums.table(), least[feature]), entries
+
+
+def _frequent(table: pa.Table, least: int) -> pa.Table:
+    return table.filter(pc.greater_equal(table["count"], least))

@@ -1,0 +1,38 @@
+"""Rows and clicks of each day of a log, for the label rate by day."""
+
+import os
+from collections import Counter
+
+import numpy as np
+
+from dmoe.data.prepare.encode import LABEL, SECONDS_A_DAY, TIME
+from dmoe.data.prepare.parts import Part, read_batches
+from dmoe.data.prepare.schema import Schema
+from dmoe.data.prepare.source import File
+
+MOST_DAYS = 3_660
+"""A log of more days than ten years have has no times of day in its time column."""
+
+
+def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[str, object]]:
+    """(name, rows, positives) of each day in order: by the time column where it has dates, else each input file is one."""
+    rows: Counter[int] = Counter()
+    positives: Counter[int] = Counter()
+    if schema.time and schema.time.format:
+        for part in parts:
+            for batch in read_batches(part, [LABEL, TIME]):
+                day_N = np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64)
+                days, place_N = np.unique(day_N, return_inverse=True)
+                rows.update(dict(zip(days.tolist(), np.bincount(place_N, minlength=len(days)).tolist(), strict=True)))
+                clicks = np.bincount(place_N, weights=batch.column(LABEL).to_numpy(), minlength=len(days)).astype(np.int64)
+                positives.update(dict(zip(days.tolist(), clicks.tolist(), strict=True)))
+            if len(rows) > MOST_DAYS:
+                break
+        else:
+            return [{"name": str(np.datetime64(day, "D")), "rows": rows[day], "positives": positives[day]} for day in sorted(rows)]
+    rows.clear()
+    positives.clear()
+    for part in parts:
+        rows[part.input] += part.rows
+        positives[part.input] += part.positives
+    return [{"name": os.path.basename(one.path), "rows": rows[number], "positives": positives[number]} for number, one in enumerate(files)]

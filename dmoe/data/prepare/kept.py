@@ -1,0 +1,72 @@
+"""What a data set keeps of how its log was read, so that another log can be read in the same way."""
+
+from dataclasses import dataclass
+
+from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
+from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
+from dmoe.data.prepare.vocabulary_files import read_all
+from dmoe.errors import UserError
+from dmoe.paths import join
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A data set's schema, vocabularies or sizes of hashed ids, (mean, deviation) of standardised numbers, edges of quantiles, its name,
+    and the fingerprint of its making."""
+
+    schema: Schema
+    vocabularies: list[Vocabulary]
+    sizes: dict[str, int]
+    moments: dict[str, tuple[float, float]]
+    edges: dict[str, list[float]]
+    dataset: str
+    fingerprint: str
+
+
+def load_kept(folder: str) -> Kept:
+    """Reads what `tools/preprocess.py` kept in a data set.
+
+    Raises:
+        UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.
+    """
+    manifest = load_manifest(folder)
+    made_by, schema = manifest.made_by, kept_schema(folder, manifest)
+    hashed = made_by.get("ids") == "hash"
+    vocabularies = [] if hashed else read_kept(folder, manifest)
+    sizes = {one.name: one.cardinality for one in manifest.categorical} if hashed else {}
+    moments = made_by.get("moments")
+    pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
+    edges = made_by.get("edges")
+    numbers = {name: [float(edge) for edge in found] for name, found in edges.items()} if isinstance(edges, dict) else {}
+    if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in numbers]:
+        raise UserError(f"{join(folder, FILE)}: the edges of {absent[0]}'s buckets are not there; make the data set again")
+    return Kept(schema, vocabularies, sizes, pairs, numbers, manifest.dataset, str(made_by.get("fingerprint")))
+
+
+def kept_schema(folder: str, manifest: Manifest) -> Schema:
+    """The schema that a data set was made by; the shipped one of its name, where it was made before data sets kept theirs.
+
+    Raises:
+        UserError: it keeps none.
+    """
+    kept = manifest.made_by.get("schema")
+    if isinstance(kept, dict):
+        return parse_schema(kept, join(folder, FILE))
+    if manifest.dataset in shipped():
+        schema = load_schema(manifest.dataset)
+        if [one.name for one in schema.categorical] == [one.name for one in manifest.categorical]:
+            return schema
+    raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}' that keeps no schema; make it with tools/preprocess.py")
+
+
+def read_kept(folder: str, manifest: Manifest) -> list[Vocabulary]:
+    """The vocabularies of a data set, whose ids another one is to share.
+
+    Raises:
+        UserError: they are missing, damaged, or not this manifest's.
+    """
+    vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
+    if manifest.made_by.get("vocabulary_sha256", digest(vocabularies)) != digest(vocabularies):
+        raise UserError(f"--vocabulary {folder}: its tokens are not those that its manifest was written with; copy the data set again")
+    return vocabularies

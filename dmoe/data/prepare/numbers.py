@@ -1,0 +1,53 @@
+"""What the train split's numbers tell before rows are written: means and deviations, and samples that quantiles are taken of."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.buckets import SAMPLE
+from dmoe.data.prepare.features import numbers_of
+from dmoe.data.prepare.split import PartSplitter
+
+
+def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, tuple[float, float]]:
+    """(mean, deviation) of numbers over the train split, added up over fixed stretches of rows, so that blocks do not change a bit.
+
+    Args:
+        names: what the parts store each feature's numbers as.
+    """
+    sums = {name: np.zeros(3) for name in names}
+    for begin in range(0, splitter.total if names else 0, rows_a_step):
+        columns = _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total))
+        for name, value_N in columns.items():
+            count = len(value_N)
+            if count:
+                mean = value_N.mean()
+                seen, old, scatter = sums[name]
+                step = mean - old
+                sums[name][:] = (
+                    seen + count,
+                    old + step * count / (seen + count),
+                    scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count),
+                )
+    return {name: (float(mean), float(np.sqrt(scatter / count)) if scatter else 1.0) for name, (count, mean, scatter) in sums.items()}
+
+
+def train_samples(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:
+    """About SAMPLE numbers of each column, evenly spread over the train split."""
+    every = -(-splitter.total // SAMPLE)
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for begin in range(0, splitter.total if names else 0, rows_a_step):
+        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
+            found[name].append(value_N[::every].copy())
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _numbers(splitter: PartSplitter, names: dict[str, str], begin: int, end: int) -> dict[str, NDArray[np.float64]]:
+    """Each feature's numbers in rows begin .. end - 1 that are in the train split."""
+    found: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in names}
+    for number, batch, first in splitter.batches(sorted(set(names.values())), begin, end):
+        train_N = splitter.assign(number)[first : first + batch.num_rows] == 0
+        for name, stored in names.items():
+            column = batch.column(stored)
+            found[name].append(numbers_of(column.filter(pa.array(train_N))))
+    return {name: np.concatenate(values) for name, values in found.items()}

@@ -1,0 +1,274 @@
+"""The schema file of a log: which of its columns are the label, features, weight, time and group, and how each is read.
+
+format: csv                       # csv, tsv, text (tab or comma, whichever the file has) or parquet; `delimiter:` takes any other character
+label: {column: clicked, positive: "yes"}
+time: {column: hour, format: "%y%m%d%H"}
+weight: sample_weight
+group: user_id
+dense:
+  - {name: price, transform: log1p}
+categorical:
+  - site_id
+  - {name: tags, separator: "|", pooling: mean, max_values: 20, min_count: 5}
+  - {name: weekday, part: weekday}
+  - {name: price_bucket, column: price, bucket: log2}
+  - {name: device, type: hex}
+"""
+
+import copy
+import os
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmoe.errors import UserError, nearest
+from dmoe.yaml_files import read_mapping
+
+MAX_BYTES = 1 << 20
+SHIPPED = os.path.join(os.path.dirname(__file__), "schemas")
+EXPECTED = "keys such as 'label:' and 'categorical:'"
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+MOST_TYPED = 64
+"""Columns that the front end for typed text reads: the missing ones of a row are the bits of one word."""
+RESERVED = "@"
+"""Columns of a shard that are no features begin so: @weight, @group."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, tree: Any) -> Any:
+        for key in tree if isinstance(tree, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key '{key}'{nearest(str(key), cls.model_fields)}")
+        return tree
+
+
+class Label(Strict):
+    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0."""
+
+    column: str = Field(min_length=1)
+    positive: str | None = Field(None, min_length=1)
+
+
+class Time(Strict):
+    """`format`: of strptime; `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are UTC."""
+
+    column: str = Field(min_length=1)
+    format: str | None = Field(None, min_length=1)
+
+
+class Dense(Strict):
+    """A number. `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the train split's mean and divides by its deviation. A
+    missing number becomes 0.0 after the transform. With `type: int` every other text than an integer of 32 bits is malformed."""
+
+    name: str = Field(min_length=1)
+    column: str = ""
+    type: Literal["float", "int"] = "float"
+    transform: Literal["none", "log1p", "standardise"] = "none"
+
+    @property
+    def stored(self) -> str:
+        """The column of a part (dmoe.data.prepare.parts) that holds the feature's values."""
+        return f"number:{self.column or self.name}"
+
+
+class Bucket(Strict):
+    """How numbers become tokens; one of the three.
+
+    Attributes:
+        formula: `log2`: 0 for |v| < 1, else the sign of v times 1 + floor(log2 |v|). `log_squared`, Criteo's: floor(v) for v <= 2, else
+            3 + floor(ln(v)^2).
+        edges: ascending; a number's bucket is how many of them are at most that number.
+        quantiles: about as many buckets of as many train rows each.
+    """
+
+    formula: Literal["log2", "log_squared"] | None = None
+    edges: list[float] | None = Field(None, min_length=1)
+    quantiles: int | None = Field(None, ge=2, le=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Bucket":
+        if sum(one is not None for one in (self.formula, self.edges, self.quantiles)) != 1:
+            raise ValueError("give one of log2, log_squared, {edges: [...]} and {quantiles: ...}")
+        if self.edges and any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("edges: expected ascending numbers")
+        return self
+
+
+class Categorical(Strict):
+    """A token, or with `pooling` several: separated in the column by `separator`, or a parquet list.
+
+    Attributes:
+        type: of the tokens: text; hex, of 1 to 8 digits; or int, of 64 bits. Other texts are malformed. Tokens of equal count get ids in
+            the order of their bytes, or of their numbers. Buckets and parts of the time are numbers whatever the type, in that order.
+        part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
+        bucket: made from a numeric column: the token is its number's bucket.
+        pooling: how the embeddings of a row's tokens become one.
+        max_values: tokens of a row that are kept, the first ones.
+        min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
+    """
+
+    name: str = Field(min_length=1)
+    column: str = ""
+    type: Literal["string", "hex", "int"] = "string"
+    part: Literal["hour", "weekday", "is_weekend"] | None = None
+    bucket: Bucket | None = None
+    separator: str | None = Field(None, min_length=1)
+    pooling: Literal["sum", "mean"] | None = None
+    max_values: int | None = Field(None, ge=1)
+    min_count: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Categorical":
+        if self.pooling is None and (self.separator or self.max_values):
+            raise ValueError(f"'{self.name}' has a separator or max_values, but no pooling; add pooling: sum or mean")
+        if self.part and (self.pooling or self.column):
+            raise ValueError(f"'{self.name}' is a part of the time; it has no column and no pooling")
+        if self.bucket and (self.pooling or self.part):
+            raise ValueError(f"'{self.name}' has buckets, so it has no pooling and is no part of the time")
+        if self.type == "hex" and (self.bucket or self.part):
+            raise ValueError(f"'{self.name}' has numbers for tokens, so its type is int or string")
+        return self
+
+    @property
+    def stored(self) -> str:
+        """The column of a part (dmoe.data.prepare.parts) that holds the feature's tokens, or the numbers that its buckets are made from."""
+        if self.part:
+            return f"{self.part}:{self.type}"
+        if self.bucket:
+            return f"number:{self.column or self.name}"
+        return f"bag:{self.name}" if self.pooling else f"{self.type}:{self.column or self.name}"
+
+
+class Schema(Strict):
+    """What `--schema` names.
+
+    Attributes:
+        header: a text file's first line names its columns; with false, `columns` does; with auto, the first line does where it has names
+            of `columns`, in any case.
+        quote: the character around fields that hold the delimiter; a line is a row all the same.
+        missing: texts that mean "no value", beside the empty one.
+    """
+
+    format: Literal["csv", "tsv", "text", "parquet"] = "csv"
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    header: bool | Literal["auto"] = True
+    columns: list[str] | None = Field(None, min_length=2)
+    quote: str | None = Field('"', min_length=1, max_length=1)
+    missing: list[str] = []
+    label: Label
+    time: Time | None = None
+    weight: str | None = Field(None, min_length=1)
+    group: str | None = Field(None, min_length=1)
+    dense: list[Dense] = []
+    categorical: list[Categorical] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Schema":
+        names = [one.name for one in self.dense] + [one.name for one in self.categorical]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two features are named '{name}'")
+            if name.startswith(RESERVED) or name == "label" or "/" in name or not name.isprintable():
+                raise ValueError(f"a feature cannot be named {name!r}")
+        text = self.format != "parquet"
+        if text and (self.header is True) == bool(self.columns):
+            raise ValueError("columns: give the columns' names where header is false, and only there")
+        if not text and (self.columns or self.delimiter):
+            raise ValueError("a parquet file has its own columns: leave columns and delimiter out")
+        if self.columns and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns: a name is there twice")
+        if self.format == "text" and self.delimiter:
+            raise ValueError("delimiter: format text takes a tab or a comma, whichever the file has")
+        if text and self.delimiter_bytes.decode() in ("\n", "\r", self.quote):
+            raise ValueError("delimiter: cannot be a line's end or the quote")
+        for one in self.categorical:
+            if text and one.pooling and not one.separator:
+                raise ValueError(f"'{one.name}' has pooling, so say what separates its values: separator: '|'")
+            if one.part and (self.time is None or not self.time.format):
+                raise ValueError(f"'{one.name}' is a part of the time: give time: {{column: ..., format: ...}}")
+        return self
+
+    @property
+    def delimiter_bytes(self) -> bytes:
+        return (self.delimiter or DELIMITERS.get(self.format, ",")).encode()
+
+    @property
+    def whole_numbers(self) -> set[str]:
+        """The columns that hold integers of 32 bits."""
+        return {one.column or one.name for one in self.dense if one.type == "int"}
+
+    @property
+    def typed_columns(self) -> dict[str, str] | None:
+        """What each column but the label's holds (number, hex or int), where lines hold nothing else; None where they do."""
+        plain = self.format != "parquet" and not (self.quote or self.missing or self.label.positive)
+        if not plain or self.time or self.weight or self.group or any(one.pooling or one.part for one in self.categorical):
+            return None
+        stored = {(kind, column) for one in (*self.dense, *self.categorical) for kind, _, column in [one.stored.partition(":")]}
+        kinds = {column: kind for kind, column in stored}
+        numbers = {column for column, kind in kinds.items() if kind == "number"}
+        if len(kinds) < len(stored) or len(kinds) > MOST_TYPED or "string" in kinds.values() or not numbers <= self.whole_numbers:
+            return None
+        return kinds
+
+    def used(self, labelled: bool = True) -> dict[str, str]:
+        """Every column that is read, and the schema's key that asks for it."""
+        used = {self.label.column: "label"} if labelled else {}
+        for key, column in (("time", self.time and self.time.column), ("weight", self.weight), ("group", self.group)):
+            if column:
+                used.setdefault(column, key)
+        features = [(one.column, one.name) for one in self.dense] + [(one.column, one.name) for one in self.categorical if not one.part]
+        for column, name in features:
+            used.setdefault(column or name, name)
+        return used
+
+
+def load_schema(path: str) -> Schema:
+    """Reads a schema file, or one that dmoe brings along by its name, such as criteo (dmoe/data/prepare/schemas).
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (the nearest one is named), or parts that do not fit; names file and key.
+    """
+    if path in shipped():
+        path = os.path.join(SHIPPED, f"{path}.yaml")
+    return parse_schema(read_mapping(path, f"--schema {path}", MAX_BYTES, "schema", EXPECTED), path)
+
+
+def shipped() -> list[str]:
+    """The names of the schemas that dmoe brings along."""
+    return sorted(name.removesuffix(".yaml") for name in os.listdir(SHIPPED))
+
+
+def parse_schema(tree: Any, where: str) -> Schema:
+    """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name,
+    `bucket: log2`."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: expected {EXPECTED}, found {type(tree).__name__}")
+    tree = copy.deepcopy(tree)
+    for key in ("label", "time"):
+        if isinstance(tree.get(key), str):
+            tree[key] = {"column": tree[key]}
+    for key in ("dense", "categorical"):
+        if isinstance(tree.get(key), list):
+            tree[key] = [_whole(one) for one in tree[key]]
+    try:
+        return Schema.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
+        raise UserError(f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}") from None
+
+
+def _whole(feature: Any) -> Any:
+    """A feature without its short forms."""
+    if isinstance(feature, str):
+        return {"name": feature}
+    if isinstance(feature, dict) and isinstance(feature.get("bucket"), str):
+        feature["bucket"] = {"formula": feature["bucket"]}
+    return feature

@@ -1,0 +1,103 @@
+"""Which split a row goes to: by a stable hash of (seed, row number), by its place in time, or by the day (file) that it comes from."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.errors import UserError
+
+NAMES = ("train", "validation", "test")
+SCORE = "score"
+"""The only split of a data set that is made for scoring."""
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al. 2014), element by element."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Rows are numbered from 0 over the well-formed lines of all inputs.
+
+    Args:
+        by: random and time go by `shares` of train, validation and test, which add up to 1; day by `cuts`; score has one split.
+        cuts: the first row of validation, and the first of test.
+    """
+
+    shares: tuple[Fraction, Fraction, Fraction]
+    by: Literal["random", "time", "day", "score"]
+    seed: int
+    cuts: tuple[int, int] = (0, 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (SCORE,) if self.by == "score" else NAMES
+
+    def assign(self, first: int, rows: int, total: int) -> NDArray[np.uint8]:
+        """The splits [rows] uint8 (index in `names`) of the rows first, first + 1, ... of `total`.
+
+        random: u = splitmix64(splitmix64(seed) + (row + 1) * golden ratio) / 2^64; train below its share, then validation, then test.
+        time: the first floor(share * total) rows are train, and so on.
+        """
+        if self.by == "score":
+            return np.zeros(rows, np.uint8)
+        row = np.arange(first, first + rows, dtype=np.uint64)
+        edges = (self.shares[0], self.shares[0] + self.shares[1])
+        if self.by != "random":
+            cuts = self.cuts if self.by == "day" else [int(edge * total) for edge in edges]
+            return ((row >= cuts[0]).astype(np.uint8) + (row >= cuts[1])).astype(np.uint8)
+        key = splitmix64(np.array([self.seed % 2**64], np.uint64))
+        u = splitmix64(key + (row + np.uint64(1)) * GOLDEN)
+        out = np.zeros(rows, np.uint8)
+        for edge in edges:
+            limit = int(edge * 2**64)
+            if limit < 2**64:
+                out += u >= np.uint64(limit)
+        return out
+
+
+def day_cuts(rows: list[int], validation_days: int, test_days: int, what: str = "input file") -> tuple[int, int]:
+    """The first row of validation and of test, where `rows[d]` is the rows of day d, in order; `what` is a day.
+
+    With days for neither, the last day is cut in two: its first half is validation, the rest test (as MLPerf's DLRM cuts Criteo's day 23).
+
+    Raises:
+        UserError: no rows are left to train on.
+    """
+    starts = [0]
+    for day in rows:
+        starts.append(starts[-1] + day)
+    if validation_days or test_days:
+        held = validation_days + test_days
+        first = starts[max(len(rows) - held, 0)]
+        cuts = first, starts[max(len(rows) - test_days, 0)]
+    else:
+        held = 1
+        cuts = starts[-2], starts[-2] + rows[-1] // 2
+    if held >= len(rows) or not cuts[0]:
+        each = ", a day each" * (what != "day")
+        days = f"{len(rows)} {what}{'s' * (len(rows) != 1)}{each}, {held} of them held out"
+        raise UserError(f"--split-by day: {days}: no rows are left to train on")
+    return cuts
+
+
+def parse_shares(text: str) -> tuple[Fraction, Fraction, Fraction]:
+    """`0.8,0.1,0.1` as exact fractions.
+
+    Raises:
+        UserError: not three shares that add up to 1, or nothing to train on.
+    """
+    try:
+        shares = tuple(Fraction(part.strip()) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        shares = ()
+    if len(shares) != 3 or min(shares) < 0 or sum(shares) != 1 or not shares[0]:
+        raise UserError(f"--split is '{text}', expected three shares for train, validation and test that add up to 1, such as 0.8,0.1,0.1")
+    return shares[0], shares[1], shares[2]

@@ -1,0 +1,55 @@
+"""What a run of preprocessing tells at its end."""
+
+from dmoe.data.manifest import Manifest
+from dmoe.data.prepare.pipeline import Result
+from dmoe.data.progress import duration, peak_memory_mb
+
+
+def _splits(manifest: Manifest) -> list[str]:
+    lines = []
+    for name, split in manifest.splits.items():
+        rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
+        rate = rate or ", no labels" * (not split.labelled)
+        lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
+    return lines
+
+
+def _cardinalities(manifest: Manifest) -> list[str]:
+    """`C1 1,460`, six a line."""
+    shown = [f"{feature.name} {feature.cardinality:,}" for feature in manifest.categorical]
+    return ["  " + "  ".join(f"{one:<14}" for one in shown[at : at + 6]).rstrip() for at in range(0, len(shown), 6)]
+
+
+def _collisions(result: Result) -> list[str]:
+    """What hashing lost: over all features, and the worst three."""
+    if not result.collisions:
+        return []
+    tokens, ids = (sum(getattr(one, what) for one in result.collisions.values()) for what in ("tokens", "ids"))
+    worst = sorted(result.collisions.items(), key=lambda item: -item[1].rate)[:3]
+    shown = ", ".join(f"{name} {one.rate:.2%}" for name, one in worst)
+    return [f"  hashed ids: {tokens:,} distinct tokens got {ids:,} ids, collision rate {1 - ids / max(tokens, 1):.2%} (most: {shown})"]
+
+
+def summarize(result: Result, output: str) -> str:
+    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type."""
+    manifest = result.manifest
+    lines = [f"{output}: made by this command before, nothing to do" if result.already_there else f"{output}: done"]
+    lines += _splits(manifest)
+    lines += [f"  {len(manifest.dense)} dense features; ids of {len(manifest.categorical)} categorical ones:", *_cardinalities(manifest)]
+    lines += _collisions(result)
+    if result.appended:
+        lines.append(f"  {result.appended:,} new tokens got ids behind the kept ones")
+    if not result.already_there:
+        bad = sum(result.bad_lines.values())
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(result.bad_lines.items()))
+        lines.append(f"  bad lines: {bad:,} of {result.lines:,}" + (f" ({kinds}), kept in {output}/rejects" if bad else ""))
+        rows = sum(split.rows for split in manifest.splits.values())
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
+        speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
+        lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
+    if "score" in manifest.splits:
+        lines.append(f"next: .venv/bin/python tools/score.py --scorer D --data {output} --split score --output scores.parquet")
+        return "\n".join(lines)
+    config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
+    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")
+    return "\n".join(lines)
