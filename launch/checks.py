@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import WORK
 from dmoe.errors import UserError
 from dmoe.paths import join
-from dmoe.report.spec import load_spec, resolve
+from dmoe.report.ladder_spec import load_spec, resolve
 from launch.ranks import Ranks
 
 
@@ -90,18 +90,6 @@ def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None
             make_parser().parse_args(list(arguments))
     except SystemExit:
         raise UserError(f"{program}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
-
-
-def check_share(j: str, arguments: Sequence[str]) -> None:
-    """Whether a format of tools/preprocess.py can be shared between nodes.
-
-    Raises:
-        UserError: it has no --share.
-    """
-    try:
-        check_arguments("tools/preprocess.py", "tools.preprocess", [*arguments, "--share", "0/2"])
-    except UserError:
-        raise UserError(f"--j {j}: {arguments[0]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
 
 
 def work_of(arguments: Sequence[str]) -> str:

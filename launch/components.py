@@ -19,8 +19,8 @@ from dmoe.errors import USER_ERROR, UserError
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
 
-from launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training, work_of
-from launch.job import Place, array_job, distributed_job, ray_job, single_job
+from launch.checks import check_arguments, check_input, check_ladder, check_run, check_training, work_of
+from launch.job import Place, distributed_job, ray_job, single_job
 
 
 def train(
@@ -160,16 +160,16 @@ def preprocess(
     interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
-    """Turns raw logs into a data set, with all cores of one node, or of several that parse a share each. Started again, it goes on.
+    """Turns raw logs into a data set, with all cores of one node, or of several by Ray. Started again, it goes on.
 
     Args:
         arguments: further arguments for tools/preprocess.py, behind `--`, such as `--min-count 10 --split-by time`
         input: a file, folder or glob of the raw log
         output: folder of the data set
         format: what the log is, as tools/preprocess.py names it
-        engine: local, or ray: each stage's tasks are Ray's, on a cluster of all nodes that is started for the job; criteo alone
+        engine: local, or ray: each stage's tasks are Ray's, on a cluster of all nodes that is started for the job
         elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
-        j: nodes x 1; criteo takes several, such as 4x1: each parses a share into the output folder, which all see; the first does the rest
+        j: nodes x 1; several, such as 4x1, with engine ray, and folders that all of them see
         name: the job's name
         image: container image, for the schedulers that use one
         cpu: CPUs, each a thread
@@ -190,12 +190,12 @@ def preprocess(
         given = [format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
         check_arguments("tools/preprocess.py", "tools.preprocess", given)
         if place.ranks.nodes > 1 and engine == "local":
-            check_share(j, given)
+            raise UserError(f"--j {j}: several nodes share the work by Ray; add --engine ray, or give --j 1x1")
         command = ["python", "tools/preprocess.py", format, "--input", input, "--output", output]
         if engine == "ray" and place.ranks.nodes > 1:
             return ray_job(place, "preprocess", [*command, "--engine", engine, *arguments], f"{work_of(given).rstrip('/')}.ray-token")
         command += ["--workers", str(place.resource.cpu), *["--engine", engine] * (engine != "local")]
-        return array_job(place, "preprocess", [*command, *arguments], "--stay --share")
+        return single_job(place, "preprocess", [*command, *arguments])
 
     return _or_one_line(job)
 

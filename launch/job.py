@@ -90,17 +90,6 @@ def single_job(place: Place, role: str, command: list[str]) -> specs.AppDef:
     return _app(place, role, 1, shlex.join(command), {})
 
 
-def array_job(place: Place, role: str, command: list[str], option: str) -> specs.AppDef:
-    """One process on each node, told its share as `option I/N` where there are several.
-
-    A node must not end before the others by more than a minute: torchx gives srun `--wait=60`, which would end the others then.
-    """
-    nodes = place.ranks.nodes
-    _check_one_a_node(place, role)
-    share = f" {option} {macros.replica_id}/{nodes}" if nodes > 1 else ""
-    return _app(place, role, nodes, shlex.join(command) + share, {})
-
-
 def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.AppDef:
     """A Ray cluster of all nodes for as long as `command` runs, on the first; it takes `--ray-address`.
 

@@ -3,11 +3,13 @@
 import gzip
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from dmoe.data.synthesize import synthesize
+from dmoe.data.prepare.options import Options
+from dmoe.testing.synthesize import synthesize
 
 PACKED = ("plain", "gzip", "zstd", "cut")
 
@@ -39,3 +41,8 @@ def pipe(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 def contents(folder: Path) -> dict[str, bytes]:
     """Of all files."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def criteo(inputs: list[str], output: str, **options: Any) -> Options:
+    """What makes a data set of Criteo's log."""
+    return Options(inputs, output, schema="criteo", **options)

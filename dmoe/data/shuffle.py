@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import FILE, Manifest, Split, load_manifest, save_manifest
+from dmoe.data.dataset.files import verify
+from dmoe.data.dataset.manifest import FILE, Manifest, Split, load_manifest, save_manifest
 from dmoe.data.prepare.lock import alone
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
-from dmoe.data.shard_files import verify
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dmoe.data.log.avazu import FIELDS, PROTOCOLS
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.config import load_config
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, INTEGERS
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.prepare.protocols import PROTOCOLS
+from dmoe.data.prepare.schema import load_schema
 from dmoe.model.build import build_model, build_task, make_blueprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -21,7 +22,8 @@ ROWS, CARDINALITY = 5, 7
 def manifest_for(name: str) -> Manifest:
     """A data set as preprocessing would make it for that config, its features cut to seven ids."""
     if name.startswith("avazu"):
-        names, dense = [*FIELDS, *PROTOCOLS[name.removeprefix("avazu_")]["parts"]], []  # type: ignore[misc]
+        schema = load_schema(PROTOCOLS[name.removeprefix("avazu_")]["schema"])
+        names, dense = [one.name for one in schema.categorical], []
     elif name == "frappe":
         names, dense = [f"F{number}" for number in range(10)], []
     else:

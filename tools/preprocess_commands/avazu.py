@@ -22,7 +22,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.data.prepare.shipped import PROTOCOLS, avazu_schema
+    from dmoe.data.prepare.protocols import PROTOCOLS, avazu_schema
 
     drop = tuple(name for name in arguments.drop.split(",") if name)
     schema = avazu_schema(arguments.protocol, drop)

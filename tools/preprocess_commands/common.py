@@ -7,10 +7,10 @@ from typing import Any
 def run(arguments: argparse.Namespace, **options: Any) -> None:
     # Not at the top: --help must not wait for numba and pyarrow.
     from dmoe.cli.options import given
-    from dmoe.data.heap import keep_freed_memory
     from dmoe.data.prepare.options import Options
     from dmoe.data.prepare.pipeline import preprocess
     from dmoe.data.prepare.summary import summarize
+    from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
     print(summarize(preprocess(Options(**given(arguments, Options) | options)), arguments.output))

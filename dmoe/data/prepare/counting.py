@@ -26,7 +26,7 @@ CUTS_LOG2 = 7
 """Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
 """Slots of a new table; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
-SMALL_TABLE, FEW_BYTES = 1 << 16, 1 << 22
+SMALL_TABLE, FEW_BYTES = 1 << 18, 1 << 22
 MOST_BATCHES = 1024
 """Every cut reads a slice of each batch's counts."""
 ENTRY_BYTES = 64
@@ -36,8 +36,9 @@ ENTRY_BYTES = 64
 class Counts(Protocol):
     """Counts of one feature's tokens."""
 
-    size: int
-    """Bytes that they take."""
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
 
     def room(self, tokens: int) -> int:
         """Bytes that they will take more of, to add so many tokens."""
@@ -81,7 +82,11 @@ class TextCounts:
 
     def __init__(self) -> None:
         self.pieces: list[pa.Table] = []
-        self.size = self.merged_size = 0
+        self.held = self.merged = 0
+
+    @property
+    def size(self) -> int:
+        return self.held
 
     def room(self, tokens: int) -> int:
         return 0
@@ -90,9 +95,9 @@ class TextCounts:
         here = counts > 0
         table = pa.table({"token": tokens.filter(pa.array(here)), "count": counts[here]})
         self.pieces.append(table)
-        self.size += table.nbytes
+        self.held += table.nbytes
         # Merging costs what there is, so it waits until that has doubled.
-        if self.size > 2 * self.merged_size + FEW_BYTES:
+        if self.held > 2 * self.merged + FEW_BYTES:
             self.table()
 
     def table(self) -> pa.Table:
@@ -100,7 +105,7 @@ class TextCounts:
         pieces = [piece.cast(schema) for piece in self.pieces]
         summed = pa.concat_tables([schema.empty_table(), *pieces]).group_by("token", use_threads=False).aggregate([("count", "sum")])
         merged = summed.select(["token", "count_sum"]).rename_columns(["token", "count"]).combine_chunks()
-        self.pieces, self.size, self.merged_size = [merged], merged.nbytes, merged.nbytes
+        self.pieces, self.held, self.merged = [merged], merged.nbytes, merged.nbytes
         return merged
 
 
@@ -150,7 +155,8 @@ class Counting:
         with self.spilling:
             while self.size > self.limit:
                 largest = max(self.counts, key=lambda feature: self.counts[feature].size)
-                if self.counts[largest].size < SMALL_TABLE:
+                # Empty tables take room too.
+                if self.counts[largest].size <= SMALL_TABLE:
                     return
                 with self.locks[largest]:
                     self._spill(largest)
@@ -180,8 +186,13 @@ class Counting:
 class Columns(Protocol):
     """What is counted: the columns of parts (dmoe.data.prepare.features.Tokens)."""
 
-    rows_of: list[int]
-    types: dict[str, pa.DataType]
+    @property
+    def rows_of(self) -> list[int]:
+        """Each part's rows."""
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """Each feature's type of tokens."""
 
     def train_counts(self, number: int) -> Iterator[tuple[str, pa.Array, NDArray[np.int64]]]:
         """(feature, tokens, how often each occurs in the train split) of part `number`, some of its rows at a time."""

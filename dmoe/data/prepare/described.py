@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.shards import Range

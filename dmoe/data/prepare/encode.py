@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
+from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.prepare.coded import EXPECTED, coded_as
 from dmoe.data.prepare.rejects import Reject, shown
 from dmoe.data.prepare.rows import Block
@@ -78,7 +78,7 @@ def encode(block: Block, schema: Schema, labelled: bool = True) -> Encoded:
         seconds_N = _time(text[schema.time.column], schema.time.format, schema.time.column, rows)
         columns[TIME] = seconds_N
     truncated = 0
-    for one in (*schema.dense, *schema.categorical):
+    for one in schema.features:
         name = one.column or one.name
         if one.stored in columns:
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import RARE_ID
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.schema import Categorical
 from dmoe.data.progress import Progress

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import read_all

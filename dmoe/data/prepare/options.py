@@ -21,7 +21,7 @@ class Options:
         inputs: names, folders and globs, or `-` alone for standard input.
         output: the data set's folder; where it is remote, `work` names a local folder for the work in progress.
         schema: of the log, or its file, or the name of one that dmoe brings along; where absent, that of `vocabulary`.
-        dataset: the log's name in the manifest.
+        where: what messages call the schema; dataset: the log's name in the manifest.
         vocabulary: a data set whose ids, schema and numbers are kept; `new_tokens` says what becomes of tokens that it does not have.
         ids: `counted` from the train split, or by `hash` into `hash_size` rows a table (dmoe.data.prepare.hashing.parse_sizes).
         scoring: one split `score` of all rows, labelled or not, with the ids of `vocabulary`, or by hash.
@@ -34,6 +34,7 @@ class Options:
     )
     output: str = option(MISSING, "folder of the data set, local or s3://", metavar="D")
     schema: Schema | str | None = None
+    where: str = ""
     dataset: str = ""
     vocabulary: str | None = option(None, "keep this data set's ids, schema and numbers", metavar="D")
     new_tokens: Literal["rare", "append"] = option("rare", "tokens that --vocabulary lacks: rare, or ids behind its own (rare)")

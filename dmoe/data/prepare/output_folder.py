@@ -2,7 +2,7 @@
 
 import shutil
 
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.sources import STDIN
 from dmoe.errors import UserError

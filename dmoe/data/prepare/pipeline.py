@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.manifest_parts import said_of_run
 from dmoe.data.prepare.bad_lines import BadLines
 from dmoe.data.prepare.buckets import make_buckets, quantile_edges
@@ -37,7 +37,7 @@ from dmoe.data.prepare.schema import Schema, load_schema, shipped
 from dmoe.data.prepare.shards import Job, write_shards
 from dmoe.data.prepare.source import File, find_files, spooled_file
 from dmoe.data.prepare.sources import spool
-from dmoe.data.prepare.split import PartSplitter
+from dmoe.data.prepare.split import PartSplitter, Times
 from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.data.prepare.tokens import HashedIds
 from dmoe.data.prepare.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary
@@ -142,7 +142,7 @@ def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
     if isinstance(given, str):
         return load_schema(given), given, named or "log"
     assert given is not None
-    return given, named or "the schema", named or "log"
+    return given, options.where or named or "the schema", named or "log"
 
 
 def _run(task: _Task, began: float) -> Result:
@@ -202,7 +202,7 @@ def _splitter(task: _Task, parts: list[Part]) -> PartSplitter:
     options, time_of = task.options, task.schema.time
     by = "score" if options.scoring else options.split_by
     rule = Splitter(parse_shares(options.split), by, options.seed if by == "random" else 0)
-    times = "none" if time_of is None else "dates" if time_of.format else "bare"
+    times: Times = "none" if time_of is None else "dates" if time_of.format else "bare"
     return PartSplitter(rule, parts, times, (options.validation_days, options.test_days))
 
 

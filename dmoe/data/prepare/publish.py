@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dmoe.data.manifest import FILE, Manifest, load_manifest, save_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest, save_manifest
 from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.prepare.bad_lines import Watch
 from dmoe.data.prepare.rejects import Reject, write_rejects

@@ -198,6 +198,10 @@ class Schema(Strict):
         return (self.delimiter or DELIMITERS.get(self.format, ",")).encode()
 
     @property
+    def features(self) -> list[Dense | Categorical]:
+        return [*self.dense, *self.categorical]
+
+    @property
     def whole_numbers(self) -> set[str]:
         """The columns that hold integers of 32 bits."""
         return {one.column or one.name for one in self.dense if one.type == "int"}
@@ -208,7 +212,8 @@ class Schema(Strict):
         plain = self.format != "parquet" and not (self.quote or self.missing or self.label.positive)
         if not plain or self.time or self.weight or self.group or any(one.pooling or one.part for one in self.categorical):
             return None
-        stored = {(kind, column) for one in (*self.dense, *self.categorical) for kind, _, column in [one.stored.partition(":")]}
+        # In the features' order, not a set's: every process is to have the same one.
+        stored = list(dict.fromkeys((kind, column) for one in self.features for kind, _, column in [one.stored.partition(":")]))
         kinds = {column: kind for kind, column in stored}
         numbers = {column for column, kind in kinds.items() if kind == "number"}
         if len(kinds) < len(stored) or len(kinds) > MOST_TYPED or "string" in kinds.values() or not numbers <= self.whole_numbers:

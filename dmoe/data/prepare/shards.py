@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
+from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
 from dmoe.data.parquet import finish, many_values, writer_options
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.coded import Coded
@@ -130,7 +130,7 @@ class ShardWriter:
         types = TYPES | {one.name: np.float32 for one in schema.dense} | {one.name: np.int32 for one in schema.categorical}
         bags = [one.name for one in schema.categorical if one.pooling]
         # In the order of the shards' columns.
-        names = ["label"] * self.job.labelled + [one.name for one in (*schema.dense, *schema.categorical)] + self.job.extra
+        names = ["label"] * self.job.labelled + [one.name for one in schema.features] + self.job.extra
         self.order = names
         self.columns = {name: np.empty(room, types[name]) for name in {"label", *names} - set(bags)}
         self.bags = {name: [] for name in bags}
@@ -200,7 +200,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     end = min(begin + job.rows_per_shard, splitter.total)
     names = splitter.splitter.names
     writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job) for name in names]
-    stored = [LABEL, *job.extra, *(one.stored for one in (*schema.dense, *schema.categorical))]
+    stored = [LABEL, *job.extra, *(one.stored for one in schema.features)]
     assigned: tuple[int, NDArray[np.uint8]] = (-1, np.empty(0, np.uint8))
     for part, batch, first in splitter.batches(stored, begin, end):
         if assigned[0] != part:

@@ -17,6 +17,7 @@ from dmoe.data.prepare.split_rules import Splitter, day_cuts
 from dmoe.errors import UserError
 
 DIGIT_BITS = 16
+Times = Literal["none", "bare", "dates"]
 
 
 class PartSplitter:
@@ -32,7 +33,7 @@ class PartSplitter:
         self,
         splitter: Splitter,
         parts: list[Part],
-        times: Literal["none", "bare", "dates"] = "none",
+        times: Times = "none",
         held: tuple[int, int] = (0, 0),
     ) -> None:
         self.splitter, self.parts = splitter, parts

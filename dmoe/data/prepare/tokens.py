@@ -11,7 +11,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import RARE_ID
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
 

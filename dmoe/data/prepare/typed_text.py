@@ -189,11 +189,11 @@ class _Scratch(threading.local):
         rows = min(max(rows, 16), GROUP_ROWS)
         if self.made_for != (rows, columns, dtype):
             self.label = np.zeros(rows, np.uint8)
-            self.raw = np.empty((columns, rows), dtype)
+            self.raw: NDArray[Any] = np.empty((columns, rows), dtype)
             self.missing = np.empty(rows, np.uint64)
             self.bad = np.empty((BAD_AT_ONCE, 4), np.int64)
             self.slots = np.empty(1 << (2 * rows - 1).bit_length(), np.uint16)
-            self.values = np.empty(columns * (rows + 1), dtype)
+            self.values: NDArray[Any] = np.empty(columns * (rows + 1), dtype)
             self.made_for = rows, columns, dtype
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import RARE_ID
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.tokens import Ids, NumberIds, TokenIds, buffers
 from dmoe.paths import PATHS
 

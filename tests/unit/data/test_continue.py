@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 
-from dmoe.data.synthesize import synthesize
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
-from tests.log_files import contents
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import contents, criteo
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -31,7 +32,7 @@ def log(tmp_path_factory) -> Path:
 
 def options(log: Path, output: Path, **changes) -> Options:
     small = {"min_count": 3, "max_bad_share": 0.5, "workers": 1, "rows_per_shard": 500, "row_group_rows": 128, "block_bytes": 100_000}
-    return Options(inputs=[str(log)], output=str(output), **{**small, **changes})
+    return criteo(inputs=[str(log)], output=str(output), **{**small, **changes})
 
 
 def test_killed_at_renames(log, tmp_path, monkeypatch):
@@ -61,7 +62,7 @@ def test_killed_at_renames(log, tmp_path, monkeypatch):
 
 
 def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
-    import dmoe.data.preprocess as module
+    import dmoe.data.prepare.pipeline as module
 
     preprocess(options(log, tmp_path / "whole"))
 
@@ -72,7 +73,7 @@ def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
         patch.setattr(module, "_vocabularies", killed)
         with pytest.raises(Killed):
             preprocess(options(log, tmp_path / "d"))
-    parts = sorted((tmp_path / "d").rglob("*.part"))
+    parts = sorted((tmp_path / "d").rglob("*.arrow"))
     assert len(parts) > 3
     data = bytearray(parts[0].read_bytes())
     data[len(data) // 2] ^= 1
@@ -87,7 +88,7 @@ def test_too_many_bad_lines_are_kept_and_a_larger_share_continues(log, tmp_path)
     with pytest.raises(UserError, match=r"log.tsv:\d+: .* bad lines of 1,5\d\d; stops above --max-bad-share 0.001\)"):
         preprocess(options(log, tmp_path / "d", max_bad_share=0.001))
     assert list((tmp_path / "d" / "rejects").iterdir())
-    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.part")}
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.arrow")}
     assert parts
     preprocess(options(log, tmp_path / "d", max_bad_share=0.02))
     assert not (tmp_path / "d" / ".work").exists()

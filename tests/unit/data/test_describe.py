@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 
-from dmoe.data.describe import describe, table_bytes
-from dmoe.data.describe_words import as_lines
-from dmoe.data.manifest import load_manifest, save_manifest
-from dmoe.data.synthesize import synthesize
+from dmoe.data.dataset.describe import describe, table_bytes
+from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
 from dmoe.report.data_page import data_page
+from dmoe.testing.synthesize import synthesize
+from tests import log_files
 from tests.small_data import make_data_set
 
 
@@ -23,7 +24,9 @@ def criteo(tmp_path_factory) -> Path:
     """All rows are train rows, so that the vocabularies' counts are of all rows."""
     folder = tmp_path_factory.mktemp("criteo")
     synthesize(str(folder / "log.tsv"), 3000, seed=6, scale=0.001)
-    preprocess(Options([str(folder / "log.tsv")], str(folder / "d"), min_count=3, split="1,0,0", rows_per_shard=1000, row_group_rows=300))
+    preprocess(
+        log_files.criteo([str(folder / "log.tsv")], str(folder / "d"), min_count=3, split="1,0,0", rows_per_shard=1000, row_group_rows=300)
+    )
     return folder / "d"
 
 

@@ -2,23 +2,29 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from dmoe.data.counting import Rows
-from dmoe.data.engine import Threads, beside, run_tasks
-from dmoe.data.hashing import measure, parse_sizes
-from dmoe.data.inputs import find_inputs
-from dmoe.data.options import Options
-from dmoe.data.preprocess import preprocess
-from dmoe.data.share import parse_share, read_share
-from dmoe.data.stage import Part, stage
 
-from dmoe.data import counting, spread_counts, vocabulary
-from dmoe.data.synthesize import synthesize
+from dmoe.data.prepare import counting
+from dmoe.data.prepare.buckets import make_buckets
+from dmoe.data.prepare.engine import Threads, beside, run_tasks
+from dmoe.data.prepare.features import Tokens
+from dmoe.data.prepare.front import front_for
+from dmoe.data.prepare.hashing import measure, parse_sizes
+from dmoe.data.prepare.parts import stage
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.schema import Schema, load_schema
+from dmoe.data.prepare.source import find_files
+from dmoe.data.prepare.split import PartSplitter
+from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import criteo
+from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
 
 
 class Far(Threads):
@@ -27,15 +33,28 @@ class Far(Threads):
     far = True
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("log") / "day_0.tsv"
-    synthesize(str(path), 4000, seed=4, scale=0.01, bad_share=0.01)
-    return path
+LOGS = ["criteo", "avazu_x4", "any"]
 
 
-def staged(log: Path, folder: Path, block_bytes: int) -> list[Part]:
-    return stage(find_inputs([str(log)]), str(folder), block_bytes, Threads(2), lambda part, last: None)
+@pytest.fixture
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Schema]:
+    """Criteo's log, one of Avazu's form, or one with bags, weights, groups, times and buckets."""
+    kind, path = getattr(request, "param", "criteo"), tmp_path / "log"
+    if kind == "criteo":
+        synthesize(str(path), 4000, seed=4, scale=0.01, bad_share=0.01)
+    elif kind == "any":
+        write_csv(path, make_rows(1500))
+        return path, schema(categorical=[*TREE["categorical"], {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"}])
+    else:
+        write_avazu(path, 1500)
+    return path, load_schema(kind)
+
+
+def tokens_of(log: tuple[Path, Schema], folder: Path) -> Tokens:
+    path, log_schema = log
+    files, labelled = find_files([str(path)], log_schema, "schema")
+    parts = stage(files, front_for(log_schema, labelled, 20_000), str(folder / "parts"), Threads(2), lambda part, last: None)
+    return Tokens(log_schema, PartSplitter(Splitter(parse_shares("0.8,0.1,0.1"), "random", 0), parts), make_buckets(log_schema, {}))
 
 
 def countdown(shared: list[int], item: int) -> Iterator[int]:
@@ -80,45 +99,47 @@ def test_a_task_that_fails_fails_the_run_and_starts_no_further():
 
 
 def test_batches_hold_the_parts_in_order_and_no_more_are_made_than_allowed():
-    assert spread_counts.batches([3, 4, 5, 0, 1], 7) == [(0, 2), (2, 5)]
-    assert spread_counts.batches([3], 100) == [(0, 1)]
-    cuts = spread_counts.batches([10] * 100, 1, most=8)
+    assert counting.batches([3, 4, 5, 0, 1], 7) == [(0, 2), (2, 5)]
+    assert counting.batches([3], 100) == [(0, 1)]
+    cuts = counting.batches([10] * 100, 1, most=8)
     assert len(cuts) <= 8
     assert [number for first, end in cuts for number in range(first, end)] == list(range(100))
 
 
-@pytest.mark.parametrize("tight", [False, True])
-def test_counts_of_batches_add_up_to_those_of_one_process(log, tmp_path, monkeypatch, tight):
-    parts = staged(log, tmp_path / "parts", 20_000)
-    rows = Rows(
-        parts, np.cumsum([0] + [part.rows for part in parts]).tolist(), lambda first, rows: (np.arange(rows) % 5 != 0).astype(np.uint8)
-    )
-    alone = vocabulary.count(rows, 2, 512 << 20, Threads(2), "", 500)
-    if tight:
-        # Several hash partitions a feature, and several passes in a task.
-        monkeypatch.setattr(counting, "SMALLEST", 1024)
-        monkeypatch.setattr(counting, "SPLITTABLE", 1024)
-        monkeypatch.setattr(spread_counts, "LARGEST_PARTITION", 100)
-        monkeypatch.setattr(spread_counts, "ENTRIES_AT_ONCE", 100)
-    limit = 1 << 20 if tight else 512 << 20
-    spread = vocabulary.count(rows, 2, limit, Far(2), str(tmp_path / "counts"), 500)
-    assert vocabulary.digest(spread) == vocabulary.digest(alone)
-    assert len(list((tmp_path / "counts").glob("*.counts"))) > 5
-    assert (len(list((tmp_path / "counts").glob("*.sums"))) > 39) == tight
+@pytest.mark.parametrize("engine", [Threads(2), Far(2)], ids=["threads", "far"])
+@pytest.mark.parametrize("limit", [512 << 20, 20_000], ids=["roomy", "tight"])
+@pytest.mark.parametrize("log", LOGS, indirect=True)
+def test_counts_are_those_of_a_counter_however_they_are_made(log, tmp_path, monkeypatch, engine, limit):
+    monkeypatch.setattr(counting, "SPILLABLE", 1 << 12)
+    monkeypatch.setattr(counting, "SMALLEST", 1 << 8)
+    monkeypatch.setattr(counting, "SMALL_TABLE", 1 << 12)
+    monkeypatch.setattr(counting, "FEW_BYTES", 1 << 14)
+    tokens = tokens_of(log, tmp_path)
+    expected: dict[str, Counter[Any]] = {name: Counter() for name in tokens.types}
+    for number in range(len(tokens.rows_of)):
+        for name, values, counts in tokens.train_counts(number):
+            for value, count in zip(values.to_pylist(), counts.tolist(), strict=True):
+                expected[name][value] += count
+    least = {name: 2 + place % 3 for place, name in enumerate(expected)}
+    found = counting.count(tokens, least, limit, engine, str(tmp_path / "counts"), 500)
+    for name, table in found.items():
+        counted = dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True))
+        assert counted == {token: count for token, count in expected[name].items() if count >= least[name]}
+        assert len(counted) == len(table)
+    assert any((tmp_path / "counts").glob("*.counts")) == (engine.far or limit < 1 << 20)
 
 
-def test_counts_that_are_there_are_not_counted_again(log, tmp_path, monkeypatch):
-    parts = staged(log, tmp_path / "parts", 100_000)
-    rows = Rows(parts, np.cumsum([0] + [part.rows for part in parts]).tolist(), lambda first, rows: np.ones(rows, np.uint8))
-    once = vocabulary.count(rows, 2, 512 << 20, Far(1), str(tmp_path / "counts"), 500)
-    monkeypatch.setattr(Rows, "count", lambda *_: pytest.fail("counted again"))
-    assert vocabulary.digest(vocabulary.count(rows, 2, 512 << 20, Far(1), str(tmp_path / "counts"), 500)) == vocabulary.digest(once)
-
-
-def test_what_batches_have_seen_of_hashed_ids_adds_up(log, tmp_path):
-    parts, sizes = staged(log, tmp_path / "parts", 20_000), parse_sizes("3000")
-    assert measure(parts, sizes, Far(3), str(tmp_path / "seen")) == measure(parts, sizes, Threads(2))
-    assert len(list((tmp_path / "seen").iterdir())) == 3
+@pytest.mark.parametrize("log", LOGS, indirect=True)
+def test_what_hashing_loses_is_the_same_on_every_engine(log, tmp_path):
+    tokens = tokens_of(log, tmp_path)
+    sizes = parse_sizes("3000", tokens.schema.categorical)
+    found = [measure(tokens.hashes, tokens.rows_of, sizes, engine) for engine in (Threads(2), Far(3))]
+    assert found[0] == found[1]
+    distinct = {name: set() for name in tokens.types}
+    for number in range(len(tokens.rows_of)):
+        for name, values, _ in tokens.train_counts(number):
+            distinct[name] |= set(values.to_pylist())
+    assert {name: one.tokens for name, one in found[0].items()} == {name: len(values) for name, values in distinct.items()}
 
 
 def test_what_is_not_finished_has_a_name_of_its_own(tmp_path):
@@ -129,16 +150,14 @@ def test_what_is_not_finished_has_a_name_of_its_own(tmp_path):
 def test_without_ray_one_line_says_what_to_install(log, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"^--engine ray: Ray is not installed; pip install 'dmoe\[ray\]'$"):
-        preprocess(Options([str(log)], str(tmp_path / "d"), engine="ray"))
+        preprocess(criteo([str(log[0])], str(tmp_path / "d"), engine="ray"))
 
 
 def test_an_address_where_no_cluster_is_is_refused_at_once(log, tmp_path):
     with pytest.raises(UserError, match=r"--ray-address 127\.0\.0\.1:1: nothing answers there"):
-        preprocess(Options([str(log)], str(tmp_path / "d"), engine="ray", ray_address="127.0.0.1:1"))
+        preprocess(criteo([str(log[0])], str(tmp_path / "d"), engine="ray", ray_address="127.0.0.1:1"))
 
 
 def test_options_that_exclude_ray(log, tmp_path):
     with pytest.raises(UserError, match="--ray-address goes with --engine ray"):
-        preprocess(Options([str(log)], str(tmp_path / "d"), ray_address="auto"))
-    with pytest.raises(UserError, match="--share and --engine ray exclude each other"):
-        parse_share(Options([str(log)], str(tmp_path / "d"), engine="ray"), read_share("0/2"))
+        preprocess(criteo([str(log[0])], str(tmp_path / "d"), ray_address="auto"))

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import FIELDS
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
-from tests.log_files import PACKED, packed
+from tests.log_files import PACKED, criteo, packed
 from tests.unit.data.reference import reference, well_formed
 from tests.unit.data.test_parse import GOOD, with_field
 
@@ -60,7 +60,7 @@ def test_every_line_of_every_file_is_a_row_or_is_kept_aside(tmp_path_factory, fi
         name, data = (f"day_{number}.gz", gzip.compress(data)) if zipped else (f"day_{number}", data)
         (folder / name).write_bytes(data)
     result = preprocess(
-        Options([f"{folder}/day_*"], f"{folder}/d", min_count=1, split="1,0,0", max_bad_share=1, block_bytes=block_bytes, workers=1)
+        criteo([f"{folder}/day_*"], f"{folder}/d", min_count=1, split="1,0,0", max_bad_share=1, block_bytes=block_bytes, workers=1)
     )
     expected = [lines_of(data) for data in files]
     good = [line for lines in expected for line, whole in lines if whole]
@@ -101,7 +101,7 @@ def test_a_file_of_anything_makes_a_data_set_or_is_refused_in_one_line(tmp_path_
     (folder / "log").write_bytes(packed(head + body, how))
     refused, result = "", None
     try:
-        result = preprocess(Options([f"{folder}/log"], f"{folder}/d", min_count=1, max_bad_share=1, workers=1, block_bytes=500))
+        result = preprocess(criteo([f"{folder}/log"], f"{folder}/d", min_count=1, max_bad_share=1, workers=1, block_bytes=500))
     except UserError as error:
         refused = str(error)
     if result:

@@ -7,19 +7,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.engine import Threads
-from dmoe.data.hashing import measure, parse_sizes
-from dmoe.data.preprocess import Options, preprocess
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
-from dmoe.data.manifest import load_manifest
-from dmoe.data.reader import Reader
-from dmoe.data.synthesize import synthesize
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
+from dmoe.data.prepare.engine import Threads
+from dmoe.data.prepare.hashing import KEPT, measure, parse_sizes
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.schema import load_schema
+from dmoe.data.prepare.tokens import hashes
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import criteo
 from tests.unit.data.reference import COLUMNS, bucket, mix, well_formed
 from tests.unit.data.test_continue import Killed
 from tests.unit.data.test_preprocess import digest, run
 
+CRITEO = load_schema("criteo").categorical
 Tokens = dict[str, list[int | None]]
 
 
@@ -91,7 +97,7 @@ def test_appended_tokens_get_the_next_ids_and_old_ids_stay(days, first, tmp_path
 
 
 def test_appending_goes_on_after_a_kill_and_another_vocabulary_is_another_data_set(days, first, tmp_path, monkeypatch):
-    import dmoe.data.preprocess as module
+    import dmoe.data.prepare.pipeline as module
 
     options = {"split": "1,0,0", "vocabulary": str(first), "new_tokens": "append"}
     run([days[1]], tmp_path / "whole", **options)
@@ -135,25 +141,24 @@ def test_hashed_ids_and_their_collision_rate(days, tmp_path):
     assert digest(tmp_path / "d") == digest(tmp_path / "e")
 
 
-def test_many_distinct_tokens_are_counted_within_a_thousandth(tmp_path, monkeypatch):
-    from dmoe.data.parse import Group
-    from dmoe.data.stage import Part
+def test_many_distinct_tokens_are_told_within_the_sketch_s_error(monkeypatch):
+    size, rng = 300_000, np.random.default_rng(0)
+    pool = rng.integers(0, 2**62, 400_000)
+    parts = [rng.choice(pool, 60_000) for _ in range(12)]
+    distinct = np.unique(np.concatenate(parts))
+    found = measure(lambda part: iter([{"C1": hashes(pa.array(np.unique(parts[part])))}]), [1] * 12, {"C1": size}, Threads(1))["C1"]
+    ids = len({2 + int(one) % (size - 2) for one in hashes(pa.array(distinct))})
+    # Four standard errors of the sketch.
+    assert abs(found.tokens - len(distinct)) < 4 * len(distinct) / KEPT**0.5
+    assert found.rate == pytest.approx(1 - ids / len(distinct), abs=0.02)
 
-    from dmoe.data import hashing
 
-    rng, rows = np.random.default_rng(0), 60_000
-    pool = np.unique(rng.integers(1, 2**32, 600_000, dtype=np.uint32))
-    groups = []
-    for _ in range(12):
-        values = [np.unique(rng.choice(pool, rows)) if column == 13 else np.zeros(1, np.uint32) for column in range(39)]
-        sizes = np.array([len(column) for column in values])
-        groups.append(Group(np.zeros(rows, np.uint8), np.zeros((39, 0), np.uint16), sizes, np.concatenate(values)))
-    monkeypatch.setattr(hashing, "read_groups", lambda path: [groups[int(path)]])
-    parts = [Part(str(n), 0, 0, rows, 0, 0) for n in range(len(groups))]
-    distinct = len(np.unique(np.concatenate([group.values[group.values > 0] for group in groups])))
-    found = measure(parts, parse_sizes("300000"), Threads(1))["C1"]
-    assert abs(found.tokens - distinct) < distinct / 1000
-    assert found.rate == pytest.approx(1 - 299_998 * (1 - np.exp(-distinct / 299_998)) / distinct, abs=0.002)
+@given(st.integers(-(2**63), 2**63 - 1) | st.integers(-(2**31), 2**32 - 1))
+def test_an_integer_is_hashed_by_32_bits_where_it_has_no_more(token):
+    bits = token % 2**32 if -(2**31) <= token < 2**32 else token % 2**64
+    assert int(hashes(pa.array([token]))[0]) == mix((bits + 0x9E3779B97F4A7C15) % 2**64)
+    if 0 <= token < 2**32:
+        assert hashes(pa.array([token], pa.uint32()))[0] == hashes(pa.array([token]))[0]
 
 
 @pytest.mark.parametrize("labelled", [False, True])
@@ -192,11 +197,11 @@ def test_hashed_ids_of_a_data_set_are_those_of_a_log_to_score(days, tmp_path):
 )
 def test_a_mistake_in_the_sizes(text, said):
     with pytest.raises(UserError, match=said):
-        parse_sizes(text)
+        parse_sizes(text, CRITEO)
 
 
 def test_sizes_are_per_feature_and_buckets_have_small_tables():
-    sizes = parse_sizes("1000000,C6=50")
+    sizes = parse_sizes("1000000,C6=50", CRITEO)
     assert (sizes["C1"], sizes["C6"]) == (1_000_000, 50)
     assert {sizes[name] for name in BUCKETS} == {4096}
 
@@ -218,7 +223,7 @@ def test_sizes_are_per_feature_and_buckets_have_small_tables():
 def test_options_that_exclude_each_other(days, tmp_path, monkeypatch, changes, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
-        preprocess(Options([str(days[0])], "d", **changes))
+        preprocess(criteo([str(days[0])], "d", **changes))
 
 
 def test_a_vocabulary_that_was_tampered_with_is_refused(days, first, tmp_path):

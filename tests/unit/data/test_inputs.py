@@ -6,16 +6,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.split import day_cuts
 from iopath.common.file_io import PathHandler
 
-from dmoe.data import publish as publishing
-from dmoe.data.manifest import load_manifest
-from dmoe.data.synthesize import synthesize
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare import publish as publishing
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.split_rules import day_cuts
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
-from tests.log_files import pipe
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import criteo, pipe
 from tests.s3_server import s3_server
 from tests.unit.data.test_preprocess import digest, run
 
@@ -51,8 +51,8 @@ def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
 
 
 def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, expected, monkeypatch):
-    import dmoe.data.preprocess as module
-    import dmoe.data.stage as staging
+    import dmoe.data.prepare.pipeline as module
+    from dmoe.data.prepare.typed_text import TypedText
 
     class Killed(BaseException):
         pass
@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, e
         with pytest.raises(Killed):
             run(["-"], tmp_path / "d")
     pipe(monkeypatch, log.read_bytes())
-    monkeypatch.setattr(staging, "parse_block", killed)
+    monkeypatch.setattr(TypedText, "encode", killed)
     run(["-"], tmp_path / "d")
     assert digest(tmp_path / "d") == expected
 
@@ -91,8 +91,8 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         assert digest(tmp_path / "d") == expected
 
         with pytest.raises(UserError, match="name a local folder for the work in progress with --work"):
-            preprocess(Options([pattern], target))
-        options = Options(
+            preprocess(criteo([pattern], target))
+        options = criteo(
             [pattern], target, min_count=3, max_bad_share=0.5, rows_per_shard=700, row_group_rows=128, work=str(tmp_path / "w")
         )
         upload, left = publishing._upload, [5]
@@ -169,7 +169,7 @@ def test_any_handler_of_iopath(log, tmp_path, expected):
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(log, tmp_path, monkeypatch):
-    import dmoe.data.preprocess as module
+    import dmoe.data.prepare.pipeline as module
 
     path, staged = tmp_path / "log.tsv", module.stage
     path.write_bytes(log.read_bytes())

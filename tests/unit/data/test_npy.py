@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 
-from dmoe.data.manifest import load_manifest, save_manifest
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.npy import export
-from dmoe.data.synthesize import synthesize
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import criteo
 from tests.small_data import make_data_set
 
 
@@ -20,7 +21,7 @@ from tests.small_data import make_data_set
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("criteo")
     synthesize(str(folder / "log.tsv"), 2000, seed=8, scale=0.001)
-    preprocess(Options([str(folder / "log.tsv")], str(folder / "d"), min_count=3, rows_per_shard=700, row_group_rows=200))
+    preprocess(criteo([str(folder / "log.tsv")], str(folder / "d"), min_count=3, rows_per_shard=700, row_group_rows=200))
     return folder / "d"
 
 

@@ -2,21 +2,24 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from dmoe.data.bad_lines import all_rejects
-from dmoe.data.engine import Threads
-from dmoe.data.inputs import find_inputs
-from dmoe.data.layout import Layout
-from dmoe.data.parse import Scratch, parse_block
-from dmoe.data.rejects import MAX_LINE, Reject, diagnose
-from dmoe.data.stage import Part, read_groups, stage
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.prepare.bad_lines import BadLines
+from dmoe.data.prepare.blocks import Block
+from dmoe.data.prepare.engine import Threads
+from dmoe.data.prepare.front import front_for
+from dmoe.data.prepare.parts import Part, read_batches, stage
+from dmoe.data.prepare.rejects import MAX_LINE, Reject
+from dmoe.data.prepare.schema import load_schema
+from dmoe.data.prepare.source import File, find_files
+from dmoe.data.prepare.typed_lines import diagnose, layout_of
+from dmoe.data.prepare.typed_text import GROUP_ROWS, TypedText
 from tests.unit.data.reference import well_formed
 
-LAYOUT = Layout(b"\t", tuple(range(-1, 39)))
+CRITEO = load_schema("criteo")
+LAYOUT = layout_of(File("", 0, 0, None, tuple(CRITEO.columns or ()), (), b"\t"), CRITEO, labelled=True)
 GOOD = b"1\t" + b"\t".join([b"", b"-1", b"0", b"5", b"2147483647", *[b"7"] * 8] + [b"0badcafe"] * 24 + [b"", b"ffffffff"])
 
 
@@ -30,22 +33,16 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
     """Parts, malformed lines, and the rows' raw values (None where missing)."""
     path.mkdir(exist_ok=True)
     (path / "log.tsv").write_bytes(text)
-    inputs = find_inputs([str(path / "log.tsv")])
+    files, labelled = find_files([str(path / "log.tsv")], CRITEO, "criteo")
     for old in (path / "work").glob("*"):
         old.unlink()
-    parts = stage(inputs, str(path / "work"), block_bytes, Threads(1), lambda part, last: None)
+    watch = BadLines(files, 1.0)
+    parts = stage(files, front_for(CRITEO, labelled, block_bytes), str(path / "work"), Threads(1), watch.add)
     rows: list[list[int | None]] = []
     for part in parts:
-        for group in read_groups(part.path):
-            values = np.split(group.values, np.cumsum(group.sizes)[:-1])
-            for n in range(len(group.label)):
-                row = [int(group.label[n])]
-                for column in range(39):
-                    code = group.codes[column, n]
-                    value = None if code == 0 else int(values[column][code - 1])
-                    row.append(value - 2**32 if value is not None and column < 13 and value >= 2**31 else value)
-                rows.append(row)
-    return parts, list(all_rejects(inputs, parts, 0)), rows
+        for batch in read_batches(part, ["@label", *(one.stored for one in (*CRITEO.dense, *CRITEO.categorical[:26]))]):
+            rows += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    return parts, list(watch.rejects(0)), [list(row) for row in rows]
 
 
 def expected_row(line: bytes) -> list[int | None]:
@@ -134,11 +131,9 @@ def test_diagnose_is_the_grammar(line):
 
 
 def test_a_group_never_has_more_rows_than_codes():
-    from dmoe.data.inputs import Block
-    from dmoe.data.parse import GROUP_ROWS
-
     line = b"0" + b"\t" * 39 + b"\n"
     text = line * (GROUP_ROWS + 5)
-    parsed = parse_block(Block(text, 0, len(text), True), LAYOUT, Scratch(GROUP_ROWS))
-    assert [len(group.label) for group in parsed.groups] == [GROUP_ROWS, 5]
-    assert not any(group.sizes.any() for group in parsed.groups)
+    file = File("", len(text), 0, None, tuple(CRITEO.columns or ()), (), b"\t")
+    found = TypedText(CRITEO, True, len(text)).encode(file, lambda: Block(text, 0, len(text), True))
+    assert [batch.num_rows for batch in found.batches] == [GROUP_ROWS, 5]
+    assert all(len(batch.column(name).dictionary) == 1 for batch in found.batches for name in batch.schema.names[1:])

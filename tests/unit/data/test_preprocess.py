@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, Result, preprocess
 
-from dmoe.data.manifest import load_manifest
-from dmoe.data.synthesize import synthesize
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.pipeline import Result, preprocess
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import criteo
 from tests.unit.data.reference import reference
 
 ROWS = 3000
@@ -28,7 +29,7 @@ def log(tmp_path_factory) -> Path:
 
 def run(inputs: list[Path], output: Path, **options) -> Result:
     options = {"min_count": 3, "max_bad_share": 0.5, "workers": 2, "rows_per_shard": 700, "row_group_rows": 128, **options}
-    return preprocess(Options(inputs=[str(path) for path in inputs], output=str(output), **options))
+    return preprocess(criteo(inputs=[str(path) for path in inputs], output=str(output), **options))
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
-from tests.log_files import contents
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import contents, criteo
 from tests.numbered_data import SCALE, make_numbered_data_set
 
 SMALL = {"rows_per_shard": 400, "row_group_rows": 100, "workers": 2}
@@ -133,10 +133,10 @@ def test_bags_are_moved_whole(data, tmp_path):
 
 def test_preprocessing_does_not_take_a_shuffled_data_set_for_its_own(tmp_path):
     synthesize(str(tmp_path / "log.tsv"), 400, seed=3, scale=0.001)
-    preprocess(Options([str(tmp_path / "log.tsv")], str(tmp_path / "d")))
+    preprocess(criteo([str(tmp_path / "log.tsv")], str(tmp_path / "d")))
     output = run(tmp_path / "d", tmp_path / "shuffled")
     with pytest.raises(UserError, match="holds another data set; name another folder, or replace it with --overwrite"):
-        preprocess(Options([str(tmp_path / "log.tsv")], str(output)))
+        preprocess(criteo([str(tmp_path / "log.tsv")], str(output)))
     assert load_manifest(str(output)).made_by["fingerprint"] != load_manifest(str(tmp_path / "d")).made_by["fingerprint"]
     assert shuffle(ShuffleOptions(str(tmp_path / "d"), str(output), **SMALL))[1], "it is the shuffle's own finished output"
 

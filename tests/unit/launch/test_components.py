@@ -158,17 +158,9 @@ def test_preprocess_is_a_process_of_a_node_with_the_cores_it_asks_for(capsys, tm
     assert command_of(app) == [*expected, "--workers", "16", "--min-count", "2"]
     assert "no such file" in message_of(capsys, "preprocess", "--input", f"{tmp_path}/nights", "--output", "o")
     given = ["--input", str(log), "--output", "o"]
-    assert "one process of a node, such as 2x1" in message_of(capsys, "preprocess", *given, "--j", "2x2")
+    assert "preprocess is one process on one node" in message_of(capsys, "preprocess", *given, "--j", "1x2")
     assert "unrecognized arguments: --min-cuont 2" in message_of(capsys, "preprocess", *given, "--", "--min-cuont", "2")
     assert "invalid choice: 'crieto'" in message_of(capsys, "preprocess", *given, "--format", "crieto")
-
-
-def test_preprocess_on_several_nodes_tells_each_its_share(tmp_path):
-    (tmp_path / "day_0.tsv").write_text("")
-    app = materialize_appdef(components.preprocess, ["--input", str(tmp_path), "--output", "o", "--j", "3x1"])
-    assert app.roles[0].num_replicas == 3
-    shares = [macros.Values("", "job", str(node), "FIRST").apply(app.roles[0]).args[1].rpartition(" --share ")[2] for node in range(3)]
-    assert shares == ["0/3", "1/3", "2/3"]
 
 
 def ray_command(*arguments: str, node: str = "1") -> list[str]:
@@ -197,18 +189,18 @@ def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_fi
     assert "--output s3://b/o: remote; name a folder that all nodes see" in message_of(capsys, "preprocess", *far)
     assert "one process of a node, such as 2x1" in message_of(capsys, "preprocess", *given, "--engine", "ray", "--j", "2x2")
     assert "invalid choice: 'rey'" in message_of(capsys, "preprocess", *given, "--engine", "rey")
-    assert "criteo alone takes --engine ray" in message_of(capsys, "preprocess", *given, "--format", "avazu", "--engine", "ray")
+    assert ray_command(*given, "--format", "avazu")[2:3] == ["avazu"]
 
 
-@pytest.mark.parametrize("given", [["log", "--schema", "s.yaml"], ["avazu"]])
-def test_preprocess_of_a_log_that_takes_one_node_is_refused_on_several(capsys, tmp_path, given):
+@pytest.mark.parametrize("given", [["criteo"], ["log", "--schema", "s.yaml"], ["avazu"]])
+def test_preprocess_on_several_nodes_is_ray_s(capsys, tmp_path, given):
     (tmp_path / "log.csv").write_text("")
     arguments = ["--input", str(tmp_path), "--output", "o", "--format", given[0]]
     further = ["--", *given[1:]] if given[1:] else []
     for j in ("2x1", "16x1"):
-        expected = f"--j {j}: {given[0]} takes one node; criteo alone shares a log between several; give --j 1x1"
-        assert expected in message_of(capsys, "preprocess", *arguments, "--j", j, *further)
-    assert " --share" not in materialize_appdef(components.preprocess, [*arguments, "--j", "1x1", *further]).roles[0].args[1]
+        message = message_of(capsys, "preprocess", *arguments, "--j", j, *further)
+        assert f"--j {j}" in message
+        assert "--engine ray" in message
 
 
 def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path):

@@ -19,7 +19,6 @@ LADDER += ["--elsewhere", "True"]
 OTHERS = {
     "slurm_train": [*CLUSTER, *FAR],
     "slurm_preprocess": [*readme_command("preprocess"), *FAR],
-    "slurm_preprocess_ray": [*readme_command("preprocess"), *FAR, "--engine", "ray"],
     "slurm_evaluate": EVALUATE,
     "slurm_ladder": [*LADDER, "--", "--jobs", "4"],
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],

@@ -1,12 +1,13 @@
 """Whether a data set's ids go on from those that a model was trained with."""
 
 import pytest
-from dmoe.data.preprocess import Options, preprocess
 
-from dmoe.data.manifest import Manifest
-from dmoe.data.synthesize import synthesize
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
-from dmoe.train.begin import check_grown
+from dmoe.testing.synthesize import synthesize
+from dmoe.train.run.warm_start import check_grown
+from tests.log_files import criteo
 
 Made = dict[str, tuple[Manifest, str]]
 
@@ -19,7 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     out: Made = {}
 
     def make(name: str, day: int, **options: object) -> None:
-        given = Options([str(folder / f"day_{day}.tsv")], str(folder / name), split="1,0,0", min_count=3, workers=1, **options)  # type: ignore[arg-type]
+        given = criteo([str(folder / f"day_{day}.tsv")], str(folder / name), split="1,0,0", min_count=3, workers=1, **options)  # type: ignore[arg-type]
         out[name] = preprocess(given).manifest, str(folder / name)
 
     make("old", 0)
@@ -28,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     make("hashed", 0, ids="hash", hash_size="300")
     make("hashed_more", 0, ids="hash", hash_size="400")
     (folder / "both.tsv").write_bytes(b"".join((folder / f"day_{day}.tsv").read_bytes() for day in (1, 0)))
-    unrelated = Options([str(folder / "both.tsv")], str(folder / "unrelated"), split="1,0,0", min_count=1, workers=1)
+    unrelated = criteo([str(folder / "both.tsv")], str(folder / "unrelated"), split="1,0,0", min_count=1, workers=1)
     out["unrelated"] = preprocess(unrelated).manifest, unrelated.output
     return out
 

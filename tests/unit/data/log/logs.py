@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from dmoe.data.log.options import LogOptions
-from dmoe.data.log.preprocess import preprocess_log
-from dmoe.data.log.schema import Schema, parse_schema
+
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.schema import Schema, load_schema, parse_schema
 
 TREE: dict[str, Any] = {
     "label": {"column": "clicked", "positive": "yes"},
@@ -62,13 +63,24 @@ def write_csv(path: Path, rows: list[dict[str, str]], delimiter: str = ",", head
         writer.writerows(rows)
 
 
+def write_avazu(path: Path, rows: int, seed: int = 0) -> None:
+    """A log of the form of Avazu's."""
+    draw = random.Random(seed)
+    names = [one.name for one in load_schema("avazu_x4").categorical if not one.part]
+    with open(path, "w") as file:
+        file.write(f"id,click,hour,{','.join(names)}\n")
+        for row in range(rows):
+            tokens = ",".join(f"{draw.randrange(40) ** 2:08x}" for _ in names)
+            file.write(f"{row},{int(draw.random() < 0.2)},1410{draw.randrange(21, 31)}{draw.randrange(24):02d},{tokens}\n")
+
+
 def schema(**changes: Any) -> Schema:
     return parse_schema({key: value for key, value in (TREE | changes).items() if value is not None}, "schema.yaml")
 
 
 def make(folder: Path, log: Path, **options: Any) -> Path:
     settings = {"schema": schema(), "where": "schema.yaml", "min_count": 3, "rows_per_shard": 64, "row_group_rows": 16, "workers": 1}
-    preprocess_log(LogOptions(**{"inputs": [str(log)], "output": str(folder), **settings, **options}))
+    preprocess(Options(**{"inputs": [str(log)], "output": str(folder), **settings, **options}))
     return folder
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.log.avazu import FIELDS, PROTOCOLS, avazu_schema
-from dmoe.data.split import Splitter, parse_shares
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.protocols import PROTOCOLS, avazu_schema
+from dmoe.data.prepare.schema import load_schema
+from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split
 
+FIELDS = [one.name for one in load_schema("avazu_x4").categorical if not one.part]
+PARTS = {"x4": ["hour", "weekday", "is_weekend"], "x1": ["hour"], "multi_embedding": ["hour"]}
 HEADER = ["id", "click", "hour", *FIELDS]
 
 
@@ -42,7 +45,7 @@ def test_ids_equal_the_plain_reference(tmp_path: Path, protocol: str):
     rows = [parts_of(row) for row in make_avazu(tmp_path / "train.csv", 480)]
     settings = {name: PROTOCOLS[protocol][name] for name in ("min_count", "split", "split_by")}
     folder = make(tmp_path / "d", tmp_path / "train.csv", schema=avazu_schema(protocol), where="avazu", dataset="avazu", **settings)
-    names = [*FIELDS, *PROTOCOLS[protocol]["parts"]]  # type: ignore[misc]
+    names = [*FIELDS, *PARTS[protocol]]
     manifest = load_manifest(str(folder))
     assert [one.name for one in manifest.categorical] == names
     assert len(names) == {"x4": 24, "x1": 22, "multi_embedding": 22}[protocol]

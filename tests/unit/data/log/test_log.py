@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.log.schema import parse_schema
-from dmoe.data.split import NAMES, Splitter, parse_shares
 
-from dmoe.data.describe import describe
-from dmoe.data.describe_words import as_lines
-from dmoe.data.log import parts as log_parts
-from dmoe.data.log import preprocess as log_preprocess
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.describe import describe
+from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare import front
+from dmoe.data.prepare import pipeline as log_preprocess
+from dmoe.data.prepare.schema import parse_schema
+from dmoe.data.prepare.split_rules import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.log_files import pipe
 from tests.unit.data.log.logs import data_bytes, expected, make, make_rows, read_split, schema, write_csv
@@ -146,7 +146,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, mon
             with pytest.raises(KeyboardInterrupt):
                 make(tmp_path / "cut", log)
     with monkeypatch.context() as patch:
-        patch.setattr("dmoe.data.log.parts.encode", lambda *_: pytest.fail("parsed again"))
+        patch.setattr("dmoe.data.prepare.front.encode", lambda *_: pytest.fail("parsed again"))
         patch.setattr(log_preprocess, "count", lambda *_: pytest.fail("counted again"))
         cut = make(tmp_path / "cut", log)
     assert data_bytes(cut) == data_bytes(whole)
@@ -172,8 +172,8 @@ def test_a_damaged_part_is_typed_again(tmp_path: Path, log: Path, monkeypatch: p
     parts[2].unlink()
     Path(f"{parts[3]}.json").write_text('{"rows": 1')
     typed = []
-    encode = log_parts.encode
-    monkeypatch.setattr(log_parts, "encode", lambda *arguments: typed.append(1) or encode(*arguments))
+    encode = front.encode
+    monkeypatch.setattr(front, "encode", lambda *arguments: typed.append(1) or encode(*arguments))
     cut = make(tmp_path / "cut", log, **options)
     assert len(typed) == 5
     assert data_bytes(cut) == data_bytes(whole)
@@ -231,7 +231,7 @@ def test_without_scoring_a_kept_vocabulary_makes_splits_of_a_labelled_log(tmp_pa
     assert set(manifest.splits) == {"train", "validation", "test"}
     assert all(split.labelled for split in manifest.splits.values())
     assert manifest.schema_hash == load_manifest(str(folder)).schema_hash
-    with pytest.raises(UserError, match=r"--scoring: say by which data set's vocabulary: --vocabulary D"):
+    with pytest.raises(UserError, match=r"--scoring needs the ids .*: --vocabulary D"):
         make(tmp_path / "s", log, scoring=True)
     log.write_text(log.read_text().replace("clicked", "forgotten", 1))
     with pytest.raises(UserError, match="no column 'clicked'"):

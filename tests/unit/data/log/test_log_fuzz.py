@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.log.options import LogOptions
-from dmoe.data.log.preprocess import preprocess_log
-from dmoe.data.log.schema import parse_schema
-from dmoe.data.preprocess import Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import Result, preprocess
+from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
 from tests.log_files import PACKED, packed
 
@@ -99,7 +98,7 @@ def row_of_line(line: bytes) -> tuple[Any, ...] | None:
 def run(folder: Path, pattern: str, **options: Any) -> Result:
     schema = parse_schema(TREE | options.pop("tree", {}), "schema.yaml")
     settings = {"min_count": 1, "split": "1,0,0", "max_bad_share": 1.0, "workers": 1}
-    return preprocess_log(LogOptions([f"{folder}/{pattern}"], f"{folder}/d", schema=schema, where="schema.yaml", **(settings | options)))
+    return preprocess(Options([f"{folder}/{pattern}"], f"{folder}/d", schema=schema, where="schema.yaml", **(settings | options)))
 
 
 def rows_in(data: Path) -> list[tuple[Any, ...]]:

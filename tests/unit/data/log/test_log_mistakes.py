@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.log.schema import load_schema
 
-from dmoe.data.log import preprocess as log_preprocess
+from dmoe.data.prepare import pipeline as log_preprocess
+from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, make_rows, schema, write_csv
 
