@@ -176,7 +176,7 @@ def test_a_log_to_score_has_one_split_with_the_training_ids(days, first, tmp_pat
     if not labelled:
         with pytest.raises(UserError, match=r"split 'score' has no labels .*tools/score.py"):
             Reader(str(tmp_path / "d"), result.manifest, "score", result.manifest.categorical, [])
-        with pytest.raises(UserError, match=r"no label column .*--scoring"):
+        with pytest.raises(UserError, match=r"no column 'label'.*--scoring"):
             run([path], tmp_path / "e")
 
 
