@@ -17,7 +17,7 @@ import yaml
 from torchx.specs import macros, materialize_appdef
 
 from dmoe.checkpoint import inspect as look
-from launch import components
+from dmoe.launch import components
 from tests.distributed.small_run import BASE
 from tests.endtoend.hosts import Hosts, running, why_not
 from tests.endtoend.needs import or_skip

@@ -1,15 +1,12 @@
-"""`tools/data.py describe`: what is in a data set."""
+"""Rows, labels, ids, skew and memory of a data set."""
 
 import argparse
-from typing import Any
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("describe", help="rows, labels, ids, skew and memory of a data set")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
     parser.add_argument("--html", metavar="F", help="a page with pictures as well, one self-contained file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

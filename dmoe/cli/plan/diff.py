@@ -1,22 +1,15 @@
-"""`tools/plan.py diff`: what going from one plan to another moves, and what it gains."""
+"""Bytes are exact, optimiser state included: each rank's rectangles less what the same rank holds already."""
 
 import argparse
-from typing import Any
 
-from tools.plan_commands.common import add_json, add_top, check_top, tell
+from dmoe.cli.plan.common import add_json, add_top, check_top, tell
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "diff",
-        help="what going from one plan to another moves, and what it gains",
-        description="Bytes are exact, optimiser state included: each rank's rectangles less what the same rank holds already.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", help="a plan file")
     parser.add_argument("b", help="the plan file that it is compared with")
     add_top(parser, "the tables with the most moved bytes only, this many")
     add_json(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,20 +1,15 @@
-"""`tools/plan.py rehearse`: a cluster's launch on a few gloo ranks of this machine, so that its errors show before GPU hours."""
+"""Looks at what a launch names (config, plan, data set, run directory), shrinks the plan to a few ranks of this machine (sharding types,
+column cuts and nodes kept, rows scaled down) and trains a few steps on random rows by torchrun and dmoe.train. Exit code 0 where all of
+it went well, 2 for a mistake that you can mend, 1 for anything else, with the end of the run's output.
+"""
 
 import argparse
 import sys
-from typing import Any
 
-from tools.plan_commands.common import add_model, model_of
+from dmoe.cli.plan.common import add_model, model_of
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "rehearse",
-        help="run a cluster's plan, shrunk to a few gloo ranks, for a few steps, so that a launch's errors show before GPU hours",
-        description="Looks at what a launch names (config, plan, data set, run directory), shrinks the plan to a few ranks of this machine"
-        " (sharding types, column cuts and nodes kept, rows scaled down) and trains a few steps on random rows by torchrun and dmoe.train."
-        " Exit code 0 where all of it went well, 2 for a mistake that you can mend, 1 for anything else, with the end of the run's output.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--plan", required=True, help="the plan that the launch will use (tools/plan.py make)")
     parser.add_argument(
@@ -22,7 +17,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=3, help="training steps (3)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds after which the run is ended (600)")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,26 +1,20 @@
-"""`tools/plan.py explain-failure`: where nothing fits, the smallest changes that would make it fit, each with its cost."""
+"""Plans as `make` does. Where that fails, it plans again with each kind of change (nodes, devices, sharding types, constraints, host
+memory, batch, optimiser, table sets, dim, experts, ids a feature), finds the smallest amount that fits, and ranks them. Exit code 0
+where the model fits, 1 where it does not.
+"""
 
 import argparse
 import sys
-from typing import Any
 
-from tools.plan_commands.common import add_cluster, add_json, add_model, add_top, check_top, model_of, tell
+from dmoe.cli.plan.common import add_cluster, add_json, add_model, add_top, check_top, model_of, tell
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "explain-failure",
-        help="where nothing fits: the smallest changes that would make it fit, each with its cost, ranked",
-        description="Plans as `make` does. Where that fails, it plans again with each kind of change (nodes, devices, sharding types,"
-        " constraints, host memory, batch, optimiser, table sets, dim, experts, ids a feature), finds the smallest amount that fits, and"
-        " ranks them. Exit code 0 where the model fits, 1 where it does not.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_cluster(parser)
     parser.add_argument("--on-device", action="store_true", help="count tables in the host's memory as a failure too: they are slow")
     add_top(parser, "how many of the largest tables to name", 5)
     add_json(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

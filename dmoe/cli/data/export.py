@@ -1,19 +1,14 @@
-"""`tools/data.py export`: a data set as numpy's files."""
+"""Write a data set as torchrec's npy files, or as one npy file a column."""
 
 import argparse
-from typing import Any
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "export", help="write a data set as torchrec's npy files, or as one npy file a column"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
     parser.add_argument("--format", choices=("torchrec-npy", "columns-npy"), required=True)
     parser.add_argument("--output", required=True, metavar="F", help="folder of the files")
     parser.add_argument("--rows-per-part", type=int, default=0, help="of torchrec-npy: cut a split into parts of so many rows (0: do not)")
     parser.add_argument("--workers", type=int, default=0, help="threads (one a core)")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

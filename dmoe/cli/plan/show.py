@@ -1,17 +1,11 @@
-"""`tools/plan.py show`: the cluster at a glance, where each table lies, and why."""
+"""Everything is predicted anew from the file's shards, so that a plan edited by hand is shown as it is now."""
 
 import argparse
-from typing import Any
 
-from tools.plan_commands.common import add_json, add_top, check_top, tell
+from dmoe.cli.plan.common import add_json, add_top, check_top, tell
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "show",
-        help="what each rank holds and does, where each table lies, and why",
-        description="Everything is predicted anew from the file's shards, so that a plan edited by hand is shown as it is now.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", help="a plan file, such as a run's plan.json")
     parser.add_argument(
         "--why", nargs="?", const="*", default="", metavar="TABLE", help="what was tried for a table (pattern; all without)"
@@ -24,7 +18,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_top(parser, "the first tables of that order only, this many")
     add_json(parser, "all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained page: heat-maps of ranks x tables, bars, and why")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

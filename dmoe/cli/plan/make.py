@@ -1,17 +1,14 @@
-"""`tools/plan.py make`: plans a config's model for a cluster that need not be there."""
+"""Plan a config's model for a cluster that need not be there."""
 
 import argparse
-from typing import Any
 
-from tools.plan_commands.common import add_cluster, add_model, model_of
+from dmoe.cli.plan.common import add_cluster, add_model, model_of
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("make", help="plan a config's model for a cluster that need not be there")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_cluster(parser)
     parser.add_argument("--output", default="plan.json", help="the plan file to write; train with it by --plan FILE")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

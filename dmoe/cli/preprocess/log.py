@@ -1,15 +1,13 @@
 """Any delimited or parquet log, described by a schema file."""
 
 import argparse
-from typing import Any
 
+from dmoe.cli.preprocess.common import add_options
+from dmoe.cli.preprocess.common import run as make
 from dmoe.errors import UserError
-from tools.preprocess_commands.common import add_options
-from tools.preprocess_commands.common import run as make
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("log", help="any delimited or parquet log, described by a schema file")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schema", metavar="S", help="YAML: label, features, weight, time, group (docs/logs.md); kept with --vocabulary")
     add_options(parser)
     parser.add_argument("--min-count", type=int, default=10, help="occurrences in the train split that earn a token its own id (10)")
@@ -20,7 +18,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
         default="random",
         help="by a hash of seed and row, or by the time column (the log's order)",
     )
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,11 +1,9 @@
-"""`tools/data.py shuffle`: the rows of every split in a random order, once and offline."""
+"""Shuffle the rows of every split, globally, into a new data set."""
 
 import argparse
-from typing import Any
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("shuffle", help="shuffle the rows of every split, globally, into a new data set")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
     parser.add_argument("--output", required=True, metavar="D2", help="folder of the shuffled data set")
     parser.add_argument("--seed", type=int, default=0, help="of the order (0)")
@@ -13,7 +11,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--row-group-rows", type=int, default=32_768, help="rows of a parquet row group (32768)")
     parser.add_argument("--memory-limit", type=int, default=1024, metavar="MB", help="for the rows in memory (1024)")
     parser.add_argument("--workers", type=int, default=0, help="threads (one a core); the bytes do not depend on it")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,23 +1,19 @@
-"""`tools/plan.py calibrate`: a few steps of a run, measured, beside what its plan predicted."""
+"""Trains a few steps on this machine by torchrun, keeping nothing, and compares what each rank holds (exact), sends (counted from the
+collectives' tensors), and takes. On a cluster, start `-m dmoe.train.rehearsal.measure` as you start dmoe.train, and give its file by
+--measured. Exit code 1 where a rank holds other bytes than planned.
+"""
 
 import argparse
 import sys
 from typing import Any
 
-from tools.plan_commands.common import add_json, add_model, overrides_of, tell
+from dmoe.cli.plan.common import add_json, add_model, overrides_of, tell
 
 MAX_BYTES = 256 << 20
 MOST_RANKS = 16
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "calibrate",
-        help="measure a few steps and compare bytes, memory and time with the prediction",
-        description="Trains a few steps on this machine by torchrun, keeping nothing, and compares what each rank holds (exact), sends"
-        " (counted from the collectives' tensors), and takes. On a cluster, start `-m dmoe.train.rehearsal.measure` as you start"
-        " dmoe.train, and give its file by --measured. Exit code 1 where a rank holds other bytes than planned.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", metavar="RUN", help="a run's directory: its config and its plan")
     add_model(parser, "an experiment instead of a run", cardinalities=False)
     parser.add_argument("--plan", help="with --config: the plan to use; one is made for --ranks where absent")
@@ -27,7 +23,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.rehearsal.measure wrote, and start nothing")
     parser.add_argument("--write-cluster", metavar="FILE", help="write the cluster's device with corrected bandwidths, for --cluster")
     add_json(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

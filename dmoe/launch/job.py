@@ -10,8 +10,8 @@ import torchx.specs as specs
 from torchx.specs import macros
 
 from dmoe.errors import UserError
-from launch.ranks import Ranks, parse_ranks
-from launch.resources import resource
+from dmoe.launch.ranks import Ranks, parse_ranks
+from dmoe.launch.resources import resource
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 

@@ -1,18 +1,19 @@
 """What would end the job in its first minute ends the launch instead: on the laptop, not behind the queue."""
 
+import argparse
 import contextlib
-import importlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmoe.cli.main import parse
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.run_options import WORK
 from dmoe.errors import UserError
+from dmoe.launch.ranks import Ranks
 from dmoe.paths import join
 from dmoe.report.ladder_spec import load_spec, resolve
-from launch.ranks import Ranks
 
 
 def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, elsewhere: bool, mounted: Sequence[str]) -> Config:
@@ -77,40 +78,39 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
 
 
-def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None:
-    """Reads the arguments as the program will, by the `make_parser` of its module.
+def check_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parses the words of a `dmoe` command as the job will.
 
     Raises:
-        UserError: an option or a value that it does not know.
+        UserError: an option or a value that the command does not know.
     """
-    make_parser = importlib.import_module(module).make_parser
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            make_parser().parse_args(list(arguments))
+            return parse(words)[2]
     except SystemExit:
-        raise UserError(f"{program}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
+        raise UserError(f"dmoe {words[0]}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
 
 
 def check_share(j: str, arguments: Sequence[str]) -> None:
-    """Whether a format of tools/preprocess.py can be shared between nodes.
+    """Whether the command can be shared between nodes.
 
     Raises:
         UserError: it has no --share.
     """
     try:
-        check_arguments("tools/preprocess.py", "tools.preprocess", [*arguments, "--share", "0/2"])
+        check_arguments([*arguments, "--share", "0/2"])
     except UserError:
-        raise UserError(f"--j {j}: {arguments[0]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
+        raise UserError(f"--j {j}: {arguments[1]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
 
 
 def work_of(arguments: Sequence[str]) -> str:
-    """The folder of the work in progress that tools/preprocess.py's arguments name.
+    """The folder for the work in progress that the words of `dmoe preprocess` name.
 
     Raises:
         UserError: the output is remote, and no folder is named.
     """
-    given = importlib.import_module("tools.preprocess").make_parser().parse_args(list(arguments))
+    given = check_arguments(arguments)
     if not given.work and "://" in given.output:
         raise UserError(f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W")
     return str(given.work or join(given.output, WORK))

@@ -1,18 +1,13 @@
-"""`tools/plan.py check`: a plan against limits; exit code 1 where one is broken."""
+"""Judges what the file's shards are predicted to cost, not the numbers kept in it. That it fits is always checked. Exit codes: 0 all is
+within the limits, 1 some is not, 2 a mistake in the call or a damaged plan.
+"""
 
 import argparse
-from typing import Any
 
-from tools.plan_commands.common import add_json, add_model, model_of, tell
+from dmoe.cli.plan.common import add_json, add_model, model_of, tell
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check",
-        help="judge a plan by limits, for CI: exit code 1 names the offending ranks",
-        description="Judges what the file's shards are predicted to cost, not the numbers kept in it. That it fits is always checked."
-        " Exit codes: 0 all is within the limits, 1 some is not, 2 a mistake in the call or a damaged plan.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", help="a plan file")
     parser.add_argument("--max-imbalance", type=float, metavar="X", help="most of a rank's predicted time over the mean, such as 1.2")
     parser.add_argument(
@@ -22,7 +17,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--max-tables-a-rank", type=int, metavar="N", help="most tables with a shard on one rank")
     add_model(parser, "an experiment: is the plan still for its model, batch and constraints?")
     add_json(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

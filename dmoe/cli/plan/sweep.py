@@ -1,21 +1,17 @@
-"""`tools/plan.py sweep`: a grid of clusters, batch sizes, numbers of experts and layouts, each point planned."""
+"""Plans every point of a grid and tells its step time, memory and cost, and where more ranks stop helping (the knee: ranks that do under
+half the work of the best cluster's). Prices and dense speeds are assumptions of the presets'.
+"""
 
 import argparse
 import sys
 from typing import Any
 
-from tools.plan_commands.common import add_json, add_model, model_of, tell
+from dmoe.cli.plan.common import add_json, add_model, model_of, tell
 
 LAYOUTS = ("auto", "wide", "separate")
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "sweep",
-        help="plan a grid of clusters, batches, experts and layouts: time, memory, cost, and where more ranks stop helping",
-        description="Plans every point of a grid and tells its step time, memory and cost, and where more ranks stop helping (the knee:"
-        " ranks that do under half the work of the best cluster's). Prices and dense speeds are assumptions of the presets'.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--clusters", required=True, help="comma-separated, such as 1x8:h100,2x8:h100,4x8:my_gpu.yaml")
     parser.add_argument("--batch-sizes", help="global batch sizes, comma-separated; the config's where absent")
@@ -24,7 +20,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--output", help="a CSV file (or, where it ends in .json, a JSON file) of all points")
     parser.add_argument("--html", help="one self-contained page with pictures")
     add_json(parser, "print all points as JSON instead of the table")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

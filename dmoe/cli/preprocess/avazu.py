@@ -1,14 +1,12 @@
-"""Avazu's train.csv."""
+"""Avazu's train.csv: id, click, hour, C1, ..., C21."""
 
 import argparse
-from typing import Any
 
-from tools.preprocess_commands.common import add_options
-from tools.preprocess_commands.common import run as make
+from dmoe.cli.preprocess.common import add_options
+from dmoe.cli.preprocess.common import run as make
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("avazu", help="Avazu's train.csv: id, click, hour, C1, ..., C21")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", choices=("x4", "x1", "multi_embedding"), default="x4", help="whose features and defaults (x4); see docs/logs.md"
     )
@@ -17,7 +15,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--min-count", type=int, help="occurrences in the train split that earn a token its own id (the protocol's)")
     parser.add_argument("--split", help="shares of train, validation and test (the protocol's)")
     parser.add_argument("--split-by", choices=("random", "time"), help="by a hash of seed and row, or by hour (the protocol's)")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,13 +1,11 @@
-"""Criteo's click logs."""
+"""Label, I1..I13, C1..C26: tab-separated, or CSV with a header."""
 
 import argparse
-from typing import Any
 
-from tools.preprocess_commands.common import PATHS_HELP, add_every_formats_options, given_to_every_format
+from dmoe.cli.preprocess.common import PATHS_HELP, add_every_formats_options, given_to_every_format
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("criteo", help="label, I1..I13, C1..C26: tab-separated, or CSV with a header")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", nargs="+", required=True, metavar="F", help=PATHS_HELP)
     parser.add_argument("--output", required=True, metavar="D", help="folder of the data set, local or s3://")
     ids = parser.add_argument_group("ids")
@@ -44,7 +42,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--share", metavar="I/N", help="parse one share of N on a shared disk; 0/N waits for the others and does the rest")
     parser.add_argument("--stay", action="store_true", help="end a share other than 0 when the data set is made, not before")
     add_every_formats_options(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
