@@ -8,6 +8,7 @@ import pytest
 from torchx.specs import get_named_resources, macros, materialize_appdef
 from torchx.specs.file_linter import get_fn_docstring, validate
 
+from dmoe.cli.main import parse
 from dmoe.launch import components
 from dmoe.launch.resources import PRESETS
 from tests.small_data import make_data_set
@@ -178,7 +179,6 @@ def ray_command(*arguments: str, node: str = "1") -> list[str]:
 
 def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_first(capsys, tmp_path):
     from dmoe.ray_nodes import make_parser
-    from tools import preprocess
 
     (tmp_path / "day_0.tsv").write_text("")
     given = ["--input", str(tmp_path), "--output", "o", "--cpu", "6"]
@@ -188,7 +188,7 @@ def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_fi
     assert (parsed.nodes, parsed.node, parsed.head, parsed.cpus, parsed.interface) == (3, 1, "${FIRST:=localhost}:6379", 6, "ib0")
     assert parsed.token == "/shared/w.ray-token"
     assert parsed.command[:4] == ["python", "-m", "dmoe", "preprocess"]
-    driver = preprocess.make_parser().parse_args([*parsed.command[2:], "--ray-address", "h:6379"])
+    _, _, driver = parse([*parsed.command[3:], "--ray-address", "h:6379"])
     assert (driver.engine, driver.min_count, driver.workers) == ("ray", 2, 0)
     one = ray_command(*given)
     assert one[:4] == ["python", "-m", "dmoe", "preprocess"]

@@ -104,7 +104,7 @@ def test_exit_codes_of_the_command(tmp_path, capsys):
     assert run(paths["uneven"], "--max-imbalance", "1.2", "--json") == 1
     offending = [one["offending"] for one in json.loads(capsys.readouterr().out)["findings"] if not one["passed"]]
     assert [[rank["rank"] for rank in ranks] for ranks in offending] == [[0]]
-    with pytest.raises(UserError, match="no such file"):
-        run(tmp_path / "none.json")
-    with pytest.raises(UserError, match="--config"):
-        run(paths["even"], "--set", "a=1")
+    assert run(tmp_path / "none.json") == 2
+    assert "none.json" in capsys.readouterr().err
+    assert run(paths["even"], "--set", "a=1") == 2
+    assert "--config" in capsys.readouterr().err

@@ -34,7 +34,9 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
             file.write(buffer.getvalue())
         shard = Shard(path=path, rows=count, positives=positives, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
         splits[name] = Split(rows=count, positives=positives, shards=(shard,))
-    manifest = schema.model_copy(update={"splits": splits, "dataset": "random rows", "made_by": {"tool": "dmoe.testing.random_set"}})
+    manifest = schema.model_copy(
+        update={"splits": splits, "dataset": "random rows", "made_by": {"tool": "dmoe.train.rehearsal.random_set"}}
+    )
     save_manifest(folder, manifest)
     return manifest
 
