@@ -179,6 +179,6 @@ def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
     """The tables' information abundance, which rank 0 alone reads and writes down."""
     if not config.metrics.abundance or distributed.rank() != 0:
         return {}
-    from dmoe.train.metrics.abundance import information_abundance
+    from dmoe.metrics.abundance import information_abundance
 
     return {"information_abundance": information_abundance(run.checkpoint(step))}

@@ -8,7 +8,7 @@ import torch
 
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
-from dmoe.train.metrics.evaluation import Evaluation
+from dmoe.metrics.evaluation import Evaluation
 from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 

@@ -196,8 +196,8 @@ def install(rows: Rows, faults: Faults) -> None:
     """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`."""
     from dmoe.checkpoint import index, save
     from dmoe.data.dataset.reader import Reader
+    from dmoe.metrics.evaluation import Evaluation
     from dmoe.train import log_window as window
-    from dmoe.train.metrics.evaluation import Evaluation
 
     add, batch, write, update = window.Window.add, Reader._batch, index.write_whole, Evaluation.update
     done = iter(range(1, 1 << 30))

@@ -12,6 +12,7 @@ LEVELS = [
     {"online", "report", "testing"},
     {"serve"},
     {"train"},
+    {"metrics"},
     {"checkpoint"},
     {"sharding"},
     {"model"},

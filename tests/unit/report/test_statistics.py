@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from dmoe.metrics.auc import exact_auc
 from dmoe.report.statistics import (
     bootstrap,
     bootstrap_auc,
@@ -19,7 +20,6 @@ from dmoe.report.statistics import (
     t_interval,
     t_quantile,
 )
-from dmoe.train.metrics.auc import exact_auc
 
 
 @pytest.mark.parametrize(

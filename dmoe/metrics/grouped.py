@@ -3,11 +3,12 @@
 Shapes: B rows of a batch, N rows of all batches, G groups.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
 from torch import Tensor
+from torchmetrics import Metric
 
 from dmoe.data.dataset.manifest import NO_GROUP
 from dmoe.distributed import broadcast_object, rank, world_size
@@ -21,21 +22,44 @@ class Gauc(NamedTuple):
     share: float
 
 
-class GroupedAuc:
-    """Keeps every row's group, score, label and weight: 21 bytes a row on its rank; rank 0 gathers all at the end."""
+class GroupedAUC(Metric):
+    """GAUC over all ranks. Keeps 21 bytes a row on each rank; rank 0 gathers all rows at the end.
 
-    def __init__(self) -> None:
-        self.batches: list[tuple[np.ndarray, ...]] = []
+    Shape:
+        - Input of `update`: logit [B]; label [B] of 0 and 1; weight [B], 0 for padding; group [B] integers, 0 for rows of no group.
+        - Output: Gauc.
+
+    Example:
+        >>> import torch
+        >>> metric = GroupedAUC()
+        >>> metric.update(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 1.0, 1.0]), torch.ones(3), torch.tensor([7, 7, 8]))
+        >>> metric.compute()
+        Gauc(value=1.0, groups=1, share=0.6666666666666666)
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    names = ("group", "score", "label", "weight")
+
+    def __init__(self, **settings: Any) -> None:
+        # `compute` gathers by itself, on rank 0 alone.
+        super().__init__(**{"sync_on_compute": False, **settings})
+        for name in self.names:
+            self.add_state(name, [], dist_reduce_fx=None)
 
     def update(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor, group_B: Tensor) -> None:
+        """Keeps the rows of a batch."""
         kept_B = weight_B > 0
         parts = (group_B[kept_B], logit_B[kept_B].float(), label_B[kept_B] > 0.5, weight_B[kept_B].double())
-        self.batches.append(tuple(part.cpu().numpy() for part in parts))
+        for name, part in zip(self.names, parts, strict=True):
+            getattr(self, name).append(part.cpu())
 
     def compute(self) -> Gauc:
         """Over all ranks' rows, on every rank; every rank has to call it."""
         empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool), np.empty(0))
-        mine = tuple(np.concatenate(columns) for columns in zip(empty, *self.batches, strict=True))
+        mine = tuple(
+            np.concatenate([none, *(batch.numpy() for batch in getattr(self, name))]) for name, none in zip(self.names, empty, strict=True)
+        )
         gathered: list[tuple[np.ndarray, ...] | None] = [mine]
         if world_size() > 1:
             gathered = [None] * world_size()

@@ -5,11 +5,13 @@ Shapes: B rows of a batch, M experts, D dims of an expert's output, P = M * D.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torchmetrics import Metric
 
 from dmoe.distributed import world_size
 from dmoe.model.correlation import DEAD_RELATIVE_VARIANCE
@@ -41,20 +43,17 @@ class Moments:
         self.mean_P = self.mean_P + step_P * (rows / total)
         self.rows = total
 
-    def over_ranks(self) -> "Moments":
-        """The moments of all ranks' rows, on every rank."""
-        merged = Moments(len(self.mean_P), self.mean_P.device)
-        flat = torch.cat([self.rows[None], self.mean_P, self.scatter_PP.flatten()])
-        parts = [torch.empty_like(flat) for _ in range(world_size())]
-        if world_size() > 1:
-            dist.all_gather(parts, flat)
-        else:
-            parts = [flat]
-        width = len(self.mean_P)
-        for part in parts:
-            if part[0] > 0:
-                merged._merge(part[0], part[1 : width + 1], part[width + 1 :].view(width, width))
-        return merged
+    def flat(self) -> Tensor:
+        """[1 + P + P * P]: rows, mean and scatter, as `from_flat` reads them."""
+        return torch.cat([self.rows[None], self.mean_P, self.scatter_PP.flatten()])
+
+    @classmethod
+    def from_flat(cls, flat: Tensor, width: int) -> "Moments":
+        """The moments that `flat` describes, in memory of their own."""
+        moments = cls(width, flat.device)
+        moments.rows, moments.mean_P = flat[0].clone(), flat[1 : width + 1].clone()
+        moments.scatter_PP = flat[width + 1 :].view(width, width).clone()
+        return moments
 
 
 @dataclass(frozen=True)
@@ -85,26 +84,58 @@ class CecReport:
     rows: int
 
 
-class CrossExpertCorrelation:
-    """Streams the experts' outputs; a state for each label, whose merger is the whole.
+class CrossExpertCorrelation(Metric):
+    """Streams the experts' outputs; keeps moments for each label, whose merger is the whole.
+
+    Ranks merge by one all-gather of 2 (1 + P + P^2) float64 numbers, whatever the number of rows.
 
     Args:
         experts: M.
         width: D.
+
+    Shape:
+        - Input of `update`: hidden [B, M, D]; label [B] of 0 and 1; mask [B], 0 for padding (all rows count where absent).
+        - Output: CecReport, whose `cec` is the figure.
+
+    Example:
+        >>> metric = CrossExpertCorrelation(experts=2, width=1)
+        >>> outputs_BMD = torch.tensor([[[1.0], [2.0]], [[2.0], [4.0]], [[3.0], [6.0]]])
+        >>> metric.update(outputs_BMD, torch.tensor([0.0, 1.0, 0.0]))
+        >>> round(metric.compute().cec, 6)
+        1.0
     """
 
-    def __init__(self, experts: int, width: int, device: torch.device | str = "cpu") -> None:
-        self.experts = experts
-        self.of_label = [Moments(experts * width, device) for _ in range(2)]
+    higher_is_better = False
+    full_state_update = True
+    moments_2L: Tensor
 
-    def update(self, hidden_BMD: Tensor, label_B: Tensor, mask_B: Tensor) -> None:
+    def __init__(self, experts: int, width: int, **settings: Any) -> None:
+        super().__init__(**{"dist_sync_fn": _gathered, **settings})
+        self.experts, self.columns = experts, experts * width
+        zeros_2L = torch.zeros(2, 1 + self.columns + self.columns**2, dtype=torch.float64)
+        self.add_state("moments_2L", zeros_2L, dist_reduce_fx=self._merged)
+
+    def _merged(self, moments_W2L: Tensor) -> Tensor:
+        labels = []
+        for label in range(2):
+            whole = Moments(self.columns, moments_W2L.device)
+            for moments_2L in moments_W2L:
+                whole.merge(Moments.from_flat(moments_2L[label], self.columns))
+            labels.append(whole.flat())
+        return torch.stack(labels)
+
+    def update(self, hidden_BMD: Tensor, label_B: Tensor, mask_B: Tensor | None = None) -> None:
+        """Adds the rows of a batch."""
+        kept_B = torch.ones_like(label_B, dtype=torch.bool) if mask_B is None else mask_B > 0
         x_BP = hidden_BMD.flatten(1)
-        for label, moments in enumerate(self.of_label):
-            moments.update(x_BP[(mask_B > 0) & ((label_B > 0.5) == bool(label))])
+        for label in range(2):
+            moments = Moments.from_flat(self.moments_2L[label], self.columns)
+            moments.update(x_BP[kept_B & ((label_B > 0.5) == bool(label))])
+            self.moments_2L[label] = moments.flat()
 
     def compute(self) -> CecReport:
         """The report over all ranks; every rank has to call it."""
-        classes = [moments.over_ranks() for moments in self.of_label]
+        classes = [Moments.from_flat(flat, self.columns) for flat in self.moments_2L]
         whole = Moments(len(classes[0].mean_P), classes[0].mean_P.device)
         for moments in classes:
             whole.merge(moments)
@@ -126,6 +157,14 @@ class CrossExpertCorrelation:
             variance=[float(v[a].mean()) if a.any() else 0.0 for v, a in zip(variance_MD, alive_MD, strict=True)],
             rows=int(whole.rows),
         )
+
+
+def _gathered(state: Tensor, group: Any = None) -> list[Tensor]:
+    parts = [torch.empty_like(state) for _ in range(world_size())]
+    if world_size() == 1:
+        return [state]
+    dist.all_gather(parts, state)
+    return parts
 
 
 def sampling_floor(rows: float) -> float:

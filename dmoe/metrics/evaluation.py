@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dmoe.distributed import all_reduce_sum
+from dmoe.metrics.auc import BinnedAUC, ExactAUC
+from dmoe.metrics.cec import CrossExpertCorrelation
+from dmoe.metrics.grouped import GroupedAUC
 from dmoe.model.mixture import Outputs
-from dmoe.train.metrics.auc import BinnedAuc, ExactAuc
-from dmoe.train.metrics.cec import CrossExpertCorrelation
-from dmoe.train.metrics.grouped import GroupedAuc
 
 SOLO_BINS = 65536
 """Bins for the AUC of each expert alone, which nobody reads to five digits."""
@@ -30,14 +30,14 @@ class Evaluation:
 
     def __init__(self, auc: str, bins: int, device: torch.device) -> None:
         self.device = device
-        self.auc: BinnedAuc | ExactAuc = BinnedAuc(bins, device) if auc == "binned" else ExactAuc()
+        self.auc: BinnedAUC | ExactAUC = BinnedAUC(bins).to(device) if auc == "binned" else ExactAUC()
         self.bins = bins
-        self.grouped: GroupedAuc | None = None
+        self.grouped: GroupedAUC | None = None
         self.sums = torch.zeros(6, dtype=torch.float64, device=device)
         self.gate_M: Tensor | None = None
         self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
-        self.solo: list[BinnedAuc] = []
-        self.left_out: list[BinnedAuc] = []
+        self.solo: list[BinnedAUC] = []
+        self.left_out: list[BinnedAUC] = []
         self.correlation: CrossExpertCorrelation | None = None
 
     def update(self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None) -> None:
@@ -48,7 +48,7 @@ class Evaluation:
         """
         experts, width = outputs.hidden_BMD.shape[1:]
         if self.correlation is None or self.gate_M is None:
-            self.correlation = CrossExpertCorrelation(experts, width, self.device)
+            self.correlation = CrossExpertCorrelation(experts, width).to(self.device)
             self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
             self.solo = self._aucs(experts)
             self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
@@ -63,7 +63,7 @@ class Evaluation:
         self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
         self.auc.update(logit_B, label_B, mask_B)
         if group_B is not None:
-            self.grouped = self.grouped or GroupedAuc()
+            self.grouped = self.grouped or GroupedAUC()
             self.grouped.update(logit_B, label_B, mask_B, group_B)
         for expert, solo in enumerate(self.solo):
             solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
@@ -71,8 +71,8 @@ class Evaluation:
             left_out.update(outputs.left_out_logit_BM[:, expert], label_B, mask_B)
         self.correlation.update(outputs.hidden_BMD, label_B, mask_B)
 
-    def _aucs(self, count: int) -> list[BinnedAuc]:
-        return [BinnedAuc(min(self.bins, SOLO_BINS), self.device) for _ in range(count)]
+    def _aucs(self, count: int) -> list[BinnedAUC]:
+        return [BinnedAUC(min(self.bins, SOLO_BINS)).to(self.device) for _ in range(count)]
 
     def compute(self) -> dict[str, Any]:
         """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
@@ -81,7 +81,7 @@ class Evaluation:
         rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
         gate_M = (all_reduce_sum(self.gate_M.clone()) / weight).tolist()
         entropy = float(all_reduce_sum(self.gate_entropy.clone()) / weight)
-        auc, bound = self.auc.compute()
+        auc = float(self.auc.compute())
         correlation = self.correlation.compute()
         rate = positives / weight
         base = entropy_of(rate)
@@ -89,7 +89,7 @@ class Evaluation:
             "rows": int(rows),
             "positives": int(clicks),
             "auc": auc,
-            "auc_error_bound": bound,
+            "auc_error_bound": self.auc.error_bound,
             "logloss": loss / weight,
             "ne": loss / weight / base if base else math.nan,
             "calibration": predicted / positives if positives else math.nan,
@@ -103,8 +103,8 @@ class Evaluation:
             "cka_matrix": correlation.cka,
             "dead_dims": correlation.dead,
             "expert_variance": correlation.variance,
-            "expert_auc": [solo.compute()[0] for solo in self.solo],
-            "expert_left_out_auc": [left_out.compute()[0] for left_out in self.left_out],
+            "expert_auc": [float(solo.compute()) for solo in self.solo],
+            "expert_left_out_auc": [float(left_out.compute()) for left_out in self.left_out],
             "gate_mass": gate_M,
             "effective_experts": math.exp(entropy_over(gate_M)),
             "gate_perplexity": math.exp(entropy),
