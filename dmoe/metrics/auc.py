@@ -78,6 +78,9 @@ class ExactAUC(Metric):
     higher_is_better = True
     full_state_update = False
     error_bound = 0.0
+    scores: list[Tensor]
+    labels: list[Tensor]
+    weights: list[Tensor]
 
     def __init__(self, **settings: Any) -> None:
         # `compute` gathers by itself: rows differ in number between the ranks.

@@ -11,7 +11,7 @@ from torchx.specs.file_linter import get_fn_docstring, validate
 from dmoe.cli.main import parse
 from dmoe.launch import components
 from dmoe.launch.resources import PRESETS
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")

@@ -1,6 +1,7 @@
 """A small data set in the form that preprocessing makes, with a signal, made in a moment."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,15 @@ def make_data_set(
     )
     save_manifest(str(folder), manifest)
     return manifest
+
+
+def small_data_set() -> str:
+    """The folder of a small data set, made once a process and removed at its end."""
+    global _folder
+    if _folder is None:
+        _folder = tempfile.TemporaryDirectory(prefix="dmoe-")
+        make_data_set(Path(_folder.name))
+    return _folder.name
+
+
+_folder: tempfile.TemporaryDirectory[str] | None = None
