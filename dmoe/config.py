@@ -32,7 +32,7 @@ class Node(BaseModel):
 
 
 class DataConfig(Node):
-    path: str = Field("", description="the folder that tools/preprocess.py made")
+    path: str = Field("", description="the folder that dmoe preprocess made")
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"

@@ -11,9 +11,9 @@ from dmoe.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scorer", required=True, help="the folder that tools/export.py wrote")
+    parser.add_argument("--scorer", required=True, help="the folder that dmoe export wrote")
     rows = parser.add_mutually_exclusive_group(required=True)
-    rows.add_argument("--data", help="a data set of the scorer's schema, made by tools/preprocess.py")
+    rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
     rows.add_argument("--log", nargs="+", metavar="F", help="a raw log, with or without labels")
     parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
     parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")

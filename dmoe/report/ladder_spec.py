@@ -56,7 +56,7 @@ class Dose(Strict):
 
 
 class LadderSpec(Strict):
-    """What `tools/report.py ladder --config` reads.
+    """What `dmoe report ladder --config` reads.
 
     Attributes:
         base: a config, named relative to this file.

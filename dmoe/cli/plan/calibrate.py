@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         measured, where = _measured(arguments)
     except RunFailed as failure:
-        print(f"{failure}\ntools/plan.py: the measured run failed; what is above is the end of its output", file=sys.stderr)
+        print(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", file=sys.stderr)
         return 1
     found = compare(measured, where)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
@@ -80,7 +80,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     if not 1 <= nodes * ranks_a_node <= MOST_RANKS:
         raise UserError(
             f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
-            " `-m dmoe.train.rehearsal.measure` and give its file by --measured (tools/plan.py rehearse tries a large plan's launch here)"
+            " `-m dmoe.train.rehearsal.measure` and give its file by --measured (dmoe plan rehearse tries a large plan's launch here)"
         )
     overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]

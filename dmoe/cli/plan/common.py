@@ -1,4 +1,4 @@
-"""What several commands of tools/plan.py take and do: which model, which cluster, how much is printed, and in what form."""
+"""What several commands of dmoe plan take and do: which model, which cluster, how much is printed, and in what form."""
 
 import argparse
 from collections.abc import Callable, Iterable

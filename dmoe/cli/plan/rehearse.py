@@ -11,7 +11,7 @@ from dmoe.cli.plan.common import add_model, model_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--plan", required=True, help="the plan that the launch will use (tools/plan.py make)")
+    parser.add_argument("--plan", required=True, help="the plan that the launch will use (dmoe plan make)")
     parser.add_argument(
         "--ranks", type=int, default=2, choices=(1, 2, 4, 8), help="gloo processes; from 4 on two nodes of half as many (2)"
     )
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = look(config, plan, arguments.plan, model, told)
         rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
     except RunFailed as failure:
-        print(f"{failure}\ntools/plan.py: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
+        print(f"{failure}\ndmoe plan: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
         return 1
     print("It cannot show:")
     for line in CANNOT_SHOW:

@@ -29,7 +29,7 @@ from dmoe.train.run.run_dir import RunDir
 ROWS_A_RANK = 32
 CANNOT_SHOW = (
     "the GPUs' memory, NCCL and the network between hosts",
-    "speed, and whether the plan is balanced (tools/plan.py show)",
+    "speed, and whether the plan is balanced (dmoe plan show)",
     "kernels that keep tables in the host's memory: here all are fused",
     "the data beyond each split's first batch, and whether the model learns: rows are random, the guard is off",
 )
