@@ -11,28 +11,8 @@ options = Options(**given(parser.parse_args(), Options))
 import argparse
 import types
 import typing
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, fields
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a field is said on the command line. `scale`: the option's unit in the field's, such as 2^20 bytes a MB."""
-
-    help: str
-    flag: str
-    metavar: str | None
-    scale: int
-
-
-def option(default: Any, help: str, *, flag: str = "", metavar: str | None = None, scale: int = 1) -> Any:
-    """A field of a dataclass that the command line sets.
-
-    Args:
-        default: MISSING where the option must be given.
-        flag: `--` and the field's name, unless told.
-    """
-    return field(default=default, metadata={"said": Said(help, flag, metavar, scale)})
 
 
 def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **defaults: Any) -> None:

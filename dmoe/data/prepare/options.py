@@ -3,11 +3,11 @@
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
-from dmoe.cli.options import option
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, is_remote
 from dmoe.data.prepare.split_rules import parse_shares
 from dmoe.errors import UserError
+from dmoe.option import option
 from dmoe.paths import join
 
 WORK = ".work"

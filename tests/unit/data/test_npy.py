@@ -12,9 +12,9 @@ from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.npy import export
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
+from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo
-from tests.small_data import make_data_set
 
 
 @pytest.fixture(scope="module")
