@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **de
         if said is None or one.name in leave_out:
             continue
         default, kind = defaults.get(one.name, one.default), _bare(kinds[one.name])
-        words: dict[str, Any] = {"help": said.help, "dest": one.name}
+        words: dict[str, Any] = {"help": said.help.replace(" (%(default)s)", "") if default is None else said.help, "dest": one.name}
         if default is MISSING:
             words["required"] = True
         else:
@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **de
         if kind is bool:
             words["action"] = "store_true"
         else:
-            words |= {"metavar": said.metavar} if said.metavar else {}
+            metavar = said.metavar or ("N" if kind in (int, float) else None)
+            words |= {"metavar": metavar} if metavar else {}
             if typing.get_origin(kind) is typing.Literal:
                 words["choices"] = typing.get_args(kind)
             elif typing.get_origin(kind) is list:

@@ -20,7 +20,7 @@ from tests.unit.data.reference import reference, well_formed
 from tests.unit.data.test_parse import GOOD, with_field
 
 FOLDERS = itertools.count()
-REFUSED = ("no well-formed row", "no well-formed line", "empty, no lines to read", "no label column", "truncated or broken", ":1: ")
+REFUSED = ("no well-formed row", "empty, no rows to read", "no column ", "truncated or broken", ":1: ")
 
 changed = st.tuples(st.integers(0, 39), st.sampled_from([b"", b"0", b"1", b"-7", b"12ab34cd", b"ABC", b"NaN", b"\xff", b"-", b'"1"', b" "]))
 piece = st.just(GOOD) | changed.map(lambda change: with_field(*change)) | st.binary(max_size=30)

@@ -189,7 +189,7 @@ def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_fi
     assert "--output s3://b/o: remote; name a folder that all nodes see" in message_of(capsys, "preprocess", *far)
     assert "one process of a node, such as 2x1" in message_of(capsys, "preprocess", *given, "--engine", "ray", "--j", "2x2")
     assert "invalid choice: 'rey'" in message_of(capsys, "preprocess", *given, "--engine", "rey")
-    assert ray_command(*given, "--format", "avazu")[2:3] == ["avazu"]
+    assert "avazu" in ray_command(*given, "--format", "avazu")
 
 
 @pytest.mark.parametrize("given", [["criteo"], ["log", "--schema", "s.yaml"], ["avazu"]])
