@@ -145,7 +145,16 @@ def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
     return given, options.where or named or "the schema", named or "log"
 
 
+def _leave_old_work(folder: str) -> None:
+    """Says once that the work in progress of an older version lies there, which nothing of this one reads; it goes with the rest."""
+    note = os.path.join(folder, f"format-{FORMAT_OF_WORK}")
+    if not os.path.exists(note) and any(name.startswith(("parts-", "shards-", "vocabulary-")) for name in os.listdir(folder)):
+        print(f"{folder}: holds work in progress of another version of dmoe, which is not continued", file=sys.stderr)
+    open(note, "w").close()
+
+
 def _run(task: _Task, began: float) -> Result:
+    _leave_old_work(task.options.work_folder)
     with open_engine(task.options.engine, task.options.workers, task.options.ray_address) as engine:
         return _run_stages(task, engine, began)
 

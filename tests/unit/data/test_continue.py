@@ -94,6 +94,15 @@ def test_too_many_bad_lines_are_kept_and_a_larger_share_continues(log, tmp_path)
     assert not (tmp_path / "d" / ".work").exists()
 
 
+def test_work_in_progress_of_another_version_is_left_and_told_once(log, tmp_path, capsys):
+    (tmp_path / "d" / ".work" / "parts-0123").mkdir(parents=True)
+    preprocess(options(log, tmp_path / "d"))
+    assert capsys.readouterr().err.count("another version of dmoe") == 1
+    assert not (tmp_path / "d" / ".work").exists()
+    preprocess(options(log, tmp_path / "e"))
+    assert "another version" not in capsys.readouterr().err
+
+
 def kill_until_done(log: Path, output: Path, kills: int, longest: float) -> int:
     command = [sys.executable, "tools/preprocess.py", "criteo", "--input", str(log), "--output", str(output), "--max-bad-share", "0.5"]
     command += ["--block-kb", "64", "--rows-per-shard", "2000", "--row-group-rows", "256", "--min-count", "3"]
