@@ -90,12 +90,12 @@ HEADER = ",".join(["label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("empty", b"", "empty, no lines to read"),
-        ("score", GOOD[2:].encode() * 3, "no label column (39 fields a line)"),
-        ("only", HEADER.encode() + b"\n", "no well-formed line among 0"),
-        ("typo", HEADER.replace("C7", "C77").encode() + b"\n", ":1: column 'C77' is none of label, I1..I13, C1..C26, did you mean 'C7'?"),
-        ("lacks", HEADER.replace(",C7", "").encode() + b"\n", ":1: the header lacks C7; expected label, I1..I13, C1..C26 in any order"),
-        ("twice", HEADER.replace("C7", "C8").encode() + b"\n", ":1: column 'C8' is there twice"),
+        ("empty", b"", "empty, no rows to read"),
+        ("score", GOOD[2:].encode() * 3, "no column 'label'"),
+        ("only", HEADER.encode() + b"\n", "no well-formed row among 0"),
+        ("typo", HEADER.replace("C7", "C77").encode() + b"\n", ":1: no column 'C7', which criteo reads (C7), did you mean 'C77'?"),
+        ("lacks", HEADER.replace(",C7", "").encode() + b"\n", ":1: no column 'C7', which criteo reads (C7)"),
+        ("twice", HEADER.replace("C7", "C8").encode() + b"\n", "two columns 'C8'"),
         ("cut.gz", gzip.compress(GOOD.encode() * 999)[:-20], "cannot be decompressed, it is truncated or broken"),
     ],
 )

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from torchx.specs import macros, materialize_appdef
 
 from dmoe.launch import components
 from tests.log_files import contents, write_logs
+from tests.unit.data.log.logs import TREE, make_rows, write_csv
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--min-count", "3", "--max-bad-share", "0.5", "--rows-per-shard", "500", "--row-group-rows", "128", "--block-kb", "16"]
@@ -117,17 +119,17 @@ def local(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
 def test_interrupted_then_continued_with_a_worker_killed_in_every_stage_gives_the_same_bytes(logs, local, environment, tmp_path):
     work = tmp_path / "d" / ".work"
     first = start(command(logs, tmp_path / "d", *RAY), environment)
-    until("some parts", lambda: len(list(work.glob("parts-*/*.part"))) > 20, first)
+    until("some parts", lambda: len(list(work.glob("parts-*/*.arrow"))) > 20, first)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=120)
     assert first.returncode == 130
     assert said.splitlines()[-1] == "tools/preprocess.py: interrupted"
     assert "Traceback" not in said
-    parts = {path: path.stat().st_mtime_ns for path in work.glob("parts-*/*.part")}
+    parts = {path: path.stat().st_mtime_ns for path in work.glob("parts-*/*.arrow")}
     assert len(parts) > 20
 
     again = start(command(logs, tmp_path / "d", *RAY), environment)
-    for what in ("parts-*/00002-*.part", "counts-*/*.counts", "shards-*/*.json"):
+    for what in ("parts-*/00002-*.arrow", "vocabulary-*.counts/*.counts", "shards-*/*.json"):
         until(what, lambda what=what: list(work.glob(what)), again)
         kill_a_busy_worker(again.pid)
     # A part of before the interruption, as long as there are parts.
@@ -138,6 +140,21 @@ def test_interrupted_then_continued_with_a_worker_killed_in_every_stage_gives_th
     assert "Traceback" not in said
     assert "done" in out
     assert contents(tmp_path / "d") == local
+
+
+def test_a_log_with_bags_weights_groups_and_times_has_the_same_bytes_though_a_worker_is_killed(environment, tmp_path):
+    write_csv(tmp_path / "log.csv", make_rows(20_000))
+    write_csv(tmp_path / "more.csv", make_rows(5_000, seed=1))
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(TREE))
+    inputs = ["--schema", str(tmp_path / "schema.yaml"), "--input", str(tmp_path / "log.csv"), str(tmp_path / "more.csv")]
+    line = [sys.executable, "tools/preprocess.py", "log", *inputs, *SMALL, "--rows-per-shard", "4000", "--split-by", "time"]
+    assert run([*line, "--output", str(tmp_path / "local")], environment).returncode == 0
+    by_ray = start([*line, "--output", str(tmp_path / "ray"), *RAY], environment)
+    until("some parts", lambda: list((tmp_path / "ray" / ".work").glob("parts-*/*.arrow")), by_ray)
+    kill_a_busy_worker(by_ray.pid)
+    _, said = by_ray.communicate(timeout=240)
+    assert by_ray.returncode == 0, said
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 def test_hashed_ids_and_what_they_lose_are_the_same(logs, environment, tmp_path):

@@ -86,14 +86,18 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
         raise UserError(f"{without[0].path}: no label column, but {other.path} has one; give them to separate runs")
     used = schema.used(labelled or not scoring)
     for one in files:
+        if twice := [column for column in used if one.columns.count(column) > 1]:
+            raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
         for column, key in used.items():
             if column not in one.columns:
                 line = ":1" if one.header_bytes else ""
                 hint = _hint(column, one.columns)
-                also = "; training data needs labels, --scoring makes data to score without" if column == label else ""
+                also = (
+                    "; training data needs labels, --scoring makes data to score without"
+                    if column == label and not one.header_bytes
+                    else ""
+                )
                 raise UserError(f"{one.path}{line}: no column '{column}', which {where} reads ({key}){hint}{also}")
-            if one.columns.count(column) > 1:
-                raise UserError(f"{one.path}: two columns '{column}'; rename one")
     return [replace(one, used=tuple(used)) for one in files], labelled
 
 

@@ -1,0 +1,165 @@
+"""What one log can have, every log can: on Criteo's, on one of Avazu's form, and on one with bags, weights, groups, times and buckets."""
+
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare import counting, pipeline
+from dmoe.data.prepare.engine import Threads
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import Result, preprocess
+from dmoe.data.prepare.schema import load_schema
+from dmoe.testing.synthesize import synthesize
+from tests.log_files import contents
+from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
+from tests.unit.data.reference import mix
+from tests.unit.data.test_continue import Killed
+
+KINDS = ["criteo", "avazu", "any"]
+OTHERS = [one for one in TREE["categorical"] if not isinstance(one, dict) or one["name"] != "tags"]
+BAGS = {"name": "tags", "separator": "|", "pooling": "mean", "max_values": 3}
+ANY = [*OTHERS, BAGS, {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"}]
+    *(one for one in TREE["categorical"] if one == str(one) or one["name"] != "tags"),
+    BAGS,
+    {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"},
+]
+
+
+class Far(Threads):
+    """Threads that work as other machines' processes would, through files."""
+
+    far = True
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def days(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Path]]:
+    """(schema, three days of a log); the first has dates in its files' names alone."""
+    folder = tmp_path_factory.mktemp("days")
+    paths = [folder / f"day_{day}" for day in range(3)]
+    for day, path in enumerate(paths):
+        if request.param == "criteo":
+            synthesize(str(path), 500, seed=day, scale=0.002)
+        elif request.param == "avazu":
+            write_avazu(path, 500, seed=day)
+        else:
+            write_csv(path, [row | {"at": f"2024-01-0{1 + day}{row['at'][10:]}"} for row in make_rows(500, seed=day)])
+    known = {"criteo": "criteo", "avazu": load_schema("avazu_x4"), "any": schema(categorical=ANY)}[request.param]
+    return known, paths
+
+
+def run(days: tuple[Any, list[Path]], output: Path, *numbers: int, **options: Any) -> Result:
+    small = {"min_count": 3, "workers": 1, "rows_per_shard": 400, "row_group_rows": 128, "block_bytes": 20_000}
+    if "vocabulary" not in options:
+        small["schema"] = days[0]
+    return preprocess(Options([str(days[1][number]) for number in numbers or range(3)], str(output), **{**small, **options}))
+
+
+def data_of(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.endswith(".parquet")}
+
+
+def read(folder: Path, split: str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / split).iterdir())])
+
+
+def tokens_of(folder: Path, name: str) -> dict[Any, int]:
+    table = pq.read_table(folder / "vocabulary" / f"{name}.parquet").to_pydict()
+    return dict(zip(table["token"], table["id"], strict=True))
+
+
+def flat(column: pa.ChunkedArray) -> list[int]:
+    return [one for row in column.to_pylist() for one in (row if isinstance(row, list) else [row])]
+
+
+def test_appended_tokens_come_behind_the_kept_ones_by_count_then_token(days, tmp_path):
+    run(days, tmp_path / "a", 0, split="1,0,0")
+    run(days, tmp_path / "alone", 1, split="1,0,0", min_count=1)
+    result = run(days, tmp_path / "b", 1, split="1,0,0", vocabulary=str(tmp_path / "a"), new_tokens="append")
+    appended = 0
+    for feature in result.manifest.categorical:
+        old, ids = tokens_of(tmp_path / "a", feature.name), tokens_of(tmp_path / "b", feature.name)
+        counts = Counter(flat(read(tmp_path / "alone", "train")[feature.name]))
+        seen = {token: counts[number] for token, number in tokens_of(tmp_path / "alone", feature.name).items()}
+        new = sorted((token for token in seen if seen[token] >= 3 and token not in old), key=lambda token: (-seen[token], token))
+        assert ids == old | {token: 2 + len(old) + place for place, token in enumerate(new)}
+        assert feature.cardinality == 2 + len(ids)
+        appended += len(new)
+    assert result.appended == appended
+
+
+def test_hashed_ids_are_the_tokens_hashes_and_a_scored_log_has_the_same(days, tmp_path):
+    run(days, tmp_path / "counted", 0, split="1,0,0", min_count=1)
+    result = run(days, tmp_path / "a", 0, split="1,0,0", ids="hash", hash_size="50")
+    counted, hashed = read(tmp_path / "counted", "train"), read(tmp_path / "a", "train")
+    for feature in result.manifest.categorical:
+        token_of = {number: token for token, number in tokens_of(tmp_path / "counted", feature.name).items()}
+        expected = [0 if one == 0 else 2 + hash_of(token_of[one]) % 48 for one in flat(counted[feature.name])]
+        assert flat(hashed[feature.name]) == expected
+        one = result.collisions[feature.name]
+        assert (one.tokens, one.ids) == (len(token_of), len(set(expected) - {0}))
+    run(days, tmp_path / "b", 0, vocabulary=str(tmp_path / "a"), scoring=True)
+    scored = read(tmp_path / "b", "score")
+    assert scored.select([one.name for one in result.manifest.categorical]).equals(
+        hashed.select([one.name for one in result.manifest.categorical])
+    )
+
+
+def hash_of(token: int | bytes) -> int:
+    """splitmix64 of an integer of 32 bits; of text, FNV-1a and splitmix64's finaliser."""
+    if isinstance(token, int):
+        return mix((token % 2**32 + 0x9E3779B97F4A7C15) % 2**64)
+    x = 0xCBF29CE484222325
+    for byte in token:
+        x = (x ^ byte) * 0x100000001B3 % 2**64
+    return mix(x)
+
+
+def test_days_are_held_out_whole(days, tmp_path):
+    result = run(days, tmp_path / "d", split_by="day", validation_days=1, test_days=1)
+    counted = [day["rows"] for day in result.manifest.made_by["days"]]
+    assert [split.rows for split in result.manifest.splits.values()] == [sum(counted[:-2]), counted[-2], counted[-1]]
+    halves = run(days, tmp_path / "halves", split_by="day").manifest
+    rows = [split.rows for split in halves.splits.values()]
+    assert rows[0] == sum(counted[:-1])
+    assert sum(rows[1:]) == counted[-1]
+    assert min(rows[1:]) > 0
+
+
+def test_bytes_do_not_depend_on_engine_blocks_workers_or_memory(days, tmp_path, monkeypatch):
+    run(days, tmp_path / "a")
+    expected = data_of(tmp_path / "a")
+    for number, options in enumerate([{"block_bytes": 3000, "workers": 3}, {"memory_limit": 1 << 15}, {"engine": "ray", "workers": 2}]):
+
+        @contextmanager
+        def engine(name: str, workers: int, _: str | None):
+            yield Far(workers) if name == "ray" else Threads(workers)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "SPILLABLE", 1 << 8)
+            patch.setattr(counting, "SMALL_TABLE", 1 << 12)
+            patch.setattr(counting, "SMALLEST", 1 << 8)
+            patch.setattr(pipeline, "open_engine", engine)
+            run(days, tmp_path / str(number), **options)
+        assert data_of(tmp_path / str(number)) == expected, options
+
+
+@pytest.mark.parametrize("stage", ["_vocabularies", "write_shards", "publish"])
+def test_a_killed_run_continues_to_the_same_bytes(days, tmp_path, monkeypatch, stage):
+    run(days, tmp_path / "a")
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, stage, killed)
+        with pytest.raises(Killed):
+            run(days, tmp_path / "b")
+    run(days, tmp_path / "b")
+    assert data_of(tmp_path / "a") == data_of(tmp_path / "b")
+    assert load_manifest(str(tmp_path / "a")).splits == load_manifest(str(tmp_path / "b")).splits
