@@ -92,11 +92,8 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
             if column not in one.columns:
                 line = ":1" if one.header_bytes else ""
                 hint = _hint(column, one.columns)
-                also = (
-                    "; training data needs labels, --scoring makes data to score without"
-                    if column == label and not one.header_bytes
-                    else ""
-                )
+                unlabelled = column == label and not one.header_bytes
+                also = "; training data needs labels, --scoring makes data to score without" * unlabelled
                 raise UserError(f"{one.path}{line}: no column '{column}', which {where} reads ({key}){hint}{also}")
     return [replace(one, used=tuple(used)) for one in files], labelled
 

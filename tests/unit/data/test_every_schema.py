@@ -25,10 +25,6 @@ KINDS = ["criteo", "avazu", "any"]
 OTHERS = [one for one in TREE["categorical"] if not isinstance(one, dict) or one["name"] != "tags"]
 BAGS = {"name": "tags", "separator": "|", "pooling": "mean", "max_values": 3}
 ANY = [*OTHERS, BAGS, {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"}]
-    *(one for one in TREE["categorical"] if one == str(one) or one["name"] != "tags"),
-    BAGS,
-    {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"},
-]
 
 
 class Far(Threads):
