@@ -147,8 +147,7 @@ def _run(task: _Task, began: float) -> Result:
     bad_lines = set_aside(options.output, work, rejects, watch)
     if not watch.lines - watch.bad:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
-    if labelled:
-        labelled, schema = _fitting(task, parts)
+    labelled, schema = _fitting(task, parts)
     mark("parse")
     by = "score" if options.scoring else options.split_by
     by_time = by == "time" and schema.time is not None
@@ -192,7 +191,7 @@ def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
         seen.add(part.seen)
     dropped = {key: f"{count:,} of {total:,} rows have no {key} that can be read" for key, count in seen.unread.items() if count}
     label = schema.label
-    if label.positive is not None and not seen.positives and "label" not in dropped:
+    if task.labelled and label.positive is not None and not seen.positives and "label" not in dropped:
         most = ", ".join(f"{shown(value)} ({count:,} rows)" for value, count in seen.labels.most_common(VALUES_SHOWN))
         most += ", ..." * (len(seen.labels) > VALUES_SHOWN)
         what = f"no row's {printable(label.column)} is {shown(label.positive)}, the schema's `positive`; its values are {most}"
@@ -204,7 +203,7 @@ def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
             print(f"warning: {what}", file=sys.stderr)
     for what in dropped.values():
         print(f"{what}: left out, scores do not need it", file=sys.stderr)
-    return "label" not in dropped, schema.without(dropped.keys() - {"label"})
+    return task.labelled and "label" not in dropped, schema.without(dropped.keys() - {"label"})
 
 
 def _vocabularies(
