@@ -55,7 +55,7 @@ def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
     if lines[-1] == b"":
         lines.pop()
     lines = [line.removesuffix(b"\r") for line in lines]
-    if BOM in piece:
+    if not piece.isascii() and BOM in piece:
         # Also within a file, where files were joined.
         lines = [line.removeprefix(BOM) for line in lines]
     width, delimiter, quote = len(file.columns), schema.delimiter_bytes, (schema.quote or "").encode()
@@ -64,7 +64,8 @@ def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
     quoted: list[tuple[int, list[str]]] = []
     rejects: list[Reject] = []
     simple = _simple(piece)
-    some_name, header = file.columns[0].encode(), delimiter.decode().join(file.columns).encode()
+    # A header is as long as this, whatever its order, but for its quotes.
+    header_bytes, some_name = len(delimiter.decode().join(file.columns).encode()), file.columns[0].encode()
     for at, line in enumerate(lines):
         why = None if simple else _encoding(line)
         fields = None
@@ -76,7 +77,7 @@ def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
         count = len(fields) if fields is not None else line.count(delimiter) + 1
         if why is None and count != width:
             why = "fields", f"{count} field{'s' * (count != 1)}, expected {width}"
-        if why is None and some_name in line and (fields is not None or len(line) == len(header)):
+        if why is None and (len(line) == header_bytes or fields is not None) and some_name in line:
             why = header_again(fields or line.decode().split(delimiter.decode()), file.columns)
         if why is not None:
             rejects.append(Reject(number + at, *why, line[:MAX_LINE]))
