@@ -31,7 +31,7 @@ READABLE = {
 TAR = "tar"
 """Known by the checksum of its first header; old ones have no magic bytes."""
 REFUSED = {
-    "a parquet file; a schema with `format: parquet` reads it (tools/preprocess.py log)": rb"PAR1",
+    "a parquet file; a schema with `format: parquet` reads it (dmoe preprocess log)": rb"PAR1",
     "an ORC file": rb"ORC",
     "an Avro file": rb"Obj\x01",
     "an Arrow file": rb"ARROW1|FEA1",

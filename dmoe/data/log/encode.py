@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.log.rows import Block
 from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.tokens import hashes
-from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.rejects import Reject, shown
 from dmoe.errors import printable
 

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import FIELDS
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.inputs import Block, find_inputs
 from dmoe.data.layout import Layout
-from dmoe.data.manifest import load_manifest
 from dmoe.data.parse import NO_LABEL, Scratch, parse_block
 from dmoe.data.preprocess import Options, Result, preprocess
 from dmoe.data.raw_file import BLANK_END

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import parse_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.rejects import shown
 from dmoe.data.summary import summarize
