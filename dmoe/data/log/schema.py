@@ -15,10 +15,11 @@ categorical:
 """
 
 import copy
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dmoe.errors import UserError, nearest
 from dmoe.yaml_files import read_mapping
@@ -43,10 +44,20 @@ class Strict(BaseModel):
 
 
 class Label(Strict):
-    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0."""
+    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0.
+
+    Attributes:
+        positive: compared as a number with a number (1 is 1.0), as a boolean with a boolean (true is True), else as text.
+    """
 
     column: str = Field(min_length=1)
     positive: str | None = Field(None, min_length=1)
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML's own numbers and booleans, which people write without quotes."""
+        return str(value).lower() if isinstance(value, bool | int | float) else value
 
 
 class Time(Strict):
@@ -164,6 +175,21 @@ class Schema(Strict):
             if one.part and (self.time is None or not self.time.format):
                 raise ValueError(f"'{one.name}' is a part of the time: give time: {{column: ..., format: ...}}")
         return self
+
+    @property
+    def optional_for_scores(self) -> tuple[str, ...]:
+        """Keys of columns that scores do not depend on."""
+        return ("weight", "group") if any(one.part for one in self.categorical) else ("weight", "group", "time")
+
+    def column_of(self, key: str) -> str | None:
+        """The column that a key of `optional_for_scores` reads."""
+        if key == "time":
+            return self.time.column if self.time else None
+        return self.weight if key == "weight" else self.group
+
+    def without(self, keys: Iterable[str]) -> "Schema":
+        """The schema without these of `optional_for_scores`."""
+        return self.model_copy(update=dict.fromkeys(keys))
 
     @property
     def delimiter_bytes(self) -> bytes:
