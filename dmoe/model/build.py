@@ -8,8 +8,8 @@ import torch
 
 from dmoe.config import Config
 from dmoe.data.manifest import CategoricalFeature, Manifest
-from dmoe.errors import UserError, nearest
-from dmoe.model.assemble import assemble
+from dmoe.errors import UserError, nearest, one_line, shown
+from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.network import DMoE
@@ -47,7 +47,7 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
-            raise UserError(f"data.features: no feature '{name}' in the data set{nearest(name, names)}")
+            raise UserError(f"data.features: no feature '{one_line(name)}' in the data set{nearest(name, names)}")
     wanted = config.data.features or names
     buckets = config.data.dense in ("buckets", "both")
     features = tuple(f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token"))
@@ -88,25 +88,34 @@ def _expert_spec(spec: str | dict[str, Any], index: int) -> tuple[str, dict[str,
     if not isinstance(kind, str):
         raise UserError(f"model.experts: expert {index + 1} names no 'kind'")
     for name in ("table_set", "dim"):
-        if name in options and not (isinstance(options[name], int) and options[name] >= (name == "dim")):
-            raise UserError(f"model.experts: expert {index + 1}: {name} is {options[name]!r}, expected a whole number")
+        low, high = (1, 4096) if name == "dim" else (0, 63)
+        if name in options and (type(options[name]) is not int or not low <= options[name] <= high):
+            found = shown(options[name])
+            raise UserError(f"model.experts: expert {index + 1}: {name} is {found}, expected a whole number from {low} to {high:,}")
     return kind, options
 
 
 def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> DMoE:
-    """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone."""
-    settings = config.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        mixture = assemble(
-            settings,
-            fields=len(blueprint.features),
-            dense=len(blueprint.dense),
-            experts=blueprint.experts,
-            set_dims=blueprint.set_dims,
-            set_of_expert=blueprint.set_of_expert,
-            bf16=config.train.precision == "bf16",
-        )
+    """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone.
+
+    Raises:
+        UserError: an expert that cannot be built, or a dense part that does not fit this machine.
+    """
+    parts: dict[str, Any] = {
+        "settings": config.model,
+        "fields": len(blueprint.features),
+        "dense": len(blueprint.dense),
+        "experts": blueprint.experts,
+        "set_dims": blueprint.set_dims,
+        "set_of_expert": blueprint.set_of_expert,
+        "bf16": config.train.precision == "bf16",
+    }
+    mixture = outline(**parts)
+    if torch.get_default_device().type != "meta":
+        check_memory(mixture)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            mixture = assemble(**parts)
     return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
 
 

@@ -4,11 +4,32 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from dmoe.errors import UserError
+from dmoe.strict import checked
 
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@with_config(_STRICT)
+class ScheduleState(TypedDict, total=False):
+    """What `Schedule.state` gives; `best` is null before the first validation that had an AUC."""
+
+    plateau: Annotated[float, Field(gt=0, le=1)]
+    waited: Count
+    best: float | None
+
+
+@with_config(_STRICT)
+class WindowState(TypedDict):
+    """What `Window.state` gives."""
+
+    since: Count
+    steps: Count
+    sums: Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 @dataclass
@@ -27,7 +48,7 @@ class Progress:
     """
 
     # Read by pydantic when a checkpoint's progress is checked.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     step: Count = 0
     steps_before: Count = 0
@@ -41,22 +62,34 @@ class Progress:
     waited: Count = 0
     trained_rows: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    schedule: dict[str, float | int | None] = field(default_factory=dict)
-    window: dict[str, int | list[float]] | None = None
+    schedule: ScheduleState = field(default_factory=ScheduleState)
+    window: WindowState | None = None
+
+
+class _Kept(TypedDict):
+    progress: Progress
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
+def check_progress(kept: Any, where: str) -> Progress:
+    """The progress that a checkpoint kept; defaults for the fields that an older dmoe did not keep.
+
+    Raises:
+        UserError: a field is not what it should be.
+    """
+    # By way of JSON: strict for every field, where from Python objects it would want a Progress.
+    return checked(_KEPT.validate_json, json.dumps({"progress": kept}), where)["progress"]
 
 
 def progress_from(kept: dict[str, Any], where: str) -> Progress:
-    """The progress that a checkpoint kept.
+    """As `check_progress`, of a run that is to go on.
 
     Raises:
         UserError: a field is missing or is not what it should be.
     """
-    try:
-        # By way of JSON: strict for every field, where from Python objects it would want a Progress.
-        progress = TypeAdapter(Progress).validate_json(json.dumps(kept))
-        if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
-            raise UserError(f"{where}: progress: a part of it is missing")
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{where}: progress.{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}") from None
+    progress = check_progress(kept, where)
+    if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
+        raise UserError(f"{where}: progress: a part of it is missing")
     return progress

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join, read_bounded
+from dmoe.train.progress import check_progress
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
@@ -115,7 +116,7 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
     try:
         content = parse_json(read_bounded(path, MAX_BYTES, "checkpoint's index"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
         known = content["format"] == FORMAT
@@ -129,6 +130,7 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{path}: checkpoint version {str(version)[:20]}, this dmoe reads version {VERSION}")
     if not sound:
         raise UserError(f"{path}: damaged: its checksum does not match")
+    check_progress(content.get("progress"), f"{path}: damaged")
     try:
         return _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -163,7 +165,8 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
 
 def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
-    text = PATHS.open(join(folder, INDEX), "rb").read()
+    with PATHS.open(join(folder, INDEX), "rb") as file:
+        text = file.read()
     write_whole(join(folder, REFUSED), lambda file: file.write(text))
     PATHS.rm(join(folder, INDEX))
 
@@ -174,8 +177,6 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _parse(content: dict[str, Any]) -> Index:
-    if not isinstance(content["progress"], dict):
-        raise ValueError("progress is not an object")
     tables = {
         name: (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS)) for name, (rows, columns) in content["tables"].items()
     }

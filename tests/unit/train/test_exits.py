@@ -78,7 +78,7 @@ def test_progress_is_checked_field_by_field():
         "step": 3,
         "schedule": {"plateau": 1.0, "waited": 0, "best": None},
         "best_auc": 0.7,
-        "window": {"since": 0, "steps": 3, "sums": [1.0]},
+        "window": {"since": 0, "steps": 3, "sums": [1.0, 0.5, 0.0, 64.0]},
     }
     assert progress_from(sound, "x") == Progress(**sound)
     for wrong, words in {
