@@ -298,4 +298,4 @@ def _takes_text(model: Any, keys: list[str]) -> bool:
     for key in keys:
         field = getattr(model, "model_fields", {}).get(key)
         model = field.annotation if field else None
-    return model is str or bool(get_args(model)) and all(isinstance(one, str) for one in get_args(model))
+    return model is str or (bool(get_args(model)) and all(isinstance(one, str) for one in get_args(model)))

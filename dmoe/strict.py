@@ -80,4 +80,4 @@ def _told(detail: Any) -> tuple[str, str]:
 
 def _is_label(part: Any) -> bool:
     """Whether a part of an error's place is pydantic's name of a union's member, and no key."""
-    return isinstance(part, str) and (part in ("str", "[key]") or part.endswith("]") and part.startswith(("list[", "dict[", "literal[")))
+    return isinstance(part, str) and (part in ("str", "[key]") or (part.endswith("]") and part.startswith(("list[", "dict[", "literal["))))

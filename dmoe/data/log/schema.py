@@ -121,12 +121,12 @@ class Schema(Strict):
     header: bool = True
     columns: list[str] | None = Field(None, min_length=2)
     quote: str | None = Field('"', min_length=1, max_length=1)
-    missing: list[str] = []
+    missing: list[str] = Field([])
     label: Label
     time: Time | None = None
     weight: str | None = Field(None, min_length=1)
     group: str | None = Field(None, min_length=1)
-    dense: list[Dense] = []
+    dense: list[Dense] = Field([])
     categorical: list[Categorical] = Field(min_length=1)
 
     @model_validator(mode="after")
