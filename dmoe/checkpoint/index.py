@@ -1,5 +1,6 @@
 """The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
 
+import bisect
 import contextlib
 import hashlib
 import json
@@ -17,8 +18,6 @@ from dmoe.paths import PATHS, join, read_bounded
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
 MAX_BYTES = 256 << 20
-MAX_BESIDE = 4096
-"""Pieces side by side in a row: no table has as many columns shards, and checking more would take a hostile index's time."""
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _T = TypeVar("_T")
@@ -200,18 +199,27 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
         one_a_row = any(piece.columns == 0 for piece in group)
         if sum(piece.rows * (piece.columns or 1) for piece in group) != rows * (1 if one_a_row else columns):
             raise ValueError(f"table '{table}': {state} is not whole")
-        beside: list[Piece] = []
-        for piece in sorted(group, key=lambda piece: piece.row):
-            beside = [other for other in beside if other.row + other.rows > piece.row]
-            if any(_share_columns(piece, other) for other in beside) or len(beside) > MAX_BESIDE:
-                raise ValueError(f"table '{table}': pieces of {state} overlap")
-            beside.append(piece)
+        if any((piece.columns == 0) != one_a_row for piece in group):
+            raise ValueError(f"table '{table}': some pieces of {state} have columns and some have none")
+        if not _apart(group):
+            raise ValueError(f"table '{table}': pieces of {state} overlap")
 
 
-def _share_columns(a: Piece, b: Piece) -> bool:
-    if 0 in (a.columns, b.columns):
-        return True
-    return a.column < b.column + b.columns and b.column < a.column + a.columns
+def _apart(group: list[Piece]) -> bool:
+    """Whether no two of these pieces overlap: a line goes down the rows, and knows the pieces that it cuts by their columns."""
+    begins = [(piece.row, 1, piece) for piece in group if piece.rows]
+    ends = [(piece.row + piece.rows, 0, piece) for piece in group if piece.rows]
+    cut: list[tuple[int, int]] = []
+    for _, begin, piece in sorted(begins + ends, key=lambda event: event[:2]):
+        columns = (piece.column, piece.column + piece.columns) if piece.columns else (0, 1)
+        at = bisect.bisect_left(cut, columns)
+        if not begin:
+            del cut[at]
+            continue
+        if (at and cut[at - 1][1] > columns[0]) or (at < len(cut) and cut[at][0] < columns[1]):
+            return False
+        cut.insert(at, columns)
+    return True
 
 
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:

@@ -1,6 +1,5 @@
 """From a config and a manifest to a model; the one place that reads the config on the model's behalf."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +7,12 @@ import torch
 
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
-from dmoe.errors import UserError, nearest, one_line, shown
+from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
+from dmoe.model.expert_specs import expert_specs
+from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import DMoE
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
@@ -54,22 +55,9 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     if not features:
         raise UserError("data.features: the model would look up no feature at all")
     dense = tuple(f.name for f in manifest.dense) if config.data.dense in ("numeric", "both") else ()
-    experts: list[tuple[str, dict[str, Any]]] = []
-    sets: list[int] = []
-    dims: dict[int, int] = {}
-    for index, spec in enumerate(config.model.experts):
-        kind, options = _expert_spec(spec, index)
-        table_set = options.pop("table_set", index if config.model.embedding.sets == "per_expert" else 0)
-        dim = options.pop("dim", config.model.embedding.dim)
-        if dims.setdefault(table_set, dim) != dim:
-            raise UserError(f"model.experts: expert {index + 1} wants dim {dim} of table set {table_set}, which has dim {dims[table_set]}")
-        experts.append((kind, options))
-        sets.append(table_set)
-    if sorted(dims) != list(range(len(dims))):
-        raise UserError(f"model.experts: table sets are {sorted(dims)}, expected 0 to {len(dims) - 1} without a gap")
-    set_dims = tuple(dims[index] for index in range(len(dims)))
-    tables = make_tables(features, set_dims, table_layout(config, len(set_dims)))
-    return Blueprint(features, dense, tuple(experts), set_dims, tuple(sets), tuple(tables))
+    specs = expert_specs(config.model)
+    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)))
+    return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))
 
 
 def table_layout(config: Config, sets: int) -> str:
@@ -80,28 +68,33 @@ def table_layout(config: Config, sets: int) -> str:
     return layout
 
 
-def _expert_spec(spec: str | dict[str, Any], index: int) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    options = copy.deepcopy(spec)
-    kind = options.pop("kind", None)
-    if not isinstance(kind, str):
-        raise UserError(f"model.experts: expert {index + 1} names no 'kind'")
-    for name in ("table_set", "dim"):
-        low, high = (1, 4096) if name == "dim" else (0, 63)
-        if name in options and (type(options[name]) is not int or not low <= options[name] <= high):
-            found = shown(options[name])
-            raise UserError(f"model.experts: expert {index + 1}: {name} is {found}, expected a whole number from {low} to {high:,}")
-    return kind, options
-
-
 def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> DMoE:
     """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone.
 
     Raises:
         UserError: an expert that cannot be built, or a dense part that does not fit this machine.
     """
-    parts: dict[str, Any] = {
+    mixture = outline_of(config, blueprint)
+    if torch.get_default_device().type != "meta":
+        check_memory(mixture)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            mixture = assemble(**_parts(config, blueprint))
+    return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
+
+
+def outline_of(config: Config, blueprint: Blueprint) -> ExpertMixture:
+    """The model's dense part on the meta device: names and shapes, without their memory.
+
+    Raises:
+        UserError: an expert that cannot be built, or a layer that is larger than any memory.
+    """
+    return outline(**_parts(config, blueprint))
+
+
+def _parts(config: Config, blueprint: Blueprint) -> dict[str, Any]:
+    """What `assemble` takes."""
+    return {
         "settings": config.model,
         "fields": len(blueprint.features),
         "dense": len(blueprint.dense),
@@ -110,13 +103,6 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
         "set_of_expert": blueprint.set_of_expert,
         "bf16": config.train.precision == "bf16",
     }
-    mixture = outline(**parts)
-    if torch.get_default_device().type != "meta":
-        check_memory(mixture)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.train.seed)
-            mixture = assemble(**parts)
-    return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
 
 
 def build_task(config: Config, model: DMoE) -> TrainTask:
