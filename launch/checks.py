@@ -1,5 +1,6 @@
 """What would end the job in its first minute ends the launch instead: on the laptop, not behind the queue."""
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -77,7 +78,7 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
 
 
-def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None:
+def check_arguments(program: str, module: str, arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the arguments as the program will, by the `make_parser` of its module.
 
     Raises:
@@ -87,9 +88,11 @@ def check_arguments(program: str, module: str, arguments: Sequence[str]) -> None
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            make_parser().parse_args(list(arguments))
+            parsed: argparse.Namespace = make_parser().parse_args(list(arguments))
     except SystemExit:
-        raise UserError(f"{program}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
+        message = said.getvalue().strip().splitlines()[-1:] or [": error: its help was asked for"]
+        raise UserError(f"{program}: {message[0].partition(': error: ')[2]}") from None
+    return parsed
 
 
 def check_share(j: str, arguments: Sequence[str]) -> None:
@@ -116,7 +119,7 @@ def work_of(arguments: Sequence[str]) -> str:
     return str(given.work or join(given.output, WORK))
 
 
-def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     """Whether every variant of a ladder is a config, and its data there.
 
     Raises:
@@ -124,7 +127,7 @@ def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]
     """
     spec = load_spec(config)
     for name in spec.variants:
-        resolve(spec, config, name, 0, [f"data.path={data}"] * bool(data), "ladder")
+        resolve(spec, config, name, 0, overrides, "ladder")
     if data and not elsewhere and _is_here(data, mounted):
         load_manifest(data)
 

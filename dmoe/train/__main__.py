@@ -20,14 +20,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """What the arguments lay over the config."""
+    from dmoe.config import setting
+
+    named = {"sharding.plan": arguments.plan, "train.init_from": arguments.init_from}
+    return [*arguments.set, *(setting(key, text) for key, text in named.items() if text)]
+
+
 def main() -> None:
     arguments = make_parser().parse_args()
 
     from dmoe.train.command import train
 
-    plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
-    init = [f"train.init_from={arguments.init_from}"] if arguments.init_from else []
-    train(arguments.config, arguments.set + plan + init, arguments.resume, arguments.trace)
+    train(arguments.config, overrides_of(arguments), arguments.resume, arguments.trace)
 
 
 if __name__ == "__main__":
