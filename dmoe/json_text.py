@@ -9,15 +9,19 @@ MAX_DEPTH, MAX_DIGITS = 64, 40
 """Lists and objects within one another, and digits of a whole number: more than any of our files holds."""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, undefined_is_null: bool = False) -> Any:
     """What a JSON text says.
+
+    Args:
+        undefined_is_null: NaN and infinities are read as null: runs have written them for figures without a value.
 
     Raises:
         ValueError: not JSON, a key that stands twice in an object, a number that is not finite or too long, a text that is none, or more
             levels than any file of ours has; says which.
     """
     try:
-        tree = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_int=_whole, parse_constant=_refuse)
+        constant = (lambda name: None) if undefined_is_null else _refuse
+        tree = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_int=_whole, parse_constant=constant)
         if not _deeper_than(tree, MAX_DEPTH):
             return tree
     except RecursionError:

@@ -56,7 +56,7 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
         UserError: no such file, a larger one, or what is no file: a folder, a FIFO, a device.
     """
     try:
-        _check_regular(path, asked_by or path)
+        check_regular(path, asked_by or path)
         with PATHS.open(path, "rb") as file:
             content: bytes = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -66,8 +66,13 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
     return content
 
 
-def _check_regular(path: str, asked_by: str) -> None:
-    """Refuses what is no file before it is opened: opening a FIFO waits for a writer, and a device may never end."""
+def check_regular(path: str, asked_by: str) -> None:
+    """Refuses what is no file before it is opened: opening a FIFO waits for a writer, and a device may never end.
+
+    Raises:
+        UserError: a folder, a FIFO, a device.
+        OSError: nothing is there.
+    """
     if "://" in path or _OPEN_ALREADY.fullmatch(path):
         return
     mode = os.stat(path).st_mode

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 from dmoe.checkpoint.progress import check_progress
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import PATHS, check_regular, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
@@ -149,6 +149,7 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
             raise UserError(f"{path}: missing, but the checkpoint's index names it")
         digest, found = hashlib.sha256(), 0
         try:
+            check_regular(path, path)
             with PATHS.open(path, "rb") as file:
                 while chunk := file.read(8 << 20):
                     digest.update(chunk)
