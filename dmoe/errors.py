@@ -53,13 +53,8 @@ _SHORT = _Short()
 
 
 def printable(text: str) -> str:
-    """The text as a message may show it: what a terminal would act on is escaped, and bytes that were no UTF-8 (surrogates)."""
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+    """The text as a message may show it: characters that a terminal would act on are escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def run_command(program: str, main: Callable[[], int | None]) -> int:

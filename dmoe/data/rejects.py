@@ -33,7 +33,7 @@ class Reject:
 
 def shown(field: bytes | str) -> str:
     """The field for a message: quoted, cut at 24 characters, and escaped where a terminal would act on it or bytes are no UTF-8."""
-    text = field if isinstance(field, str) else field.decode("utf-8", "surrogateescape")
+    text = field if isinstance(field, str) else field.decode("utf-8", "backslashreplace")
     return f"'{printable(text if len(text) <= 24 else text[:21] + '...')}'"
 
 
