@@ -36,7 +36,7 @@ class NotYaml(ValueError):
 class _Loader(yaml.SafeLoader):
     """Texts, numbers, booleans, nulls, lists and mappings from text to those; no key twice, no alias of what holds it."""
 
-    yaml_constructors: dict[Any, Any]
+    yaml_constructors: dict[Any, Any]  # type: ignore[misc]  # each class has its own, as PyYAML gives it
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -38,7 +38,7 @@ REFUSED = {
     "an HDF5 file": rb"\x89HDF\r\n\x1a\n",
     "a Hadoop sequence file": rb"SEQ[\x04-\x06]",
     "a NumPy file": rb"\x93NUMPY",
-    "a pickle": rb"\x80[\x02-\x05]",
+    "a pickled Python object": rb"\x80[\x02-\x05]",
     "an SQLite database": rb"SQLite format 3\0",
     "an old Office document": rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
     "a PDF document": rb"%PDF-",
