@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from dmoe.data.prepare.raw_file import decompressed, read_full
+from dmoe.data.prepare.containers import read_full, unwrapped
+from dmoe.data.prepare.raw_file import WithoutBlankEnd
 from dmoe.data.prepare.rejects import MAX_LINE
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.sources import open_raw, read_range
@@ -33,10 +34,11 @@ def blocks(one: File, size: int) -> Iterator[tuple[int, Callable[[], Block | Non
     """
     begin = one.header_bytes
     if not one.compression:
-        for number in range(begin // size, -(-one.size // size)):
-            yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.size)
+        for number in range(begin // size, -(-one.end // size)):
+            yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.end)
         return
-    with open_raw(one.place) as file, decompressed(file, one.compression) as stream:
+    with open_raw(one.place) as file:
+        stream = WithoutBlankEnd(unwrapped(one.path, file, one.compression))
         text, offset, number, ended = b"", 0, 0, False
         while not (ended and offset + len(text) <= number * size):
             want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
@@ -51,8 +53,8 @@ def blocks(one: File, size: int) -> Iterator[tuple[int, Callable[[], Block | Non
 
 def _plain_block(one: File, size: int, number: int) -> Block | None:
     offset = max(number * size - 1, 0)
-    text = read_range(one.place, offset, (number + 1) * size + MAX_LINE + 1 - offset)
-    return _cut(text, offset, one.header_bytes, size, number, offset + len(text) >= one.size)
+    text = read_range(one.place, offset, min((number + 1) * size + MAX_LINE + 1, one.end) - offset)
+    return _cut(text, offset, one.header_bytes, size, number, offset + len(text) >= one.end)
 
 
 def _cut(text: bytes, offset: int, begin: int, size: int, number: int, ended: bool) -> Block | None:

@@ -34,5 +34,5 @@ def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[s
     positives.clear()
     for part in parts:
         rows[part.input] += part.rows
-        positives[part.input] += part.positives
+        positives[part.input] += part.seen.positives
     return [{"name": os.path.basename(one.path), "rows": rows[number], "positives": positives[number]} for number, one in enumerate(files)]

@@ -26,8 +26,8 @@ class Front(Protocol):
 class AnyLog:
     """Reads text with quotes, times and any tokens, and parquet."""
 
-    def __init__(self, schema: Schema, labelled: bool, block_bytes: int) -> None:
-        self.schema, self.labelled, self.block_bytes = schema, labelled, block_bytes
+    def __init__(self, schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> None:
+        self.schema, self.labelled, self.scoring, self.block_bytes = schema, labelled, scoring, block_bytes
 
     def pieces(self, file: File) -> Iterator[tuple[int, Any, int]]:
         for number, (piece, _, size) in enumerate(pieces(file, self.schema, self.block_bytes)):
@@ -37,9 +37,13 @@ class AnyLog:
         return False
 
     def encode(self, file: File, piece: Any) -> Encoded:
-        return encode(read_piece(file, self.schema, piece, 1), self.schema, self.labelled)
+        return encode(read_piece(file, self.schema, piece, 1), self.schema, self.labelled, self.scoring)
 
 
-def front_for(schema: Schema, labelled: bool, block_bytes: int) -> Front:
-    """The front end that reads logs of this schema; both would read equal rows, the one for typed text several times as fast."""
-    return (TypedText if schema.typed_columns else AnyLog)(schema, labelled, block_bytes)
+def front_for(schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> Front:
+    """The front end that reads logs of this schema; both would read equal rows, the one for typed text several times as fast.
+
+    Args:
+        scoring: what scores do not depend on, such as the label, makes no row malformed.
+    """
+    return (TypedText if schema.typed_columns else AnyLog)(schema, labelled, scoring, block_bytes)

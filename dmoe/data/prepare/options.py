@@ -30,7 +30,10 @@ class Options:
     """
 
     inputs: list[str] = option(
-        MISSING, "files, folders or globs, local or s3://; text plain, gzip or zstd; - alone is standard input", flag="--input", metavar="F"
+        MISSING,
+        "files, folders or globs, local or s3://; text plain, gzip, zstd, bz2, xz, or a zip or tar of one file; - alone is standard input",
+        flag="--input",
+        metavar="F",
     )
     output: str = option(MISSING, "folder of the data set, local or s3://", metavar="D")
     schema: Schema | str | None = None

@@ -7,15 +7,15 @@ checksums, is renamed into place last: a part that it describes is whole, and is
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dmoe.data.prepare.encode import LABEL, Encoded
+from dmoe.data.prepare.encode import Encoded, Seen
 from dmoe.data.prepare.engine import Engine, beside, run_tasks
 from dmoe.data.prepare.front import Front
 from dmoe.data.prepare.rejects import Reject
@@ -25,15 +25,16 @@ from dmoe.data.progress import Progress
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, its input's number, and how many lines, rows, clicks, malformed lines and cut bags it holds."""
+    """A finished part: its file, its input's number, and how many lines, rows, malformed lines and cut bags it holds, and what else was
+    seen."""
 
     path: str
     input: int
     lines: int
     rows: int
-    positives: int
     bad: int
     truncated: int
+    seen: Seen
 
 
 def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
@@ -41,11 +42,9 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     digests = {"": _write(path, encoded.batches)}
     if encoded.rejects:
         digests[".bad"] = _write(path + ".bad", [pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects])])
-    positives = sum(pc.sum(batch.column(LABEL)).as_py() or 0 for batch in encoded.batches)
-    counts = {"lines": encoded.lines, "rows": encoded.rows, "positives": positives, "bad": len(encoded.rejects)}
-    about = counts | {"truncated": encoded.truncated}
-    _put(path + ".json", json.dumps(about | {"sha256": digests}).encode())
-    return about
+    about = {"lines": encoded.lines, "rows": encoded.rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
+    _put(path + ".json", json.dumps({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    return {**about, "seen": encoded.seen}
 
 
 def _write(path: str, batches: list[pa.RecordBatch]) -> str:
@@ -75,7 +74,9 @@ def read_about(path: str) -> dict[str, Any] | None:
             with open(path + suffix, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None
-    except (OSError, ValueError, KeyError, AttributeError):
+        positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
+        about["seen"] = Seen(positives, Counter(labels), Counter(unread))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return about
 

@@ -21,6 +21,7 @@ from dmoe.data.prepare.buckets import make_buckets, quantile_edges
 from dmoe.data.prepare.counting import count
 from dmoe.data.prepare.days import days_of
 from dmoe.data.prepare.described import build_manifest
+from dmoe.data.prepare.encode import Seen
 from dmoe.data.prepare.engine import Engine, open_engine
 from dmoe.data.prepare.features import Tokens
 from dmoe.data.prepare.front import front_for
@@ -33,6 +34,7 @@ from dmoe.data.prepare.output_folder import finished_before, refuse_other_than_s
 from dmoe.data.prepare.parts import Part, stage
 from dmoe.data.prepare.publish import publish, set_aside
 from dmoe.data.prepare.raw_file import check_unchanged
+from dmoe.data.prepare.rejects import shown
 from dmoe.data.prepare.schema import Schema, load_schema, shipped
 from dmoe.data.prepare.shards import Job, write_shards
 from dmoe.data.prepare.source import File, find_files, spooled_file
@@ -42,11 +44,12 @@ from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.data.prepare.tokens import HashedIds
 from dmoe.data.prepare.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import write_all
-from dmoe.errors import UserError
+from dmoe.errors import UserError, printable
 
 __all__ = ["Options", "Result", "preprocess"]
 
 FORMAT_OF_WORK = 3
+VALUES_SHOWN = 6
 
 
 @dataclass
@@ -68,21 +71,28 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256(json.dumps([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
 
 
+def _dumped(schema: Schema) -> dict[str, Any]:
+    return schema.model_dump(mode="json", exclude_defaults=True)
+
+
 @dataclass(frozen=True)
 class _Task:
-    """A run whose files are known. `kept` is what the data set of --vocabulary keeps; `sizes` those of hashed ids."""
+    """A run whose files are known. `kept` is what the data set of --vocabulary keeps; `sizes` those of hashed ids; `read` is what is read
+    of the schema."""
 
     options: Options
     schema: Schema
+    where: str
     dataset: str
     kept: Kept | None
     sizes: dict[str, int]
     files: list[File]
+    read: Schema
     labelled: bool
 
     @property
     def of_schema(self) -> dict[str, Any]:
-        return {"schema": self.schema.model_dump(mode="json", exclude_defaults=True)}
+        return {"schema": _dumped(self.schema)}
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def preprocess(options: Options) -> Result:
     sizes = kept.sizes if kept else parse_sizes(options.hash_size, schema.categorical) if options.hash_size else {}
     if sizes and options.new_tokens == "append":
         raise UserError(f"--vocabulary {options.vocabulary}: has hashed ids, to which none can be appended")
-    known = (options, schema, dataset, kept, sizes)
+    known = (options, schema, where, dataset, kept, sizes)
     if not options.from_stdin:
         task = _Task(*known, *find_files(options.inputs, schema, where, options.scoring))
         if old := finished_before(options, task.fingerprint):
@@ -160,7 +170,7 @@ def _run(task: _Task, began: float) -> Result:
 
 
 def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
-    options, schema, work = task.options, task.schema, task.options.work_folder
+    options, work = task.options, task.options.work_folder
     size = sum(one.size for one in task.files)
     workers = f"{engine.workers}{' Ray' * (options.engine == 'ray')} workers"
     print(f"{len(task.files)} file{'s' * (len(task.files) != 1)}, {size / 1e6:,.1f} MB, {workers}", file=sys.stderr)
@@ -171,12 +181,13 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
         stages[name], marked = time.monotonic() - marked, time.monotonic()
 
     watch = BadLines(task.files, options.max_bad_share)
-    folder = task.folder("parts", task.known_by, task.of_schema, task.labelled, options.block_bytes)
-    parts = stage(task.files, front_for(schema, task.labelled, options.block_bytes), folder, engine, watch.add)
+    folder = task.folder("parts", task.known_by, _dumped(task.read), task.labelled, options.scoring, options.block_bytes)
+    parts = stage(task.files, front_for(task.read, task.labelled, options.scoring, options.block_bytes), folder, engine, watch.add)
     check_unchanged(task.files)
     bad_lines = set_aside(options.output, work, ((one.path, watch.rejects(number)) for number, one in enumerate(task.files)), watch)
     if watch.lines == watch.bad:
         raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
+    labelled, schema = _fitting(task, parts)
     mark("parse")
     splitter = _splitter(task, parts)
     moments, edges = _numbers(task, splitter)
@@ -187,11 +198,11 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     cardinalities = task.sizes or {one.name: one.cardinality for one in vocabularies}
     kinds = {one.name: one.type for one in schema.categorical}
     ids = {one.name: one.table(kinds[one.name]) for one in vocabularies} | {name: HashedIds(rows) for name, rows in task.sizes.items()}
-    job = Job(tokens, ids, cardinalities, moments, task.labelled, options.rows_per_shard, options.row_group_rows)
+    job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows)
     ranges = write_shards(job, task.folder("shards"), engine)
     made_by = task.of_schema | {"moments": {name: list(pair) for name, pair in moments.items()}} | ({"edges": edges} if edges else {})
     made_by["truncated_bags"] = sum(part.truncated for part in parts)
-    if task.labelled:
+    if labelled:
         made_by["days"] = days_of(parts, task.files, schema)
     if vocabularies:
         made_by["vocabulary_sha256"] = digest(vocabularies)
@@ -199,12 +210,38 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
         made_by["collisions"] = {name: vars(one) for name, one in collisions.items()}
     flags = deciding(options) | ({"schema": options.schema} if task.dataset == "log" and isinstance(options.schema, str) else {})
     said = said_of_run(task.dataset, flags, task.deciding, task.files, task.fingerprint, watch.lines, bad_lines, made_by)
-    manifest = build_manifest(task.dataset, schema, splitter.splitter.names, ranges, cardinalities, said, task.labelled)
+    manifest = build_manifest(task.dataset, schema, splitter.splitter.names, ranges, cardinalities, said, labelled)
     publish(options.output, work, manifest, ranges, vocabularies)
     mark("write")
     kept_tokens = sum(len(one.tokens) for one in (task.kept.vocabularies if task.kept else vocabularies))
     appended = sum(len(one.tokens) for one in vocabularies) - kept_tokens
     return Result(manifest, bad_lines, watch.lines, size, time.monotonic() - began, False, stages, collisions, appended)
+
+
+def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
+    """Whether the rows have labels, and what else of the schema all of them have: of a log to score, not each needs to.
+
+    Raises:
+        UserError: the schema's `positive` is no row's label.
+    """
+    seen, total, schema = Seen(), sum(part.rows for part in parts), task.read
+    for part in parts:
+        seen.add(part.seen)
+    dropped = {key: f"{count:,} of {total:,} rows have no {key} that can be read" for key, count in seen.unread.items() if count}
+    label = schema.label
+    if task.labelled and label.positive is not None and not seen.positives and "label" not in dropped:
+        most = ", ".join(f"{shown(value)} ({count:,} rows)" for value, count in seen.labels.most_common(VALUES_SHOWN))
+        most += ", ..." * (len(seen.labels) > VALUES_SHOWN)
+        what = f"no row's {printable(label.column)} is {shown(label.positive)}, the schema's `positive`; its values are {most}"
+        if not task.kept:
+            raise UserError(f"{task.where}: label.positive: {what}")
+        if task.options.scoring:
+            dropped["label"] = what
+        else:
+            print(f"warning: {what}", file=sys.stderr)
+    for what in dropped.values():
+        print(f"{what}: left out, scores do not need it", file=sys.stderr)
+    return task.labelled and "label" not in dropped, schema.without(dropped.keys() - {"label"})
 
 
 def _splitter(task: _Task, parts: list[Part]) -> PartSplitter:

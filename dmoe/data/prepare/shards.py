@@ -169,7 +169,7 @@ class ShardWriter:
         if WEIGHT in self.columns:
             self.weights.append(self.columns[WEIGHT][:n].copy())
             self.labels.append(label_R.copy())
-        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(label_R.sum()), 0
+        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(label_R.sum()) * self.job.labelled, 0
         self.bags = {name: [] for name in self.bags}
 
     def close(self) -> tuple[str, int, int, str] | None:

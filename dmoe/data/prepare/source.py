@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.prepare.raw_file import RawFile, compression_of, decompressed, read_full
+from dmoe.data.prepare.containers import find_layers, read_full, unwrapped
+from dmoe.data.prepare.raw_file import RawFile, WithoutBlankEnd, text_end
+from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, printable
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line."""
@@ -27,20 +29,24 @@ SNIFFED_LINES = 64
 
 @dataclass(frozen=True)
 class File(RawFile):
-    """`columns` are the file's own, in order, `used` those that the schema reads; of a text file, the delimiter and the header's bytes."""
+    """`columns` are the file's own, in order, `used` those that the schema reads; of a text file, the delimiter, where
+    the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is read in blocks."""
 
     columns: tuple[str, ...]
     used: tuple[str, ...]
     delimiter: bytes = b""
     header_bytes: int = 0
+    header_lines: int = 0
+    end: int = 0
 
 
-def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], bool]:
-    """The files that the names, folders and globs mean, each once, in natural order of their names; and whether they have a label.
+def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
+    """The files that the names, folders and globs mean, each once, in natural order of their names; what is read of the schema; and
+    whether they have a label.
 
     Args:
         where: the schema's file, for messages.
-        scoring: they need none.
+        scoring: only the features' columns are needed; others are read where every file has them.
 
     Raises:
         UserError: none found, one that cannot be read, or that lacks a column which the schema names.
@@ -51,7 +57,7 @@ def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = 
     return _checked(files, schema, where, scoring)
 
 
-def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], bool]:
+def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
     """As `find_files`, of standard input, whose bytes were copied to `path` (dmoe.data.prepare.sources.spool)."""
     one = _describe(path, STDIN, schema)
     if not one:
@@ -61,67 +67,71 @@ def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bo
 
 def _describe(path: str, name: str, schema: Schema) -> File | None:
     """The file, called `name`; None where it is empty."""
-    with open_raw(path) as raw:
-        head = raw.read(4)
-    size, changed = identity(path)
-    compression = compression_of(head)
     if schema.format == "parquet":
-        return File(name, size, changed, compression, _parquet_columns(path, name), ()) if head else None
-    with open_raw(path) as file:
-        start = read_full(name, decompressed(file, compression), MAX_ROW + 1)
+        found = _parquet_columns(path, name)
+        return None if found is None else File(name, *identity(path), (), found, ())
+    layers, start = find_layers(path, name, MAX_ROW + 1)
     if not start:
         return None
+    size, changed = identity(path)
     first = start.partition(b"\n")[0]
     delimiter = schema.delimiter_bytes if schema.format != "text" else b"\t" if b"\t" in first or b"," not in first else b","
-    columns, header_bytes = _columns(name, start, delimiter, schema)
-    return File(name, size, changed, compression, columns, (), delimiter, header_bytes)
+    columns, header_bytes, header_lines = _columns(name, start, delimiter, schema)
+    end = text_end(path, size) if schema.typed_columns and not layers else 0
+    return File(name, size, changed, layers, columns, (), delimiter, header_bytes, header_lines, end)
 
 
-def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tuple[list[File], bool]:
-    label = schema.label.column
-    without = [one for one in files if label not in one.columns]
-    labelled = not without
-    if scoring and without and len(without) < len(files):
-        other = next(one for one in files if label in one.columns)
-        raise UserError(f"{without[0].path}: no label column, but {other.path} has one; give them to separate runs")
-    used = schema.used(labelled or not scoring)
+def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tuple[list[File], Schema, bool]:
+    label, labelled = schema.label.column, True
+    if scoring:
+        common = set.intersection(*(set(one.columns) for one in files))
+        schema = schema.without(key for key in schema.optional_for_scores if schema.column_of(key) not in common)
+        labelled = label in common
+    used = schema.used(labelled)
     for one in files:
         if twice := [column for column in used if one.columns.count(column) > 1]:
             raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
         for column, key in used.items():
             if column not in one.columns:
-                line = ":1" if one.header_bytes else ""
-                hint = _hint(column, one.columns)
-                unlabelled = column == label and not one.header_bytes
+                line = ":1" if one.header_lines else ""
+                unlabelled = column == label and not one.header_lines
                 also = "; training data needs labels, --scoring makes data to score without" * unlabelled
-                raise UserError(f"{one.path}{line}: no column '{column}', which {where} reads ({key}){hint}{also}")
-    return [replace(one, used=tuple(used)) for one in files], labelled
+                raise UserError(f"{one.path}{line}: no column '{column}', which {where} reads ({key}){_hint(column, one.columns)}{also}")
+    return [replace(one, used=tuple(used)) for one in files], schema, labelled
 
 
 def _hint(column: str, columns: tuple[str, ...]) -> str:
     """The nearest name, or what the file has: of a text file without a header these are its first row's values."""
     hint = nearest(column, columns)
-    return hint if hint.startswith(", did") else f"; its columns are {', '.join(columns[:6])}{', ...' if len(columns) > 6 else ''}"
+    if hint.startswith(", did"):
+        return printable(hint)
+    if len(columns) == 1 and (other := next((one for one in ";,\t|" if column in columns[0].split(one)), "")):
+        return f"; the header's names are separated by {other!r}: say so with `delimiter:`"
+    return f"; its columns are {', '.join(printable(one)[:80] for one in columns[:6])}{', ...' if len(columns) > 6 else ''}"
 
 
-def _parquet_columns(path: str, name: str) -> tuple[str, ...]:
+def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
+    """None of an empty file."""
     try:
         with open_raw(path) as file:
+            if not file.read(1):
+                return None
             return tuple(pq.ParquetFile(file).schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
 
 
-def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int]:
-    """(the columns of a text file that begins with `start`, the bytes of its header)."""
+def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
+    """(the columns of a text file that begins with `start`, where its data begins, how many lines of header are before it)."""
     line = start.partition(b"\n")[0]
+    mark = len(BOM) if line.startswith(BOM) else 0
     if schema.columns and schema.header == "auto":
         found = [field.strip().strip('"') for field in line.decode("utf-8-sig", "replace").split(delimiter.decode())]
         known = {column.lower(): column for column in schema.columns}
         if known.keys() & {field.lower() for field in found}:
-            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1
+            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, 1
     if schema.columns:
-        return _unnamed(start, delimiter, schema, schema.columns), 0
+        return _unnamed(start, delimiter, schema, schema.columns), mark, 0
     first = line.removesuffix(b"\r")
     if len(first) > MAX_ROW:
         raise UserError(f"{name}:1: the header is longer than {MAX_ROW >> 20} MiB; is the schema's format right?")
@@ -129,7 +139,9 @@ def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple
         names = next(csv.reader([first.decode("utf-8-sig")], delimiter=delimiter.decode(), **quoting(schema)), [])
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"{name}:1: the header is not a line of text") from None
-    return tuple(names), len(line) + 1
+    if not names:
+        raise UserError(f"{name}:1: the first line is empty, expected the columns' names")
+    return tuple(names), len(line) + 1, 1
 
 
 def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str]) -> tuple[str, ...]:
@@ -151,8 +163,12 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
         return
     number = 1
     with open_raw(one.place) as file:
-        stream, rest, ended = decompressed(file, one.compression), b"", False
-        if one.header_bytes:
+        stream, ended = unwrapped(one.path, file, one.compression), False
+        # In a log of one column an empty line is a row without a value.
+        if len(one.columns) > 1:
+            stream = WithoutBlankEnd(stream)
+        rest = read_full(one.path, stream, len(BOM)).removeprefix(BOM)
+        if one.header_lines:
             while b"\n" not in rest and (more := read_full(one.path, stream, block_bytes)):
                 rest += more
             rest, number = rest.partition(b"\n")[2], 2

@@ -14,13 +14,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.blocks import Block, blocks
-from dmoe.data.prepare.encode import LABEL, Encoded
+from dmoe.data.prepare.encode import LABEL, Encoded, Seen
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.typed_lines import INTEGER_LIMIT, LONG_LIMIT, Layout, diagnose, layout_of
 from dmoe.data.prepare.typed_lines import LABEL as LABEL_FIELD
 
+NO_LABEL = 255
+"""The label of a row that has none which can be read, where it needs none (Layout.any_label)."""
 GROUP_ROWS = 65_535
 """Most rows of a group: each could bring a value of its own, and code 0 is taken."""
 BAD_AT_ONCE = 4096
@@ -47,6 +49,7 @@ def _parse_lines(
     delimiter: int,
     kinds: NDArray[np.int64],
     places: NDArray[np.int64],
+    any_label: bool,
     digits: NDArray[np.uint8],
     label: NDArray[np.uint8],
     raw: NDArray[Any],
@@ -64,7 +67,15 @@ def _parse_lines(
             kind, place = kinds[f], places[f]
             first = at
             value = np.int64(0)
-            if kind == 3:
+            if kind == 1 and any_label:
+                while text[at] != delimiter and text[at] != 10 and 0 < text[at] < 128:
+                    at += 1
+                if f == fields - 1 and at > first and text[at - 1] == 13:
+                    at -= 1
+                value = np.int64(text[first]) - 48 if at - first == 1 else np.int64(NO_LABEL)
+                if value < 0 or value > 1:
+                    value = np.int64(NO_LABEL)
+            elif kind == 3:
                 while True:
                     digit = digits[text[at]]
                     if digit > 15:
@@ -98,7 +109,7 @@ def _parse_lines(
                 while text[at] != delimiter and text[at] != 10 and text[at] != 0 and text[at] < 128:
                     at += 1
             if kind == 1:
-                if at - first != 1 or value > 1:
+                if not any_label and (at - first != 1 or value > 1):
                     good = False
                     break
                 label[rows] = value
@@ -196,6 +207,11 @@ class _Scratch(threading.local):
             self.values: NDArray[Any] = np.empty(columns * (rows + 1), dtype)
             self.made_for = rows, columns, dtype
 
+    @property
+    def filled(self) -> tuple[NDArray[Any], ...]:
+        """What the parser fills."""
+        return self.label, self.raw, self.missing, self.bad
+
 
 scratch = _Scratch()
 
@@ -203,8 +219,8 @@ scratch = _Scratch()
 class TypedText:
     """Reads a log whose lines hold a label and typed columns alone (Schema.typed_columns), in blocks of whole lines, in any order."""
 
-    def __init__(self, schema: Schema, labelled: bool, block_bytes: int) -> None:
-        self.schema, self.labelled, self.block_bytes = schema, labelled, block_bytes
+    def __init__(self, schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> None:
+        self.schema, self.labelled, self.scoring, self.block_bytes = schema, labelled, scoring, block_bytes
         self.kinds = schema.typed_columns or {}
         self.dtype = np.uint64 if "int" in self.kinds.values() else np.uint32
 
@@ -219,9 +235,9 @@ class TypedText:
         return not file.compression
 
     def encode(self, file: File, load: Callable[[], Block | None]) -> Encoded:
-        block, layout = load(), layout_of(file, self.schema, self.labelled)
+        block, layout = load(), layout_of(file, self.schema, self.labelled, self.scoring)
         if block is None:
-            return Encoded([], 0, [], 0)
+            return Encoded([], 0, [], 0, Seen())
         text, tail = block.text, None
         if block.end_of_file and not text.endswith(b"\n"):
             # The last line has no end: it may be half a line, which only `diagnose` can tell.
@@ -231,19 +247,24 @@ class TypedText:
             else:
                 text += b"\n"
         at, limit = block.start, min(block.limit, len(text))
-        buffer, found = np.frombuffer(text + b"\0", np.uint8), Encoded([], 0, [], 0)
+        buffer, found = np.frombuffer(text + b"\0", np.uint8), Encoded([], 0, [], 0, Seen())
         kinds, places = np.array(layout.kinds, np.int64), np.array(layout.places, np.int64)
         scratch.fit(self.block_bytes // len(layout.names) + 1, len(self.kinds), self.dtype)
         if LABEL_FIELD not in layout.kinds:
             scratch.label[:] = 0
+        found.seen.unread["label"] = 0
         while at < limit:
             at, rows, lines, bads = _parse_lines(
-                buffer, at, limit, layout.delimiter[0], kinds, places, DIGITS, scratch.label, scratch.raw, scratch.missing, scratch.bad
+                buffer, at, limit, layout.delimiter[0], kinds, places, layout.any_label, DIGITS, *scratch.filled
             )
             for line, start, end, too_long in scratch.bad[:bads].tolist():
                 found.rejects.append(_reject(found.lines + line, text[start : min(end, start + MAX_LINE)], layout, True, bool(too_long)))
             found.lines += lines
             if rows:
+                label_N = scratch.label[:rows]
+                found.seen.unread["label"] += int((label_N == NO_LABEL).sum())
+                label_N[label_N == NO_LABEL] = 0
+                found.seen.positives += int(label_N.sum())
                 found.batches.append(self._batch(rows))
         if tail is not None:
             found.lines += 1

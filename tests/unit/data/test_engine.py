@@ -52,8 +52,8 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Schema]:
 
 def tokens_of(log: tuple[Path, Schema], folder: Path) -> Tokens:
     path, log_schema = log
-    files, labelled = find_files([str(path)], log_schema, "schema")
-    parts = stage(files, front_for(log_schema, labelled, 20_000), str(folder / "parts"), Threads(2), lambda part, last: None)
+    files, _, labelled = find_files([str(path)], log_schema, "schema")
+    parts = stage(files, front_for(log_schema, labelled, False, 20_000), str(folder / "parts"), Threads(2), lambda part, last: None)
     return Tokens(log_schema, PartSplitter(Splitter(parse_shares("0.8,0.1,0.1"), "random", 0), parts), make_buckets(log_schema, {}))
 
 

@@ -42,7 +42,7 @@ KEPT = {
     "criteo_first": "a93f58011dcca903b2f98947af3b8996d9863fc844b4f2bdc092fe1d0fea2d2a",
     "criteo_kept": "cab46c399432a7a7c294f6a1afa5ccc727f3b44b06623d741171e7a616a0d833",
     "criteo_appended": "78dfc697b6ded6567018ff73d7222600d0781fa88b254c3ea1f5147ab85a658f",
-    "criteo_scoring": "727df026174a3035a09b7b17581e87b24f3a3ef31a128b03f7b36aab67a0c10f",
+    "criteo_scoring": "3c1364db83742c13fbd675c8d7e50c8cc60d6d3e0f0fa052daf06acf16ba91d3",
     "log": "8167c7d5378e54fb767cafabcf388c2db884991b6e71a651c38654a4766fb59b",
     "log_time": "325d792347c2db8e9a61f2de1dae53c160c1d7321603d3962f5bea5bd8f7f128",
     "log_scoring": "8dfe52a178db044d5c9a20e08d842970baf346567e3d64f0ed8a81fe36215467",

@@ -16,10 +16,10 @@ from dmoe.data.prepare.schema import load_schema
 from dmoe.data.prepare.source import File, find_files
 from dmoe.data.prepare.typed_lines import diagnose, layout_of
 from dmoe.data.prepare.typed_text import GROUP_ROWS, TypedText
-from tests.unit.data.reference import well_formed
+from tests.unit.data.reference import well_formed, without_blank_end
 
 CRITEO = load_schema("criteo")
-LAYOUT = layout_of(File("", 0, 0, None, tuple(CRITEO.columns or ()), (), b"\t"), CRITEO, labelled=True)
+LAYOUT = layout_of(File("", 0, 0, (), tuple(CRITEO.columns or ()), (), b"\t"), CRITEO, labelled=True)
 GOOD = b"1\t" + b"\t".join([b"", b"-1", b"0", b"5", b"2147483647", *[b"7"] * 8] + [b"0badcafe"] * 24 + [b"", b"ffffffff"])
 
 
@@ -33,11 +33,11 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
     """Parts, malformed lines, and the rows' raw values (None where missing)."""
     path.mkdir(exist_ok=True)
     (path / "log.tsv").write_bytes(text)
-    files, labelled = find_files([str(path / "log.tsv")], CRITEO, "criteo")
+    files, _, labelled = find_files([str(path / "log.tsv")], CRITEO, "criteo")
     for old in (path / "work").glob("*"):
         old.unlink()
     watch = BadLines(files, 1.0)
-    parts = stage(files, front_for(CRITEO, labelled, block_bytes), str(path / "work"), Threads(1), watch.add)
+    parts = stage(files, front_for(CRITEO, labelled, False, block_bytes), str(path / "work"), Threads(1), watch.add)
     rows: list[list[int | None]] = []
     for part in parts:
         for batch in read_batches(part, ["@label", *(one.stored for one in (*CRITEO.dense, *CRITEO.categorical[:26]))]):
@@ -89,8 +89,15 @@ def test_a_malformed_line_is_told_by_kind_number_and_bytes(tmp_path, kind, line,
 
 @pytest.mark.parametrize(
     ("end", "rows", "kind"),
-    [(b"", 2, None), (b"\r\n", 2, None), (b"\n\n", 2, "fields")],
-    ids=["no line end", "windows line end", "blank line"],
+    [
+        (b"", 2, None),
+        (b"\r\n", 2, None),
+        (b"\n\n", 2, None),
+        (b"\r\n\r\n\x1a", 2, None),
+        (b"\n" * 300, 2, None),
+        (b"\n\n" + GOOD, 3, "fields"),
+    ],
+    ids=["no line end", "windows line end", "blank line", "windows blank line and ^Z", "blank lines over blocks", "blank line within"],
 )
 def test_the_end_of_a_file(tmp_path, end, rows, kind):
     _, rejects, got = parse_file(tmp_path, GOOD + b"\n" + GOOD + end, 100)
@@ -118,7 +125,7 @@ lines = st.lists(st.just(GOOD) | mostly_good | st.binary(max_size=60) | joined, 
 def test_every_line_is_a_row_or_kept_aside_and_none_is_both(tmp_path_factory, text, block_bytes):
     text = GOOD + b"\n" + text + b"\n"
     _, rejects, rows = parse_file(tmp_path_factory.getbasetemp() / "fuzz", text, block_bytes)
-    all_lines = text.split(b"\n")[:-1]
+    all_lines = without_blank_end(text).split(b"\n")[:-1]
     assert rows == [expected_row(line) for line in all_lines if well_formed(line)]
     refused = [(n, line.removesuffix(b"\r")) for n, line in enumerate(all_lines, 1) if not well_formed(line)]
     assert [(r.line, r.raw) for r in rejects] == refused
@@ -133,7 +140,7 @@ def test_diagnose_is_the_grammar(line):
 def test_a_group_never_has_more_rows_than_codes():
     line = b"0" + b"\t" * 39 + b"\n"
     text = line * (GROUP_ROWS + 5)
-    file = File("", len(text), 0, None, tuple(CRITEO.columns or ()), (), b"\t")
-    found = TypedText(CRITEO, True, len(text)).encode(file, lambda: Block(text, 0, len(text), True))
+    file = File("", len(text), 0, (), tuple(CRITEO.columns or ()), (), b"\t")
+    found = TypedText(CRITEO, True, False, len(text)).encode(file, lambda: Block(text, 0, len(text), True))
     assert [batch.num_rows for batch in found.batches] == [GROUP_ROWS, 5]
     assert all(len(batch.column(name).dictionary) == 1 for batch in found.batches for name in batch.schema.names[1:])
