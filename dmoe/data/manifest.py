@@ -28,7 +28,7 @@ NO_GROUP = 0
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     added: ClassVar[tuple[str, ...]] = ()
     """Fields that came after version 1, written only where they say something: other data sets' files stay as they were."""
 

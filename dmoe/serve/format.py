@@ -21,7 +21,7 @@ DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ScoredFeature(Strict):

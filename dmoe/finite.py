@@ -1,0 +1,38 @@
+"""What leaves the product is a number: NaN and infinity are refused by name, or say nothing (None) in a report."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dmoe.errors import UserError
+
+
+def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: str = "") -> None:
+    """Refuses values that are not all finite.
+
+    Args:
+        values_N: floats of N rows, [N] or [N, ...].
+        what: whose values they are and where, which begins the message, such as `part-00000.parquet: price`.
+        first_row: number of the first of the rows.
+        advice: what to do, which ends the message.
+
+    Raises:
+        UserError: names the first row with a value that is not finite, the value, and how many rows have one.
+    """
+    finite = np.isfinite(values_N)
+    if not finite.all():
+        bad_N = np.flatnonzero(~finite.reshape(len(values_N), -1).all(1))
+        value = values_N[bad_N[0]][~finite[bad_N[0]]] if values_N.ndim > 1 else values_N[bad_N[0]]
+        others = f" ({len(bad_N):,} such rows of {len(values_N):,})" if len(bad_N) > 1 else ""
+        message = f"{what} is {np.ravel(value)[0]} at row {first_row + int(bad_N[0]):,}{others}, expected a finite number"
+        raise UserError(f"{message}; {advice}" if advice else message)
+
+
+def none_if_not_finite(value: Any) -> Any:
+    """A figure for a report: None in place of a float that is NaN or infinite, in lists and mappings too."""
+    if isinstance(value, dict):
+        return {key: none_if_not_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [none_if_not_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
