@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dmoe.data.log.times import parse_format
 from dmoe.errors import UserError, nearest
 from dmoe.yaml_files import read_mapping
 
@@ -50,10 +51,17 @@ class Label(Strict):
 
 
 class Time(Strict):
-    """`format`: of strptime; `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are UTC."""
+    """`format`: of strptime (dmoe.data.log.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are
+    UTC, unless the format has %z."""
 
     column: str = Field(min_length=1)
     format: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_read_whole(self) -> "Time":
+        if self.format not in (None, "unix", "unix_ms"):
+            parse_format(self.format)
+        return self
 
 
 class Dense(Strict):
