@@ -66,4 +66,4 @@ def run(arguments: argparse.Namespace) -> None:
         parse_share(options, share, arguments.stay)
         if share.index:
             return
-    print(summarize(preprocess(options), arguments.output))
+    print(summarize(preprocess(options), arguments.output, arguments.vocabulary))
