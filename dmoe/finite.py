@@ -8,11 +8,11 @@ import numpy as np
 from dmoe.errors import UserError
 
 
-def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: str = "") -> None:
-    """Refuses values that are not all finite.
+def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: str = "") -> np.ndarray:
+    """The values, all of which are finite.
 
     Args:
-        values_N: floats of N rows, [N] or [N, ...].
+        values_N: numbers of N rows, [N] or [N, ...].
         what: whose values they are and where, which begins the message, such as `part-00000.parquet: price`.
         first_row: number of the first of the rows.
         advice: what to do, which ends the message.
@@ -22,11 +22,13 @@ def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: 
     """
     finite = np.isfinite(values_N)
     if not finite.all():
-        bad_N = np.flatnonzero(~finite.reshape(len(values_N), -1).all(1))
-        value = values_N[bad_N[0]][~finite[bad_N[0]]] if values_N.ndim > 1 else values_N[bad_N[0]]
-        others = f" ({len(bad_N):,} such rows of {len(values_N):,})" if len(bad_N) > 1 else ""
-        message = f"{what} is {np.ravel(value)[0]} at row {first_row + int(bad_N[0]):,}{others}, expected a finite number"
+        rows, finite = np.atleast_1d(values_N), np.atleast_1d(finite)
+        bad = np.flatnonzero(~finite.reshape(len(rows), -1).all(1))
+        first, others = int(bad[0]), f" ({len(bad):,} such rows of {len(rows):,})" if len(bad) > 1 else ""
+        value = np.ravel(rows[first])[~np.ravel(finite[first])][0]
+        message = f"{what} is {value} at row {first_row + first:,}{others}, expected a finite number"
         raise UserError(f"{message}; {advice}" if advice else message)
+    return values_N
 
 
 def none_if_not_finite(value: Any) -> Any:

@@ -37,6 +37,8 @@ def main() -> None:
         raise UserError("--batch-size and --threads: expected positive numbers")
     import torch
 
+    from dmoe.data.manifest import load_manifest
+    from dmoe.data.skew import shares_of, skew_lines
     from dmoe.report.statistics import logloss_rows, placements
     from dmoe.serve.log import score_split, write_scores
     from dmoe.serve.raw import made_from
@@ -48,6 +50,11 @@ def main() -> None:
     began = time.perf_counter()
     with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
+        # An older scorer does not know its training data's shares; the vocabulary of --log is that data's.
+        known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
+        known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
+        for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
+            print(line, file=sys.stderr)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"

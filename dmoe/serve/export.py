@@ -10,7 +10,9 @@ import numpy as np
 
 from dmoe.config import Config, load_config
 from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.train.checkpoint.index import DENSE as KEPT_DENSE
@@ -18,6 +20,7 @@ from dmoe.train.checkpoint.index import Index, read_index, verify_checkpoint, wr
 from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
 
 CHUNK_ROWS = 65536
+ADVICE = "the model overflowed; export an earlier step"
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
@@ -28,7 +31,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         step: another checkpoint than the best.
 
     Raises:
-        UserError: no such run or checkpoint, a damaged one, or a weight that fp16 cannot hold.
+        UserError: no such run or checkpoint, a damaged one, or a weight that is not finite, or that fp16 cannot hold.
     """
     if not PATHS.exists(join(run, "config.yaml")):
         raise UserError(f"{run}: no run there (no config.yaml)")
@@ -36,7 +39,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     step = best_step(run) if step is None else step
     folder = join(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
-    plan = _plan(config, manifest, index)
+    plan, shares = _plan(config, manifest, index), shares_of(manifest)
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, index, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
@@ -50,6 +53,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         set_dims=plan["set_dims"],
         model=config.model,
         bf16=config.train.precision == "bf16",
+        shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files,
     )
     write_scorer_file(output, content)
@@ -165,11 +169,12 @@ def _chunks(folder: str, index: Index, plan: dict[str, Any]) -> Iterator[np.ndar
                         left = start + piece.column
                         chunk_NC[first - low : last - low, left : left + piece.columns] = part
                 start += dim
-            yield chunk_NC
+            yield require_finite(chunk_NC, f"{folder}: an embedding of {name}", low, ADVICE)
 
 
 def _write_dense(folder: str, output: str) -> str:
     kept = TensorFile(join(folder, KEPT_DENSE))
     names = sorted(name for name in kept.entries if name.startswith("model/"))
     entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, (kept.rows(name) for name in names)))[1]
+    arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
+    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, arrays))[1]

@@ -6,7 +6,7 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,9 @@ from dmoe.paths import PATHS, join, read_bounded
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):
@@ -39,7 +42,13 @@ class ScoredExpert(Strict):
 
 
 class ScorerFile(Strict):
-    """The content of scorer.json. `schema_hash` is the training data's manifest's; `files` maps names to SHA-256."""
+    """The content of scorer.json.
+
+    Attributes:
+        schema_hash: of the training data's manifest.
+        shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
+        files: names -> SHA-256.
+    """
 
     format: Literal["dmoe-scorer"] = "dmoe-scorer"
     version: Literal[1] = 1
@@ -53,7 +62,13 @@ class ScorerFile(Strict):
     set_dims: list[int] = Field(min_length=1)
     model: ModelConfig
     bf16: bool
+    shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = {}
     files: dict[str, str]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of all features that the model reads."""
+        return [*(feature.name for feature in self.features), *self.dense]
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:

@@ -17,6 +17,7 @@ from dmoe.train.checkpoint.writer import CheckpointWriter
 from dmoe.train.evaluate import evaluate
 from dmoe.train.exits import Preempted
 from dmoe.train.guard import Guard, Stopped
+from dmoe.train.metrics.evaluation import NotFinite
 from dmoe.train.moved import TablesMoved
 from dmoe.train.progress import Progress, progress_from
 from dmoe.train.report import Reporter
@@ -97,7 +98,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
                     _segment(job, _segment_end(job))
                 _validate(job)
             writer.finish()
-        except Stopped:
+        except (Stopped, NotFinite):
             # All ranks stop here together, so the checkpoint that is being written can still be published.
             writer.finish()
             raise
