@@ -10,6 +10,8 @@ ROUNDING = 64 * np.finfo(np.float64).eps
 """Numbers that differ by at most this share of the largest are one number, written with rounding."""
 LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 """Of float64; a deviation below the smallest has lost its digits."""
+MANY, NEARLY_ALL = 100, 0.9
+"""Of so many numbers, one that makes this share of the sum of squares is told."""
 SAFE_EXPONENT = 400
 """Numbers between 2^-400 and 2^400 are squared and added up as they are; others are scaled by a power of two first, which is exact."""
 
@@ -48,6 +50,14 @@ class Moments:
             return self.lowest, 1.0
         deviation = float(np.ldexp(np.sqrt(self.scatter / self.count), self.exponent))
         return float(np.ldexp(self.mean, self.exponent)), deviation if deviation >= SMALLEST else 1.0
+
+    def lone_number(self) -> float | None:
+        """A single number that makes nearly all of the spread, and so leaves the others hardly any; None where there is none."""
+        if self.count < MANY or not self.scatter:
+            return None
+        from_mean = [(np.ldexp(one, -self.exponent) - self.mean) ** 2 for one in (self.lowest, self.highest)]
+        share = max(from_mean) / self.scatter
+        return (self.lowest, self.highest)[from_mean.index(max(from_mean))] if share >= NEARLY_ALL else None
 
     def _rescale(self, exponent: int) -> None:
         by = self.exponent - exponent

@@ -8,6 +8,7 @@ Shapes: N rows of a range.
 
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -69,6 +70,9 @@ def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) ->
     for begin in range(0, splitter.total if names else 0, rows_a_step):
         for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
             moments[name].add(value_N)
+    for name, one in moments.items():
+        if (lone := one.lone_number()) is not None:
+            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
     return {name: one.result() for name, one in moments.items()}
 
 

@@ -87,10 +87,18 @@ def test_a_column_that_is_constant_in_training_stays_small_on_other_values(tmp_p
     assert [row["price"] for row in read_split(later, "score")] == pytest.approx([0, 0.1] * 20, abs=1e-7)
 
 
-def test_a_data_set_with_one_huge_number_is_finite(tmp_path: Path):
+@pytest.mark.parametrize(("outliers", "lone"), [([1e200], 1e200), ([-5e4], -5e4), ([1e200, 1e200], None), ([60.0], None), ([], None)])
+def test_one_number_that_makes_the_whole_spread_is_found(outliers: list[float], lone: float | None):
+    moments = Moments()
+    moments.add(np.array([float(number % 17) for number in range(400)] + outliers))
+    assert moments.lone_number() == lone
+
+
+def test_a_data_set_with_one_huge_number_is_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     prices = [str(number % 17) for number in range(400)]
     prices[5] = "1e200"
     data = make(tmp_path / "d", write(tmp_path / "a.csv", prices), schema=parse_schema(TREE, "schema.yaml"), split="1,0,0")
+    assert "price: one number, 1e+200, makes nearly all of the spread" in capsys.readouterr().err
     found = [row["price"] for row in read_split(data, "train")]
     mean, deviation = exact([float(price) for price in prices])
     assert found == pytest.approx([(float(price) - mean) / deviation for price in prices], rel=1e-5, abs=1e-7)
