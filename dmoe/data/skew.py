@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 
 Shares = Mapping[str, tuple[float, float]]
 """Feature -> (share of its values that are rare, which a model takes for unknown; share that is missing)."""

@@ -1,6 +1,6 @@
 """What a run of preprocessing tells at its end."""
 
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.progress import duration, peak_memory_mb
 from dmoe.data.skew import shares_of, skew_lines
@@ -55,7 +55,7 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
     if vocabulary:
         lines += skew_lines(shares_of(load_manifest(vocabulary)), manifest, f"  {output}")
     if "score" in manifest.splits:
-        lines.append(f"next: .venv/bin/python tools/score.py --scorer D --data {output} --split score --output scores.parquet")
+        lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
     lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")

@@ -6,12 +6,12 @@ Shapes: N rows.
 import numpy as np
 
 from dmoe.config import load_config
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.skew import skew_lines
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join
-from dmoe.serve.log import probabilities, read_split
+from dmoe.serve.score_dataset import probabilities, read_split
 from dmoe.serve.scorer import Scorer
 
 PREDICTIONS = "predictions.npz"

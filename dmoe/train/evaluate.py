@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmoe.data.batch import Batch
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
-from dmoe.train.metrics.evaluation import Evaluation, NotFinite
-from dmoe.train.predictions import Predictions
+from dmoe.metrics.evaluation import Evaluation, NotFinite
+from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 
 
@@ -38,7 +38,7 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
     batches = _noted(reader.batches(session.config.train.eval_batch_size, rank(), world_size()), dense)
     began = time.perf_counter()
     session.sharded.eval()
-    session.task.model.mixture.leave_out = final is not None
+    session.task.controls.leave_out = final is not None
     try:
         while True:
             if between is not None:
@@ -52,7 +52,7 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
                 kept.add(outputs.logit_B, label_B, weight_B)
     finally:
         session.sharded.train()
-        session.task.model.mixture.leave_out = False
+        session.task.controls.leave_out = False
     try:
         figures = evaluation.compute(session.blueprint.dense)
     except NotFinite as error:

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe import distributed
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.metrics.evaluation import NotFinite
+from dmoe.testing.small_data import make_data_set
 from dmoe.train.evaluate import evaluate
-from dmoe.train.metrics.evaluation import NotFinite
 from tests.distributed.small_run import open_small, small_config, train_steps
-from tests.small_data import make_data_set
 
 
 @pytest.fixture(scope="module")

@@ -18,21 +18,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dmoe.data import npy, parquet, random_set
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data import npy, parquet
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, shuffle
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.finite import none_if_not_finite, require_finite
+from dmoe.metrics import BinnedAUC, ExactAUC, GroupedAUC
+from dmoe.metrics.evaluation import Evaluation, NotFinite
 from dmoe.model.mixture import Outputs
-from dmoe.report.tables import _csv
-from dmoe.serve.log import write_scores
+from dmoe.report.ladder_csv import _csv
+from dmoe.serve.score_dataset import write_scores
 from dmoe.serve.scorer import Scorer
-from dmoe.train.metrics.evaluation import Evaluation, NotFinite
-from dmoe.train.predictions import Predictions
-from dmoe.train.report import Reporter, headline
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
+from dmoe.testing.synthesize import synthesize
+from dmoe.train.console import Reporter, headline
+from dmoe.train.rehearsal import random_set
+from dmoe.train.run.predictions import Predictions
 from tests.unit.data.log.logs import make, make_rows, write_csv
 from tests.unit.serve.test_scorer import batch
 from tests.unit.serve.test_scorer import make as make_scorer
@@ -184,6 +186,23 @@ def test_an_evaluation_has_no_metric_over_outputs_that_are_not_finite(auc: str, 
         evaluation.compute(["age", "price"])
 
 
+@pytest.mark.parametrize("kind", [BinnedAUC, ExactAUC])
+@pytest.mark.parametrize("weights", [[1.0, 1, 1, 1], [2.0, 1, 1, 3]])
+def test_an_auc_over_nan_is_nan_and_over_infinity_ordered(kind: Any, weights: list[float]):
+    labels, weight_B = torch.tensor([0.0, 1, 0, 1]), torch.tensor(weights)
+    for scores, expected in (([-math.inf, 0.0, 1.0, math.inf], None), ([0.0, math.nan, 1.0, 2.0], math.nan)):
+        auc, grouped = kind(), GroupedAUC()
+        auc.update(torch.tensor(scores), labels, weight_B)
+        grouped.update(torch.tensor(scores), labels, weight_B, torch.tensor([1, 1, 2, 2]))
+        values = [float(auc.compute()), grouped.compute().value]
+        pairs = [(scores[p] > scores[n], weights[p] * weights[n]) for p in (1, 3) for n in (0, 2)]
+        wins = sum(weight for won, weight in pairs if won) / sum(weight for _, weight in pairs)
+        assert values == pytest.approx([wins, 1.0] if expected is None else [math.nan] * 2, nan_ok=True, rel=1e-4)
+    padded = kind()
+    padded.update(torch.tensor([0.0, 1.0, math.nan]), torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 1, 0]))
+    assert float(padded.compute()) == 1.0
+
+
 def test_figures_without_a_value_are_none():
     """One label only, whose AUC, NE and calibration do not exist."""
     evaluation = Evaluation("binned", 1 << 16, torch.device("cpu"))
@@ -244,6 +263,7 @@ INTEGERS_ONLY = {"vocabulary_files", "hashing", "spread_counts", "stage"}
 ELSEWHERE = {
     "tensors": "writes what its callers give, who check",
     "save": "checks each tensor where it copies it",
+    "small_data": "draws of a normal distribution, for tests",
     "synthesize": "the truth, logistic probabilities of bounded terms",
     "sweep": "records of dmoe.sharding.sweep.as_records, which are checked",
 }

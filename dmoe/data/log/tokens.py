@@ -8,8 +8,8 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.log.whole_numbers import NumberIds
-from dmoe.data.manifest import RARE_ID
 
 
 def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Split
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.log.schema import parse_schema
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Split
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.skew import far_above, shares_of, skew_lines
 from dmoe.data.summary import summarize
-from dmoe.data.synthesize import synthesize
+from dmoe.testing.synthesize import synthesize
 
 
 @pytest.mark.parametrize(

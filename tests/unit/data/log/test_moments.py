@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.moments import Moments
 from dmoe.data.log.schema import load_schema, parse_schema
 from dmoe.data.log.shards import transformed
-from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split
 

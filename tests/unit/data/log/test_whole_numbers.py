@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.schema import parse_schema
 from dmoe.data.log.tokens import TokenIds, buffers
 from dmoe.data.log.whole_numbers import LARGE, LARGEST, WHOLE, whole_numbers
-from dmoe.data.manifest import load_manifest
 from tests.unit.data.log.logs import data_bytes, make, read_split
 
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*([eE][+-]?\d{1,3})?|[eE][+-]\d{1,3})?")
