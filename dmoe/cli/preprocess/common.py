@@ -13,4 +13,4 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
-    print(summarize(preprocess(Options(**given(arguments, Options) | options)), arguments.output))
+    print(summarize(preprocess(Options(**given(arguments, Options) | options)), arguments.output, arguments.vocabulary))

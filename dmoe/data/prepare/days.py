@@ -5,10 +5,11 @@ from collections import Counter
 
 import numpy as np
 
-from dmoe.data.prepare.encode import LABEL, SECONDS_A_DAY, TIME
+from dmoe.data.prepare.encode import LABEL, TIME
 from dmoe.data.prepare.parts import Part, read_batches
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import File
+from dmoe.data.prepare.times import SECONDS_A_DAY
 
 MOST_DAYS = 3_660
 """A log of more days than ten years have has no times of day in its time column."""

@@ -75,11 +75,13 @@ def numbers_of(column: pa.Array) -> NDArray[np.float64]:
 
 
 def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
-    """The dense feature of a number, float32; what float32 cannot hold is its largest."""
+    """The dense feature of a finite number, float32; what float32 cannot hold is its largest."""
     if transform == "log1p":
         value_N = np.copysign(np.log1p(np.abs(value_N)), value_N)
     elif transform == "standardise" and moments is not None:
-        value_N = (value_N - moments[0]) / moments[1]
+        # In halves, which are exact, so that the difference of two large numbers does not overflow.
+        with np.errstate(over="ignore"):
+            value_N = (value_N / 2 - moments[0] / 2) / (moments[1] / 2)
     limit = float(np.finfo(np.float32).max)
     return np.clip(value_N, -limit, limit).astype(np.float32)
 

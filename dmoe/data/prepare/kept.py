@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.prepare.moments import are_moments
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import read_all
@@ -36,7 +37,10 @@ def load_kept(folder: str) -> Kept:
     vocabularies = [] if hashed else read_kept(folder, manifest)
     sizes = {one.name: one.cardinality for one in manifest.categorical} if hashed else {}
     moments = made_by.get("moments")
-    pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
+    found = moments.items() if isinstance(moments, dict) else ()
+    pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in found if are_moments(pair)}
+    if absent := [one.name for one in schema.dense if one.transform == "standardise" and one.name not in pairs]:
+        raise UserError(f"{join(folder, FILE)}: no finite mean and deviation of {absent[0]}; make the data set again")
     edges = made_by.get("edges")
     numbers = {name: [float(edge) for edge in found] for name, found in edges.items()} if isinstance(edges, dict) else {}
     if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in numbers]:

@@ -1,11 +1,14 @@
 """What the train split's numbers tell before rows are written: means and deviations, and samples that quantiles are taken of."""
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.buckets import SAMPLE
 from dmoe.data.prepare.features import numbers_of
+from dmoe.data.prepare.moments import Moments
 from dmoe.data.prepare.split import PartSplitter
 
 
@@ -15,21 +18,14 @@ def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
     Args:
         names: what the parts store each feature's numbers as.
     """
-    sums = {name: np.zeros(3) for name in names}
+    moments = {name: Moments() for name in names}
     for begin in range(0, splitter.total if names else 0, rows_a_step):
-        columns = _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total))
-        for name, value_N in columns.items():
-            count = len(value_N)
-            if count:
-                mean = value_N.mean()
-                seen, old, scatter = sums[name]
-                step = mean - old
-                sums[name][:] = (
-                    seen + count,
-                    old + step * count / (seen + count),
-                    scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count),
-                )
-    return {name: (float(mean), float(np.sqrt(scatter / count)) if scatter else 1.0) for name, (count, mean, scatter) in sums.items()}
+        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
+            moments[name].add(value_N)
+    for name, one in moments.items():
+        if (lone := one.lone_number()) is not None:
+            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
+    return {name: one.result() for name, one in moments.items()}
 
 
 def train_samples(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:

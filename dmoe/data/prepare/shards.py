@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
-from dmoe.data.parquet import finish, many_values, writer_options
+from dmoe.data.parquet import finish, many_values, require_finite_columns, writer_options
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.encode import LABEL
@@ -162,6 +162,7 @@ class ShardWriter:
         arrays = {name: pa.array(column[:n]) for name, column in self.columns.items()}
         arrays |= {name: pa.concat_arrays(pieces) for name, pieces in self.bags.items()}
         table = pa.table({name: arrays[name] for name in self.order})
+        require_finite_columns(self.path, table, self.rows)
         if self.writer is None:
             self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.job.many))
         self.writer.write_table(table, row_group_size=n)

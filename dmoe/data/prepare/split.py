@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.encode import SECONDS_A_DAY, TIME
+from dmoe.data.prepare.encode import TIME
 from dmoe.data.prepare.parts import Part, read_batches
 from dmoe.data.prepare.split_rules import Splitter, day_cuts
+from dmoe.data.prepare.times import SECONDS_A_DAY
 from dmoe.errors import UserError
 
 DIGIT_BITS = 16

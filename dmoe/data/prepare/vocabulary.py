@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.tokens import Ids, NumberIds, TokenIds, buffers
+from dmoe.data.prepare.tokens import Ids, IntegerIds, TokenIds, buffers
 from dmoe.paths import PATHS
 
 
@@ -40,7 +40,7 @@ class Vocabulary:
         """Token -> id, of tokens of the schema's type `kind`."""
         if self.is_text:
             return TokenIds(self.tokens)
-        return NumberIds(self.tokens.to_numpy().astype(np.uint32 if kind == "hex" else np.int64))
+        return IntegerIds(self.tokens.to_numpy().astype(np.uint32 if kind == "hex" else np.int64))
 
 
 def ordered(name: str, table: pa.Table) -> Vocabulary:
