@@ -65,7 +65,7 @@ class Line(Open):
     """What reports read of a line of metrics.jsonl."""
 
     kind: str
-    step: int = Field(0, ge=0, le=1 << 62)
+    step: int = Field(ge=0, le=1 << 62)
     loss: Figure = None
     auc: Figure = None
     cec: Figure = None
