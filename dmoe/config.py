@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from dmoe.errors import UserError, one_line
+from dmoe.shipped import find_config
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
 
@@ -16,7 +17,7 @@ EXPECTED = "keys such as 'model:' and 'train:'"
 
 
 class DataConfig(Strict):
-    path: str = Field("", description="the folder that tools/preprocess.py made")
+    path: str = Field("", description="the folder that dmoe preprocess made")
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
@@ -233,7 +234,7 @@ class Config(Strict):
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
-    """Reads a YAML file, lays `key.path=value` overrides over it, and checks the whole.
+    """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides, and checks the whole.
 
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs. An override's value is
     YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number.
@@ -241,6 +242,7 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
+    path = find_config(path)
     return _checked(read_extended(path, f"--config {path}", "config", EXPECTED), path, overrides)
 
 

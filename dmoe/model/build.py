@@ -12,8 +12,7 @@ from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.expert_specs import expert_specs
-from dmoe.model.mixture import ExpertMixture
-from dmoe.model.network import DMoE
+from dmoe.model.network import ExpertMixture, Network
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
 
@@ -68,19 +67,28 @@ def table_layout(config: Config, sets: int) -> str:
     return layout
 
 
-def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> DMoE:
+def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> Network:
     """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone.
 
     Raises:
         UserError: an expert that cannot be built, or a dense part that does not fit this machine.
     """
+    return Network(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), assemble_mixture(config, blueprint))
+
+
+def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
+    """The data-parallel part; its weights depend on `train.seed` alone.
+
+    Raises:
+        UserError: an expert that cannot be built, or more parameters than this machine has memory for.
+    """
     mixture = outline_of(config, blueprint)
-    if torch.get_default_device().type != "meta":
-        check_memory(mixture)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.train.seed)
-            mixture = assemble(**_parts(config, blueprint))
-    return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
+    if torch.get_default_device().type == "meta":
+        return mixture
+    check_memory(mixture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return assemble(**_parts(config, blueprint))
 
 
 def outline_of(config: Config, blueprint: Blueprint) -> ExpertMixture:
@@ -105,7 +113,7 @@ def _parts(config: Config, blueprint: Blueprint) -> dict[str, Any]:
     }
 
 
-def build_task(config: Config, model: DMoE) -> TrainTask:
+def build_task(config: Config, model: Network) -> TrainTask:
     """The model with the objective that the config asks for."""
     settings = config.correlation
     correlation = CorrelationLoss(settings.estimator, settings.norm, settings.scope, settings.reduce)

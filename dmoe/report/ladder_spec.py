@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from dmoe.config import Config, dump_config, load_config, parse_config, setting
 from dmoe.errors import UserError, nearest
+from dmoe.shipped import find_config
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import dump_yaml, laid_over, read_extended
 
@@ -49,7 +50,7 @@ class Dose(Strict):
 
 
 class LadderSpec(Strict):
-    """What `tools/report.py ladder --config` reads.
+    """What `dmoe report ladder --config` reads.
 
     Attributes:
         base: a config; a file names it relative to itself.
@@ -106,6 +107,7 @@ def load_spec(path: str) -> LadderSpec:
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, named.
     """
+    path = find_config(path)
     tree = read_extended(path, f"--config {path}", "ladder", "keys such as 'base:' and 'variants:'", names=["base"])
     return checked(LadderSpec.model_validate, tree, path)
 

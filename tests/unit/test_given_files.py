@@ -34,8 +34,8 @@ from dmoe.sharding.planner.calibrate import compare
 from dmoe.sharding.planner.calibrate_words import as_lines as calibrated
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import load_sizes
+from dmoe.testing.small_data import make_data_set
 from dmoe.train.schedule import Schedule
-from tests.small_data import make_data_set
 from tests.unit.serve import test_scorer
 from tests.unit.sharding.small_plans import plan_of
 from tests.unit.sharding.small_plans import table as planned
@@ -323,7 +323,7 @@ def test_measurements(share, tmp_path):
     path = tmp_path / "measured.json"
 
     def read():
-        from tools.plan_commands.calibrate import _read
+        from dmoe.cli.plan.calibrate import _read
 
         list(calibrated(compare(_read(str(path)), "measured.json")))
 

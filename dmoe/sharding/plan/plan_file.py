@@ -150,10 +150,10 @@ def check_plan(kept: Any, where: str) -> Cluster:
         UserError: names the table and what is wrong.
     """
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with tools/plan.py make")
+        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
     if kept.get("version") != VERSION:
         raise UserError(
-            f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with tools/plan.py"
+            f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with dmoe plan"
         )
     checked(_Plan.model_validate, kept, where, "; plan again")
     cluster = cluster_from_json(kept["cluster"], where)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.errors import UserError
-from launch.environment import parse_env
+from dmoe.launch.environment import parse_env
 from tests.unit.launch.render import app_of, request_of
 
 CONFIG = str(Path(__file__).parents[3] / "configs/demo.yaml")
@@ -128,12 +128,13 @@ def test_what_cannot_be_passed_is_refused_by_name(given, named):
 @pytest.mark.parametrize("name", ["20240301", "1e-3", "yes", "null", "010", "1:30", "2024-03-01", "a: b", "[x", "# a", "'q", " a", "é"])
 def test_a_path_is_text_whatever_yaml_would_make_of_it(name):
     """As the job's own parser and config read it."""
+    from dmoe.cli.main import parse
+    from dmoe.cli.train import overrides_of
     from dmoe.config import load_config
-    from dmoe.train.__main__ import make_parser, overrides_of
 
     app = app_of("train", ["--config", CONFIG, "--elsewhere", "True", "--data", name, "--run", name, "--", "--init-from", name])
     words = shlex.split(app.roles[0].args[1])
-    parsed = make_parser().parse_args(words[words.index("dmoe.train") + 1 :])
+    parsed = parse(["train", *words[words.index("dmoe.train") + 1 :]])[2]
     config = load_config(parsed.config, overrides_of(parsed))
     assert config.data.path == config.run.dir == config.train.init_from == name
 
