@@ -25,9 +25,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+
 
 
 class Node(BaseModel):
-    """A part of the tree: unknown keys are refused, values are not silently turned into another type."""
+    """A part of the tree: unknown keys are refused, numbers are finite, values are not silently turned into another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DataConfig(Node):
@@ -118,7 +118,12 @@ class ScheduleConfig(Node):
     decay: Literal["none", "linear", "cosine"] = "none"
     decay_steps: int | None = Field(None, ge=1, description="steps of the decay after the warm-up; the whole run where absent")
     min_factor: float = Field(0.0, ge=0, le=1)
-    plateau_factor: float = Field(1.0, gt=0, le=1, description="factor at each validation that brings no better AUC; 1 is off")
+    plateau_factor: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor at each validation without a better AUC (without a better logloss, where it has no AUC); 1 is off",
+    )
     plateau_patience: int = Field(0, ge=0)
 
 
@@ -199,7 +204,9 @@ class TrainConfig(Node):
     init_from: str = Field(
         "", description="a checkpoint, or a run's best one, that step 0 starts from: weights and optimiser states; tables may have grown"
     )
-    early_stopping: int | None = Field(None, ge=1, description="validations without a better AUC before the run stops")
+    early_stopping: int | None = Field(
+        None, ge=1, description="validations without a better AUC (without a better logloss, where it has no AUC) before the run stops"
+    )
     log_every: int = Field(50, ge=1)
     guard: GuardConfig = GuardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -15,6 +15,9 @@ def main() -> None:
     parser.add_argument("--output", default="evaluation.json", help="file in the run's directory that gets the figures")
     arguments = parser.parse_args()
 
+    from dmoe.train.quiet import quiet
+
+    quiet()
     from dmoe.train.command import evaluate_run
 
     evaluate_run(arguments.run, arguments.data, arguments.split, arguments.output)

@@ -7,7 +7,6 @@ Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from dmoe.data.criteo import LABEL
 from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.data.order import EpochOrder
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 
 
 class Reader:
@@ -75,7 +75,7 @@ class Reader:
         shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
         seed = self.seed if self._drawn else None
         turns = ["turns"] if self.lanes > 1 else []
-        return hashlib.sha256(json.dumps([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+        return hashlib.sha256(format_json([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
 
     @property
     def _drawn(self) -> bool:

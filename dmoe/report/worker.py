@@ -72,7 +72,10 @@ class Worker:
 
 
 def _work(connection: Connection, threads: int, parent: int) -> None:
+    from dmoe.train.quiet import quiet
+
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    quiet()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     while True:

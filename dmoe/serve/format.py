@@ -5,14 +5,13 @@
 """
 
 import hashlib
-import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, join, read_bounded
 
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
@@ -59,7 +58,7 @@ class ScorerFile(Strict):
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
+        file.write(format_json(content.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:

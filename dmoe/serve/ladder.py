@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
 from dmoe.paths import PATHS, join
@@ -46,7 +47,7 @@ def latencies(
             return {}
         found = _measured(steps, output, rounds, say)
         with PATHS.open(join(output, FILE), "w") as file:
-            file.write(json.dumps({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
+            file.write(format_json({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
     for name, one in spec.ensembles.items():
         if all(member in found for member in one.of):
             found[name] = together([found[member] for member in one.of])

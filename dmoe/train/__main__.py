@@ -23,6 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = make_parser().parse_args()
 
+    from dmoe.train.quiet import quiet
+
+    quiet()
     from dmoe.train.command import train
 
     plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []

@@ -9,7 +9,6 @@ from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 from dmoe.train import watch
-from dmoe.train.quiet import quiet
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -24,7 +23,12 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     manifest = load_manifest(config.data.path)
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
-    quiet()
+    train = manifest.split(config.data.train_split)
+    if train.only_label:
+        raise UserError(
+            f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
+            " there is nothing to learn; check the label column, its positive value and the split"
+        )
     from dmoe.train.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
@@ -123,7 +127,6 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     folder = data or config.data.path
     manifest = load_manifest(folder)
     check_schema(trained_on, manifest, folder)
-    quiet()
     device = _join(config, "dmoe.evaluate")
     from dmoe.train.checkpoint.index import verify_checkpoint
     from dmoe.train.checkpoint.load import load_checkpoint

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.json_text import format_json
 
 LOST, PREEMPTED = 3, 143
 FAULT, SAID = "dmoe/fault", "dmoe/said"
@@ -81,7 +82,7 @@ def say(program: str, message: str) -> None:
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError), open(path, "w") as file:
-            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
+            file.write(format_json({"message": {"message": message, "extraInfo": extra}}))
 
 
 def _end(program: str, message: str, code: int) -> int:
@@ -95,7 +96,7 @@ def _end(program: str, message: str, code: int) -> int:
 def _say_once(store: Any, program: str, message: str, code: int) -> None:
     rank = _rank()
     if store.add(f"{FAULT}/count", 1) == 1:
-        store.set(FAULT, json.dumps([rank, message, code]))
+        store.set(FAULT, format_json([rank, message, code]))
     if rank != 0:
         _wait(store, SAID, GRACE_SECONDS)
     if store.add(f"{SAID}/count", 1) == 1:

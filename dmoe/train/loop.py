@@ -197,12 +197,8 @@ def _validate(job: Training) -> None:
     figures = evaluate(job.session, job.validation, between_batches)
     job.reporter.validated(progress, figures)
     job.guard.check_auc(progress.step, figures["auc"])
-    auc = -math.inf if figures["auc"] is None else figures["auc"]
-    job.schedule.validated(auc)
-    if progress.best_auc is None or auc > progress.best_auc:
-        progress.best_auc, progress.best_step, progress.waited = auc, progress.step, 0
-    else:
-        progress.waited += 1
+    job.schedule.validated(-figures["logloss"] if figures["auc"] is None else figures["auc"])
+    progress.validated(figures["auc"], figures["logloss"])
     progress.due = False
     _save(job)
 
@@ -233,7 +229,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         if window.steps:
             progress.window = window.state()
             # A model that has gone wrong must not take the place of a checkpoint that has not.
-            if not math.isfinite(progress.window["sums"][0]):  # type: ignore[index]
+            if progress.window["sums"][0] is None:  # type: ignore[index]
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))
     if window is not None:

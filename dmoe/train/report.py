@@ -1,5 +1,6 @@
 """What a run says while it runs: lines on rank 0's screen, metrics.jsonl, TensorBoard."""
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class Reporter:
         )
         if self.board:
             for name, value in figures.items():
-                if isinstance(value, float):
+                if isinstance(value, float) and math.isfinite(value):
                     self.board.add_scalar(f"train/{name}", value, progress.step)
 
     def validated(self, progress: "Progress", figures: dict[str, Any]) -> None:
@@ -63,12 +64,12 @@ class Reporter:
 def headline(figures: dict[str, Any]) -> str:
     """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
+    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"
     gauc = f"  GAUC {figures['gauc']:.5f} ({figures['gauc_groups']:,} groups)" if figures.get("gauc") is not None else ""
     return (
-        f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {figures['ne'] or float('nan'):.4f}  calibration {calibration}"
-        f"  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
+        f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {ne}  calibration {calibration}  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
     )
 
 

@@ -12,6 +12,7 @@ from dmoe.config import Config, dump_config, load_config
 from dmoe.data.manifest import Manifest
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
+from dmoe.json_text import defined, format_json
 from dmoe.paths import PATHS, join
 from dmoe.train.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
 
@@ -39,9 +40,9 @@ class RunDir:
             try:
                 PATHS.mkdirs(self.path)
                 self.forget_after(-1)
-                self._text("environment.json", json.dumps(environment(), indent=1) + "\n")
-                self._text("plan.json", json.dumps(plan, indent=1) + "\n")
-                self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+                self._text("environment.json", format_json(environment(), indent=1) + "\n")
+                self._text("plan.json", format_json(plan, indent=1) + "\n")
+                self._text(SCHEMA, format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
             except OSError as error:
                 problem = f"run.dir: cannot write in {self.path} ({(error.strerror or str(error)).lower()}); choose another"
@@ -61,17 +62,17 @@ class RunDir:
             self.forget_after(step)
             line = {"step": step, "refused": refused, "changed": changed, "plan": plan, "environment": environment()}
             with PATHS.open(join(self.path, "resumes.jsonl"), "a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(format_json(line) + "\n")
         return changed
 
     def holds_a_run(self) -> bool:
         return PATHS.exists(join(self.path, CONFIG))
 
     def log(self, kind: str, figures: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
+        """Adds a line to metrics.jsonl. A figure that is undefined is null."""
         if rank() == 0:
             with PATHS.open(join(self.path, "metrics.jsonl"), "a") as file:
-                file.write(json.dumps({"kind": kind, **figures}) + "\n")
+                file.write(format_json({"kind": kind, **defined(figures)}) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step from which a run is resumed: what came after is about to happen again."""
@@ -82,9 +83,9 @@ class RunDir:
             self._text("metrics.jsonl", "".join(lines))
 
     def finish(self, figures: dict[str, Any], name: str = "metrics.json") -> None:
-        """Writes the final figures."""
+        """Writes the final figures. One that is undefined is null."""
         if rank() == 0:
-            self._text(name, json.dumps(figures, indent=1) + "\n")
+            self._text(name, format_json(defined(figures), indent=1) + "\n")
 
     def checkpoint(self, step: int) -> str:
         return join(self.path, "checkpoints", f"step-{step:09d}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dmoe.distributed import all_reduce_sum
+from dmoe.json_text import defined
 from dmoe.model.mixture import Outputs
 from dmoe.train.metrics.auc import BinnedAuc, ExactAuc
 from dmoe.train.metrics.cec import CrossExpertCorrelation
@@ -114,13 +115,7 @@ class Evaluation:
         if self.grouped is not None:
             gauc = self.grouped.compute()
             figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
-        return {key: _without_nan(value) for key, value in figures.items()}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return dict(defined(figures))
 
 
 def entropy_of(rate: float) -> float:
