@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
-USER_ERROR, INTERRUPTED = 2, 130
+from dmoe.interrupts import INTERRUPTED, interruptible
+
+USER_ERROR = 2
 
 
 class UserError(Exception):
@@ -28,21 +30,22 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
         program: what the message begins with, such as `tools/preprocess.py`.
         main: the command; its return value is the exit code, None is 0.
     """
-    try:
-        return main() or 0
-    except UserError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away: not an error. Keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        message = f"{(error.strerror or str(error)).lower()}{where}"
+    with interruptible(program) as interrupts:
+        try:
+            return main() or 0
+        except UserError as error:
+            message = str(error)
+        except KeyboardInterrupt:
+            interrupts.tell()
+            return INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output (head, less) went away: not an error. Keep the interpreter from flushing into it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            message = f"{(error.strerror or str(error)).lower()}{where}"
     print(f"{program}: {message}", file=sys.stderr)
     return USER_ERROR

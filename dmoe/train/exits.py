@@ -5,6 +5,7 @@
 | 0 | the run is finished | |
 | 2 | a user's mistake, bad data, a full disk, a guard | mend it, then --resume |
 | 3 | a rank was lost, or hung past run.timeout_seconds | start again with --resume |
+| 130 | interrupted (Ctrl-C) | start again with --resume |
 | 143 | asked to stop (SIGTERM), a checkpoint was made | start again with --resume: schedulers requeue on it |
 | 1 | a bug of ours, with its traceback | report it |
 """
@@ -176,6 +177,9 @@ def _rank() -> int:
 
 
 def _ranks() -> int:
+    if "torch.distributed" not in sys.modules:
+        # The command ended before it came so far; importing torch would take seconds.
+        return 1
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_initialized() else 1
