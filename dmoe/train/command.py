@@ -35,11 +35,21 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
-    holds = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
+    _holds(run, resume)
+    watch.note("waits for another training to leave run.dir")
+    run.lock()
+    holds = _holds(run, resume)
+    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
+    run.unlock()
+    _leave()
+
+
+def _holds(run: Any, resume: bool) -> bool:
+    """Whether the directory holds a run, which only --resume goes on with; the same on every rank."""
+    holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
-    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
-    _leave()
+    return holds
 
 
 def _join(config: Config, program: str) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 
 from dmoe.errors import USER_ERROR, UserError, run_command
 from dmoe.json_text import format_json
+from dmoe.orphans import end_with
 
 LOST, PREEMPTED = 3, 143
 FAULT, SAID = "dmoe/fault", "dmoe/said"
@@ -42,6 +43,11 @@ class RankLost(Exception):
 
 def run_rank(program: str, main: Callable[[], None]) -> int:
     """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # What a person started by hand goes on (nohup); what torchrun started has nobody else who would end it.
+        gone = f"{program}: the launcher (process {os.getppid()}) is gone, so that its ranks end; start again with --resume"
+        end_with(os.getppid(), LOST, gone if os.environ.get("LOCAL_RANK") == "0" else "")
 
     def run() -> int | None:
         try:

@@ -1,14 +1,19 @@
 """The run directory: config, environment, plan, metrics, checkpoints; written by rank 0 alone."""
 
+import contextlib
+import errno
 import json
 import os
 import platform
+import re
 import sys
 from typing import Any
 
 import torch.distributed as dist
 
 from dmoe.config import Config, dump_config, load_config
+from dmoe.data.lock import FILE as LOCK
+from dmoe.data.lock import share, take
 from dmoe.data.manifest import Manifest
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
@@ -17,6 +22,8 @@ from dmoe.paths import PATHS, join
 from dmoe.train.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
+ENDING_SECONDS = 10.0
+"""How long a run waits for one that is about to end, such as ranks whose launcher was killed."""
 
 
 class RunDir:
@@ -28,6 +35,44 @@ class RunDir:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keeps other trainings off the run until the process of every rank has ended, or `unlock`. Every rank has to call it.
+
+        A remote run has no lock: an object store knows none.
+
+        Raises:
+            UserError: on every rank, where another training has it, or where the folder cannot be written.
+        """
+        if "://" in self.path:
+            return
+        # Alone first, then shared by all ranks: one that outlives the others keeps the next training off too.
+        for turn in (rank() == 0, rank() != 0):
+            problem = self._take() if turn else None
+            if problem := _first(problem):
+                self.unlock()
+                raise UserError(problem)
+
+    def _take(self) -> str | None:
+        try:
+            self._lock = take(self.path, ENDING_SECONDS if rank() == 0 else 0.0, shared=rank() != 0)
+            if rank() == 0:
+                os.pwrite(self._lock, f"{os.getpid()} {platform.node()}\n".ljust(80).encode(), 0)
+                share(self._lock)
+        except BlockingIOError:
+            return f"run.dir: another training{_holder(self.path)} writes in {self.path}; wait for its end, or choose another run.dir"
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                return _cannot_write(self.path, error)
+            if rank() == 0:
+                print(f"run.dir: {self.path} is on a file system without locks: start no second training in it", file=sys.stderr)
+        return None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
         """Writes what describes the run, before it begins; the config last, since it is what makes the folder a run's.
@@ -45,7 +90,7 @@ class RunDir:
                 self._text(SCHEMA, format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
             except OSError as error:
-                problem = f"run.dir: cannot write in {self.path} ({(error.strerror or str(error)).lower()}); choose another"
+                problem = _cannot_write(self.path, error)
         if problem := broadcast_object(problem):
             raise UserError(problem)
 
@@ -139,6 +184,18 @@ class RunDir:
 
     def _text(self, name: str, text: str) -> None:
         write_whole(join(self.path, name), lambda file: file.write(text.encode()))
+
+
+def _cannot_write(path: str, error: OSError) -> str:
+    return f"run.dir: cannot write in {path} ({(error.strerror or str(error)).lower()}); choose another"
+
+
+def _holder(path: str) -> str:
+    """Who took the lock, as far as its file tells: ` (process 12 on host a)`."""
+    with contextlib.suppress(OSError), open(os.path.join(path, LOCK), "rb") as file:
+        if found := re.match(rb"(\d+) ([\w.-]+)\s", file.read(80)):
+            return f" (process {found[1].decode()} on {found[2].decode()})"
+    return ""
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

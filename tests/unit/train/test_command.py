@@ -1,12 +1,15 @@
 """What the commands do before they join the other ranks."""
 
 import logging
+import os
 
 import pytest
+import torch
 
+from dmoe.data.lock import take
 from dmoe.data.manifest import Split, load_manifest, save_manifest
 from dmoe.errors import UserError
-from dmoe.train import command
+from dmoe.train import command, run_dir
 from tests.small_data import make_data_set
 
 
@@ -69,3 +72,14 @@ def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monke
         assert (root.level, list(root.filters), logging.getLogger("torchrec").level) == (logging.DEBUG, *before[1:])
     finally:
         root.setLevel(before[0])
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_training_in_a_run_s_directory_is_refused(data, monkeypatch, resume):
+    monkeypatch.setattr(command, "_join", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(run_dir, "ENDING_SECONDS", 0.0)
+    held = take(f"{data.parent}/run")
+    with pytest.raises(UserError, match=r"run\.dir: .*/run"):
+        command.train(str(data.parent / "config.yaml"), [], resume)
+    os.close(held)
+    assert os.listdir(data.parent / "run") == ["lock"]
