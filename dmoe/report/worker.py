@@ -70,7 +70,7 @@ class Worker:
 
 
 def _work(connection: Connection, threads: int, parent: int) -> None:
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     end_with(parent, 1)
     quiet()
@@ -93,8 +93,8 @@ def _train(config: str, run: str, threads: int) -> str | None:
     import torch
 
     from dmoe import distributed
-    from dmoe.train import watch
     from dmoe.train.command import train
+    from dmoe.train.elastic import watchdog as watch
 
     torch.set_num_threads(threads)
     try:

@@ -5,10 +5,11 @@ from typing import Any
 
 from dmoe import distributed
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
+from dmoe.malloc import keep_freed_memory
 from dmoe.paths import PATHS, join
-from dmoe.train import watch
+from dmoe.train.elastic import watchdog as watch
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -29,7 +30,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
             f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
             " there is nothing to learn; check the label column, its positive value and the split"
         )
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
@@ -53,6 +54,8 @@ def _holds(run: Any, resume: bool) -> bool:
 
 
 def _join(config: Config, program: str) -> Any:
+    # Without this, glibc returns buffers of 10 MB to the system in every step, and a tenth of the step goes into page faults.
+    keep_freed_memory()
     # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
     device = distributed.start(int(config.run.timeout_seconds * 1.5) + 30)
     watch.begin(program, config.run.timeout_seconds)
@@ -66,13 +69,13 @@ def _leave() -> None:
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
-    from dmoe.train.begin import begin_from
-    from dmoe.train.best import restore_best
+    from dmoe.train.console import Reporter, headline
     from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit
-    from dmoe.train.predictions import FILE as PREDICTIONS
-    from dmoe.train.report import Reporter, headline
+    from dmoe.train.run.best import restore_best
+    from dmoe.train.run.predictions import FILE as PREDICTIONS
+    from dmoe.train.run.warm_start import begin_from
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
@@ -138,11 +141,11 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     manifest = load_manifest(folder)
     check_schema(trained_on, manifest, folder)
     device = _join(config, "dmoe.evaluate")
-    from dmoe.train.checkpoint.index import verify_checkpoint
-    from dmoe.train.checkpoint.load import load_checkpoint
+    from dmoe.checkpoint.index import verify_checkpoint
+    from dmoe.checkpoint.load import load_checkpoint
+    from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.report import headline
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 
     run = RunDir(run_path)
@@ -192,6 +195,6 @@ def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
     """The tables' information abundance, which rank 0 alone reads and writes down."""
     if not config.metrics.abundance or distributed.rank() != 0:
         return {}
-    from dmoe.train.metrics.abundance import information_abundance
+    from dmoe.metrics.abundance import information_abundance
 
     return {"information_abundance": information_abundance(run.checkpoint(step))}

@@ -4,7 +4,7 @@ import torch
 
 from dmoe import distributed
 from dmoe.config import DataConfig
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.cost import cost_of, in_one_line
 from dmoe.train.session import Session
 

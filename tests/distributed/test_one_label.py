@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.checkpoint import inspect as look
 from dmoe.json_text import parse_json
 from dmoe.serve.export import export
-from dmoe.train.checkpoint import look
+from dmoe.testing.small_data import make_data_set
 from tests.distributed.elastic import launch
 from tests.distributed.test_faults import CONFIG
-from tests.small_data import make_data_set
 
 
 @pytest.fixture

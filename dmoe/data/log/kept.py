@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dmoe.data.dataset.manifest import FILE, load_manifest
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
-from dmoe.data.manifest import FILE, load_manifest
 from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError
 from dmoe.paths import join
@@ -23,7 +23,7 @@ class Kept:
 
 
 def load_kept(folder: str) -> Kept:
-    """Reads what `tools/preprocess.py log` (or avazu) kept in a data set.
+    """Reads what `dmoe preprocess log` (or avazu) kept in a data set.
 
     Raises:
         UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.

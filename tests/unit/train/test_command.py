@@ -6,11 +6,12 @@ import os
 import pytest
 import torch
 
+from dmoe.data.dataset.manifest import Split, load_manifest, save_manifest
 from dmoe.data.lock import take
-from dmoe.data.manifest import Split, load_manifest, save_manifest
 from dmoe.errors import UserError
-from dmoe.train import command, run_dir
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
+from dmoe.train import command
+from dmoe.train.run import run_dir
 
 
 class Joined(Exception):

@@ -12,27 +12,30 @@ import pytest
 
 from dmoe.data.lock import share, take
 from dmoe.errors import UserError
-from dmoe.train import run_dir
-from dmoe.train.run_dir import RunDir
+from dmoe.train.run import run_dir
+from dmoe.train.run.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys, time
-from dmoe.train.run_dir import RunDir
+from dmoe.train.run.run_dir import RunDir
 run = RunDir(sys.argv[1])
 run.lock()
 print("locked", flush=True)
 time.sleep(600)
 """
 # A launcher of one rank, which tells its process and then outlives any test.
-LAUNCH = """
+LAUNCH = '''
 import os, subprocess, sys, time
-rank = "import time; from dmoe.train.exits import run_rank; print('runs', flush=True); run_rank('dmoe.train', lambda: time.sleep(600))"
+rank = """import time
+from dmoe.train.elastic.exit_codes import run_rank
+print("runs", flush=True)
+run_rank("dmoe.train", lambda: time.sleep(600))"""
 child = subprocess.Popen([sys.executable, "-c", rank], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(600)
-"""
+'''
 
 
 def start(*arguments, **environment):

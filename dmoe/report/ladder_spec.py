@@ -1,0 +1,142 @@
+"""The ladder's specification: one base config and a list of named variants, each saying only what differs."""
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmoe.config import Config, dump_config, load_config, parse_config
+from dmoe.errors import UserError, nearest
+from dmoe.shipped import find_config
+from dmoe.yaml_files import beside, laid_over, read_extended
+
+MAX_BYTES = 1 << 20
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Variant(Strict):
+    """A model of the ladder.
+
+    Attributes:
+        like: the variant that it is laid over; the base config where absent.
+        set: what differs, as the config's tree.
+        why: one sentence for the report.
+    """
+
+    label: str = ""
+    like: str = ""
+    set: dict[str, Any] = {}
+    why: str = ""
+
+
+class Ensemble(Strict):
+    """The mean of the logits of variants that were trained alone, seed by seed: it costs no training of its own."""
+
+    label: str
+    of: list[str] = Field(min_length=2)
+    why: str = ""
+
+
+class Comparison(Strict):
+    """A question that the report answers: does `variant` beat `against`?"""
+
+    variant: str
+    against: str
+    question: str
+
+
+class Dose(Strict):
+    """Variants that differ in one number: the response to it is drawn and tested for a trend."""
+
+    key: str = "correlation.alpha"
+    variants: dict[str, float] = Field(min_length=2)
+
+
+class LadderSpec(Strict):
+    """What `dmoe report ladder --config` reads.
+
+    Attributes:
+        base: a config, named relative to this file.
+        rungs: variants from the baseline up; each is compared with the one before and with the first.
+        controls: further questions.
+    """
+
+    title: str = "Ladder"
+    base: str
+    variants: dict[str, Variant] = Field(min_length=1)
+    rungs: list[str] = Field(min_length=2)
+    controls: list[Comparison] = []
+    dose: Dose | None = None
+    ensembles: dict[str, Ensemble] = {}
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "LadderSpec":
+        known = [*self.variants, *self.ensembles]
+        named = [*self.rungs, *(name for one in self.controls for name in (one.variant, one.against))]
+        trained = [*(self.dose.variants if self.dose else []), *(name for one in self.ensembles.values() for name in one.of)]
+        trained += [one.like for one in self.variants.values() if one.like]
+        for name, choices in [*((name, known) for name in named), *((name, list(self.variants)) for name in trained)]:
+            if name not in choices:
+                raise ValueError(f"no variant '{name}'{nearest(name, choices)}")
+        for name in known:
+            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+                raise ValueError(f"variant '{name}': its name becomes a folder's; use letters, digits, '_', '-' and '.'")
+        if both := set(self.variants) & set(self.ensembles):
+            raise ValueError(f"'{sorted(both)[0]}' is a variant and an ensemble")
+        return self
+
+    def label(self, name: str) -> str:
+        one = self.variants.get(name) or self.ensembles[name]
+        return one.label or name
+
+    def tree(self, name: str, depth: int = 0) -> dict[str, Any]:
+        """What a variant lays over the base config."""
+        if depth > len(self.variants):
+            raise UserError(f"variants.{name}: like: goes in a circle")
+        one = self.variants[name]
+        below = self.tree(one.like, depth + 1) if one.like else {}
+        merged: dict[str, Any] = laid_over(below, one.set)
+        return merged
+
+
+def load_spec(path: str) -> LadderSpec:
+    """Reads a ladder's file; one that `extends:` another, named relative to itself, says only what differs.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or variant, named.
+    """
+    path = find_config(path)
+    tree = read_extended(path, f"--config {path}", MAX_BYTES, "ladder", "keys such as 'base:' and 'variants:'")
+    try:
+        return LadderSpec.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = [*LadderSpec.model_fields, *Variant.model_fields]
+            raise UserError(f"{path}: {key}: unknown key{nearest(str(first['loc'][-1]), known)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}") from None
+
+
+def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str) -> Config:
+    """A variant's whole config for a seed: the base, the variant over it, and the command's `--set` over both.
+
+    Raises:
+        UserError: a key that the config has not, or parts that do not fit.
+    """
+    tree = load_config(beside(path, spec.base)).model_dump(mode="json")
+    where = f"{path}: variants.{name}"
+    for key, value in spec.tree(name).items():
+        tree[key] = laid_over(tree.get(key, {}), value)
+    fixed = [f"train.seed={seed}", f"run.dir={run}", "metrics.predictions=true"]
+    config = parse_config(yaml.safe_dump(tree), where, [*overrides, *fixed])
+    return config.model_copy(update={"variant": spec.label(name)})
+
+
+def text_of(config: Config) -> str:
+    """A resolved config as a file that `dmoe.train --config` takes."""
+    return dump_config(config)
