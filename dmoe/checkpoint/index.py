@@ -3,7 +3,6 @@
 import bisect
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from dmoe.checkpoint.progress import check_progress
 from dmoe.errors import UserError, one_line, shown
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, check_regular, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
@@ -21,6 +20,8 @@ MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _T = TypeVar("_T")
+_NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
+"""A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def write_index(folder: str, index: Index) -> None:
         "progress": index.progress,
     }
     content["checksum"] = _checksum(content)
-    text = json.dumps(content).encode()
+    text = format_json(content).encode()
     write_whole(join(folder, INDEX), lambda file: file.write(text))
 
 
@@ -114,13 +115,14 @@ def read_index(folder: str) -> Index:
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
     try:
-        content = parse_json(read_bounded(path, MAX_BYTES, "checkpoint's index"))
+        text = read_bounded(path, MAX_BYTES, "checkpoint's index").decode()
+        content = parse_json(text.replace(_NO_AUC_BEFORE, _NO_AUC))
     except ValueError as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
         known = content["format"] == FORMAT
         version = content["version"]
-        sound = known and content["checksum"] == _checksum(content)
+        sound = known and content["checksum"] == _checksum(content, _NO_AUC_BEFORE in text)
     except (KeyError, TypeError):
         raise UserError(f"{path}: damaged: not a checkpoint's index") from None
     if not known:
@@ -171,9 +173,9 @@ def refuse(folder: str) -> None:
     PATHS.rm(join(folder, INDEX))
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    rest = {key: value for key, value in content.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def _checksum(content: dict[str, Any], before: bool = False) -> str:
+    text = format_json({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256((text.replace(_NO_AUC, _NO_AUC_BEFORE) if before else text).encode()).hexdigest()
 
 
 def _parse(content: dict[str, Any]) -> Index:

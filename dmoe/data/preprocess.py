@@ -5,7 +5,6 @@ their contents, so that the same command continues and another one does not mix 
 """
 
 import hashlib
-import json
 import os
 import sys
 import time
@@ -37,6 +36,7 @@ from dmoe.data.stage import Part, stage
 from dmoe.data.vocabulary import Vocabulary, append_tokens, count, digest, read_kept, read_vocabulary
 from dmoe.data.vocabulary_files import write_all
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 
 __all__ = ["Options", "Result", "preprocess"]
 
@@ -59,7 +59,7 @@ class Result:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(format_json([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
 
 
 def preprocess(options: Options) -> Result:

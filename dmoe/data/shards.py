@@ -24,6 +24,7 @@ from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
 from dmoe.data.stage import Part, read_groups
 from dmoe.data.vocabulary import Vocabulary
+from dmoe.json_text import format_json
 
 
 class IdMapper(Protocol):
@@ -186,7 +187,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         np.sum([writer.rare for writer in writers], axis=0).tolist(),
     )
     with open(beside(note), "w") as file:
-        json.dump(done.__dict__, file)
+        file.write(format_json(done.__dict__))
     os.replace(beside(note), note)
     return done
 

@@ -24,6 +24,7 @@ from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File, pieces
 from dmoe.data.progress import Progress
 from dmoe.data.rejects import Reject
+from dmoe.json_text import format_json
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
             path + ".bad", pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects]), pa.ipc.IpcWriteOptions()
         )
     counts = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", json.dumps({**counts, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    _put(path + ".json", format_json({**counts, "seen": vars(encoded.seen), "sha256": digests}).encode())
     return {**counts, "seen": encoded.seen}
 
 

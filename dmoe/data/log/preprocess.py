@@ -4,7 +4,6 @@ As dmoe.data.preprocess does for Criteo's: the work lies in `OUTPUT/.work`, in f
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -38,12 +37,13 @@ from dmoe.data.sources import spool
 from dmoe.data.split import Splitter, parse_shares
 from dmoe.data.vocabulary_files import write_all
 from dmoe.errors import UserError, printable
+from dmoe.json_text import format_json
 
 VALUES_SHOWN = 6
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(["log", 1, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(format_json(["log", 1, *parts]).encode()).hexdigest()[:16]
 
 
 def _deciding(options: LogOptions, kept: Kept | None) -> dict[str, Any]:

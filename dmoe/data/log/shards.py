@@ -28,6 +28,7 @@ from dmoe.data.log.tokens import TokenIds
 from dmoe.data.log.vocabulary import Vocabulary, tokens_of
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
 
 
 @dataclass
@@ -135,7 +136,7 @@ def write_shards(
                 kept = rows if mapping.labelled else rows.drop_columns("label")
                 done.shards[name] = (path, len(rows), positives, write_shard(path, kept, row_group_rows, mapping.many_values))
         with open(note + ".tmp", "w") as file:
-            json.dump(done.__dict__, file)
+            file.write(format_json(done.__dict__))
         os.replace(note + ".tmp", note)
         return done, end - begin
 

@@ -5,6 +5,7 @@
 | 0 | the run is finished | |
 | 2 | a user's mistake, bad data, a full disk, a guard | mend it, then --resume |
 | 3 | a rank was lost, or hung past run.timeout_seconds | start again with --resume |
+| 130 | interrupted (Ctrl-C) | start again with --resume |
 | 143 | asked to stop (SIGTERM), a checkpoint was made | start again with --resume: schedulers requeue on it |
 | 1 | a bug of ours, with its traceback | report it |
 """
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.json_text import format_json
+from dmoe.orphans import end_with
 
 LOST, PREEMPTED = 3, 143
 FAULT, SAID = "dmoe/fault", "dmoe/said"
@@ -40,6 +43,11 @@ class RankLost(Exception):
 
 def run_rank(program: str, main: Callable[[], int | None]) -> int:
     """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # What a person started by hand goes on (nohup); what torchrun started has nobody else who would end it.
+        gone = f"{program}: the launcher (process {os.getppid()}) is gone, so that its ranks end; start again with --resume"
+        end_with(os.getppid(), LOST, gone if os.environ.get("LOCAL_RANK") == "0" else "")
 
     def run() -> int | None:
         try:
@@ -80,7 +88,7 @@ def say(program: str, message: str) -> None:
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError), open(path, "w") as file:
-            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
+            file.write(format_json({"message": {"message": message, "extraInfo": extra}}))
 
 
 def _end(program: str, message: str, code: int) -> int:
@@ -94,7 +102,7 @@ def _end(program: str, message: str, code: int) -> int:
 def _say_once(store: Any, program: str, message: str, code: int) -> None:
     rank = _rank()
     if store.add(f"{FAULT}/count", 1) == 1:
-        store.set(FAULT, json.dumps([rank, message, code]))
+        store.set(FAULT, format_json([rank, message, code]))
     if rank != 0:
         _wait(store, SAID, GRACE_SECONDS)
     if store.add(f"{SAID}/count", 1) == 1:
@@ -174,6 +182,9 @@ def _rank() -> int:
 
 
 def _ranks() -> int:
+    if "torch.distributed" not in sys.modules:
+        # The command ended before it came so far; importing torch would take seconds.
+        return 1
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_initialized() else 1
