@@ -131,7 +131,7 @@ def write_shards(
             rows = table.filter(pa.array(split_N == place)) if len(names) > 1 else table
             if len(rows):
                 path = os.path.join(folder, f"{number:06d}-{name}.parquet")
-                positives = int(pc.sum(rows["label"]).as_py())
+                positives = int(pc.sum(rows["label"]).as_py()) if mapping.labelled else 0
                 kept = rows if mapping.labelled else rows.drop_columns("label")
                 done.shards[name] = (path, len(rows), positives, write_shard(path, kept, row_group_rows, mapping.many_values))
         with open(note + ".tmp", "w") as file:
