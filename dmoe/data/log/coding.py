@@ -17,7 +17,7 @@ NONE, NUMBER, OTHER = 0, 1, 2
 """What `numbers` found: no value, a number, or what only a full parser can tell."""
 EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
 """Integers up to 2^53 and powers of ten up to 10^22 are doubles, so one product or quotient of them is rounded once (Clinger 1990)."""
-POWERS = 10.0 ** np.arange(EXACT_POWER + 1)
+POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
 
 
 @dataclass(frozen=True)

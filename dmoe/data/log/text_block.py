@@ -1,0 +1,109 @@
+"""A piece of a text log as a block of rows, whose columns are typed when they are asked for."""
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.log.coding import OTHER, Missing, bags, coded, numbers, strings
+from dmoe.data.log.schema import Schema
+from dmoe.data.log.source import MAX_ROW, File
+from dmoe.data.log.to_float import to_float
+from dmoe.data.log.tokenizer import OPEN, UNREADABLE, split
+from dmoe.data.rejects import MAX_LINE, Reject
+
+
+class TextBlock:
+    """Rows of a text; malformed lines are its rejects, and are no rows.
+
+    Attributes:
+        line: [N] the row's 1-based line.
+        lines: of the piece.
+    """
+
+    def __init__(self, file: File, schema: Schema, piece: bytes, number: int) -> None:
+        """
+        Args:
+            number: of the piece's first line.
+        """
+        self._piece, self._place_of = piece, {name: place for place, name in enumerate(file.used)}
+        missing = [text.encode() for text in schema.missing]
+        fields = [self._place_of.get(name, -1) for name in file.columns]
+        self._spans = split(piece, schema.delimiter_bytes, (schema.quote or "").encode(), fields, MAX_ROW, b"".join(missing))
+        self._no_value = frozenset(schema.missing)
+        self._missing = Missing.at(missing, self._spans.extra)
+        self._tokens: dict[str, pa.DictionaryArray] = {}
+        self.line = self._spans.line + np.int64(number)
+        self.lines = self._spans.lines
+        self._number, self._width = number, len(fields)
+
+    @cached_property
+    def rejects(self) -> list[Reject]:
+        found = []
+        for place, begin, end, fields in self._spans.bad.tolist():
+            line = self._piece[begin:end]
+            found.append(Reject(self._number + place, *_why(line, fields, self._width), line[:MAX_LINE]))
+        return found
+
+    def raw(self, row: int) -> bytes:
+        """The row's line, its start."""
+        return self._piece[self._spans.begins[row] : self._spans.ends[row]][:MAX_LINE]
+
+    def value(self, name: str, row: int) -> str | None:
+        """A field's text, None where missing."""
+        first, end = self._of(name)
+        text = self._spans.text[first[row] : end[row]].tobytes().decode()
+        return None if text in self._no_value else text
+
+    def tokens(self, name: str) -> pa.DictionaryArray:
+        """A column as codes and the tokens in the order in which they come, null where missing."""
+        if name not in self._tokens:
+            self._tokens[name] = coded(self._spans.text, *self._of(name), self._missing)
+        return self._tokens[name]
+
+    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
+        first, end = self._of(name)
+        value_N, found_N = numbers(self._spans.text, first, end, self._missing)
+        other = np.flatnonzero(found_N == OTHER)
+        given_N = found_N != 0
+        if len(other):
+            value_N[other], given_N[other] = to_float(strings(self._spans.text, first[other], end[other]))
+        return value_N, given_N
+
+    def missing(self, name: str) -> NDArray[np.bool_]:
+        """Where a column has no value [N]."""
+        _, found_N = numbers(self._spans.text, *self._of(name), self._missing)
+        return found_N == 0
+
+    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
+        """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+        return bags(self._spans.text, *self._of(name), separator.encode(), most, self._missing)
+
+    def timestamps(self, name: str) -> None:
+        """Text has none."""
+
+    def _of(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        place = self._place_of[name]
+        return self._spans.first[place], self._spans.end[place]
+
+
+def _why(line: bytes, fields: int, width: int) -> tuple[str, str]:
+    if fields == UNREADABLE:
+        return _unreadable(line)
+    if fields == OPEN:
+        return "fields", "a quote that is not closed on its line, or text after a closing one"
+    return "fields", f"{fields} field{'s' * (fields != 1)}, expected {width}"
+
+
+def _unreadable(line: bytes) -> tuple[str, str]:
+    if len(line) > MAX_ROW:
+        return "long", f"the line is longer than {MAX_ROW} bytes"
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return "encoding", f"byte 0x{line[error.start]:02x} at column {error.start + 1}, expected UTF-8 text"
+    at = line.find(b"\0")
+    at = line.index(b"\r") if at < 0 else at
+    return "encoding", f"byte 0x{line[at]:02x} at column {at + 1}, expected text"
