@@ -76,7 +76,9 @@ def _hex(rank: NDArray[np.int64]) -> pa.Array:
     """Eight hex digits of each token's number, scattered."""
     value = ((rank + 1) * 0x9E3779B1 & 0xFFFFFFFF).astype(">u4")
     digits = np.frombuffer(value.tobytes().hex().encode(), np.uint8)
-    return pa.Array.from_buffers(pa.string(), len(rank), [None, pa.py_buffer(np.arange(0, 8 * len(rank) + 1, 8, np.int32)), pa.py_buffer(digits)])
+    return pa.Array.from_buffers(
+        pa.string(), len(rank), [None, pa.py_buffer(np.arange(0, 8 * len(rank) + 1, 8, np.int32)), pa.py_buffer(digits)]
+    )
 
 
 def avazu(rows: int, seed: int) -> Iterator[pa.Table]:
@@ -94,7 +96,9 @@ def avazu(rows: int, seed: int) -> Iterator[pa.Table]:
             rank = _ranks(draw, size, tokens)
             if name == "device_id":
                 rank[draw.random(size) < 0.82] = 0
-            columns[name] = _hex(rank) if not name.startswith("C") and tokens > 10 else pa.array(rank + 1000 * (tokens > 10)).cast(pa.string())
+            columns[name] = (
+                _hex(rank) if not name.startswith("C") and tokens > 10 else pa.array(rank + 1000 * (tokens > 10)).cast(pa.string())
+            )
         yield pa.table(columns)
 
 

@@ -1,6 +1,6 @@
 """Spans of a buffer -> a dictionary and codes, bags of them, and numbers: what encoding does once a row, compiled.
 
-Shapes: N rows; spans are (first, end) in a buffer that `PAD` bytes follow. Texts that mean "no value" are spans of the same buffer.
+Shapes: N rows; spans are (first, end) in a buffer. Texts that mean "no value" are spans of the same buffer.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.log.words import PAD, hash_span, same_bytes
+from dmoe.data.log.words import hash_span, same_bytes
 
 FEWEST_SLOTS = 1 << 10
 NONE, NUMBER, OTHER = 0, 1, 2
@@ -254,8 +254,3 @@ def numbers(
     value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
     _numbers(text, first, end, missing.first, missing.end, POWERS, value, found)
     return value, found
-
-
-def padded(data: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The bytes, and room after them."""
-    return np.concatenate([np.frombuffer(data, np.uint8), np.zeros(PAD, np.uint8)])

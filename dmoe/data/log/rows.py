@@ -43,7 +43,9 @@ class ParquetBlock:
     def __init__(self, file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> None:
         times = {schema.time.column} if schema.time else set()
         pooled = {one.column or one.name for one in schema.categorical if one.pooling}
-        others = {one.column or one.name for one in schema.dense} | {one.column or one.name for one in schema.categorical if not one.pooling}
+        others = {one.column or one.name for one in schema.dense} | {
+            one.column or one.name for one in schema.categorical if not one.pooling
+        }
         single = (set(file.used) - pooled) | others | times
         self._columns = {name: _as_text(file.path, name, batch.column(name), name in single, name in times) for name in file.used}
         self._missing = pa.array(["", *schema.missing], pa.large_string())

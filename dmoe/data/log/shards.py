@@ -189,11 +189,11 @@ def _range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int) -> tu
 
 def _ids(column: pa.Array, feature: Categorical, table: TokenIds) -> pa.Array:
     """int32 ids, or a list of them a row; a row without a token has MISSING_ID."""
-    tokens, codes, row = tokens_of(column)
+    tokens, codes, token_at = tokens_of(column)
     of_code = np.append(table.look_up(tokens), np.int32(MISSING_ID)).astype(np.int32)
     if not feature.pooling:
         return pa.array(of_code[codes])
-    lengths = np.bincount(row, minlength=len(column))
+    lengths = np.diff(token_at)
     full = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(full)]).astype(np.int32)
     ids = np.full(offsets[-1], MISSING_ID, np.int32)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.log.words import PAD, load, trailing_zeros
+from dmoe.data.log.words import load, occurrences, trailing_zeros
 
 CHUNK = 1 << 16
 """Bytes that are searched for marks at a time: they and the marks stay in the cache."""
@@ -22,7 +22,7 @@ OPEN, UNREADABLE = -1, -2
 
 @dataclass
 class Spans:
-    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single, then what `extra` was, then room for `load`.
+    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single, then what `extra` was.
 
     Attributes:
         first, end: [columns, N] of each field that is read, in `text`.
@@ -58,7 +58,7 @@ def _marks(
     for i in range(size):
         byte = text[np.uintp(begin + i)]
         flags[i] = np.uint8(byte == delimiter) | np.uint8(byte == NEWLINE) | np.uint8(byte == quote)
-    flags[size : size + PAD] = 0
+    flags[size : size + 8] = 0
     found = 0
     for i in range(0, size, 8):
         word = load(flags, i)
@@ -104,7 +104,7 @@ def _split(
         place_of: of each field in a line, its column among those that are read, -1 where it is not.
     """
     width, quoting = len(place_of), quote != delimiter
-    flags, marks = np.empty(CHUNK + PAD, np.uint8), np.empty(CHUNK, np.int32)
+    flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
     rows, lines, bads, skip, chunk = 0, 0, 0, 0, 0
     while chunk < size:
         # A chunk ends after a line end; a line that is longer than one is a chunk.
@@ -116,7 +116,7 @@ def _split(
             while text[stop - 1] != NEWLINE:
                 stop += 1
             if stop - chunk > len(marks):
-                flags, marks = np.empty(stop - chunk + PAD, np.uint8), np.empty(stop - chunk, np.int32)
+                flags, marks = np.empty(stop - chunk + 8, np.uint8), np.empty(stop - chunk, np.int32)
         found = _marks(text, chunk, stop, delimiter, quote, flags, marks)
         begin, mark = chunk, 0
         while mark < found:
@@ -184,9 +184,7 @@ def _split(
     return rows, lines, bads
 
 
-def split(
-    piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longest: int, extra: bytes = b""
-) -> Spans:
+def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longest: int, extra: bytes = b"") -> Spans:
     """
     Args:
         fields: of each field in a line, its place among the columns that are read; -1 where it is not read.
@@ -194,12 +192,11 @@ def split(
         extra: further bytes to have in `text`.
     """
     size = len(piece) + (not piece.endswith(b"\n"))
-    text = np.empty(size + len(extra) + 2 * PAD, np.uint8)
+    text = np.empty(size + len(extra), np.uint8)
     text[: len(piece)] = np.frombuffer(piece, np.uint8)
     text[len(piece) : size] = NEWLINE
-    text[size : size + len(extra)] = np.frombuffer(extra, np.uint8)
-    text[size + len(extra) :] = 0
-    room, columns = piece.count(b"\n") + 1, max(fields) + 1
+    text[size:] = np.frombuffer(extra, np.uint8)
+    room, columns = occurrences(piece, b"\n") + 1, max(fields) + 1
     first, end = np.empty((columns, room), np.int32), np.empty((columns, room), np.int32)
     line, begins, ends, bad = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.empty((room, 4), np.int32)
     mark = delimiter[0]
@@ -224,7 +221,7 @@ def split(
 def _unreadable(piece: bytes) -> NDArray[np.int64]:
     """The lines that are no UTF-8 text, or hold a byte 0, or a `\\r` that does not end them."""
     ascii_only = piece.isascii()
-    if (ascii_only or _is_utf8(piece)) and b"\0" not in piece and piece.count(b"\r") == piece.count(b"\r\n"):
+    if (ascii_only or _is_utf8(piece)) and b"\0" not in piece and (b"\r" not in piece or piece.count(b"\r") == piece.count(b"\r\n")):
         return np.empty(0, np.int64)
     text = np.frombuffer(piece, np.uint8)
     newlines = np.flatnonzero(text == NEWLINE)
