@@ -39,7 +39,7 @@ def _is_missing(text: NDArray[np.uint8], first: int, end: int, m_first: NDArray[
     size = end - first
     if size == 0:
         return True
-    for m in range(len(m_first)):
+    for m in range(len(m_first)):  # noqa: SIM110 (numba has no any)
         if m_end[m] - m_first[m] == size and same_bytes(text, first, text, m_first[m], size):
             return True
     return False
