@@ -1,18 +1,18 @@
 """Spans of a buffer -> a dictionary and codes, bags of them, and numbers: what encoding does once a row, compiled.
 
-Shapes: N rows; spans are (first, end) in a buffer. Texts that mean "no value" are spans of the same buffer.
+Shapes: N rows; spans are (first, end) in a buffer.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.log.words import hash_span, same_bytes
 
 FEWEST_SLOTS = 1 << 10
+NO_LIMIT = 2**62
 NONE, NUMBER, OTHER = 0, 1, 2
 """What `numbers` found: no value, a number, or what only a full parser can tell."""
 EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
@@ -20,27 +20,24 @@ EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
 POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
 
 
-@dataclass(frozen=True)
 class Missing:
-    """The texts that mean "no value", beside the empty one: spans of the buffer."""
+    """The texts that mean "no value", beside the empty one."""
 
-    first: NDArray[np.int32]
-    end: NDArray[np.int32]
+    def __init__(self, texts: list[bytes]) -> None:
+        self.text = np.frombuffer(b"".join(texts), np.uint8)
+        self.edges = np.cumsum([0, *map(len, texts)])
 
-    @staticmethod
-    def at(texts: list[bytes], place: int) -> "Missing":
-        """Where the texts stand one after another from `place` on."""
-        edges = place + np.cumsum([0, *map(len, texts)])
-        return Missing(edges[:-1].astype(np.int32), edges[1:].astype(np.int32))
+
+NOTHING = Missing([])
 
 
 @njit(nogil=True, cache=True)
-def _is_missing(text: NDArray[np.uint8], first: int, end: int, m_first: NDArray[np.int32], m_end: NDArray[np.int32]) -> bool:
+def _is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
     size = end - first
     if size == 0:
         return True
-    for m in range(len(m_first)):  # noqa: SIM110 (numba has no any)
-        if m_end[m] - m_first[m] == size and same_bytes(text, first, text, m_first[m], size):
+    for m in range(len(edges) - 1):  # noqa: SIM110 (numba has no any)
+        if edges[m + 1] - edges[m] == size and same_bytes(text, first, none, edges[m], size):
             return True
     return False
 
@@ -50,8 +47,8 @@ def _code(
     text: NDArray[np.uint8],
     first: NDArray[np.int32],
     end: NDArray[np.int32],
-    m_first: NDArray[np.int32],
-    m_end: NDArray[np.int32],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
     fewest: int,
     codes: NDArray[np.int32],
     code_first: NDArray[np.int32],
@@ -73,7 +70,7 @@ def _code(
         while True:
             code = slots[slot] - 1
             if code < 0:
-                if len(m_first) and _is_missing(text, at, end[i], m_first, m_end):
+                if _is_missing(text, at, end[i], none, edges):
                     codes[i] = -1
                     break
                 code_first[known], code_end[known], hash_of[known] = at, end[i], h
@@ -118,8 +115,8 @@ def strings(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.i
 def coded(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing) -> pa.DictionaryArray:
     """The spans as a dictionary, in the order in which tokens come, and codes, null where missing."""
     size = len(first)
-    codes, code_first, code_end = (np.empty(size, np.int32) for _ in range(3))
-    known = _code(text, first, end, missing.first, missing.end, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
+    codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
+    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
     return dictionary(codes, strings(text, code_first[:known], code_end[:known]))
 
 
@@ -136,8 +133,8 @@ def _cut(
     first: NDArray[np.int32],
     end: NDArray[np.int32],
     separator: NDArray[np.uint8],
-    m_first: NDArray[np.int32],
-    m_end: NDArray[np.int32],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
     most: int,
     offsets: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
@@ -151,7 +148,7 @@ def _cut(
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
-        if _is_missing(text, first[i], end[i], m_first, m_end):
+        if _is_missing(text, first[i], end[i], none, edges):
             continue
         begin, at, kept = first[i], first[i], 0
         while True:
@@ -163,7 +160,7 @@ def _cut(
                 if not found:
                     at += 1
                     continue
-            if not _is_missing(text, begin, at, m_first, m_end):
+            if not _is_missing(text, begin, at, none, edges):
                 if kept < most:
                     token_first[used], token_end[used] = begin, at
                     used += 1
@@ -182,10 +179,55 @@ def bags(
 ) -> tuple[pa.Array, int]:
     """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
     offsets = np.empty(len(first) + 1, np.int64)
-    limit = np.iinfo(np.int64).max if most is None else most
-    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.first, missing.end, limit, offsets)
-    none = Missing.at([], 0)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, none)), cut
+    limit = NO_LIMIT if most is None else most
+    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
+
+
+@njit(nogil=True, cache=True)
+def _keep(
+    text: NDArray[np.uint8],
+    first: NDArray[np.int64],
+    end: NDArray[np.int64],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    most: int,
+    lists: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Moves the tokens that are kept of lists[i] .. lists[i + 1] - 1 to offsets[i] ..; (tokens kept, rows that had more)."""
+    used, cut = 0, 0
+    for i in range(len(lists) - 1):
+        offsets[i], kept = used, 0
+        for at in range(lists[i], lists[i + 1]):
+            if not _is_missing(text, first[at], end[at], none, edges):
+                if kept < most:
+                    first[used], end[used] = first[at], end[at]
+                    used += 1
+                kept += 1
+        cut += kept > most
+    offsets[len(lists) - 1] = used
+    return used, cut
+
+
+def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """As `bags`, of a large_list of large_string."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    lists = np.concatenate([[0], np.cumsum(lengths)])
+    text, first, end = spans(pc.list_flatten(column))
+    first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
+    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
+
+
+def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """(bytes, first [N], end [N]) of a large_string array, an empty one where it is null."""
+    if not len(column):
+        return np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    _, offsets, data = column.buffers()
+    at = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    end = at[1:] if not column.null_count else np.where(column.is_valid().to_numpy(zero_copy_only=False), at[1:], at[:-1])
+    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), at[:-1], end
 
 
 @njit(nogil=True, cache=True)
@@ -193,8 +235,8 @@ def _numbers(
     text: NDArray[np.uint8],
     first: NDArray[np.int32],
     end: NDArray[np.int32],
-    m_first: NDArray[np.int32],
-    m_end: NDArray[np.int32],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
     powers: NDArray[np.float64],
     value: NDArray[np.float64],
     found: NDArray[np.uint8],
@@ -203,7 +245,7 @@ def _numbers(
     for i in range(len(first)):
         at, stop = np.int64(first[i]), np.int64(end[i])
         value[i] = 0.0
-        if _is_missing(text, at, stop, m_first, m_end):
+        if _is_missing(text, at, stop, none, edges):
             found[i] = NONE
             continue
         found[i] = OTHER
@@ -252,5 +294,5 @@ def numbers(
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(values [N], 0.0 where there is none; NONE, NUMBER or OTHER [N]), each as correctly rounded as the text's full parse."""
     value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
-    _numbers(text, first, end, missing.first, missing.end, POWERS, value, found)
+    _numbers(text, first, end, missing.text, missing.edges, POWERS, value, found)
     return value, found

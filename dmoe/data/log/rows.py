@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.log.coding import NOTHING, Missing, bags, coded, list_bags, spans
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File
 from dmoe.data.log.text_block import TextBlock
@@ -47,54 +48,68 @@ class ParquetBlock:
             one.column or one.name for one in schema.categorical if not one.pooling
         }
         single = (set(file.used) - pooled) | others | times
-        self._columns = {name: _as_text(file.path, name, batch.column(name), name in single, name in times) for name in file.used}
-        self._missing = pa.array(["", *schema.missing], pa.large_string())
-        self._text = {name: self._null_where_missing(column) for name, column in self._columns.items()}
+        self._path, self._single, self._times = file.path, single, times
+        self._columns = {name: batch.column(name) for name in file.used}
+        self._no_value = pa.array(["", *schema.missing], pa.large_string())
+        self._missing = Missing([text.encode() for text in schema.missing])
+        self._bare_numbers = not any(_is_number(text) for text in schema.missing)
+        self._text: dict[str, pa.Array] = {}
         self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows
         self.rejects: list[Reject] = []
+        for name in file.used:
+            if not self._is_bare(name):
+                self._as_text(name)
 
-    def _null_where_missing(self, column: pa.Array) -> pa.Array:
-        if not pa.types.is_large_string(column.type):
-            return column
-        return pc.if_else(pc.is_in(column, self._missing), pa.scalar(None, column.type), column)
+    def _is_bare(self, name: str) -> bool:
+        """Whether a column's numbers are those of its texts, so that it need not become text for them."""
+        kind = self._columns[name].type
+        return self._bare_numbers and (pa.types.is_integer(kind) or pa.types.is_float64(kind))
+
+    def _as_text(self, name: str) -> pa.Array:
+        if name not in self._text:
+            column = _as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
+            if pa.types.is_large_string(column.type):
+                column = pc.if_else(pc.is_in(column, self._no_value), pa.scalar(None, column.type), column)
+            self._text[name] = column
+        return self._text[name]
 
     def raw(self, row: int) -> bytes:
-        return repr({name: column[row].as_py() for name, column in self._columns.items()}).encode()[:MAX_LINE]
+        texts = {
+            name: _as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
+        }
+        return repr({name: column[0].as_py() for name, column in texts.items()}).encode()[:MAX_LINE]
 
     def value(self, name: str, row: int) -> str | None:
-        value = self._text[name][row].as_py()
+        value = self._as_text(name)[row].as_py()
         return None if value is None else str(value)
 
     def tokens(self, name: str) -> pa.DictionaryArray:
-        return self._text[name].cast(pa.large_string()).dictionary_encode()
+        return coded(*spans(self._as_text(name).cast(pa.large_string())), NOTHING)
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        return to_float(self._text[name])
+        return to_float(self._columns[name] if self._is_bare(name) else self._as_text(name))
 
     def missing(self, name: str) -> NDArray[np.bool_]:
-        return np.asarray(self._text[name].is_null().to_numpy(zero_copy_only=False))
+        column = self._columns[name] if self._is_bare(name) else self._as_text(name)
+        return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
 
     def timestamps(self, name: str) -> pa.Array | None:
-        return self._text[name] if pa.types.is_timestamp(self._text[name].type) else None
+        column = self._columns[name] if self._is_bare(name) else self._as_text(name)
+        return column if pa.types.is_timestamp(column.type) else None
 
     def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
-        column = self._text[name]
-        if not pa.types.is_large_list(column.type):
-            column = pc.split_pattern(column.cast(pa.large_string()), separator)
-        column = pc.fill_null(column, pa.scalar([], column.type))
-        lengths_N = pc.list_value_length(column).to_numpy().astype(np.int64)
-        flat = pc.list_flatten(column)
-        row = np.repeat(np.arange(len(lengths_N)), lengths_N)
-        keep = ~pc.or_(flat.is_null(), pc.is_in(flat, self._missing)).to_numpy(zero_copy_only=False)
-        row, flat = row[keep], flat.filter(pa.array(keep))
-        lengths_N = np.bincount(row, minlength=len(lengths_N))
-        truncated = 0
-        if most is not None:
-            place = np.arange(len(row)) - np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
-            truncated = int((lengths_N > most).sum())
-            flat, lengths_N = flat.filter(pa.array(place < most)), np.minimum(lengths_N, most)
-        offsets = np.concatenate([[0], np.cumsum(lengths_N)])
-        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat.dictionary_encode()), truncated
+        column = self._as_text(name)
+        if pa.types.is_large_list(column.type):
+            return list_bags(column, most, self._missing)
+        return bags(*spans(column.cast(pa.large_string())), separator.encode(), most, self._missing)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:

@@ -28,11 +28,10 @@ class TextBlock:
             number: of the piece's first line.
         """
         self._piece, self._place_of = piece, {name: place for place, name in enumerate(file.used)}
-        missing = [text.encode() for text in schema.missing]
         fields = [self._place_of.get(name, -1) for name in file.columns]
-        self._spans = split(piece, schema.delimiter_bytes, (schema.quote or "").encode(), fields, MAX_ROW, b"".join(missing))
+        self._spans = split(piece, schema.delimiter_bytes, (schema.quote or "").encode(), fields, MAX_ROW)
         self._no_value = frozenset(schema.missing)
-        self._missing = Missing.at(missing, self._spans.extra)
+        self._missing = Missing([text.encode() for text in schema.missing])
         self._tokens: dict[str, pa.DictionaryArray] = {}
         self.line = self._spans.line + np.int64(number)
         self.lines = self._spans.lines

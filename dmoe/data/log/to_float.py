@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def to_float(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
+    """(values [N], 0.0 where there is none; whether each is a finite number [N]). Integers are rounded as their texts are."""
     try:
-        value_N = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
+        value_N = pc.fill_null(column.cast(pa.float64(), safe=not pa.types.is_integer(column.type)), np.nan).to_numpy()
     except pa.ArrowInvalid:
         coded = column.dictionary_encode()
         codes = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()

@@ -22,14 +22,13 @@ OPEN, UNREADABLE = -1, -2
 
 @dataclass
 class Spans:
-    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single, then what `extra` was.
+    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single.
 
     Attributes:
         first, end: [columns, N] of each field that is read, in `text`.
         line: [N] the place of the row's line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
         bad: [lines, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
             the bytes are.
-        extra: where the further texts begin in `text`.
     """
 
     text: NDArray[np.uint8]
@@ -40,7 +39,6 @@ class Spans:
     ends: NDArray[np.int32]
     bad: NDArray[np.int32]
     lines: int
-    extra: int
 
 
 @njit(nogil=True, cache=True)
@@ -184,18 +182,16 @@ def _split(
     return rows, lines, bads
 
 
-def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longest: int, extra: bytes = b"") -> Spans:
+def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longest: int) -> Spans:
     """
     Args:
         fields: of each field in a line, its place among the columns that are read; -1 where it is not read.
         longest: bytes of a line.
-        extra: further bytes to have in `text`.
     """
     size = len(piece) + (not piece.endswith(b"\n"))
-    text = np.empty(size + len(extra), np.uint8)
+    text = np.empty(size, np.uint8)
     text[: len(piece)] = np.frombuffer(piece, np.uint8)
     text[len(piece) : size] = NEWLINE
-    text[size:] = np.frombuffer(extra, np.uint8)
     room, columns = occurrences(piece, b"\n") + 1, max(fields) + 1
     first, end = np.empty((columns, room), np.int32), np.empty((columns, room), np.int32)
     line, begins, ends, bad = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.empty((room, 4), np.int32)
@@ -215,7 +211,7 @@ def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longe
         ends,
         bad,
     )
-    return Spans(text, first[:, :rows], end[:, :rows], line[:rows], begins[:rows], ends[:rows], bad[:bads], lines, size)
+    return Spans(text, first[:, :rows], end[:, :rows], line[:rows], begins[:rows], ends[:rows], bad[:bads], lines)
 
 
 def _unreadable(piece: bytes) -> NDArray[np.int64]:
