@@ -76,7 +76,7 @@ def _ranks(draw: np.random.Generator, size: int, tokens: int) -> NDArray[np.int6
 def _hex(rank: NDArray[np.int64]) -> pa.Array:
     """Eight hex digits of each token's number, scattered."""
     value = ((rank + 1) * 0x9E3779B1 & 0xFFFFFFFF).astype(">u4")
-    offsets = pa.py_buffer(np.arange(0, 8 * len(rank) + 1, 8, np.int32))
+    offsets = pa.py_buffer(np.arange(0, 8 * len(rank) + 1, 8, dtype=np.int32))
     return pa.Array.from_buffers(pa.string(), len(rank), [None, offsets, pa.py_buffer(value.tobytes().hex().encode())])
 
 

@@ -121,5 +121,6 @@ OF_LOGS: dict[str, Callable[[str, Path, Path], int]] = {
 
 
 if __name__ == "__main__":
-    name, log, output, *kind = sys.argv[1:]
-    print(OF_LOGS[name](*kind, Path(log), Path(output)) if kind else PIPELINES[name](Path(log), Path(output)), flush=True)
+    name, *places = sys.argv[1:4]
+    log, output = (Path(one) for one in places)
+    print(OF_LOGS[name](sys.argv[4], log, output) if len(sys.argv) > 4 else PIPELINES[name](log, output), flush=True)

@@ -3,6 +3,8 @@
 Shapes: N rows; spans are (first, end) in a buffer.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +15,8 @@ from dmoe.data.log.words import hash_span, same_bytes
 
 FEWEST_SLOTS = 1 << 10
 NO_LIMIT = 2**62
+Places = NDArray[np.signedinteger[Any]]
+"""Of 32 bits in a text, of 64 in an Arrow array."""
 NONE, NUMBER, OTHER = 0, 1, 2
 """What `numbers` found: no value, a number, or what only a full parser can tell."""
 EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
@@ -45,14 +49,14 @@ def _is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.
 @njit(nogil=True, cache=True)
 def _code(
     text: NDArray[np.uint8],
-    first: NDArray[np.int32],
-    end: NDArray[np.int32],
+    first: Places,
+    end: Places,
     none: NDArray[np.uint8],
     edges: NDArray[np.int64],
     fewest: int,
     codes: NDArray[np.int32],
-    code_first: NDArray[np.int32],
-    code_end: NDArray[np.int32],
+    code_first: Places,
+    code_end: Places,
     hash_of: NDArray[np.uint64],
 ) -> int:
     """Numbers the distinct spans in the order in which they come, -1 those that are missing; how many there are."""
@@ -95,7 +99,7 @@ def _code(
 
 
 @njit(nogil=True, cache=True)
-def _gather(text: NDArray[np.uint8], first: NDArray[np.int32], offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+def _gather(text: NDArray[np.uint8], first: Places, offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
     for i in range(len(first)):
         at = first[i]
         for to in range(offsets[i], offsets[i + 1]):
@@ -103,7 +107,7 @@ def _gather(text: NDArray[np.uint8], first: NDArray[np.int32], offsets: NDArray[
             at += 1
 
 
-def strings(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32]) -> pa.Array:
+def strings(text: NDArray[np.uint8], first: Places, end: Places) -> pa.Array:
     """The spans as large_string, copied."""
     offsets = np.zeros(len(first) + 1, np.int64)
     np.cumsum(end - first, out=offsets[1:])
@@ -112,7 +116,7 @@ def strings(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.i
     return pa.Array.from_buffers(pa.large_string(), len(first), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def coded(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing) -> pa.DictionaryArray:
+def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
     """The spans as a dictionary, in the order in which tokens come, and codes, null where missing."""
     size = len(first)
     codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
@@ -130,8 +134,8 @@ def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray
 @njit(nogil=True, cache=True)
 def _cut(
     text: NDArray[np.uint8],
-    first: NDArray[np.int32],
-    end: NDArray[np.int32],
+    first: Places,
+    end: Places,
     separator: NDArray[np.uint8],
     none: NDArray[np.uint8],
     edges: NDArray[np.int64],
@@ -174,9 +178,7 @@ def _cut(
     return token_first[:used], token_end[:used], cut
 
 
-def bags(
-    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], separator: bytes, most: int | None, missing: Missing
-) -> tuple[pa.Array, int]:
+def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
     """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
     offsets = np.empty(len(first) + 1, np.int64)
     limit = NO_LIMIT if most is None else most

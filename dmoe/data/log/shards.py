@@ -183,9 +183,9 @@ def _write_range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int,
                 columns[feature.name] = rows.ids(codes, id_of, counted[place])
         for name in extra:
             columns[name] = rows.placed(batch.column(name).to_numpy())
-        for split, one in enumerate(writers):
+        for split, writer in enumerate(writers):
             here = slice(*rows.edges[split : split + 2])
-            one.add({name: column[here] for name, column in columns.items()}, int(label_N[here].sum()))
+            writer.add({name: column[here] for name, column in columns.items()}, int(label_N[here].sum()))
         train = slice(*rows.edges[:2])
         labels.append(label_N[train])
         weights.append(columns[WEIGHT][train] if schema.weight else np.ones(train.stop))
