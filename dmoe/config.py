@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
+from dmoe.shipped import find_config
 from dmoe.yaml_files import parse_mapping, read_extended
 from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
 
@@ -31,7 +32,7 @@ class Node(BaseModel):
 
 
 class DataConfig(Node):
-    path: str = Field("", description="the folder that tools/preprocess.py made")
+    path: str = Field("", description="the folder that dmoe preprocess made")
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
@@ -248,13 +249,14 @@ class Config(Node):
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
-    """Reads a YAML file, lays `key.path=value` overrides (values in YAML) over it, and checks the whole.
+    """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides (values in YAML), and checks the whole.
 
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs.
 
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
+    path = find_config(path)
     return _checked(read_extended(path, f"--config {path}", MAX_BYTES, "config", EXPECTED, _Loader), path, overrides)
 
 

@@ -72,7 +72,7 @@ def run_ladder(
     finally:
         os.close(lock)
     for name, problem in failed.items():
-        print(f"tools/report.py: {name}: {problem}", file=sys.stderr)
+        print(f"dmoe report: {name}: {problem}", file=sys.stderr)
     return 2 if failed else 0
 
 

@@ -157,7 +157,7 @@ def make(kind: str, rows: int, seed: int, path: Path) -> None:
         return
     part = path.with_suffix(".part")
     if kind == "criteo":
-        command = [sys.executable, "tools/synthesize.py", "criteo", "--rows", str(rows), "--seed", str(seed), "--output", str(part)]
+        command = [sys.executable, "-m", "dmoe", "synthesize", "criteo", "--rows", str(rows), "--seed", str(seed), "--output", str(part)]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.DEVNULL)
     elif kind == "parquet":
         writer = None

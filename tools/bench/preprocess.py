@@ -5,7 +5,7 @@
 
 The logs: criteo; avazu (string tokens); quoted (CSV with quotes, bags, floats, a weight); parquet (the quoted one's rows). Beside Criteo's:
 
-dmoe      tools/preprocess.py criteo: a strict grammar, bad lines kept aside; dense log; ids of 26 features and 13 buckets, counted over
+dmoe      dmoe preprocess criteo: a strict grammar, bad lines kept aside; dense log; ids of 26 features and 13 buckets, counted over
           the train split; three splits in zstd parquet, checksums, a manifest; can be killed and continued.
 polars    Text to typed parquet once, counts, ids by count, joins over that; dense log; the vocabularies and one zstd-1 parquet, of all rows
           in one split. No buckets, bad lines kept aside (a long or ill-typed one fails the run, a short one is filled), checksums, restart.
@@ -18,7 +18,7 @@ pyarrow   Reads the log in blocks as typed columns, and drops them: nothing else
 scan      Reads the log in blocks and counts newlines: nothing else.
 
 Beside the others: `polars` and `polars-map`, which take tokens to ids by joins and by replace_strict (tools.bench.polars_logs). They keep
-no bad lines aside and write one split; dmoe (tools/preprocess.py avazu or log) writes three, and all that it does for Criteo's.
+no bad lines aside and write one split; dmoe (dmoe preprocess avazu or log) writes three, and all that it does for Criteo's.
 
 A run is a fresh process, timed from start to end; rounds are interleaved. Ratios are medians, over rounds, of a contender's time over
 dmoe's in the same round: above 1, dmoe is faster. `start` is the wall time of the same on 1,000 rows (imports, Ray's start), which rules
@@ -101,7 +101,7 @@ class Contender:
         command = [self.python, "-m", "tools.bench.pipelines", self.name, str(log), str(output), *([] if kind == "criteo" else [kind])]
         if self.name == MAIN:
             made = ["--input", str(log), "--output", str(output), "--workers", str(arguments.workers)]
-            command = [self.python, "tools/preprocess.py", *COMMANDS.get(kind, ["log", "--schema", str(log) + ".yaml"]), *made]
+            command = [self.python, "-m", "dmoe", "preprocess", *COMMANDS.get(kind, ["log", "--schema", str(log) + ".yaml"]), *made]
         else:
             output.mkdir(parents=True)
         used = measure(command, ROOT, environment, arguments.limit)
