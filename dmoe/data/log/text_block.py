@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.log.coding import OTHER, Missing, bags, coded, numbers, strings
+from dmoe.data.log.coding import NONE, NUMBER, OTHER, Missing, bags, coded, numbers, strings
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import MAX_ROW, File
 from dmoe.data.log.to_float import to_float
@@ -33,6 +33,7 @@ class TextBlock:
         self._no_value = frozenset(schema.missing)
         self._missing = Missing([text.encode() for text in schema.missing])
         self._tokens: dict[str, pa.DictionaryArray] = {}
+        self._numbers: dict[str, tuple[NDArray[np.float64], NDArray[np.uint8]]] = {}
         self.line = self._spans.line + np.int64(number)
         self.lines = self._spans.lines
         self._number, self._width = number, len(fields)
@@ -63,18 +64,24 @@ class TextBlock:
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
-        first, end = self._of(name)
-        value_N, found_N = numbers(self._spans.text, first, end, self._missing)
-        other = np.flatnonzero(found_N == OTHER)
-        given_N = found_N != 0
-        if len(other):
-            value_N[other], given_N[other] = to_float(strings(self._spans.text, first[other], end[other]))
-        return value_N, given_N
+        value_N, found_N = self._parsed(name)
+        return value_N, found_N == NUMBER
 
     def missing(self, name: str) -> NDArray[np.bool_]:
         """Where a column has no value [N]."""
-        _, found_N = numbers(self._spans.text, *self._of(name), self._missing)
-        return found_N == 0
+        return np.asarray(self._parsed(name)[1] == NONE)
+
+    def _parsed(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """(values [N]; NONE, NUMBER, or OTHER where a text is no finite number [N])."""
+        if name not in self._numbers:
+            first, end = self._of(name)
+            value_N, found_N = numbers(self._spans.text, first, end, self._missing)
+            other = np.flatnonzero(found_N == OTHER)
+            if len(other):
+                value_N[other], given = to_float(strings(self._spans.text, first[other], end[other]))
+                found_N[other[given]] = NUMBER
+            self._numbers[name] = value_N, found_N
+        return self._numbers[name]
 
     def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
         """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
