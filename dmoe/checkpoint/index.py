@@ -1,5 +1,6 @@
 """The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
 
+import bisect
 import contextlib
 import hashlib
 import json
@@ -9,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any, BinaryIO, TypeVar
 
+from dmoe.checkpoint.progress import check_progress
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import PATHS, check_regular, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
 MAX_BYTES = 256 << 20
-MAX_BESIDE = 4096
-"""Pieces side by side in a row: no table has as many columns shards, and checking more would take a hostile index's time."""
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _T = TypeVar("_T")
@@ -115,7 +115,7 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
     try:
         content = parse_json(read_bounded(path, MAX_BYTES, "checkpoint's index"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
         known = content["format"] == FORMAT
@@ -129,6 +129,7 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{path}: checkpoint version {str(version)[:20]}, this dmoe reads version {VERSION}")
     if not sound:
         raise UserError(f"{path}: damaged: its checksum does not match")
+    check_progress(content.get("progress"), f"{path}: damaged")
     try:
         return _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -148,6 +149,7 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
             raise UserError(f"{path}: missing, but the checkpoint's index names it")
         digest, found = hashlib.sha256(), 0
         try:
+            check_regular(path, path)
             with PATHS.open(path, "rb") as file:
                 while chunk := file.read(8 << 20):
                     digest.update(chunk)
@@ -163,7 +165,8 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
 
 def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
-    text = PATHS.open(join(folder, INDEX), "rb").read()
+    with PATHS.open(join(folder, INDEX), "rb") as file:
+        text = file.read()
     write_whole(join(folder, REFUSED), lambda file: file.write(text))
     PATHS.rm(join(folder, INDEX))
 
@@ -174,8 +177,6 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _parse(content: dict[str, Any]) -> Index:
-    if not isinstance(content["progress"], dict):
-        raise ValueError("progress is not an object")
     tables = {
         name: (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS)) for name, (rows, columns) in content["tables"].items()
     }
@@ -199,18 +200,27 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
         one_a_row = any(piece.columns == 0 for piece in group)
         if sum(piece.rows * (piece.columns or 1) for piece in group) != rows * (1 if one_a_row else columns):
             raise ValueError(f"table '{table}': {state} is not whole")
-        beside: list[Piece] = []
-        for piece in sorted(group, key=lambda piece: piece.row):
-            beside = [other for other in beside if other.row + other.rows > piece.row]
-            if any(_share_columns(piece, other) for other in beside) or len(beside) > MAX_BESIDE:
-                raise ValueError(f"table '{table}': pieces of {state} overlap")
-            beside.append(piece)
+        if any((piece.columns == 0) != one_a_row for piece in group):
+            raise ValueError(f"table '{table}': some pieces of {state} have columns and some have none")
+        if not _apart(group):
+            raise ValueError(f"table '{table}': pieces of {state} overlap")
 
 
-def _share_columns(a: Piece, b: Piece) -> bool:
-    if 0 in (a.columns, b.columns):
-        return True
-    return a.column < b.column + b.columns and b.column < a.column + a.columns
+def _apart(group: list[Piece]) -> bool:
+    """Whether no two of these pieces overlap: a line goes down the rows, and knows the pieces that it cuts by their columns."""
+    begins = [(piece.row, 1, piece) for piece in group if piece.rows]
+    ends = [(piece.row + piece.rows, 0, piece) for piece in group if piece.rows]
+    cut: list[tuple[int, int]] = []
+    for _, begin, piece in sorted(begins + ends, key=lambda event: event[:2]):
+        columns = (piece.column, piece.column + piece.columns) if piece.columns else (0, 1)
+        at = bisect.bisect_left(cut, columns)
+        if not begin:
+            del cut[at]
+            continue
+        if (at and cut[at - 1][1] > columns[0]) or (at < len(cut) and cut[at][0] < columns[1]):
+            return False
+        cut.insert(at, columns)
+    return True
 
 
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:

@@ -56,7 +56,7 @@ class Contents:
         return names if states else [name for name in names if ":" not in name and not name.startswith("optimizer/")]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if name in self.dense:
+        if name not in self._pieces:
             return self.dense[name].shape
         rows, columns = self.index.tables[self._pieces[name][0].table]
         return (rows, columns) if self._pieces[name][0].columns else (rows,)
@@ -66,7 +66,7 @@ class Contents:
 
     def rows(self, name: str, low: int, high: int) -> np.ndarray:
         """Rows [low, high) of a tensor; the whole of a dense one."""
-        if name in self.dense:
+        if name not in self._pieces:
             return self.file(DENSE).rows(name)
         shape, out = self.shape(name), None
         for piece in self._pieces[name]:
@@ -86,7 +86,7 @@ class Contents:
 
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         """A tensor in blocks of rows."""
-        if name in self.dense:
+        if name not in self._pieces:
             yield self.rows(name, 0, 0)
             return
         shape = self.shape(name)

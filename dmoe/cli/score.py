@@ -14,9 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", required=True, help="the folder that dmoe export wrote")
     rows = parser.add_mutually_exclusive_group(required=True)
     rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
-    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log, with or without labels")
+    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log; no label decides whether a row is scored")
     parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
     parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--rejects", metavar="F", help="of --log: folder for the malformed lines, as dmoe preprocess keeps them")
     parser.add_argument("--split", default="test", help="of --data: which rows (test)")
     parser.add_argument(
         "--output",
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     scorer = Scorer(arguments.scorer)
     began = time.perf_counter()
-    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share) as made:
+    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began

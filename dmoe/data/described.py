@@ -21,6 +21,7 @@ def describe_run(
     fingerprint: str,
     lines: int,
     bad_lines: Counter[str],
+    labelled: bool,
 ) -> dict[str, object]:
     """The manifest's `made_by`. `days` are the well-formed rows of each input, and the clicks among them where there are labels."""
     rows, positives = [0] * len(inputs), [0] * len(inputs)
@@ -29,7 +30,7 @@ def describe_run(
         positives[part.input] += part.positives
     names = [os.path.basename(one.path) for one in inputs]
     days = [{"name": name, "rows": n, "positives": p} for name, n, p in zip(names, rows, positives, strict=True)]
-    known = {"days": days} if inputs[0].layout.labelled else {}
+    known = {"days": days} if labelled else {}
     return said_of_run("criteo", deciding, deciding, inputs, fingerprint, lines, bad_lines, known)
 
 

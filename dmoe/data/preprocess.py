@@ -71,10 +71,10 @@ def preprocess(options: Options) -> Result:
     began = time.monotonic()
     check_options(options)
     if not options.from_stdin:
-        return _start(options, find_inputs(options.inputs), began)
+        return _start(options, find_inputs(options.inputs, options.scoring), began)
     refuse_other_than_stdin(options)
     with alone(options.work_folder, options.output):
-        return _start(options, [spooled_input(*spool(options.work_folder))], began)
+        return _start(options, [spooled_input(*spool(options.work_folder), options.scoring)], began)
 
 
 @dataclass
@@ -117,8 +117,9 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
 
 
 def parts_folder(options: Options, inputs: list[Input]) -> str:
-    """Where the parts of these inputs lie, whoever parses them."""
-    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes)}")
+    """Where the parts of these inputs lie, whoever parses them. Those for scoring hold rows with any label."""
+    how = ["scoring"] if options.scoring else []
+    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes, *how)}")
 
 
 def _run(task: _Task, began: float) -> Result:
@@ -152,9 +153,13 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
 
     begin = time.monotonic()
     mapper: IdMapper = HashMapper(task.sizes) if task.sizes else Mapper(vocabularies)
-    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, inputs[0].layout.labelled)
+    unlabelled = sum(part.unlabelled for part in parts)
+    if unlabelled:
+        print(f"{unlabelled:,} of {total:,} rows have no label 0 or 1: scored without labels", file=sys.stderr)
+    labelled = inputs[0].layout.labelled and not unlabelled
+    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, labelled)
     ranges = write_shards(job, os.path.join(work, f"shards-{task.fingerprint}"), engine)
-    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines)
+    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines, labelled)
     if vocabularies:
         made_by["vocabulary_sha256"] = digest(vocabularies)
     if collisions:

@@ -118,7 +118,8 @@ class ShardWriter:
         if self.writer is None:
             self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)
-        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
+        self.positives += int(self.label[:n].sum()) if self.labelled else 0
+        self.rows, self.buffered = self.rows + n, 0
 
     def close(self) -> tuple[str, int, int, str] | None:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""

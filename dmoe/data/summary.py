@@ -11,6 +11,10 @@ def _splits(manifest: Manifest) -> list[str]:
         rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
         rate = rate or ", no labels" * (not split.labelled)
         lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
+    for name, split in manifest.splits.items():
+        if split.labelled and split.rows and split.positives in (0, split.rows):
+            label = int(split.positives > 0)
+            lines.append(f"  warning: all {split.rows:,} rows of {name} have label {label}; nothing can be learned or ranked by one label")
     return lines
 
 

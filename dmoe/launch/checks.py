@@ -89,7 +89,8 @@ def check_arguments(words: Sequence[str]) -> argparse.Namespace:
         with contextlib.redirect_stderr(said):
             return parse(words)[2]
     except SystemExit:
-        raise UserError(f"dmoe {words[0]}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
+        message = said.getvalue().strip().splitlines()[-1:] or [": error: its help was asked for"]
+        raise UserError(f"dmoe {words[0]}: {message[0].partition(': error: ')[2]}") from None
 
 
 def check_share(j: str, arguments: Sequence[str]) -> None:
@@ -116,7 +117,7 @@ def work_of(arguments: Sequence[str]) -> str:
     return str(given.work or join(given.output, WORK))
 
 
-def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     """Whether every variant of a ladder is a config, and its data there.
 
     Raises:
@@ -124,7 +125,7 @@ def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]
     """
     spec = load_spec(config)
     for name in spec.variants:
-        resolve(spec, config, name, 0, [f"data.path={data}"] * bool(data), "ladder")
+        resolve(spec, config, name, 0, overrides, "ladder")
     if data and not elsewhere and _is_here(data, mounted):
         load_manifest(data)
 

@@ -5,21 +5,38 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from dmoe.errors import UserError
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, read_bounded
 from dmoe.report.ladder_spec import LadderSpec
-from dmoe.report.latency import Latency, together
+from dmoe.report.latency import BATCHES, Latency, together
 from dmoe.report.latency_probe import measure
 from dmoe.report.runner import Job
 from dmoe.serve.export import best_step, export
 from dmoe.serve.scorer import Scorer
+from dmoe.strict import Open
 
+MAX_BYTES = 16 << 20
 FILE, FOLDER = "latency.json", ".scorers"
 FREE_SHARE = 0.5
 """Of the disk: scorers that would take more of what is free are not made."""
+
+
+class _Calls(Open):
+    size: int = Field(ge=0)
+    calls: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]]
+
+
+class _Kept(Open):
+    """What `latencies` wrote."""
+
+    asked: dict[str, Any]
+    found: dict[str, _Calls]
 
 
 def latencies(
@@ -71,12 +88,9 @@ def _kept(output: str, asked: dict[str, object]) -> dict[str, Latency] | None:
     if not os.path.exists(path):
         return None
     try:
-        with open(path) as file:
-            kept = json.load(file)
-        if kept["asked"] != asked:
-            return None
-        return {
-            name: Latency(one["size"], {int(rows): calls for rows, calls in one["calls"].items()}) for name, one in kept["found"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kept = _Kept.model_validate_json(read_bounded(path, MAX_BYTES, "ladder's latencies"))
+    except ValidationError:
         return None
+    found = {name: Latency(one.size, {int(rows): calls for rows, calls in one.calls.items()}) for name, one in kept.found.items()}
+    whole = all(set(BATCHES) <= set(one.calls) for one in found.values())
+    return found if whole and kept.asked == asked else None

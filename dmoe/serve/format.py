@@ -6,22 +6,21 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from dmoe.config import ModelConfig
-from dmoe.errors import UserError
+from dmoe.errors import UserError, shown
 from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join, read_bounded
+from dmoe.strict import Strict, checked
 
+FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
+VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class ScoredFeature(Strict):
@@ -41,16 +40,16 @@ class ScoredExpert(Strict):
 class ScorerFile(Strict):
     """The content of scorer.json. `schema_hash` is the training data's manifest's; `files` maps names to SHA-256."""
 
-    format: Literal["dmoe-scorer"] = "dmoe-scorer"
-    version: Literal[1] = 1
+    format: Literal["dmoe-scorer"] = FORMAT
+    version: Literal[1] = VERSION
     variant: str
     rows: Literal["fp32", "fp16", "int8"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
     dense: list[str]
-    experts: list[ScoredExpert] = Field(min_length=1)
-    set_dims: list[int] = Field(min_length=1)
+    experts: list[ScoredExpert] = Field(min_length=1, max_length=64)
+    set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
     bf16: bool
     files: dict[str, str]
@@ -73,17 +72,13 @@ def read_scorer_file(folder: str) -> ScorerFile:
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
-        version = raw["version"]
-        known = raw["format"] == "dmoe-scorer"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a scorer's description ({str(error)[:200]}); export it again") from None
-    if not known or version != 1:
-        raise UserError(f"{path}: scorer version {str(version)[:20]}, this dmoe reads version 1; export it again")
-    try:
-        content = ScorerFile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; export it again") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); export it again") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
+    if raw.get("version") != VERSION:
+        raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
+    content = checked(ScorerFile.model_validate, raw, path, "; export it again")
     if any(expert.table_set >= len(content.set_dims) for expert in content.experts) or set(content.files) != {TABLES, DENSE}:
         raise UserError(f"{path}: its parts do not fit one another; export it again")
     return content

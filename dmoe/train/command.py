@@ -128,8 +128,9 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     check_schema(trained_on, manifest, folder)
     quiet()
     device = _join(config, "dmoe.evaluate")
-    from dmoe.checkpoint.index import verify_checkpoint
-    from dmoe.checkpoint.load import load_checkpoint
+    from dmoe.checkpoint.index import read_index, verify_checkpoint
+    from dmoe.checkpoint.load import check_fits, load_checkpoint
+    from dmoe.model.build import make_blueprint, outline_of
     from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
     from dmoe.train.run.run_dir import RunDir
@@ -139,8 +140,10 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     newest = run.newest_sound()
     if newest is None:
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
-    best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
+    best = read_index(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
     verify_checkpoint(run.checkpoint(best))
+    blueprint = make_blueprint(config, trained_on)
+    check_fits(run.checkpoint(best), blueprint.tables, outline_of(config, blueprint))
     watch.note("plans and shards")
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)

@@ -4,9 +4,9 @@ import sys
 import time
 from typing import Any
 
+from dmoe.checkpoint.progress import Progress
 from dmoe.distributed import rank
 from dmoe.paths import join
-from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]

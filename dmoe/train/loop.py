@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
@@ -21,7 +22,6 @@ from dmoe.train.elastic.watchdog import note
 from dmoe.train.evaluate import evaluate
 from dmoe.train.guard import Guard, Stopped
 from dmoe.train.log_window import Window
-from dmoe.train.run.progress import Progress, progress_from
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
@@ -233,7 +233,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         if window.steps:
             progress.window = window.state()
             # A model that has gone wrong must not take the place of a checkpoint that has not.
-            if not math.isfinite(progress.window["sums"][0]):  # type: ignore[index]
+            if not math.isfinite(progress.window["sums"][0]):
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))
     if window is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import save_checkpoint
 from dmoe.config import Config
 from dmoe.data.dataset.batch import Batch
@@ -21,7 +22,6 @@ from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.dmoe import DMoE
 from dmoe.model.objective import Losses
 from dmoe.sharding.plan.local_shards import copy_tables
-from dmoe.train.run.progress import Progress, progress_from
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session, open_session
 

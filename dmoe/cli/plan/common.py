@@ -21,7 +21,9 @@ def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """What `--data` and `--set` lay over the config."""
-    return [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set]
+    from dmoe.config import setting
+
+    return [*([setting("data.path", arguments.data)] if arguments.data else []), *arguments.set]
 
 
 def model_of(arguments: argparse.Namespace) -> Any:

@@ -3,7 +3,9 @@
 import argparse
 from typing import Any
 
-PATHS_HELP = "files, folders or globs, local or s3://; text plain, gzip or zstd; - alone is standard input"
+PATHS_HELP = (
+    "files, folders or globs, local or s3://; text plain, gzip, zstd, bz2, xz, or a zip or tar of one file; - alone is standard input"
+)
 
 
 def add_every_formats_options(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ import hashlib
 import json
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, shown
 from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join, read_bounded
+from dmoe.strict import Strict, checked
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -27,8 +28,9 @@ NO_GROUP = 0
 """Group of a row whose group column is empty."""
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class Part(Strict):
+    """A part of the manifest."""
+
     added: ClassVar[tuple[str, ...]] = ()
     """Fields that came after version 1, written only where they say something: other data sets' files stay as they were."""
 
@@ -38,7 +40,7 @@ class Strict(BaseModel):
         return {name: value for name, value in dumped.items() if name not in self.added or value != type(self).model_fields[name].default}
 
 
-class DenseFeature(Strict):
+class DenseFeature(Part):
     """A float column: `transform` of the raw integer, 0.0 where it was missing."""
 
     name: str = Field(min_length=1)
@@ -46,7 +48,7 @@ class DenseFeature(Strict):
     missing_share: float = Field(ge=0, le=1)
 
 
-class CategoricalFeature(Strict):
+class CategoricalFeature(Part):
     """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own.
 
     Attributes:
@@ -68,7 +70,7 @@ class CategoricalFeature(Strict):
         return self.pooling != "none"
 
 
-class Shard(Strict):
+class Shard(Part):
     """A parquet file; `path` is relative to the manifest."""
 
     path: str = Field(min_length=1)
@@ -83,7 +85,7 @@ class Shard(Strict):
         return self
 
 
-class Split(Strict):
+class Split(Part):
     """`labelled` is false where the log had no clicks in it: the shards then have no column `label`, and can be scored only."""
 
     added = ("labelled",)
@@ -101,7 +103,7 @@ class Split(Strict):
         return self
 
 
-class Manifest(Strict):
+class Manifest(Part):
     """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
 
     Attributes:
@@ -116,7 +118,7 @@ class Manifest(Strict):
     dense: tuple[DenseFeature, ...] = Field(strict=False)
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
     splits: dict[str, Split]
-    made_by: dict[str, object] = {}
+    made_by: dict[str, object] = Field({})
     weight: str | None = None
     group: str | None = None
     weighted_rate: float | None = Field(None, ge=0, le=1)
@@ -164,21 +166,16 @@ def load_manifest(folder: str) -> Manifest:
         raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with dmoe preprocess")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "manifest"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); make the data set again with dmoe preprocess") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(f"{path}: not a dmoe manifest (its format is not '{FORMAT}')")
     if raw.get("version") != VERSION:
         raise UserError(
-            f"{path}: manifest version {raw.get('version')!r}, this dmoe reads version {VERSION};"
+            f"{path}: manifest version {shown(raw.get('version'))}, this dmoe reads version {VERSION};"
             " make the data set again with this version's dmoe preprocess"
         )
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise UserError(f"{path}: {where}: {first['msg']}") from None
+    return checked(Manifest.model_validate, raw, path)
 
 
 def save_manifest(folder: str, manifest: Manifest) -> None:

@@ -17,10 +17,15 @@ from dmoe.errors import UserError
 
 
 class Block(Protocol):
-    """N rows; `line` [N] is each one's 1-based line, or row of a parquet file. Methods: see TextBlock."""
+    """N rows; `line` [N] is each one's 1-based line, or row of a parquet file. Methods: see TextBlock.
+
+    Attributes:
+        booleans: the columns whose "1" and "0" were true and false.
+    """
 
     line: NDArray[np.int64]
     lines: int
+    booleans: frozenset[str]
 
     @property
     def rejects(self) -> list[Reject]: ...
@@ -56,6 +61,7 @@ class ParquetBlock:
         self._text: dict[str, pa.Array] = {}
         self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows
         self.rejects: list[Reject] = []
+        self.booleans = frozenset(name for name, column in self._columns.items() if pa.types.is_boolean(column.type))
         for name in file.used:
             if not self._is_bare(name):
                 self._as_text(name)

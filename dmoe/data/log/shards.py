@@ -185,7 +185,7 @@ def _write_range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int,
             columns[name] = rows.placed(batch.column(name).to_numpy())
         for split, writer in enumerate(writers):
             here = slice(*rows.edges[split : split + 2])
-            writer.add({name: column[here] for name, column in columns.items()}, int(label_N[here].sum()))
+            writer.add({name: column[here] for name, column in columns.items()}, int(label_N[here].sum()) if mapping.labelled else 0)
         train = slice(*rows.edges[:2])
         labels.append(label_N[train])
         weights.append(columns[WEIGHT][train] if schema.weight else np.ones(train.stop))

@@ -1,5 +1,6 @@
 """A piece of a text log as a block of rows, whose columns are typed when they are asked for."""
 
+import csv
 from functools import cached_property
 
 import numpy as np
@@ -8,10 +9,10 @@ from numpy.typing import NDArray
 
 from dmoe.data.log.coding import NONE, NUMBER, OTHER, Missing, bags, coded, numbers, strings
 from dmoe.data.log.schema import Schema
-from dmoe.data.log.source import MAX_ROW, File
+from dmoe.data.log.source import MAX_ROW, File, quoting
 from dmoe.data.log.to_float import to_float
-from dmoe.data.log.tokenizer import OPEN, UNREADABLE, split
-from dmoe.data.rejects import MAX_LINE, Reject
+from dmoe.data.log.tokenizer import HEADER, OPEN, UNREADABLE, split
+from dmoe.data.rejects import MAX_LINE, Reject, header_again
 
 
 class TextBlock:
@@ -28,23 +29,37 @@ class TextBlock:
             number: of the piece's first line.
         """
         self._piece, self._place_of = piece, {name: place for place, name in enumerate(file.used)}
-        fields = [self._place_of.get(name, -1) for name in file.columns]
-        self._spans = split(piece, schema.delimiter_bytes, (schema.quote or "").encode(), fields, MAX_ROW)
+        self._schema, self._names = schema, file.columns
+        fields, names = [self._place_of.get(name, -1) for name in file.columns], [name.encode() for name in file.columns]
+        self._spans = split(piece, schema.delimiter_bytes, (schema.quote or "").encode(), fields, names, MAX_ROW)
         self._no_value = frozenset(schema.missing)
         self._missing = Missing([text.encode() for text in schema.missing])
         self._tokens: dict[str, pa.DictionaryArray] = {}
         self._numbers: dict[str, tuple[NDArray[np.float64], NDArray[np.uint8]]] = {}
         self.line = self._spans.line + np.int64(number)
         self.lines = self._spans.lines
-        self._number, self._width = number, len(fields)
+        self.booleans: frozenset[str] = frozenset()
+        self._number = number
 
     @cached_property
     def rejects(self) -> list[Reject]:
         found = []
         for place, begin, end, fields in self._spans.bad.tolist():
             line = self._piece[begin:end]
-            found.append(Reject(self._number + place, *_why(line, fields, self._width), line[:MAX_LINE]))
+            found.append(Reject(self._number + place, *self._why(line, fields), line[:MAX_LINE]))
         return found
+
+    def _why(self, line: bytes, fields: int) -> tuple[str, str]:
+        if fields == UNREADABLE:
+            return _unreadable(line)
+        if fields == OPEN:
+            return "fields", "a quote that is not closed on its line, or text after a closing one"
+        if fields == HEADER:
+            delimiter = self._schema.delimiter_bytes.decode()
+            again = header_again(next(csv.reader([line.decode()], delimiter=delimiter, **quoting(self._schema))), self._names)
+            assert again
+            return again
+        return "fields", f"{fields} field{'s' * (fields != 1)}, expected {len(self._names)}"
 
     def raw(self, row: int) -> bytes:
         """The row's line, its start."""
@@ -93,14 +108,6 @@ class TextBlock:
     def _of(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         place = self._place_of[name]
         return self._spans.first[place], self._spans.end[place]
-
-
-def _why(line: bytes, fields: int, width: int) -> tuple[str, str]:
-    if fields == UNREADABLE:
-        return _unreadable(line)
-    if fields == OPEN:
-        return "fields", "a quote that is not closed on its line, or text after a closing one"
-    return "fields", f"{fields} field{'s' * (fields != 1)}, expected {width}"
 
 
 def _unreadable(line: bytes) -> tuple[str, str]:

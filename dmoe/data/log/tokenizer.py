@@ -1,7 +1,8 @@
 """A piece of a text log -> where the fields of its rows begin and end.
 
 A line is a row of N where it has the right number of fields. A field in quotes begins and ends with one, as RFC 4180 has it: delimiters in
-it are text, two quotes are one. A quote within any other field is text. Lines end at every `\\n`, or `\\r\\n`, in quotes or not.
+it are text, two quotes are one. A quote within any other field is text. A byte order mark
+before a line is none of it. Lines end at every `\\n`, or `\\r\\n`, in quotes or not.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.log.words import load, occurrences, trailing_zeros
+from dmoe.data.layout import BOM
+from dmoe.data.log.words import load, occurrences, same_bytes, trailing_zeros
 
 CHUNK = 1 << 16
 """Bytes that are searched for marks at a time: they and the marks stay in the cache."""
 NEWLINE, RETURN = np.uint8(10), np.uint8(13)
 ONLY = 0xFFFF
-OPEN, UNREADABLE = -1, -2
+BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
+OPEN, UNREADABLE, HEADER = -1, -2, -3
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Spans:
         first, end: [columns, N] of each field that is read, in `text`.
         line: [N] the place of the row's line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
         bad: [lines, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
-            the bytes are.
+            the bytes are, HEADER where the fields are the columns' names.
     """
 
     text: NDArray[np.uint8]
@@ -79,6 +82,23 @@ def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> in
 
 
 @njit(nogil=True, cache=True)
+def _are_names(
+    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: NDArray[np.uint8], name_at: NDArray[np.int64]
+) -> bool:
+    """Whether the fields are the names, in any order."""
+    taken = np.zeros(len(first), np.bool_)
+    for i in range(len(first)):
+        size, found = end[i] - first[i], False
+        for j in range(len(first)):
+            if not taken[j] and name_at[j + 1] - name_at[j] == size and same_bytes(text, first[i], names, name_at[j], size):
+                taken[j] = found = True
+                break
+        if not found:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
 def _split(
     text: NDArray[np.uint8],
     size: int,
@@ -87,6 +107,8 @@ def _split(
     longest: int,
     unreadable: NDArray[np.int64],
     place_of: NDArray[np.int32],
+    names: NDArray[np.uint8],
+    name_at: NDArray[np.int64],
     first: NDArray[np.int32],
     end: NDArray[np.int32],
     line: NDArray[np.int32],
@@ -100,9 +122,11 @@ def _split(
         quote: the delimiter, where there is none.
         unreadable: lines that are, ascending.
         place_of: of each field in a line, its column among those that are read, -1 where it is not.
+        names: of the fields in a header, one after another; `name_at` is where each begins, and the last ends.
     """
     width, quoting = len(place_of), quote != delimiter
     flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
+    field_first, field_end = np.empty(width, np.int32), np.empty(width, np.int32)
     rows, lines, bads, skip, chunk = 0, 0, 0, 0, 0
     while chunk < size:
         # A chunk ends after a line end; a line that is longer than one is a chunk.
@@ -118,7 +142,10 @@ def _split(
         found = _marks(text, chunk, stop, delimiter, quote, flags, marks)
         begin, mark = chunk, 0
         while mark < found:
-            fields, wrong, at = 0, False, begin
+            if text[begin] == BOM_FIRST and text[begin + 1] == BOM_SECOND and text[begin + 2] == BOM_THIRD:
+                # Also within a file, where files were joined.
+                begin += 3
+            fields, wrong, at, characters = 0, False, begin, 0
             while True:
                 doubled, close = False, -1
                 if quoting and text[at] == quote:
@@ -139,23 +166,26 @@ def _split(
                     mark += 1
                 stop_at = marks[mark]
                 last = text[stop_at] == NEWLINE
-                field_end = stop_at
+                before = stop_at
                 if last and stop_at > begin and text[stop_at - 1] == RETURN:
-                    field_end -= 1
+                    before -= 1
                 if close >= 0:
-                    wrong = wrong or field_end != close + 1
+                    wrong = wrong or before != close + 1
                     if wrong:
                         while text[marks[mark]] != NEWLINE:
                             mark += 1
-                        field_end = marks[mark]
                         break
-                if fields < width and place_of[fields] >= 0:
+                if close >= 0:
+                    at += 1
+                    end_at = _unquoted(text, at, close, quote) if doubled else close
+                else:
+                    end_at = before
+                characters += end_at - at
+                if fields < width:
+                    field_first[fields], field_end[fields] = at, end_at
                     column = place_of[fields]
-                    if close >= 0:
-                        first[column, rows] = at + 1
-                        end[column, rows] = _unquoted(text, at + 1, close, quote) if doubled else close
-                    else:
-                        first[column, rows], end[column, rows] = at, field_end
+                    if column >= 0:
+                        first[column, rows], end[column, rows] = at, end_at
                 fields += 1
                 mark += 1
                 if last:
@@ -170,6 +200,8 @@ def _split(
                 kind = UNREADABLE
             elif line_end - begin > longest:
                 kind = UNREADABLE
+            if kind == width and characters == len(names) and _are_names(text, field_first, field_end, names, name_at):
+                kind = HEADER
             if kind == width:
                 line[rows], begins[rows], ends[rows] = lines, begin, line_end
                 rows += 1
@@ -182,10 +214,11 @@ def _split(
     return rows, lines, bads
 
 
-def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longest: int) -> Spans:
+def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names: list[bytes], longest: int) -> Spans:
     """
     Args:
         fields: of each field in a line, its place among the columns that are read; -1 where it is not read.
+        names: of the fields in a header; a line of them is no row.
         longest: bytes of a line.
     """
     size = len(piece) + (not piece.endswith(b"\n"))
@@ -204,6 +237,8 @@ def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], longe
         longest,
         _unreadable(piece),
         np.array(fields, np.int32),
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([0, *map(len, names)]),
         first,
         end,
         line,

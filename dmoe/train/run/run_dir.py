@@ -13,6 +13,7 @@ from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
+from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, join
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
@@ -169,9 +170,11 @@ def _first(problem: str | None) -> str | None:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line).get("step", 0))
-    except (ValueError, AttributeError):
+        row = parse_json(line, undefined_is_null=True)
+    except ValueError:
         return 1 << 62
+    step = row.get("step", 0) if isinstance(row, dict) else None
+    return step if type(step) is int else 1 << 62
 
 
 def environment() -> dict[str, Any]:

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.layout import BOM
 from dmoe.data.log.counting_tables import CountingTable
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.source import MAX_ROW, File
 from dmoe.data.log.text_block import TextBlock
 from dmoe.data.log.tokens import TokenIds
+from dmoe.data.rejects import REORDERED, REPEATED
 
 COLUMNS = ("click", "x", "site", "tags", "unused")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -46,7 +48,7 @@ def reference(piece: bytes, of: Schema) -> tuple[dict[int, list[str]], dict[int,
     lines = piece.split(b"\n")
     rows, bad = {}, {}
     for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
-        raw = line.removesuffix(b"\r")
+        raw = line.removesuffix(b"\r").removeprefix(BOM)
         try:
             text = raw.decode()
         except UnicodeDecodeError:
@@ -60,7 +62,11 @@ def reference(piece: bytes, of: Schema) -> tuple[dict[int, list[str]], dict[int,
             fields = next(csv.reader([text], delimiter=of.delimiter or ",", **options), [""])
         except csv.Error:
             fields = []
-        if len(fields) == len(COLUMNS):
+        if fields == list(COLUMNS):
+            bad[number] = REPEATED
+        elif sorted(fields) == sorted(COLUMNS):
+            bad[number] = REORDERED
+        elif len(fields) == len(COLUMNS):
             rows[number] = fields
         else:
             bad[number] = "fields"
@@ -76,7 +82,13 @@ field = (
 wrapped = st.tuples(field, st.sampled_from(["{}", "{}", '"{}"', '"{}', '{}"', '"{}"z', "'{}'"]), st.booleans()).map(
     lambda one: one[1].format(one[0].replace('"', '""') if one[2] else one[0])
 )
-line = st.tuples(st.lists(wrapped, min_size=4, max_size=6), st.sampled_from([b"", b"", b"", b"\xff", b"\r"]))
+header = st.tuples(st.permutations(COLUMNS) | st.just(list(COLUMNS)), st.sampled_from(["{}", '"{}"'])).map(
+    lambda one: [one[1].format(name) for name in one[0]]
+)
+marked = st.tuples(st.sampled_from(["", "", "\ufeff"]), st.lists(wrapped, min_size=4, max_size=6) | header).map(
+    lambda one: [one[0] + one[1][0], *one[1][1:]]
+)
+line = st.tuples(marked, st.sampled_from([b"", b"", b"", b"\xff", b"\r"]))
 ends = st.sampled_from([b"\n", b"\n", b"\r\n"])
 
 
@@ -101,7 +113,7 @@ def test_rows_fields_tokens_and_numbers_are_those_of_plain_python(
     found = block(piece, of, 7)
     assert (found.line - 6).tolist() == list(rows)
     assert {reject.line - 6: reject.kind for reject in found.rejects} == bad
-    raw = [one.removesuffix(b"\r") for one in piece.split(b"\n")]
+    raw = [one.removesuffix(b"\r").removeprefix(BOM) for one in piece.split(b"\n")]
     assert [found.raw(row) for row in range(len(rows))] == [raw[number - 1] for number in rows]
     assert [reject.raw for reject in found.rejects] == [raw[number - 1] for number in bad]
     none = {"", *missing}
