@@ -23,6 +23,9 @@ MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class ScoredFeature(Strict):
     """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
@@ -38,7 +41,13 @@ class ScoredExpert(Strict):
 
 
 class ScorerFile(Strict):
-    """The content of scorer.json. `schema_hash` is the training data's manifest's; `files` maps names to SHA-256."""
+    """The content of scorer.json.
+
+    Attributes:
+        schema_hash: of the training data's manifest.
+        shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
+        files: names -> SHA-256.
+    """
 
     format: Literal["dmoe-scorer"] = FORMAT
     version: Literal[1] = VERSION
@@ -52,7 +61,13 @@ class ScorerFile(Strict):
     set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
     bf16: bool
+    shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = Field(default_factory=dict)
     files: dict[str, str]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of all features that the model reads."""
+        return [*(feature.name for feature in self.features), *self.dense]
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:

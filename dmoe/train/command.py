@@ -1,11 +1,13 @@
 """The two commands, train and evaluate, from their arguments to their files."""
 
+import sys
 import time
 from typing import Any
 
 from dmoe import distributed
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
 from dmoe.paths import PATHS, join
@@ -126,6 +128,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     folder = data or config.data.path
     manifest = load_manifest(folder)
     check_schema(trained_on, manifest, folder)
+    skewed = skew_lines(shares_of(trained_on), manifest, folder)
     quiet()
     device = _join(config, "dmoe.evaluate")
     from dmoe.checkpoint.index import read_index, verify_checkpoint
@@ -153,6 +156,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
+        for line in skewed:
+            print(line, file=sys.stderr)
         print(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures

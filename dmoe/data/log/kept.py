@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dmoe.data.dataset.manifest import FILE, load_manifest
+from dmoe.data.log.moments import are_moments
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
 from dmoe.data.vocabulary_files import read_all
@@ -35,7 +36,11 @@ def load_kept(folder: str) -> Kept:
     schema = parse_schema(made_by["schema"], join(folder, FILE))
     vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
     moments = made_by.get("moments")
-    pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items()} if isinstance(moments, dict) else {}
+    pairs = (
+        {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items() if are_moments(pair)} if isinstance(moments, dict) else {}
+    )
+    if absent := [one.name for one in schema.dense if one.transform == "standardise" and one.name not in pairs]:
+        raise UserError(f"{join(folder, FILE)}: no finite mean and deviation of {absent[0]}; make the data set again")
     edges = made_by.get("edges")
     numbers = {name: [float(edge) for edge in found] for name, found in edges.items()} if isinstance(edges, dict) else {}
     if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in numbers]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import beside
-from dmoe.data.parquet import finish, writer_options
+from dmoe.data.parquet import finish, require_finite_columns, writer_options
 
 
 @njit(nogil=True, cache=True)
@@ -80,7 +80,11 @@ class ShardWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, columns: dict[str, Any], positives: int) -> None:
-        """Adds rows, `positives` of which are clicks."""
+        """Adds rows, `positives` of which are clicks.
+
+        Raises:
+            UserError: a number is not finite.
+        """
         table = pa.table(columns)
         self._held.append(table)
         self._held_rows += len(table)
@@ -94,6 +98,7 @@ class ShardWriter:
         table = pa.concat_tables(self._held).combine_chunks()
         if self._writer is None:
             self._writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self._many))
+        require_finite_columns(self.path, table.slice(0, rows), self.rows - len(table))
         self._writer.write_table(table.slice(0, rows), row_group_size=self._row_group_rows)
         self._held, self._held_rows = [table.slice(rows)], len(table) - rows
 
