@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from dmoe.data.containers import find_layers, read_full, unwrapped
 from dmoe.data.layout import BOM
 from dmoe.data.log.schema import Schema
+from dmoe.data.log.words import occurrences
 from dmoe.data.raw_file import RawFile, WithoutBlankEnd
 from dmoe.data.sources import STDIN, find_paths, identity, open_raw
 from dmoe.errors import UserError, nearest, printable
@@ -148,7 +149,7 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
             text, rest = text[:cut], text[cut:]
             if text:
                 yield text, number, len(text)
-                number += text.count(b"\n")
+                number += occurrences(text, b"\n")
 
 
 def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
