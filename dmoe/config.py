@@ -3,12 +3,12 @@
 No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
 """
 
-import json
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from dmoe.errors import UserError, one_line
+from dmoe.json_text import format_json
 from dmoe.shipped import find_config
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
@@ -111,7 +111,12 @@ class ScheduleConfig(Strict):
     decay: Literal["none", "linear", "cosine"] = "none"
     decay_steps: int | None = Field(None, ge=1, description="steps of the decay after the warm-up; the whole run where absent")
     min_factor: float = Field(0.0, ge=0, le=1)
-    plateau_factor: float = Field(1.0, gt=0, le=1, description="factor at each validation that brings no better AUC; 1 is off")
+    plateau_factor: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor at each validation without a better AUC (without a better logloss, where it has no AUC); 1 is off",
+    )
     plateau_patience: int = Field(0, ge=0)
 
 
@@ -185,7 +190,9 @@ class TrainConfig(Strict):
     init_from: str = Field(
         "", description="a checkpoint, or a run's best one, that step 0 starts from: weights and optimiser states; tables may have grown"
     )
-    early_stopping: int | None = Field(None, ge=1, description="validations without a better AUC before the run stops")
+    early_stopping: int | None = Field(
+        None, ge=1, description="validations without a better AUC (without a better logloss, where it has no AUC) before the run stops"
+    )
     log_every: int = Field(50, ge=1)
     guard: GuardConfig = GuardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -265,7 +272,7 @@ def dump_config(config: Config) -> str:
 def setting(key: str, text: str) -> str:
     """The override that gives a key this text, whatever letters it has."""
     bare = text == text.strip() and not _is_quoted(text)
-    return f"{key}={text if bare else json.dumps(text, ensure_ascii=False)}"
+    return f"{key}={text if bare else format_json(text, ensure_ascii=False)}"
 
 
 def _is_quoted(text: str) -> bool:

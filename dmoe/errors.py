@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-USER_ERROR, INTERRUPTED = 2, 130
+from dmoe.interrupts import INTERRUPTED, interruptible
+
+USER_ERROR = 2
 MOST_SHOWN, MOST_NAMES = 100, 20
 """Letters of a value, and names of a list, that a message repeats."""
 
@@ -64,21 +66,22 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
         program: what the message begins with, such as `dmoe preprocess`.
         main: the command; its return value is the exit code, None is 0.
     """
-    try:
-        return main() or 0
-    except UserError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away: not an error. Keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        message = f"{(error.strerror or str(error)).lower()}{where}"
+    with interruptible(program) as interrupts:
+        try:
+            return main() or 0
+        except UserError as error:
+            message = str(error)
+        except KeyboardInterrupt:
+            interrupts.tell()
+            return INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output (head, less) went away: not an error. Keep the interpreter from flushing into it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            message = f"{(error.strerror or str(error)).lower()}{where}"
     print(f"{program}: {message}", file=sys.stderr)
     return USER_ERROR

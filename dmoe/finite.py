@@ -1,7 +1,4 @@
-"""What leaves the product is a number: NaN and infinity are refused by name, or say nothing (None) in a report."""
-
-import math
-from typing import Any
+"""What leaves the product is a number: NaN and infinity are refused by name."""
 
 import numpy as np
 
@@ -29,12 +26,3 @@ def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: 
         message = f"{what} is {value} at row {first_row + first:,}{others}, expected a finite number"
         raise UserError(f"{message}; {advice}" if advice else message)
     return values_N
-
-
-def none_if_not_finite(value: Any) -> Any:
-    """A figure for a report: None in place of a float that is NaN or infinite, in lists and mappings too."""
-    if isinstance(value, dict):
-        return {key: none_if_not_finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [none_if_not_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

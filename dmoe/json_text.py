@@ -1,8 +1,11 @@
-"""JSON that says one thing: `json.loads` takes the last of two equal keys without a word, and NaN and Infinity, which are no JSON."""
+"""JSON in one reading, read and written: no key stands twice in an object, and every number is finite.
+
+Python's `json` takes the last of two equal keys, and reads and writes NaN and Infinity, which are not JSON.
+"""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 MAX_DEPTH, MAX_DIGITS = 64, 40
@@ -54,6 +57,39 @@ def _whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"{text[:20]}... is too long a number")
     return int(text)
+
+
+def format_json(value: Any, **options: Any) -> str:
+    """The JSON text of a value, which `parse_json` reads back. A figure that is undefined has to be None (`defined` sees to it).
+
+    Args:
+        options: as of `json.dumps`, such as `indent`.
+
+    Raises:
+        ValueError: a number is not finite; names its place, such as `ranks.0.time_ms`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError as error:
+        if place := next(_not_finite(value), None):
+            raise ValueError(f"{place[0]} is {place[1]}, and JSON has no such number") from error
+        raise
+
+
+def defined(value: Any) -> Any:
+    """The same figures, with None in place of every number that is not finite."""
+    if isinstance(value, dict):
+        return {key: defined(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [defined(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place or "the value", value
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ():
+        yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

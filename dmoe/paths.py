@@ -61,6 +61,8 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
             content: bytes = file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise UserError(f"{one_line(asked_by or path, 300)}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{one_line(asked_by or path, 300)}: cannot be read ({(error.strerror or str(error)).lower()})") from None
     if len(content) > most:
         raise UserError(f"{path}: larger than {most >> 20} MiB, which no {kind} is")
     return content

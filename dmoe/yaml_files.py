@@ -1,8 +1,9 @@
 """YAML files of keys and values: plain data within bounds, and laid over the files that they extend.
 
-YAML 1.2's numbers, where PyYAML follows 1.1: `1e-3` is a number; `010`, `1:30` and `2024-03-01` are text.
+YAML 1.2's numbers, where PyYAML follows 1.1: `1e-3` is a number; `010`, `1:30`, `2024-03-01` and `.inf` are text.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,9 +19,8 @@ _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {
     # A number of more digits than any field takes is read as text, which the field refuses.
     "int": (r"[-+]?(?:0|[1-9][0-9_]{0,17}|0b[01_]{1,62}|0x[0-9a-fA-F_]{1,15})", "-+0123456789"),
-    "float": (r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+|[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)"
-              r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
-}  # fmt: skip
+    "float": (r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)", "-+.0123456789"),
+}
 _RAISED = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError)
 """What PyYAML raises of a text that is no YAML, or holds bytes that are no text."""
 
@@ -77,9 +77,12 @@ class _Loader(yaml.SafeLoader):
     def number(self, node: Any, read: Callable[[str], Any]) -> Any:
         text = self.text(node).replace("_", "")
         try:
-            return read(text[:64])
+            number = read(text if len(text) < 400 else "too long")
         except ValueError:
-            raise _wrong(f"'{one_line(text, 40)}' is no number", node.start_mark) from None
+            raise _wrong(f"'{one_line(text, 40)}' is no number that is taken", node.start_mark) from None
+        if not math.isfinite(number) or (isinstance(number, int) and number.bit_length() > 63):
+            raise _wrong(f"{one_line(text, 40)} is too large a number", node.start_mark)
+        return number
 
     def truth(self, node: Any) -> bool:
         text = self.text(node)
@@ -98,7 +101,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_constructors = {
     f"{_TAG}str": _Loader.text,
     f"{_TAG}int": lambda loader, node: loader.number(node, lambda text: int(text, 0)),
-    f"{_TAG}float": lambda loader, node: loader.number(node, lambda text: float(text.replace(".inf", "inf").replace(".nan", "nan"))),
+    f"{_TAG}float": lambda loader, node: loader.number(node, float),
     f"{_TAG}bool": _Loader.truth,
     f"{_TAG}null": yaml.SafeLoader.construct_yaml_null,
     f"{_TAG}seq": yaml.SafeLoader.construct_yaml_seq,

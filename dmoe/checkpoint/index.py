@@ -3,7 +3,6 @@
 import bisect
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from dataclasses import astuple, dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from dmoe.checkpoint.progress import check_progress
-from dmoe.errors import UserError
-from dmoe.json_text import parse_json
+from dmoe.errors import UserError, one_line, shown
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, check_regular, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
@@ -21,6 +20,8 @@ MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _T = TypeVar("_T")
+_NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
+"""A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def write_index(folder: str, index: Index) -> None:
         "progress": index.progress,
     }
     content["checksum"] = _checksum(content)
-    text = json.dumps(content).encode()
+    text = format_json(content).encode()
     write_whole(join(folder, INDEX), lambda file: file.write(text))
 
 
@@ -114,26 +115,27 @@ def read_index(folder: str) -> Index:
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
     try:
-        content = parse_json(read_bounded(path, MAX_BYTES, "checkpoint's index"))
+        text = read_bounded(path, MAX_BYTES, "checkpoint's index").decode()
+        content = parse_json(text.replace(_NO_AUC_BEFORE, _NO_AUC))
     except ValueError as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
         known = content["format"] == FORMAT
         version = content["version"]
-        sound = known and content["checksum"] == _checksum(content)
+        sound = known and content["checksum"] == _checksum(content, _NO_AUC_BEFORE in text)
     except (KeyError, TypeError):
         raise UserError(f"{path}: damaged: not a checkpoint's index") from None
     if not known:
         raise UserError(f"{path}: damaged: not a checkpoint's index")
     if version != VERSION:
-        raise UserError(f"{path}: checkpoint version {str(version)[:20]}, this dmoe reads version {VERSION}")
+        raise UserError(f"{path}: checkpoint version {shown(version)}, this dmoe reads version {VERSION}")
     if not sound:
         raise UserError(f"{path}: damaged: its checksum does not match")
     check_progress(content.get("progress"), f"{path}: damaged")
     try:
         return _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged: {str(error)[:200] or 'a field is wrong'}") from None
+        raise UserError(f"{path}: damaged: {one_line(str(error), 200) or 'a field is wrong'}") from None
 
 
 def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
@@ -171,9 +173,9 @@ def refuse(folder: str) -> None:
     PATHS.rm(join(folder, INDEX))
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    rest = {key: value for key, value in content.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def _checksum(content: dict[str, Any], before: bool = False) -> str:
+    text = format_json({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256((text.replace(_NO_AUC, _NO_AUC_BEFORE) if before else text).encode()).hexdigest()
 
 
 def _parse(content: dict[str, Any]) -> Index:
@@ -183,7 +185,7 @@ def _parse(content: dict[str, Any]) -> Index:
     files = {}
     for name, entry in content["files"].items():
         if not _FILE.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
-            raise ValueError(f"file '{name[:80]}' or its checksum")
+            raise ValueError(f"file '{one_line(name)}' or its checksum")
         files[name] = (_whole(entry["bytes"], 1 << 48), entry["sha256"])
     pieces = tuple(_piece(row, tables, files) for row in content["pieces"])
     _check_whole(tables, pieces)
@@ -199,7 +201,7 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
         rows, columns = tables[table]
         one_a_row = any(piece.columns == 0 for piece in group)
         if sum(piece.rows * (piece.columns or 1) for piece in group) != rows * (1 if one_a_row else columns):
-            raise ValueError(f"table '{table}': {state} is not whole")
+            raise ValueError(f"table '{one_line(table)}': {one_line(state)} is not whole")
         if any((piece.columns == 0) != one_a_row for piece in group):
             raise ValueError(f"table '{table}': some pieces of {state} have columns and some have none")
         if not _apart(group):
@@ -226,7 +228,7 @@ def _apart(group: list[Piece]) -> bool:
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:
     table, state, *place, file, key = row
     if not all(isinstance(text, str) for text in (table, state, file, key)) or table not in tables or file not in files:
-        raise ValueError(f"piece {str(row)[:80]}")
+        raise ValueError(f"piece {shown(row)}")
     height, width = tables[table]
     first, column, rows, columns = (_whole(number, 1 << 40) for number in place)
     if first + rows > height or column + columns > width:
@@ -236,5 +238,5 @@ def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, 
 
 def _whole(number: Any, limit: int) -> int:
     if type(number) is not int or not 0 <= number <= limit:
-        raise ValueError(f"{str(number)[:40]} is not a whole number from 0 to {limit}")
+        raise ValueError(f"{shown(number)} is not a whole number from 0 to {limit}")
     return number

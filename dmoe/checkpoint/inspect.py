@@ -106,8 +106,7 @@ def inspect(folder: str) -> str:
     size = sum(size for size, _ in index.files.values())
     lines = [
         folder,
-        f"step {progress.get('step')}, epoch {progress.get('epoch')}, row {progress.get('row')} of it;"
-        f" best validation AUC {progress.get('best_auc')} at step {progress.get('best_step')}",
+        f"step {progress.get('step')}, epoch {progress.get('epoch')}, row {progress.get('row')} of it; {_best(progress)}",
         f"{len(index.tables)} tables of {numbers:,} numbers with states {', '.join(s for s in index.states if s != 'weight') or 'none'};"
         f" {dense:,} dense parameters; {size:,} bytes in {len(index.files)} files",
         "",
@@ -116,6 +115,13 @@ def inspect(folder: str) -> str:
     for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
         lines.append(f"{name:<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
     return "\n".join(lines)
+
+
+def _best(progress: dict[str, Any]) -> str:
+    if progress.get("best_step") is None:
+        return "no validation yet"
+    what = ("AUC", progress.get("best_auc")) if progress.get("best_auc") is not None else ("logloss", progress.get("best_logloss"))
+    return f"best validation {what[0]} {what[1]} at step {progress['best_step']}"
 
 
 def verify(folder: str) -> str:

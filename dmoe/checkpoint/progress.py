@@ -1,6 +1,5 @@
 """Where a run stands: all that a checkpoint keeps beside the tensors."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -8,6 +7,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.strict import checked
 
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -29,7 +29,7 @@ class WindowState(TypedDict):
 
     since: Count
     steps: Count
-    sums: Annotated[list[float], Field(min_length=4, max_length=4)]
+    sums: Annotated[list[float | None], Field(min_length=4, max_length=4)]
 
 
 @dataclass
@@ -44,6 +44,8 @@ class Progress:
         order: names the order of rows that `row` counts in (`Reader.order`).
         due: the validation of this row has not been made yet.
         steps_before: steps behind step 0, of the runs whose checkpoint this one began from: Adam's bias correction counts them.
+        best_auc: of the best validation; None before the first one, and while the validation rows have one label only.
+        best_logloss: of the best validation where it has no AUC.
         window: sums of the figures since the last line of the log (`Window.state`).
     """
 
@@ -58,12 +60,25 @@ class Progress:
     order: str = ""
     due: bool = False
     best_auc: float | None = None
+    best_logloss: float | None = None
     best_step: Count | None = None
     waited: Count = 0
     trained_rows: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
     schedule: ScheduleState = field(default_factory=ScheduleState)
     window: WindowState | None = None
+
+    def validated(self, auc: float | None, logloss: float) -> None:
+        """Takes note of a validation of this step. A higher AUC is better; a lower logloss is, where no AUC is defined."""
+        if auc is None and self.best_auc is None:
+            better = self.best_logloss is None or logloss < self.best_logloss
+        else:
+            better = self.best_auc is None or (auc is not None and auc > self.best_auc)
+        if better:
+            self.best_auc, self.best_logloss = auc, logloss if auc is None else None
+            self.best_step, self.waited = self.step, 0
+        else:
+            self.waited += 1
 
 
 class _Kept(TypedDict):
@@ -80,7 +95,7 @@ def check_progress(kept: Any, where: str) -> Progress:
         UserError: a field is not what it should be.
     """
     # By way of JSON: strict for every field, where from Python objects it would want a Progress.
-    return checked(_KEPT.validate_json, json.dumps({"progress": kept}), where)["progress"]
+    return checked(_KEPT.validate_json, format_json({"progress": kept}), where)["progress"]
 
 
 def progress_from(kept: dict[str, Any], where: str) -> Progress:

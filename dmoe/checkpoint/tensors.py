@@ -4,7 +4,6 @@ A file is 8 bytes with the header's length, the header (JSON: name -> dtype, sha
 """
 
 import hashlib
-import json
 import mmap
 import struct
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dmoe.errors import UserError, one_line
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, check_regular
 
 MAX_HEADER = 64 << 20
@@ -57,7 +56,7 @@ def write_tensors(
         size = Entry(dtype, shape, 0).bytes
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
-    text = json.dumps(header).encode()
+    text = format_json(header).encode()
     text += b" " * (-len(text) % 8)
     head = struct.pack("<Q", len(text)) + text
     digest, written = hashlib.sha256(head), 0

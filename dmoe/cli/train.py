@@ -32,6 +32,9 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from dmoe.train.log_filters import quiet
+
+    quiet()
     from dmoe.train.command import train
 
     train(arguments.config, overrides_of(arguments), arguments.resume, arguments.trace)

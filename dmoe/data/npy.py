@@ -5,7 +5,6 @@ torchrec.datasets.criteo.InMemoryBinaryCriteoIterDataPipe reads them and torchre
 `SPLIT/I1.npy` float32, `SPLIT/C1.npy` int32, ..., [N] each: what a KeyedJaggedTensor wants, with no transpose.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from dmoe.data.prepare.lock import alone
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
+from dmoe.json_text import format_json
 
 Format = Literal["torchrec-npy", "columns-npy"]
 FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")
@@ -62,7 +62,7 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
             _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
         said = _said(manifest, features, parts, layout)
         with open(os.path.join(made, FILE), "w") as file:
-            file.write(json.dumps(said, indent=1) + "\n")
+            file.write(format_json(said, indent=1) + "\n")
         # The description last: where it stands, the export is whole.
         for name in sorted(os.listdir(made), key=lambda name: name == FILE):
             if os.path.isdir(os.path.join(output, name)):

@@ -21,6 +21,7 @@ from dmoe.data.prepare.lock import alone
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.paths import PATHS, join
 
 WORK, FORMAT_OF_WORK = ".work", 1
@@ -59,7 +60,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
     _check(options)
     source = load_manifest(options.data)
     deciding = {name: getattr(options, name) for name in ("seed", "rows_per_shard", "row_group_rows")}
-    text = json.dumps([FORMAT_OF_WORK, source.model_dump(mode="json"), deciding])
+    text = format_json([FORMAT_OF_WORK, source.model_dump(mode="json"), deciding])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     if os.path.exists(os.path.join(options.output, FILE)):
         old = load_manifest(options.output)
@@ -114,7 +115,7 @@ def _split(options: ShuffleOptions, source: Manifest, name: str, folder: str, wo
             workers,
         )
         with open(note + ".tmp", "w") as file:
-            json.dump({"files": done.files, "split": done.split.model_dump(mode="json")}, file)
+            file.write(format_json({"files": done.files, "split": done.split.model_dump(mode="json")}))
         os.replace(note + ".tmp", note)
     shutil.rmtree(os.path.join(folder, "chunks"), ignore_errors=True)
     with open(note) as file:

@@ -16,6 +16,7 @@ from dmoe.data.dataset.manifest import Manifest, Split
 from dmoe.data.manifest_parts import made_split
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
 
 KEY = "__key"
 COPIES = 4
@@ -144,7 +145,7 @@ def _gather(
         positives = int(np.count_nonzero(table[LABEL].to_numpy())) if LABEL in table.column_names else 0
         digest = write_shard(path, table, row_group_rows, many) if table.num_rows else ""
         with open(note + ".tmp", "w") as file:
-            json.dump([table.num_rows, positives, digest], file)
+            file.write(format_json([table.num_rows, positives, digest]))
         os.replace(note + ".tmp", note)
         return path, table.num_rows, positives, digest
 

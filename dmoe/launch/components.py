@@ -229,7 +229,7 @@ def ladder(
         gpu: GPUs
         memMB: memory in MB
         h: a named resource instead of cpu, gpu and memMB, such as cpu32
-        env: environment variables of the process
+        env: environment variables of the process, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew
         venv: a virtual environment that the node sees, put first on the job's PATH

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.errors import UserError
-from dmoe.finite import none_if_not_finite
+from dmoe.json_text import defined
 from dmoe.metrics.auc import BinnedAUC, ExactAUC
 from dmoe.metrics.cec import CrossExpertCorrelation
 from dmoe.metrics.grouped import GroupedAUC
@@ -159,7 +159,7 @@ class Evaluation:
         if self.grouped is not None:
             gauc = self.grouped.compute()
             figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
-        return {key: none_if_not_finite(value) for key, value in figures.items()}
+        return dict(defined(figures))
 
 
 def _finite_rows(outputs: Outputs) -> Tensor:

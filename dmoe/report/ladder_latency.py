@@ -1,6 +1,5 @@
 """What it takes to serve each variant of a ladder: its first seed's run exported, and all of them measured in turns."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
 from dmoe.paths import PATHS, join, read_bounded
@@ -63,7 +63,7 @@ def latencies(
             return {}
         found = _measured(steps, output, rounds, say)
         with PATHS.open(join(output, FILE), "w") as file:
-            file.write(json.dumps({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
+            file.write(format_json({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
     for name, one in spec.ensembles.items():
         if all(member in found for member in one.of):
             found[name] = together([found[member] for member in one.of])

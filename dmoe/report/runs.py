@@ -16,7 +16,6 @@ MAX_BYTES = 64 << 20
 
 Figure = Annotated[float, Field(ge=-1e15, le=1e15)] | None
 """null where it has no value."""
-Matrix = list[list[Figure]]
 
 
 class Figures(Open):
@@ -32,8 +31,8 @@ class Figures(Open):
     cec_floor: Figure = None
     cec_by_class: list[Figure] | None = None
     cec_within_class: Figure = None
-    cec_matrix: Matrix
-    cka_matrix: Matrix
+    cec_matrix: list[list[Annotated[float, Field(ge=0, le=1e15)]]]
+    cka_matrix: list[list[Annotated[float, Field(ge=-1e15, le=1e15)]]]
     dead_dims: list[int]
     expert_variance: list[Annotated[float, Field(ge=0, le=1e15)]]
     expert_auc: list[Figure]
@@ -56,7 +55,7 @@ class Figures(Open):
                 raise ValueError(f"{name} is of {len(figures)} experts, gate_mass of {experts}")
         for name in ("cec_matrix", "cka_matrix"):
             matrix = getattr(self, name)
-            if len(matrix) != experts or any(len(row) != experts or None in row for row in matrix):
+            if len(matrix) != experts or any(len(row) != experts for row in matrix):
                 raise ValueError(f"{name} is no matrix of {experts} x {experts} numbers")
         return self
 
@@ -65,7 +64,7 @@ class Line(Open):
     """What reports read of a line of metrics.jsonl."""
 
     kind: str
-    step: int = Field(0, ge=0, le=1 << 62)
+    step: int = Field(ge=0, le=1 << 62)
     loss: Figure = None
     auc: Figure = None
     cec: Figure = None

@@ -5,14 +5,13 @@
 """
 
 import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError, shown
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, join, read_bounded
 from dmoe.strict import Strict, checked
 
@@ -73,7 +72,7 @@ class ScorerFile(Strict):
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
+        file.write(format_json(content.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:

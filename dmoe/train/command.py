@@ -12,7 +12,6 @@ from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
 from dmoe.paths import PATHS, join
 from dmoe.train.elastic import watchdog as watch
-from dmoe.train.log_filters import quiet
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -27,18 +26,33 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     manifest = load_manifest(config.data.path)
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
-    quiet()
+    train = manifest.split(config.data.train_split)
+    if train.only_label:
+        raise UserError(
+            f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
+            " there is nothing to learn; check the label column, its positive value and the split"
+        )
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
-    holds = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
+    _holds(run, resume)
+    watch.note("waits for another training to leave run.dir")
+    run.lock()
+    holds = _holds(run, resume)
+    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
+    run.unlock()
+    _leave()
+
+
+def _holds(run: Any, resume: bool) -> bool:
+    """Whether the directory holds a run, which only --resume goes on with; the same on every rank."""
+    holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
-    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
-    _leave()
+    return holds
 
 
 def _join(config: Config, program: str) -> Any:
@@ -129,7 +143,6 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     manifest = load_manifest(folder)
     check_schema(trained_on, manifest, folder)
     skewed = skew_lines(shares_of(trained_on), manifest, folder)
-    quiet()
     device = _join(config, "dmoe.evaluate")
     from dmoe.checkpoint.index import read_index, verify_checkpoint
     from dmoe.checkpoint.load import check_fits, load_checkpoint

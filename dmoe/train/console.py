@@ -7,7 +7,7 @@ from typing import Any
 
 from dmoe.checkpoint.progress import Progress
 from dmoe.distributed import rank
-from dmoe.finite import none_if_not_finite
+from dmoe.json_text import defined
 from dmoe.paths import join
 from dmoe.train.run.run_dir import RunDir
 
@@ -33,7 +33,7 @@ class Reporter:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()
 
     def trained(self, progress: Progress, figures: dict[str, Any]) -> None:
-        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **none_if_not_finite(figures)})
+        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **defined(figures)})
         done = progress.step - self.first
         left = (time.perf_counter() - self.began) / max(done, 1) * (self.total - progress.step)
         self.say(
@@ -63,6 +63,7 @@ class Reporter:
 def headline(figures: dict[str, Any]) -> str:
     """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
+    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dmoe.checkpoint.progress import WindowState
 from dmoe.distributed import all_reduce_sum, rank, world_size
+from dmoe.json_text import defined
 
 NEVER = 1 << 62
 
@@ -28,7 +29,8 @@ class Window:
         self.dead: Any = 0
         if kept is not None:
             self.since, self.steps = kept["since"], kept["steps"]
-            self.sums += torch.tensor(kept["sums"], dtype=torch.float64, device=device)
+            sums = [math.nan if one is None else one for one in kept["sums"]]
+            self.sums += torch.tensor(sums, dtype=torch.float64, device=device)
         self.restart()
 
     def restart(self) -> None:
@@ -51,7 +53,7 @@ class Window:
     def state(self) -> WindowState:
         """What a checkpoint keeps, equal on all ranks; every rank has to call it."""
         sums = all_reduce_sum(self.sums.clone()) / world_size()
-        return {"since": self.since, "steps": self.steps, "sums": sums.tolist()}
+        return {"since": self.since, "steps": self.steps, "sums": defined(sums.tolist())}
 
     def where_bad(self) -> tuple[int, int] | None:
         """The first step with a loss that is not finite and the first rank that had one; every rank has to call it."""

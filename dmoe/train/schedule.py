@@ -1,4 +1,4 @@
-"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation AUC."""
+"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation's AUC or logloss."""
 
 import math
 from dataclasses import dataclass
@@ -31,10 +31,11 @@ class Schedule:
         low = self.config.min_factor
         return (low + (1 - low) * shape if self.config.decay != "none" else 1.0) * self.plateau
 
-    def validated(self, auc: float) -> None:
-        """Tells a validation's AUC; drops the factor where it has not risen for `plateau_patience` more of them."""
-        if auc > self.best:
-            self.best, self.waited = auc, 0
+    def validated(self, score: float) -> None:
+        """Tells a validation's AUC, or minus its logloss where it has no AUC; drops the factor where that has not risen for
+        `plateau_patience` more of them."""
+        if score > self.best:
+            self.best, self.waited = score, 0
         elif self.config.plateau_factor < 1:
             self.waited += 1
             if self.waited > self.config.plateau_patience:

@@ -22,6 +22,7 @@ from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.dmoe import DMoE
 from dmoe.model.objective import Losses
 from dmoe.sharding.plan.local_shards import copy_tables
+from dmoe.strict import checked
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session, open_session
 
@@ -81,7 +82,7 @@ class Trainer:
     ) -> None:
         config = model.config if isinstance(model, DMoE) else model
         if settings:
-            config = Config.model_validate(_merged(config.model_dump(), settings))
+            config = checked(Config.model_validate, _merged(config.model_dump(), settings), "Trainer: settings")
         found = model.manifest if isinstance(model, DMoE) else manifest
         if found is None:
             raise UserError("Trainer: a config needs `manifest`, such as Dataset(path).manifest")

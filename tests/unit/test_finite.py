@@ -23,7 +23,8 @@ from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.pipeline import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, shuffle
 from dmoe.errors import UserError
-from dmoe.finite import none_if_not_finite, require_finite
+from dmoe.finite import require_finite
+from dmoe.json_text import defined
 from dmoe.metrics import BinnedAUC, ExactAUC, GroupedAUC
 from dmoe.metrics.evaluation import Evaluation, NotFinite
 from dmoe.model.mixture import Outputs
@@ -249,7 +250,7 @@ def test_the_checks_themselves():
     with pytest.raises(UserError, match=r"^x is nan at row 0, expected a finite number$"):
         require_finite(np.array(math.nan), "x")
     assert require_finite(values[:1], "x") is not None
-    assert none_if_not_finite({"a": [1.0, math.nan, (math.inf, 2)], "b": -math.inf, "c": "nan"}) == {
+    assert defined({"a": [1.0, math.nan, (math.inf, 2)], "b": -math.inf, "c": "nan"}) == {
         "a": [1.0, None, [None, 2]],
         "b": None,
         "c": "nan",
@@ -274,6 +275,6 @@ def test_every_module_that_writes_numbers_checks_them():
     unchecked = []
     for path in [*(ROOT / "dmoe").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         text = path.read_text()
-        if WRITES.search(text) and "bench" not in path.parts and not re.search(r"require_finite|none_if_not_finite", text):
+        if WRITES.search(text) and "bench" not in path.parts and not re.search(r"require_finite|defined\(", text):
             unchecked.append(path.stem)
     assert sorted(unchecked) == sorted(INTEGERS_ONLY | set(ELSEWHERE))

@@ -60,9 +60,9 @@ def add_json(parser: argparse.ArgumentParser, what: str = "as JSON, in bytes and
 def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
     """Prints the one or the other; only that one is made."""
     if as_json:
-        import json
+        from dmoe.json_text import format_json
 
-        print(json.dumps(data(), indent=1))
+        print(format_json(data(), indent=1))
     else:
         for line in lines():
             print(line)

@@ -1,10 +1,11 @@
 """The files of a data set's shards: opened, read by row group, and held against the manifest's checksums."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from dmoe.data.dataset.manifest import Manifest, Shard
 from dmoe.errors import UserError
@@ -29,14 +30,33 @@ def open_shard(folder: str, shard: Shard) -> Any:
     Raises:
         UserError: it is missing, or no parquet file.
     """
+    path = join(folder, shard.path)
+    return as_parquet(open_bytes(path), path)
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """A shard's file.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if not PATHS.exists(path):
+        raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
+    file: BinaryIO = PATHS.open(path, "rb")
+    return file
+
+
+def as_parquet(file: BinaryIO, path: str) -> Any:
+    """An open file as a pyarrow.parquet.ParquetFile.
+
+    Raises:
+        UserError: it is no parquet file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = join(folder, shard.path)
-    if not PATHS.exists(path):
-        raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
     try:
-        return pq.ParquetFile(PATHS.open(path, "rb"), page_checksum_verification=True)
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable parquet file ({str(error)[:200]}); make the data set again") from None
 
@@ -84,11 +104,33 @@ def file_bytes(path: str) -> int:
 
 
 def file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
     with PATHS.open(path, "rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            digest.update(piece)
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Of an open file, from its begin to its end."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
     return digest.hexdigest()
+
+
+def identity_of(file: BinaryIO) -> tuple[int, ...] | str:
+    """What tells an open file from one that took its place or was written over: device, inode, bytes and time of the last change of a
+    local one, the entity tag of an S3 object; empty where the file system tells nothing."""
+    if tag := getattr(getattr(file, "raw", None), "etag", ""):
+        return str(tag)
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return ""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def other_bytes(path: str) -> UserError:
+    return UserError(f"{path}: its bytes are not those that were written (sha256 differs); copy it again or make the data set again")
 
 
 def verify(folder: str, manifest: Manifest, workers: int) -> int:
@@ -103,7 +145,7 @@ def verify(folder: str, manifest: Manifest, workers: int) -> int:
         if not PATHS.exists(path):
             raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
         if file_sha256(path) != shard.sha256:
-            raise UserError(f"{path}: its bytes are not those that were written (sha256 differs); copy it again or make the data set again")
+            raise other_bytes(path)
 
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     with ThreadPoolExecutor(max(workers, 1)) as pool:

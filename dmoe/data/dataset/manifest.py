@@ -6,13 +6,12 @@ a dense feature and one int32 column (or list of int32, where it is multi-valued
 """
 
 import hashlib
-import json
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dmoe.errors import UserError, nearest, shown
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, join, read_bounded
 from dmoe.strict import Strict, checked
 
@@ -102,6 +101,11 @@ class Split(Part):
                 raise ValueError(f"{what} is {getattr(self, what)}, but the shards hold {total}")
         return self
 
+    @property
+    def only_label(self) -> str | None:
+        """`negative` or `positive`, where all rows are: such rows have no AUC, and teach nothing."""
+        return {0: "negative", self.rows: "positive"}.get(self.positives) if self.labelled and self.rows else None
+
 
 class Manifest(Part):
     """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
@@ -152,7 +156,7 @@ class Manifest(Part):
             [feature.name for feature in self.dense],
             [[one.name, one.kind, one.cardinality, *([one.pooling] if one.multi_valued else [])] for one in self.categorical],
         ]
-        return hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
+        return hashlib.sha256(format_json(schema).encode()).hexdigest()[:16]
 
 
 def load_manifest(folder: str) -> Manifest:
@@ -181,4 +185,4 @@ def load_manifest(folder: str) -> Manifest:
 def save_manifest(folder: str, manifest: Manifest) -> None:
     """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+        file.write(format_json(manifest.model_dump(mode="json"), indent=1) + "\n")

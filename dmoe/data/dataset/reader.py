@@ -8,7 +8,6 @@ Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manife
 from dmoe.data.dataset.prefetch import ahead
 from dmoe.data.dataset.split_columns import Columns, SplitColumns, joined
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 
 
 class Reader:
@@ -80,7 +80,7 @@ class Reader:
         shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
         seed = self.seed if self._drawn else None
         turns = ["turns"] if self.lanes > 1 else []
-        return hashlib.sha256(json.dumps([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+        return hashlib.sha256(format_json([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
 
     @property
     def _drawn(self) -> bool:
@@ -101,6 +101,7 @@ class Reader:
             start_row: how many rows of the epoch are used up already.
             max_steps: stop after so many.
         """
+        self._columns.share = rank, world_size
         steps = self.steps(batch_size, start_row)
         steps = steps if max_steps is None else min(steps, max_steps)
         jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))

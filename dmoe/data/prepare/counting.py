@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.prepare import kernels
+from dmoe.data.prepare.counting_tables import CountingTable
 from dmoe.data.prepare.engine import Engine, beside, run_tasks
 from dmoe.data.prepare.tokens import hashes
 from dmoe.data.progress import Progress
@@ -26,7 +27,7 @@ CUTS_LOG2 = 7
 """Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
 """Slots of a new table; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
-SMALL_TABLE, FEW_BYTES = 1 << 18, 1 << 22
+SMALL_TABLE = 1 << 18
 MOST_BATCHES = 1024
 """Every cut reads a slice of each batch's counts."""
 ENTRY_BYTES = 64
@@ -39,6 +40,10 @@ class Counts(Protocol):
     @property
     def size(self) -> int:
         """Bytes that they take."""
+
+    @property
+    def used(self) -> int:
+        """How many tokens they hold."""
 
     def room(self, tokens: int) -> int:
         """Bytes that they will take more of, to add so many tokens."""
@@ -53,7 +58,11 @@ class NumberCounts:
     """Of hex or integer tokens (uint32 or int64), in a hash table."""
 
     def __init__(self, dtype: Any) -> None:
-        self.keys, self.counts, self.used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
+        self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
+
+    @property
+    def used(self) -> int:
+        return self.slots_used
 
     @property
     def size(self) -> int:
@@ -61,16 +70,16 @@ class NumberCounts:
 
     def room(self, tokens: int) -> int:
         slots = len(self.keys)
-        while 2 * (self.used + tokens) > slots:
+        while 2 * (self.slots_used + tokens) > slots:
             slots *= 2
         return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
 
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        while 2 * (self.used + len(tokens)) > len(self.keys):
+        while 2 * (self.slots_used + len(tokens)) > len(self.keys):
             keys, counted = self.keys, self.counts
             self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
-            self.used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
-        self.used = kernels.add_counts(self.keys, self.counts, self.used, tokens.to_numpy(), counts)
+            self.slots_used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
+        self.slots_used = kernels.add_counts(self.keys, self.counts, self.slots_used, tokens.to_numpy(), counts)
 
     def table(self) -> pa.Table:
         here = self.counts > 0
@@ -78,35 +87,28 @@ class NumberCounts:
 
 
 class TextCounts:
-    """Of byte strings; what is added is kept in pieces until there are many."""
+    """Of byte strings, in a hash table."""
 
     def __init__(self) -> None:
-        self.pieces: list[pa.Table] = []
-        self.held = self.merged = 0
+        self.known = CountingTable()
 
     @property
     def size(self) -> int:
-        return self.held
+        return self.known.nbytes
+
+    @property
+    def used(self) -> int:
+        return len(self.known)
 
     def room(self, tokens: int) -> int:
         return 0
 
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        here = counts > 0
-        table = pa.table({"token": tokens.filter(pa.array(here)), "count": counts[here]})
-        self.pieces.append(table)
-        self.held += table.nbytes
-        # Merging costs what there is, so it waits until that has doubled.
-        if self.held > 2 * self.merged + FEW_BYTES:
-            self.table()
+        self.known.add(tokens, counts)
 
     def table(self) -> pa.Table:
-        schema = pa.schema([("token", pa.large_binary()), ("count", pa.int64())])
-        pieces = [piece.cast(schema) for piece in self.pieces]
-        summed = pa.concat_tables([schema.empty_table(), *pieces]).group_by("token", use_threads=False).aggregate([("count", "sum")])
-        merged = summed.select(["token", "count_sum"]).rename_columns(["token", "count"]).combine_chunks()
-        self.pieces, self.held, self.merged = [merged], merged.nbytes, merged.nbytes
-        return merged
+        tokens, counts = self.known.entries(np.arange(len(self.known)))
+        return pa.table({"token": tokens, "count": counts})
 
 
 def new_counts(tokens: pa.DataType) -> Counts:
@@ -154,9 +156,9 @@ class Counting:
             return
         with self.spilling:
             while self.size > self.limit:
-                largest = max(self.counts, key=lambda feature: self.counts[feature].size)
+                largest = max(self.counts, key=lambda feature: self.counts[feature].size if self.counts[feature].used else 0)
                 # Empty tables take room too.
-                if self.counts[largest].size <= SMALL_TABLE:
+                if not self.counts[largest].used or self.counts[largest].size <= SMALL_TABLE:
                     return
                 with self.locks[largest]:
                     self._spill(largest)

@@ -9,6 +9,7 @@ from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifes
 from dmoe.data.manifest_parts import made_splits
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.shards import Range
+from dmoe.json_text import format_json
 
 TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}
 
@@ -49,7 +50,7 @@ def build_manifest(
         dense=tuple(dense),
         categorical=tuple(categorical),
         splits=splits,
-        made_by=json.loads(json.dumps(made_by)),
+        made_by=json.loads(format_json(made_by)),
         weight=schema.weight,
         group=schema.group,
         weighted_rate=float(positive / weight) if schema.weight and weight else None,

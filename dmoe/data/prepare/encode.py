@@ -83,18 +83,19 @@ class _Rows:
         optional: keys of the schema without whose values a row is a row all the same.
     """
 
-    def __init__(self, rows: int, optional: Collection[str]) -> None:
-        self.ok_N = np.ones(rows, bool)
+    def __init__(self, block: Block, optional: Collection[str]) -> None:
+        self.block = block
+        self.ok_N = np.ones(len(block.line), bool)
         self.why: dict[int, tuple[str, str]] = {}
         self.optional = optional
         self.unread: dict[str, NDArray[np.bool_]] = {}
 
-    def refuse(self, bad_N: NDArray[np.bool_], kind: str, name: str, column: pa.Array, expected: str) -> None:
+    def refuse(self, bad_N: NDArray[np.bool_], kind: str, name: str, expected: str) -> None:
         if kind in self.optional:
             self.unread[kind] = bad_N
             return
         for row in np.flatnonzero(bad_N & self.ok_N).tolist():
-            value = column[row].as_py()
+            value = self.block.value(name, row)
             found = "empty" if value in (None, "") else shown(str(value))
             hint = LABEL_HINT if kind == "label" and str(value).casefold() in OTHER_LABELS else ""
             self.why[row] = kind, f"{printable(name)} is {found}, expected {expected}{hint}"
@@ -107,23 +108,21 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
     Args:
         scoring: what scores do not depend on, such as the label, takes no row out.
     """
-    rows = _Rows(len(block.line), ("label", *schema.optional_for_scores) if scoring else ())
-    missing = pa.array(["", *schema.missing], pa.large_string())
-    text = {name: _null_where(column, missing) for name, column in block.columns.items()}
-    label_N = _label(block, text, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
+    rows = _Rows(block, ("label", *schema.optional_for_scores) if scoring else ())
+    label_N = _label(block, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
     columns: dict[str, pa.Array | NDArray] = {LABEL: label_N}
     if schema.weight:
-        weight_N, given_N = to_float(text[schema.weight])
+        weight_N, given_N = block.numbers(schema.weight)
         with np.errstate(over="ignore"):
             weight32_N = weight_N.astype(np.float32)
         bad_N = ~given_N | (weight32_N <= 0) | ~np.isfinite(weight32_N)
-        rows.refuse(bad_N, "weight", schema.weight, text[schema.weight], "a number above 0")
+        rows.refuse(bad_N, "weight", schema.weight, "a number above 0")
         columns[WEIGHT] = weight32_N
     if schema.group:
-        columns[GROUP] = _group(text[schema.group])
+        columns[GROUP] = _group(block.tokens(schema.group))
     seconds_N = None
     if schema.time:
-        seconds_N = _time(text[schema.time.column], schema.time.format, schema.time.column, rows)
+        seconds_N = _time(block, schema.time.format, schema.time.column, rows)
         columns[TIME] = seconds_N
     truncated = 0
     for one in schema.features:
@@ -132,16 +131,17 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
             continue
         if isinstance(one, Dense) or one.bucket:
             whole = name in schema.whole_numbers
-            columns[one.stored] = _coded(text[name], "number", name, rows) if whole else _number(text, name, rows)
+            columns[one.stored] = _coded(block.tokens(name), "number", name, rows) if whole else _number(block, name, rows)
         elif one.part:
             assert seconds_N is not None
-            part_N = pa.array(_part(seconds_N, one.part).astype(str), pa.large_string())
-            columns[one.stored] = _coded(part_N, one.type, one.name, rows)
+            part = pa.array(_part(seconds_N, one.part)).dictionary_encode()
+            texts = pa.DictionaryArray.from_arrays(part.indices, part.dictionary.cast(pa.large_string()))
+            columns[one.stored] = _coded(texts, one.type, one.name, rows)
         elif one.pooling:
-            columns[one.stored], cut = _bags(text[name], one, missing, rows)
+            columns[one.stored], cut = _bags(block, name, one, rows)
             truncated += cut
         else:
-            columns[one.stored] = _coded(text[name], one.type, name, rows)
+            columns[one.stored] = _coded(block.tokens(name), one.type, name, rows)
     arrays = {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
     batch = pa.RecordBatch.from_pydict(arrays)
     if not rows.ok_N.all():
@@ -149,31 +149,25 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
     rejects = [Reject(int(block.line[row]), *why, block.raw(row)) for row, why in rows.why.items()]
     seen = Seen(int(label_N[rows.ok_N].sum()), unread=Counter({key: int((bad_N & rows.ok_N).sum()) for key, bad_N in rows.unread.items()}))
     if labelled and schema.label.positive is not None:
-        values = text[schema.label.column].cast(pa.large_string()).filter(pa.array(rows.ok_N)).drop_null()
-        counted = sorted(pc.value_counts(values).to_pylist(), key=lambda one: (-one["counts"], one["values"]))
-        for one in counted[:LABELS_SEEN]:
-            seen.labels[_written(one["values"], block, schema)[:LABEL_CHARACTERS]] += one["counts"]
+        coded = block.tokens(schema.label.column)
+        counts = np.bincount(_codes(coded)[rows.ok_N], minlength=len(coded.dictionary))
+        counted = [(token, count) for token, count in zip(coded.dictionary.to_pylist(), counts.tolist(), strict=False) if count]
+        for token, count in sorted(counted, key=lambda one: (-one[1], one[0]))[:LABELS_SEEN]:
+            seen.labels[_written(token, block, schema)[:LABEL_CHARACTERS]] += count
     return Encoded([batch], block.lines, sorted([*block.rejects, *rejects], key=lambda one: one.line), truncated, seen)
 
 
-def _null_where(column: pa.Array, missing: pa.Array) -> pa.Array:
-    if not pa.types.is_large_string(column.type):
-        return column
-    return pc.if_else(pc.is_in(column, missing), pa.scalar(None, column.type), column)
-
-
-def _label(block: Block, text: dict[str, pa.Array], schema: Schema, rows: _Rows) -> NDArray[np.uint8]:
-    name = schema.label.column
-    column, positive = text[name], schema.label.positive
-    coded = column.cast(pa.large_string()).dictionary_encode()
+def _label(block: Block, schema: Schema, rows: _Rows) -> NDArray[np.uint8]:
+    name, positive = schema.label.column, schema.label.positive
+    coded = block.tokens(name)
     tokens = coded.dictionary.to_pylist()
     if positive is None:
         expected, of_token = "0 or 1", [LABELS.get(token.encode(), 2) for token in tokens]
     else:
         expected, same = f"{shown(positive)} or another value", _equal_to(positive, name in block.booleans)
         of_token = [int(same(token)) for token in tokens]
-    label_N = np.array([*of_token, 2], np.uint8)[pc.fill_null(coded.indices, len(tokens)).to_numpy()]
-    rows.refuse(label_N > 1, "label", name, column, expected)
+    label_N = np.array([*of_token, 2], np.uint8)[_codes(coded)]
+    rows.refuse(label_N > 1, "label", name, expected)
     return np.where(label_N > 1, np.uint8(0), label_N)
 
 
@@ -198,63 +192,43 @@ def _written(token: str, block: Block, schema: Schema) -> str:
     return {"1": "true", "0": "false"}.get(token, token) if schema.label.column in block.booleans else token
 
 
-def to_float(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
-    coded = column.dictionary_encode()
-    value_of, ok_of = _cast(coded.dictionary)
-    codes = pc.fill_null(coded.indices, len(value_of)).to_numpy()
-    value_N, ok_N = np.append(value_of, 0.0)[codes], np.append(ok_of, False)[codes]
-    ok_N = ok_N & np.isfinite(value_N)
-    return np.where(ok_N, value_N, 0.0), ok_N
+def _codes(coded: pa.DictionaryArray) -> NDArray[np.int32]:
+    """len(dictionary) where there is none."""
+    return np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy())
 
 
-def _cast(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    try:
-        return texts.cast(pa.float64()).to_numpy(zero_copy_only=False), np.ones(len(texts), bool)
-    except pa.ArrowInvalid:
-        if len(texts) == 1:
-            return np.zeros(1), np.zeros(1, bool)
-        half = len(texts) // 2
-        (a, b), (c, d) = _cast(texts[:half]), _cast(texts[half:])
-        return np.concatenate([a, c]), np.concatenate([b, d])
-
-
-def _number(text: dict[str, pa.Array], name: str, rows: _Rows) -> pa.Array:
+def _number(block: Block, name: str, rows: _Rows) -> pa.Array:
     """float64, null where there is none."""
-    value_N, given_N = to_float(text[name])
-    null_N = text[name].is_null().to_numpy(zero_copy_only=False)
-    rows.refuse(~given_N & ~null_N, "number", name, text[name], "a finite number or nothing")
+    value_N, given_N = block.numbers(name)
+    rows.refuse(~given_N & ~block.missing(name), "number", name, "a finite number or nothing")
     return pa.array(value_N, mask=~given_N)
 
 
-def _group(column: pa.Array) -> NDArray[np.int64]:
-    coded = column.cast(pa.large_string()).dictionary_encode()
+def _group(coded: pa.DictionaryArray) -> NDArray[np.int64]:
     of_code = hashes(coded.dictionary.cast(pa.large_binary())).view(np.int64)
     of_code = np.append(np.where(of_code == NO_GROUP, 1, of_code), NO_GROUP)
-    return of_code[pc.fill_null(coded.indices, len(of_code) - 1).to_numpy()]
+    return of_code[_codes(coded)]
 
 
-def _time(column: pa.Array, format: str | None, name: str, rows: _Rows) -> NDArray[np.float64]:
+def _time(block: Block, format: str | None, name: str, rows: _Rows) -> NDArray[np.float64]:
     """Seconds since 1970, or the bare number where no format is given."""
-    if pa.types.is_timestamp(column.type):
-        null_N = column.is_null().to_numpy(zero_copy_only=False)
-        rows.refuse(null_N, "time", name, column, "a time")
+    column = block.timestamps(name)
+    if column is not None:
+        rows.refuse(block.missing(name), "time", name, "a time")
         micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
         return pc.fill_null(micros, 0).to_numpy().astype(np.float64) / 1e6
     if format in (None, "unix", "unix_ms"):
-        value_N, given_N = to_float(column)
-        rows.refuse(~given_N, "time", name, column, "a number")
+        value_N, given_N = block.numbers(name)
+        rows.refuse(~given_N, "time", name, "a number")
         if format is None:
             return value_N
         seconds_N = value_N / 1000 if format == "unix_ms" else value_N
-        rows.refuse(
-            np.abs(seconds_N) > MOST_SECONDS, "time", name, column, f"a time in {'milliseconds' if format == 'unix_ms' else 'seconds'}"
-        )
+        rows.refuse(np.abs(seconds_N) > MOST_SECONDS, "time", name, f"a time in {'milliseconds' if format == 'unix_ms' else 'seconds'}")
         return np.where(np.abs(seconds_N) > MOST_SECONDS, 0.0, seconds_N)
-    coded = column.dictionary_encode()
+    coded = block.tokens(name)
     seconds, is_time = parse_times(coded.dictionary, format)
-    codes = pc.fill_null(coded.indices, len(seconds)).to_numpy()
-    rows.refuse(~np.append(is_time, False)[codes], "time", name, column, f"a time such as {format}")
+    codes = _codes(coded)
+    rows.refuse(~np.append(is_time, False)[codes], "time", name, f"a time such as {format}")
     return np.append(seconds, 0.0)[codes]
 
 
@@ -267,34 +241,17 @@ def _part(seconds_N: NDArray[np.float64], part: str) -> NDArray[np.int64]:
     return weekday if part == "weekday" else np.isin(weekday, (0, 6)).astype(np.int64)
 
 
-def _bags(column: pa.Array, one: Categorical, missing: pa.Array, rows: _Rows) -> tuple[pa.Array, int]:
+def _bags(block: Block, name: str, one: Categorical, rows: _Rows) -> tuple[pa.Array, int]:
     """A list of coded tokens a row, empty where there is none; and how many rows had more than `max_values`."""
-    if not pa.types.is_large_list(column.type):
-        column = pc.split_pattern(column.cast(pa.large_string()), one.separator or "|")
-    column = pc.fill_null(column, pa.scalar([], column.type))
-    lengths_N = pc.list_value_length(column).to_numpy().astype(np.int64)
-    flat = pc.list_flatten(column)
-    row = np.repeat(np.arange(len(lengths_N)), lengths_N)
-    keep = ~pc.or_(flat.is_null(), pc.is_in(flat, missing)).to_numpy(zero_copy_only=False)
-    row, flat = row[keep], flat.filter(pa.array(keep))
-    lengths_N = np.bincount(row, minlength=len(lengths_N))
-    truncated = 0
-    if one.max_values is not None:
-        place = np.arange(len(row)) - np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
-        truncated = int((lengths_N > one.max_values).sum())
-        kept = place < one.max_values
-        row, flat, lengths_N = row[kept], flat.filter(pa.array(kept)), np.minimum(lengths_N, one.max_values)
-    coded, bad = coded_as(flat.dictionary_encode(), one.type)
-    bad_N = np.zeros(len(lengths_N), bool)
-    bad_N[row[bad]] = True
-    rows.refuse(bad_N, "token", one.name, column, f"{EXPECTED[one.type]} in each place")
-    offsets = np.concatenate([[0], np.cumsum(lengths_N)])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), coded), truncated
+    lists, truncated = block.bags(name, one.separator or "|", one.max_values)
+    coded, bad = coded_as(lists.values, one.type)
+    bad_N = np.zeros(len(lists), bool)
+    bad_N[np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))[bad]] = True
+    rows.refuse(bad_N, "token", name, f"{EXPECTED[one.type]} in each place")
+    return pa.LargeListArray.from_arrays(lists.offsets, coded), truncated
 
 
-def _coded(column: pa.Array, kind: str, name: str, rows: _Rows) -> pa.DictionaryArray:
-    if not pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_string())
-    coded, bad_N = coded_as(column.dictionary_encode(), kind)
-    rows.refuse(bad_N, "integer" if kind == "number" else "token", name, column, f"{EXPECTED[kind]} or nothing")
+def _coded(texts: pa.DictionaryArray, kind: str, name: str, rows: _Rows) -> pa.DictionaryArray:
+    coded, bad_N = coded_as(texts, kind)
+    rows.refuse(bad_N, "integer" if kind == "number" else "token", name, f"{EXPECTED[kind]} or nothing")
     return coded

@@ -11,6 +11,8 @@ from dmoe.option import option
 from dmoe.paths import join
 
 WORK = ".work"
+MAX_BLOCK = 1 << 30
+"""Bytes; places in a block are numbers of 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def check_options(options: Options) -> None:
     for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
+    if options.block_bytes > MAX_BLOCK:
+        raise UserError(f"--block-kb is {options.block_bytes >> 10}, expected at most {MAX_BLOCK >> 10}")
     if options.workers < 0:
         raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
     if not 0 <= options.max_bad_share <= 1:

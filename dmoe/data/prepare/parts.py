@@ -21,6 +21,7 @@ from dmoe.data.prepare.front import Front
 from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.source import File
 from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     if encoded.rejects:
         digests[".bad"] = _write(path + ".bad", [pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects])])
     about = {"lines": encoded.lines, "rows": encoded.rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", json.dumps({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    _put(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
     return {**about, "seen": encoded.seen}
 
 

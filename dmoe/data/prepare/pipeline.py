@@ -5,7 +5,6 @@ their contents, so that the same command continues and another one does not mix 
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -45,6 +44,7 @@ from dmoe.data.prepare.tokens import HashedIds
 from dmoe.data.prepare.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import write_all
 from dmoe.errors import UserError, printable
+from dmoe.json_text import format_json
 
 __all__ = ["Options", "Result", "preprocess"]
 
@@ -68,7 +68,7 @@ class Result:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(format_json([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
 
 
 def _dumped(schema: Schema) -> dict[str, Any]:

@@ -193,6 +193,8 @@ class Schema(Strict):
             raise ValueError("delimiter: format text takes a tab or a comma, whichever the file has")
         if text and self.delimiter_bytes.decode() in ("\n", "\r", self.quote):
             raise ValueError("delimiter: cannot be a line's end or the quote")
+        if text and not (self.delimiter_bytes + (self.quote or "").encode()).isascii():
+            raise ValueError("delimiter, quote: expected an ASCII character")
         for one in self.categorical:
             if text and one.pooling and not one.separator:
                 raise ValueError(f"'{one.name}' has pooling, so say what separates its values: separator: '|'")

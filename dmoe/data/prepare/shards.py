@@ -27,6 +27,7 @@ from dmoe.data.prepare.engine import Engine, beside, run_tasks
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.tokens import Ids
 from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
 
 TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64}
 
@@ -217,7 +218,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         writers[0].weight(),
     )
     with open(beside(note), "w") as file:
-        json.dump(vars(done), file)
+        file.write(format_json(vars(done)))
     os.replace(beside(note), note)
     return done
 

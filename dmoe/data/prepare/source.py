@@ -18,6 +18,7 @@ from dmoe.data.prepare.raw_file import RawFile, WithoutBlankEnd, text_end
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
+from dmoe.data.prepare.words import occurrences
 from dmoe.errors import UserError, nearest, printable
 
 MAX_ROW = 1 << 20
@@ -182,7 +183,7 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
             text, rest = text[:cut], text[cut:]
             if text:
                 yield text, number, len(text)
-                number += text.count(b"\n")
+                number += occurrences(text, b"\n")
 
 
 def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int]]:

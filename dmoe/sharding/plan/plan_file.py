@@ -1,7 +1,6 @@
 """The plan file: versioned JSON that a person can read and edit, checked whenever it is read."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from dmoe.config import Config, KernelName, OptimizerName, Precision, ShardingTypeName
 from dmoe.errors import UserError, one_line, shown
-from dmoe.json_text import parse_json
+from dmoe.json_text import format_json, parse_json
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
@@ -80,7 +79,7 @@ class _Plan(Open):
 
 def hash_of(value: Any) -> str:
     """16 hexadecimal digits that identify plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(format_json(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def model_hash(tables: Sequence[Table], optimizer: str) -> str:
@@ -104,17 +103,17 @@ def as_text(plan: Mapping[str, Any]) -> str:
     lines = ["{"]
     for key, value in plan.items():
         if key != "tables":
-            lines.append(f" {json.dumps(key)}: {json.dumps(value)},")
+            lines.append(f" {format_json(key)}: {format_json(value)},")
     lines.append(' "tables": {')
     for number, (name, row) in enumerate(plan["tables"].items()):
-        lines.append(f"  {json.dumps(name)}: {{")
+        lines.append(f"  {format_json(name)}: {{")
         fields = []
         for key, value in row.items():
             if key in ("shards", "tried") and value:
-                inside = ",\n".join(f"    {json.dumps(one)}" for one in value)
-                fields.append(f"   {json.dumps(key)}: [\n{inside}\n   ]")
+                inside = ",\n".join(f"    {format_json(one)}" for one in value)
+                fields.append(f"   {format_json(key)}: [\n{inside}\n   ]")
             else:
-                fields.append(f"   {json.dumps(key)}: {json.dumps(value)}")
+                fields.append(f"   {format_json(key)}: {format_json(value)}")
         lines.append(",\n".join(fields))
         lines.append("  }" + ("," if number + 1 < len(plan["tables"]) else ""))
     lines += [" }", "}"]

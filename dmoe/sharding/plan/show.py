@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dmoe.errors import UserError, nearest
-from dmoe.model.sizes import human
+from dmoe.model.sizes import human, left
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, clip, compact, histogram, kernel_word, ranks_in
@@ -135,7 +135,7 @@ def _rank(rank: RankFigures, figures: Figures, label: str) -> str:
     time = bar(((rank.time_ms, "#"),), figures.time_ms, 12, " ")
     label = "DOES NOT FIT" if rank.free < 0 or rank.host_free < 0 else label
     return (
-        f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {human(rank.free):>8}  {rank.lookup_share:>7.2%}"
+        f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {left(rank.free):>8}  {rank.lookup_share:>7.2%}"
         f"  {human(rank.sent):>8}  {rank.time_ms:>9.3f} ms  {time} {label}"
     ).rstrip()
 

@@ -117,7 +117,7 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     if [rank["rank"] for rank in told] != list(range(cluster.ranks)):
         raise UserError(f"{where}: ranks: expected one entry for each of {cluster.ranks} ranks, in order; measure again")
     kinds = sent_by_kind(plan["tables"], prediction, cluster, figures.comm_precision)
-    kinds["all_reduce"] += 2 * (cluster.ranks - 1) / cluster.ranks * plan["model"]["dense_bytes"]
+    kinds["all_reduce"] += 2 * (cluster.ranks - 1) / cluster.ranks * plan["model"].get("dense_bytes", 0)
     ranks = tuple(_rank(rank, told[rank.rank], kinds, prediction) for rank in figures.ranks)
     corrected, after = _corrected(plan, cluster, ranks)
     return Calibration(figures, measured["device"], measured["steps"], ranks, tuple(_misplaced(plan, told)), corrected, after)

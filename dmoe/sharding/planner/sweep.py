@@ -11,7 +11,7 @@ import yaml
 from dmoe.config import Config, dump_config, parse_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
-from dmoe.finite import none_if_not_finite
+from dmoe.json_text import defined
 from dmoe.model.build import table_layout
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import DoesNotFit
@@ -165,7 +165,7 @@ def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
                 "planning_seconds": round(point.seconds, 3),
             }
         )
-    return [none_if_not_finite(record) for record in records]
+    return [defined(record) for record in records]
 
 
 def as_lines(points: Sequence[Point]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dmoe.data.prepare import counting
+from dmoe.data.prepare import counting, counting_tables
 from dmoe.data.prepare.buckets import make_buckets
 from dmoe.data.prepare.engine import Threads, beside, run_tasks
 from dmoe.data.prepare.features import Tokens
@@ -112,8 +112,8 @@ def test_batches_hold_the_parts_in_order_and_no_more_are_made_than_allowed():
 def test_counts_are_those_of_a_counter_however_they_are_made(log, tmp_path, monkeypatch, engine, limit):
     monkeypatch.setattr(counting, "SPILLABLE", 1 << 12)
     monkeypatch.setattr(counting, "SMALLEST", 1 << 8)
-    monkeypatch.setattr(counting, "SMALL_TABLE", 1 << 12)
-    monkeypatch.setattr(counting, "FEW_BYTES", 1 << 14)
+    monkeypatch.setattr(counting, "SMALL_TABLE", 1 << 10)
+    monkeypatch.setattr(counting_tables, "FEWEST", 1 << 4)
     tokens = tokens_of(log, tmp_path)
     expected: dict[str, Counter[Any]] = {name: Counter() for name in tokens.types}
     for number in range(len(tokens.rows_of)):

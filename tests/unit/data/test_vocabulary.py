@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import bucket, dense
-from dmoe.data.prepare import counting, kernels
+from dmoe.data.prepare import counting, counting_tables, kernels
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.testing.synthesize import synthesize
@@ -28,7 +28,7 @@ def test_counts_that_are_spilled_give_the_same_bytes(tmp_path, monkeypatch, name
     monkeypatch.setattr(counting, "SPILLABLE", 1024)
     monkeypatch.setattr(counting, "SMALLEST", 1 << 6)
     monkeypatch.setattr(counting, "SMALL_TABLE", 1024)
-    monkeypatch.setattr(counting, "FEW_BYTES", 1024)
+    monkeypatch.setattr(counting_tables, "FEWEST", 1 << 4)
     sizes, spilled = [], []
     spill, keep = counting.Counting._spill, counting.Counting.keep_within
     monkeypatch.setattr(counting.Counting, "_spill", lambda self, feature: spilled.append(feature) or spill(self, feature))

@@ -92,6 +92,8 @@ def test_a_parquet_column_of_another_kind_is_one_clear_line(tmp_path: Path, site
         ("categorical: [a]", "label: field required"),
         ("label: click\ncategorical: [a, a]", "two features are named 'a'"),
         ("label: click\ncategorical: [../a]", "a feature cannot be named '../a'"),
+        ("label: click\ncategorical: [a]\ndelimiter: '·'", "delimiter, quote: expected an ASCII character"),
+        ("label: click\ncategorical: [a]\nquote: '»'", "delimiter, quote: expected an ASCII character"),
         ("label: [", "schema.yaml:1: not YAML"),
         ("- a", "expected keys such as 'label:'"),
     ],
