@@ -16,6 +16,11 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_refuse)
 
 
+def is_int(found: Any, expected: int) -> bool:
+    """Whether a value in a file is that whole number. In Python `True` and `1.0` equal 1; in a file they are something else."""
+    return type(found) is int and found == expected
+
+
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):

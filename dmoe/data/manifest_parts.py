@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 import dmoe
-from dmoe.data.manifest import Shard, Split
+from dmoe.data.manifest import Manifest, Shard, Split, first_problem
 from dmoe.data.raw_file import RawFile
+from dmoe.errors import UserError
 
 
 class AnyRange(Protocol):
@@ -27,6 +30,18 @@ def made_split(name: str, held: Sequence[tuple[str, int, int, str]], labelled: b
         for number, (_, rows, positives, digest) in enumerate(held)
     )
     return Split(rows=sum(one.rows for one in shards), positives=sum(one.positives for one in shards), shards=shards, labelled=labelled)
+
+
+def sound_manifest(**fields: Any) -> Manifest:
+    """The manifest of those fields, checked as whoever reads it will check it.
+
+    Raises:
+        UserError: it contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+    """
+    try:
+        return Manifest(**fields)
+    except ValidationError as error:
+        raise UserError(f"the data set would not be usable: {first_problem(error)}") from None
 
 
 def said_of_run(

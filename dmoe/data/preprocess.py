@@ -23,6 +23,7 @@ from dmoe.data.criteo import CATEGORICAL
 from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
+from dmoe.data.identity import tokens_digest
 from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
 from dmoe.data.manifest import Manifest, load_manifest
@@ -159,7 +160,8 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
         made_by["vocabulary_sha256"] = digest(vocabularies)
     if collisions:
         made_by["collisions"] = {name: {"tokens": one.tokens, "ids": one.ids} for name, one in collisions.items()}
-    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by)
+    digests = None if task.sizes else {one.name: tokens_digest(one.tokens) for one in vocabularies}
+    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by, digests)
     publish(options.output, work, manifest, ranges, vocabularies)
     stages["write"] = time.monotonic() - begin
     appended = sum(len(vocabulary.tokens) for vocabulary in vocabularies) - sum(len(one.tokens) for one in task.kept or vocabularies)

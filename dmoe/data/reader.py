@@ -6,8 +6,6 @@ The rows of an epoch have one global order (`dmoe.data.order`), a function of se
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,7 +18,7 @@ from dmoe.data.batch import Batch
 from dmoe.data.columns import Columns, SplitColumns, joined
 from dmoe.data.criteo import LABEL
 from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
-from dmoe.data.order import EpochOrder
+from dmoe.data.order import EpochOrder, order_name
 from dmoe.errors import UserError
 
 
@@ -72,10 +70,7 @@ class Reader:
     @property
     def order(self) -> str:
         """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
-        shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
-        seed = self.seed if self._drawn else None
-        turns = ["turns"] if self.lanes > 1 else []
-        return hashlib.sha256(json.dumps([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+        return order_name(self.shards, self.shuffle, self.lanes, self.seed if self._drawn else None)
 
     @property
     def _drawn(self) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dmoe.data.manifest import load_manifest
+from dmoe.data.order import order_name
+from dmoe.data.shard_files import verify_shard
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
 from dmoe.report.ab_test import AbTest, sizes
@@ -90,7 +92,7 @@ def _check_same_rows(run_a: str, run_b: str, a: Predicted, b: Predicted) -> None
 
 
 def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, difference_N: np.ndarray) -> list[Slice]:
-    column_N = column_of_test(run, feature, len(a.label))
+    column_N = column_of_test(run, feature, a.order)
     found = []
     for value, rows_N in _groups(column_N, values):
         labels = a.label[rows_N]
@@ -112,8 +114,11 @@ def _groups(column_N: np.ndarray, values: int) -> list[tuple[str, np.ndarray]]:
     return [*groups, ("all others", rest_N)] if rest_N.any() else groups
 
 
-def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray:
+def column_of_test(run: Run, feature: str, order: str) -> np.ndarray:
     """A feature's values in the order of the run's test rows.
+
+    Args:
+        order: names the rows that the run was tested on.
 
     Raises:
         UserError: no such feature, or the data set is not what the run was tested on.
@@ -123,14 +128,18 @@ def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray:
     names = [*(one.name for one in manifest.dense), *(one.name for one in manifest.categorical)]
     if feature not in names:
         raise UserError(f"--slice {feature}: no such feature in {folder}{nearest(feature, names)}")
+    held = manifest.split(split)
+    if order_name(held.shards) != order:
+        raise UserError(
+            f"--slice {feature}: {folder} has other rows in split '{split}' than those that {run.path} was tested on; evaluate both runs"
+            " again on the data as it is now, with dmoe.evaluate --output NAME.json, and compare with --evaluation NAME"
+        )
     parts = []
-    for shard in manifest.split(split).shards:
+    for shard in held.shards:
+        verify_shard(folder, shard, held.labelled)
         with PATHS.open(join(folder, shard.path), "rb") as file:
             parts.append(pq.read_table(file, columns=[feature]).column(0).to_numpy())
-    column_N = np.concatenate(parts)
-    if len(column_N) != rows:
-        raise UserError(f"--slice {feature}: {folder} has {len(column_N):,} test rows now, the run was tested on {rows:,}")
-    return column_N
+    return np.concatenate(parts)
 
 
 def sentences(found: Compared) -> list[str]:

@@ -6,12 +6,14 @@ Shapes: N rows.
 import numpy as np
 
 from dmoe.config import load_config
+from dmoe.data.manifest import load_manifest
+from dmoe.data.order import order_name
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
+from dmoe.report.results import PREDICTIONS, load_predictions
 from dmoe.serve.log import read_split
 from dmoe.serve.scorer import Scorer
 
-PREDICTIONS = "predictions.npz"
 FP32_BOUND = 1e-4
 """Of the logit: orders of sums differ between batch sizes and kernels."""
 
@@ -25,17 +27,16 @@ def against_run(run: str, scorer: str, rows: int) -> str:
     config = load_config(join(run, "config.yaml"))
     if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
-    with PATHS.open(join(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
-        expected_N = kept["logit"]
+    kept, split = load_predictions(run), load_manifest(config.data.path).split(config.data.test_split)
+    if order_name(split.shards) != kept.order or split.rows != len(kept.logit):
+        return f"not checked: {config.data.path} has other test rows now than {run} was tested on"
     one, logits = Scorer(scorer), []
     for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
         logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
         if sum(map(len, logits)) >= rows:
             break
     found_N = np.concatenate(logits).astype(np.float64)
-    if len(found_N) > len(expected_N):
-        return f"not checked: {config.data.path} has other test rows than {run} was tested on"
-    expected_N = expected_N[: len(found_N)].astype(np.float64)
+    expected_N = kept.logit[: len(found_N)].astype(np.float64)
     logit = float(np.abs(found_N - expected_N).max())
     score = float(np.abs(1 / (1 + np.exp(-found_N)) - 1 / (1 + np.exp(-expected_N))).max())
     if one.about.rows == "fp32" and not one.about.bf16 and logit > FP32_BOUND:

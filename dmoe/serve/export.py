@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.compatibility import Inputs
+from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.train.checkpoint.index import DENSE as KEPT_DENSE
 from dmoe.train.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
 from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
+from dmoe.train.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
 
@@ -32,11 +34,11 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     """
     if not PATHS.exists(join(run, "config.yaml")):
         raise UserError(f"{run}: no run there (no config.yaml)")
-    config, manifest = load_config(join(run, "config.yaml")), load_manifest(run)
+    config, manifest, inputs = load_config(join(run, "config.yaml")), load_manifest(run), run_inputs(run)
     step = best_step(run) if step is None else step
     folder = join(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
-    plan = _plan(config, manifest, index)
+    plan = _plan(config, inputs, index)
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, index, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
@@ -51,6 +53,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         model=config.model,
         bf16=config.train.precision == "bf16",
         files=files,
+        inputs=inputs,
     )
     write_scorer_file(output, content)
     return content
@@ -72,11 +75,8 @@ def best_step(run: str) -> int:
     return best if type(best) is int and best in published else published[-1]
 
 
-def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
-    """What the model reads, in its order. What the tables are is the checkpoint's to say."""
-    buckets = config.data.dense in ("buckets", "both")
-    wanted = config.data.features or [feature.name for feature in manifest.categorical]
-    kept = [f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token")]
+def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
+    """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     experts, dims = [], dict[int, int]()
     for number, spec in enumerate(config.model.experts):
         options: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
@@ -84,7 +84,7 @@ def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
         table_set = options.pop("table_set", number if config.model.embedding.sets == "per_expert" else 0)
         dims[table_set] = options.pop("dim", config.model.embedding.dim)
         experts.append(ScoredExpert(kind=kind, options=options, table_set=table_set))
-    for feature in kept:
+    for feature in inputs.categorical:
         for table_set, dim in dims.items():
             found = index.tables.get(f"{feature.name}/{table_set}")
             if found != (feature.cardinality, dim):
@@ -92,9 +92,9 @@ def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
                     f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
                 )
     return {
-        "features": [(feature.name, feature.cardinality) for feature in kept],
-        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in kept],
-        "dense": [feature.name for feature in manifest.dense] if config.data.dense in ("numeric", "both") else [],
+        "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
+        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
+        "dense": [feature.name for feature in inputs.dense],
         "experts": experts,
         "set_dims": [dims[number] for number in sorted(dims)],
     }

@@ -8,11 +8,12 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.config import ModelConfig
+from dmoe.data.compatibility import Inputs
 from dmoe.errors import UserError
-from dmoe.json_text import parse_json
+from dmoe.json_text import is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded
 
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
@@ -39,7 +40,13 @@ class ScoredExpert(Strict):
 
 
 class ScorerFile(Strict):
-    """The content of scorer.json. `schema_hash` is the training data's manifest's; `files` maps names to SHA-256."""
+    """The content of scorer.json.
+
+    Attributes:
+        schema_hash: of the manifest of the training data.
+        inputs: `features` and `dense` as that manifest describes them, by which data to score is checked; None in earlier scorers.
+        files: name -> SHA-256.
+    """
 
     format: Literal["dmoe-scorer"] = "dmoe-scorer"
     version: Literal[1] = 1
@@ -54,12 +61,28 @@ class ScorerFile(Strict):
     model: ModelConfig
     bf16: bool
     files: dict[str, str]
+    inputs: Inputs | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ScorerFile":
+        names = [feature.name for feature in self.features] + self.dense
+        if len(set(names)) < len(names):
+            raise ValueError("a feature is named twice")
+        if any(expert.table_set >= len(self.set_dims) for expert in self.experts):
+            raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
+        if set(self.files) != {TABLES, DENSE}:
+            raise ValueError(f"files: expected {TABLES} and {DENSE}")
+        if self.inputs:
+            read = [(one.name, one.cardinality, one.pooling) for one in self.inputs.categorical], [one.name for one in self.inputs.dense]
+            if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
+                raise ValueError("inputs are not the features and numbers that the scorer reads")
+        return self
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
+        file.write(json.dumps(content.model_dump(mode="json", exclude={"inputs"} if content.inputs is None else None), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
@@ -77,15 +100,14 @@ def read_scorer_file(folder: str) -> ScorerFile:
         known = raw["format"] == "dmoe-scorer"
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a scorer's description ({str(error)[:200]}); export it again") from None
-    if not known or version != 1:
+    if not known or not is_int(version, 1):
         raise UserError(f"{path}: scorer version {str(version)[:20]}, this dmoe reads version 1; export it again")
     try:
         content = ScorerFile.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; export it again") from None
-    if any(expert.table_set >= len(content.set_dims) for expert in content.experts) or set(content.files) != {TABLES, DENSE}:
-        raise UserError(f"{path}: its parts do not fit one another; export it again")
+        where = ".".join(str(part) for part in first["loc"]) or "its parts"
+        raise UserError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}; export it again") from None
     return content
 
 

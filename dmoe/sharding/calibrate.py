@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError
+from dmoe.json_text import is_int
 from dmoe.sharding.cluster import Cluster
 from dmoe.sharding.comm import BYTES
 from dmoe.sharding.figures import Figures, figures_of
@@ -77,7 +78,7 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     Raises:
         UserError: not such a file.
     """
-    if not isinstance(measured, dict) or measured.get("format") != FORMAT or measured.get("version") != VERSION:
+    if not isinstance(measured, dict) or measured.get("format") != FORMAT or not is_int(measured.get("version"), VERSION):
         raise UserError(f"{where}: no measurement of this version; make one with tools/plan.py calibrate or dmoe.train.measure")
     plan, told = measured["plan"], measured["ranks"]
     figures = figures_of(plan, where)

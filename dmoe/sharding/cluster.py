@@ -154,7 +154,7 @@ def _read_device(path: str) -> Device:
 
 def _check(cluster: Cluster, where: str) -> None:
     for what in ("nodes", "ranks_a_node"):
-        if not isinstance(getattr(cluster, what), int) or getattr(cluster, what) < 1:
+        if type(getattr(cluster, what)) is not int or getattr(cluster, what) < 1:
             raise UserError(f"{where}: {what} is {getattr(cluster, what)!r}, expected at least 1")
     if cluster.ranks > MAX_RANKS:
         raise UserError(f"{where}: {cluster.ranks:,} ranks, more than {MAX_RANKS:,}")

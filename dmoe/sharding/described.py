@@ -72,7 +72,7 @@ def manifest_of(sizes: dict[Any, Any], where: str) -> Manifest:
     """A manifest without rows, of cardinalities alone."""
     sizes = dict(sizes)
     dense = sizes.pop("dense", 0)
-    if not isinstance(dense, int) or not 0 <= dense <= 10_000:
+    if type(dense) is not int or not 0 <= dense <= 10_000:
         raise UserError(f"{where}: dense: expected the number of numeric features, found {dense!r}")
     features = []
     for name, rows in sizes.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmoe.config import Config
 from dmoe.errors import UserError
-from dmoe.json_text import parse_json
+from dmoe.json_text import is_int, parse_json
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.cluster import Cluster, cluster_from_json
@@ -93,15 +93,15 @@ def check_plan(kept: Any, where: str) -> Cluster:
     """
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with tools/plan.py make")
-    if kept.get("version") != VERSION:
+    if not is_int(kept.get("version"), VERSION):
         raise UserError(
-            f"{where}: plan version {kept.get('version')!r}, this dmoe reads version {VERSION}; make it again with tools/plan.py"
+            f"{where}: plan version {str(kept.get('version'))[:20]}, this dmoe reads version {VERSION}; make it again with tools/plan.py"
         )
     for key, kind in (("model", dict), ("cluster", dict), ("hashes", dict), ("batch_size", int), ("optimizer", str), ("tables", dict)):
-        if not isinstance(kept.get(key), kind):
+        if type(kept.get(key)) is not kind:
             raise UserError(f"{where}: {key}: expected {kind.__name__}, found {type(kept.get(key)).__name__}; plan again")
     cluster = cluster_from_json(kept["cluster"], where)
-    if kept.get("world_size") != cluster.ranks:
+    if not is_int(kept.get("world_size"), cluster.ranks):
         raise UserError(
             f"{where}: world_size is {str(kept.get('world_size'))[:40]}, but {cluster.name} has {cluster.ranks} ranks; plan again"
         )

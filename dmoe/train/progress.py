@@ -56,6 +56,8 @@ def progress_from(kept: dict[str, Any], where: str) -> Progress:
         progress = TypeAdapter(Progress).validate_json(json.dumps(kept))
         if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
             raise UserError(f"{where}: progress: a part of it is missing")
+        if progress.best_step is not None and progress.best_step > progress.step:
+            raise UserError(f"{where}: progress: best_step is {progress.best_step:,}, but the checkpoint is of step {progress.step:,}")
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{where}: progress.{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}") from None

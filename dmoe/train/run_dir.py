@@ -14,8 +14,7 @@ from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 from dmoe.train.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
-
-CONFIG, SCHEMA = "config.yaml", "manifest.json"
+from dmoe.train.run_inputs import CONFIG, SCHEMA
 
 
 class RunDir:
@@ -155,11 +154,11 @@ def problem_of(folder: str) -> str | None:
         verify_checkpoint(folder, rank(), world_size())
     except UserError as error:
         problem = str(error)
-    return _first(problem)
+    return first_problem(problem)
 
 
-def _first(problem: str | None) -> str | None:
-    """The first rank's problem, on all ranks."""
+def first_problem(problem: str | None) -> str | None:
+    """The first rank's problem, on all ranks; every rank has to call it."""
     if world_size() == 1:
         return problem
     problems: list[str | None] = [None] * world_size()
