@@ -11,7 +11,7 @@ from dmoe.data.order import order_name
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 from dmoe.report.results import PREDICTIONS, load_predictions
-from dmoe.serve.log import read_split
+from dmoe.serve.log import check_fits, read_split
 from dmoe.serve.scorer import Scorer
 
 FP32_BOUND = 1e-4
@@ -27,10 +27,15 @@ def against_run(run: str, scorer: str, rows: int) -> str:
     config = load_config(join(run, "config.yaml"))
     if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
-    kept, split = load_predictions(run), load_manifest(config.data.path).split(config.data.test_split)
+    kept, manifest = load_predictions(run), load_manifest(config.data.path)
+    split = manifest.split(config.data.test_split)
     if order_name(split.shards) != kept.order or split.rows != len(kept.logit):
         return f"not checked: {config.data.path} has other test rows now than {run} was tested on"
     one, logits = Scorer(scorer), []
+    try:
+        check_fits(one.about, manifest, config.data.path)
+    except UserError as error:
+        return f"not checked: {error}"
     for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
         logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
         if sum(map(len, logits)) >= rows:
