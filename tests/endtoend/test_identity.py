@@ -13,7 +13,7 @@ from dmoe.data.synthesize import synthesize
 from tests.unit.data.test_compatibility import make_day, write_day
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["train.batch_size=64", "train.guard={enabled: false}", "metrics.predictions=true", "train.checkpoint.every_steps=1"]
+SMALL = ["train.batch_size=1024", "train.epochs=9", "train.guard={enabled: false}", "metrics.predictions=true", "train.checkpoint.every_steps=1"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
