@@ -3,10 +3,14 @@
 import difflib
 import errno
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 USER_ERROR, INTERRUPTED = 2, 130
+MOST_SHOWN, MOST_NAMES = 100, 20
+"""Letters of a value, and names of a list, that a message repeats."""
 
 
 class UserError(Exception):
@@ -14,18 +18,50 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names where none is near."""
-    names = list(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f", did you mean '{close[0]}'?"
-    return f", expected one of {', '.join(sorted(names))}" if names else ""
+    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first few) where none is near."""
+    names = sorted(known)
+    if close := difflib.get_close_matches(name[:MOST_SHOWN], names, n=1, cutoff=0.5):
+        return f", did you mean '{one_line(close[0])}'?"
+    more = f" or {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f", expected one of {', '.join(map(one_line, names[:MOST_NAMES]))}{more}" if names else ""
+
+
+def one_line(text: str, limit: int = MOST_SHOWN) -> str:
+    """The text for a message: control characters as escapes, and cut where it is longer than `limit`."""
+    kept = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in kept)
+
+
+def shown(value: Any, limit: int = MOST_SHOWN) -> str:
+    """A value of a file for a message, as Python writes it, and cut: a list of lists of one list may stand for millions of numbers."""
+    return one_line(_SHORT.repr(value), limit)
+
+
+class _Short(reprlib.Repr):
+    """As `repr`, in bounded time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, MOST_SHOWN, MOST_SHOWN
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to write a number of more than 4,300 digits.
+        return repr(value) if value.bit_length() < 256 else f"a number of {value.bit_length():,} bits"
+
+
+_SHORT = _Short()
+
+
+def printable(text: str) -> str:
+    """The text as a message may show it: characters that a terminal would act on are escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def run_command(program: str, main: Callable[[], int | None]) -> int:
     """Runs a command's main and turns the ways in which it can end into an exit code.
 
     Args:
-        program: what the message begins with, such as `tools/preprocess.py`.
+        program: what the message begins with, such as `dmoe preprocess`.
         main: the command; its return value is the exit code, None is 0.
     """
     try:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.hashing import FUNCTION
-from dmoe.data.identity import NumberIdentity, TokenIdentity
 from dmoe.data.inputs import Input
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits, said_of_run, sound_manifest
 from dmoe.data.shards import Range
 from dmoe.data.stage import Part
@@ -23,6 +23,7 @@ def describe_run(
     fingerprint: str,
     lines: int,
     bad_lines: Counter[str],
+    labelled: bool,
 ) -> dict[str, object]:
     """The manifest's `made_by`. `days` are the well-formed rows of each input, and the clicks among them where there are labels."""
     rows, positives = [0] * len(inputs), [0] * len(inputs)
@@ -31,7 +32,7 @@ def describe_run(
         positives[part.input] += part.positives
     names = [os.path.basename(one.path) for one in inputs]
     days = [{"name": name, "rows": n, "positives": p} for name, n, p in zip(names, rows, positives, strict=True)]
-    known = {"days": days} if inputs[0].layout.labelled else {}
+    known = {"days": days} if labelled else {}
     return said_of_run("criteo", deciding, deciding, inputs, fingerprint, lines, bad_lines, known)
 
 

@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 import dmoe
-from dmoe.data.manifest import Manifest, Shard, Split, first_problem
+from dmoe.data.dataset.manifest import Manifest, Shard, Split
 from dmoe.data.raw_file import RawFile
-from dmoe.errors import UserError
+from dmoe.strict import checked
 
 
 class AnyRange(Protocol):
@@ -38,10 +36,7 @@ def sound_manifest(**fields: Any) -> Manifest:
     Raises:
         UserError: it contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
     """
-    try:
-        return Manifest(**fields)
-    except ValidationError as error:
-        raise UserError(f"the data set would not be usable: {first_problem(error)}") from None
+    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
 
 
 def said_of_run(

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.dataset.identity import tokens_digest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
-from dmoe.data.identity import tokens_digest
 from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
-from dmoe.data.manifest import Manifest, load_manifest
 from dmoe.data.options import Options, check_options, deciding
 from dmoe.data.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.data.publish import publish, set_aside
@@ -72,10 +72,10 @@ def preprocess(options: Options) -> Result:
     began = time.monotonic()
     check_options(options)
     if not options.from_stdin:
-        return _start(options, find_inputs(options.inputs), began)
+        return _start(options, find_inputs(options.inputs, options.scoring), began)
     refuse_other_than_stdin(options)
     with alone(options.work_folder, options.output):
-        return _start(options, [spooled_input(*spool(options.work_folder))], began)
+        return _start(options, [spooled_input(*spool(options.work_folder), options.scoring)], began)
 
 
 @dataclass
@@ -118,8 +118,9 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
 
 
 def parts_folder(options: Options, inputs: list[Input]) -> str:
-    """Where the parts of these inputs lie, whoever parses them."""
-    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes)}")
+    """Where the parts of these inputs lie, whoever parses them. Those for scoring hold rows with any label."""
+    how = ["scoring"] if options.scoring else []
+    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes, *how)}")
 
 
 def _run(task: _Task, began: float) -> Result:
@@ -153,9 +154,13 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
 
     begin = time.monotonic()
     mapper: IdMapper = HashMapper(task.sizes) if task.sizes else Mapper(vocabularies)
-    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, inputs[0].layout.labelled)
+    unlabelled = sum(part.unlabelled for part in parts)
+    if unlabelled:
+        print(f"{unlabelled:,} of {total:,} rows have no label 0 or 1: scored without labels", file=sys.stderr)
+    labelled = inputs[0].layout.labelled and not unlabelled
+    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, labelled)
     ranges = write_shards(job, os.path.join(work, f"shards-{task.fingerprint}"), engine)
-    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines)
+    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines, labelled)
     if vocabularies:
         made_by["vocabulary_sha256"] = digest(vocabularies)
     if collisions:

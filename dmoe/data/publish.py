@@ -6,8 +6,8 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dmoe.data.bad_lines import Watch
-from dmoe.data.manifest import FILE, Manifest, load_manifest, save_manifest
+from dmoe.data.bad_lines import TooManyBadLines, Watch
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest, save_manifest
 from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.sources import is_remote
@@ -21,18 +21,23 @@ REJECTS = "rejects"
 
 def keep_rejects(output: str, work: str) -> None:
     """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
-    source = os.path.join(work, REJECTS)
     if not is_remote(output):
         shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
+    move_rejects(os.path.join(work, REJECTS), join(output, REJECTS))
+
+
+def move_rejects(source: str, target: str) -> None:
+    """Moves the files of one local folder of malformed lines, where it is there, into another folder."""
     for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
-        _place(os.path.join(source, name), join(output, REJECTS, name))
+        _place(os.path.join(source, name), join(target, name))
 
 
 def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reject]]], watch: Watch) -> Counter[str]:
     """Keeps the malformed lines of every input, (its path, they), and counts them by kind.
 
     Raises:
-        UserError: they are too many; says where they are kept.
+        TooManyBadLines: says where they are kept.
+        UserError: an input has a header with the columns in another order.
     """
     counts: Counter[str] = Counter()
     folder = os.path.join(work, REJECTS)
@@ -41,12 +46,12 @@ def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reje
         counts += write_rejects(folder, number, path, lines)
     try:
         watch.finish()
-    except UserError as error:
+    except TooManyBadLines as error:
         kept = folder
         if not PATHS.exists(join(output, FILE)):
             keep_rejects(output, work)
             kept = join(output, REJECTS)
-        raise UserError(f"{error}; bad lines are kept in {kept}") from None
+        raise TooManyBadLines(error.found, kept) from None
     return counts
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
+from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import Engine, beside, run_tasks
-from dmoe.data.manifest import MISSING_ID, RARE_ID
 from dmoe.data.parquet import finish, many_values, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
@@ -118,7 +118,8 @@ class ShardWriter:
         if self.writer is None:
             self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)
-        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
+        self.positives += int(self.label[:n].sum()) if self.labelled else 0
+        self.rows, self.buffered = self.rows + n, 0
 
     def close(self) -> tuple[str, int, int, str] | None:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""

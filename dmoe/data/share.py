@@ -10,10 +10,10 @@ import sys
 import time
 from dataclasses import dataclass
 
+from dmoe.data.dataset.manifest import FILE
 from dmoe.data.engine import Threads
 from dmoe.data.inputs import Input, find_inputs
 from dmoe.data.lock import alone
-from dmoe.data.manifest import FILE
 from dmoe.data.options import Options, check_options
 from dmoe.data.preprocess import parts_folder
 from dmoe.data.stage import stage
@@ -64,7 +64,7 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
         raise UserError("--share and --engine ray exclude each other: Ray shares the work out by itself")
     if options.from_stdin:
         raise UserError("--share: standard input has no shares; name files that all nodes see")
-    inputs = find_inputs(options.inputs)
+    inputs = find_inputs(options.inputs, options.scoring)
     folder = parts_folder(options, inputs)
     if not options.overwrite and PATHS.exists(join(options.output, FILE)):
         return

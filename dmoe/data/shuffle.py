@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.files import verify
+from dmoe.data.dataset.manifest import FILE, Manifest, Split, load_manifest, save_manifest
 from dmoe.data.lock import alone
-from dmoe.data.manifest import FILE, Manifest, Split, load_manifest, save_manifest
-from dmoe.data.shard_files import verify
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.data.split import GOLDEN, splitmix64
 from dmoe.errors import UserError
@@ -78,7 +78,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
             open(os.path.join(work, "verified"), "w").close()
         done = {name: _split(options, source, name, os.path.join(work, name), workers) for name in source.splits}
         splits = {name: one.split for name, one in done.items()}
-        command = f"tools/data.py shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
+        command = f"dmoe data shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
         # Its own fingerprint: by the source's, preprocessing would take the shuffled rows for its own.
         made_by = {**source.made_by, "fingerprint": fingerprint, "shuffled": {"command": command, **deciding}}
         manifest = source.model_copy(update={"splits": splits, "made_by": made_by})

@@ -1,6 +1,6 @@
 """What a run of preprocessing tells at its end."""
 
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.progress import duration, peak_memory_mb
 
@@ -11,6 +11,10 @@ def _splits(manifest: Manifest) -> list[str]:
         rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
         rate = rate or ", no labels" * (not split.labelled)
         lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
+    for name, split in manifest.splits.items():
+        if split.labelled and split.rows and split.positives in (0, split.rows):
+            label = int(split.positives > 0)
+            lines.append(f"  warning: all {split.rows:,} rows of {name} have label {label}; nothing can be learned or ranked by one label")
     return lines
 
 
@@ -48,7 +52,7 @@ def summarize(result: Result, output: str) -> str:
         speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
         lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
     if "score" in manifest.splits:
-        lines.append(f"next: .venv/bin/python tools/score.py --scorer D --data {output} --split score --output scores.parquet")
+        lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
     lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")

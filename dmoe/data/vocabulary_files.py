@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.data.identity import PIECE, TokenDigest, tokens_digest
-from dmoe.data.manifest import RARE_ID, CategoricalFeature
+from dmoe.data.dataset.identity import PIECE, TokenDigest, tokens_digest
+from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 

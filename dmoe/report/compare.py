@@ -4,25 +4,28 @@ Shapes: N test rows.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.manifest import load_manifest
-from dmoe.data.order import order_name
-from dmoe.data.shard_files import verify_shard
+from dmoe.data.dataset.bags import Bags, concatenate
+from dmoe.data.dataset.epoch_order import order_name
+from dmoe.data.dataset.files import verify_shard
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
 from dmoe.report.ab_test import AbTest, sizes
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.indicators import warnings
-from dmoe.report.page import names_of
 from dmoe.report.plots import forest
 from dmoe.report.results import Predicted, load_predictions
+from dmoe.report.run_page import names_of
 from dmoe.report.runs import Run, load_run
 from dmoe.report.runs import as_text as in_columns
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
-from dmoe.report.words import told
+from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
 """Rows of each label that a slice needs for an AUC that says anything."""
@@ -102,20 +105,33 @@ def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, dif
     return found
 
 
-def _groups(column_N: np.ndarray, values: int) -> list[tuple[str, np.ndarray]]:
+def _groups(column_N: np.ndarray | Bags, values: int) -> list[tuple[str, np.ndarray]]:
+    """(value, rows [N] bool) of each slice. Of a multi-valued feature a slice has the rows that hold the id: one row may be in several."""
+    if isinstance(column_N, Bags):
+        row_V = np.repeat(np.arange(len(column_N)), column_N.lengths)
+        held_V = np.unique(np.stack([column_N.values, row_V]), axis=1)
+        return _slices_of(held_V[0], held_V[1], len(column_N), values)
     if column_N.dtype.kind == "f":
         edges = np.unique(np.quantile(column_N, np.linspace(0, 1, values + 1)))
         bins_N = np.clip(np.searchsorted(edges, column_N, "right") - 1, 0, max(len(edges) - 2, 0))
         return [(f"{edges[i]:.3g} .. {edges[min(i + 1, len(edges) - 1)]:.3g}", bins_N == i) for i in range(max(len(edges) - 1, 1))]
-    ids, counts = np.unique(column_N, return_counts=True)
-    kept = ids[np.argsort(-counts, kind="stable")][:values]
-    groups = [(f"id {value}{ {0: ' (missing)', 1: ' (rare)'}.get(int(value), '') }", column_N == value) for value in kept]
-    rest_N = ~np.isin(column_N, kept)
+    return _slices_of(column_N, np.arange(len(column_N)), len(column_N), values)
+
+
+def _slices_of(id_V: np.ndarray, row_V: np.ndarray, rows: int, values: int) -> list[tuple[str, np.ndarray]]:
+    """The slices of the most frequent ids, and of the rows that have none of them; each (id, row) stands once."""
+    ids, counts = np.unique(id_V, return_counts=True)
+    groups, rest_N = [], np.ones(rows, bool)
+    for value in ids[np.argsort(-counts, kind="stable")][:values]:
+        here_N = np.zeros(rows, bool)
+        here_N[row_V[id_V == value]] = True
+        rest_N &= ~here_N
+        groups.append((f"id {value}{ {0: ' (missing)', 1: ' (rare)'}.get(int(value), '') }", here_N))
     return [*groups, ("all others", rest_N)] if rest_N.any() else groups
 
 
-def column_of_test(run: Run, feature: str, order: str) -> np.ndarray:
-    """A feature's values in the order of the run's test rows.
+def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
+    """A feature's values in the order of the run's test rows; bags where it is multi-valued.
 
     Args:
         order: names the rows that the run was tested on.
@@ -132,14 +148,21 @@ def column_of_test(run: Run, feature: str, order: str) -> np.ndarray:
     if order_name(held.shards) != order:
         raise UserError(
             f"--slice {feature}: {folder} has other rows in split '{split}' than those that {run.path} was tested on; evaluate both runs"
-            " again on the data as it is now, with dmoe.evaluate --output NAME.json, and compare with --evaluation NAME"
+            " again on the data as it is now, with dmoe evaluate --output NAME.json, and compare with --evaluation NAME"
         )
-    parts = []
+    parts: list[Any] = []
     for shard in held.shards:
         verify_shard(folder, shard, held.labelled)
         with PATHS.open(join(folder, shard.path), "rb") as file:
-            parts.append(pq.read_table(file, columns=[feature]).column(0).to_numpy())
-    return np.concatenate(parts)
+            parts += [_values(chunk) for chunk in pq.read_table(file, columns=[feature]).column(0).chunks]
+    return concatenate(parts) if isinstance(parts[0], Bags) else np.concatenate(parts)
+
+
+def _values(chunk: pa.Array) -> np.ndarray | Bags:
+    if not pa.types.is_list(chunk.type):
+        return np.asarray(chunk.to_numpy())
+    offsets = chunk.offsets.to_numpy().astype(np.int64)
+    return Bags(chunk.flatten().to_numpy(), offsets - offsets[0])
 
 
 def sentences(found: Compared) -> list[str]:
@@ -152,7 +175,7 @@ def sentences(found: Compared) -> list[str]:
     lines.append(
         f"{found.auc.count:,} paired rows. The intervals speak of these two trained models on other rows like these; whether"
         " the strategies differ"
-        " takes several seeds: tools/report.py ladder."
+        " takes several seeds: dmoe report ladder."
     )
     return lines
 

@@ -6,14 +6,14 @@ Shapes: N rows.
 import numpy as np
 
 from dmoe.config import load_config
-from dmoe.data.manifest import load_manifest
-from dmoe.data.order import order_name
+from dmoe.data.dataset.epoch_order import order_name
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
-from dmoe.report.results import PREDICTIONS, load_predictions
-from dmoe.serve.log import check_fits, read_split
+from dmoe.serve.score_dataset import check_fits, read_split
 from dmoe.serve.scorer import Scorer
 
+PREDICTIONS = "predictions.npz"
 FP32_BOUND = 1e-4
 """Of the logit: orders of sums differ between batch sizes and kernels."""
 
@@ -27,9 +27,11 @@ def against_run(run: str, scorer: str, rows: int) -> str:
     config = load_config(join(run, "config.yaml"))
     if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
-    kept, manifest = load_predictions(run), load_manifest(config.data.path)
+    with PATHS.open(join(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
+        expected_N, order = kept["logit"], str(kept["order"])
+    manifest = load_manifest(config.data.path)
     split = manifest.split(config.data.test_split)
-    if order_name(split.shards) != kept.order or split.rows != len(kept.logit):
+    if order_name(split.shards) != order or split.rows != len(expected_N):
         return f"not checked: {config.data.path} has other test rows now than {run} was tested on"
     one, logits = Scorer(scorer), []
     try:
@@ -41,7 +43,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         if sum(map(len, logits)) >= rows:
             break
     found_N = np.concatenate(logits).astype(np.float64)
-    expected_N = kept.logit[: len(found_N)].astype(np.float64)
+    expected_N = expected_N[: len(found_N)].astype(np.float64)
     logit = float(np.abs(found_N - expected_N).max())
     score = float(np.abs(1 / (1 + np.exp(-found_N)) - 1 / (1 + np.exp(-expected_N))).max())
     if one.about.rows == "fp32" and not one.about.bf16 and logit > FP32_BOUND:

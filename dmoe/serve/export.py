@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from dmoe.checkpoint.index import DENSE as KEPT_DENSE
+from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
-from dmoe.data.compatibility import Inputs
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
+from dmoe.model.expert_specs import expert_specs
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
-from dmoe.train.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.train.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
-from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.train.run_inputs import run_inputs
+from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
 
@@ -40,7 +42,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     index = verify_checkpoint(folder)
     plan = _plan(config, inputs, index)
     PATHS.mkdirs(output)
-    files = {TABLES: _write_tables(folder, index, plan, output, rows), DENSE: _write_dense(folder, output)}
+    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
         variant=config.variant,
         rows=rows,  # type: ignore[arg-type]
@@ -53,7 +55,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         model=config.model,
         bf16=config.train.precision == "bf16",
         files=files,
-        inputs=inputs,
+        reads=inputs,
     )
     write_scorer_file(output, content)
     return content
@@ -72,20 +74,14 @@ def best_step(run: str) -> int:
     if not published:
         raise UserError(f"{run}: the run has no checkpoint yet")
     best = read_index(join(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
-    return best if type(best) is int and best in published else published[-1]
+    return best if best in published else published[-1]
 
 
 def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
     """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
-    experts, dims = [], dict[int, int]()
-    for number, spec in enumerate(config.model.experts):
-        options: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
-        kind = options.pop("kind")
-        table_set = options.pop("table_set", number if config.model.embedding.sets == "per_expert" else 0)
-        dims[table_set] = options.pop("dim", config.model.embedding.dim)
-        experts.append(ScoredExpert(kind=kind, options=options, table_set=table_set))
+    specs = expert_specs(config.model)
     for feature in inputs.categorical:
-        for table_set, dim in dims.items():
+        for table_set, dim in enumerate(specs.set_dims):
             found = index.tables.get(f"{feature.name}/{table_set}")
             if found != (feature.cardinality, dim):
                 raise UserError(
@@ -95,15 +91,18 @@ def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
         "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
         "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
         "dense": [feature.name for feature in inputs.dense],
-        "experts": experts,
-        "set_dims": [dims[number] for number in sorted(dims)],
+        "experts": [
+            ScoredExpert(kind=kind, options=options, table_set=table_set)
+            for (kind, options), table_set in zip(specs.experts, specs.set_of_expert, strict=True)
+        ],
+        "set_dims": list(specs.set_dims),
     }
 
 
-def _write_tables(folder: str, index: Index, plan: dict[str, Any], output: str, rows: str) -> str:
+def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> str:
     dims, total = plan["set_dims"], sum(count for _, count in plan["features"])
     entries = [("rows", DTYPES[rows], (total, sum(dims)))]
-    chunks = _chunks(folder, index, plan)
+    chunks = _chunks(Contents(folder), plan)
     if rows == "int8":
         entries.append(("scale", "F32", (total, len(dims))))
         # The file wants all rows before the scales, which are few: they wait in memory.
@@ -147,25 +146,13 @@ def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
     return rows_NC.astype(np.float16)
 
 
-def _chunks(folder: str, index: Index, plan: dict[str, Any]) -> Iterator[np.ndarray]:
+def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
     """Every feature's rows, all sets side by side, float32."""
-    files: dict[str, TensorFile] = {}
-    dims = plan["set_dims"]
     for name, count in plan["features"]:
         for low in range(0, count, CHUNK_ROWS):
-            chunk_NC = np.empty((min(CHUNK_ROWS, count - low), sum(dims)), np.float32)
-            start = 0
-            for number, dim in enumerate(dims):
-                for piece in index.of(f"{name}/{number}", "weight"):
-                    first, last = max(piece.row, low), min(piece.row + piece.rows, low + len(chunk_NC))
-                    if first < last:
-                        if piece.file not in files:
-                            files[piece.file] = TensorFile(join(folder, piece.file))
-                        part = files[piece.file].rows(piece.key, first - piece.row, last - piece.row)
-                        left = start + piece.column
-                        chunk_NC[first - low : last - low, left : left + piece.columns] = part
-                start += dim
-            yield chunk_NC
+            high = min(low + CHUNK_ROWS, count)
+            sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
+            yield np.concatenate(sets, 1, dtype=np.float32)
 
 
 def _write_dense(folder: str, output: str) -> str:

@@ -6,23 +6,22 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from dmoe.config import ModelConfig
-from dmoe.data.compatibility import Inputs
-from dmoe.errors import UserError
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.errors import UserError, shown
 from dmoe.json_text import is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded
+from dmoe.strict import Strict, checked
 
+FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
+VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class ScoredFeature(Strict):
@@ -44,24 +43,24 @@ class ScorerFile(Strict):
 
     Attributes:
         schema_hash: of the manifest of the training data.
-        inputs: `features` and `dense` as that manifest describes them, by which data to score is checked; None in earlier scorers.
+        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None in earlier scorers.
         files: name -> SHA-256.
     """
 
-    format: Literal["dmoe-scorer"] = "dmoe-scorer"
-    version: Literal[1] = 1
+    format: Literal["dmoe-scorer"] = FORMAT
+    version: Literal[1] = VERSION
     variant: str
     rows: Literal["fp32", "fp16", "int8"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
     dense: list[str]
-    experts: list[ScoredExpert] = Field(min_length=1)
-    set_dims: list[int] = Field(min_length=1)
+    experts: list[ScoredExpert] = Field(min_length=1, max_length=64)
+    set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
     bf16: bool
     files: dict[str, str]
-    inputs: Inputs | None = None
+    reads: Inputs | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ScorerFile":
@@ -72,17 +71,17 @@ class ScorerFile(Strict):
             raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
         if set(self.files) != {TABLES, DENSE}:
             raise ValueError(f"files: expected {TABLES} and {DENSE}")
-        if self.inputs:
-            read = [(one.name, one.cardinality, one.pooling) for one in self.inputs.categorical], [one.name for one in self.inputs.dense]
+        if self.reads:
+            read = [(one.name, one.cardinality, one.pooling) for one in self.reads.categorical], [one.name for one in self.reads.dense]
             if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
-                raise ValueError("inputs are not the features and numbers that the scorer reads")
+                raise ValueError("reads: other features than `features` and `dense`")
         return self
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(content.model_dump(mode="json", exclude={"inputs"} if content.inputs is None else None), indent=1) + "\n")
+        file.write(json.dumps(content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
@@ -93,22 +92,16 @@ def read_scorer_file(folder: str) -> ScorerFile:
     """
     path = join(folder, FILE)
     if not PATHS.exists(path):
-        raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with tools/export.py")
+        raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
-        version = raw["version"]
-        known = raw["format"] == "dmoe-scorer"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a scorer's description ({str(error)[:200]}); export it again") from None
-    if not known or not is_int(version, 1):
-        raise UserError(f"{path}: scorer version {str(version)[:20]}, this dmoe reads version 1; export it again")
-    try:
-        content = ScorerFile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its parts"
-        raise UserError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}; export it again") from None
-    return content
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); export it again") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
+    if not is_int(raw.get("version"), VERSION):
+        raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
+    return checked(ScorerFile.model_validate, raw, path, "; export it again")
 
 
 def digest_of(path: str) -> str:

@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmoe.data.bags import Bags
+from dmoe.checkpoint.tensors import TensorFile
+from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
-from dmoe.model.assemble import assemble
+from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import join
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScorerFile, digest_of, read_scorer_file
-from dmoe.train.checkpoint.tensors import TensorFile
+from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 
 
 class Scorer:
     """An exported model.
 
     fp32 scores equal the evaluation's but for the order of sums: within 1e-5 of the logit. fp16 and int8 rows change the embeddings by
-    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `tools/export.py --check` measures.
+    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `dmoe export --check` measures.
 
     Args:
-        folder: that tools/export.py wrote.
+        folder: that dmoe export wrote.
         verify: the files' checksums.
 
     Raises:
@@ -39,8 +39,8 @@ class Scorer:
     def __init__(self, folder: str, verify: bool = True) -> None:
         self.about: ScorerFile = read_scorer_file(folder)
         about = self.about
-        for name, expected in about.files.items():
-            if verify and digest_of(join(folder, name)) != expected:
+        for name, digest in about.files.items():
+            if verify and digest_of(join(folder, name)) != digest:
                 raise UserError(f"{join(folder, name)}: damaged: its checksum is not the one in scorer.json; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
@@ -48,20 +48,26 @@ class Scorer:
         total = int(self.cardinality_F.sum())
         self.rows_RC = _tensor(tables, "rows", (total, sum(about.set_dims)), DTYPES[about.rows])
         self.scale_RS = _tensor(tables, "scale", (total, len(about.set_dims)), "F32") if about.rows == "int8" else None
-        with torch.random.fork_rng(devices=[]):
-            self.mixture = assemble(
-                about.model,
-                fields=len(about.features),
-                dense=len(about.dense),
-                experts=[(expert.kind, expert.options) for expert in about.experts],
-                set_dims=about.set_dims,
-                set_of_expert=[expert.table_set for expert in about.experts],
-                bf16=about.bf16,
-            ).eval()
+        parts: dict[str, Any] = {
+            "settings": about.model,
+            "fields": len(about.features),
+            "dense": len(about.dense),
+            "experts": [(expert.kind, expert.options) for expert in about.experts],
+            "set_dims": about.set_dims,
+            "set_of_expert": [expert.table_set for expert in about.experts],
+            "bf16": about.bf16,
+        }
         kept = TensorFile(join(folder, DENSE))
-        state = self.mixture.state_dict()
+        try:
+            expected = outline(**parts)
+            check_memory(expected)
+        except UserError as error:
+            raise UserError(f"{join(folder, FILE)}: {error}; export it again") from None
+        state = expected.state_dict()
         if set(state) != set(kept.entries) or any(tuple(state[name].shape) != kept.entries[name].shape for name in state):
             raise UserError(f"{join(folder, DENSE)}: its parameters are not this model's; export it again")
+        with torch.random.fork_rng(devices=[]):
+            self.mixture = assemble(**parts).eval()
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
 
     @torch.inference_mode()

@@ -5,14 +5,15 @@ from typing import Any
 
 from dmoe import distributed
 from dmoe.config import Config, load_config
-from dmoe.data.compatibility import check_compatible, model_inputs
-from dmoe.data.earlier import with_identities
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.dataset.compatibility import check_compatible, model_inputs
+from dmoe.data.dataset.earlier import with_identities
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
+from dmoe.malloc import keep_freed_memory
 from dmoe.paths import PATHS, join
-from dmoe.train import watch
-from dmoe.train.quiet import quiet
-from dmoe.train.run_inputs import check_data, run_inputs
+from dmoe.train.elastic import watchdog as watch
+from dmoe.train.log_filters import quiet
+from dmoe.train.run.run_inputs import check_data, run_inputs
 
 VERIFYING_THREADS = 2
 """SHA-256 reads above 1 GB/s a thread on CPUs with instructions for it: disks are slower than two."""
@@ -31,7 +32,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
     quiet()
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
@@ -45,6 +46,8 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
 
 def _join(config: Config, program: str) -> Any:
+    # Without this, glibc returns buffers of 10 MB to the system in every step, and a tenth of the step goes into page faults.
+    keep_freed_memory()
     # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
     device = distributed.start(int(config.run.timeout_seconds * 1.5) + 30)
     watch.begin(program, config.run.timeout_seconds)
@@ -58,13 +61,13 @@ def _leave() -> None:
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
-    from dmoe.train.begin import begin_from
-    from dmoe.train.best import restore_best
+    from dmoe.train.console import Reporter, headline
     from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit
-    from dmoe.train.predictions import FILE as PREDICTIONS
-    from dmoe.train.report import Reporter, headline
+    from dmoe.train.run.best import restore_best
+    from dmoe.train.run.predictions import FILE as PREDICTIONS
+    from dmoe.train.run.warm_start import begin_from
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
@@ -138,19 +141,22 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     device = _join(config, "dmoe.evaluate")
     distributed.on_rank_0(lambda: check_data(run_inputs(run_path), manifest, folder))
     _verify_shards(folder, manifest, [chosen])
-    from dmoe.train.checkpoint.index import verify_checkpoint
-    from dmoe.train.checkpoint.load import load_checkpoint
+    from dmoe.checkpoint.index import read_index, verify_checkpoint
+    from dmoe.checkpoint.load import check_fits, load_checkpoint
+    from dmoe.model.build import make_blueprint, outline_of
+    from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.report import headline
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 
     run = RunDir(run_path)
     newest = run.newest_sound()
     if newest is None:
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
-    best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
+    best = read_index(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
     verify_checkpoint(run.checkpoint(best))
+    blueprint = make_blueprint(config, trained_on)
+    check_fits(run.checkpoint(best), blueprint.tables, outline_of(config, blueprint))
     watch.note("plans and shards")
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
@@ -176,8 +182,8 @@ def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
     Raises:
         UserError: on every rank, where a shard is not what the manifest says.
     """
-    from dmoe.data.shard_files import verify
-    from dmoe.train.run_dir import first_problem
+    from dmoe.data.dataset.files import verify
+    from dmoe.train.run.run_dir import first_problem
 
     def note() -> None:
         watch.note("verifies the shards of the data set")
@@ -196,6 +202,6 @@ def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
     """The tables' information abundance, which rank 0 alone reads and writes down."""
     if not config.metrics.abundance or distributed.rank() != 0:
         return {}
-    from dmoe.train.metrics.abundance import information_abundance
+    from dmoe.metrics.abundance import information_abundance
 
     return {"information_abundance": information_abundance(run.checkpoint(step))}

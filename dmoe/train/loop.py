@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from dmoe.data.batch import Batch
-from dmoe.data.reader import Reader
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
+from dmoe.checkpoint.writer import CheckpointWriter
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
-from dmoe.train.checkpoint.load import load_checkpoint
-from dmoe.train.checkpoint.writer import CheckpointWriter
+from dmoe.train.console import Reporter
+from dmoe.train.elastic.exit_codes import Preempted
+from dmoe.train.elastic.preemption import Together
+from dmoe.train.elastic.watchdog import note
 from dmoe.train.evaluate import evaluate
-from dmoe.train.exits import Preempted
 from dmoe.train.guard import Guard, Stopped
-from dmoe.train.moved import TablesMoved
-from dmoe.train.progress import Progress, progress_from
-from dmoe.train.report import Reporter
-from dmoe.train.run_dir import RunDir
+from dmoe.train.log_window import Window
+from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
-from dmoe.train.together import Together
 from dmoe.train.trace import Trace
-from dmoe.train.watch import note
-from dmoe.train.window import Window
+from dmoe.train.update_check import TablesMoved
 
 
 @dataclass
@@ -154,9 +154,9 @@ def _segment(job: Training, end: int) -> None:
             _stop(job, window)
         logged = (progress.step + 1) % every == 0
         norms: dict[str, Tensor] | None = {} if logged else None
-        session.task.watch_gradients(norms)
+        session.task.controls.gradient_norms = norms
         session.optimizers.set_factor(job.schedule.factor(progress.step))
-        session.task.objective.alpha_factor = config.correlation.alpha_factor(progress.step)
+        session.task.controls.alpha_factor = config.correlation.alpha_factor(progress.step)
         # Dropout's draws are a function of seed, step and rank: a resumed run draws what the undisturbed one would have drawn.
         torch.manual_seed((config.train.seed << 32) ^ (progress.step * 4096 + rank()))
         began = time.perf_counter()
@@ -181,7 +181,7 @@ def _segment(job: Training, end: int) -> None:
     progress.seconds += window.seconds()
     if window.steps:
         _check(job, window, window.close(None)["loss"])
-    session.task.watch_gradients(None)
+    session.task.controls.gradient_norms = None
     progress.due, progress.window = True, None
     job.trace.close()
     if progress.row >= job.train.rows:
@@ -235,7 +235,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         if window.steps:
             progress.window = window.state()
             # A model that has gone wrong must not take the place of a checkpoint that has not.
-            if not math.isfinite(progress.window["sums"][0]):  # type: ignore[index]
+            if not math.isfinite(progress.window["sums"][0]):
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))
     if window is not None:

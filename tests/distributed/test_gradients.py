@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmoe.data.manifest import load_manifest
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.model.build import build_model, make_blueprint
-from dmoe.sharding.initialize import initial_block
+from dmoe.sharding.plan.initialize import initial_block
 from tests.distributed.small_run import dense_weights, largest_difference, open_small, small_config, train_steps, whole_tables
 
 ROWS = 61
@@ -63,7 +63,7 @@ def reference(data: str, *overrides: str) -> tuple[float, dict[str, np.ndarray],
         torch.stack([tables[f.name, index][batch.sparse[f.name].values()] for f in blueprint.features], 1)
         for index in range(len(blueprint.set_dims))
     ]
-    mixture.expert_logits = True
+    mixture.controls.expert_logits = True
     outputs = mixture.train()(batch.dense_BD.double(), sets)
     label = batch.label_B.double()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmoe.checkpoint import index
 from dmoe.config import dump_config
-from dmoe.data.identity import TokenIdentity
-from dmoe.data.manifest import load_manifest, save_manifest
-from dmoe.train.checkpoint import index
+from dmoe.data.dataset.identity import TokenIdentity
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
+from dmoe.testing.small_data import make_data_set, write_tokens
 from tests.distributed import growing, resume
 from tests.distributed.small_run import small_config
-from tests.small_data import make_data_set, write_tokens
 
 OLD, GROWN = (40, 30, 25, 60), (55, 30, 200, 61)
 WAYS = {

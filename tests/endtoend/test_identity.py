@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
+from dmoe.testing.synthesize import synthesize
 from tests.unit.data.test_compatibility import make_day, write_day
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["train.batch_size=1024", "train.epochs=9", "train.guard={enabled: false}", "metrics.predictions=true", "train.checkpoint.every_steps=1"]
+SMALL = ["train.batch_size=1024", "train.epochs=9", "train.guard={enabled: false}", "metrics.predictions=true"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

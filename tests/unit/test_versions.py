@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.checkpoint.index import Index, _checksum, read_index, write_index
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.json_text import is_int
 from dmoe.serve.format import read_scorer_file
 from dmoe.sharding import calibrate
-from dmoe.sharding.described import manifest_of
-from dmoe.sharding.kept import check_plan
-from dmoe.train.checkpoint.index import Index, _checksum, read_index, write_index
-from tests.small_data import make_data_set
+from dmoe.sharding.plan.plan_file import check_plan
+from dmoe.sharding.planner.planning_model import manifest_of
+from dmoe.testing.small_data import make_data_set
 from tests.unit.serve.test_scorer import make
 from tests.unit.sharding.small_plans import plan_of, table
 

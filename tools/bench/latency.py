@@ -14,7 +14,7 @@ from dmoe.errors import UserError, run_command
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/bench/latency.py", description="Measure latency and throughput of exported scorers.")
-    parser.add_argument("scorer", nargs="+", help="folders that tools/export.py wrote")
+    parser.add_argument("scorer", nargs="+", help="folders that dmoe export wrote")
     parser.add_argument("--rounds", type=int, default=40, help="calls of each batch size and scorer (40)")
     parser.add_argument("--threads", type=int, default=1, help="of the matrix products (1)")
     return parser.parse_args()
@@ -26,8 +26,8 @@ def main() -> None:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
     from dmoe.model.sizes import human
     from dmoe.report.latency import BATCHES
+    from dmoe.report.latency_probe import measure
     from dmoe.report.runs import as_text
-    from dmoe.serve.latency import measure
     from dmoe.serve.scorer import Scorer
 
     scorers = {path: Scorer(path) for path in arguments.scorer}

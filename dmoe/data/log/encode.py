@@ -5,22 +5,52 @@ Every check is of a row alone, so that a row is well-formed or not whatever bloc
 Shapes: N rows of a block.
 """
 
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.log.rows import Block
 from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.tokens import hashes
-from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.rejects import Reject, shown
+from dmoe.errors import printable
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
+OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))
+LABEL_HINT = "; the schema says which value is 1: label: {column: ..., positive: ...}"
+LABELS_SEEN, LABEL_CHARACTERS = 100, 64
+"""Of a block, how many values of the label are counted, and how much is kept of each."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+BOOLEANS = {"true": "1", "false": "0"}
 LABEL, TIME = "@label", "@time"
 SECONDS_A_DAY = 86400
+
+
+@dataclass
+class Seen:
+    """What the rows of a block say of columns that must fit the schema as a whole.
+
+    Attributes:
+        positives: rows of label 1; `labels` the most frequent values of the label where the schema's `positive` says which is 1.
+        unread: of a log to score, rows whose label, weight or time cannot be read, by the schema's key.
+    """
+
+    positives: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Seen") -> None:
+        self.positives += other.positives
+        self.labels += other.labels
+        self.unread += other.unread
 
 
 @dataclass
@@ -32,29 +62,45 @@ class Encoded:
     lines: int
     rejects: list[Reject]
     truncated: int
+    seen: Seen
 
 
 class _Rows:
-    """Which rows of a block are well-formed, and why the others are not: the first reason that is found counts."""
+    """Which rows of a block are well-formed, and why the others are not: the first reason that is found counts.
 
-    def __init__(self, rows: int) -> None:
+    Args:
+        optional: keys of the schema without whose values a row is a row all the same.
+    """
+
+    def __init__(self, rows: int, optional: Collection[str]) -> None:
         self.ok_N = np.ones(rows, bool)
         self.why: dict[int, tuple[str, str]] = {}
+        self.optional = optional
+        self.unread: dict[str, NDArray[np.bool_]] = {}
 
     def refuse(self, bad_N: NDArray[np.bool_], kind: str, name: str, column: pa.Array, expected: str) -> None:
+        if kind in self.optional:
+            self.unread[kind] = bad_N
+            return
         for row in np.flatnonzero(bad_N & self.ok_N).tolist():
             value = column[row].as_py()
-            found = "empty" if value in (None, "") else shown(str(value).encode())
-            self.why[row] = kind, f"{name} is {found}, expected {expected}"
+            found = "empty" if value in (None, "") else shown(str(value))
+            hint = LABEL_HINT if kind == "label" and str(value).casefold() in OTHER_LABELS else ""
+            self.why[row] = kind, f"{printable(name)} is {found}, expected {expected}{hint}"
         self.ok_N &= ~bad_N
 
 
-def encode(block: Block, schema: Schema, labelled: bool = True) -> Encoded:
-    """Types a block's columns and takes out the rows that cannot be typed."""
-    rows = _Rows(len(block.line))
+def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = False) -> Encoded:
+    """Types a block's columns and takes out the rows that cannot be typed.
+
+    Args:
+        scoring: what scores do not depend on, such as the label, takes no row out.
+    """
+    rows = _Rows(len(block.line), ("label", *schema.optional_for_scores) if scoring else ())
     missing = pa.array(["", *schema.missing], pa.large_string())
     text = {name: _null_where(column, missing) for name, column in block.columns.items()}
-    columns: dict[str, pa.Array | NDArray] = {LABEL: _label(text, schema, rows, labelled)}
+    label_N = _label(block, text, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
+    columns: dict[str, pa.Array | NDArray] = {LABEL: label_N}
     if schema.weight:
         weight_N, given_N = to_float(text[schema.weight])
         with np.errstate(over="ignore"):
@@ -90,7 +136,13 @@ def encode(block: Block, schema: Schema, labelled: bool = True) -> Encoded:
     if not rows.ok_N.all():
         batch = batch.filter(pa.array(rows.ok_N))
     rejects = [Reject(int(block.line[row]), *why, block.raw(row)) for row, why in rows.why.items()]
-    return Encoded(batch, block.lines, sorted([*block.rejects, *rejects], key=lambda one: one.line), truncated)
+    seen = Seen(int(label_N[rows.ok_N].sum()), unread=Counter({key: int((bad_N & rows.ok_N).sum()) for key, bad_N in rows.unread.items()}))
+    if labelled and schema.label.positive is not None:
+        values = text[schema.label.column].cast(pa.large_string()).filter(pa.array(rows.ok_N)).drop_null()
+        counted = sorted(pc.value_counts(values).to_pylist(), key=lambda one: (-one["counts"], one["values"]))
+        for one in counted[:LABELS_SEEN]:
+            seen.labels[_written(one["values"], block, schema)[:LABEL_CHARACTERS]] += one["counts"]
+    return Encoded(batch, block.lines, sorted([*block.rejects, *rejects], key=lambda one: one.line), truncated, seen)
 
 
 def _null_where(column: pa.Array, missing: pa.Array) -> pa.Array:
@@ -99,20 +151,40 @@ def _null_where(column: pa.Array, missing: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_in(column, missing), pa.scalar(None, column.type), column)
 
 
-def _label(text: dict[str, pa.Array], schema: Schema, rows: _Rows, labelled: bool) -> NDArray[np.uint8]:
-    if not labelled:
-        return np.zeros(len(rows.ok_N), np.uint8)
-    column, name = text[schema.label.column], schema.label.column
-    if schema.label.positive is not None:
-        null_N = column.is_null().to_numpy(zero_copy_only=False)
-        rows.refuse(null_N, "label", name, column, f"'{schema.label.positive}' or another value")
-        is_positive = pc.fill_null(pc.equal(column.cast(pa.large_string()), schema.label.positive), False)
-        return np.asarray(is_positive.to_numpy(zero_copy_only=False)).astype(np.uint8)
+def _label(block: Block, text: dict[str, pa.Array], schema: Schema, rows: _Rows) -> NDArray[np.uint8]:
+    name = schema.label.column
+    column, positive = text[name], schema.label.positive
     coded = column.cast(pa.large_string()).dictionary_encode()
-    of_code = np.array([LABELS.get(token.encode(), 2) for token in coded.dictionary.to_pylist()] + [2], np.uint8)
-    label_N = of_code[pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()]
-    rows.refuse(label_N > 1, "label", name, column, "0 or 1")
-    return label_N
+    tokens = coded.dictionary.to_pylist()
+    if positive is None:
+        expected, of_token = "0 or 1", [LABELS.get(token.encode(), 2) for token in tokens]
+    else:
+        expected, same = f"{shown(positive)} or another value", _equal_to(positive, name in block.booleans)
+        of_token = [int(same(token)) for token in tokens]
+    label_N = np.array([*of_token, 2], np.uint8)[pc.fill_null(coded.indices, len(tokens)).to_numpy()]
+    rows.refuse(label_N > 1, "label", name, column, expected)
+    return np.where(label_N > 1, np.uint8(0), label_N)
+
+
+def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
+    """Whether a value of the label is `positive`: as numbers, where both are, as booleans, or as texts.
+
+    Args:
+        boolean: the values are a boolean column's "1" and "0".
+    """
+    if boolean and positive.lower() in BOOLEANS:
+        return lambda token: token == BOOLEANS[positive.lower()]
+    if positive.lower() in BOOLEANS:
+        return lambda token: token.lower() == positive.lower()
+    if NUMBER.fullmatch(positive):
+        number = Decimal(positive)
+        return lambda token: NUMBER.fullmatch(token) is not None and Decimal(token) == number
+    return lambda token: token == positive
+
+
+def _written(token: str, block: Block, schema: Schema) -> str:
+    """A value of the label as its file has it."""
+    return {"1": "true", "0": "false"}.get(token, token) if schema.label.column in block.booleans else token
 
 
 def to_float(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dmoe.data.identity import NumberIdentity, TokenIdentity
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.log.described import identities
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
-from dmoe.data.manifest import FILE, Manifest, load_manifest
 from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError
 from dmoe.paths import join
@@ -26,7 +26,7 @@ class Kept:
 
 
 def load_kept(folder: str) -> Kept:
-    """Reads what `tools/preprocess.py log` (or avazu) kept in a data set.
+    """Reads what `dmoe preprocess log` (or avazu) kept in a data set.
 
     Raises:
         UserError: no data set, one of another maker, one whose vocabulary is gone or is not the manifest's, or a manifest that

@@ -7,6 +7,7 @@ checksums, is renamed into place last: a part that it describes is whole, and is
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.engine import Threads, beside, run_tasks
-from dmoe.data.log.encode import Encoded, encode
+from dmoe.data.log.encode import Encoded, Seen, encode
 from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File, pieces
@@ -27,7 +28,7 @@ from dmoe.data.rejects import Reject
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, its input's number, and how many lines, rows and malformed lines it holds."""
+    """A finished part: its file, its input's number, how many lines, rows and malformed lines it holds, and what else was seen."""
 
     path: str
     input: int
@@ -35,6 +36,7 @@ class Part:
     rows: int
     bad: int
     truncated: int
+    seen: Seen
 
 
 def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
@@ -46,8 +48,8 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
             path + ".bad", pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects]), pa.ipc.IpcWriteOptions()
         )
     counts = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", json.dumps({**counts, "sha256": digests}).encode())
-    return counts
+    _put(path + ".json", json.dumps({**counts, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    return {**counts, "seen": encoded.seen}
 
 
 def _write(path: str, batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> str:
@@ -67,7 +69,7 @@ def _put(path: str, content: Any) -> None:
 
 
 def read_about(path: str) -> dict[str, Any] | None:
-    """How many lines, rows, malformed lines and truncated bags a part holds; None where it is absent or damaged."""
+    """The fields of Part from `lines` on; None where it is absent or damaged."""
     try:
         with open(path + ".json", "rb") as file:
             about: dict[str, Any] = json.load(file)
@@ -75,7 +77,9 @@ def read_about(path: str) -> dict[str, Any] | None:
             with open(path + suffix, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None
-    except (OSError, ValueError, KeyError, AttributeError):
+        positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
+        about["seen"] = Seen(positives, Counter(labels), Counter(unread))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return about
 
@@ -96,11 +100,19 @@ def read_rejects(part: Part) -> list[Reject]:
 
 
 def stage(
-    files: list[File], schema: Schema, labelled: bool, folder: str, block_bytes: int, workers: int, check: Callable[[Part], None]
+    files: list[File],
+    schema: Schema,
+    labelled: bool,
+    scoring: bool,
+    folder: str,
+    block_bytes: int,
+    workers: int,
+    check: Callable[[Part], None],
 ) -> list[Part]:
     """Types what is not typed yet and returns the parts in the order of the rows.
 
     Args:
+        scoring: see encode.
         check: called with every part, in order; may raise to stop.
     """
     os.makedirs(folder, exist_ok=True)
@@ -117,8 +129,8 @@ def stage(
         path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
         about = read_about(path)
         if about is None:
-            about = write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled))
-        yield Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"]), size
+            about = write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled, scoring))
+        yield Part(path, number, **about), size
 
     def tell(result: tuple[Part, int]) -> None:
         progress.update(rows=result[0].rows, size=result[1])

@@ -9,21 +9,24 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from dmoe.data.layout import BOM
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import MAX_ROW, File, quoting
-from dmoe.data.rejects import MAX_LINE, Reject
+from dmoe.data.rejects import MAX_LINE, Reject, header_again
 from dmoe.errors import UserError
 
 
 @dataclass
 class Block:
-    """Rows as string columns (or list<string>). `line[i]` is row i's 1-based line, or row of a parquet file; `raw` gives its text."""
+    """Rows as string columns (or list<string>). `line[i]` is row i's 1-based line, or row of a parquet file; `raw` gives its text.
+    `booleans` are the columns whose "1" and "0" were true and false."""
 
     columns: dict[str, pa.Array]
     line: NDArray[np.int64]
     lines: int
     rejects: list[Reject]
     texts: list[bytes] = field(default_factory=list)
+    booleans: frozenset[str] = frozenset()
 
     def raw(self, row: int) -> bytes:
         if self.texts:
@@ -42,7 +45,8 @@ def _of_batch(file: File, schema: Schema, batch: pa.RecordBatch, number: int) ->
     others = {one.column or one.name for one in schema.dense} | {one.column or one.name for one in schema.categorical if not one.pooling}
     single = (set(file.used) - pooled) | others | times
     columns = {name: _as_text(file.path, name, batch.column(name), name in single, name in times) for name in file.used}
-    return Block(columns, np.arange(number, number + batch.num_rows), batch.num_rows, [])
+    booleans = frozenset(name for name in file.used if pa.types.is_boolean(batch.column(name).type))
+    return Block(columns, np.arange(number, number + batch.num_rows), batch.num_rows, [], booleans=booleans)
 
 
 def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
@@ -51,12 +55,17 @@ def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
     if lines[-1] == b"":
         lines.pop()
     lines = [line.removesuffix(b"\r") for line in lines]
+    if not piece.isascii() and BOM in piece:
+        # Also within a file, where files were joined.
+        lines = [line.removeprefix(BOM) for line in lines]
     width, delimiter, quote = len(file.columns), schema.delimiter_bytes, (schema.quote or "").encode()
     good: list[int] = []
     texts: list[bytes] = []
     quoted: list[tuple[int, list[str]]] = []
     rejects: list[Reject] = []
     simple = _simple(piece)
+    # A header is as long as this, whatever its order, but for its quotes.
+    header_bytes, some_name = len(delimiter.decode().join(file.columns).encode()), file.columns[0].encode()
     for at, line in enumerate(lines):
         why = None if simple else _encoding(line)
         fields = None
@@ -68,6 +77,8 @@ def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
         count = len(fields) if fields is not None else line.count(delimiter) + 1
         if why is None and count != width:
             why = "fields", f"{count} field{'s' * (count != 1)}, expected {width}"
+        if why is None and (len(line) == header_bytes or fields is not None) and some_name in line:
+            why = header_again(fields or line.decode().split(delimiter.decode()), file.columns)
         if why is not None:
             rejects.append(Reject(number + at, *why, line[:MAX_LINE]))
             continue
@@ -102,12 +113,16 @@ def _parsed(file: File, schema: Schema, texts: list[bytes], quoted: list[tuple[i
     plain = list(texts)
     for row, _ in quoted:
         plain[row] = schema.delimiter_bytes * (len(file.columns) - 1)
-    # A line of two empty fields and more is never empty, so no line is skipped and rows stay in step with lines.
     table = pyarrow.csv.read_csv(
         pa.py_buffer(b"\n".join(plain) + b"\n"),
         read_options=pyarrow.csv.ReadOptions(column_names=list(file.columns), use_threads=False, block_size=1 << 30),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=schema.delimiter_bytes.decode(), quote_char=False, escape_char=False, newlines_in_values=False
+            delimiter=schema.delimiter_bytes.decode(),
+            quote_char=False,
+            escape_char=False,
+            newlines_in_values=False,
+            # Of one column, an empty line is a row without a value.
+            ignore_empty_lines=False,
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(file.used, pa.large_string()),

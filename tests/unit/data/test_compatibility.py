@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.config import DataConfig
-from dmoe.data.compatibility import check_compatible, inputs_of, model_inputs
-from dmoe.data.earlier import with_identities
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.dataset.compatibility import check_compatible, inputs_of, model_inputs
+from dmoe.data.dataset.earlier import with_identities
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, shuffle
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import make
 from tests.unit.data.log.logs import schema as schema_of
 

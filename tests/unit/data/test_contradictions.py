@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.files import file_sha256, verify
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.shard_files import file_sha256, verify
 from dmoe.errors import UserError
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 from tests.unit.data.log.logs import make
 from tests.unit.data.log.logs import schema as schema_of
 from tests.unit.data.test_parse import GOOD

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.data.engine import Threads
 from dmoe.data.hashing import measure, parse_sizes
-from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.reader import Reader
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.unit.data.reference import COLUMNS, bucket, mix, well_formed
 from tests.unit.data.test_continue import Killed
 from tests.unit.data.test_preprocess import digest, run
@@ -168,7 +168,7 @@ def test_a_log_to_score_has_one_split_with_the_training_ids(days, first, tmp_pat
     table, expected = read(tmp_path / "d", "score"), read(tmp_path / "train")
     assert table.equals(expected if labelled else expected.drop_columns("label"))
     if not labelled:
-        with pytest.raises(UserError, match=r"split 'score' has no labels .*tools/score.py"):
+        with pytest.raises(UserError, match=r"split 'score' has no labels .*dmoe score"):
             Reader(str(tmp_path / "d"), result.manifest, "score", result.manifest.categorical, [])
         with pytest.raises(UserError, match=r"no label column .*--scoring"):
             run([path], tmp_path / "e")

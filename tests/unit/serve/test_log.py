@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import Manifest, Shard, Split, save_manifest
-from dmoe.data.shard_files import file_sha256
-from dmoe.serve.log import score_split, write_scores
+from dmoe.data.dataset.files import file_sha256
+from dmoe.data.dataset.manifest import Manifest, Shard, Split, save_manifest
+from dmoe.serve.score_dataset import score_split, write_scores
 from dmoe.serve.scorer import Scorer
 from tests.unit.serve.test_scorer import INPUTS, batch, make
 

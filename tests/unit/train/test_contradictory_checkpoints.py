@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, _checksum, read_index, verify_checkpoint, write_index
+from dmoe.checkpoint.inspect import Contents, verify
+from dmoe.checkpoint.progress import progress_from
+from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.errors import UserError
-from dmoe.train.checkpoint.index import DENSE, INDEX, Index, Piece, _checksum, read_index, verify_checkpoint, write_index
-from dmoe.train.checkpoint.look import Contents, verify
-from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.train.progress import progress_from
 
 TABLES, MORE = "tables-00000-00000.safetensors", "tables-00001-00000.safetensors"
 SHAPES = {"C1/0": (4, 2), "C2/0": (5, 4)}

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.describe import describe
-from dmoe.data.describe_words import as_lines
+from dmoe.data.dataset.describe import describe
+from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log import parts as log_parts
 from dmoe.data.log import preprocess as log_preprocess
 from dmoe.data.log.schema import parse_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.data.split import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.log_files import pipe
@@ -248,7 +248,7 @@ def test_rows_to_score_need_no_label(tmp_path: Path, log: Path):
 
 
 def test_a_manifest_of_version_1_without_the_new_fields_stays_as_it_was(tmp_path: Path):
-    from tests.small_data import make_data_set
+    from dmoe.testing.small_data import make_data_set
 
     make_data_set(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())

@@ -84,8 +84,8 @@ def test_a_parquet_column_of_another_kind_is_one_clear_line(tmp_path: Path, site
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label: click\ncategorical: [a]\nweigth: w", "unknown key 'weigth', did you mean 'weight'?"),
-        ("label: click\ncategorical:\n- {name: a, pool: sum}", "categorical.0: unknown key 'pool', did you mean 'pooling'?"),
+        ("label: click\ncategorical: [a]\nweigth: w", "weigth: unknown key, did you mean 'weight'?"),
+        ("label: click\ncategorical:\n- {name: a, pool: sum}", "categorical.0.pool: unknown key, did you mean 'pooling'?"),
         ("label: click\ncategorical:\n- {name: a, pooling: max}", "categorical.0.pooling: input should be 'sum' or 'mean', found 'max'"),
         ("label: click\ncategorical:\n- {name: a, pooling: sum}", "'a' has pooling, so say what separates its values"),
         ("label: click\ncategorical:\n- {name: h, part: hour}\ntime: t", "'h' is a part of the time: give time:"),

@@ -1,0 +1,45 @@
+"""Information abundance of the tables (Multi-Embedding, Guo et al. 2023): how many directions a table really uses. No torch.
+
+Shapes: N rows of a table, K its dims.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from dmoe.checkpoint.inspect import Contents
+
+CHUNK_ROWS = 65536
+
+
+def information_abundance(folder: str) -> dict[str, Any]:
+    """IA = sum(s) / max(s) over the singular values of every logical table of a checkpoint: 1 where all is one direction, K at most.
+
+    Read through the Gram matrix [K, K], a chunk of rows at a time, so that memory does not grow with the table. It squares the
+    singular values: those below 1e-8 of the largest count as 0.
+
+    Returns:
+        `sets`: the mean over features of each table set; `tables`: logical table -> IA.
+    """
+    contents = Contents(folder)
+    tables = {name: abundance_of_gram(_gram(contents, name)) for name in contents.index.tables}
+    sets: dict[int, list[float]] = {}
+    for name, value in tables.items():
+        sets.setdefault(int(name.rpartition("/")[2]), []).append(value)
+    return {"sets": [float(np.mean(sets[number])) for number in sorted(sets)], "tables": tables}
+
+
+def abundance_of_gram(gram_KK: np.ndarray) -> float:
+    """IA from E^T E; 0 for a table of zeros."""
+    singular_K = np.sqrt(np.clip(np.linalg.eigvalsh(gram_KK), 0, None))
+    singular_K[singular_K < 1e-8 * singular_K.max(initial=0)] = 0
+    return float(singular_K.sum() / singular_K.max()) if singular_K.max(initial=0) > 0 else 0.0
+
+
+def _gram(contents: Contents, table: str) -> np.ndarray:
+    rows, dim = contents.index.tables[table]
+    gram_KK = np.zeros((dim, dim))
+    for low in range(0, rows, CHUNK_ROWS):
+        chunk_NK = contents.rows(table, low, min(low + CHUNK_ROWS, rows)).astype(np.float64)
+        gram_KK += chunk_NK.T @ chunk_NK
+    return gram_KK

@@ -1,0 +1,132 @@
+"""The ladder's specification: one base config and a list of named variants, each saying only what differs."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from dmoe.config import Config, dump_config, load_config, parse_config, setting
+from dmoe.errors import UserError, nearest
+from dmoe.shipped import find_config
+from dmoe.strict import Strict, checked
+from dmoe.yaml_files import dump_yaml, laid_over, read_extended
+
+
+class Variant(Strict):
+    """A model of the ladder.
+
+    Attributes:
+        like: the variant that it is laid over; the base config where absent.
+        set: what differs, as the config's tree.
+        why: one sentence for the report.
+    """
+
+    label: str = ""
+    like: str = ""
+    set: dict[str, Any] = Field({})
+    why: str = ""
+
+
+class Ensemble(Strict):
+    """The mean of the logits of variants that were trained alone, seed by seed: it costs no training of its own."""
+
+    label: str
+    of: list[str] = Field(min_length=2)
+    why: str = ""
+
+
+class Comparison(Strict):
+    """A question that the report answers: does `variant` beat `against`?"""
+
+    variant: str
+    against: str
+    question: str
+
+
+class Dose(Strict):
+    """Variants that differ in one number: the response to it is drawn and tested for a trend."""
+
+    key: str = "correlation.alpha"
+    variants: dict[str, float] = Field(min_length=2)
+
+
+class LadderSpec(Strict):
+    """What `dmoe report ladder --config` reads.
+
+    Attributes:
+        base: a config; a file names it relative to itself.
+        rungs: variants from the baseline up; each is compared with the one before and with the first.
+        controls: further questions.
+    """
+
+    title: str = "Ladder"
+    base: str
+    variants: dict[str, Variant] = Field(min_length=1, max_length=1000)
+    rungs: list[str] = Field(min_length=2)
+    controls: list[Comparison] = Field([])
+    dose: Dose | None = None
+    ensembles: dict[str, Ensemble] = Field({})
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "LadderSpec":
+        known = [*self.variants, *self.ensembles]
+        named = [*self.rungs, *(name for one in self.controls for name in (one.variant, one.against))]
+        trained = [*(self.dose.variants if self.dose else []), *(name for one in self.ensembles.values() for name in one.of)]
+        trained += [one.like for one in self.variants.values() if one.like]
+        for names, choices in ((named, {*known}), (trained, {*self.variants})):
+            for name in names:
+                if name not in choices:
+                    raise ValueError(f"no variant '{name}'{nearest(name, choices)}")
+        for name in known:
+            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+                raise ValueError(f"variant '{name}': its name becomes a folder's; use letters, digits, '_', '-' and '.'")
+        if both := set(self.variants) & set(self.ensembles):
+            raise ValueError(f"'{sorted(both)[0]}' is a variant and an ensemble")
+        return self
+
+    def label(self, name: str) -> str:
+        one = self.variants.get(name) or self.ensembles[name]
+        return one.label or name
+
+    def tree(self, name: str) -> dict[str, Any]:
+        """What a variant lays over the base config."""
+        chain = [name]
+        while like := self.variants[chain[-1]].like:
+            if like in chain:
+                raise UserError(f"variants.{name}: like: goes in a circle")
+            chain.append(like)
+        merged: dict[str, Any] = {}
+        for one in reversed(chain):
+            merged = laid_over(merged, self.variants[one].set)
+        return merged
+
+
+def load_spec(path: str) -> LadderSpec:
+    """Reads a ladder's file; one that `extends:` another, named relative to itself, says only what differs. `base` is then the config's
+    path from here, whichever of the files names it.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or variant, named.
+    """
+    path = find_config(path)
+    tree = read_extended(path, f"--config {path}", "ladder", "keys such as 'base:' and 'variants:'", names=["base"])
+    return checked(LadderSpec.model_validate, tree, path)
+
+
+def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str) -> Config:
+    """A variant's whole config for a seed: the base, the variant over it, and the command's `--set` over both.
+
+    Raises:
+        UserError: a key that the config has not, or parts that do not fit.
+    """
+    tree = load_config(spec.base).model_dump(mode="json")
+    where = f"{path}: variants.{name}"
+    for key, value in spec.tree(name).items():
+        tree[key] = laid_over(tree.get(key, {}), value)
+    fixed = [f"train.seed={seed}", setting("run.dir", run), "metrics.predictions=true"]
+    config = parse_config(dump_yaml(tree), where, [*overrides, *fixed])
+    return config.model_copy(update={"variant": spec.label(name)})
+
+
+def text_of(config: Config) -> str:
+    """A resolved config as a file that `dmoe.train --config` takes."""
+    return dump_config(config)

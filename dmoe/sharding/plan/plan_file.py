@@ -1,0 +1,177 @@
+"""The plan file: versioned JSON that a person can read and edit, checked whenever it is read."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from dmoe.config import Config, KernelName, OptimizerName, Precision, ShardingTypeName
+from dmoe.errors import UserError, one_line, shown
+from dmoe.json_text import is_int, parse_json
+from dmoe.model.tables import Table
+from dmoe.paths import PATHS, read_bounded
+from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
+from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
+from dmoe.strict import Open, checked
+
+FORMAT, VERSION = "dmoe-plan", 2
+MAX_BYTES = 256 << 20
+
+Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+Number = Annotated[float, Field(ge=0, le=1e18)]
+
+
+class _Shard(Open):
+    row: Count
+    column: Count
+    rows: Count
+    columns: Count
+    rank: Count
+
+
+class _Tried(Open):
+    """What the planner weighed for a table; `plan_ms` is null where it did not fit."""
+
+    what: str
+    shards: Count
+    shard_ms: Number
+    all_ms: Number
+    bytes: Number
+    plan_ms: Number | None
+    chosen: bool
+
+
+class _Table(Open):
+    size: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Annotated[int, Field(ge=1, le=MAX_COLUMNS)]] = Field(strict=False)
+    sharding_type: ShardingTypeName
+    compute_kernel: KernelName
+    pooling_factor: float = Field(gt=0, le=MAX_ROWS)
+    batch_size: int = Field(ge=1, le=MAX_ROWS)
+    shards: list[_Shard] | None
+    decided: str = ""
+    tried: list[_Tried] | None = None
+
+
+class _Model(Open):
+    dense_bytes: Number = 0.0
+    variant: str = ""
+
+
+class _Room(Open):
+    hbm: Number
+    ddr: Number
+
+
+class _Plan(Open):
+    """The fields that are read of a plan."""
+
+    world_size: Count
+    batch_size: int = Field(ge=1, le=MAX_ROWS)
+    optimizer: OptimizerName
+    comm_precision: Precision = "fp32"
+    model: _Model
+    cluster: dict[str, Any]
+    hashes: dict[str, str]
+    room: _Room | None = None
+    tables: dict[str, _Table]
+
+
+def hash_of(value: Any) -> str:
+    """16 hexadecimal digits that identify plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def model_hash(tables: Sequence[Table], optimizer: str) -> str:
+    """Of what a plan depends on: the tables' names, sizes and sections, and their optimiser."""
+    shape = [[table.name, table.rows, [[section.offset, section.dim] for section in table.sections]] for table in tables]
+    return hash_of([shape, optimizer])
+
+
+def constraints_hash(config: Config) -> str:
+    return hash_of(config.sharding.model_dump(mode="json", exclude={"plan", "comm_precision"}))
+
+
+def write_plan(path: str, plan: Mapping[str, Any]) -> None:
+    """Writes a plan, a shard a line."""
+    with PATHS.open(path, "w") as file:
+        file.write(as_text(plan))
+
+
+def as_text(plan: Mapping[str, Any]) -> str:
+    """JSON indented by tables, with what a person edits (a shard) in one line."""
+    lines = ["{"]
+    for key, value in plan.items():
+        if key != "tables":
+            lines.append(f" {json.dumps(key)}: {json.dumps(value)},")
+    lines.append(' "tables": {')
+    for number, (name, row) in enumerate(plan["tables"].items()):
+        lines.append(f"  {json.dumps(name)}: {{")
+        fields = []
+        for key, value in row.items():
+            if key in ("shards", "tried") and value:
+                inside = ",\n".join(f"    {json.dumps(one)}" for one in value)
+                fields.append(f"   {json.dumps(key)}: [\n{inside}\n   ]")
+            else:
+                fields.append(f"   {json.dumps(key)}: {json.dumps(value)}")
+        lines.append(",\n".join(fields))
+        lines.append("  }" + ("," if number + 1 < len(plan["tables"]) else ""))
+    lines += [" }", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
+    """Reads and checks a plan file.
+
+    Raises:
+        UserError: no such file, not JSON, another version, a shard that is not where it should be; names the table.
+    """
+    try:
+        kept = parse_json(read_bounded(path, MAX_BYTES, "plan", f"{asked_by} {path}".strip()))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    check_plan(kept, path)
+    return dict(kept)
+
+
+def precision_of(plan: Mapping[str, Any]) -> Any:
+    """In which looked-up embeddings and their gradients travel; older plans do not say."""
+    return plan.get("comm_precision", "fp32")
+
+
+def check_plan(kept: Any, where: str) -> Cluster:
+    """Checks a plan by itself, without a model.
+
+    Returns:
+        The cluster that it was made for.
+
+    Raises:
+        UserError: names the table and what is wrong.
+    """
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
+    if not is_int(kept.get("version"), VERSION):
+        raise UserError(
+            f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with dmoe plan"
+        )
+    checked(_Plan.model_validate, kept, where, "; plan again")
+    cluster = cluster_from_json(kept["cluster"], where)
+    if kept["world_size"] != cluster.ranks:
+        raise UserError(f"{where}: world_size is {kept['world_size']}, but {cluster.name} has {cluster.ranks} ranks; plan again")
+    for name, row in kept["tables"].items():
+        try:
+            _check_table(row, cluster)
+        except ValueError as error:
+            raise UserError(f"{where}: table '{one_line(name)}': {error}") from None
+    return cluster
+
+
+def _check_table(row: Mapping[str, Any], cluster: Cluster) -> None:
+    replicated = row["sharding_type"] == "data_parallel"
+    if replicated != (row["shards"] is None) or replicated != (row["compute_kernel"] == "dense"):
+        raise ValueError("data_parallel tables have kernel dense and shards null, and no others do")
+    if cluster.device.kind == "cpu" and row["compute_kernel"].startswith("fused_uvm"):
+        raise ValueError(f"kernel {row['compute_kernel']} keeps rows in the host's memory beside a GPU, and {cluster.name} has none")
+    if not replicated:
+        check_cuts(row, cluster)

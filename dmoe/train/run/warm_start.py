@@ -1,0 +1,68 @@
+"""A run that begins from an earlier one's checkpoint, whose tables may have grown since: later days keep the ids and append new ones."""
+
+from pathlib import Path
+
+from dmoe.checkpoint.index import INDEX, read_index
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.data.dataset.compatibility import check_compatible, model_inputs
+from dmoe.data.dataset.earlier import with_identities
+from dmoe.distributed import on_rank_0
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+from dmoe.train.run.run_dir import RunDir, problem_of
+from dmoe.train.run.run_inputs import run_inputs
+from dmoe.train.session import Session
+
+
+def begin_from(session: Session, path: str) -> tuple[int, str]:
+    """Loads the weights and the optimisers' states; rows that the checkpoint's tables lack keep their initial weights and empty states.
+
+    Every rank has to call it. Step, epoch, position in the data, schedule and best AUC are not taken: the run is a new one.
+
+    Args:
+        path: a checkpoint, or a run, whose best checkpoint is taken.
+
+    Returns:
+        The steps that led to these weights, and a line that says what was loaded.
+
+    Raises:
+        UserError: damaged, of other features, dims or optimisers, of larger tables, or of other ids.
+    """
+    try:
+        folder = on_rank_0(lambda: _look(session, path))
+        if problem := problem_of(folder):
+            raise UserError(problem)
+        kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, grown=True)
+    except UserError as error:
+        raise UserError(f"train.init_from: {error}") from None
+    there = read_index(folder).tables
+    new = {table.feature: table.rows - there[table.logical_name(table.sections[0])][0] for table in session.tables}
+    grown = sum(rows > 0 for rows in new.values())
+    line = f"begins from {folder}: {sum(new.values()):,} new ids in {grown} of {len(new)} features"
+    return kept["step"] + kept.get("steps_before", 0), line
+
+
+def _look(session: Session, path: str) -> str:
+    """The folder of the checkpoint, once the data set is known to go on from the run's.
+
+    Raises:
+        UserError: no checkpoint there, or what its ids mean is unknown or something else.
+    """
+    folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
+    data = session.config.data
+    now = model_inputs(data, with_identities(session.manifest, data.path))
+    check_compatible(run_inputs(run), now, data.path, ordered=True, grown=True)
+    return folder
+
+
+def _run_of(checkpoint: str) -> str:
+    return checkpoint.rstrip("/").rsplit("/", 2)[0] if "://" in checkpoint else str(Path(checkpoint).resolve().parent.parent)
+
+
+def _best_of(path: str) -> str:
+    run = RunDir(path)
+    steps = run.checkpoints()
+    if not steps:
+        raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
+    best = read_index(run.checkpoint(steps[-1])).progress.get("best_step")
+    return run.checkpoint(best if best in steps else steps[-1])
