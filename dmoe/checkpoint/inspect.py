@@ -8,6 +8,7 @@ import numpy as np
 from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint, write_whole
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join
 
 BLOCK_BYTES = 64 << 20
@@ -132,7 +133,7 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     """Writes plain safetensors from a verified checkpoint; a line that says what was written.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged, or holds a number that is not finite.
     """
     verify_checkpoint(folder)
     contents = Contents(folder)
@@ -148,9 +149,16 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     size = 0
     for path, group in groups.items():
         entries = [(_plain(name), NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
-        chunks = (block for name in group for block in contents.blocks(name))
+        chunks = (block for name in group for block in _finite_blocks(contents, name))
         size += write_whole(path, lambda file, e=entries, c=chunks: write_tensors(file, e, c, metadata))[0]  # type: ignore[misc]
     return f"{output}: {len(names)} tensors, {size:,} bytes in {len(groups)} file(s)"
+
+
+def _finite_blocks(contents: Contents, name: str) -> Iterator[np.ndarray]:
+    row = 0
+    for block in contents.blocks(name):
+        yield require_finite(block, f"{contents.folder}: {name}", row)
+        row += np.atleast_1d(block).shape[0]
 
 
 def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:

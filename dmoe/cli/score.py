@@ -5,6 +5,7 @@ dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --vocabulary data/criteo 
 """
 
 import argparse
+import sys
 import time
 
 from dmoe.errors import UserError
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from dmoe.data.dataset.manifest import load_manifest
+    from dmoe.data.skew import shares_of, skew_lines
     from dmoe.report.statistics import logloss_rows, placements
     from dmoe.serve.score_dataset import check_fits, score_split, write_scores
     from dmoe.serve.score_raw import made_from
@@ -49,6 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
+        # An older scorer does not know its training data's shares; the vocabulary of --log is that data's.
+        known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
+        known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
+        for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
+            print(line, file=sys.stderr)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"

@@ -21,6 +21,7 @@ from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load
 from dmoe.data.lock import alone
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
 
 Format = Literal["torchrec-npy", "columns-npy"]
 FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")
@@ -118,6 +119,8 @@ def _write(
     def work(group: RowGroup) -> int:
         low, high = max(part.first, group.first), min(end, group.first + group.rows)
         table = read_row_group(data, split.shards, group, [*labels, *dense, *sparse])
+        for name in dense:
+            require_finite(table[name].to_numpy(), f"{data}: {name} of split '{part.split}'", group.first, "make the data set again")
         for name, column in columns.items():
             column[low - part.first : high - part.first] = table[name].to_numpy()[low - group.first : high - group.first]
         return high - low

@@ -18,7 +18,7 @@ from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import Engine, beside, run_tasks
-from dmoe.data.parquet import finish, many_values, writer_options
+from dmoe.data.parquet import finish, many_values, require_finite_columns, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
@@ -115,6 +115,7 @@ class ShardWriter:
         if self.labelled:
             columns, names = [self.label[:n], *columns], [LABEL, *names]
         table = pa.table([pa.array(column) for column in columns], names=names)
+        require_finite_columns(self.path, table, self.rows)
         if self.writer is None:
             self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)

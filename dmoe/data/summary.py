@@ -1,8 +1,9 @@
 """What a run of preprocessing tells at its end."""
 
-from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.progress import duration, peak_memory_mb
+from dmoe.data.skew import shares_of, skew_lines
 
 
 def _splits(manifest: Manifest) -> list[str]:
@@ -34,8 +35,12 @@ def _collisions(result: Result) -> list[str]:
     return [f"  hashed ids: {tokens:,} distinct tokens got {ids:,} ids, collision rate {1 - ids / max(tokens, 1):.2%} (most: {shown})"]
 
 
-def summarize(result: Result, output: str) -> str:
-    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type."""
+def summarize(result: Result, output: str, vocabulary: str | None = None) -> str:
+    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type.
+
+    Args:
+        vocabulary: the data set whose ids were kept, with which the shares of unknown and missing values are compared.
+    """
     manifest = result.manifest
     lines = [f"{output}: made by this command before, nothing to do" if result.already_there else f"{output}: done"]
     lines += _splits(manifest)
@@ -51,6 +56,8 @@ def summarize(result: Result, output: str) -> str:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
         speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
         lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
+    if vocabulary:
+        lines += skew_lines(shares_of(load_manifest(vocabulary)), manifest, f"  {output}")
     if "score" in manifest.splits:
         lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)

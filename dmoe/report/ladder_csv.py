@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from dmoe.finite import none_if_not_finite
 from dmoe.model.cost import Cost
 from dmoe.report.latency import BATCHES, FASTEST, Latency
 from dmoe.report.results import Answers, Ladder
@@ -67,6 +68,7 @@ def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
 def _csv(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_csv(item) for item in value)
+    value = none_if_not_finite(value)
     return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

@@ -15,13 +15,16 @@ from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
+ADVICE = "the model overflowed; export an earlier step"
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
@@ -32,7 +35,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         step: another checkpoint than the best.
 
     Raises:
-        UserError: no such run or checkpoint, a damaged one, or a weight that fp16 cannot hold.
+        UserError: no such run or checkpoint, a damaged one, or a weight that is not finite, or that fp16 cannot hold.
     """
     if not PATHS.exists(join(run, "config.yaml")):
         raise UserError(f"{run}: no run there (no config.yaml)")
@@ -40,7 +43,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     step = best_step(run) if step is None else step
     folder = join(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
-    plan = _plan(config, inputs, index)
+    plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
@@ -54,6 +57,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         set_dims=plan["set_dims"],
         model=config.model,
         bf16=config.train.precision == "bf16",
+        shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files,
         reads=inputs,
     )
@@ -152,11 +156,13 @@ def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
         for low in range(0, count, CHUNK_ROWS):
             high = min(low + CHUNK_ROWS, count)
             sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
-            yield np.concatenate(sets, 1, dtype=np.float32)
+            chunk_NC = np.concatenate(sets, 1, dtype=np.float32)
+            yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 
 
 def _write_dense(folder: str, output: str) -> str:
     kept = TensorFile(join(folder, KEPT_DENSE))
     names = sorted(name for name in kept.entries if name.startswith("model/"))
     entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, (kept.rows(name) for name in names)))[1]
+    arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
+    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, arrays))[1]

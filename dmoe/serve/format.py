@@ -24,6 +24,9 @@ MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class ScoredFeature(Strict):
     """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
@@ -42,9 +45,11 @@ class ScorerFile(Strict):
     """The content of scorer.json.
 
     Attributes:
-        schema_hash: of the manifest of the training data.
-        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None in earlier scorers.
-        files: name -> SHA-256.
+        schema_hash: of the training data's manifest.
+        shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
+        files: names -> SHA-256.
+        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
+            exported it.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
@@ -59,6 +64,7 @@ class ScorerFile(Strict):
     set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
     bf16: bool
+    shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = Field(default_factory=dict)
     files: dict[str, str]
     reads: Inputs | None = None
 
@@ -76,6 +82,11 @@ class ScorerFile(Strict):
             if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
                 raise ValueError("reads: other features than `features` and `dense`")
         return self
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of all features that the model reads."""
+        return [*(feature.name for feature in self.features), *self.dense]
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:

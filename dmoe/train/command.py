@@ -1,5 +1,6 @@
 """The two commands, train and evaluate, from their arguments to their files."""
 
+import sys
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
 from dmoe.paths import PATHS, join
@@ -135,6 +137,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     trained_on = load_manifest(run_path)
     folder = data or config.data.path
     manifest = load_manifest(folder)
+    skewed = skew_lines(shares_of(trained_on), manifest, folder)
     chosen = split or config.data.test_split
     manifest.split(chosen)
     quiet()
@@ -165,6 +168,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
+        for line in skewed:
+            print(line, file=sys.stderr)
         print(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures

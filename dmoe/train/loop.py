@@ -15,6 +15,7 @@ from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
+from dmoe.metrics.evaluation import NotFinite
 from dmoe.train.console import Reporter
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
@@ -97,7 +98,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
                     _segment(job, _segment_end(job))
                 _validate(job)
             writer.finish()
-        except Stopped:
+        except (Stopped, NotFinite):
             # All ranks stop here together, so the checkpoint that is being written can still be published.
             writer.finish()
             raise

@@ -130,17 +130,22 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
-        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md)."""
+        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md); None where a
+        figure has no value.
+
+        Raises:
+            UserError: on all ranks, the model's output for some rows is not finite; names the number that is the likely reason.
+        """
         session, metrics = self.session, self.config.metrics
         evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
         session.sharded.eval()
         try:
             for batch in batches:
                 _, (_, outputs, label_B, weight_B, group_B) = session.sharded(batch.to(session.device))
-                evaluation.update(outputs, label_B, weight_B, group_B)
+                evaluation.update(outputs, label_B, weight_B, group_B, batch.dense_BD)
         finally:
             session.sharded.train()
-        figures = evaluation.compute()
+        figures = evaluation.compute(session.blueprint.dense)
         for callback in self.callbacks:
             callback.on_evaluation(self, figures)
         return figures

@@ -60,4 +60,4 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
         "overwrite",
     )
     options |= {name: getattr(arguments, name) for name in common}
-    print(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output))
+    print(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output, arguments.vocabulary))

@@ -63,4 +63,4 @@ def run(arguments: argparse.Namespace) -> None:
         parse_share(options, share, arguments.stay)
         if share.index:
             return
-    print(summarize(preprocess(options), arguments.output))
+    print(summarize(preprocess(options), arguments.output, arguments.vocabulary))

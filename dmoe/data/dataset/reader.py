@@ -67,6 +67,10 @@ class Reader:
         self._ordered: tuple[int, EpochOrder] | None = None
         self._columns = SplitColumns(folder, manifest, split, features, dense)
         self.rows = sum(group.rows for group in self._columns.groups)
+        self.name = f"{folder}, split '{split}'"
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def order(self) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.log.rows import Block
 from dmoe.data.log.schema import Categorical, Schema
+from dmoe.data.log.times import SECONDS_A_DAY, parse_times
 from dmoe.data.log.tokens import hashes
 from dmoe.data.rejects import Reject, shown
 from dmoe.errors import printable
@@ -31,7 +32,8 @@ LABELS_SEEN, LABEL_CHARACTERS = 100, 64
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 BOOLEANS = {"true": "1", "false": "0"}
 LABEL, TIME = "@label", "@time"
-SECONDS_A_DAY = 86400
+MOST_SECONDS = float(1 << 53)
+"""Beyond this a float64 does not hold whole seconds, so there is no hour of the day."""
 
 
 @dataclass
@@ -233,14 +235,18 @@ def _time(column: pa.Array, format: str | None, name: str, rows: _Rows) -> NDArr
     if format in (None, "unix", "unix_ms"):
         value_N, given_N = to_float(column)
         rows.refuse(~given_N, "time", name, column, "a number")
-        return value_N / 1000 if format == "unix_ms" else value_N
+        if format is None:
+            return value_N
+        seconds_N = value_N / 1000 if format == "unix_ms" else value_N
+        rows.refuse(
+            np.abs(seconds_N) > MOST_SECONDS, "time", name, column, f"a time in {'milliseconds' if format == 'unix_ms' else 'seconds'}"
+        )
+        return np.where(np.abs(seconds_N) > MOST_SECONDS, 0.0, seconds_N)
     coded = column.dictionary_encode()
-    seconds = pc.strptime(coded.dictionary, format=format, unit="s", error_is_null=True).cast(pa.int64())
-    of_code = np.append(pc.fill_null(seconds, 0).to_numpy().astype(np.float64), 0.0)
-    bad_of = np.append(seconds.is_null().to_numpy(zero_copy_only=False), True)
-    codes = pc.fill_null(coded.indices, len(bad_of) - 1).to_numpy()
-    rows.refuse(bad_of[codes], "time", name, column, f"a time such as {format}")
-    return of_code[codes]
+    seconds, is_time = parse_times(coded.dictionary, format)
+    codes = pc.fill_null(coded.indices, len(seconds)).to_numpy()
+    rows.refuse(~np.append(is_time, False)[codes], "time", name, column, f"a time such as {format}")
+    return np.append(seconds, 0.0)[codes]
 
 
 def _part(seconds_N: NDArray[np.float64], part: str) -> NDArray[np.int64]:

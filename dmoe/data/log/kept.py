@@ -1,11 +1,11 @@
 """What a data set keeps of how its log was read, so that another log can be read in the same way."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.log.described import identities
+from dmoe.data.log.moments import are_moments
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
 from dmoe.data.vocabulary_files import read_all
@@ -38,14 +38,20 @@ def load_kept(folder: str) -> Kept:
         raise UserError(f"--vocabulary {folder}: made from no schema; use the sub-command that made it ({manifest.dataset})")
     schema = parse_schema(made_by["schema"], join(folder, FILE))
     vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
+    moments, edges = made_by.get("moments"), made_by.get("edges")
+    pairs = (
+        {name: (float(pair[0]), float(pair[1])) for name, pair in moments.items() if are_moments(pair)} if isinstance(moments, dict) else {}
+    )
+    if absent := [one.name for one in schema.dense if one.transform == "standardise" and one.name not in pairs]:
+        raise UserError(f"{join(folder, FILE)}: no finite mean and deviation of {absent[0]}; make the data set again")
+    cut = edges if isinstance(edges, dict) else {}
+    if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in cut]:
+        raise UserError(f"{join(folder, FILE)}: the edges of {absent[0]}'s buckets are not there; make the data set again")
     try:
-        expected = identities(schema, made_by, {})
-    except ValueError as error:
+        _check_same(join(folder, FILE), manifest, *identities(schema, made_by, {}))
+        numbers = {name: [float(edge) for edge in found] for name, found in cut.items()}
+    except (TypeError, ValueError) as error:
         raise UserError(f"{join(folder, FILE)}: made_by: {str(error).splitlines()[0][:150]}; copy the data set again") from None
-    _check_same(join(folder, FILE), manifest, *expected)
-    pairs = {name: one.moments for name, one in expected[0].items() if one.moments}
-    edges: Any = made_by.get("edges", {})
-    numbers = {name: [float(edge) for edge in found] for name, found in edges.items()}
     return Kept(schema, vocabularies, pairs, numbers, str(made_by.get("fingerprint")))
 
 

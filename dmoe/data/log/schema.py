@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dmoe.data.log.times import parse_format
 from dmoe.errors import UserError
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import read_mapping
@@ -49,10 +50,17 @@ class Label(Strict):
 
 
 class Time(Strict):
-    """`format`: of strptime; `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are UTC."""
+    """`format`: of strptime (dmoe.data.log.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are
+    UTC, unless the format has %z."""
 
     column: str = Field(min_length=1)
     format: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_read_whole(self) -> "Time":
+        if self.format not in (None, "unix", "unix_ms"):
+            parse_format(self.format)
+        return self
 
 
 class Dense(Strict):

@@ -8,6 +8,7 @@ Shapes: N rows of a range.
 
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
 from dmoe.data.log.buckets import SAMPLE, Buckets
 from dmoe.data.log.encode import LABEL
+from dmoe.data.log.moments import Moments
 from dmoe.data.log.parts import read_columns, rows_between
 from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.split import PartSplitter
@@ -64,21 +66,14 @@ def make_mapping(
 
 def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, tuple[float, float]]:
     """(mean, deviation) of numbers over the train split, added up over fixed stretches of rows, so that blocks do not change a bit."""
-    sums = {name: np.zeros(3) for name in names}
+    moments = {name: Moments() for name in names}
     for begin in range(0, splitter.total if names else 0, rows_a_step):
-        columns = _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total))
-        for name, value_N in columns.items():
-            count = len(value_N)
-            if count:
-                mean = value_N.mean()
-                seen, old, scatter = sums[name]
-                step = mean - old
-                sums[name][:] = (
-                    seen + count,
-                    old + step * count / (seen + count),
-                    scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count),
-                )
-    return {name: (float(mean), float(np.sqrt(scatter / count)) if scatter else 1.0) for name, (count, mean, scatter) in sums.items()}
+        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
+            moments[name].add(value_N)
+    for name, one in moments.items():
+        if (lone := one.lone_number()) is not None:
+            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
+    return {name: one.result() for name, one in moments.items()}
 
 
 def train_samples(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:
@@ -103,11 +98,13 @@ def _numbers(splitter: PartSplitter, names: list[str], begin: int, end: int) -> 
 
 
 def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
-    """The dense feature of a number, float32; what float32 cannot hold is its largest."""
+    """The dense feature of a finite number, float32; what float32 cannot hold is its largest."""
     if transform == "log1p":
         value_N = np.copysign(np.log1p(np.abs(value_N)), value_N)
     elif transform == "standardise" and moments is not None:
-        value_N = (value_N - moments[0]) / moments[1]
+        # In halves, which are exact, so that the difference of two large numbers does not overflow.
+        with np.errstate(over="ignore"):
+            value_N = (value_N / 2 - moments[0] / 2) / (moments[1] / 2)
     limit = float(np.finfo(np.float32).max)
     return np.clip(value_N, -limit, limit).astype(np.float32)
 

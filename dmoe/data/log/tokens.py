@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.log.whole_numbers import NumberIds
 
 
 def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -81,16 +82,23 @@ def _look_up(
 
 
 class TokenIds:
-    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again."""
+    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again.
+
+    Where all tokens of the vocabulary are whole numbers, a token that is not among them is looked up by its number: an exporter that
+    turns 1007 into 1007.0 must not make all its rows unknown.
+    """
 
     def __init__(self, tokens: pa.Array) -> None:
         self.data, self.offsets = buffers(tokens)
         self.hashes = hashes(tokens)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
         _fill(self.slots, self.hashes)
+        self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
         out = np.empty(len(tokens), np.int32)
-        _look_up(self.slots, self.hashes, self.data, self.offsets, hashes(tokens), *buffers(tokens), RARE_ID, out)
+        data, offsets = buffers(tokens)
+        _look_up(self.slots, self.hashes, self.data, self.offsets, hashes(tokens), data, offsets, RARE_ID, out)
+        self.numbers.look_up(data, offsets, out, RARE_ID)
         return out

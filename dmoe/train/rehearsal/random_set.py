@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, Manifest, Shard, Split, save_manifest
+from dmoe.data.parquet import require_finite_columns
 from dmoe.paths import PATHS, join
 
 ROW_GROUP = 256
@@ -27,6 +28,7 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
     splits = {}
     for number, (name, count) in enumerate(rows.items()):
         table = _rows(schema, count, np.random.default_rng([seed, number]))
+        require_finite_columns(name, table)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=ROW_GROUP)
         path, positives = f"{name}-00000.parquet", int(table["label"].to_numpy().sum())

@@ -33,6 +33,8 @@ TREE: dict[str, Any] = {
     "dense": ["x"],
     "categorical": ["site", {"name": "tags", "separator": "|", "pooling": "sum"}, {"name": "hour", "part": "hour"}],
 }
+FARTHEST_SECONDS = 2.0**53
+"""Beyond this a float64 holds no whole seconds, so that there is no hour of the day."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GOOD = b"1700000000,1,0.5,2.25,news,a|b,z"
 REFUSED = (
@@ -86,7 +88,8 @@ def row_of(values: dict[str, Any]) -> tuple[Any, ...] | None:
     label = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(found["click"] or "")
     weight = finite(found["w"] or "")
     x = None if found["x"] is None else finite(found["x"])
-    if label is None or weight is None or finite(found["at"] or "") is None or (found["x"] is not None and x is None):
+    at = finite(found["at"] or "")
+    if label is None or weight is None or at is None or abs(at) > FARTHEST_SECONDS or (found["x"] is not None and x is None):
         return None
     with np.errstate(over="ignore", under="ignore"):
         if not 0 < np.float32(weight) < np.inf or weight <= 0:
