@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.dataset.identity import tokens_digest
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
@@ -164,7 +165,8 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
         made_by["vocabulary_sha256"] = digest(vocabularies)
     if collisions:
         made_by["collisions"] = {name: {"tokens": one.tokens, "ids": one.ids} for name, one in collisions.items()}
-    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by)
+    digests = None if task.sizes else {one.name: tokens_digest(one.tokens) for one in vocabularies}
+    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by, digests)
     publish(options.output, work, manifest, ranges, vocabularies)
     stages["write"] = time.monotonic() - begin
     appended = sum(len(vocabulary.tokens) for vocabulary in vocabularies) - sum(len(one.tokens) for one in task.kept or vocabularies)

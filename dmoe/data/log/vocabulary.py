@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
@@ -22,7 +21,7 @@ from dmoe.data.log.buckets import Buckets
 from dmoe.data.log.counting_tables import CountingTable, count_codes
 from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.progress import Progress
-from dmoe.paths import PATHS
+from dmoe.data.vocabulary_files import read_table
 
 CUTS_LOG2 = 7
 """A feature's spilled counts are added up in 2^7 cuts."""
@@ -148,7 +147,6 @@ def _ordered(name: str, tokens: pa.Array, counts: NDArray[np.int64]) -> Vocabula
 
 def read_vocabulary(path: str, name: str) -> Vocabulary:
     """Reads what dmoe.data.vocabulary_files wrote."""
-    with PATHS.open(path, "rb") as file:
-        table = pq.read_table(file)
+    table = read_table(path, integers=False)
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], pa.large_binary())
     return Vocabulary(name, tokens.cast(pa.large_binary()), table["count"].to_numpy())
