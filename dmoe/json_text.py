@@ -92,6 +92,11 @@ def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         yield from _not_finite(item, f"{place}.{key}" if place else str(key))
 
 
+def is_int(found: Any, expected: int) -> bool:
+    """Whether a value in a file is that whole number. In Python `True` and `1.0` equal 1; in a file they are something else."""
+    return type(found) is int and found == expected
+
+
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):

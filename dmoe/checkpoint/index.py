@@ -10,14 +10,16 @@ from dataclasses import astuple, dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from dmoe.checkpoint.progress import check_progress
+from dmoe.checkpoint.tensors import Entry, read_entries
 from dmoe.errors import UserError, one_line, shown
-from dmoe.json_text import format_json, parse_json
+from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, check_regular, join, read_bounded
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
 MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
+_FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _T = TypeVar("_T")
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
@@ -106,10 +108,10 @@ def write_whole(path: str, write: Callable[[BinaryIO], _T]) -> _T:
 
 
 def read_index(folder: str) -> Index:
-    """The index of a checkpoint, checked against its own checksum, every field of it.
+    """The index of a checkpoint, checked against its own checksum and its folder's name, every field of it.
 
     Raises:
-        UserError: none there, torn, damaged, or of another version.
+        UserError: none there, torn, damaged, of another version, or of another step than its folder.
     """
     path = join(folder, INDEX)
     if not PATHS.exists(path):
@@ -127,24 +129,31 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{path}: damaged: not a checkpoint's index") from None
     if not known:
         raise UserError(f"{path}: damaged: not a checkpoint's index")
-    if version != VERSION:
+    if not is_int(version, VERSION):
         raise UserError(f"{path}: checkpoint version {shown(version)}, this dmoe reads version {VERSION}")
     if not sound:
         raise UserError(f"{path}: damaged: its checksum does not match")
     check_progress(content.get("progress"), f"{path}: damaged")
     try:
-        return _parse(content)
+        index = _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged: {one_line(str(error), 200) or 'a field is wrong'}") from None
+    step, named = index.progress.get("step"), _FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2])
+    if named and (type(step) is not int or step != int(named[1])):
+        raise UserError(f"{path}: damaged: progress.step is {shown(step)}, but the folder is that of step {int(named[1]):,}")
+    return index
 
 
 def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
-    """The index, once every file (every `parts`-th one from `part` on) is there and has the checksum that the index says.
+    """The index, once every file (every `parts`-th one from `part` on) is there and is what the index says: its checksum, its tensors.
 
     Raises:
-        UserError: a file is missing, torn or changed; named.
+        UserError: a file is missing, torn, changed, or has other tensors than the index says; named.
     """
     index = read_index(folder)
+    pieces: dict[str, list[Piece]] = {}
+    for piece in index.pieces:
+        pieces.setdefault(piece.file, []).append(piece)
     for name, (size, expected) in sorted(index.files.items())[part::parts]:
         path = join(folder, name)
         if not PATHS.exists(path):
@@ -162,7 +171,21 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
             raise UserError(f"{path}: damaged: {found:,} bytes, the index says {size:,}")
         if digest.hexdigest() != expected:
             raise UserError(f"{path}: damaged: its checksum is not the one in the index")
+        entries = read_entries(path)
+        if name != DENSE:
+            _check_tensors(path, entries, pieces[name])
     return index
+
+
+def _check_tensors(path: str, entries: dict[str, Entry], pieces: list[Piece]) -> None:
+    """Whether the tensors of a file of tables are the pieces that the index says, one each."""
+    for piece in pieces:
+        shape = (piece.rows, piece.columns) if piece.columns else (piece.rows,)
+        if piece.key not in entries or entries[piece.key].shape != shape:
+            found = list(entries[piece.key].shape) if piece.key in entries else "not in it"
+            raise UserError(f"{path}: damaged: tensor '{piece.key[:80]}' is {found}, the index says {list(shape)}")
+    if extra := sorted(set(entries) - {piece.key for piece in pieces}):
+        raise UserError(f"{path}: damaged: tensor '{extra[0][:80]}' belongs to no table of the index")
 
 
 def refuse(folder: str) -> None:
@@ -189,6 +212,7 @@ def _parse(content: dict[str, Any]) -> Index:
         files[name] = (_whole(entry["bytes"], 1 << 48), entry["sha256"])
     pieces = tuple(_piece(row, tables, files) for row in content["pieces"])
     _check_whole(tables, pieces)
+    _check_files(files, pieces)
     return Index(tables, pieces, files, content["progress"])
 
 
@@ -200,12 +224,28 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
     for (table, state), group in groups.items():
         rows, columns = tables[table]
         one_a_row = any(piece.columns == 0 for piece in group)
+        if one_a_row and state == "weight":
+            raise ValueError(f"table '{table}': a piece of weight has no columns")
         if sum(piece.rows * (piece.columns or 1) for piece in group) != rows * (1 if one_a_row else columns):
             raise ValueError(f"table '{one_line(table)}': {one_line(state)} is not whole")
         if any((piece.columns == 0) != one_a_row for piece in group):
             raise ValueError(f"table '{table}': some pieces of {state} have columns and some have none")
         if not _apart(group):
             raise ValueError(f"table '{table}': pieces of {state} overlap")
+
+
+def _check_files(files: dict[str, Any], pieces: tuple[Piece, ...]) -> None:
+    """Every piece is a tensor of its own, and every file but the dense one, which is always there, holds a piece."""
+    seen: set[tuple[str, str]] = set()
+    for piece in pieces:
+        if (piece.file, piece.key) in seen:
+            raise ValueError(f"two pieces are one tensor, '{piece.key[:80]}' of {piece.file}")
+        seen.add((piece.file, piece.key))
+    used = {piece.file for piece in pieces}
+    if DENSE not in files or DENSE in used:
+        raise ValueError(f"{DENSE} is not among its files" if DENSE not in files else f"a piece of a table lies in {DENSE}")
+    if idle := sorted(set(files) - used - {DENSE}):
+        raise ValueError(f"file '{idle[0]}' holds no piece of a table")
 
 
 def _apart(group: list[Piece]) -> bool:

@@ -104,6 +104,24 @@ class TensorFile:
         return whole[low:high] if entry.shape else whole
 
 
+def read_entries(path: str) -> dict[str, Entry]:
+    """A file's tensors by its header, which alone is read.
+
+    Raises:
+        UserError: not a sound safetensors file; says why.
+    """
+    try:
+        with PATHS.open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(8)
+            if len(head) == 8:
+                head += file.read(min(struct.unpack("<Q", head)[0], MAX_HEADER))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+    return _entries(head, size, path)
+
+
 def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
     def refuse(why: str) -> UserError:
         return UserError(f"{path}: damaged: not a safetensors file ({why})")
@@ -117,7 +135,7 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
         raise refuse(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise refuse("its header is not an object")
-    entries, used = {}, 0
+    entries: dict[str, Entry] = {}
     for name, fields in header.items():
         if name == "__metadata__":
             continue
@@ -132,7 +150,13 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
             entry = None
         if entry is None or entry.bytes != stop - start or entry.start + entry.bytes > size:
             raise refuse(f"tensor '{one_line(name, 80)}' has a wrong dtype, shape or place")
-        entries[name], used = entry, used + entry.bytes
-    if used != size - 8 - length:
-        raise refuse(f"{size - 8 - length:,} bytes of numbers, the header says {used:,}")
+        entries[name] = entry
+    end = 8 + length
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].bytes)):
+        if entry.start != end:
+            how = "overlaps the one" if entry.start < end else "leaves a gap behind the one"
+            raise refuse(f"tensor '{one_line(name, 80)}' {how} before it")
+        end += entry.bytes
+    if end != size:
+        raise refuse(f"{size - 8 - length:,} bytes of numbers, the header says {end - 8 - length:,}")
     return entries

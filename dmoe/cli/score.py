@@ -38,13 +38,16 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.data.skew import shares_of, skew_lines
     from dmoe.report.statistics import logloss_rows, placements
-    from dmoe.serve.score_dataset import score_split, write_scores
+    from dmoe.serve.score_dataset import check_fits, score_split, write_scores
     from dmoe.serve.score_raw import made_from
     from dmoe.serve.scorer import Scorer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     scorer = Scorer(arguments.scorer)
+    if arguments.log and arguments.vocabulary:
+        # Before the log is read, which takes long.
+        check_fits(scorer.about, load_manifest(arguments.vocabulary), arguments.vocabulary)
     began = time.perf_counter()
     with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from dmoe.config import Config
+from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
@@ -49,12 +50,10 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     for name in config.data.features or []:
         if name not in names:
             raise UserError(f"data.features: no feature '{one_line(name)}' in the data set{nearest(name, names)}")
-    wanted = config.data.features or names
-    buckets = config.data.dense in ("buckets", "both")
-    features = tuple(f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token"))
+    inputs = model_inputs(config.data, manifest)
+    features, dense = inputs.categorical, tuple(number.name for number in inputs.dense)
     if not features:
         raise UserError("data.features: the model would look up no feature at all")
-    dense = tuple(f.name for f in manifest.dense) if config.data.dense in ("numeric", "both") else ()
     specs = expert_specs(config.model)
     tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)))
     return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))

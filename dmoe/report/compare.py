@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.bags import Bags, concatenate
+from dmoe.data.dataset.epoch_order import order_name
+from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
@@ -93,7 +95,7 @@ def _check_same_rows(run_a: str, run_b: str, a: Predicted, b: Predicted) -> None
 
 
 def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, difference_N: np.ndarray) -> list[Slice]:
-    column_N = column_of_test(run, feature, len(a.label))
+    column_N = column_of_test(run, feature, a.order)
     found = []
     for value, rows_N in _groups(column_N, values):
         labels = a.label[rows_N]
@@ -128,8 +130,11 @@ def _slices_of(id_V: np.ndarray, row_V: np.ndarray, rows: int, values: int) -> l
     return [*groups, ("all others", rest_N)] if rest_N.any() else groups
 
 
-def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray | Bags:
+def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
     """A feature's values in the order of the run's test rows; bags where it is multi-valued.
+
+    Args:
+        order: names the rows that the run was tested on.
 
     Raises:
         UserError: no such feature, or the data set is not what the run was tested on.
@@ -139,14 +144,18 @@ def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray | Bags:
     names = [*(one.name for one in manifest.dense), *(one.name for one in manifest.categorical)]
     if feature not in names:
         raise UserError(f"--slice {feature}: no such feature in {folder}{nearest(feature, names)}")
+    held = manifest.split(split)
+    if order_name(held.shards) != order:
+        raise UserError(
+            f"--slice {feature}: {folder} has other rows in split '{split}' than those that {run.path} was tested on; evaluate both runs"
+            " again on the data as it is now, with dmoe evaluate --output NAME.json, and compare with --evaluation NAME"
+        )
     parts: list[Any] = []
-    for shard in manifest.split(split).shards:
+    for shard in held.shards:
+        verify_shard(folder, shard, held.labelled)
         with PATHS.open(join(folder, shard.path), "rb") as file:
             parts += [_values(chunk) for chunk in pq.read_table(file, columns=[feature]).column(0).chunks]
-    column_N = concatenate(parts) if isinstance(parts[0], Bags) else np.concatenate(parts)
-    if len(column_N) != rows:
-        raise UserError(f"--slice {feature}: {folder} has {len(column_N):,} test rows now, the run was tested on {rows:,}")
-    return column_N
+    return concatenate(parts) if isinstance(parts[0], Bags) else np.concatenate(parts)
 
 
 def _values(chunk: pa.Array) -> np.ndarray | Bags:

@@ -6,12 +6,13 @@ Shapes: N rows.
 import numpy as np
 
 from dmoe.config import load_config
+from dmoe.data.dataset.epoch_order import order_name
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.skew import skew_lines
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join
-from dmoe.serve.score_dataset import probabilities, read_split
+from dmoe.serve.score_dataset import check_fits, probabilities, read_split
 from dmoe.serve.scorer import Scorer
 
 PREDICTIONS = "predictions.npz"
@@ -30,17 +31,23 @@ def against_run(run: str, scorer: str, rows: int) -> str:
     if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
     with PATHS.open(join(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
-        expected_N = kept["logit"]
+        expected_N, order = kept["logit"], str(kept["order"])
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
     one, logits = Scorer(scorer), []
-    skewed = skew_lines(one.about.shares, load_manifest(config.data.path), config.data.path)
+    manifest = load_manifest(config.data.path)
+    skewed = skew_lines(one.about.shares, manifest, config.data.path)
+    split = manifest.split(config.data.test_split)
+    if order_name(split.shards) != order or split.rows != len(expected_N):
+        return "\n".join([f"not checked: {config.data.path} has other test rows than {run} was tested on", *skewed])
+    try:
+        check_fits(one.about, manifest, config.data.path)
+    except UserError as error:
+        return "\n".join([f"not checked: {error}", *skewed])
     for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
         logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
         if sum(map(len, logits)) >= rows:
             break
     found_N = np.concatenate(logits).astype(np.float64)
-    if len(found_N) > len(expected_N):
-        return "\n".join([f"not checked: {config.data.path} has other test rows than {run} was tested on", *skewed])
     expected_N = expected_N[: len(found_N)].astype(np.float64)
     logit = float(np.abs(found_N - expected_N).max())
     score = float(np.abs(probabilities(found_N) - probabilities(expected_N)).max())

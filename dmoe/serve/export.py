@@ -13,13 +13,15 @@ from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_wh
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
-from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
 ADVICE = "the model overflowed; export an earlier step"
@@ -37,11 +39,11 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     """
     if not PATHS.exists(join(run, "config.yaml")):
         raise UserError(f"{run}: no run there (no config.yaml)")
-    config, manifest = load_config(join(run, "config.yaml")), load_manifest(run)
+    config, manifest, inputs = load_config(join(run, "config.yaml")), load_manifest(run), run_inputs(run)
     step = best_step(run) if step is None else step
     folder = join(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
-    plan, shares = _plan(config, manifest, index), shares_of(manifest)
+    plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
@@ -57,6 +59,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         bf16=config.train.precision == "bf16",
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files,
+        reads=inputs,
     )
     write_scorer_file(output, content)
     return content
@@ -78,13 +81,10 @@ def best_step(run: str) -> int:
     return best if best in published else published[-1]
 
 
-def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
-    """What the model reads, in its order. What the tables are is the checkpoint's to say."""
-    buckets = config.data.dense in ("buckets", "both")
-    wanted = config.data.features or [feature.name for feature in manifest.categorical]
-    kept = [f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token")]
+def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
+    """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     specs = expert_specs(config.model)
-    for feature in kept:
+    for feature in inputs.categorical:
         for table_set, dim in enumerate(specs.set_dims):
             found = index.tables.get(f"{feature.name}/{table_set}")
             if found != (feature.cardinality, dim):
@@ -92,9 +92,9 @@ def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
                     f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
                 )
     return {
-        "features": [(feature.name, feature.cardinality) for feature in kept],
-        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in kept],
-        "dense": [feature.name for feature in manifest.dense] if config.data.dense in ("numeric", "both") else [],
+        "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
+        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
+        "dense": [feature.name for feature in inputs.dense],
         "experts": [
             ScoredExpert(kind=kind, options=options, table_set=table_set)
             for (kind, options), table_set in zip(specs.experts, specs.set_of_expert, strict=True)

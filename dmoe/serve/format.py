@@ -7,11 +7,12 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dmoe.config import ModelConfig
+from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
-from dmoe.json_text import format_json, parse_json
+from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded
 from dmoe.strict import Strict, checked
 
@@ -46,6 +47,8 @@ class ScorerFile(Strict):
         schema_hash: of the training data's manifest.
         shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
         files: names -> SHA-256.
+        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
+            exported it.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
@@ -62,6 +65,22 @@ class ScorerFile(Strict):
     bf16: bool
     shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = Field(default_factory=dict)
     files: dict[str, str]
+    reads: Inputs | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ScorerFile":
+        names = [feature.name for feature in self.features] + self.dense
+        if len(set(names)) < len(names):
+            raise ValueError("a feature is named twice")
+        if any(expert.table_set >= len(self.set_dims) for expert in self.experts):
+            raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
+        if set(self.files) != {TABLES, DENSE}:
+            raise ValueError(f"files: expected {TABLES} and {DENSE}")
+        if self.reads:
+            read = [(one.name, one.cardinality, one.pooling) for one in self.reads.categorical], [one.name for one in self.reads.dense]
+            if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
+                raise ValueError("reads: other features than `features` and `dense`")
+        return self
 
     @property
     def inputs(self) -> list[str]:
@@ -72,7 +91,7 @@ class ScorerFile(Strict):
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(format_json(content.model_dump(mode="json"), indent=1) + "\n")
+        file.write(format_json(content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
@@ -90,12 +109,9 @@ def read_scorer_file(folder: str) -> ScorerFile:
         raise UserError(f"{path}: not JSON ({error}); export it again") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
-    if raw.get("version") != VERSION:
+    if not is_int(raw.get("version"), VERSION):
         raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
-    content = checked(ScorerFile.model_validate, raw, path, "; export it again")
-    if any(expert.table_set >= len(content.set_dims) for expert in content.experts) or set(content.files) != {TABLES, DENSE}:
-        raise UserError(f"{path}: its parts do not fit one another; export it again")
-    return content
+    return checked(ScorerFile.model_validate, raw, path, "; export it again")
 
 
 def digest_of(path: str) -> str:

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from dmoe.checkpoint.index import write_whole
 from dmoe.data.dataset.bags import Bags
-from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.files import verify_shard
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join
-from dmoe.serve.format import ScorerFile
+from dmoe.serve.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
+from dmoe.train.run.run_inputs import check_data
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,33 @@ class Rows:
     bags: dict[str, Bags]
 
 
+def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
+    """Refuses a data set whose ids or numbers mean something else than the scorer's.
+
+    Raises:
+        UserError: names the first feature that differs; or the scorer does not know what its ids mean.
+    """
+    if about.reads is None:
+        raise UserError(
+            f"{FILE}: an earlier version wrote it, and it does not say which tokens its ids stand for; export the run again with"
+            " dmoe export"
+        )
+    check_data(about.reads, manifest, folder)
+
+
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
     """A split's rows in the files' order.
 
     Raises:
-        UserError: no such split, another schema than the model's, or a damaged shard.
+        UserError: no such split, data whose ids or numbers mean something else than the model's, or a damaged shard.
     """
     manifest = load_manifest(folder)
-    theirs = {feature.name: feature for feature in manifest.categorical}
-    for feature in about.features:
-        other = theirs.get(feature.name)
-        if other is not None and other.pooling != feature.pooling:
-            raise UserError(f"{folder}: feature {feature.name} has pooling {other.pooling}, the scorer was made with {feature.pooling}")
-        if other is None or other.cardinality != feature.cardinality:
-            found = "is not there" if other is None else f"has {other.cardinality:,} ids"
-            raise UserError(
-                f"{folder}: feature {feature.name} {found}, the scorer was made with {feature.cardinality:,} ids;"
-                " preprocess the log with the training data's vocabulary"
-            )
-    if absent := sorted(set(about.dense) - {feature.name for feature in manifest.dense}):
-        raise UserError(f"{folder}: numeric feature {absent[0]} is not there, the scorer was made with it")
+    check_fits(about, manifest, folder)
     labelled = ["label"] if manifest.split(split).labelled else []
     names = [*labelled, *about.dense, *(feature.name for feature in about.features)]
     for shard in manifest.split(split).shards:
         path = join(folder, shard.path)
-        if not PATHS.exists(path):
-            raise UserError(f"{path}: missing, but the manifest names it")
+        verify_shard(folder, shard, bool(labelled))
         try:
             with PATHS.open(path, "rb") as file:
                 for batch in pq.ParquetFile(file).iter_batches(batch_size, columns=names, use_threads=False):

@@ -127,6 +127,8 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
             f"{folder}: stopped within an epoch of another order of rows, so some would be used twice and some never; go on with"
             " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
         )
+    if progress.row >= train.rows or progress.row % progress.batch_size:
+        raise UserError(f"{folder}: progress.row is {progress.row:,}, not the end of a batch within an epoch of {train.rows:,} rows")
     progress.order = train.order
     return progress
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.prepare.described import identities
 from dmoe.data.prepare.moments import are_moments
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
@@ -32,20 +34,40 @@ def load_kept(folder: str) -> Kept:
         UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.
     """
     manifest = load_manifest(folder)
-    made_by, schema = manifest.made_by, kept_schema(folder, manifest)
+    where, made_by, schema = join(folder, FILE), manifest.made_by, kept_schema(folder, manifest)
     hashed = made_by.get("ids") == "hash"
-    vocabularies = [] if hashed else read_kept(folder, manifest)
+    vocabularies = [] if hashed else read_kept(folder, manifest, schema)
     sizes = {one.name: one.cardinality for one in manifest.categorical} if hashed else {}
-    moments = made_by.get("moments")
+    moments, edges = made_by.get("moments"), made_by.get("edges")
     found = moments.items() if isinstance(moments, dict) else ()
     pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in found if are_moments(pair)}
     if absent := [one.name for one in schema.dense if one.transform == "standardise" and one.name not in pairs]:
-        raise UserError(f"{join(folder, FILE)}: no finite mean and deviation of {absent[0]}; make the data set again")
-    edges = made_by.get("edges")
-    numbers = {name: [float(edge) for edge in found] for name, found in edges.items()} if isinstance(edges, dict) else {}
-    if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in numbers]:
-        raise UserError(f"{join(folder, FILE)}: the edges of {absent[0]}'s buckets are not there; make the data set again")
+        raise UserError(f"{where}: no finite mean and deviation of {absent[0]}; make the data set again")
+    cut = edges if isinstance(edges, dict) else {}
+    if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in cut]:
+        raise UserError(f"{where}: the edges of {absent[0]}'s buckets are not there; make the data set again")
+    try:
+        _check_same(where, manifest, *identities(schema, made_by, {}))
+        numbers = {name: [float(edge) for edge in found] for name, found in cut.items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: made_by: {str(error).splitlines()[0][:150]}; copy the data set again") from None
     return Kept(schema, vocabularies, sizes, pairs, numbers, manifest.dataset, str(made_by.get("fingerprint")))
+
+
+def _check_same(where: str, manifest: Manifest, numbers: dict[str, NumberIdentity], tokens: dict[str, TokenIdentity]) -> None:
+    """Holds the features of a manifest against `made_by`, by which other logs are read: both have to say the same."""
+    if [one.name for one in manifest.dense] != list(numbers) or [one.name for one in manifest.categorical] != list(tokens):
+        raise UserError(f"{where}: made_by.schema has other features than the manifest; copy the data set again")
+    for number in manifest.dense:
+        if number.identity not in (None, numbers[number.name]):
+            raise _contradiction(where, number.name)
+    for feature in manifest.categorical:
+        if feature.identity and feature.identity.model_copy(update={"tokens": None}) != tokens[feature.name]:
+            raise _contradiction(where, feature.name)
+
+
+def _contradiction(where: str, name: str) -> UserError:
+    return UserError(f"{where}: feature {name}: its identity is not what made_by says; copy the data set again")
 
 
 def kept_schema(folder: str, manifest: Manifest) -> Schema:
@@ -64,13 +86,14 @@ def kept_schema(folder: str, manifest: Manifest) -> Schema:
     raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}' that keeps no schema; make it with tools/preprocess.py")
 
 
-def read_kept(folder: str, manifest: Manifest) -> list[Vocabulary]:
+def read_kept(folder: str, manifest: Manifest, schema: Schema) -> list[Vocabulary]:
     """The vocabularies of a data set, whose ids another one is to share.
 
     Raises:
         UserError: they are missing, damaged, or not this manifest's.
     """
-    vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
-    if manifest.made_by.get("vocabulary_sha256", digest(vocabularies)) != digest(vocabularies):
-        raise UserError(f"--vocabulary {folder}: its tokens are not those that its manifest was written with; copy the data set again")
+    integers = {one.name: one.type != "string" for one in schema.categorical}
+    vocabularies = read_all(folder, manifest.categorical, lambda path, name: read_vocabulary(path, name, integers.get(name)))
+    if manifest.made_by.get("vocabulary_sha256") not in (None, digest(vocabularies)):
+        raise UserError(f"{folder}: its vocabularies are not those that its manifest was written with; copy the whole data set again")
     return vocabularies

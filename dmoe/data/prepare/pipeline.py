@@ -210,7 +210,7 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
         made_by["collisions"] = {name: vars(one) for name, one in collisions.items()}
     flags = deciding(options) | ({"schema": options.schema} if task.dataset == "log" and isinstance(options.schema, str) else {})
     said = said_of_run(task.dataset, flags, task.deciding, task.files, task.fingerprint, watch.lines, bad_lines, made_by)
-    manifest = build_manifest(task.dataset, schema, splitter.splitter.names, ranges, cardinalities, said, labelled)
+    manifest = build_manifest(task.dataset, schema, splitter.splitter.names, ranges, cardinalities, vocabularies, said, labelled)
     publish(options.output, work, manifest, ranges, vocabularies)
     mark("write")
     kept_tokens = sum(len(one.tokens) for one in (task.kept.vocabularies if task.kept else vocabularies))

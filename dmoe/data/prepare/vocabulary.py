@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.identity import tokens_digest
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.tokens import Ids, IntegerIds, TokenIds, buffers
-from dmoe.paths import PATHS
+from dmoe.data.prepare.vocabulary_files import read_table
 
 
 @dataclass
@@ -78,10 +78,14 @@ def digest(vocabularies: list[Vocabulary]) -> str:
     return out.hexdigest()
 
 
-def read_vocabulary(path: str, name: str) -> Vocabulary:
-    """Reads what dmoe.data.prepare.vocabulary_files wrote, from anywhere."""
-    with PATHS.open(path, "rb") as file:
-        table = pq.read_table(file)
+def digest_of(tokens: pa.Array) -> str:
+    """The digest of a vocabulary's tokens, as manifests hold it."""
+    return tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens)
+
+
+def read_vocabulary(path: str, name: str, integers: bool | None = None) -> Vocabulary:
+    """Reads what dmoe.data.prepare.vocabulary_files wrote, from anywhere; see read_table."""
+    table = read_table(path, integers)
     kind = pa.int64() if pa.types.is_integer(table["token"].type) else pa.large_binary()
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], kind)
     return Vocabulary(name, tokens.cast(kind), table["count"].to_numpy())

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dmoe.config import Config, KernelName, OptimizerName, Precision, ShardingTypeName
 from dmoe.errors import UserError, one_line, shown
-from dmoe.json_text import format_json, parse_json
+from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
@@ -150,7 +150,7 @@ def check_plan(kept: Any, where: str) -> Cluster:
     """
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
-    if kept.get("version") != VERSION:
+    if not is_int(kept.get("version"), VERSION):
         raise UserError(
             f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with dmoe plan"
         )

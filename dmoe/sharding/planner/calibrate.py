@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError
+from dmoe.json_text import is_int
 from dmoe.sharding.plan.plan_file import Count, Number, precision_of
 from dmoe.sharding.plan.plan_stats import Figures, figures_of
 from dmoe.sharding.plan.qcomm import BYTES
@@ -108,7 +109,7 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     Raises:
         UserError: not such a file.
     """
-    if not isinstance(measured, dict) or measured.get("format") != FORMAT or measured.get("version") != VERSION:
+    if not isinstance(measured, dict) or measured.get("format") != FORMAT or not is_int(measured.get("version"), VERSION):
         raise UserError(f"{where}: no measurement of this version; make one with dmoe plan calibrate or dmoe.train.rehearsal.measure")
     checked(_Measured.model_validate, measured, where, "; measure again")
     plan, told = measured["plan"], measured["ranks"]

@@ -36,9 +36,15 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
             file.write(buffer.getvalue())
         shard = Shard(path=path, rows=count, positives=positives, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
         splits[name] = Split(rows=count, positives=positives, shards=(shard,))
-    manifest = schema.model_copy(
-        update={"splits": splits, "dataset": "random rows", "made_by": {"tool": "dmoe.train.rehearsal.random_set"}}
-    )
+    # Random ids stand for no token, so the features have no identity.
+    changes = {
+        "dense": tuple(one.model_copy(update={"identity": None}) for one in schema.dense),
+        "categorical": tuple(one.model_copy(update={"identity": None}) for one in schema.categorical),
+        "splits": splits,
+        "dataset": "random rows",
+        "made_by": {"tool": "dmoe.train.rehearsal.random_set"},
+    }
+    manifest = schema.model_copy(update=changes)
     save_manifest(folder, manifest)
     return manifest
 

@@ -19,8 +19,8 @@ from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
 from dmoe.paths import PATHS, join
+from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
-CONFIG, SCHEMA = "config.yaml", "manifest.json"
 ENDING_SECONDS = 10.0
 """How long a run waits for one that is about to end, such as ranks whose launcher was killed."""
 
@@ -49,7 +49,7 @@ class RunDir:
         # Alone first, then shared by all ranks: one that outlives the others keeps the next training off too.
         for turn in (rank() == 0, rank() != 0):
             problem = self._take() if turn else None
-            if problem := _first(problem):
+            if problem := first_problem(problem):
                 self.unlock()
                 raise UserError(problem)
 
@@ -212,11 +212,11 @@ def problem_of(folder: str) -> str | None:
         verify_checkpoint(folder, rank(), world_size())
     except UserError as error:
         problem = str(error)
-    return _first(problem)
+    return first_problem(problem)
 
 
-def _first(problem: str | None) -> str | None:
-    """The first rank's problem, on all ranks."""
+def first_problem(problem: str | None) -> str | None:
+    """The first rank's problem, on all ranks; every rank has to call it."""
     if world_size() == 1:
         return problem
     problems: list[str | None] = [None] * world_size()

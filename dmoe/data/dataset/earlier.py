@@ -1,0 +1,60 @@
+"""The identities of features in manifests that were made before a manifest held them (`dmoe.data.dataset.identity`)."""
+
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.prepare.vocabulary_files import file_of
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+
+
+def with_identities(manifest: Manifest, folder: str) -> Manifest:
+    """The manifest with the identity of every feature, as far as it can be told.
+
+    A manifest that holds identities is given back as it is. For an earlier one they are made from `made_by`, and from the vocabularies
+    in `folder`. A vocabulary that is not there leaves `identity.tokens` None, a manifest of an unknown maker leaves `identity` None.
+
+    Args:
+        folder: of the data set, or where it was when the manifest was copied; its vocabularies count only if its manifest is still
+            the same.
+
+    Raises:
+        UserError: a vocabulary is damaged or is not the manifest's, or `made_by` is.
+    """
+    if all(one.identity for one in manifest.dense) and all(one.identity for one in manifest.categorical):
+        return manifest
+    names = [one.name for one in manifest.categorical]
+    kept = _holds(folder, manifest) and all(PATHS.exists(file_of(folder, name)) for name in names)
+    numbers, tokens = _made(manifest, folder, kept)
+    dense = (one.model_copy(update={"identity": one.identity or numbers.get(one.name)}) for one in manifest.dense)
+    categorical = (one.model_copy(update={"identity": one.identity or tokens.get(one.name)}) for one in manifest.categorical)
+    return manifest.model_copy(update={"dense": tuple(dense), "categorical": tuple(categorical)})
+
+
+def _holds(folder: str, manifest: Manifest) -> bool:
+    """Whether the data set in `folder` is the manifest's. Equal shards are not enough: they hold ids, which are other tokens' elsewhere."""
+    if not folder or not PATHS.exists(join(folder, FILE)):
+        return False
+    try:
+        return load_manifest(folder) == manifest
+    except UserError:
+        return False
+
+
+def _made(manifest: Manifest, folder: str, kept: bool) -> tuple[dict[str, NumberIdentity], dict[str, TokenIdentity]]:
+    """The identities by what made the data set; none where that is not known."""
+    from dmoe.data.prepare.described import identities
+    from dmoe.data.prepare.kept import kept_schema, load_kept
+    from dmoe.data.prepare.vocabulary import digest_of
+
+    known = isinstance(manifest.made_by.get("schema"), dict)
+    try:
+        schema = kept_schema(folder, manifest)
+    except UserError:
+        if known:
+            raise
+        return {}, {}
+    vocabularies = load_kept(folder).vocabularies if kept else []
+    try:
+        return identities(schema, manifest.made_by, {one.name: digest_of(one.tokens) for one in vocabularies})
+    except ValueError as error:
+        raise UserError(f"{join(folder, FILE)}: made_by: {str(error).splitlines()[0][:150]}; copy the data set again") from None
