@@ -6,7 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from dmoe.names import printable, quoted, short
+
 USER_ERROR, INTERRUPTED = 2, 130
+MANY_NAMES = 20
+LONG_NAME, COMPARED_NAMES = 200, 5000
+"""Longer names, and more of them, are not compared with a misspelt one: that takes the product of their lengths."""
 
 
 class UserError(Exception):
@@ -14,11 +19,13 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names where none is near."""
-    names = list(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f", did you mean '{close[0]}'?"
-    return f", expected one of {', '.join(sorted(names))}" if names else ""
+    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first ones of many) where none is near."""
+    names = sorted(known)
+    compared = [one for one in names if len(one) <= LONG_NAME][:COMPARED_NAMES]
+    if close := difflib.get_close_matches(name[:LONG_NAME], compared, n=1, cutoff=0.5):
+        return f", did you mean {quoted(close[0])}?"
+    more = f" and {len(names) - MANY_NAMES:,} more" if len(names) > MANY_NAMES else ""
+    return f", expected one of {', '.join(short(one) for one in names[:MANY_NAMES])}{more}" if names else ""
 
 
 def run_command(program: str, main: Callable[[], int | None]) -> int:
@@ -44,5 +51,5 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
             raise
         where = f": {error.filename}" if error.filename else ""
         message = f"{(error.strerror or str(error)).lower()}{where}"
-    print(f"{program}: {message}", file=sys.stderr)
+    print(f"{program}: {printable(message)}", file=sys.stderr)
     return USER_ERROR

@@ -15,6 +15,7 @@ import torchx.specs as specs
 
 import dmoe
 from dmoe.errors import USER_ERROR, UserError
+from dmoe.names import show
 
 # torchx executes this file's text, with neither its folder nor the current one on the path.
 sys.path += [folder for folder in (str(Path(dmoe.__file__).resolve().parents[1]), ".") if folder not in sys.path]
@@ -262,5 +263,5 @@ def _or_one_line(job: Callable[[], specs.AppDef]) -> specs.AppDef:
     try:
         return job()
     except UserError as error:
-        print(f"launch/components.py: {error}", file=sys.stderr)
+        show(f"launch/components.py: {error}", sys.stderr)
         raise SystemExit(USER_ERROR) from None

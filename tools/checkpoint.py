@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from dmoe.errors import run_command
+from dmoe.names import show
 
 
 def main() -> int | None:
@@ -29,17 +30,17 @@ def main() -> int | None:
     from dmoe.train.checkpoint import look
 
     if arguments.command == "inspect":
-        print(look.inspect(look.newest(arguments.checkpoint)))
+        show(look.inspect(look.newest(arguments.checkpoint)))
         return 0
     if arguments.command == "verify":
-        print(look.verify(look.newest(arguments.checkpoint)))
+        show(look.verify(look.newest(arguments.checkpoint)))
         return 0
     if arguments.command == "export":
         folder = look.newest(arguments.checkpoint)
-        print(look.export(folder, arguments.output, arguments.per_table, arguments.states))
+        show(look.export(folder, arguments.output, arguments.per_table, arguments.states))
         return 0
     lines, differ = look.diff(look.newest(arguments.a), look.newest(arguments.b), arguments.tolerance)
-    print("\n".join(lines))
+    show("\n".join(lines))
     return int(differ)
 
 

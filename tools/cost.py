@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from dmoe.errors import UserError, run_command
+from dmoe.names import show
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,7 +44,7 @@ def main() -> None:
     manifest = load_manifest(arguments.data)
     costs = {name: cost_of(config, manifest) for name, config in configs.items()}
     batch_size = next(iter(configs.values())).train.batch_size
-    print(as_text(cost_rows(costs, batch_size, arguments.ranks)))
+    show(as_text(cost_rows(costs, batch_size, arguments.ranks)))
     print(
         f"\nGlobal batch {batch_size:,}. FLOPs are of a row's forward pass; a training step takes about three times that."
         " Memory is tables, their"

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from dmoe.errors import run_command
+from dmoe.names import show
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,9 +32,9 @@ def main() -> None:
 
     about = export(arguments.run, arguments.output, arguments.rows, arguments.step)
     size = sum(_size(PATHS, join(arguments.output, name)) for name in (TABLES, DENSE))
-    print(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
+    show(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
     if arguments.check:
-        print(against_run(arguments.run, arguments.output, arguments.check))
+        show(against_run(arguments.run, arguments.output, arguments.check))
 
 
 def _size(paths, path: str) -> int:  # type: ignore[no-untyped-def]

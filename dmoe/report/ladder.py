@@ -9,6 +9,7 @@ from typing import Any
 
 from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
+from dmoe.names import show
 from dmoe.paths import PATHS, join
 from dmoe.report.spec import LadderSpec, load_spec
 from dmoe.report.trainer import Job, make_jobs, submit_all, train_all
@@ -72,12 +73,12 @@ def run_ladder(
     finally:
         os.close(lock)
     for name, problem in failed.items():
-        print(f"tools/report.py: {name}: {problem}", file=sys.stderr)
+        show(f"tools/report.py: {name}: {problem}", sys.stderr)
     return 2 if failed else 0
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    show(line)
 
 
 def _lock(output: str) -> int:

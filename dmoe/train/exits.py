@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.names import printable
 
 LOST, PREEMPTED = 3, 143
 FAULT, SAID = "dmoe/fault", "dmoe/said"
@@ -77,6 +78,7 @@ def is_connection(error: RuntimeError) -> bool:
 
 def say(program: str, message: str) -> None:
     """Prints it, and leaves it for torchrun's own report of the failure, which would otherwise have none to show."""
+    message = printable(message)
     print(f"{program}: {message}", file=sys.stderr, flush=True)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}

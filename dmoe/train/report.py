@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dmoe.distributed import rank
+from dmoe.names import show
 from dmoe.paths import join
 from dmoe.train.run_dir import RunDir
 
@@ -27,7 +28,7 @@ class Reporter:
 
     def say(self, line: str) -> None:
         if rank() == 0:
-            print(line, file=sys.stderr, flush=True)
+            show(line, sys.stderr)
 
     def begin(self, total_steps: int, step: int) -> None:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()

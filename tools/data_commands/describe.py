@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from dmoe.names import show
+
 
 def add(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser("describe", help="rows, labels, ids, skew and memory of a data set")
@@ -19,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.data.describe_words import as_lines
 
     description = describe(arguments.data)
-    print(json.dumps(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
+    show(json.dumps(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
     if arguments.html:
         from dmoe.paths import PATHS
         from dmoe.report.data_page import data_page

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from dmoe.names import show
 from tools.plan_commands.common import add_json, add_model, overrides_of, tell
 
 MAX_BYTES = 256 << 20
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         measured, where = _measured(arguments)
     except RunFailed as failure:
-        print(f"{failure}\ntools/plan.py: the measured run failed; what is above is the end of its output", file=sys.stderr)
+        show(f"{failure}\ntools/plan.py: the measured run failed; what is above is the end of its output", sys.stderr)
         return 1
     found = compare(measured, where)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(cluster_text(found))
         if not arguments.json:
             cluster = found.figures.cluster
-            print(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
+            show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
     return 1 if found.misplaced else 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from dmoe.names import show
 from tools.plan_commands.common import add_model, model_of
 
 
@@ -38,17 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.train.torchruns import RunFailed
 
     def told(how: str, what: str) -> None:
-        print(f"  {how}  {what}", flush=True)
+        show(f"  {how}  {what}")
 
     config, experts = model.config, len(model.blueprint.experts)
     plan = read_plan(arguments.plan, "--plan")
-    print(f"Rehearsal of {arguments.config} with {arguments.plan}")
+    show(f"Rehearsal of {arguments.config} with {arguments.plan}")
     told("ok", f"config: {experts} experts on {len(model.blueprint.set_dims)} table set(s), {len(model.tables)} tables; the model builds")
     try:
         cluster = look(config, plan, arguments.plan, model, told)
         rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
     except RunFailed as failure:
-        print(f"{failure}\ntools/plan.py: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
+        show(f"{failure}\ntools/plan.py: the rehearsal failed; what is above is the end of its output", sys.stderr)
         return 1
     print("It cannot show:")
     for line in CANNOT_SHOW:

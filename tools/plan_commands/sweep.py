@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from dmoe.names import printable, show
 from tools.plan_commands.common import add_json, add_model, model_of, tell
 
 LAYOUTS = ("auto", "wide", "separate")
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def told(done: int, total: int, point: Point) -> None:
         left = (time.monotonic() - began) / done * (total - done)
-        line = f"sweep: {done} of {total} points ({point.cluster.name} took {point.seconds:.1f} s), {duration(left)} left"
+        line = f"sweep: {done} of {total} points ({printable(point.cluster.name)} took {point.seconds:.1f} s), {duration(left)} left"
         sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
         if terminal and done == total:
             sys.stderr.write("\r\x1b[K")
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         if path:
             with PATHS.open(path, "w") as file:
                 file.write(text)
-            print(f"{path}: written", file=sys.stderr)
+            show(f"{path}: written", sys.stderr)
 
 
 def _as_file(records: list[dict[str, Any]], path: str | None) -> str:

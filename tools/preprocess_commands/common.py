@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from dmoe.names import show
+
 PATHS_HELP = "files, folders or globs, local or s3://; text plain, gzip or zstd; - alone is standard input"
 
 
@@ -58,4 +60,4 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
         "overwrite",
     )
     options |= {name: getattr(arguments, name) for name in common}
-    print(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output))
+    show(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output))

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from dmoe.names import show
 from tools.preprocess_commands.common import PATHS_HELP, add_every_formats_options, given_to_every_format
 
 
@@ -66,4 +67,4 @@ def run(arguments: argparse.Namespace) -> None:
         parse_share(options, share, arguments.stay)
         if share.index:
             return
-    print(summarize(preprocess(options), arguments.output))
+    show(summarize(preprocess(options), arguments.output))
