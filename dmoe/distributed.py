@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.errors import UserError
-from dmoe.rendezvous import join
+from dmoe.train.elastic.rendezvous import join
 
 
 def start(timeout_seconds: int = 600) -> torch.device:

@@ -131,11 +131,11 @@ def _lookup(rank: int, store: str) -> None:
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
     from dmoe.config import Config
-    from dmoe.data.manifest import CategoricalFeature
+    from dmoe.data.dataset.manifest import CategoricalFeature
     from dmoe.model.embedding import MultiEmbedding
     from dmoe.model.tables import make_tables
-    from dmoe.sharding.initialize import initial_block, initialize_tables
-    from dmoe.sharding.plan import make_plan, sharders
+    from dmoe.sharding.plan.initialize import initial_block, initialize_tables
+    from dmoe.sharding.plan.job_plan import make_plan, sharders
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     feature = CategoricalFeature(name="C1", kind="token", cardinality=10, missing_share=0.0, rare_share=0.0)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.run_options import WORK
 from dmoe.errors import UserError
 from dmoe.paths import join
-from dmoe.report.spec import load_spec, resolve
+from dmoe.report.ladder_spec import load_spec, resolve
 from launch.ranks import Ranks
 
 

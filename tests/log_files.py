@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dmoe.data.synthesize import synthesize
+from dmoe.testing.synthesize import synthesize
 
 PACKED = ("plain", "gzip", "zstd", "cut")
 

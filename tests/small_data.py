@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
 
 
 def make_data_set(

@@ -27,7 +27,7 @@ def main() -> int | None:
     diff.add_argument("--tolerance", type=float, default=0.0, help="relative to a tensor's largest entry (default 0: bit-equal)")
     arguments = parser.parse_args()
 
-    from dmoe.train.checkpoint import look
+    from dmoe.checkpoint import inspect as look
 
     if arguments.command == "inspect":
         show(look.inspect(look.newest(arguments.checkpoint)))

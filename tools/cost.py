@@ -27,14 +27,14 @@ def main() -> None:
         raise UserError("name a config, or --ladder")
     if arguments.ranks < 1:
         raise UserError(f"--ranks {arguments.ranks}: expected at least one")
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     quiet()
     from dmoe.config import load_config
-    from dmoe.data.manifest import load_manifest
+    from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.cost import cost_of, cost_rows
+    from dmoe.report.ladder_spec import load_spec, resolve
     from dmoe.report.runs import as_text
-    from dmoe.report.spec import load_spec, resolve
 
     overrides = [*arguments.set, f"data.path={arguments.data}"]
     configs = {path: load_config(path, overrides) for path in arguments.config}

@@ -72,7 +72,7 @@ def main() -> int | None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from dmoe.report.page import page
+    from dmoe.report.run_page import page
     from dmoe.report.runs import as_text, load_run, table
 
     found = [load_run(path) for path in arguments.run]

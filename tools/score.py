@@ -39,8 +39,8 @@ def main() -> None:
     import torch
 
     from dmoe.report.statistics import logloss_rows, placements
-    from dmoe.serve.log import score_split, write_scores
-    from dmoe.serve.raw import made_from
+    from dmoe.serve.score_dataset import score_split, write_scores
+    from dmoe.serve.score_raw import made_from
     from dmoe.serve.scorer import Scorer
 
     if arguments.threads:

@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     # Not at the top: --help must not wait for numba.
-    from dmoe.data.synthesize import synthesize
+    from dmoe.testing.synthesize import synthesize
 
     began = time.monotonic()
     made = synthesize(

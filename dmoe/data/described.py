@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, DENSE_TRANSFORM, INTEGERS
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.inputs import Input
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits, said_of_run
 from dmoe.data.shards import Range
 from dmoe.data.stage import Part

@@ -16,8 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import Engine, beside, run_tasks
-from dmoe.data.manifest import MISSING_ID, RARE_ID
 from dmoe.data.parse import token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.stage import Part, read_groups

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import dmoe
-from dmoe.data.manifest import Shard, Split
+from dmoe.data.dataset.manifest import Shard, Split
 from dmoe.data.raw_file import RawFile
 
 

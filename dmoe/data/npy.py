@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dmoe.data.criteo import LABEL
+from dmoe.data.dataset.files import RowGroup, read_row_group, row_groups
+from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load_manifest
 from dmoe.data.lock import alone
-from dmoe.data.manifest import CategoricalFeature, Manifest, Split, load_manifest
 from dmoe.data.progress import Progress
-from dmoe.data.shard_files import RowGroup, read_row_group, row_groups
 from dmoe.errors import UserError
 
 Format = Literal["torchrec-npy", "columns-npy"]

@@ -2,7 +2,7 @@
 
 import shutil
 
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.run_options import RunOptions
 from dmoe.data.sources import STDIN
 from dmoe.errors import UserError

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
 from dmoe.data.hashing import Collisions, HashMapper, measure, parse_sizes
 from dmoe.data.inputs import Input, find_inputs, spooled_input
 from dmoe.data.lock import alone
-from dmoe.data.manifest import Manifest, load_manifest
 from dmoe.data.options import Options, check_options, deciding
 from dmoe.data.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.data.publish import publish, set_aside

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from dmoe.data.bad_lines import Watch
-from dmoe.data.manifest import FILE, Manifest, load_manifest, save_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest, save_manifest
 from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.sources import is_remote

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
+from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import Engine, beside, run_tasks
-from dmoe.data.manifest import MISSING_ID, RARE_ID
 from dmoe.data.parquet import finish, many_values, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress

@@ -10,10 +10,10 @@ import sys
 import time
 from dataclasses import dataclass
 
+from dmoe.data.dataset.manifest import FILE
 from dmoe.data.engine import Threads
 from dmoe.data.inputs import Input, find_inputs
 from dmoe.data.lock import alone
-from dmoe.data.manifest import FILE
 from dmoe.data.options import Options, check_options
 from dmoe.data.preprocess import parts_folder
 from dmoe.data.stage import stage

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.files import verify
+from dmoe.data.dataset.manifest import FILE, Manifest, Split, load_manifest, save_manifest
 from dmoe.data.lock import alone
-from dmoe.data.manifest import FILE, Manifest, Split, load_manifest, save_manifest
-from dmoe.data.shard_files import verify
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.data.split import GOLDEN, splitmix64
 from dmoe.errors import UserError

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.data.criteo import LABEL
-from dmoe.data.manifest import Manifest, Split
+from dmoe.data.dataset.files import RowGroup, read_row_group, row_groups
+from dmoe.data.dataset.manifest import Manifest, Split
 from dmoe.data.manifest_parts import made_split
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
-from dmoe.data.shard_files import RowGroup, read_row_group, row_groups
 
 KEY = "__key"
 COPIES = 4

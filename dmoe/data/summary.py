@@ -1,6 +1,6 @@
 """What a run of preprocessing tells at its end."""
 
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.progress import duration, peak_memory_mb
 

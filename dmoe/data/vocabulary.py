@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dmoe.data import spread_counts
 from dmoe.data.counting import Pass, Rows, all_features, in_passes
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.dataset.manifest import RARE_ID, Manifest
 from dmoe.data.engine import Engine, run_tasks
-from dmoe.data.manifest import RARE_ID, Manifest
 from dmoe.data.progress import Progress
 from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError

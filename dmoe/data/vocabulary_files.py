@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import RARE_ID, CategoricalFeature
+from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.errors import UserError
 from dmoe.paths import join
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dmoe.config import Config
-from dmoe.data.manifest import CategoricalFeature, Manifest
+from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest
 from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dmoe.config import Config
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
-from dmoe.data.manifest import CategoricalFeature
+from dmoe.data.dataset.manifest import CategoricalFeature
 
 COLUMN_MULTIPLE = 4
 """FBGEMM's kernels want a row's columns in fours: a dim of 10 is stored as 12, whose last two stay 0 and are cut off after the lookup."""

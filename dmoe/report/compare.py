@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError, nearest
 from dmoe.paths import PATHS, join
 from dmoe.report.ab_test import AbTest, sizes
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.indicators import warnings
-from dmoe.report.page import names_of
 from dmoe.report.plots import forest
 from dmoe.report.results import Predicted, load_predictions
+from dmoe.report.run_page import names_of
 from dmoe.report.runs import Run, load_run
 from dmoe.report.runs import as_text as in_columns
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
-from dmoe.report.words import told
+from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
 """Rows of each label that a slice needs for an AUC that says anything."""

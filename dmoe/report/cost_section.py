@@ -8,7 +8,7 @@ from dmoe.report.html import paragraph, table
 from dmoe.report.latency import BATCHES, FASTEST, Latency
 from dmoe.report.plots import scatter
 from dmoe.report.results import Ladder
-from dmoe.report.words import plain, signed
+from dmoe.report.verdicts import plain, signed
 
 
 def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> str:

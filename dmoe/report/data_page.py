@@ -3,8 +3,8 @@
 import html
 from typing import Any
 
-from dmoe.data.describe import Description
-from dmoe.data.describe_words import (
+from dmoe.data.dataset.describe import Description
+from dmoe.data.dataset.describe_words import (
     FEATURE_HEAD,
     MEMORY_HEAD,
     SPLIT_HEAD,

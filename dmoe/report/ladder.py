@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.names import show
 from dmoe.paths import PATHS, join
-from dmoe.report.spec import LadderSpec, load_spec
-from dmoe.report.trainer import Job, make_jobs, submit_all, train_all
+from dmoe.report.ladder_spec import LadderSpec, load_spec
+from dmoe.report.runner import Job, make_jobs, submit_all, train_all
 
 BYTES_A_PROCESS = 900 << 20
 """Of a process that has imported torch and TorchRec and trains a small model, beyond what its tables take."""
@@ -66,7 +66,7 @@ def run_ladder(
         costs = cost_of_all(spec, wanted)
         served = {}
         if latency_rounds:
-            from dmoe.serve.ladder import latencies
+            from dmoe.report.ladder_latency import latencies
 
             served = latencies(spec, wanted, costs, output, latency_rounds, _say)
         _write(spec, wanted, costs, served, output, _about(config.data.path, manifest, seeds, wanted))
@@ -102,7 +102,7 @@ def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
     """The cost of every variant, an ensemble's as the sum of its members'."""
     from dmoe.config import load_config
     from dmoe.model.cost import cost_of, together
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     quiet()
     configs = {job.variant: load_config(job.config) for job in jobs}
@@ -125,10 +125,10 @@ def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[st
 
 
 def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dict[str, Any], output: str, about: list[str]) -> None:
+    from dmoe.report.ladder_csv import differences_csv, ladder_csv
     from dmoe.report.ladder_page import ladder_page
     from dmoe.report.results import answer, collect
-    from dmoe.report.tables import differences_csv, ladder_csv
-    from dmoe.report.words import not_supported, supported
+    from dmoe.report.verdicts import not_supported, supported
 
     ladder = collect(spec, jobs)
     answers = answer(ladder)

@@ -13,7 +13,7 @@ from dmoe.report.latency import Latency
 from dmoe.report.plots import forest, heat_map, scatter, with_bars
 from dmoe.report.results import Answers, Difference, Ladder, Result
 from dmoe.report.statistics import holm
-from dmoe.report.words import doses, not_supported, plain, supported, told, verdict
+from dmoe.report.verdicts import doses, not_supported, plain, supported, told, verdict
 
 FIGURES = [
     ("AUC", "auc", 4),

@@ -1,4 +1,4 @@
-"""What calls of a scorer took: dmoe.serve.latency measures it."""
+"""What calls of a scorer took: dmoe.report.latency_probe measures it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

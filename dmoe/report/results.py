@@ -13,10 +13,10 @@ import numpy as np
 from dmoe.config import Config
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
+from dmoe.report.ladder_spec import LadderSpec
+from dmoe.report.runner import Job
 from dmoe.report.runs import load_run
-from dmoe.report.spec import LadderSpec
 from dmoe.report.statistics import Interval, Placements, bootstrap, logloss_rows, normal_interval, placements, t_interval
-from dmoe.report.trainer import Job
 
 PREDICTIONS = "predictions.npz"
 

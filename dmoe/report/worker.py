@@ -92,8 +92,8 @@ def _train(config: str, run: str, threads: int) -> str | None:
     import torch
 
     from dmoe import distributed
-    from dmoe.train import watch
     from dmoe.train.command import train
+    from dmoe.train.elastic import watchdog as watch
 
     torch.set_num_threads(threads)
     try:

@@ -8,7 +8,7 @@ import numpy as np
 from dmoe.config import load_config
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
-from dmoe.serve.log import read_split
+from dmoe.serve.score_dataset import read_split
 from dmoe.serve.scorer import Scorer
 
 PREDICTIONS = "predictions.npz"

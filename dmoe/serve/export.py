@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from dmoe.checkpoint.index import DENSE as KEPT_DENSE
+from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import Manifest, load_manifest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
-from dmoe.train.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.train.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
-from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
 
 CHUNK_ROWS = 65536
 

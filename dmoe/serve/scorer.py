@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmoe.data.bags import Bags
+from dmoe.checkpoint.tensors import TensorFile
+from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
 from dmoe.paths import join
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScorerFile, digest_of, read_scorer_file
-from dmoe.train.checkpoint.tensors import TensorFile
 
 
 class Scorer:

@@ -31,6 +31,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from dmoe.train.exits import run_rank
+    from dmoe.train.elastic.exit_codes import run_rank
 
     sys.exit(run_rank("dmoe.train", main))

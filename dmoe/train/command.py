@@ -5,11 +5,11 @@ from typing import Any
 
 from dmoe import distributed
 from dmoe.config import Config, load_config
-from dmoe.data.manifest import FILE, Manifest, load_manifest
+from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
-from dmoe.train import watch
-from dmoe.train.quiet import quiet
+from dmoe.train.elastic import watchdog as watch
+from dmoe.train.log_filters import quiet
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -25,7 +25,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
     quiet()
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
@@ -52,13 +52,13 @@ def _leave() -> None:
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
-    from dmoe.train.begin import begin_from
-    from dmoe.train.best import restore_best
+    from dmoe.train.console import Reporter, headline
     from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit
-    from dmoe.train.predictions import FILE as PREDICTIONS
-    from dmoe.train.report import Reporter, headline
+    from dmoe.train.run.best import restore_best
+    from dmoe.train.run.predictions import FILE as PREDICTIONS
+    from dmoe.train.run.warm_start import begin_from
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
@@ -125,11 +125,11 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     check_schema(trained_on, manifest, folder)
     quiet()
     device = _join(config, "dmoe.evaluate")
-    from dmoe.train.checkpoint.index import verify_checkpoint
-    from dmoe.train.checkpoint.load import load_checkpoint
+    from dmoe.checkpoint.index import verify_checkpoint
+    from dmoe.checkpoint.load import load_checkpoint
+    from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.report import headline
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 
     run = RunDir(run_path)

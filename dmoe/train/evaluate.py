@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.train.metrics.evaluation import Evaluation
-from dmoe.train.predictions import Predictions
+from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 
 

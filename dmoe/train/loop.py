@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from dmoe.data.batch import Batch
-from dmoe.data.reader import Reader
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.writer import CheckpointWriter
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
-from dmoe.train.checkpoint.load import load_checkpoint
-from dmoe.train.checkpoint.writer import CheckpointWriter
+from dmoe.train.console import Reporter
+from dmoe.train.elastic.exit_codes import Preempted
+from dmoe.train.elastic.preemption import Together
+from dmoe.train.elastic.watchdog import note
 from dmoe.train.evaluate import evaluate
-from dmoe.train.exits import Preempted
 from dmoe.train.guard import Guard, Stopped
-from dmoe.train.moved import TablesMoved
-from dmoe.train.progress import Progress, progress_from
-from dmoe.train.report import Reporter
-from dmoe.train.run_dir import RunDir
+from dmoe.train.log_window import Window
+from dmoe.train.run.progress import Progress, progress_from
+from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
-from dmoe.train.together import Together
 from dmoe.train.trace import Trace
-from dmoe.train.watch import note
-from dmoe.train.window import Window
+from dmoe.train.update_check import TablesMoved
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dmoe.config import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.distributed import world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
-from dmoe.sharding.shards import LocalShard, fused_modules, local_shards
+from dmoe.sharding.plan.local_shards import LocalShard, fused_modules, local_shards
 
 TABLE_CLASSES = {
     "adagrad": torch.optim.Adagrad,

@@ -11,15 +11,15 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import ShardingEnv
 
 from dmoe.config import Config
-from dmoe.data.heap import keep_freed_memory
-from dmoe.data.manifest import Manifest
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import world_size
+from dmoe.malloc import keep_freed_memory
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.objective import TrainTask
-from dmoe.sharding.comm import codecs_of
-from dmoe.sharding.initialize import initialize_tables
-from dmoe.sharding.plan import kept_plan, plan_from_json, sharders
+from dmoe.sharding.plan.initialize import initialize_tables
+from dmoe.sharding.plan.job_plan import kept_plan, plan_from_json, sharders
+from dmoe.sharding.plan.qcomm import codecs_of
 from dmoe.train.compiled import compile_dense
 from dmoe.train.optimizers import Optimizers, attach_table_optimizer
 

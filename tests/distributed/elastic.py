@@ -50,7 +50,7 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     quiet()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -85,7 +85,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     import torch
 
     from dmoe.train import __main__ as command
-    from dmoe.train.exits import run_rank
+    from dmoe.train.elastic.exit_codes import run_rank
 
     torch.set_num_threads(1)
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -102,7 +102,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
 
 def note_phases(path: Path) -> None:
     """Leaves what the rank is at in a file, for whoever kills it to tell."""
-    from dmoe.train import watch
+    from dmoe.train.elastic import watchdog as watch
 
     note, file = watch.Watch.note, os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.pwrite(file, b"starts".ljust(80), 0)
@@ -197,9 +197,9 @@ class Faults:
 
 def install(rows: Rows, faults: Faults) -> None:
     """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`."""
-    from dmoe.data.reader import Reader
-    from dmoe.train import window
-    from dmoe.train.checkpoint import index, save
+    from dmoe.checkpoint import index, save
+    from dmoe.data.dataset.reader import Reader
+    from dmoe.train import log_window as window
     from dmoe.train.metrics.evaluation import Evaluation
 
     add, batch, write, update = window.Window.add, Reader._batch, index.write_whole, Evaluation.update

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dmoe.errors import UserError
-from dmoe.train.begin import begin_from
+from dmoe.train.run.warm_start import begin_from
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import open_small, small_config, train_steps
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.train.checkpoint.load import load_checkpoint
-from dmoe.train.checkpoint.save import save_checkpoint
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.save import save_checkpoint
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps, whole_tables
 
 BEFORE, AFTER = 6, 6

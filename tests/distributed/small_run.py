@@ -9,8 +9,8 @@ import yaml
 
 from dmoe import distributed
 from dmoe.config import Config, parse_config
-from dmoe.data.manifest import load_manifest
-from dmoe.sharding.shards import local_shards
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.train.session import Session, open_session
 
 # Smooth throughout (SiLU, squared correlations): at a kink of |r| or of ReLU, rounding picks the side, and after that the runs of two

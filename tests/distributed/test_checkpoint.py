@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint.index import INDEX, read_index, verify_checkpoint
 from dmoe.errors import UserError
-from dmoe.train.checkpoint import look
-from dmoe.train.checkpoint.index import INDEX, read_index, verify_checkpoint
 from tests.distributed import resume, writing
 from tests.distributed.small_run import largest_difference
 from tools.bench.invariance import overrides
@@ -187,7 +187,7 @@ def test_an_index_that_lies_is_refused(saved, tmp_path):
     """Checksums guard against accidents; a file that someone made must not pass either."""
     folder, _ = saved("row-wise")
     sound = json.loads((Path(folder) / INDEX).read_text())
-    from dmoe.train.checkpoint.index import _checksum
+    from dmoe.checkpoint.index import _checksum
 
     def refused(change) -> str:
         lying = json.loads(json.dumps(sound))

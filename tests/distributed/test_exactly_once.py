@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.manifest import load_manifest
-from dmoe.data.reader import Reader
-from dmoe.train.checkpoint import look
+from dmoe.checkpoint import inspect as look
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from tests.distributed.elastic import launch, used_rows
 from tests.distributed.test_faults import CONFIG
 from tests.numbered_data import SCALE, make_numbered_data_set

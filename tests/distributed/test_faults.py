@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.train.checkpoint import look
-from dmoe.train.checkpoint.index import verify_checkpoint
+from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint.index import verify_checkpoint
 from tests.distributed.elastic import launch, used_rows
 from tests.numbered_data import make_numbered_data_set
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmoe.data.manifest import load_manifest, save_manifest
-from dmoe.train.checkpoint import index
+from dmoe.checkpoint import index
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from tests.distributed import growing, resume
 from tests.small_data import make_data_set
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.train.evaluate import evaluate
 from dmoe.train.metrics.grouped import grouped_auc
 from tests.distributed.small_run import largest_difference, open_small, small_config, train_and_tell, train_steps

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.data.manifest import load_manifest
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import describe
-from dmoe.sharding.figures import figures_of
-from dmoe.sharding.kept import write_plan
-from dmoe.sharding.shards import local_shards
-from dmoe.sharding.show import as_lines
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.sharding.plan.local_shards import local_shards
+from dmoe.sharding.plan.plan_file import write_plan
+from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.show import as_lines
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import describe
 from tests.distributed.small_run import open_small, small_config, train_steps
 
 CLUSTERS = {2: "1x2:cpu", 4: "2x2:cpu"}

@@ -9,7 +9,7 @@ import torch
 
 from dmoe import distributed
 from dmoe.model.correlation import EPS, CorrelationLoss
-from dmoe.train.predictions import Predictions
+from dmoe.train.run.predictions import Predictions
 from tests.distributed.small_run import open_small, small_config
 from tests.distributed.test_correlation import SHARES, outputs
 

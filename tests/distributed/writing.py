@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from dmoe import distributed
+from dmoe.checkpoint import save, writer
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
-from dmoe.train.best import restore_best
-from dmoe.train.checkpoint import save, writer
-from dmoe.train.checkpoint.load import load_checkpoint
-from dmoe.train.checkpoint.writer import CheckpointWriter
-from dmoe.train.progress import Progress
-from dmoe.train.run_dir import RunDir
+from dmoe.train.run.best import restore_best
+from dmoe.train.run.progress import Progress
+from dmoe.train.run.run_dir import RunDir
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
 
@@ -86,7 +86,7 @@ def fail_in_background(data: str, folder: str) -> str:
 def save_nan(data: str, folder: str) -> str:
     session, keeper = _open(data, folder)
     if distributed.rank() == 1:
-        from dmoe.sharding.shards import local_shards
+        from dmoe.sharding.plan.local_shards import local_shards
 
         local_shards(session.sharded, session.tables)[0].weight[0, 0] = float("nan")
     keeper.save({"step": 1, "best_step": None})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.train.checkpoint.index import read_index
+from dmoe.checkpoint.index import read_index
 from tests.small_data import make_data_set
 
 

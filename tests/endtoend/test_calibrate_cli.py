@@ -7,10 +7,10 @@ import sys
 import pytest
 import yaml
 
-from dmoe.data.manifest import load_manifest
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import describe
-from dmoe.sharding.kept import write_plan
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.sharding.plan.plan_file import write_plan
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import describe
 from tests.distributed.small_run import BASE, small_config
 from tests.small_data import make_data_set
 

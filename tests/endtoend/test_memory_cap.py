@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = 300_000

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from torchx.specs import macros, materialize_appdef
 
-from dmoe.train.checkpoint import look
+from dmoe.checkpoint import inspect as look
 from launch import components
 from tests.distributed.small_run import BASE
 from tests.endtoend.hosts import Hosts, running, why_not

@@ -12,11 +12,11 @@ import yaml
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.cluster import PRESETS, Cluster, parse_cluster
-from dmoe.sharding.described import describe, load_sizes
-from dmoe.sharding.kept import write_plan
-from dmoe.train.rehearse import look, run_ranks
-from dmoe.train.torchruns import RunFailed
+from dmoe.sharding.plan.plan_file import write_plan
+from dmoe.sharding.planner.cluster import PRESETS, Cluster, parse_cluster
+from dmoe.sharding.planner.planning_model import describe, load_sizes
+from dmoe.train.rehearsal.local_launch import RunFailed
+from dmoe.train.rehearsal.rehearse import look, run_ranks
 from tests.small_data import make_data_set
 
 TREE = {

@@ -8,8 +8,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.config import load_config
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, INTEGERS
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.log.avazu import FIELDS, PROTOCOLS
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.model.build import build_model, build_task, make_blueprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"

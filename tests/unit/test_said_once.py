@@ -6,18 +6,18 @@ import struct
 import pytest
 import yaml
 
+from dmoe.checkpoint.index import read_index
+from dmoe.checkpoint.tensors import TensorFile
 from dmoe.config import Config, parse_config
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.schema import load_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.report.spec import load_spec
+from dmoe.report.ladder_spec import load_spec
 from dmoe.serve.format import read_scorer_file
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import load_sizes
-from dmoe.sharding.kept import read_plan
-from dmoe.train.checkpoint.index import read_index
-from dmoe.train.checkpoint.tensors import TensorFile
+from dmoe.sharding.plan.plan_file import read_plan
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import load_sizes
 from dmoe.yaml_text import parse_yaml
 
 DAMAGED = [

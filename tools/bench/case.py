@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from dmoe.config import Config
-    from dmoe.data.batch import Batch
-    from dmoe.data.manifest import Manifest
+    from dmoe.data.dataset.batch import Batch
+    from dmoe.data.dataset.manifest import Manifest
 
 EXPERTS: list[Any] = ["crossnet", {"kind": "cin", "layer_maps": [16, 16]}, {"kind": "mlp", "hidden": [400, 400]}]
 EXPERT_DIM, DENSE_FEATURES, LEARNING_RATE = 64, 13, 0.05
@@ -83,7 +83,7 @@ def config_of(case: Case, *overrides: str) -> "Config":
 
 
 def manifest_of(case: Case) -> "Manifest":
-    from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split
+    from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split
 
     shard = Shard(path="train/none.parquet", rows=case.batch, positives=case.batch // 4, sha256="0" * 64)
     return Manifest(
@@ -104,7 +104,7 @@ def make_batches(case: Case, rank: int, count: int = 4) -> "list[Batch]":
     import torch
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dmoe.data.batch import Batch
+    from dmoe.data.dataset.batch import Batch
 
     made = []
     for index in range(count):
@@ -128,7 +128,7 @@ def forever(batches: "list[Batch]") -> "Iterator[Batch]":
     """The batches over and over, each time as new as a reader's: a KeyedJaggedTensor keeps what it once computed."""
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dmoe.data.batch import Batch
+    from dmoe.data.dataset.batch import Batch
 
     while True:
         for batch in batches:

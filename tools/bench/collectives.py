@@ -74,7 +74,7 @@ def _serve(
     answers: "Connection[Exchange, Exchange]",
 ) -> None:
     from dmoe.model.correlation import CorrelationLoss
-    from dmoe.train.sent import SentBytes
+    from dmoe.train.rehearsal.collective_bytes import SentBytes
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)

@@ -26,8 +26,8 @@ def main() -> None:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
     from dmoe.model.sizes import human
     from dmoe.report.latency import BATCHES
+    from dmoe.report.latency_probe import measure
     from dmoe.report.runs import as_text
-    from dmoe.serve.latency import measure
     from dmoe.serve.scorer import Scorer
 
     scorers = {path: Scorer(path) for path in arguments.scorer}

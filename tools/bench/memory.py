@@ -67,16 +67,16 @@ def peaks(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
     import torch.distributed as dist
 
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     quiet()
+    from dmoe.checkpoint.writer import CheckpointWriter
     from dmoe.config import load_config
-    from dmoe.data.manifest import load_manifest
+    from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.cost import cost_of
-    from dmoe.train.checkpoint.writer import CheckpointWriter
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.measure import resident_bytes
-    from dmoe.train.run_dir import RunDir
+    from dmoe.train.rehearsal.measure import resident_bytes
+    from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
     from tools.bench.case import case_of, config_of, forever, make_batches, manifest_of
     from tools.bench.evaluate import Made

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from dmoe.sharding.cluster import PRESETS, Cluster, Device
-from dmoe.sharding.described import describe
-from dmoe.sharding.planner import DoesNotFit
-from dmoe.sharding.step import step_of
+from dmoe.sharding.planner.cluster import PRESETS, Cluster, Device
+from dmoe.sharding.planner.planner import DoesNotFit
+from dmoe.sharding.planner.planning_model import describe
+from dmoe.sharding.planner.step_time import step_of
 from tools.bench.case import Case, config_of, manifest_of
 
 ROUNDS = 8
@@ -14,7 +14,7 @@ RANKS_A_NODE = 8
 
 @dataclass(frozen=True)
 class Model:
-    """`dmoe.sharding.step` with one device's constants."""
+    """`dmoe.sharding.planner.step_time` with one device's constants."""
 
     device: Device
 
@@ -59,7 +59,7 @@ def tables_share(case: Case) -> float:
     import torch
 
     from dmoe import distributed
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
     from dmoe.train.session import open_session
     from tools.bench import phases
     from tools.bench.case import forever, make_batches

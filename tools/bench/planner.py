@@ -1,7 +1,7 @@
 """dmoe's planner beside TorchRec's default one: seconds to a plan, and the critical rank that TorchRec's estimators predict for it.
 
 Models x clusters, each planner in a process of its own under a time limit, one after the other for each case. Both plans are predicted
-by the same code (dmoe.sharding.predict), from their shards alone. No GPU, no process group.
+by the same code (dmoe.sharding.planner.cost_model), from their shards alone. No GPU, no process group.
 """
 
 import argparse
@@ -108,11 +108,11 @@ def _limited(who: str, name: str, cluster: str, limit: float) -> dict[str, Any]:
 
 def _plan(who: str, name: str, cluster_name: str, out: Any) -> None:
     from dmoe.config import parse_config
-    from dmoe.sharding.cluster import parse_cluster
-    from dmoe.sharding.described import describe, manifest_of
-    from dmoe.sharding.planner import DoesNotFit
-    from dmoe.sharding.predict import predict
-    from dmoe.train.quiet import quiet
+    from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.cost_model import predict
+    from dmoe.sharding.planner.planner import DoesNotFit
+    from dmoe.sharding.planner.planning_model import describe, manifest_of
+    from dmoe.train.log_filters import quiet
 
     quiet()
     cluster = parse_cluster(cluster_name)
@@ -143,9 +143,9 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
     from torchrec.distributed.planner.types import PlannerError
     from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
-    from dmoe.sharding.candidates import meta_collection
-    from dmoe.sharding.cluster import topology_of
-    from dmoe.sharding.planner import RESERVED, DoesNotFit
+    from dmoe.sharding.planner.cluster import topology_of
+    from dmoe.sharding.planner.enumerator import meta_collection
+    from dmoe.sharding.planner.planner import RESERVED, DoesNotFit
 
     bags = [
         EmbeddingBagConfig(name=table.name, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[f"{table.name}_ids"])

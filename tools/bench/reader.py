@@ -27,7 +27,7 @@ import numpy as np
 from tools.bench.results import announce, loads
 
 if TYPE_CHECKING:
-    from dmoe.data.manifest import Manifest
+    from dmoe.data.dataset.manifest import Manifest
 
 MAIN = "parquet, shuffle=window"
 Contender = Callable[[], Iterator[Any]]
@@ -74,7 +74,7 @@ def main() -> None:
 
 def contenders(folder: Path, rows: int, row_group: int, batch: int) -> dict[str, Contender]:
     """What reads all rows once, in batches, by name. A reader that is not installed is left out aloud."""
-    from dmoe.data.manifest import save_manifest
+    from dmoe.data.dataset.manifest import save_manifest
     from dmoe.data.npy import export
 
     manifest = write(folder, rows, row_group)
@@ -102,7 +102,7 @@ def write(folder: Path, rows: int, row_group: int) -> "Manifest":
     """A split `train` of one shard, with skewed ids of 100,000 a feature; its manifest is returned, not written."""
     import pyarrow as pa
 
-    from dmoe.data.manifest import Shard, Split
+    from dmoe.data.dataset.manifest import Shard, Split
     from dmoe.data.parquet import many_values, write_shard
     from tools.bench.case import DENSE_FEATURES, Case, manifest_of
 
@@ -121,7 +121,7 @@ def write(folder: Path, rows: int, row_group: int) -> "Manifest":
 
 
 def read(folder: str, manifest: "Manifest", shuffle: str, batch: int) -> Iterator[Any]:
-    from dmoe.data.reader import Reader
+    from dmoe.data.dataset.reader import Reader
 
     names = [feature.name for feature in manifest.dense]
     return Reader(folder, manifest, "train", manifest.categorical, names, shuffle=shuffle, prefetch=0).batches(batch, 0, 1)
@@ -132,7 +132,7 @@ def read_columns(folder: Path, manifest: "Manifest", batch: int) -> Iterator[Any
     import torch
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dmoe.data.batch import Batch
+    from dmoe.data.dataset.batch import Batch
 
     columns = {path.stem: np.load(path, mmap_mode="r") for path in folder.iterdir()}
     keys, names = [feature.name for feature in manifest.categorical], [feature.name for feature in manifest.dense]
@@ -166,7 +166,7 @@ def training_step(batch: int) -> Callable[[], None]:
     import torch
 
     from dmoe import distributed
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
     from tools.bench.builders import dmoe
     from tools.bench.case import Case
 

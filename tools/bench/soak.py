@@ -135,7 +135,7 @@ def check(place: Path, folder: Path, epochs: int) -> str:
     Raises:
         UserError: something is not equal.
     """
-    from dmoe.train.checkpoint import look
+    from dmoe.checkpoint import inspect as look
     from tests.distributed.elastic import used_rows
 
     lines, differ = look.diff(look.newest(f"{folder}/undisturbed/run"), look.newest(f"{place}/run"), 0.0)

@@ -35,7 +35,7 @@ stage("import torchrec")
 import dmoe.train.session
 stage("import dmoe")
 import torch.distributed as dist
-from dmoe.train.quiet import quiet
+from dmoe.train.log_filters import quiet
 from tools.bench.case import Case, config_of, forever, make_batches, manifest_of
 torch.set_num_threads(1)
 quiet()
@@ -147,7 +147,7 @@ def programs() -> list[list[str]]:
     """What follows `python` of every tool, the library's programs and these benchmarks."""
     tools = [[str(file.relative_to(ROOT))] for file in sorted(ROOT.glob("tools/*.py")) if _runs(file)]
     benches = [file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if _runs(file) and file.stem != "worker"]
-    modules = ["dmoe.train", "dmoe.evaluate", "dmoe.train.measure", *(f"tools.bench.{name}" for name in benches)]
+    modules = ["dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
     return tools + [["-m", name] for name in modules]
 
 

@@ -17,8 +17,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     import json
 
-    from dmoe.data.describe import describe
-    from dmoe.data.describe_words import as_lines
+    from dmoe.data.dataset.describe import describe
+    from dmoe.data.dataset.describe_words import as_lines
 
     description = describe(arguments.data)
     show(json.dumps(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))

@@ -21,9 +21,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     import time
 
-    from dmoe.data.heap import keep_freed_memory
     from dmoe.data.progress import duration, peak_memory_mb
     from dmoe.data.shuffle import ShuffleOptions, shuffle
+    from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
     began = time.monotonic()

@@ -16,8 +16,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "calibrate",
         help="measure a few steps and compare bytes, memory and time with the prediction",
         description="Trains a few steps on this machine by torchrun, keeping nothing, and compares what each rank holds (exact), sends"
-        " (counted from the collectives' tensors), and takes. On a cluster, start `-m dmoe.train.measure` as you start dmoe.train, and"
-        " give its file by --measured. Exit code 1 where a rank holds other bytes than planned.",
+        " (counted from the collectives' tensors), and takes. On a cluster, start `-m dmoe.train.rehearsal.measure` as you start"
+        " dmoe.train, and give its file by --measured. Exit code 1 where a rank holds other bytes than planned.",
     )
     parser.add_argument("folder", nargs="?", metavar="RUN", help="a run's directory: its config and its plan")
     add_model(parser, "an experiment instead of a run", cardinalities=False)
@@ -25,7 +25,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--ranks", type=int, default=2, help="with --config and no plan: processes (2)")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds after which the run is ended (900)")
-    parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.measure wrote, and start nothing")
+    parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.rehearsal.measure wrote, and start nothing")
     parser.add_argument("--write-cluster", metavar="FILE", help="write the cluster's device with corrected bandwidths, for --cluster")
     add_json(parser)
     return parser
@@ -38,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("say what to measure: a run's directory, or --config X.yaml, or --measured FILE; one of them")
     if arguments.steps < 1 or not arguments.timeout > 0:
         raise UserError(f"--steps {arguments.steps}, --timeout {arguments.timeout:g}: expected at least a step, and seconds")
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     quiet()
-    from dmoe.sharding.calibrate import compare
-    from dmoe.sharding.calibrate_words import as_data, as_lines, cluster_text
-    from dmoe.train.torchruns import RunFailed
+    from dmoe.sharding.planner.calibrate import compare
+    from dmoe.sharding.planner.calibrate_words import as_data, as_lines, cluster_text
+    from dmoe.train.rehearsal.local_launch import RunFailed
 
     try:
         measured, where = _measured(arguments)
@@ -69,8 +69,8 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
 
     from dmoe.errors import UserError
     from dmoe.paths import PATHS, join
-    from dmoe.sharding.kept import check_plan, read_plan
-    from dmoe.train.torchruns import run_here
+    from dmoe.sharding.plan.plan_file import check_plan, read_plan
+    from dmoe.train.rehearsal.local_launch import run_here
 
     if arguments.measured:
         return _read(arguments.measured), arguments.measured
@@ -86,14 +86,14 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     if not 1 <= nodes * ranks_a_node <= MOST_RANKS:
         raise UserError(
             f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
-            " `-m dmoe.train.measure` and give its file by --measured (tools/plan.py rehearse tries a large plan's launch here)"
+            " `-m dmoe.train.rehearsal.measure` and give its file by --measured (tools/plan.py rehearse tries a large plan's launch here)"
         )
     overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
     with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
         output = f"{folder}/measured.json"
         words += ["--output", output]
-        run_here("dmoe.train.measure", words, nodes, ranks_a_node, arguments.timeout, folder, "the measured run")
+        run_here("dmoe.train.rehearsal.measure", words, nodes, ranks_a_node, arguments.timeout, folder, "the measured run")
         return _read(output), path or config
 
 

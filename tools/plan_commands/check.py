@@ -27,14 +27,14 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     from dmoe.errors import UserError
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     if not arguments.config and (given := [f"--{key}" for key in ("data", "cardinalities", "set") if getattr(arguments, key)]):
         raise UserError(f"{given[0]}: say which experiment it belongs to, --config X.yaml")
     quiet()
-    from dmoe.sharding.check import Limits, as_data, as_lines, findings, model_finding, share
-    from dmoe.sharding.figures import figures_of
-    from dmoe.sharding.kept import read_plan
+    from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
+    from dmoe.sharding.plan.plan_file import read_plan
+    from dmoe.sharding.plan.plan_stats import figures_of
 
     headroom = None if arguments.min_headroom is None else share(arguments.min_headroom)
     limits = Limits(arguments.max_imbalance, headroom, arguments.max_time_ms, arguments.max_tables_a_rank)

@@ -20,12 +20,12 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     check_top(arguments)
     quiet()
-    from dmoe.sharding.diff import as_data, as_lines, difference
-    from dmoe.sharding.kept import read_plan
+    from dmoe.sharding.plan.diff import as_data, as_lines, difference
+    from dmoe.sharding.plan.plan_file import read_plan
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))

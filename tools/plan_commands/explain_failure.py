@@ -26,9 +26,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     check_top(arguments)
     model = model_of(arguments)
-    from dmoe.sharding.cluster import parse_cluster
-    from dmoe.sharding.constraints import rules_for
-    from dmoe.sharding.failure import as_lines, explain
+    from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.constraints import rules_for
+    from dmoe.sharding.planner.failure import as_lines, explain
 
     cluster = parse_cluster(arguments.cluster)
     # A misspelt table is a mistake, not a lack of memory.

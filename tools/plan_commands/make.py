@@ -17,8 +17,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     model = model_of(arguments)
-    from dmoe.sharding.cluster import parse_cluster
-    from dmoe.sharding.kept import write_plan
+    from dmoe.sharding.plan.plan_file import write_plan
+    from dmoe.sharding.planner.cluster import parse_cluster
 
     cluster = parse_cluster(arguments.cluster)
     plan = model.plan(cluster)

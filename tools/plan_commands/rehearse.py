@@ -34,9 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.timeout > 0:
         raise UserError(f"--timeout {arguments.timeout}: expected seconds")
     model = model_of(arguments)
-    from dmoe.sharding.kept import read_plan
-    from dmoe.train.rehearse import CANNOT_SHOW, look, rehearse
-    from dmoe.train.torchruns import RunFailed
+    from dmoe.sharding.plan.plan_file import read_plan
+    from dmoe.train.rehearsal.local_launch import RunFailed
+    from dmoe.train.rehearsal.rehearse import CANNOT_SHOW, look, rehearse
 
     def told(how: str, what: str) -> None:
         show(f"  {how}  {what}")

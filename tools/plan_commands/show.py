@@ -28,20 +28,20 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.quiet import quiet
+    from dmoe.train.log_filters import quiet
 
     check_top(arguments)
     quiet()
-    from dmoe.sharding.figures import figures_of
-    from dmoe.sharding.kept import read_plan
-    from dmoe.sharding.show import View, as_data, as_lines
+    from dmoe.sharding.plan.plan_file import read_plan
+    from dmoe.sharding.plan.plan_stats import figures_of
+    from dmoe.sharding.plan.show import View, as_data, as_lines
 
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
     if arguments.html:
         from dmoe.paths import PATHS
-        from dmoe.sharding.show import chosen_tables
-        from dmoe.sharding.show_page import page
+        from dmoe.sharding.plan.show import chosen_tables
+        from dmoe.sharding.plan.show_page import page
 
         text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
         with PATHS.open(arguments.html, "w") as file:

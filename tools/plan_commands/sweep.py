@@ -41,10 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     from dmoe.data.progress import duration
     from dmoe.paths import PATHS
-    from dmoe.sharding.cluster import parse_cluster
-    from dmoe.sharding.step import ASSUMED
-    from dmoe.sharding.sweep import Point, as_lines, as_records, sweep
-    from dmoe.sharding.sweep_page import page
+    from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.step_time import ASSUMED
+    from dmoe.sharding.planner.sweep import Point, as_lines, as_records, sweep
+    from dmoe.sharding.planner.sweep_page import page
 
     clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
     began, terminal = time.monotonic(), sys.stderr.isatty()

@@ -41,10 +41,10 @@ def _engine(name: str) -> str:
 
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
-    from dmoe.data.heap import keep_freed_memory
     from dmoe.data.log.options import LogOptions
     from dmoe.data.log.preprocess import preprocess_log
     from dmoe.data.summary import summarize
+    from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
     common = (

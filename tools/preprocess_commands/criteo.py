@@ -50,10 +50,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     # Not at the top: --help must not wait for numba and pyarrow.
-    from dmoe.data.heap import keep_freed_memory
     from dmoe.data.preprocess import Options, preprocess
     from dmoe.data.share import parse_share, read_share
     from dmoe.data.summary import summarize
+    from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
     given = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.shards import Range
 from dmoe.data.log.vocabulary import Vocabulary
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits
 
 TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}

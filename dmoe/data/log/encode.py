@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.log.rows import Block
 from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.tokens import hashes
-from dmoe.data.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.rejects import Reject, shown
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dmoe.data.dataset.manifest import FILE, load_manifest
 from dmoe.data.log.schema import Schema, parse_schema
 from dmoe.data.log.vocabulary import Vocabulary, read_vocabulary
-from dmoe.data.manifest import FILE, load_manifest
 from dmoe.data.vocabulary_files import read_all
 from dmoe.errors import UserError
 from dmoe.paths import join

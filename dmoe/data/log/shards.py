@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
 from dmoe.data.log.buckets import SAMPLE, Buckets
 from dmoe.data.log.encode import LABEL
 from dmoe.data.log.parts import read_columns, rows_between
@@ -23,7 +24,6 @@ from dmoe.data.log.schema import Categorical, Schema
 from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.tokens import TokenIds
 from dmoe.data.log.vocabulary import Vocabulary, tokens_of
-from dmoe.data.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.manifest import RARE_ID
+from dmoe.data.dataset.manifest import RARE_ID
 
 
 def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

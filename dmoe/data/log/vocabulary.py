@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.log.buckets import Buckets
 from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.log.tokens import hashes
-from dmoe.data.manifest import RARE_ID
 from dmoe.data.progress import Progress
 from dmoe.paths import PATHS
 

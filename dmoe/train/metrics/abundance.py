@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from dmoe.checkpoint.index import Index, Piece, read_index
+from dmoe.checkpoint.tensors import TensorFile
 from dmoe.paths import join
-from dmoe.train.checkpoint.index import Index, Piece, read_index
-from dmoe.train.checkpoint.tensors import TensorFile
 
 CHUNK_ROWS = 65536
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from dmoe.data.manifest import NO_GROUP
+from dmoe.data.dataset.manifest import NO_GROUP
 from dmoe.distributed import broadcast_object, rank, world_size
 
 

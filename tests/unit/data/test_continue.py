@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents
 
 REPOSITORY = Path(__file__).parents[3]

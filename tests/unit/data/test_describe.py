@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.describe import describe, table_bytes
-from dmoe.data.describe_words import as_lines
-from dmoe.data.manifest import load_manifest, save_manifest
+from dmoe.data.dataset.describe import describe, table_bytes
+from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.report.data_page import data_page
+from dmoe.testing.synthesize import synthesize
 from tests.small_data import make_data_set
 
 

@@ -17,8 +17,8 @@ from dmoe.data.options import Options
 from dmoe.data.preprocess import preprocess
 from dmoe.data.share import parse_share, read_share
 from dmoe.data.stage import Part, stage
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 
 
 class Far(Threads):

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.data.engine import Threads
 from dmoe.data.hashing import measure, parse_sizes
-from dmoe.data.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.reader import Reader
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.unit.data.reference import COLUMNS, bucket, mix, well_formed
 from tests.unit.data.test_continue import Killed
 from tests.unit.data.test_preprocess import digest, run

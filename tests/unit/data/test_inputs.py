@@ -9,12 +9,12 @@ import pytest
 from iopath.common.file_io import PathHandler
 
 from dmoe.data import publish as publishing
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.split import day_cuts
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
+from dmoe.testing.synthesize import synthesize
 from tests.log_files import pipe
 from tests.s3_server import s3_server
 from tests.unit.data.test_preprocess import digest, run

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import load_manifest, save_manifest
+from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.npy import export
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.small_data import make_data_set
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.preprocess import Options, Result, preprocess
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.unit.data.reference import reference
 
 ROWS = 3000

@@ -2,9 +2,9 @@
 
 import pyarrow.parquet as pq
 
-from dmoe.data.manifest import GROUP, WEIGHT, CategoricalFeature, DenseFeature, Manifest, load_manifest
-from dmoe.data.random_set import write_random_set
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, DenseFeature, Manifest, load_manifest
+from dmoe.data.dataset.reader import Reader
+from dmoe.testing.random_set import write_random_set
 
 
 def schema(**more) -> Manifest:

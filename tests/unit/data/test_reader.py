@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dmoe.data.batch import Batch
-from dmoe.data.manifest import load_manifest
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
 from tests.s3_server import s3_server
 from tests.small_data import make_data_set

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents
 from tests.numbered_data import SCALE, make_numbered_data_set
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dmoe.data.criteo import COLUMNS
-from dmoe.data.planted import INTEGER_MISSING, TOKEN_MISSING
-from dmoe.data.synthesize import synthesize
+from dmoe.testing.planted import INTEGER_MISSING, TOKEN_MISSING
+from dmoe.testing.synthesize import synthesize
 
 
 def test_rows_do_not_depend_on_chunks_workers_or_the_number_of_rows(tmp_path):

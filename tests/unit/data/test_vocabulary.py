@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dmoe.data import counting, tables
 from dmoe.data.criteo import bucket, dense
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
+from dmoe.testing.synthesize import synthesize
 
 
 def test_counting_in_hash_partitions_gives_the_same_bytes(tmp_path, monkeypatch):

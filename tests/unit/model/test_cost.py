@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmoe.config import parse_config
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.model.build import build_model, make_blueprint
 from dmoe.model.cost import cost_of, in_one_line, together
 from dmoe.model.sizes import human

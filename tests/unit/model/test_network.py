@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.data.manifest import CategoricalFeature
+from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.gate import make_gate
 from dmoe.model.network import ExpertMixture

@@ -3,7 +3,7 @@
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.report.spec import load_spec, resolve
+from dmoe.report.ladder_spec import load_spec, resolve
 
 GOOD = """
 base: base.yaml

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from dmoe.errors import UserError
+from dmoe.report import ladder_latency as ladder
+from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.latency import Latency
-from dmoe.report.spec import LadderSpec
-from dmoe.report.trainer import Job
-from dmoe.serve import ladder
+from dmoe.report.runner import Job
 
 SPEC = LadderSpec.model_validate(
     {"base": "b", "variants": {"a": {}, "b": {}, "c": {}}, "rungs": ["a", "b"], "ensembles": {"e": {"label": "e", "of": ["a", "b"]}}}

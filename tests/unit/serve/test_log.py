@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
-from dmoe.serve.log import score_split, write_scores
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+from dmoe.serve.score_dataset import score_split, write_scores
 from dmoe.serve.scorer import Scorer
 from tests.unit.serve.test_scorer import CARDINALITY, batch, make
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
 from dmoe.serve.export import quantise
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, digest_of, write_scorer_file
 from dmoe.serve.scorer import Scorer
-from dmoe.train.checkpoint.tensors import write_tensors
 
 CARDINALITY, DIMS, EXPERTS = (7, 5), [4, 6], [("mlp", {"hidden": [8]}), ("crossnet", {"num_layers": 2})]
 MODEL = ModelConfig(embedding={"dim": 4}, experts=["mlp", "crossnet"], expert_dim=8, tower={"hidden": [4]})
@@ -114,5 +114,5 @@ def test_damage_is_named(tmp_path):
 
 
 def test_scoring_imports_no_torchrec():
-    code = "import sys, dmoe.serve.scorer, dmoe.serve.log, dmoe.serve.export; sys.exit('torchrec' in sys.modules)"
+    code = "import sys, dmoe.serve.scorer, dmoe.serve.score_dataset, dmoe.serve.export; sys.exit('torchrec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.kept import check_plan
+from dmoe.sharding.plan.plan_file import check_plan
+from dmoe.sharding.planner.cluster import parse_cluster
 
 Shard = tuple[int, int, int, int, int]
 

@@ -7,11 +7,11 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.check import Limits, as_data, as_lines, findings, model_finding, share
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import describe, manifest_of
-from dmoe.sharding.figures import figures_of
-from dmoe.sharding.kept import as_text
+from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
+from dmoe.sharding.plan.plan_file import as_text
+from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import describe, manifest_of
 from tests.unit.sharding.small_plans import plan_of, table
 from tools.plan_commands import check
 

@@ -7,8 +7,8 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import describe, manifest_of
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import describe, manifest_of
 from tools import plan as tool
 
 CONFIG = """

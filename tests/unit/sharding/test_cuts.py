@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.sharding.cuts import blocks
-from dmoe.sharding.kept import as_text, check_plan, read_plan
+from dmoe.sharding.plan.plan_file import as_text, check_plan, read_plan
+from dmoe.sharding.plan.shard_layout import blocks
 from tests.unit.sharding.small_plans import plan_of, table
 
 TABLES = {

@@ -7,11 +7,11 @@ from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.config import parse_config
-from dmoe.sharding.candidates import meta_collection
-from dmoe.sharding.cluster import parse_cluster, topology_of
-from dmoe.sharding.comm import BYTES, codecs_of
-from dmoe.sharding.estimate import DistinctShards, estimators
-from dmoe.sharding.sharders import ALL_TYPES, sharders
+from dmoe.sharding.plan.qcomm import BYTES, codecs_of
+from dmoe.sharding.plan.sharders import ALL_TYPES, sharders
+from dmoe.sharding.planner.cluster import parse_cluster, topology_of
+from dmoe.sharding.planner.enumerator import meta_collection
+from dmoe.sharding.planner.estimators import DistinctShards, estimators
 
 
 @pytest.mark.parametrize(("cluster", "precision"), [("2x4:h100", "fp32"), ("2x4:h100", "fp16"), ("1x3:cpu", "fp32")])

@@ -9,10 +9,10 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.cluster import GIB, PRESETS, Cluster
-from dmoe.sharding.described import describe, manifest_of
-from dmoe.sharding.failure import EFFECTS, as_lines, explain
-from dmoe.sharding.levers import levers_for
+from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster
+from dmoe.sharding.planner.failure import EFFECTS, as_lines, explain
+from dmoe.sharding.planner.planning_model import describe, manifest_of
+from dmoe.sharding.planner.remedies import levers_for
 from tools import plan as tool
 
 CONFIG = """

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.errors import UserError
-from dmoe.sharding.figures import figures_of
-from dmoe.sharding.kept import as_text, read_plan
+from dmoe.sharding.plan.plan_file import as_text, read_plan
+from dmoe.sharding.plan.plan_stats import figures_of
 from tests.unit.sharding.test_cuts import sound
 
 # No shrinking: with it, one failure costs minutes.

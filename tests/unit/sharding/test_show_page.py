@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from dmoe.sharding import show_page
-from dmoe.sharding.figures import figures_of
+from dmoe.sharding.plan import show_page
+from dmoe.sharding.plan.plan_stats import figures_of
 from tests.unit.sharding.small_plans import plan_of, table
 
 TRIED = {"shards": 1, "shard_ms": 1.0, "all_ms": 1.0, "bytes": 4096}

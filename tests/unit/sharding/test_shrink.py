@@ -3,11 +3,11 @@
 import pytest
 
 from dmoe.config import parse_config
-from dmoe.sharding.cluster import Cluster, parse_cluster
-from dmoe.sharding.described import describe, manifest_of
-from dmoe.sharding.kept import check_plan
-from dmoe.sharding.sharders import ALL_TYPES
-from dmoe.sharding.shrink import BUDGET, fewer_ids, shape_of, shrink
+from dmoe.sharding.plan.plan_file import check_plan
+from dmoe.sharding.plan.sharders import ALL_TYPES
+from dmoe.sharding.plan.shrink_plan import BUDGET, fewer_ids, shape_of, shrink
+from dmoe.sharding.planner.cluster import Cluster, parse_cluster
+from dmoe.sharding.planner.planning_model import describe, manifest_of
 
 SIZES = {"C1": 3_000_000, "C2": 70_000, "C3": 5, "C4": 900}
 

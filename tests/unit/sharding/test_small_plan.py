@@ -6,12 +6,12 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.cluster import parse_cluster
-from dmoe.sharding.described import describe, manifest_of
-from dmoe.sharding.diff import difference
-from dmoe.sharding.figures import figures_of
-from dmoe.sharding.kept import as_text, check_plan
-from dmoe.sharding.show import as_lines
+from dmoe.sharding.plan.diff import difference
+from dmoe.sharding.plan.plan_file import as_text, check_plan
+from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.show import as_lines
+from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.planning_model import describe, manifest_of
 
 
 def plan(text="", cluster="1x2:cpu"):

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from dmoe.config import parse_config
-from dmoe.sharding.cluster import GIB, PRESETS, Cluster, parse_cluster
-from dmoe.sharding.described import describe, manifest_of
-from dmoe.sharding.step import PASSES, Step, dense_ms
-from dmoe.sharding.sweep import Point, as_lines, as_records, knees, sweep
+from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster, parse_cluster
+from dmoe.sharding.planner.planning_model import describe, manifest_of
+from dmoe.sharding.planner.step_time import PASSES, Step, dense_ms
+from dmoe.sharding.planner.sweep import Point, as_lines, as_records, knees, sweep
 from tools import plan as tool
 
 CONFIG = """

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dmoe.train.checkpoint.index import DENSE, Index, Piece, write_index
-from dmoe.train.checkpoint.tensors import write_tensors
+from dmoe.checkpoint.index import DENSE, Index, Piece, write_index
+from dmoe.checkpoint.tensors import write_tensors
 from dmoe.train.metrics import abundance
 from dmoe.train.metrics.abundance import abundance_of_gram, information_abundance
 

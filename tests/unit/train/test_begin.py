@@ -2,11 +2,11 @@
 
 import pytest
 
-from dmoe.data.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.preprocess import Options, preprocess
-from dmoe.data.synthesize import synthesize
 from dmoe.errors import UserError
-from dmoe.train.begin import check_grown
+from dmoe.testing.synthesize import synthesize
+from dmoe.train.run.warm_start import check_grown
 
 Made = dict[str, tuple[Manifest, str]]
 

@@ -9,10 +9,10 @@ import pytest
 
 from dmoe.config import GuardConfig
 from dmoe.errors import UserError
-from dmoe.train import exits
-from dmoe.train.exits import PREEMPTED, Preempted, is_connection, run_rank
+from dmoe.train.elastic import exit_codes as exits
+from dmoe.train.elastic.exit_codes import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped
-from dmoe.train.progress import Progress, progress_from
+from dmoe.train.run.progress import Progress, progress_from
 
 
 def end(error):

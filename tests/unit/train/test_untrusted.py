@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from dmoe.checkpoint import index as checkpoint
+from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, dump_config, parse_config
-from dmoe.data.manifest import load_manifest
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.train.checkpoint import index as checkpoint
-from dmoe.train.checkpoint.look import Contents
-from dmoe.train.checkpoint.tensors import TensorFile, write_tensors
 from tests.small_data import make_data_set
 
 # No shrinking: with it, one failure costs minutes.

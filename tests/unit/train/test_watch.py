@@ -2,9 +2,9 @@
 
 import threading
 
-from dmoe.train import watch
-from dmoe.train.exits import LOST
-from dmoe.train.watch import Sign, Watch, explain
+from dmoe.train.elastic import watchdog as watch
+from dmoe.train.elastic.exit_codes import LOST
+from dmoe.train.elastic.watchdog import Sign, Watch, explain
 
 STEP = "is in a training step"
 

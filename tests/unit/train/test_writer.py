@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from dmoe.checkpoint import writer as module
+from dmoe.checkpoint.save import File
+from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
-from dmoe.train.checkpoint import writer as module
-from dmoe.train.checkpoint.save import File
-from dmoe.train.checkpoint.writer import CheckpointWriter
-from dmoe.train.run_dir import RunDir
+from dmoe.train.run.run_dir import RunDir
 
 
 class NoRoom(torch.Tensor):

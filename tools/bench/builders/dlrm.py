@@ -19,7 +19,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from dmoe.data.batch import Batch
+from dmoe.data.dataset.batch import Batch
 from tools.bench.builders import Built
 from tools.bench.builders.mixture import Loss, parameters_of
 from tools.bench.builders.plain import Model as Plain

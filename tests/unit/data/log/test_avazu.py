@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.avazu import FIELDS, PROTOCOLS, avazu_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.data.split import Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import bucket as criteo_bucket
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.buckets import Buckets, make_buckets
 from dmoe.data.log.kept import load_kept
 from dmoe.data.log.schema import Bucket, Schema, parse_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.data.split import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import data_bytes, make, read_split

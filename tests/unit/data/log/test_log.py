@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.describe import describe
-from dmoe.data.describe_words import as_lines
+from dmoe.data.dataset.describe import describe
+from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log import parts as log_parts
 from dmoe.data.log import preprocess as log_preprocess
 from dmoe.data.log.schema import parse_schema
-from dmoe.data.manifest import load_manifest
 from dmoe.data.split import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.log_files import pipe

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dmoe.data.bags import Bags, concatenate
-from dmoe.data.batch import Batch
-from dmoe.data.manifest import load_manifest
-from dmoe.data.reader import Reader
+from dmoe.data.dataset.bags import Bags, concatenate
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.tables import make_tables

@@ -1,0 +1,198 @@
+"""Looking at checkpoints and exporting them, a block of rows at a time: memory does not grow with a table. No torch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+
+BLOCK_BYTES = 64 << 20
+
+
+def newest(path: str) -> str:
+    """The checkpoint itself, or the newest one of a run.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if PATHS.exists(join(path, INDEX)):
+        return path
+    folder = join(path, "checkpoints")
+    names = sorted(PATHS.ls(folder)) if PATHS.exists(folder) else []
+    found = [name for name in names if PATHS.exists(join(folder, name, INDEX))]
+    if not found:
+        raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
+    return join(folder, found[-1])
+
+
+class Contents:
+    """A checkpoint's tensors by logical name, whatever pieces they lie in.
+
+    Tables are `C7/0` and `C7/0:sum` (a state), dense ones are named as in the file, `model/...` and `optimizer/...`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.index = folder, read_index(folder)
+        self._files: dict[str, TensorFile] = {}
+        self._pieces: dict[str, list[Piece]] = {}
+        for piece in self.index.pieces:
+            name = piece.table if piece.state == "weight" else f"{piece.table}:{piece.state}"
+            self._pieces.setdefault(name, []).append(piece)
+        self.dense = self.file(DENSE).entries
+
+    def file(self, name: str) -> TensorFile:
+        if name not in self._files:
+            self._files[name] = TensorFile(join(self.folder, name))
+        return self._files[name]
+
+    def names(self, states: bool = True) -> list[str]:
+        """Tables first, then the dense part."""
+        tables = sorted(self._pieces, key=lambda name: (_natural(name), name))
+        names = tables + list(self.dense)
+        return names if states else [name for name in names if ":" not in name and not name.startswith("optimizer/")]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name in self.dense:
+            return self.dense[name].shape
+        rows, columns = self.index.tables[self._pieces[name][0].table]
+        return (rows, columns) if self._pieces[name][0].columns else (rows,)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        return self.rows(name, 0, 1).dtype
+
+    def rows(self, name: str, low: int, high: int) -> np.ndarray:
+        """Rows [low, high) of a tensor; the whole of a dense one."""
+        if name in self.dense:
+            return self.file(DENSE).rows(name)
+        shape, out = self.shape(name), None
+        for piece in self._pieces[name]:
+            first, last = max(low, piece.row), min(high, piece.row + piece.rows)
+            if first >= last:
+                continue
+            part = self.file(piece.file).rows(piece.key, first - piece.row, last - piece.row)
+            if part.shape != ((last - first, piece.columns) if piece.columns else (last - first,)):
+                raise UserError(f"{join(self.folder, piece.file)}: tensor '{piece.key}' has another shape than the index says")
+            if out is None:
+                out = np.empty((min(high, shape[0]) - low, *shape[1:]), part.dtype)
+            elif out.dtype != part.dtype:
+                raise UserError(f"{self.folder}: table '{piece.table}' is stored in two dtypes")
+            out[(slice(first - low, last - low), *([slice(piece.column, piece.column + piece.columns)] if piece.columns else []))] = part
+        assert out is not None, "an index whose tables are whole has a piece for every row"
+        return out
+
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        """A tensor in blocks of rows."""
+        if name in self.dense:
+            yield self.rows(name, 0, 0)
+            return
+        shape = self.shape(name)
+        step = max(BLOCK_BYTES // (int(np.prod(shape[1:])) * 8), 1)
+        for low in range(0, shape[0], step):
+            yield self.rows(name, low, min(low + step, shape[0]))
+
+
+def inspect(folder: str) -> str:
+    """A page about a checkpoint."""
+    contents = Contents(folder)
+    index = contents.index
+    progress = index.progress
+    numbers = sum(rows * columns for rows, columns in index.tables.values())
+    dense = sum(int(np.prod(entry.shape)) for name, entry in contents.dense.items() if name.startswith("model/"))
+    size = sum(size for size, _ in index.files.values())
+    lines = [
+        folder,
+        f"step {progress.get('step')}, epoch {progress.get('epoch')}, row {progress.get('row')} of it;"
+        f" best validation AUC {progress.get('best_auc')} at step {progress.get('best_step')}",
+        f"{len(index.tables)} tables of {numbers:,} numbers with states {', '.join(s for s in index.states if s != 'weight') or 'none'};"
+        f" {dense:,} dense parameters; {size:,} bytes in {len(index.files)} files",
+        "",
+        f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
+    ]
+    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
+        lines.append(f"{name:<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
+    return "\n".join(lines)
+
+
+def verify(folder: str) -> str:
+    """A line that says it is sound.
+
+    Raises:
+        UserError: it is not; names the file.
+    """
+    index = verify_checkpoint(folder)
+    for name in index.files:
+        TensorFile(join(folder, name))
+    size = sum(size for size, _ in index.files.values())
+    return f"{folder}: sound: {len(index.files)} files, {size:,} bytes, step {index.progress.get('step')}"
+
+
+def export(folder: str, output: str, per_table: bool, states: bool) -> str:
+    """Writes plain safetensors from a verified checkpoint; a line that says what was written.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    verify_checkpoint(folder)
+    contents = Contents(folder)
+    names = contents.names(states)
+    groups = {output: names}
+    if per_table:
+        PATHS.mkdirs(output)
+        groups = {}
+        for name in names:
+            part = "dense" if name in contents.dense else contents._pieces[name][0].table.replace("/", "-")
+            groups.setdefault(join(output, f"{_safe(part)}.safetensors"), []).append(name)
+    metadata = {"format": "pt", "made_from": folder, "step": str(contents.index.progress.get("step"))}
+    size = 0
+    for path, group in groups.items():
+        entries = [(_plain(name), NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
+        chunks = (block for name in group for block in contents.blocks(name))
+        size += write_whole(path, lambda file, e=entries, c=chunks: write_tensors(file, e, c, metadata))[0]  # type: ignore[misc]
+    return f"{output}: {len(names)} tensors, {size:,} bytes in {len(groups)} file(s)"
+
+
+def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:
+    """A line for each tensor that differs by more than the tolerance, and whether any does."""
+    left, right = Contents(a), Contents(b)
+    mine, theirs = left.names(), right.names()
+    lines = [f"{name}: only in {a if name in set(mine) else b}" for name in sorted(set(mine) ^ set(theirs))]
+    worst = 0.0
+    for name in [name for name in mine if name in set(theirs)]:
+        if left.shape(name) != right.shape(name):
+            lines.append(f"{name}: {list(left.shape(name))} and {list(right.shape(name))}")
+            continue
+        largest, scale, equal = 0.0, 0.0, True
+        for x, y in zip(left.blocks(name), right.blocks(name), strict=True):
+            if x.size:
+                equal = equal and bool(np.array_equal(x, y))
+                with np.errstate(invalid="ignore"):
+                    largest = max(largest, float(np.nan_to_num(np.abs(x.astype(np.float64) - y), nan=np.inf).max()))
+                scale = max(scale, float(np.abs(x).max()))
+        relative = largest / max(scale, 1e-30)
+        worst = max(worst, relative)
+        if not equal and relative > tolerance:
+            lines.append(f"{name}: largest difference {largest:.3g}, relative {relative:.3g}")
+    differ = bool(lines)
+    shared = len(set(mine) & set(theirs))
+    bound = "" if differ else f" within {tolerance:g}" if tolerance else " bit for bit"
+    lines.append(f"{shared} tensors compared: {'they differ' if differ else 'equal' + bound} (largest relative difference {worst:.3g})")
+    return lines, differ
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("model/")
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).lstrip(".") or "table"
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """C2 before C10."""
+    head = name.split("/")[0]
+    digits = head[len(head.rstrip("0123456789")) :]
+    return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

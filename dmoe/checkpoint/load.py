@@ -1,0 +1,134 @@
+"""From files to a sharded model: every rank reads its own part, whatever plan, layout and number of ranks wrote it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dmoe.checkpoint.index import DENSE, Index, Piece, read_index
+from dmoe.checkpoint.tensors import TensorFile
+from dmoe.errors import UserError
+from dmoe.model.tables import Table
+from dmoe.paths import join
+from dmoe.sharding.plan.local_shards import LocalShard, local_shards
+from dmoe.train.optimizers import Optimizers
+
+
+def load_checkpoint(
+    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers | None, grown: bool = False
+) -> dict[str, Any]:
+    """Loads this rank's part of a checkpoint.
+
+    Args:
+        optimizers: None loads the weights only.
+        grown: the model's tables may have more rows; those behind the checkpoint's stay as they are.
+
+    Returns:
+        The progress that was kept.
+
+    Raises:
+        UserError: damaged, or of another model or optimiser; says what differs.
+    """
+    index = read_index(folder)
+    mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
+    for name in sorted(mine.keys() | index.tables.keys()):
+        there, here = index.tables.get(name), mine.get(name)
+        if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
+            raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
+    pieces: dict[tuple[str, str], list[Piece]] = {}
+    for piece in index.pieces:
+        pieces.setdefault((piece.table, piece.state), []).append(piece)
+    files = _Files(folder)
+    for shard in local_shards(model, tables):
+        _load_shard(index, shard, pieces, files, optimizers)
+    _load_dense(folder, files, index, dense, optimizers)
+    return index.progress
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return "absent" if size is None else f"{size[0]:,} x {size[1]}"
+
+
+class _Files:
+    """A checkpoint's files, each opened once."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.opened = folder, dict[str, TensorFile]()
+
+    def __getitem__(self, name: str) -> TensorFile:
+        if name not in self.opened:
+            self.opened[name] = TensorFile(join(self.folder, name))
+        return self.opened[name]
+
+
+def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, optimizers: Optimizers | None) -> None:
+    file = files[DENSE]
+    kept = {name: torch.from_numpy(np.array(file.rows(name))) for name in file.entries}
+    weights = _below(kept, "model/")
+    mine = dense.state_dict()
+    for name in sorted(weights.keys() | mine.keys()):
+        if name not in weights or name not in mine or weights[name].shape != mine[name].shape:
+            found = [str(list(tensors[name].shape)) if name in tensors else "absent" for tensors in (weights, mine)]
+            raise UserError(f"{folder}: parameter '{name}' is {found[0]} there and {found[1]} in this model")
+    dense.load_state_dict(weights)
+    if optimizers is not None:
+        states = _below(kept, "optimizer/")
+        for name, value in states.items():
+            parameter = name.rpartition("/")[0]
+            if parameter not in mine or (value.dim() and value.shape != mine[parameter].shape):
+                raise UserError(f"{folder}: optimizer state '{name}' does not fit this model")
+        step = index.progress.get("step")
+        if type(step) is not int or not 0 <= step < 1 << 62:
+            raise UserError(f"{folder}: progress.step is {str(step)[:40]}, expected a number of steps")
+        optimizers.load_dense_state(states)
+        before = index.progress.get("steps_before", 0)
+        if type(before) is not int or not 0 <= before < 1 << 62:
+            raise UserError(f"{folder}: progress.steps_before is {str(before)[:40]}, expected a number of steps")
+        optimizers.set_steps(step + before)
+
+
+def _load_shard(
+    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: Optimizers | None
+) -> None:
+    targets: dict[str, Tensor] = {"weight": shard.weight}
+    if optimizers is not None:
+        targets |= optimizers.states_of(shard)
+    for section, first_column, columns in shard.pieces():
+        name = shard.table.logical_name(section)
+        for state, target in targets.items():
+            view = target[:, columns] if target.dim() == 2 else target
+            kept = [piece for piece in pieces.get((name, state), []) if (view.dim() == 1) == (piece.columns == 0)]
+            filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in kept)
+            # Of a table that has grown, a shard may lie behind all that was kept; another optimiser's checkpoint is refused there too.
+            expected = view[: max(index.tables[name][0] - shard.row, 0)].numel()
+            if filled != expected or not kept:
+                raise UserError(
+                    f"{files.folder}: table '{name}': the checkpoint has no whole state '{state}' of this shape;"
+                    " was it another optimizer.tables.kind's?"
+                )
+
+
+@torch.no_grad()
+def _copy_overlap(files: _Files, piece: Piece, view: Tensor, first_row: int, first_column: int) -> int:
+    """Copies what a piece and a shard's view share; returns how many numbers that was."""
+    low, high = max(piece.row, first_row), min(piece.row + piece.rows, first_row + len(view))
+    left = max(piece.column, first_column) if view.dim() == 2 else 0
+    right = min(piece.column + piece.columns, first_column + view.shape[1]) if view.dim() == 2 else 1
+    if low >= high or left >= right:
+        return 0
+    file = files[piece.file]
+    rows = file.rows(piece.key, low - piece.row, high - piece.row)
+    if file.entries[piece.key].shape != ((piece.rows, piece.columns) if piece.columns else (piece.rows,)):
+        raise UserError(f"{file.path}: tensor '{piece.key}' has another shape than the index says")
+    if view.dim() == 1:
+        view[low - first_row : high - first_row] = torch.from_numpy(np.array(rows)).to(view)
+    else:
+        part = np.ascontiguousarray(rows[:, left - piece.column : right - piece.column])
+        target = view[low - first_row : high - first_row, left - first_column : right - first_column]
+        target.copy_(torch.from_numpy(part if part.flags.writeable else part.copy()))
+    return (high - low) * (right - left)
+
+
+def _below(kept: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}

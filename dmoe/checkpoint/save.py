@@ -1,0 +1,210 @@
+"""From a sharded model to files: every rank writes its part, rank 0 publishes the whole.
+
+Every function here but `write_part` is called by all ranks together.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, write_index, write_whole
+from dmoe.checkpoint.tensors import NAMES, write_tensors
+from dmoe.distributed import broadcast_object, rank, world_size
+from dmoe.errors import UserError
+from dmoe.model.tables import Table
+from dmoe.paths import PATHS, join
+from dmoe.sharding.plan.local_shards import local_shards
+from dmoe.train.optimizers import Optimizers
+
+FILE_BYTES = 256 << 20
+"""A rank writes its tables in files of about this size, so that a checkpoint never needs a second copy of them in memory."""
+
+
+@dataclass(frozen=True)
+class File:
+    """What one file will hold: keys with their tensors, and the pieces of tables that they are."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass
+class Part:
+    """What a rank wrote, or why it could not."""
+
+    pieces: list[Piece]
+    files: dict[str, tuple[int, str]]
+    problem: str | None = None
+
+
+def save_checkpoint(
+    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers, progress: dict[str, Any]
+) -> None:
+    """Writes this rank's part; returns on every rank once the whole is published.
+
+    Args:
+        folder: of this checkpoint.
+        dense: the data-parallel part, whose state_dict is kept.
+        progress: plain data: step, position, schedule and the like.
+
+    Raises:
+        UserError: on every rank, where any rank could not write; names it.
+    """
+    prepare(folder)
+    publish(folder, write_part(folder, files_of(model, tables, dense, optimizers)), tables, progress)
+
+
+def prepare(folder: str) -> None:
+    """Empties the checkpoint's folder of what an attempt that was killed may have left.
+
+    Raises:
+        UserError: on every rank, where it cannot be made.
+    """
+
+    def empty() -> None:
+        PATHS.mkdirs(folder)
+        # The index first: a half-removed checkpoint must not look like one.
+        names = PATHS.ls(folder)
+        for name in [INDEX] * (INDEX in names) + [name for name in names if name != INDEX]:
+            PATHS.rm(join(folder, name))
+
+    _on_rank_0(folder, empty)
+
+
+def write_part(folder: str, files: Iterator[File]) -> Part:
+    """Writes this rank's files; the only step that a thread may take while training goes on, given copies of the tensors."""
+    part = Part([], {})
+    try:
+        for file in files:
+            for key, tensor in file.tensors.items():
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    where = key.split("|")[0]
+                    part.problem = f"rank {rank()}: '{where}' is not finite, so the checkpoint {folder} is not kept"
+                    return part
+            part.files[file.name] = write_whole(join(folder, file.name), lambda out, file=file: _write_file(out, file))  # type: ignore[misc]
+            part.pieces += file.pieces
+    except OSError as error:
+        part.problem = f"rank {rank()}: cannot write the checkpoint {folder}: {_reason(error)}"
+    return part
+
+
+def publish(folder: str, part: Part, tables: list[Table], progress: dict[str, Any]) -> Index | None:
+    """Makes one checkpoint of all ranks' parts; the index, on rank 0.
+
+    Raises:
+        UserError: on every rank, where any rank could not write; the files are removed, so that a full disk has room again.
+    """
+    parts = _gather(part)
+    index = None
+
+    def write() -> None:
+        nonlocal index
+        problems = [p.problem for p in parts if p.problem]
+        if problems:
+            for name in PATHS.ls(folder):
+                with contextlib.suppress(OSError):
+                    PATHS.rm(join(folder, name))
+            raise UserError(problems[0])
+        index = Index(
+            tables={table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections},
+            pieces=tuple(piece for p in parts for piece in p.pieces),
+            files={name: entry for p in parts for name, entry in p.files.items()},
+            progress=progress,
+        )
+        write_index(folder, index)
+
+    _on_rank_0(folder, write)
+    return index
+
+
+def republish(folder: str, index: Index | None, progress: dict[str, Any]) -> Index | None:
+    """Gives a published checkpoint of the same weights another progress, without a moment at which it is not there."""
+
+    def write() -> None:
+        assert index is not None
+        write_index(folder, Index(index.tables, index.pieces, index.files, progress))
+
+    _on_rank_0(folder, write)
+    return index
+
+
+def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers) -> Iterator[File]:
+    """This rank's files, of views of the model where it lives; each is made when asked for."""
+    group: dict[str, Tensor] = {}
+    pieces: list[Piece] = []
+    size = number = 0
+    for tensor, where in _table_pieces(model, tables, optimizers):
+        if group and size + tensor.nbytes > FILE_BYTES:
+            yield File(pieces[0].file, group, tuple(pieces))
+            group, pieces, size, number = {}, [], 0, number + 1
+        key = "|".join(str(part) for part in where[:4])
+        group[key] = tensor
+        table, state, row, column, rows, columns = where
+        pieces.append(Piece(table, state, row, column, rows, columns, f"tables-{rank():05d}-{number:05d}.safetensors", key))
+        size += tensor.nbytes
+    if group:
+        yield File(pieces[0].file, group, tuple(pieces))
+    if rank() == 0:
+        kept = {f"model/{name}": value for name, value in dense.state_dict().items()}
+        kept |= {f"optimizer/{name}": value for name, value in optimizers.dense_state().items()}
+        yield File(DENSE, {name: value.detach() for name, value in kept.items()}, ())
+
+
+def _table_pieces(model: nn.Module, tables: list[Table], optimizers: Optimizers) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
+    """Tensors of at most about FILE_BYTES with (table, state, row, column, rows, columns), of what this rank has to write."""
+    for shard in local_shards(model, tables):
+        if shard.replicated and rank() != 0:
+            continue
+        for section, first_column, columns in shard.pieces():
+            name = shard.table.logical_name(section)
+            for state, whole in {"weight": shard.weight, **optimizers.states_of(shard)}.items():
+                view = (whole[:, columns] if whole.dim() == 2 else whole).detach()
+                width = view.shape[1] if view.dim() == 2 else 0
+                step = max(FILE_BYTES // (max(width, 1) * view.element_size()), 1)
+                for start in range(0, len(view), step):
+                    part = view[start : start + step]
+                    yield part, (name, state, shard.row + start, first_column if width else 0, len(part), width)
+
+
+def _write_file(out: Any, file: File) -> tuple[int, str]:
+    arrays: dict[str, np.ndarray] = {}
+    entries = []
+    for key, tensor in file.tensors.items():
+        arrays[key] = tensor.cpu().numpy()
+        entries.append((key, NAMES[arrays[key].dtype], tuple(tensor.shape)))
+    return write_tensors(out, entries, arrays.values())
+
+
+def _on_rank_0(folder: str, action: Any) -> None:
+    """Does it on rank 0 and tells all ranks how it went."""
+    problem = None
+    if rank() == 0:
+        try:
+            action()
+        except OSError as error:
+            problem = f"cannot write the checkpoint {folder}: {_reason(error)}"
+        except UserError as error:
+            problem = str(error)
+    if problem := broadcast_object(problem):
+        finite = "is not finite" in problem
+        raise UserError(problem if finite else f"{problem}; free some space or change run.dir, then --resume from the last checkpoint")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _gather(part: Part) -> list[Part]:
+    """All ranks' parts on rank 0. The ranks are one program: what is unpickled comes from none but ourselves."""
+    if world_size() == 1:
+        return [part]
+    parts: list[Any] = [None] * world_size()
+    dist.gather_object(part, parts if rank() == 0 else None)
+    return parts if rank() == 0 else []

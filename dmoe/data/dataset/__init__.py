@@ -1,0 +1,1 @@
+"""A data set on disk and its batches: manifest, shards, epoch order, reader."""

@@ -1,0 +1,181 @@
+"""What is in a data set: rows and labels by split and day, the ids of every feature, how skewed they are, and what they cost.
+
+Facts come from the manifest and the kept vocabularies, so that describing a terabyte takes seconds; where a data set has no
+vocabulary (hashed ids), skew is that of a sample of the train split's row groups.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_groups
+from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
+from dmoe.paths import PATHS, join
+
+SAMPLE_ROWS = 1_000_000
+FLOAT_BYTES = 4
+OPTIMIZERS = {"sgd": "weights alone", "rowwise_adagrad": "+ one state a row", "adagrad": "+ a state a weight", "adam": "+ two"}
+"""What table optimisers add to the weights."""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """`rates` are the label rates of its shards, in order: preprocessing's shards follow the log, so they show drift."""
+
+    name: str
+    rows: int
+    positives: int
+    shards: int
+    row_groups: int
+    bytes: int
+    rates: list[float]
+    labelled: bool
+
+    @property
+    def rate(self) -> float | None:
+        return self.positives / self.rows if self.rows and self.labelled else None
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """Shares are of rows. `top` are (k, share of the rows that the k most frequent ids have), ids of one's own only.
+
+    `effective` is exp(entropy) of the ids' distribution, missing and rare counting as an id each: as many equally frequent ids would
+    be as hard to guess.
+    """
+
+    name: str
+    kind: str
+    cardinality: int
+    missing: float
+    rare: float
+    top: list[tuple[int, float]] | None
+    effective: float | None
+
+    def share_of_top(self, k: int) -> float | None:
+        """The share of rows of the k most frequent ids, k being 1, 10, 100, ..."""
+        if self.top is None:
+            return None
+        return next((share for at, share in self.top if at >= k), self.top[-1][1] if self.top else 0.0)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything that `tools/data.py describe` tells. `days` are (name, rows, positives) where the data set knows its days."""
+
+    folder: str
+    dataset: str
+    splits: list[SplitFacts]
+    dense: list[tuple[str, str, float]]
+    features: list[FeatureFacts]
+    days: list[tuple[str, int, int]]
+    skew_from: str
+    command: str
+
+    @property
+    def ids(self) -> int:
+        return sum(feature.cardinality for feature in self.features)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "table_bytes": {str(dim): table_bytes(self.ids, dim) for dim in (8, 16, 32, 64, 128)}}
+
+
+def table_bytes(rows: int, dim: int) -> dict[str, int]:
+    """Bytes of float32 embedding tables of `rows` rows in total with each optimiser's state."""
+    weights = rows * dim * FLOAT_BYTES
+    return {"sgd": weights, "rowwise_adagrad": weights + rows * FLOAT_BYTES, "adagrad": 2 * weights, "adam": 3 * weights}
+
+
+def describe(folder: str) -> Description:
+    """Reads the manifest, the shards' footers, and the vocabularies or a sample.
+
+    Raises:
+        UserError: no data set there, or one of its files is missing.
+    """
+    manifest = load_manifest(folder)
+    splits = [_split(folder, name, manifest) for name in manifest.splits]
+    kept = all(PATHS.exists(_vocabulary(folder, feature)) for feature in manifest.categorical)
+    counts = _kept_counts(folder, manifest) if kept else _sampled_counts(folder, manifest)
+    features = [_feature(feature, of) for feature, of in zip(manifest.categorical, counts, strict=True)]
+    return Description(
+        folder=folder,
+        dataset=manifest.dataset,
+        splits=splits,
+        dense=[(feature.name, feature.transform, feature.missing_share) for feature in manifest.dense],
+        features=features,
+        days=_days(manifest),
+        skew_from="the vocabularies' counts" if kept else f"at most {SAMPLE_ROWS:,} rows of the train split",
+        command=str(manifest.made_by.get("command", "")),
+    )
+
+
+def _split(folder: str, name: str, manifest: Manifest) -> SplitFacts:
+    split = manifest.splits[name]
+    groups = 0
+    for shard in split.shards:
+        with open_shard(folder, shard) as file:
+            groups += file.metadata.num_row_groups
+    size = sum(file_bytes(join(folder, shard.path)) for shard in split.shards)
+    rates = [shard.positives / shard.rows for shard in split.shards] if split.labelled else []
+    return SplitFacts(name, split.rows, split.positives, len(split.shards), groups, size, rates, split.labelled)
+
+
+def _days(manifest: Manifest) -> list[tuple[str, int, int]]:
+    days = manifest.made_by.get("days")
+    if not isinstance(days, list):
+        return []
+    return [(str(day["name"]), int(day["rows"]), int(day["positives"])) for day in days if isinstance(day, dict)]
+
+
+def _vocabulary(folder: str, feature: CategoricalFeature) -> str:
+    return join(folder, "vocabulary", f"{feature.name}.parquet")
+
+
+def _kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64]]:
+    import pyarrow.parquet as pq
+
+    for feature in manifest.categorical:
+        with PATHS.open(_vocabulary(folder, feature), "rb") as file:
+            yield pq.read_table(file, columns=["count"])["count"].to_numpy().astype(np.int64)
+
+
+def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] | None]:
+    """Counts of the ids of one's own in row groups spread evenly over the train split; None where there is none."""
+    split = manifest.splits.get("train") or next(iter(manifest.splits.values()))
+    groups = row_groups(folder, split.shards)
+    if not groups:
+        yield from (None for _ in manifest.categorical)
+        return
+    wanted = max(min(len(groups), SAMPLE_ROWS * len(groups) // max(split.rows, 1)), 1)
+    chosen = [groups[at * len(groups) // wanted] for at in range(wanted)]
+    for feature in manifest.categorical:
+        columns = [read_row_group(folder, split.shards, group, [feature.name]).column(0) for group in chosen]
+        ids = np.concatenate([_flat(column) for column in columns])
+        yield np.unique(ids[ids > RARE_ID], return_counts=True)[1].astype(np.int64)
+
+
+def _flat(column: Any) -> NDArray[Any]:
+    """The ids of a column, of all bags where it is multi-valued."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    if pa.types.is_list(whole.type) or pa.types.is_large_list(whole.type):
+        whole = whole.flatten()
+    return np.asarray(whole.to_numpy(zero_copy_only=False))
+
+
+def _feature(feature: CategoricalFeature, counts: NDArray[np.int64] | None) -> FeatureFacts:
+    common = feature.name, feature.kind, feature.cardinality, feature.missing_share, feature.rare_share
+    if counts is None:
+        return FeatureFacts(*common, None, None)
+    own = max(1 - feature.missing_share - feature.rare_share, 0.0)
+    shares = np.sort(counts)[::-1] * (own / max(int(counts.sum()), 1))
+    cumulative = np.cumsum(shares)
+    places = [10**power for power in range(10) if 10**power < len(shares)]
+    top = [(k, float(cumulative[k - 1])) for k in places] + ([(len(shares), float(cumulative[-1]))] if len(shares) else [])
+    all_shares = np.concatenate([shares, [feature.missing_share, feature.rare_share]])
+    positive = all_shares[all_shares > 0]
+    return FeatureFacts(*common, top, float(np.exp(-(positive * np.log(positive)).sum())))

@@ -1,0 +1,170 @@
+"""Batches from shards: the same global batches for any number of ranks.
+
+The rows of an epoch have one global order (`dmoe.data.dataset.epoch_order`), a function of seed and epoch alone. The global batch of step t
+is positions [t * G, (t + 1) * G) of that order, and each rank reads its own part of them. One number is therefore the position in the data,
+and any number of ranks can resume from it.
+
+Shapes: B rows of a rank's batch, F categorical and D dense features.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from dmoe.data.criteo import LABEL
+from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.epoch_order import EpochOrder
+from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
+from dmoe.data.dataset.prefetch import ahead
+from dmoe.data.dataset.split_columns import Columns, SplitColumns, joined
+from dmoe.errors import UserError
+
+
+class Reader:
+    """Reads a split as batches.
+
+    Args:
+        folder: of the data set.
+        manifest: its manifest.
+        split: such as `train`.
+        features: the categorical features to read, in the model's order.
+        dense: the dense features to read, in order.
+        shuffle: `window` draws row groups from anywhere in the split and rows within them, `row_groups` draws row groups only,
+            `turns` draws nothing, `none` keeps the order of the files.
+        window_row_groups: how many row groups take turns in giving rows, unless the files' order is kept: a batch mixes their rows. A rank
+            decodes those that it takes rows of, so ranks beyond this number decode what others decode too.
+        seed: of the order.
+        prefetch: batches that a thread prepares ahead; 0 reads when asked.
+        pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
+
+    Raises:
+        UserError: a shard is missing, or is not what the manifest says.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        manifest: Manifest,
+        split: str,
+        features: Sequence[CategoricalFeature],
+        dense: Sequence[str],
+        shuffle: str = "none",
+        window_row_groups: int = 8,
+        seed: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        if not manifest.split(split).labelled:
+            raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; tools/score.py scores it")
+        self.shards = manifest.split(split).shards
+        self.features, self.dense = list(features), list(dense)
+        self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
+        self.lanes = 1 if shuffle == "none" else window_row_groups
+        self._decoded: dict[int, Columns] = {}
+        self._ordered: tuple[int, EpochOrder] | None = None
+        self._columns = SplitColumns(folder, manifest, split, features, dense)
+        self.rows = sum(group.rows for group in self._columns.groups)
+
+    @property
+    def order(self) -> str:
+        """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
+        shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
+        seed = self.seed if self._drawn else None
+        turns = ["turns"] if self.lanes > 1 else []
+        return hashlib.sha256(json.dumps([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+
+    @property
+    def _drawn(self) -> bool:
+        return self.shuffle in ("window", "row_groups")
+
+    def steps(self, batch_size: int, start_row: int = 0) -> int:
+        """Steps that are left of an epoch from a position: the last one may be smaller."""
+        return -(-(self.rows - start_row) // batch_size)
+
+    def batches(
+        self, batch_size: int, rank: int, world_size: int, epoch: int = 0, start_row: int = 0, max_steps: int | None = None
+    ) -> Iterator[Batch]:
+        """This rank's batches of an epoch from a position on; every rank gets as many, each of as many rows.
+
+        Args:
+            batch_size: rows of the global batch.
+            epoch: which order.
+            start_row: how many rows of the epoch are used up already.
+            max_steps: stop after so many.
+        """
+        steps = self.steps(batch_size, start_row)
+        steps = steps if max_steps is None else min(steps, max_steps)
+        jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))
+        batches = (self._batch(epoch, *span, rank, world_size) for span in jobs)
+        if self.pin_memory:
+            batches = (batch.pin_memory() for batch in batches)
+        return ahead(batches, self.prefetch) if self.prefetch else batches
+
+    def _batch(self, epoch: int, start: int, stop: int, rank: int, world_size: int) -> Batch:
+        size = -(-(stop - start) // world_size)
+        order = self._order(epoch)
+        columns, rows = self._rows(epoch, order.spans(start, stop, rank, world_size))
+        # Not those that had rows in this batch: where batches end within the lanes' turn, a rank may miss a lane in some of them.
+        going_on = order.going_on(stop)
+        self._decoded = {index: kept for index, kept in self._decoded.items() if index in going_on}
+        dense = np.zeros((size, len(self.dense)), np.float32)
+        for index, name in enumerate(self.dense):
+            dense[:rows, index] = columns[name]
+        lengths = np.zeros((len(self.features), size), np.int32)
+        lengths[:, :rows] = 1
+        found = [columns[feature.name] for feature in self.features]
+        values = [one.values if isinstance(one, Bags) else one for one in found]
+        ids, first = np.empty(sum(map(len, values)), np.int64), 0
+        for index, (one, part) in enumerate(zip(found, values, strict=True)):
+            ids[first : first + len(part)] = part
+            first += len(part)
+            if isinstance(one, Bags):
+                lengths[index, :rows] = one.lengths
+        label, weight = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        label[:rows], weight[:rows] = columns[LABEL], columns.get(WEIGHT, 1)
+        group = np.zeros(size, np.int64) if GROUP in columns else None
+        if group is not None:
+            group[:rows] = columns[GROUP]
+        sparse = KeyedJaggedTensor(
+            keys=[feature.name for feature in self.features],
+            values=torch.from_numpy(ids),
+            lengths=torch.from_numpy(lengths.reshape(-1)),
+            stride=size,
+        )
+        parts = (torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
+        return Batch(*parts, None if group is None else torch.from_numpy(group))
+
+    def _rows(self, epoch: int, spans: Sequence[tuple[int, int]]) -> tuple[Columns, int]:
+        """The rows of pieces of the epoch's sequence, and their number."""
+        order, parts, rows = self._order(epoch), [], 0
+        for low, high in spans:
+            rows += high - low
+            for index, some in order.pieces(low, high):
+                if index not in self._decoded:
+                    self._decoded[index] = self._decode(epoch, index)
+                parts.append({name: column[some] for name, column in self._decoded[index].items()})
+        if not parts:
+            return self._columns.none(), 0
+        return (parts[0] if len(parts) == 1 else joined(parts)), rows
+
+    def _order(self, epoch: int) -> EpochOrder:
+        if self._ordered is None or self._ordered[0] != epoch:
+            places = np.arange(len(self._columns.groups))
+            if self._drawn:
+                places = np.random.default_rng([self.seed, epoch]).permutation(places)
+            self._ordered = epoch, EpochOrder([self._columns.groups[place] for place in places], self.lanes)
+            self._decoded = {}
+        return self._ordered[1]
+
+    def _decode(self, epoch: int, index: int) -> Columns:
+        """The rows of the epoch's row group `index`, in its order."""
+        columns = self._columns.read(self._order(epoch).groups[index])
+        if self.shuffle != "window":
+            return columns
+        order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns[LABEL]))
+        return {name: column[order] for name, column in columns.items()}

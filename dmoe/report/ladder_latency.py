@@ -1,0 +1,82 @@
+"""What it takes to serve each variant of a ladder: its first seed's run exported, and all of them measured in turns."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from dmoe.errors import UserError
+from dmoe.model.cost import Cost
+from dmoe.model.sizes import human
+from dmoe.paths import PATHS, join
+from dmoe.report.ladder_spec import LadderSpec
+from dmoe.report.latency import Latency, together
+from dmoe.report.latency_probe import measure
+from dmoe.report.runner import Job
+from dmoe.serve.export import best_step, export
+from dmoe.serve.scorer import Scorer
+
+FILE, FOLDER = "latency.json", ".scorers"
+FREE_SHARE = 0.5
+"""Of the disk: scorers that would take more of what is free are not made."""
+
+
+def latencies(
+    spec: LadderSpec, jobs: Sequence[Job], costs: dict[str, Cost], output: str, rounds: int, say: Callable[[str], None]
+) -> dict[str, Latency]:
+    """Each variant's latency, an ensemble's as the sum of its members'; kept in OUTPUT/latency.json, and measured again where the runs
+    or `rounds` are others. Variants without a finished run, or whose checkpoint is gone, are left out."""
+    steps: dict[str, tuple[str, int]] = {}
+    for job in jobs:
+        if job.finished and job.variant not in steps:
+            try:
+                steps[job.variant] = job.run, best_step(job.run)
+            except UserError:
+                say(f"{job.name}: no checkpoint, so its latency is not measured")
+    if not steps:
+        return {}
+    # As JSON gives it back.
+    asked = {"rounds": rounds, "runs": {name: list(one) for name, one in steps.items()}}
+    found = _kept(output, asked)
+    if found is None:
+        needed = sum(costs[name].scorer_bytes("fp32") for name in steps)
+        if needed > FREE_SHARE * shutil.disk_usage(output).free:
+            say(f"latency is not measured: the scorers would take {human(needed)}; export them elsewhere, then tools/bench/latency.py")
+            return {}
+        found = _measured(steps, output, rounds, say)
+        with PATHS.open(join(output, FILE), "w") as file:
+            file.write(json.dumps({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
+    for name, one in spec.ensembles.items():
+        if all(member in found for member in one.of):
+            found[name] = together([found[member] for member in one.of])
+    return found
+
+
+def _measured(steps: dict[str, tuple[str, int]], output: str, rounds: int, say: Callable[[str], None]) -> dict[str, Latency]:
+    folder = join(output, FOLDER)
+    say(f"latency: {len(steps)} scorers, {rounds} calls of each size")
+    try:
+        scorers = {}
+        for name, (run, step) in steps.items():
+            export(run, join(folder, name), step=step)
+            scorers[name] = Scorer(join(folder, name), verify=False)
+        return measure(scorers, rounds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(output: str, asked: dict[str, object]) -> dict[str, Latency] | None:
+    path = join(output, FILE)
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path) as file:
+            kept = json.load(file)
+        if kept["asked"] != asked:
+            return None
+        return {
+            name: Latency(one["size"], {int(rows): calls for rows, calls in one["calls"].items()}) for name, one in kept["found"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,146 @@
+"""Trains the runs of a ladder, several at a time, and only those that are not finished; here, or as jobs of torchx."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from dmoe.config import Config, load_config
+from dmoe.errors import USER_ERROR, UserError
+from dmoe.paths import PATHS, join
+from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
+from dmoe.report.worker import Worker
+
+NOT_THE_MODEL = ("run.", "sharding.", "variant", "data.prefetch", "train.log_every", "train.checkpoint.", "metrics.abundance")
+"""Settings that may differ between what a finished run was trained with and what is asked for now."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a variant with a seed."""
+
+    variant: str
+    seed: int
+    config: str
+    run: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        return PATHS.exists(join(self.run, "metrics.json"))
+
+
+def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list[str], output: str) -> list[Job]:
+    """Checks every run's config before the first is trained, and writes it; seed by seed, so that half a ladder is comparable already.
+
+    Raises:
+        UserError: a config that does not fit, or a run in `output` that was trained with other settings.
+    """
+    jobs, texts = [], []
+    for seed in seeds:
+        for name in spec.variants:
+            run = join(output, "runs", name, f"seed-{seed}")
+            config = resolve(spec, path, name, seed, overrides, run)
+            _check_same(config, run)
+            jobs.append(Job(name, seed, join(output, "configs", name, f"seed-{seed}.yaml"), run))
+            texts.append(text_of(config))
+    for job, text in zip(jobs, texts, strict=True):
+        PATHS.mkdirs(job.config.rpartition("/")[0])
+        with PATHS.open(job.config, "w") as file:
+            file.write(text)
+    return jobs
+
+
+def _check_same(config: Config, run: str) -> None:
+    kept = join(run, "config.yaml")
+    if not PATHS.exists(kept):
+        return
+    before, now = _flat(load_config(kept).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    for key in sorted(before | now):
+        if not key.startswith(NOT_THE_MODEL) and before.get(key) != now.get(key):
+            raise UserError(
+                f"--output: {run} was trained with {key} {before.get(key)!r}, now it is {now.get(key)!r}; delete that run, or"
+                " choose another folder"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return leaves
+
+
+def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], None]) -> dict[str, str]:
+    """Trains what is not finished, `workers` runs at a time.
+
+    Returns:
+        Name of a run -> why it failed. The others are finished.
+    """
+    waiting = [job for job in jobs if not job.finished]
+    say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} finished already; {min(workers, len(waiting))} at a time, {threads} thread(s) each")
+    failed: dict[str, str] = {}
+    busy: dict[Connection, tuple[Worker, Job, float]] = {}
+    idle: list[Worker] = []
+    began, done, total = time.perf_counter(), 0, len(waiting)
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                worker, job = idle.pop() if idle else Worker(threads), waiting.pop(0)
+                worker.send(job.config, job.run)
+                busy[worker.connection] = (worker, job, time.perf_counter())
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                worker, job, started = busy.pop(ready)
+                problem, done = worker.result(), done + 1
+                if worker.fit:
+                    idle.append(worker)
+                else:
+                    worker.close()
+                left = (time.perf_counter() - began) / done * (total - done)
+                if problem:
+                    failed[job.name] = f"{problem} (log: {job.run}.log)"
+                what = f"FAILED: {problem}" if problem else headline(job.run)
+                say(f"[{done}/{total}] {job.name}: {what}  {time.perf_counter() - started:.0f} s, about {left / 60:.0f} min left")
+    finally:
+        for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+            worker.close()
+    return failed
+
+
+def headline(run: str) -> str:
+    """AUC and CEC of a finished run."""
+    with PATHS.open(join(run, "metrics.json"), "r") as file:
+        figures = json.loads(file.read())
+    auc = "none" if figures["auc"] is None else f"{figures['auc']:.5f}"
+    return f"AUC {auc}  CEC {figures['cec']:.4f}"
+
+
+def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Callable[[str], None]) -> None:
+    """Hands what is not finished to torchx, a job a run. A local scheduler returns when the job has ended, a cluster's when it is queued.
+
+    Raises:
+        UserError: torchx refused one.
+    """
+    root = Path(__file__).resolve().parent.parent.parent
+    torchx = str(Path(sys.executable).parent / "torchx")
+    for job in jobs:
+        if job.finished:
+            continue
+        command = [torchx, "run", "--scheduler", scheduler, "launch/components.py:train", "--config", os.path.abspath(job.config)]
+        command += ["--run", os.path.abspath(job.run), "--resume", "True", *arguments]
+        say(f"{job.name}: {' '.join(command)}")
+        # The ranks are started as `python`: this environment's own.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        code = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path, "PYTHONPATH": str(root)}, check=False).returncode
+        if code:
+            raise UserError(f"torchx could not run {job.name} (exit code {code or USER_ERROR}); its message is above")

@@ -1,0 +1,1 @@
+"""A sharding plan as a file and as this job's shards: reading, checking, showing, comparing, migrating."""

@@ -1,0 +1,165 @@
+"""A plan against limits, for continuous integration: which ranks break which."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dmoe.errors import UserError
+from dmoe.model.sizes import human
+from dmoe.sharding.plan.plan_stats import Figures, RankFigures
+
+WORST = 8
+"""Offending ranks that are told one by one."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is allowed; None where it is not asked.
+
+    Attributes:
+        max_imbalance: a rank's predicted time over the mean of all ranks.
+        min_headroom: free share of a rank's memory, beside tables and what the planner keeps for the rest.
+        max_time_ms: a rank's predicted time for the tables of a step.
+        max_tables_a_rank: tables with a shard on a rank.
+    """
+
+    max_imbalance: float | None = None
+    min_headroom: float | None = None
+    max_time_ms: float | None = None
+    max_tables_a_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_imbalance", 1.0), ("min_headroom", 0.0), ("max_time_ms", 0.0), ("max_tables_a_rank", 0)):
+            value = getattr(self, name)
+            # Written so that NaN is refused too.
+            if value is not None and not value >= least:
+                raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least:g}")
+        if self.min_headroom is not None and self.min_headroom >= 1:
+            raise UserError(f"--min-headroom {self.min_headroom:.0%}: expected less than 100%; a share of memory such as 10% or 0.1")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One limit. `offending` are the ranks beyond it, the worst first, each with its value in words."""
+
+    what: str
+    limit: str
+    worst: str
+    offending: tuple[tuple[int, str], ...]
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.offending and not self.note
+
+
+def share(text: str) -> float:
+    """`10%` or `0.1`.
+
+    Raises:
+        UserError: neither.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    if not found:
+        raise UserError(f"--min-headroom {text}: expected a share of memory such as 10% or 0.1")
+    return float(found[1]) / (100 if found[2] else 1)
+
+
+def findings(figures: Figures, limits: Limits) -> list[Finding]:
+    """Every limit that is asked; that the plan fits in memory always is."""
+    ranks, mean, on_gpu = figures.ranks, figures.mean_ms, figures.cluster.device.kind == "cuda"
+    found = [
+        _finding(
+            "fits in memory",
+            "0 B free",
+            ranks,
+            lambda rank: -float(min(rank.free, rank.host_free) if on_gpu else rank.free),
+            lambda value: f"{human(-value)} free",
+            0.0,
+        )
+    ]
+    if limits.min_headroom is not None:
+        least = limits.min_headroom
+        found.append(
+            _finding("headroom", f"at least {least:.1%}", ranks, lambda rank: -figures.headroom(rank), lambda v: f"{-v:.1%}", -least)
+        )
+    if limits.max_imbalance is not None:
+        most = limits.max_imbalance
+        found.append(
+            _finding(
+                "imbalance",
+                f"at most {most:g} x the mean",
+                ranks,
+                lambda rank: rank.time_ms / mean if mean else 1.0,
+                lambda value: f"{value:.3f} x",
+                most,
+            )
+        )
+    if limits.max_time_ms is not None:
+        most = limits.max_time_ms
+        found.append(
+            _finding("predicted time", f"at most {most:g} ms", ranks, lambda rank: rank.time_ms, lambda value: f"{value:.3f} ms", most)
+        )
+    if limits.max_tables_a_rank is not None:
+        most = limits.max_tables_a_rank
+        found.append(
+            _finding(
+                "tables a rank", f"at most {most:,}", ranks, lambda rank: float(rank.tables), lambda value: f"{value:.0f}", float(most)
+            )
+        )
+    return found
+
+
+def _finding(what: str, limit: str, ranks: Sequence[RankFigures], value: Any, word: Any, most: float) -> Finding:
+    """A finding of a value that must not be above `most`; rounding does not decide."""
+    ordered = sorted(((value(rank), rank.rank) for rank in ranks), key=lambda pair: (-pair[0], pair[1]))
+    beyond = [(rank, word(amount)) for amount, rank in ordered if amount > most + 1e-9 * max(abs(most), 1.0)]
+    return Finding(what, limit, f"{word(ordered[0][0])} on rank {ordered[0][1]}", tuple(beyond))
+
+
+def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Finding:
+    """Whether the plan is for this model: its tables, their optimiser, and the constraints and batch that it was made with.
+
+    Args:
+        described: a `dmoe.sharding.planner.planning_model.Described`.
+    """
+    from dmoe.sharding.plan.job_plan import refuse_other
+    from dmoe.sharding.plan.plan_file import check_plan, constraints_hash, precision_of
+
+    config, note = described.config, ""
+    try:
+        refuse_other(plan, described.tables, config, check_plan(plan, where), where)
+    except UserError as error:
+        note = str(error)
+    if not note and plan["batch_size"] != config.train.batch_size:
+        note = f"made for a global batch of {plan['batch_size']:,}, the config has {config.train.batch_size:,}; plan again"
+    if not note and (made := precision_of(plan)) != config.sharding.comm_precision:
+        note = f"made for embeddings sent in {made}, the config has sharding.comm_precision {config.sharding.comm_precision}; plan again"
+    if not note and plan["hashes"].get("constraints") != constraints_hash(config):
+        note = "made with other constraints than the config's sharding section; plan again"
+    return Finding("the config's model", "the plan's", "the plan's", (), note)
+
+
+def as_lines(found: Sequence[Finding]) -> Iterator[str]:
+    """A line a limit, and one for each of the worst offenders."""
+    for one in found:
+        yield f"{'ok  ' if one.passed else 'FAIL'}  {one.what}: {one.note or _told(one)}"
+        for rank, value in one.offending[:WORST]:
+            yield f"        rank {rank}: {value}"
+        if len(one.offending) > WORST:
+            yield f"        and {len(one.offending) - WORST:,} more ranks"
+
+
+def _told(one: Finding) -> str:
+    return one.worst if one.worst == one.limit else f"{one.worst} (worst), allowed {one.limit}"
+
+
+def as_data(found: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "passed": all(one.passed for one in found),
+        "findings": [
+            {**asdict(one), "passed": one.passed, "offending": [{"rank": rank, "value": value} for rank, value in one.offending]}
+            for one in found
+        ],
+    }

@@ -1,0 +1,115 @@
+"""A plan for the process group: made on rank 0 or taken from a file, and turned into TorchRec's form."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, ShardMetadata
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
+
+from dmoe.config import Config
+from dmoe.distributed import broadcast_object, rank
+from dmoe.errors import UserError, nearest
+from dmoe.model.tables import Table
+from dmoe.sharding.plan.plan_file import check_plan, model_hash, read_plan
+from dmoe.sharding.plan.sharders import CUT_ROWS, sharders
+from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job
+from dmoe.sharding.planner.planner import plan_tables
+
+__all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharders"]
+
+
+def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> dict[str, Any]:
+    """The plan that this job uses, as plain data and equal on all ranks: the config's file, or one made on rank 0.
+
+    Raises:
+        UserError: on every rank, where nothing fits or the file is for another model, world size or topology.
+    """
+    plan: Any = None
+    if rank() == 0:
+        try:
+            cluster = cluster_of_this_job(device.type)
+            if config.sharding.plan:
+                plan = read_plan(config.sharding.plan, "sharding.plan")
+                refuse_other(plan, tables, config, cluster, config.sharding.plan)
+                # No part of where tables lie: the run sends as its config says.
+                plan["comm_precision"] = config.sharding.comm_precision
+            else:
+                plan = plan_tables(tables, config, cluster, dense_bytes_of(model))
+        except UserError as error:
+            plan = str(error)
+    plan = broadcast_object(plan)
+    if isinstance(plan, str):
+        raise UserError(plan)
+    return dict(plan)
+
+
+def make_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> ShardingPlan:
+    """As `kept_plan`, in TorchRec's form."""
+    return plan_from_json(kept_plan(model, tables, config, device), model, tables, device, config.sharding.plan or "plan")
+
+
+def dense_bytes_of(model: nn.Module) -> int:
+    """Bytes of the parameters that are no tables."""
+    in_tables = {
+        id(parameter) for module in model.modules() if hasattr(module, "embedding_bag_configs") for parameter in module.parameters()
+    }
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if id(parameter) not in in_tables)
+
+
+def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Config, cluster: Cluster, where: str) -> None:
+    """Refuses a plan that was made for something else.
+
+    Raises:
+        UserError: says what differs: the first table, the optimiser, the cluster.
+    """
+    there = check_plan(plan, where)
+    if there.ranks != cluster.ranks:
+        raise UserError(
+            f"{where}: made for {there.ranks} ranks ({there.name}), this run has {cluster.ranks}; plan again or launch that many"
+        )
+    if differing := there.differences(cluster):
+        raise UserError(f"{where}: made for another topology: {', '.join(differing)}; plan again for {cluster.name}")
+    rows = plan["tables"]
+    for table in tables:
+        if table.name not in rows:
+            raise UserError(f"{where}: no table '{table.name}', which the model has{nearest(table.name, rows)}; made for another model")
+        if rows[table.name]["size"] != [table.rows, table.columns]:
+            size = " x ".join(f"{value:,}" for value in rows[table.name]["size"])
+            raise UserError(
+                f"{where}: table '{table.name}' is {size} there and {table.rows:,} x {table.columns:,} in the model; plan again"
+            )
+    if extra := sorted(set(rows) - {table.name for table in tables}):
+        raise UserError(f"{where}: table '{extra[0]}' is not in the model; the plan was made for another model")
+    kind = config.optimizer.tables.kind
+    if plan["optimizer"] != kind:
+        raise UserError(f"{where}: made for optimizer.tables.kind {plan['optimizer']}, this run has {kind}; plan again")
+    if plan["hashes"].get("model") != model_hash(tables, kind):
+        raise UserError(f"{where}: made for tables of other sections (model.embedding, model.experts); plan again")
+    if kind == "rowwise_adagrad" and (cut := [name for name, row in rows.items() if row["sharding_type"] in CUT_ROWS]):
+        raise UserError(f"{where}: table '{cut[0]}' is cut by columns, and row-wise Adagrad keeps one state a row; plan again")
+
+
+def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[Table], device: torch.device, where: str) -> ShardingPlan:
+    """A checked plan in TorchRec's form."""
+    local = check_plan(kept, where).ranks_a_node
+    parameters = {table.module: _parameter(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
+    (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]
+    return ShardingPlan(plan={path: EmbeddingModuleShardingPlan(parameters)})
+
+
+def _parameter(row: Mapping[str, Any], device: torch.device, ranks: int, local: int) -> ParameterSharding:
+    if row["shards"] is None:
+        return ParameterSharding(row["sharding_type"], row["compute_kernel"], list(range(ranks)), None)
+    spec = EnumerableShardingSpec(
+        [
+            ShardMetadata(
+                shard_offsets=[shard["row"], shard["column"]],
+                shard_sizes=[shard["rows"], shard["columns"]],
+                placement=f"rank:{shard['rank']}/cpu" if device.type == "cpu" else f"rank:{shard['rank']}/cuda:{shard['rank'] % local}",
+            )
+            for shard in row["shards"]
+        ]
+    )
+    return ParameterSharding(row["sharding_type"], row["compute_kernel"], [shard["rank"] for shard in row["shards"]], spec)

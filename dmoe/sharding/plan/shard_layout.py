@@ -1,0 +1,87 @@
+"""Where the shards of each sharding type have to lie. TorchRec takes it for granted, and a plan that was edited by hand need not heed it.
+
+The kernels find a row by its block: where shards lie otherwise they read other rows, with no error or a hang.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dmoe.sharding.planner.cluster import Cluster
+
+MAX_ROWS, MAX_COLUMNS = 1 << 40, 1 << 20
+WHOLE_ROWS = ("table_wise", "row_wise", "table_row_wise")
+SHARD = ("row", "column", "rows", "columns", "rank")
+Cut = tuple[int, int, int, int, int]
+
+
+def blocks(rows: int, parts: int) -> list[tuple[int, int]]:
+    """First row and number of rows of each part: all have ceil(rows / parts) rows until there are no more."""
+    size = -(-rows // parts)
+    return [(min(part * size, rows), max(min(size, rows - part * size), 0)) for part in range(parts)]
+
+
+def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
+    """Checks that a table's shards are the whole of it, once, and lie as its sharding type wants them.
+
+    Args:
+        entry: a table's, whose `size` and `sharding_type` are sound.
+
+    Raises:
+        ValueError: says what is wrong, and of which shard where it is one.
+    """
+    (rows, columns), kind = entry["size"], entry["sharding_type"]
+    shards: list[Cut] = []
+    for number, shard in enumerate(entry["shards"]):
+        row, column, height, width, rank = (whole(shard[key], f"shard {number}: {key}") for key in SHARD)
+        if rank >= cluster.ranks:
+            raise ValueError(f"shard {number} is on rank {rank}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
+        if row + height > rows or column + width > columns:
+            raise ValueError(f"shard {number} reaches beyond the table's {rows} x {columns}")
+        shards.append((row, column, height, width, rank))
+    _check_ranks(kind, [shard[4] for shard in shards], cluster)
+    parts = {"row_wise": cluster.ranks, "table_row_wise": cluster.ranks_a_node, "grid_shard": cluster.ranks_a_node}.get(kind, 1)
+    expected = blocks(rows, parts)
+    side = 0
+    for start in range(0, len(shards), parts):
+        group = shards[start : start + parts]
+        width = group[0][3]
+        for number, (shard, (row, height)) in enumerate(zip(group, expected, strict=True), start):
+            if shard[:4] != (row, side, height, width) or not width:
+                raise ValueError(
+                    f"shard {number} is {height_and_width(shard)}; {kind} shards are in order, without a gap, and of"
+                    f" {' or '.join(f'{size:,}' for size in sorted({size for _, size in expected}))} rows on {cluster.name}"
+                )
+        if width % 4 and width != columns:
+            raise ValueError(f"shard {start} has {width} columns; a part of a row has a multiple of 4, which the kernels need")
+        side += width
+    if side != columns:
+        raise ValueError(f"its shards cover {side} of {columns} columns")
+    if kind in WHOLE_ROWS and len(shards) != parts:
+        raise ValueError(f"{kind} does not cut columns")
+
+
+def height_and_width(shard: Cut) -> str:
+    row, column, height, width, _ = shard
+    return f"{height:,} x {width:,} from row {row:,}, column {column:,}"
+
+
+def _check_ranks(kind: str, ranks: list[int], cluster: Cluster) -> None:
+    local = cluster.ranks_a_node
+    if not ranks:
+        raise ValueError("it has no shard")
+    if kind == "table_wise" and len(ranks) != 1:
+        raise ValueError(f"table_wise has one shard, found {len(ranks)}")
+    if kind == "row_wise" and ranks != list(range(cluster.ranks)):
+        raise ValueError("row_wise has one shard on every rank, in their order")
+    if kind == "table_column_wise" and len({rank // local for rank in ranks}) != 1:
+        raise ValueError("table_column_wise has all shards on one host")
+    if kind in ("table_row_wise", "grid_shard"):
+        groups = [ranks[start : start + local] for start in range(0, len(ranks), local)]
+        if any(group != list(range(group[0] // local * local, group[0] // local * local + local)) for group in groups):
+            raise ValueError(f"{kind} has its shards on all ranks of a host, in their order")
+
+
+def whole(value: Any, what: str, limit: int = MAX_ROWS) -> int:
+    if type(value) is not int or not 0 <= value <= limit:
+        raise ValueError(f"{what} is {str(value)[:40]}, expected a whole number up to {limit:,}")
+    return value

@@ -1,0 +1,117 @@
+"""A cluster's plan on a few ranks: every table keeps its sharding type, column cuts and host; rows and ranks shrink."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.model.tables import Table
+from dmoe.sharding.plan.plan_file import hash_of, model_hash
+from dmoe.sharding.planner.cluster import PRESETS, Cluster
+
+BUDGET = 256 << 20
+"""Bytes of all tables with their state, over all ranks of a rehearsal."""
+LEAST_ROWS, MOST_ROWS = 64, 100_000
+
+
+def shape_of(cluster: Cluster, ranks: int) -> Cluster:
+    """The nodes and ranks of a rehearsal: two nodes where the cluster has several and four ranks are there, so that what a plan does
+    within a node and between nodes stays apart."""
+    if cluster.ranks <= ranks:
+        return Cluster(cluster.nodes, cluster.ranks_a_node, PRESETS["cpu"])
+    if cluster.ranks_a_node == 1:
+        return Cluster(ranks, 1, PRESETS["cpu"])
+    if cluster.nodes > 1 and ranks >= 4 and ranks % 2 == 0:
+        return Cluster(2, ranks // 2, PRESETS["cpu"])
+    return Cluster(1, ranks, PRESETS["cpu"])
+
+
+def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state: int) -> Manifest:
+    """The same schema with at most so many ids a feature that all tables fit BUDGET.
+
+    Args:
+        state: numbers of optimiser state for each number of a table.
+    """
+    columns: Counter[str] = Counter()
+    for table in tables:
+        columns[table.feature] += table.columns
+    most = MOST_ROWS
+    while most > LEAST_ROWS:
+        # Were every table replicated.
+        size = sum(min(one.cardinality, most) * columns[one.name] for one in manifest.categorical) * 4 * (1 + state) * small.ranks
+        if size <= BUDGET:
+            break
+        most //= 2
+    capped = [one.model_copy(update={"cardinality": min(one.cardinality, most)}) for one in manifest.categorical]
+    return manifest.model_copy(update={"categorical": tuple(capped)})
+
+
+def shrink(
+    plan: Mapping[str, Any], cluster: Cluster, small: Cluster, tables: Sequence[Table], optimizer: str, batch_size: int
+) -> dict[str, Any]:
+    """The plan file for the small cluster.
+
+    Args:
+        plan: for `cluster`, as `read_plan` checked it.
+        tables: the model's with fewer rows, named and cut as in the plan.
+        optimizer: of the tables in the rehearsal.
+    """
+    rows = {}
+    for table in tables:
+        row = plan["tables"][table.name]
+        rows[table.name] = {
+            "size": [table.rows, table.columns],
+            "feature": table.feature,
+            "sharding_type": row["sharding_type"],
+            "compute_kernel": "dense" if row["compute_kernel"] == "dense" else "fused",
+            "pooling_factor": row["pooling_factor"],
+            "batch_size": -(-batch_size // small.ranks),
+            "shards": None if row["shards"] is None else _shards(row, table, cluster, small),
+        }
+    return {
+        **{key: plan[key] for key in ("format", "version")},
+        "world_size": small.ranks,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "cluster": small.as_json(),
+        "hashes": {"model": model_hash(tables, optimizer), "topology": hash_of(small.as_json()), "constraints": ""},
+        "model": dict(plan["model"]),
+        "tables": rows,
+    }
+
+
+def _shards(row: Mapping[str, Any], table: Table, cluster: Cluster, small: Cluster) -> list[dict[str, int]]:
+    kind, local = row["sharding_type"], small.ranks_a_node
+    if kind == "row_wise":
+        return _by_rows(table.rows, 0, table.columns, list(range(small.ranks)))
+    if kind in ("table_row_wise", "grid_shard"):
+        # A block of columns, all rows of it on the ranks of one host.
+        blocks = {shard["column"]: shard for shard in row["shards"]}
+        shards = []
+        for column, shard in sorted(blocks.items()):
+            first = _node(shard["rank"], cluster, small) * local
+            shards += _by_rows(table.rows, column, shard["columns"], list(range(first, first + local)))
+        return shards
+    return [
+        {"row": 0, "column": shard["column"], "rows": table.rows, "columns": shard["columns"], "rank": _rank(shard["rank"], cluster, small)}
+        for shard in row["shards"]
+    ]
+
+
+def _by_rows(rows: int, column: int, columns: int, ranks: list[int]) -> list[dict[str, int]]:
+    """As TorchRec cuts rows: equal blocks, the last ones shorter or empty."""
+    block = -(-rows // len(ranks))
+    starts = [min(index * block, rows) for index in range(len(ranks) + 1)]
+    return [
+        {"row": start, "column": column, "rows": end - start, "columns": columns, "rank": rank}
+        for start, end, rank in zip(starts, starts[1:], ranks, strict=False)
+    ]
+
+
+def _node(rank: int, cluster: Cluster, small: Cluster) -> int:
+    return rank // cluster.ranks_a_node * small.nodes // cluster.nodes
+
+
+def _rank(rank: int, cluster: Cluster, small: Cluster) -> int:
+    local = rank % cluster.ranks_a_node * small.ranks_a_node // cluster.ranks_a_node
+    return _node(rank, cluster, small) * small.ranks_a_node + local

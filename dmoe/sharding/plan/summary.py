@@ -1,0 +1,25 @@
+"""The rows of a plan's tables: one a rank, one a table, as plain data."""
+
+from typing import Any
+
+from dmoe.sharding.planner.cost_model import Prediction
+
+
+def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:
+    """What every rank holds and does in a step: bytes, milliseconds, counts."""
+    sums = {name: getattr(prediction, name).sum(0) for name in ("memory", "host", "weights", "state", "time", "sent", "lookups")}
+    total = max(float(sums["lookups"].sum()), 1e-9)
+    return [
+        {
+            "rank": rank,
+            "memory": int(sums["memory"][rank]),
+            "host_memory": int(sums["host"][rank]),
+            "weights": int(sums["weights"][rank]),
+            "state": int(sums["state"][rank]),
+            "lookups": round(float(sums["lookups"][rank]), 1),
+            "lookup_share": round(float(sums["lookups"][rank]) / total, 6),
+            "sent": int(sums["sent"][rank]),
+            "time_ms": round(float(sums["time"][rank]), 6),
+        }
+        for rank in range(len(sums["time"]))
+    ]

@@ -1,0 +1,131 @@
+"""What a plan may do with each table: the config's constraints, and what the mathematics asks for."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dmoe.config import Config, TableConstraint
+from dmoe.errors import UserError, nearest
+from dmoe.model.tables import Table
+from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
+from dmoe.sharding.planner.cluster import Cluster
+
+PINNABLE = ("table_wise", "column_wise")
+MIN_COLUMNS = 32
+"""Narrower column shards are not tried unprompted: FBGEMM reads rows in blocks of 128 numbers, parts of a block at a penalty."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The choices that are open to one table.
+
+    Attributes:
+        types: sharding types.
+        kernels: None where the config names none: on the device first, in the host's memory if that does not fit.
+        partitions: widths of a column shard to try; empty where the table must not be cut by columns.
+        ranks: that may hold its shards; None for all.
+        pooling_factor: ids a row.
+        batch_size: rows of a rank's batch.
+        reasons: sharding type -> why it is not among `types`.
+    """
+
+    types: tuple[str, ...]
+    kernels: tuple[str, ...] | None
+    partitions: tuple[int, ...]
+    ranks: tuple[int, ...] | None
+    pooling_factor: float
+    batch_size: int
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict[str, Rule]:
+    """Every table's rule.
+
+    Raises:
+        UserError: a constraint names no table (the nearest is named), or asks for what cannot be.
+    """
+    laid: dict[str, dict[str, object]] = {table.name: {} for table in tables}
+    asked: dict[str, str] = {}
+    for pattern, constraint in config.sharding.tables.items():
+        matching = [table.name for table in tables if _matches(pattern, table)]
+        if not matching:
+            known = {table.name for table in tables} | {table.feature for table in tables}
+            raise UserError(f"sharding.tables.{pattern}: no such table{nearest(pattern, known)}")
+        for name in matching:
+            laid[name] |= {key: value for key, value in constraint if value is not None}
+            asked[name] = pattern
+    return {
+        table.name: _rule(table, TableConstraint.model_validate(laid[table.name]), config, cluster, asked.get(table.name, ""))
+        for table in tables
+    }
+
+
+def _matches(pattern: str, table: Table) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (table.name, table.feature))
+
+
+def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster, pattern: str) -> Rule:
+    where, rowwise = f"sharding.tables.{pattern}", config.optimizer.tables.kind == "rowwise_adagrad"
+    types = list(asked.types or allowed_types(config, cluster.ranks))
+    reasons: dict[str, str] = {}
+    if rowwise and (cut := [kind for kind in asked.types or () if kind in CUT_ROWS]):
+        raise UserError(f"{where}.types: {cut[0]} cuts rows, and row-wise Adagrad keeps one state a row; leave it out")
+    for kind in sorted(CUT_ROWS) if rowwise else ():
+        reasons[kind] = "row-wise Adagrad keeps one state a row"
+    partitions = _partitions(table, asked.min_partition, where)
+    if not partitions and not asked.types:
+        for kind in [kind for kind in types if kind in CUT_ROWS]:
+            reasons[kind] = "no width divides it"
+        types = [kind for kind in types if kind not in CUT_ROWS]
+    if asked.ranks is not None:
+        if wrong := [rank for rank in asked.ranks if not 0 <= rank < cluster.ranks]:
+            raise UserError(f"{where}.ranks: rank {wrong[0]}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
+        if asked.types and (wrong_types := [kind for kind in asked.types if kind not in PINNABLE]):
+            raise UserError(
+                f"{where}: ranks pin table_wise and column_wise shards only, {wrong_types[0]} has shards on every rank of a host"
+            )
+        for kind in [kind for kind in types if kind not in PINNABLE]:
+            reasons[kind] = f"{where}.ranks"
+        types = [kind for kind in types if kind in PINNABLE]
+    for kind in allowed_types(config, cluster.ranks):
+        if kind not in types:
+            reasons.setdefault(kind, f"{where}.types")
+    if cluster.device.kind == "cpu" and asked.kernels and any("uvm" in kernel for kernel in asked.kernels):
+        raise UserError(f"{where}.kernels: {asked.kernels[0]} is CUDA's; on CPU hosts tables are in the host's memory anyway")
+    if not types:
+        raise UserError(f"{where}: no sharding type is left for table '{table.name}'; allow more in sharding.types")
+    return Rule(
+        tuple(types),
+        tuple(asked.kernels) if asked.kernels else None,
+        partitions,
+        tuple(sorted(set(asked.ranks))) if asked.ranks is not None else None,
+        asked.pooling_factor or table.mean_ids,
+        asked.batch_size or -(-config.train.batch_size // cluster.ranks),
+        tuple(sorted(reasons.items())),
+    )
+
+
+def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
+    """Widths that divide the row and either hold whole experts' embeddings or divide each of them, widest first.
+
+    The whole row is one of them. Parts of an embedding narrower than MIN_COLUMNS are there only where asked for.
+    """
+    columns = table.columns
+    borders = {section.offset for section in table.sections} | {columns}
+
+    def whole_sections(width: int) -> bool:
+        return len(table.sections) > 1 and all(cut in borders for cut in range(width, columns, width))
+
+    widths = [
+        width
+        for width in range(columns, 3, -4)
+        if columns % width == 0 and (whole_sections(width) or all(border % width == 0 for border in borders))
+    ]
+    if asked is not None:
+        if asked not in widths:
+            raise UserError(
+                f"{where}.min_partition: {asked} divides neither the row of table '{table.name}' ({columns} columns) into whole embeddings"
+                f" of experts nor each of those; one of {widths}"
+            )
+        return (asked,)
+    return tuple(width for width in widths if width == columns or whole_sections(width) or width >= MIN_COLUMNS)

@@ -1,0 +1,178 @@
+"""What each table could be: TorchRec's enumerator and estimators, asked once for tables that are alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torchrec.distributed.planner import ParameterConstraints
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.types import ShardingOption, Topology
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.optim import RowWiseAdagrad
+
+from dmoe.model.tables import Table
+from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
+from dmoe.sharding.planner.constraints import Rule
+from dmoe.sharding.planner.estimators import DistinctShards, estimators
+
+ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
+OPTIMIZERS = {
+    "adagrad": torch.optim.Adagrad,
+    "rowwise_adagrad": RowWiseAdagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+}
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to shard a table, with what every shard would cost.
+
+    Attributes:
+        sizes, offsets: [rows, columns] and [row, column] of each shard.
+        time: predicted milliseconds of a step that each shard takes on its rank (TorchRec's EmbeddingPerfEstimator).
+        hbm, ddr: bytes of each shard, optimiser state and buffers included (TorchRec's EmbeddingStorageEstimator).
+    """
+
+    sharding_type: str
+    kernel: str
+    sizes: tuple[tuple[int, int], ...]
+    offsets: tuple[tuple[int, int], ...]
+    time: Vector
+    hbm: Vector
+    ddr: Vector
+
+    @cached_property
+    def total_time(self) -> float:
+        return float(self.time.sum())
+
+    @cached_property
+    def longest(self) -> float:
+        return float(self.time.max())
+
+    @cached_property
+    def largest(self) -> float:
+        return float(self.hbm.max())
+
+    @cached_property
+    def total_bytes(self) -> float:
+        return float(self.hbm.sum() + self.ddr.sum())
+
+    @cached_property
+    def weighed_bytes(self) -> float:
+        """What a price on memory is asked for: a byte in the host's memory counts as a hundredth of one on the device."""
+        return float(self.hbm.sum() + 0.01 * self.ddr.sum())
+
+    @property
+    def label(self) -> str:
+        cut = f" by {self.sizes[0][1]} columns" if self.sharding_type in CUT_ROWS else ""
+        kernel = "" if self.kernel in ON_DEVICE else f" {self.kernel}"
+        return f"{self.sharding_type}{cut}{kernel}"
+
+
+Alike = tuple[int, int, tuple[int, ...], Rule]
+
+
+def alike(table: Table, rule: Rule) -> Alike:
+    """Tables with equal keys have equal candidates: an expert's tables in the separate layout differ by name alone."""
+    return table.rows, table.columns, tuple(section.offset for section in table.sections), rule
+
+
+def candidates_of(
+    tables: Sequence[Table], rules: dict[str, Rule], optimizer: str, topology: Topology, in_host: bool, wire: int
+) -> dict[Alike, list[Candidate]]:
+    """The candidates of every kind of table.
+
+    Args:
+        optimizer: of the tables, which decides the bytes of its state.
+        in_host: kernels that keep tables in the host's memory too, where a rule names none.
+        wire: bytes of a looked-up number or its gradient between ranks.
+    """
+    kinds = {alike(table, rules[table.name]): table for table in tables}
+    asked: list[tuple[Alike, EmbeddingBagConfig, ParameterConstraints]] = []
+    for number, (key, table) in enumerate(kinds.items()):
+        rule = rules[table.name]
+        kernels = list(rule.kernels or (IN_HOST if in_host else ON_DEVICE))
+        whole = [kind for kind in rule.types if kind not in CUT_ROWS]
+        for width in (None, *rule.partitions):
+            types = whole if width is None else [kind for kind in rule.types if kind in CUT_ROWS]
+            # A column shard of the whole row is the table-wise plan by another name.
+            if not types or (width == table.columns and (whole or len(rule.partitions) > 1)):
+                continue
+            name = f"table{number}_{width or 0}"
+            asked.append((key, _bag(name, table.rows, table.columns), constraint_of(rule, types, kernels, width)))
+    constraints = {bag.name: constraint for _, bag, constraint in asked}
+    module = meta_collection([bag for _, bag, _ in asked], optimizer)
+    enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
+    enumerator.wire = wire
+    found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
+    key_of = {bag.name: key for key, bag, _ in asked}
+    for option in _sorted(_options(enumerator, module)):
+        found[key_of[option.name]].append(_candidate(option))
+    return found
+
+
+class _OnceEnumerator(EmbeddingEnumerator):
+    """TorchRec's enumerator, with a batch size a table: it leaves `batch_sizes` of the constraints to the estimators, which want both."""
+
+    wire: int
+
+    def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
+        for option in sharding_options:
+            option.batch_size = self._constraints[option.name].batch_sizes[0]
+        # Restored when `enumerate` is over: it ends with a deep copy of all shards, which nobody asks for.
+        self.distinct = DistinctShards(sharding_options)
+        self.distinct.estimate(self._estimators, self.wire)
+
+
+def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[ShardingOption]:
+    options = list(enumerator.enumerate(module, sharders()))
+    enumerator.distinct.restore()
+    return options
+
+
+def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int | None) -> ParameterConstraints:
+    """The rule in TorchRec's words."""
+    return ParameterConstraints(
+        sharding_types=types,
+        compute_kernels=kernels,
+        min_partition=width,
+        pooling_factors=[rule.pooling_factor],
+        batch_sizes=[rule.batch_size],
+    )
+
+
+def _bag(name: str, rows: int, columns: int) -> EmbeddingBagConfig:
+    return EmbeddingBagConfig(name=name, embedding_dim=columns, num_embeddings=rows, feature_names=[f"{name}_ids"])
+
+
+def meta_collection(bags: list[EmbeddingBagConfig], optimizer: str) -> EmbeddingBagCollection:
+    """Tables without memory, marked with their optimiser so that its state is counted."""
+    collection = EmbeddingBagCollection(tables=bags, device=torch.device("meta"))
+    for parameter in collection.parameters():
+        parameter._optimizer_classes = [OPTIMIZERS[optimizer]]
+    return collection
+
+
+def _sorted(options: list[ShardingOption]) -> list[ShardingOption]:
+    # The enumerator walks sets of strings, whose order changes from process to process; a plan must not.
+    return sorted(options, key=lambda one: (one.name, ALL_TYPES.index(one.sharding_type), IN_HOST.index(one.compute_kernel)))
+
+
+def _candidate(option: ShardingOption) -> Candidate:
+    shards = option.shards
+    return Candidate(
+        option.sharding_type,
+        option.compute_kernel,
+        tuple((shard.size[0], shard.size[1]) for shard in shards),
+        tuple((shard.offset[0], shard.offset[1]) for shard in shards),
+        np.array([shard.perf.total for shard in shards]),
+        np.array([float(shard.storage.hbm) for shard in shards]),
+        np.array([float(shard.storage.ddr) for shard in shards]),
+    )

@@ -1,0 +1,181 @@
+"""One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torchrec.distributed.planner.storage_reservations import HeuristicalStorageReservation
+from torchrec.distributed.planner.types import PlannerError, Topology
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+
+from dmoe.config import Config
+from dmoe.errors import UserError
+from dmoe.model.sizes import human
+from dmoe.model.tables import Table
+from dmoe.sharding.plan.plan_file import FORMAT, VERSION, constraints_hash, hash_of, model_hash
+from dmoe.sharding.plan.qcomm import BYTES, check_precision
+from dmoe.sharding.plan.sharders import sharders
+from dmoe.sharding.plan.summary import rank_rows
+from dmoe.sharding.planner.cluster import Cluster, topology_of
+from dmoe.sharding.planner.constraints import Rule, rules_for
+from dmoe.sharding.planner.cost_model import bytes_of, predict
+from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, meta_collection
+from dmoe.sharding.planner.explain import reasons
+from dmoe.sharding.planner.partitioner import Room
+from dmoe.sharding.planner.search import Problem, Solution, search
+
+RESERVED = 0.15
+"""Share of a GPU's memory that is left free, TorchRec's default; dense part and id buffers are counted beside it."""
+
+
+class DoesNotFit(UserError):
+    """No plan fits. `room` and `needed` are bytes over all ranks; the message names what to do."""
+
+    def __init__(self, message: str, room: float, needed: float) -> None:
+        super().__init__(message)
+        self.room, self.needed = room, needed
+
+
+def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense_bytes: int, explain: bool = True) -> dict[str, Any]:
+    """The plan as plain data, as `kept.py` writes it: a function of its arguments alone.
+
+    Args:
+        dense_bytes: of the data-parallel part's parameters, six times which is reserved (TorchRec's rule of thumb).
+        explain: try every table's other candidates once more, to say what they would have cost.
+
+    Raises:
+        DoesNotFit: nothing that the config allows fits.
+        UserError: a constraint, or a comm_precision, that cannot be.
+    """
+    precision = config.sharding.comm_precision
+    check_precision(precision, cluster.device.kind)
+    rules, topology = rules_for(tables, config, cluster), topology_of(cluster)
+    room = room_of(tables, rules, cluster, topology, dense_bytes)
+    problem, solution = _solve(tables, rules, config, cluster, topology, room)
+    rows = _table_rows(tables, rules, problem, solution, config)
+    if explain:
+        for name, why in reasons(tables, rules, problem, solution).items():
+            rows[name] |= why
+    prediction = predict(rows, config.optimizer.tables.kind, cluster, precision)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "world_size": cluster.ranks,
+        "batch_size": config.train.batch_size,
+        "optimizer": config.optimizer.tables.kind,
+        "comm_precision": precision,
+        "cluster": cluster.as_json(),
+        "hashes": {
+            "model": model_hash(tables, config.optimizer.tables.kind),
+            "topology": hash_of(cluster.as_json()),
+            "constraints": constraints_hash(config),
+        },
+        "model": {"tables": len(tables), "dense_bytes": dense_bytes, "variant": config.variant},
+        "room": {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())},
+        "predicted": {
+            "critical_rank": prediction.critical,
+            "time_ms": round(prediction.critical_time, 6),
+            "ranks": rank_rows(prediction),
+        },
+        "tables": rows,
+    }
+
+
+def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
+    """What TorchRec's heuristic reservation leaves for tables on each rank."""
+    bags = [EmbeddingBagConfig(name=one.module, embedding_dim=4, num_embeddings=1, feature_names=[f"{one.module}_ids"]) for one in tables]
+    batch = max(rule.batch_size for rule in rules.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        reservation = HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * dense_bytes + 1)
+    try:
+        reserved = reservation.reserve(topology, batch, meta_collection(bags, "sgd"), sharders())
+    except PlannerError:
+        raise DoesNotFit(
+            f"sharding: the dense part ({human(6 * dense_bytes)} with gradients and state) and the ids of {batch:,} rows a rank leave no"
+            f" memory for tables on {cluster.name}; use a smaller train.batch_size, smaller experts, or devices with more memory",
+            0.0,
+            1.0,
+        ) from None
+    storage = [device.storage for device in reserved.devices]
+    return Room(
+        cluster.nodes,
+        cluster.ranks_a_node,
+        np.array([float(one.hbm) for one in storage]),
+        np.array([float(one.ddr) for one in storage]),
+    )
+
+
+def _solve(
+    tables: Sequence[Table], rules: dict[str, Rule], config: Config, cluster: Cluster, topology: Topology, room: Room
+) -> tuple[Problem, Solution]:
+    problem = None
+    # The host's memory is slower by far: it is tried where the device's does not do.
+    for in_host in (False, True) if cluster.device.kind == "cuda" and not config.sharding.types else (False,):
+        found = candidates_of(tables, rules, config.optimizer.tables.kind, topology, in_host, BYTES[config.sharding.comm_precision])
+        keys = list(found)
+        places = {key: place for place, key in enumerate(keys)}
+        if empty := [table for table in tables if not found[alike(table, rules[table.name])]]:
+            rule = rules[empty[0].name]
+            raise UserError(
+                f"sharding.tables: table '{empty[0].name}': no kernel of {', '.join(rule.kernels or ())} runs {', '.join(rule.types)}"
+                f" on {cluster.device.kind}; data_parallel has kernel dense alone, and only it"
+            )
+        problem = Problem(
+            tuple(tuple(found[key]) for key in keys),
+            tuple(places[alike(table, rules[table.name])] for table in tables),
+            tuple(rules[table.name].ranks for table in tables),
+            room,
+        )
+        if (solution := search(problem)) is not None:
+            return problem, solution
+    assert problem is not None
+    raise _does_not_fit(problem, cluster)
+
+
+def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
+    # Tables that may lie in the host's memory need either memory, or both.
+    in_host = cluster.device.kind != "cuda" or any("uvm" in one.kernel for group in problem.candidates for one in group)
+    on_device = cluster.device.kind == "cuda"
+
+    def size(one: Candidate) -> float:
+        return float(on_device * one.hbm.sum() + in_host * one.ddr.sum())
+
+    needed = sum(min(size(one) for one in problem.candidates[kind]) for kind in problem.kinds)
+    room = float(on_device * problem.room.hbm.sum() + in_host * problem.room.ddr.sum())
+    types = sorted({one.sharding_type for group in problem.candidates for one in group})
+    return DoesNotFit(
+        f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"
+        f" {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; tools/plan.py explain-failure ranks what would"
+        " make it fit (more ranks, fewer experts, a smaller model.embedding.dim, more sharding.types)",
+        room,
+        needed,
+    )
+
+
+def _table_rows(
+    tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution, config: Config
+) -> dict[str, dict[str, Any]]:
+    rows = {}
+    for table, one, ranks in zip(tables, problem.chosen(solution.picks), solution.placed.ranks, strict=True):
+        rule = rules[table.name]
+        whole = np.array([[table.rows, table.columns]], np.float64)
+        weights, state = bytes_of(whole, config.optimizer.tables.kind)
+        shards = [
+            {"row": offset[0], "column": offset[1], "rows": size[0], "columns": size[1], "rank": int(rank)}
+            for size, offset, rank in zip(one.sizes, one.offsets, ranks, strict=True)
+        ]
+        rows[table.name] = {
+            "size": [table.rows, table.columns],
+            "feature": table.feature,
+            "sharding_type": one.sharding_type,
+            "compute_kernel": one.kernel,
+            "weight_bytes": int(weights[0]),
+            "state_bytes": int(state[0]),
+            "time_ms": round(float(one.time.max()), 6),
+            "pooling_factor": rule.pooling_factor,
+            "batch_size": rule.batch_size,
+            "shards": None if one.sharding_type == "data_parallel" else shards,
+        }
+    return rows

@@ -1,0 +1,85 @@
+"""A model as the planner sees it, from a config and the sizes of its tables, without a GPU, a process group or a table in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dmoe.config import Config
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, load_manifest
+from dmoe.errors import UserError
+from dmoe.model.build import Blueprint, build_model, make_blueprint
+from dmoe.model.cost import flops_of
+from dmoe.model.tables import Table
+from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.planner import plan_tables
+from dmoe.yaml_files import read_mapping
+
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Described:
+    """What is planned: the config, the tables, and the size of the dense part.
+
+    Attributes:
+        dense_bytes: of the dense part's parameters.
+        flops: of a row's forward pass, 2 a multiply-add.
+    """
+
+    config: Config
+    manifest: Manifest
+    blueprint: Blueprint
+    dense_bytes: int
+    flops: int
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        return self.blueprint.tables
+
+    def plan(self, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
+        """The plan for a cluster; see `plan_tables`."""
+        return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain)
+
+
+def describe(config: Config, manifest: Manifest) -> Described:
+    """Builds the dense part once, on the meta device where it lets itself be, to know its size."""
+    blueprint = make_blueprint(config, manifest)
+    # The weights' values do not matter, and drawing them for a large model takes seconds.
+    with torch.device("meta"):
+        mixture = build_model(config, blueprint).mixture
+    dense = sum(parameter.numel() * parameter.element_size() for parameter in mixture.parameters())
+    return Described(config, manifest, blueprint, dense, sum(flops_of(mixture, config.model.expert_dim).values()))
+
+
+def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
+    """The data set's manifest, or one made of a file `feature: cardinality` (YAML or JSON; `dense: 13` counts the numeric features).
+
+    Raises:
+        UserError: neither is there, or a cardinality is no whole number.
+    """
+    if not cardinalities:
+        if not config.data.path:
+            raise UserError("--config: its data.path is empty; give --data DATASET, or --cardinalities FILE with a line a feature")
+        return load_manifest(config.data.path)
+    expected = "a line a feature, such as 'C1: 40000000'"
+    asked_by = f"--cardinalities {cardinalities}"
+    return manifest_of(read_mapping(cardinalities, asked_by, MAX_BYTES, "file of cardinalities", expected), cardinalities)
+
+
+def manifest_of(sizes: dict[Any, Any], where: str) -> Manifest:
+    """A manifest without rows, of cardinalities alone."""
+    sizes = dict(sizes)
+    dense = sizes.pop("dense", 0)
+    if not isinstance(dense, int) or not 0 <= dense <= 10_000:
+        raise UserError(f"{where}: dense: expected the number of numeric features, found {dense!r}")
+    features = []
+    for name, rows in sizes.items():
+        if not isinstance(rows, int) or isinstance(rows, bool) or not 2 <= rows < 2**31:
+            raise UserError(f"{where}: {name}: expected a cardinality from 2 to {2**31 - 1:,}, found {rows!r}")
+        features.append(CategoricalFeature(name=str(name), kind="token", cardinality=rows, missing_share=0.0, rare_share=0.0))
+    if not features:
+        raise UserError(f"{where}: no feature in it")
+    numbers = tuple(DenseFeature(name=f"I{index + 1}", transform="none", missing_share=0.0) for index in range(dense))
+    return Manifest(dataset=where, dense=numbers, categorical=tuple(features), splits={})

@@ -1,0 +1,1 @@
+"""Synthetic logs with a planted truth, for tests, benchmarks and trials."""

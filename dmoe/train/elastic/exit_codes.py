@@ -1,0 +1,182 @@
+"""How a rank's process ends: one message for all ranks, an exit code that says what to do next, and no hang.
+
+| code | what happened | what to do |
+| --- | --- | --- |
+| 0 | the run is finished | |
+| 2 | a user's mistake, bad data, a full disk, a guard | mend it, then --resume |
+| 3 | a rank was lost, or hung past run.timeout_seconds | start again with --resume |
+| 143 | asked to stop (SIGTERM), a checkpoint was made | start again with --resume: schedulers requeue on it |
+| 1 | a bug of ours, with its traceback | report it |
+"""
+
+import contextlib
+import errno
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.names import printable
+
+LOST, PREEMPTED = 3, 143
+FAULT, SAID = "dmoe/fault", "dmoe/said"
+USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
+GRACE_SECONDS = 3.0
+"""How long a failing rank gives rank 0 to say what happened before it says it itself."""
+ANSWER_SECONDS = 10.0
+"""How long the common store may take to answer. Cut off from its host, a question would wait for ever."""
+
+
+class Preempted(Exception):
+    """The run was asked to stop (SIGTERM), made a checkpoint, and can be started again with --resume."""
+
+
+class RankLost(Exception):
+    """Another rank went away or hung; the message says which, and what was waited for."""
+
+
+def run_rank(program: str, main: Callable[[], None]) -> int:
+    """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
+
+    def run() -> int | None:
+        try:
+            main()
+        except Preempted as stop:
+            return _end(program, str(stop), PREEMPTED)
+        except UserError as error:
+            return _end(program, str(error), USER_ERROR)
+        except OSError as error:
+            if error.errno not in USERS_TO_MEND:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            return _end(program, f"{(error.strerror or str(error)).lower()}{where}", USER_ERROR)
+        except RuntimeError as error:
+            if not is_connection(error):
+                raise
+            return _end_lost(program, error)
+        return None
+
+    code = run_command(program, run)
+    sys.stdout.flush()
+    if code and _ranks() > 1:
+        # With ranks gone, leaving the group could wait for them.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def is_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone, rather than for a fault of its own."""
+    text = str(error).lower()
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out", "timeout", "socket")
+    return any(sign in text for sign in signs)
+
+
+def say(program: str, message: str) -> None:
+    """Prints it, and leaves it for torchrun's own report of the failure, which would otherwise have none to show."""
+    message = printable(message)
+    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError), open(path, "w") as file:
+            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
+
+
+def _end(program: str, message: str, code: int) -> int:
+    """Says it once for all ranks: on rank 0 if that one answers, else here."""
+    rank = _rank()
+    if not _answered(lambda store: _say_once(store, program, message, code)):
+        say(program, message if _ranks() == 1 else f"rank {rank}: {message}")
+    return code
+
+
+def _say_once(store: Any, program: str, message: str, code: int) -> None:
+    rank = _rank()
+    if store.add(f"{FAULT}/count", 1) == 1:
+        store.set(FAULT, json.dumps([rank, message, code]))
+    if rank != 0:
+        _wait(store, SAID, GRACE_SECONDS)
+    if store.add(f"{SAID}/count", 1) == 1:
+        say(program, message if rank == 0 else f"rank {rank}: {message}")
+        store.set(SAID, "1")
+
+
+def _end_lost(program: str, error: RuntimeError) -> int:
+    """A collective failed: because a rank has said why it ends, or because one is gone without a word."""
+    from dmoe.train.elastic.watchdog import last_note
+
+    codes: list[int] = []
+    answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
+    if codes:
+        return codes[0]
+    first = (str(error).splitlines() or [""])[0][:160]
+    message = f"lost another rank while this one {last_note()} ({first}); start again with --resume"
+    if answered or _ranks() == 1:
+        return _end(program, message, LOST)
+    say(program, f"rank {_rank()}: {message}")
+    return LOST
+
+
+def _code_of_fault(store: Any, program: str) -> list[int]:
+    """The exit code of the rank that has said why it ends, if one has; rank 0 says it for all."""
+    if not _wait(store, FAULT, GRACE_SECONDS):
+        return []
+    who, message, code = json.loads(store.get(FAULT))
+    if _rank() == 0 and store.add(f"{SAID}/count", 1) == 1:
+        say(program, f"rank {who}: {message}")
+        store.set(SAID, "1")
+    return [int(code)]
+
+
+def _answered(talk: Callable[[Any], None]) -> bool:
+    """Whether there is a common store, and it answered all that was asked, in time."""
+    done: list[bool] = []
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            if (store := group_store()) is not None:
+                talk(store)
+                done.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True, name="ask")
+    asking.start()
+    asking.join(GRACE_SECONDS + ANSWER_SECONDS)
+    return bool(done)
+
+
+def _wait(store: Any, key: str, seconds: float) -> bool:
+    """Whether the key is there, now or within so many seconds."""
+    until = time.monotonic() + seconds
+    while not store.check([key]):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def group_store() -> Any:
+    """The store that all ranks share, over a connection of its own; None in a single process."""
+    import torch.distributed as dist
+
+    if _ranks() == 1:
+        return None
+    try:
+        return dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+    except RuntimeError:
+        return None
+
+
+def _rank() -> int:
+    import torch.distributed as dist
+
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _ranks() -> int:
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_initialized() else 1

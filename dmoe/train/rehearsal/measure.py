@@ -1,0 +1,236 @@
+"""Measures a few steps of a run under its plan: `torchrun -m dmoe.train.rehearsal.measure --config X.yaml --output measured.json`.
+
+What each rank really holds of the tables, what it sends, what its steps and lookups take, and what an exchange of such size takes. It
+trains as `dmoe.train` does and keeps nothing; `tools/plan.py calibrate` starts it and compares.
+"""
+
+import argparse
+import itertools
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+FORMAT, VERSION = "dmoe-measured", 1
+WARM_UP = 4
+FORWARD, BACKWARD = re.compile(r"^fbgemm::\w*embedding_codegen_lookup\w*"), re.compile(r"^torch::autograd::CppNode<.*LookupFunction")
+"""On a CPU, FBGEMM's operators; on a GPU, the kernels that they launch."""
+KERNEL, KERNEL_BACKWARD = re.compile(r"embedding.*(forward|lookup)", re.I), re.compile(r"embedding.*backward|backward.*embedding", re.I)
+
+
+def measure(session: Any, steps: int, started_bytes: int) -> dict[str, Any]:
+    """What this rank shows in so many timed steps, and in a few more under instruments.
+
+    Args:
+        started_bytes: of the process before it built anything, as `resident_bytes` told them.
+    """
+    import torch
+
+    from dmoe import distributed
+    from dmoe.train.rehearsal.collective_bytes import SentBytes
+
+    batches = _batches(session)
+    session.sharded.train()
+    for _ in range(WARM_UP):
+        session.pipeline.progress(batches)
+    taken = [_timed(lambda: session.pipeline.progress(batches), session.device) for _ in range(steps)]
+    counted = min(steps, 4)
+    with SentBytes() as counter:
+        for _ in range(counted):
+            session.pipeline.progress(batches)
+    sent = {kind: count / counted for kind, count in sorted(counter.sent.items())}
+    forward, backward = _lookups(session, batches, counted)
+    batches.close()
+    on_gpu = session.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resident_bytes(peak=True) - started_bytes
+    return {
+        "rank": distributed.rank(),
+        "shards": _shards(session),
+        "sent": sent,
+        "step_ms": statistics.median(taken),
+        "forward_lookup_ms": forward,
+        "backward_lookup_ms": backward,
+        "exchange_ms": _exchange(sent, session.device),
+        "peak_bytes": peak,
+    }
+
+
+def _batches(session: Any) -> Generator[Any, None, None]:
+    """Whole batches, epoch after epoch."""
+    from dmoe import distributed
+    from dmoe.errors import UserError
+
+    reader, size = session.reader(session.config.data.train_split, shuffled=True), session.config.train.batch_size
+    whole = reader.rows // size
+    if whole < 1:
+        raise UserError(f"train.batch_size: {size:,}, but the split has {reader.rows:,} rows; --set a smaller one to measure with")
+    for epoch in itertools.count():
+        yield from reader.batches(size, distributed.rank(), distributed.world_size(), epoch, 0, whole)
+
+
+def _timed(call: Callable[[], Any], device: Any) -> float:
+    """Milliseconds, the device's work included."""
+    import torch
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    wait()
+    began = time.perf_counter()
+    call()
+    wait()
+    return (time.perf_counter() - began) * 1000
+
+
+def _lookups(session: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
+    """Milliseconds a step in the tables' lookups, forward and backward with the optimiser, by torch's profiler."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    on_gpu = session.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as recorded:
+        for _ in range(steps):
+            session.pipeline.progress(batches)
+        if on_gpu:
+            torch.cuda.synchronize()
+    events = [one for one in recorded.events() if (one.device_type == torch.autograd.DeviceType.CUDA) == on_gpu]
+    backward = [one for one in events if (KERNEL_BACKWARD if on_gpu else BACKWARD).search(one.name)]
+    told = {id(one) for one in backward}
+    forward = [one for one in events if (KERNEL if on_gpu else FORWARD).search(one.name) and id(one) not in told]
+    return _union(forward) / steps, _union(backward) / steps
+
+
+def _union(events: list[Any]) -> float:
+    """Milliseconds that events cover, those within one another once."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted((one.time_range.start, one.time_range.end) for one in events):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total / 1000
+
+
+def _shards(session: Any) -> list[dict[str, Any]]:
+    """Every rectangle in this rank's memory with the bytes of its tensors."""
+    from dmoe.sharding.plan.local_shards import local_shards
+    from dmoe.train.rehearsal.collective_bytes import bytes_of
+
+    return [
+        {
+            "table": shard.table.name,
+            "row": int(shard.row),
+            "column": int(shard.column),
+            "rows": int(shard.weight.shape[0]),
+            "columns": int(shard.weight.shape[1]),
+            "weights": bytes_of(shard.weight),
+            "state": sum(bytes_of(state) for state in session.optimizers.states_of(shard).values()),
+        }
+        for shard in local_shards(session.sharded, session.tables)
+    ]
+
+
+def _exchange(sent: dict[str, float], device: Any) -> float:
+    """Milliseconds that the tables' collectives of a step take when nothing else runs: the median of five, every kind once."""
+    import torch
+    import torch.distributed as dist
+
+    from dmoe import distributed
+
+    ranks = distributed.world_size()
+    # All ranks go by the largest of them: the collectives wait for it.
+    kinds = ("all_to_all", "reduce_scatter", "all_gather", "all_reduce")
+    most = torch.tensor([sent.get(kind, 0.0) for kind in kinds], dtype=torch.float64, device=device)
+    if ranks == 1:
+        return 0.0
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    total = 0.0
+    for kind, count in zip(kinds, most.tolist(), strict=True):
+        if count:
+            call = _collective(kind, count, ranks, device)
+            total += statistics.median(_timed(call, device) for _ in range(5))
+    return total
+
+
+def _collective(kind: str, count: float, ranks: int, device: Any) -> Callable[[], Any]:
+    """A collective in which every rank hands on about so many bytes."""
+    import torch
+    import torch.distributed as dist
+
+    a_rank = max(int(count / 4 / (ranks - 1)), 1)
+    part = torch.zeros(a_rank, device=device)
+    if kind == "all_to_all":
+        source, target = torch.zeros(a_rank * ranks, device=device), torch.zeros(a_rank * ranks, device=device)
+        return lambda: dist.all_to_all_single(target, source)
+    if kind == "reduce_scatter":
+        source = torch.zeros(a_rank * ranks, device=device)
+        return lambda: dist.reduce_scatter_tensor(part, source)
+    if kind == "all_gather":
+        target = torch.zeros(a_rank * ranks, device=device)
+        return lambda: dist.all_gather_into_tensor(target, part)
+    whole = torch.zeros(max(a_rank * ranks // 2, 1), device=device)
+    return lambda: dist.all_reduce(whole)
+
+
+def resident_bytes(peak: bool = False) -> int:
+    """Of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return 0
+
+
+def run(config_path: str, overrides: list[str], steps: int, output: str) -> None:
+    """Measures under a launcher; rank 0 writes the file."""
+    import torch.distributed as dist
+
+    from dmoe import distributed
+    from dmoe.config import load_config
+    from dmoe.data.dataset.manifest import load_manifest
+    from dmoe.paths import PATHS
+    from dmoe.train.log_filters import quiet
+
+    config = load_config(config_path, overrides)
+    manifest = load_manifest(config.data.path)
+    quiet()
+    from dmoe.train.session import open_session
+
+    device = distributed.start(config.run.timeout_seconds)
+    started = resident_bytes()
+    session = open_session(config, manifest, device)
+    mine = measure(session, steps, started)
+    parts: list[Any] = [None] * distributed.world_size()
+    dist.all_gather_object(parts, mine)
+    if distributed.rank() == 0:
+        with PATHS.open(output, "w") as file:
+            json.dump(
+                {"format": FORMAT, "version": VERSION, "device": device.type, "steps": steps, "plan": session.plan, "ranks": parts}, file
+            )
+    distributed.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dmoe.train.rehearsal.measure", description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment, a YAML file")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
+    parser.add_argument("--plan", help="a kept plan to use; one is made where absent")
+    parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
+    parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for tools/plan.py calibrate --measured")
+    arguments = parser.parse_args()
+    from dmoe.errors import UserError
+
+    if arguments.steps < 1:
+        raise UserError(f"--steps {arguments.steps}: expected at least 1")
+    plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
+    run(arguments.config, arguments.set + plan, arguments.steps, arguments.output)
+
+
+if __name__ == "__main__":
+    from dmoe.train.elastic.exit_codes import run_rank
+
+    sys.exit(run_rank("dmoe.train.rehearsal.measure", main))

@@ -1,0 +1,1 @@
+"""A run's directory, and what is read from it and written to it."""

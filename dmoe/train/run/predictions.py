@@ -1,0 +1,48 @@
+"""Every test row's logit and label, in one order for any number of ranks: what paired tests between runs need."""
+
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from torch import Tensor
+
+from dmoe.checkpoint.index import write_whole
+from dmoe.distributed import rank, world_size
+
+FILE = "predictions.npz"
+"""Of a run's own test rows; a later evaluation's lies beside its figures, as `evaluation.npz`."""
+
+
+class Predictions:
+    """Collects the rows of this rank's batches: 5 bytes a row.
+
+    A global batch is cut into one stretch a rank, so the rows of all ranks, batch by batch and rank by rank, are in the files' order.
+
+    Args:
+        order: names the rows and their order (`Reader.order`): two runs can be compared where it is equal.
+    """
+
+    def __init__(self, order: str) -> None:
+        self.order = order
+        self.batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor) -> None:
+        kept_B = weight_B > 0
+        self.batches.append((logit_B[kept_B].float().cpu().numpy(), (label_B[kept_B] > 0.5).cpu().numpy()))
+
+    def gather(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [rows] float32 and labels [rows] bool of all ranks; every rank has to call it, rank 0 gets them, others get none."""
+        parts: list[Any] = [self.batches]
+        if world_size() > 1:
+            parts = [None] * world_size()
+            dist.gather_object(self.batches, parts if rank() == 0 else None)
+        if rank() != 0:
+            return np.empty(0, np.float32), np.empty(0, bool)
+        in_order = [batch for step in zip(*parts, strict=True) for batch in step]
+        return np.concatenate([logit for logit, _ in in_order]), np.concatenate([label for _, label in in_order])
+
+    def write(self, path: str) -> None:
+        """Writes an npz on rank 0; every rank has to call it."""
+        logit, label = self.gather()
+        if rank() == 0:
+            write_whole(path, lambda file: np.savez(file, logit=logit, label=label, order=np.array(self.order)))
