@@ -3,24 +3,30 @@
 No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
 """
 
+import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dmoe.errors import UserError, nearest
+from dmoe.names import check_text, short
 from dmoe.yaml_files import parse_mapping, read_extended
 from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
 
 MAX_BYTES = 4 << 20
 EXPECTED = "keys such as 'model:' and 'train:'"
+Text = Annotated[str, AfterValidator(check_text)]
+"""What a screen may show as it is."""
 
 
 class _Loader(OnceLoader):
     """YAML 1.1 reads `1e-3` as a string; everyone who writes a learning rate means a number."""
 
 
+_BARE = re.compile(r"""[^\s".='](?:[^".=']*[^\s".='])?""")
+_KEY = re.compile(r"""\s*(?:(?P<quoted>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*|(?P<bare>[^.="]*))(?P<sign>[.=])""")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
@@ -220,7 +226,7 @@ class RunConfig(Node):
 class Config(Node):
     """The whole experiment."""
 
-    variant: str = Field("D-MoE", description="what reports call it")
+    variant: Text = Field("D-MoE", description="what reports call it")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
@@ -250,6 +256,8 @@ class Config(Node):
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
     """Reads a YAML file, lays `key.path=value` overrides (values in YAML) over it, and checks the whole.
 
+    A part of a key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
+
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs.
 
     Raises:
@@ -277,11 +285,30 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def override_key(*names: str) -> str:
+    """The names as the key of an override; those that hold its signs are in double quotes, as JSON has them."""
+    return ".".join(name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
+
+
+def split_override(override: str) -> tuple[list[str], str]:
+    """The names of an override's key, and its value.
+
+    Raises:
+        UserError: it is not of the form `key.path=value`.
+    """
+    names: list[str] = []
+    at, sign = 0, "."
+    while sign == "." and (found := _KEY.match(override, at)):
+        names.append(found["bare"].strip() if found["quoted"] is None else json.loads(found["quoted"]))
+        at, sign = found.end(), found["sign"]
+    if sign != "=" or "" in names:
+        what = "expected key=value, such as train.batch_size=4096; a name that holds '.' or '=' goes in double quotes"
+        raise UserError(f"--set {short(override)}: {what}")
+    return names, override[at:]
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {override}: expected key=value, such as train.batch_size=4096")
-    *parents, leaf = key.strip().split(".")
+    (*parents, leaf), value = split_override(override)
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})

@@ -15,8 +15,8 @@ MAX_FILE_BYTES = 243
 """Of a file's name without its suffix: file systems allow 255 bytes, and the longest suffix is `.safetensors`."""
 MAX_SHOWN = 120
 """Characters of a name that a message quotes."""
-RESERVED = "@"
-"""Columns of a shard that are no features begin so: @weight, @group."""
+LABEL, RESERVED = "label", "@"
+"""Columns of a shard that are no features: the label, and those that begin so: @weight, @group."""
 NO_SPLITS = ("vocabulary", "rejects")
 """Folders beside those of the splits in a data set."""
 _SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
@@ -50,33 +50,37 @@ def quoted(name: str) -> str:
     return f"'{short(name)}'"
 
 
-def check_text(name: str) -> str:
-    """The name, where it can be shown.
+def clip(text: str, width: int) -> str:
+    """At most `width` characters; what is left out of the middle is marked."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def check_text(text: str) -> str:
+    """The text, where a screen shows it as it is.
 
     Raises:
-        ValueError: it is empty or has a control character.
+        ValueError: it has a control character.
     """
-    if not name:
-        raise ValueError("a name is empty")
-    if not name.isprintable() and not all(map(_is_shown, name)):
-        raise ValueError(f"{quoted(name)} has a control character, which no name may have")
-    return name
+    if printable(text) != text:
+        raise ValueError(f"{quoted(text)} has a control character")
+    return text
 
 
 def check_feature(name: str) -> str:
-    """The name, where it can be a feature's: any text that can be shown, but for the columns that every shard has.
+    """The name, where it can be a feature's: any text that can be shown, but for the names of the columns that every shard has.
 
     Raises:
         ValueError: it cannot.
     """
-    try:
-        check_text(name)
-    except ValueError as error:
-        raise ValueError(f"a feature cannot be named so: {error}") from None
-    if name == "label" or name.startswith(RESERVED):
+    if not name or printable(name) != name:
+        raise ValueError(f"a feature cannot be named {quoted(name)}: expected text without control characters")
+    if name == LABEL or name.startswith(RESERVED):
         raise ValueError(
-            f"a feature cannot be named {quoted(name)}: a shard has other columns named 'label' and '{RESERVED}...'; give the feature another"
-            f" name, and its column as `column:`"
+            f"a feature cannot be named {quoted(name)}, as other columns of a shard are ({LABEL}, {RESERVED}weight, ...);"
+            " give it another name, and its column beside that as `column`"
         )
     return name
 
@@ -114,4 +118,4 @@ def file_name(name: str) -> str:
 def cell(text: str) -> str:
     """A CSV cell of text that a spreadsheet shows and does not compute: behind a `'` where it would begin a formula."""
     text = printable(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text

@@ -3,8 +3,9 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
 from iopath.common.file_io import PathManager
@@ -90,6 +91,22 @@ def no_follow(path: str, flags: int) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise UserError(f"{path}: {A_LINK}") from None
+
+
+def remove_files(folder: str, pattern: str, but: Collection[str] = ()) -> None:
+    """Removes from a local folder the files that a command of ours writes there, and the folder where nothing else is in it.
+
+    Args:
+        pattern: a regular expression of whole names; files of other names are not ours, and stay.
+        but: names that stay.
+    """
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
+        if name not in but and re.fullmatch(pattern, name, re.DOTALL):
+            os.remove(os.path.join(folder, name))
+    if not os.listdir(folder):
+        os.rmdir(folder)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,16 @@
 """The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, BinaryIO, TypeVar
+from functools import cached_property
+from typing import Any
 
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.names import check_text, printable
+from dmoe.paths import PATHS, join, read_bounded, write_atomic
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
@@ -20,7 +19,7 @@ MAX_BESIDE = 4096
 """Pieces side by side in a row: no table has as many columns shards, and checking more would take a hostile index's time."""
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
-_T = TypeVar("_T")
+_STATE = re.compile(r"\w{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,16 @@ class Index:
     files: dict[str, tuple[int, str]]
     progress: dict[str, Any]
 
+    @cached_property
+    def _of(self) -> dict[tuple[str, str], list[Piece]]:
+        found: dict[tuple[str, str], list[Piece]] = {}
+        for piece in sorted(self.pieces, key=lambda p: (p.row, p.column)):
+            found.setdefault((piece.table, piece.state), []).append(piece)
+        return found
+
     def of(self, table: str, state: str) -> list[Piece]:
         """The pieces of one table's weight or state, top to bottom."""
-        return sorted((p for p in self.pieces if p.table == table and p.state == state), key=lambda p: (p.row, p.column))
+        return self._of.get((table, state), [])
 
     @property
     def states(self) -> list[str]:
@@ -77,31 +83,8 @@ def write_index(folder: str, index: Index) -> None:
         "progress": index.progress,
     }
     content["checksum"] = _checksum(content)
-    text = json.dumps(content).encode()
-    write_whole(join(folder, INDEX), lambda file: file.write(text))
-
-
-def write_whole(path: str, write: Callable[[BinaryIO], _T]) -> _T:
-    """Writes a file that is either whole or not there: beside first, then renamed. An object store's files are so by themselves.
-
-    Raises:
-        OSError: it cannot be written; what was there before is there still.
-    """
-    if "://" in path:
-        with PATHS.open(path, "wb") as file:
-            return write(file)
-    beside = f"{path}.tmp"
-    try:
-        with open(beside, "wb") as file:
-            result = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(beside)
-        raise
-    return result
+    with write_atomic(join(folder, INDEX)) as file:
+        file.write(json.dumps(content).encode())
 
 
 def read_index(folder: str) -> Index:
@@ -164,7 +147,8 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
 def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
     text = PATHS.open(join(folder, INDEX), "rb").read()
-    write_whole(join(folder, REFUSED), lambda file: file.write(text))
+    with write_atomic(join(folder, REFUSED)) as file:
+        file.write(text)
     PATHS.rm(join(folder, INDEX))
 
 
@@ -177,7 +161,8 @@ def _parse(content: dict[str, Any]) -> Index:
     if not isinstance(content["progress"], dict):
         raise ValueError("progress is not an object")
     tables = {
-        name: (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS)) for name, (rows, columns) in content["tables"].items()
+        check_text(name): (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS))
+        for name, (rows, columns) in content["tables"].items()
     }
     files = {}
     for name, entry in content["files"].items():
@@ -215,7 +200,8 @@ def _share_columns(a: Piece, b: Piece) -> bool:
 
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:
     table, state, *place, file, key = row
-    if not all(isinstance(text, str) for text in (table, state, file, key)) or table not in tables or file not in files:
+    known = all(isinstance(text, str) for text in (table, state, file, key)) and table in tables and file in files
+    if not known or not _STATE.fullmatch(state) or printable(key) != key:
         raise ValueError(f"piece {str(row)[:80]}")
     height, width = tables[table]
     first, column, rows, columns = (_whole(number, 1 << 40) for number in place)

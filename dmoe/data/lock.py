@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dmoe.errors import UserError
+from dmoe.paths import no_follow, no_links
 
 
 @contextmanager
@@ -17,12 +18,14 @@ def alone(folder: str, output: str) -> Iterator[None]:
         output: what the message calls it.
 
     Raises:
-        UserError: another run is writing there.
+        UserError: another run is writing there, or the folder holds a link.
     """
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "w") as file:
+    with open(os.path.join(folder, "lock"), "w", opener=no_follow) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--output {output}: another run is writing there; wait for it or name another folder") from None
+        # What a killed run left here is continued, and the folder may have come from elsewhere.
+        no_links(folder)
         yield

@@ -1,11 +1,10 @@
 """How the shards of every data set are written as parquet."""
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dmoe.data.engine import beside
+from dmoe.paths import write_atomic
 
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
@@ -37,13 +36,11 @@ def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str
     """Writes a pyarrow.Table as a shard, atomically; returns its sha256."""
     import pyarrow.parquet as pq
 
-    pq.write_table(table, beside(path), row_group_size=row_group_rows, **writer_options(table.schema, many))
-    return finish(path)
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, row_group_size=row_group_rows, **writer_options(table.schema, many))
+    return sha256_of(path)
 
 
-def finish(path: str) -> str:
-    """Puts what is written beside `path`, and is whole, in its place; returns its sha256."""
-    with open(beside(path), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(beside(path), path)
-    return digest
+def sha256_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

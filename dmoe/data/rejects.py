@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dmoe.data.layout import Layout
+from dmoe.names import file_name
+from dmoe.paths import write_atomic
 
 KINDS = ("fields", "label", "integer", "token", "encoding", "truncated", "long")
 MAX_LINE = 4096
@@ -87,13 +89,11 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
     if first is None:
         return counts
     os.makedirs(folder, exist_ok=True)
-    target = os.path.join(folder, f"{number:05d}-{os.path.basename(path)}.tsv")
-    with open(target + ".tmp", "wb") as file:
+    with write_atomic(os.path.join(folder, f"{number:05d}-{file_name(os.path.basename(path))}.tsv"), sync=False) as file:
         file.write(HEADER)
         reject: Reject | None = first
         while reject:
             counts[reject.kind] += 1
             file.write(os.fsencode(f"{path}\t{reject.line}\t{reject.kind}\t{reject.reason}\t") + reject.raw + b"\n")
             reject = next(iterator, None)
-    os.replace(target + ".tmp", target)
     return counts

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.errors import UserError
-from dmoe.paths import join
+from dmoe.names import file_name
+from dmoe.paths import join, write_atomic
 
 FOLDER = "vocabulary"
 
@@ -36,8 +37,13 @@ def write_vocabulary(path: str, vocabulary: AnyVocabulary) -> None:
 
     ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
     table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    pq.write_table(table, path + ".tmp", compression="zstd", compression_level=1, use_dictionary=False)
-    os.replace(path + ".tmp", path)
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
+
+
+def vocabulary_file(folder: str, feature: str) -> str:
+    """Where a data set keeps a feature's vocabulary."""
+    return join(folder, FOLDER, f"{file_name(feature)}.parquet")
 
 
 def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -45,7 +51,7 @@ def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
     os.makedirs(folder + ".tmp")
     for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
+        write_vocabulary(os.path.join(folder + ".tmp", f"{file_name(vocabulary.name)}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
 
 
@@ -62,7 +68,7 @@ def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable
 
     vocabularies = []
     for feature in features:
-        path = join(folder, FOLDER, f"{feature.name}.parquet")
+        path = vocabulary_file(folder, feature.name)
         try:
             vocabulary = read(path, feature.name)
         except (OSError, KeyError, pa.ArrowException) as error:

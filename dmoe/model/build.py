@@ -15,6 +15,7 @@ from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.network import DMoE
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
+from dmoe.names import quoted
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
-            raise UserError(f"data.features: no feature '{name}' in the data set{nearest(name, names)}")
-    wanted = config.data.features or names
+            raise UserError(f"data.features: no feature {quoted(name)} in the data set{nearest(name, names)}")
+    wanted = set(config.data.features or names)
     buckets = config.data.dense in ("buckets", "both")
     features = tuple(f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token"))
     if not features:

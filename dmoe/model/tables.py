@@ -67,7 +67,7 @@ def make_tables(features: Sequence[CategoricalFeature], set_dims: Sequence[int],
         set_dims: the dim of every table set; one entry where all experts share one.
         layout: `wide` or `separate`.
     """
-    tables = []
+    tables: list[Table] = []
     for feature in features:
         sections, offset = [], 0
         for index, dim in enumerate(set_dims):

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dmoe.config import Config, dump_config, load_config, parse_config
+from dmoe.config import Config, Text, dump_config, load_config, parse_config
 from dmoe.errors import UserError, nearest
 from dmoe.yaml_files import beside, laid_over, read_extended
 
@@ -25,18 +25,18 @@ class Variant(Strict):
         why: one sentence for the report.
     """
 
-    label: str = ""
+    label: Text = ""
     like: str = ""
     set: dict[str, Any] = {}
-    why: str = ""
+    why: Text = ""
 
 
 class Ensemble(Strict):
     """The mean of the logits of variants that were trained alone, seed by seed: it costs no training of its own."""
 
-    label: str
+    label: Text
     of: list[str] = Field(min_length=2)
-    why: str = ""
+    why: Text = ""
 
 
 class Comparison(Strict):
@@ -44,7 +44,7 @@ class Comparison(Strict):
 
     variant: str
     against: str
-    question: str
+    question: Text
 
 
 class Dose(Strict):
@@ -63,7 +63,7 @@ class LadderSpec(Strict):
         controls: further questions.
     """
 
-    title: str = "Ladder"
+    title: Text = "Ladder"
     base: str
     variants: dict[str, Variant] = Field(min_length=1)
     rungs: list[str] = Field(min_length=2)

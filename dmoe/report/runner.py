@@ -13,7 +13,7 @@ from typing import Any
 
 from dmoe.config import Config, load_config
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, write_text
 from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
 from dmoe.report.worker import Worker
 
@@ -48,15 +48,14 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
     jobs, texts = [], []
     for seed in seeds:
         for name in spec.variants:
-            run = join(output, "runs", name, f"seed-{seed}")
+            run = inside(output, "runs", name, f"seed-{seed}")
             config = resolve(spec, path, name, seed, overrides, run)
             _check_same(config, run)
-            jobs.append(Job(name, seed, join(output, "configs", name, f"seed-{seed}.yaml"), run))
+            jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run))
             texts.append(text_of(config))
     for job, text in zip(jobs, texts, strict=True):
         PATHS.mkdirs(job.config.rpartition("/")[0])
-        with PATHS.open(job.config, "w") as file:
-            file.write(text)
+        write_text(job.config, text)
     return jobs
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.index import Index, read_index, verify_checkpoint
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, write_atomic
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 
 CHUNK_ROWS = 65536
@@ -30,11 +30,12 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     Raises:
         UserError: no such run or checkpoint, a damaged one, or a weight that fp16 cannot hold.
     """
-    if not PATHS.exists(join(run, "config.yaml")):
+    path = inside(run, "config.yaml")
+    if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
-    config, manifest = load_config(join(run, "config.yaml")), load_manifest(run)
+    config, manifest = load_config(path), load_manifest(run)
     step = best_step(run) if step is None else step
-    folder = join(run, "checkpoints", f"step-{step:09d}")
+    folder = inside(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
     plan = _plan(config, manifest, index)
     PATHS.mkdirs(output)
@@ -62,20 +63,20 @@ def best_step(run: str) -> int:
     Raises:
         UserError: the run has no checkpoint.
     """
-    folder = join(run, "checkpoints")
+    folder = inside(run, "checkpoints")
     names = PATHS.ls(folder) if PATHS.exists(folder) else []
     steps = sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
-    published = [step for step in steps if PATHS.exists(join(folder, f"step-{step:09d}", "index.json"))]
+    published = [step for step in steps if PATHS.exists(join(inside(folder, f"step-{step:09d}"), "index.json"))]
     if not published:
         raise UserError(f"{run}: the run has no checkpoint yet")
-    best = read_index(join(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
+    best = read_index(inside(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
     return best if type(best) is int and best in published else published[-1]
 
 
 def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
     """What the model reads, in its order. What the tables are is the checkpoint's to say."""
     buckets = config.data.dense in ("buckets", "both")
-    wanted = config.data.features or [feature.name for feature in manifest.categorical]
+    wanted = set(config.data.features or [feature.name for feature in manifest.categorical])
     kept = [f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token")]
     experts, dims = [], dict[int, int]()
     for number, spec in enumerate(config.model.experts):
@@ -113,7 +114,8 @@ def _write_tables(folder: str, index: Index, plan: dict[str, Any], output: str, 
         data = (_half(chunk_NC, folder) for chunk_NC in chunks)
     else:
         data = chunks
-    return write_whole(join(output, TABLES), lambda file: write_tensors(file, entries, data))[1]
+    with write_atomic(join(output, TABLES)) as file:
+        return write_tensors(file, entries, data)[1]
 
 
 def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -172,4 +174,5 @@ def _write_dense(folder: str, output: str) -> str:
     kept = TensorFile(join(folder, KEPT_DENSE))
     names = sorted(name for name in kept.entries if name.startswith("model/"))
     entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, (kept.rows(name) for name in names)))[1]
+    with write_atomic(join(output, DENSE)) as file:
+        return write_tensors(file, entries, (kept.rows(name) for name in names))[1]

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dmoe.config import ModelConfig
+from dmoe.config import ModelConfig, Text
+from dmoe.data.dataset.manifest import FeatureName
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import PATHS, join, read_bounded, write_text
 
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
@@ -27,13 +28,13 @@ class Strict(BaseModel):
 class ScoredFeature(Strict):
     """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
-    name: str
+    name: FeatureName
     cardinality: int = Field(ge=1, lt=2**31)
     pooling: Literal["none", "sum", "mean"] = "none"
 
 
 class ScoredExpert(Strict):
-    kind: str
+    kind: Text
     options: dict[str, Any]
     table_set: int = Field(ge=0)
 
@@ -43,12 +44,12 @@ class ScorerFile(Strict):
 
     format: Literal["dmoe-scorer"] = "dmoe-scorer"
     version: Literal[1] = 1
-    variant: str
+    variant: Text
     rows: Literal["fp32", "fp16", "int8"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
-    dense: list[str]
+    dense: list[FeatureName]
     experts: list[ScoredExpert] = Field(min_length=1)
     set_dims: list[int] = Field(min_length=1)
     model: ModelConfig
@@ -58,8 +59,7 @@ class ScorerFile(Strict):
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
+    write_text(join(folder, FILE), json.dumps(content.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from dmoe.distributed import rank
 from dmoe.names import show
-from dmoe.paths import join
 from dmoe.train.run.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Reporter:
         if rank() == 0 and "://" not in run.path:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(join(run.path, "tensorboard"))
+            self.board = SummaryWriter(run.file("tensorboard"))
 
     def say(self, line: str) -> None:
         if rank() == 0:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from dmoe.names import printable, show
+from dmoe.names import cell, printable, show
 from tools.plan_commands.common import add_json, add_model, model_of, tell
 
 LAYOUTS = ("auto", "wide", "separate")
@@ -81,7 +81,7 @@ def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({key: cell(value) if isinstance(value, str) else value for key, value in record.items()} for record in records)
     return text.getvalue()
 
 

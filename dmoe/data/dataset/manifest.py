@@ -7,13 +7,24 @@ a dense feature and one int32 column (or list of int32, where it is multi-valued
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from dmoe.config import Text
 from dmoe.errors import UserError, nearest
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.names import check_feature, check_split, first_twice, quoted
+from dmoe.paths import PATHS, join, read_bounded, write_text
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -25,6 +36,8 @@ WEIGHT, GROUP = "@weight", "@group"
 """Columns of a shard that are no features."""
 NO_GROUP = 0
 """Group of a row whose group column is empty."""
+FeatureName = Annotated[str, AfterValidator(check_feature)]
+SplitName = Annotated[str, AfterValidator(check_split)]
 
 
 class Strict(BaseModel):
@@ -41,8 +54,8 @@ class Strict(BaseModel):
 class DenseFeature(Strict):
     """A float column: `transform` of the raw integer, 0.0 where it was missing."""
 
-    name: str = Field(min_length=1)
-    transform: str
+    name: FeatureName
+    transform: Text
     missing_share: float = Field(ge=0, le=1)
 
 
@@ -55,7 +68,7 @@ class CategoricalFeature(Strict):
     """
 
     added = ("pooling", "mean_ids")
-    name: str = Field(min_length=1)
+    name: FeatureName
     kind: Literal["token", "bucket"]
     cardinality: int = Field(ge=2, lt=2**31)
     missing_share: float = Field(ge=0, le=1)
@@ -71,7 +84,7 @@ class CategoricalFeature(Strict):
 class Shard(Strict):
     """A parquet file; `path` is relative to the manifest."""
 
-    path: str = Field(min_length=1)
+    path: Text = Field(min_length=1)
     rows: int = Field(ge=1)
     positives: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -79,7 +92,7 @@ class Shard(Strict):
     @model_validator(mode="after")
     def _stays_inside(self) -> "Shard":
         if self.path.startswith("/") or ".." in self.path.split("/") or "://" in self.path:
-            raise ValueError(f"path '{self.path}' leaves the data set's folder")
+            raise ValueError(f"path {quoted(self.path)} leaves the data set's folder")
         return self
 
 
@@ -112,10 +125,10 @@ class Manifest(Strict):
     added = ("weight", "group", "weighted_rate")
     format: Literal["dmoe-manifest"] = FORMAT
     version: Literal[1] = VERSION
-    dataset: str
+    dataset: Text
     dense: tuple[DenseFeature, ...] = Field(strict=False)
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
-    splits: dict[str, Split]
+    splits: dict[SplitName, Split]
     made_by: dict[str, object] = {}
     weight: str | None = None
     group: str | None = None
@@ -123,10 +136,8 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Manifest":
-        names = [feature.name for feature in self.dense] + [feature.name for feature in self.categorical]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two features are named '{name}'")
+        if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
+            raise ValueError(f"two features are named {quoted(twice)}")
         return self
 
     def base_rate(self, split: str) -> float:
@@ -183,5 +194,4 @@ def load_manifest(folder: str) -> Manifest:
 
 def save_manifest(folder: str, manifest: Manifest) -> None:
     """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    write_text(join(folder, FILE), json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")

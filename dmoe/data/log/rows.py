@@ -116,11 +116,11 @@ def _parsed(file: File, schema: Schema, texts: list[bytes], quoted: list[tuple[i
             check_utf8=False,
         ),
     )
-    columns = {}
+    columns, places = {}, {name: place for place, name in enumerate(file.columns)}
     for name in file.used:
         column = table.column(name).combine_chunks()
         if quoted:
-            values, at = column.to_pylist(), file.columns.index(name)
+            values, at = column.to_pylist(), places[name]
             for row, fields in quoted:
                 values[row] = fields[at]
             column = pa.array(values, pa.large_string())

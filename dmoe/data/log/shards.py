@@ -26,6 +26,7 @@ from dmoe.data.log.tokens import TokenIds
 from dmoe.data.log.vocabulary import Vocabulary, tokens_of
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
+from dmoe.paths import write_text
 
 
 @dataclass
@@ -137,9 +138,7 @@ def write_shards(
                 positives = int(pc.sum(rows["label"]).as_py())
                 kept = rows if mapping.labelled else rows.drop_columns("label")
                 done.shards[name] = (path, len(rows), positives, write_shard(path, kept, row_group_rows, mapping.many_values))
-        with open(note + ".tmp", "w") as file:
-            json.dump(done.__dict__, file)
-        os.replace(note + ".tmp", note)
+        write_text(note, json.dumps(done.__dict__), sync=False)
         return done, end - begin
 
     ranges = []

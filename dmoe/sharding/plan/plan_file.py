@@ -9,6 +9,7 @@ from dmoe.config import Config
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.model.tables import Table
+from dmoe.names import check_text, quoted
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts, whole
@@ -111,11 +112,12 @@ def check_plan(kept: Any, where: str) -> Cluster:
         raise UserError(f"{where}: comm_precision is {str(precision_of(kept))[:40]!r}, expected one of {', '.join(BYTES)}; plan again")
     for name, row in kept["tables"].items():
         try:
+            check_text(name)
             _check_table(row, cluster)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{where}: table '{name}': its entry is damaged ({error!r}); plan again") from None
+            raise UserError(f"{where}: table {quoted(name)}: its entry is damaged ({error!r}); plan again") from None
         except ValueError as error:
-            raise UserError(f"{where}: table '{name}': {error}") from None
+            raise UserError(f"{where}: table {quoted(name)}: {error}") from None
     return cluster
 
 

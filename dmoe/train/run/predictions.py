@@ -6,8 +6,8 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from dmoe.checkpoint.index import write_whole
 from dmoe.distributed import rank, world_size
+from dmoe.paths import write_atomic
 
 FILE = "predictions.npz"
 """Of a run's own test rows; a later evaluation's lies beside its figures, as `evaluation.npz`."""
@@ -45,4 +45,5 @@ class Predictions:
         """Writes an npz on rank 0; every rank has to call it."""
         logit, label = self.gather()
         if rank() == 0:
-            write_whole(path, lambda file: np.savez(file, logit=logit, label=label, order=np.array(self.order)))
+            with write_atomic(path) as file:
+                np.savez(file, logit=logit, label=label, order=np.array(self.order))

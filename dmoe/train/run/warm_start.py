@@ -8,7 +8,7 @@ from dmoe.checkpoint.load import load_checkpoint
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.distributed import broadcast_object, rank
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join
 from dmoe.train.run.run_dir import SCHEMA, RunDir, problem_of
 from dmoe.train.session import Session
 
@@ -46,7 +46,7 @@ def _look(session: Session, path: str) -> tuple[str, str | None]:
     try:
         folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
         # A checkpoint that was taken out of its run has no schema beside it: shapes alone are compared then.
-        if PATHS.exists(join(run, SCHEMA)):
+        if PATHS.exists(inside(run, SCHEMA)):
             names = [feature.name for feature in session.blueprint.features]
             check_grown(load_manifest(run), session.manifest, session.config.data.path, names)
     except UserError as error:
@@ -78,10 +78,10 @@ def check_grown(trained_on: Manifest, manifest: Manifest, folder: str, names: Se
     Raises:
         UserError: names what differs.
     """
-    where = join(folder, FILE)
+    where, used = join(folder, FILE), set(names)
     for kind, before, now in (
         ("numeric", [one.name for one in trained_on.dense], [one.name for one in manifest.dense]),
-        ("categorical", [one.name for one in trained_on.categorical if one.name in names], list(names)),
+        ("categorical", [one.name for one in trained_on.categorical if one.name in used], list(names)),
     ):
         if before != now:
             there, here = next(pair for pair in zip([*before, "none"], [*now, "none"], strict=False) if pair[0] != pair[1])
@@ -89,7 +89,7 @@ def check_grown(trained_on: Manifest, manifest: Manifest, folder: str, names: Se
     old_sizes = {one.name: one for one in trained_on.categorical}
     for feature in manifest.categorical:
         old = old_sizes.get(feature.name)
-        if old is None or feature.name not in names:
+        if old is None or feature.name not in used:
             continue
         if (old.kind, old.pooling) != (feature.kind, feature.pooling):
             kinds = [f"{one.kind}, pooling {one.pooling}" for one in (feature, old)]
