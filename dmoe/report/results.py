@@ -12,7 +12,7 @@ import numpy as np
 
 from dmoe.config import Config
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside
 from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.runner import Job
 from dmoe.report.runs import load_run
@@ -36,7 +36,7 @@ def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
     Raises:
         UserError: it kept none, or the file is damaged.
     """
-    path = join(run, name)
+    path = inside(run, name)
     if not PATHS.exists(path):
         raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dmoe.config import Config, load_config
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.paths import PATHS, inside, join, write_text
+from dmoe.paths import PATHS, inside, write_text
 from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
 from dmoe.report.worker import Worker
 
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return PATHS.exists(join(self.run, "metrics.json"))
+        return PATHS.exists(inside(self.run, "metrics.json"))
 
 
 def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list[str], output: str) -> list[Job]:
@@ -60,7 +60,7 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
 
 
 def _check_same(config: Config, run: str) -> None:
-    kept = join(run, "config.yaml")
+    kept = inside(run, "config.yaml")
     if not PATHS.exists(kept):
         return
     before, now = _flat(load_config(kept).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
@@ -118,7 +118,7 @@ def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], 
 
 def headline(run: str) -> str:
     """AUC and CEC of a finished run."""
-    with PATHS.open(join(run, "metrics.json"), "r") as file:
+    with PATHS.open(inside(run, "metrics.json"), "r") as file:
         figures = json.loads(file.read())
     auc = "none" if figures["auc"] is None else f"{figures['auc']:.5f}"
     return f"AUC {auc}  CEC {figures['cec']:.4f}"

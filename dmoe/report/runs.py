@@ -6,7 +6,7 @@ from typing import Any
 
 from dmoe.config import Config, load_config
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
     Raises:
         UserError: no run there, or one that has not ended.
     """
-    if not PATHS.exists(join(path, "config.yaml")):
+    if not PATHS.exists(inside(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
-    if evaluation != "metrics" and not PATHS.exists(join(path, f"{evaluation}.json")):
+    if evaluation != "metrics" and not PATHS.exists(inside(path, f"{evaluation}.json")):
         raise UserError(f"{path}: no {evaluation}.json there; make it with python -m dmoe.evaluate --run {path} --output {evaluation}.json")
-    if not PATHS.exists(join(path, "metrics.json")):
+    if not PATHS.exists(inside(path, "metrics.json")):
         raise UserError(f"{path}: the run has not ended (no metrics.json); train it to its end, with --resume if it was stopped")
     history: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     try:
-        with PATHS.open(join(path, f"{evaluation}.json"), "r") as file:
+        with PATHS.open(inside(path, f"{evaluation}.json"), "r") as file:
             metrics = json.loads(file.read())
-        with PATHS.open(join(path, "metrics.jsonl"), "r") as file:
+        with PATHS.open(inside(path, "metrics.jsonl"), "r") as file:
             for line in file:
                 row = json.loads(line)
                 history.setdefault(row["kind"], []).append(row)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise UserError(f"{path}: its metrics are damaged ({error})") from None
-    return Run(path, load_config(join(path, "config.yaml")), metrics, history)
+    return Run(path, load_config(inside(path, "config.yaml")), metrics, history)
 
 
 COLUMNS = [

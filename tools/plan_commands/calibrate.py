@@ -68,7 +68,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     import tempfile
 
     from dmoe.errors import UserError
-    from dmoe.paths import PATHS, join
+    from dmoe.paths import PATHS, inside
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
     from dmoe.train.rehearsal.local_launch import run_here
 
@@ -76,7 +76,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
         return _read(arguments.measured), arguments.measured
     config, path = arguments.config, arguments.plan
     if arguments.folder:
-        config, path = join(arguments.folder, "config.yaml"), arguments.plan or join(arguments.folder, "plan.json")
+        config, path = inside(arguments.folder, "config.yaml"), arguments.plan or inside(arguments.folder, "plan.json")
         if not PATHS.exists(config):
             raise UserError(f"{arguments.folder}: no run there (no config.yaml)")
     nodes, ranks_a_node = 1, arguments.ranks
