@@ -53,7 +53,7 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
     """
     manifest = load_manifest(data)
     _check(manifest, data, output, layout, rows_per_part, workers)
-    work = os.path.join(output, WORK)
+    work = inside(output, WORK)
     with alone(work, output):
         made = os.path.join(work, "export")
         shutil.rmtree(made, ignore_errors=True)

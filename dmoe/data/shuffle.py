@@ -71,7 +71,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
             shutil.rmtree(os.path.join(options.output, WORK), ignore_errors=True)
             return old, True
         raise UserError(f"--output {options.output}: holds another data set; name another folder")
-    top = os.path.join(options.output, WORK)
+    top = inside(options.output, WORK)
     with alone(top, options.output):
         work = os.path.join(top, f"shuffle-{fingerprint}")
         os.makedirs(work, exist_ok=True)

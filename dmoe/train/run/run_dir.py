@@ -54,6 +54,8 @@ class RunDir:
                 self._text("plan.json", json.dumps(plan, indent=1) + "\n")
                 self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
+            except UserError as error:
+                problem = str(error)
             except OSError as error:
                 problem = f"run.dir: cannot write in {self.path} ({(error.strerror or str(error)).lower()}); choose another"
         if problem := broadcast_object(problem):
