@@ -13,6 +13,7 @@ COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY tools/doctor.py tools/doctor.py
 COPY dmoe/__init__.py dmoe/doctor.py dmoe/errors.py dmoe/
+COPY dmoe/cli dmoe/cli
 RUN make venv DEVICE=${DEVICE} PIP_ARGS="${PIP_ARGS}" && .venv/bin/pip cache purge
 ENV PATH=/dmoe/.venv/bin:$PATH PYTHONUNBUFFERED=1
 COPY . .

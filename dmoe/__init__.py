@@ -1,3 +1,61 @@
-"""De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec."""
+"""De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec.
+
+The public names are imported when they are first used, so that `import dmoe` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Batch": "dmoe.data.dataset.batch",
+    "Callback": "dmoe.train.trainer",
+    "Config": "dmoe.config",
+    "CorrelationLoss": "dmoe.model.correlation",
+    "DMoE": "dmoe.model.dmoe",
+    "Dataset": "dmoe.data.dataset.dataset",
+    "Feature": "dmoe.model.dmoe",
+    "Scorer": "dmoe.serve.scorer",
+    "Trainer": "dmoe.train.trainer",
+    "UserError": "dmoe.errors",
+    "load_config": "dmoe.config",
+}
+
+if TYPE_CHECKING:
+    from dmoe import metrics
+    from dmoe.config import Config, load_config
+    from dmoe.data.dataset.batch import Batch
+    from dmoe.data.dataset.dataset import Dataset
+    from dmoe.errors import UserError
+    from dmoe.model.correlation import CorrelationLoss
+    from dmoe.model.dmoe import DMoE, Feature
+    from dmoe.serve.scorer import Scorer
+    from dmoe.train.trainer import Callback, Trainer
+
+__all__ = [
+    "Batch",
+    "Callback",
+    "Config",
+    "CorrelationLoss",
+    "DMoE",
+    "Dataset",
+    "Feature",
+    "Scorer",
+    "Trainer",
+    "UserError",
+    "load_config",
+    "metrics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("dmoe.metrics")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'dmoe' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

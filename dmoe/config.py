@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dmoe.errors import UserError, nearest
 from dmoe.names import check_text, short
+from dmoe.shipped import find_config
 from dmoe.yaml_files import parse_mapping, read_extended
 from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
 
@@ -37,7 +38,7 @@ class Node(BaseModel):
 
 
 class DataConfig(Node):
-    path: str = Field("", description="the folder that tools/preprocess.py made")
+    path: str = Field("", description="the folder that dmoe preprocess made")
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
@@ -254,7 +255,7 @@ class Config(Node):
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
-    """Reads a YAML file, lays `key.path=value` overrides (values in YAML) over it, and checks the whole.
+    """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides (values in YAML), and checks the whole.
 
     A part of a key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
 
@@ -263,6 +264,7 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
+    path = find_config(path)
     return _checked(read_extended(path, f"--config {path}", MAX_BYTES, "config", EXPECTED, _Loader), path, overrides)
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.errors import UserError
-from dmoe.train.elastic.rendezvous import join
+from dmoe.rendezvous import join
 
 
 def start(timeout_seconds: int = 600) -> torch.device:
@@ -36,6 +36,18 @@ def start(timeout_seconds: int = 600) -> torch.device:
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
+
+
+def start_alone() -> None:
+    """Makes a group of this process alone, unless the process is in a group already."""
+    if not dist.is_initialized():
+        backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def device_of_this_rank() -> torch.device:
+    """The GPU of this rank, by its local rank, where there are GPUs; else the CPU."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def stop() -> None:

@@ -32,7 +32,7 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
     """Runs a command's main and turns the ways in which it can end into an exit code.
 
     Args:
-        program: what the message begins with, such as `tools/preprocess.py`.
+        program: what the message begins with, such as `dmoe preprocess`.
         main: the command; its return value is the exit code, None is 0.
     """
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 SCALE = 4096
 """The column is number / SCALE: exact in float32, and no larger than other features."""

@@ -1,46 +1,8 @@
-"""Turns a run's best checkpoint into a scorer that needs neither TorchRec nor the sharding plan.
+"""The command `dmoe export`, from a checkout."""
 
-tools/export.py --run runs/dmoe --output scorers/dmoe --rows int8
-"""
-
-import argparse
 import sys
 
-from dmoe.errors import run_command
-from dmoe.names import show
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/export.py", description="Turn a run's checkpoint into a scorer.")
-    parser.add_argument("--run", required=True, help="the run's directory")
-    parser.add_argument("--output", required=True, help="the scorer's folder")
-    parser.add_argument("--rows", choices=("fp32", "fp16", "int8"), default="fp32", help="numbers of the embedding rows (fp32)")
-    parser.add_argument("--step", type=int, help="another checkpoint than the best")
-    parser.add_argument(
-        "--check", type=int, default=20_000, metavar="ROWS", help="compare with the run's own scores on so many rows (20000)"
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    from dmoe.model.sizes import human
-    from dmoe.paths import PATHS, join
-    from dmoe.serve.check import against_run
-    from dmoe.serve.export import export
-    from dmoe.serve.format import DENSE, TABLES
-
-    about = export(arguments.run, arguments.output, arguments.rows, arguments.step)
-    size = sum(_size(PATHS, join(arguments.output, name)) for name in (TABLES, DENSE))
-    show(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
-    if arguments.check:
-        show(against_run(arguments.run, arguments.output, arguments.check))
-
-
-def _size(paths, path: str) -> int:  # type: ignore[no-untyped-def]
-    with paths.open(path, "rb") as file:
-        return int(file.seek(0, 2))
-
+from dmoe.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run_command("tools/export.py", main))
+    sys.exit(main(program="tools/export.py", path=["export"]))

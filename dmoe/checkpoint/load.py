@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from dmoe.checkpoint.index import DENSE, Index, Piece, read_index
+from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.paths import join
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
-from dmoe.train.optimizers import Optimizers
 
 
 def load_checkpoint(
-    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers | None, grown: bool = False
+    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates | None, grown: bool = False
 ) -> dict[str, Any]:
     """Loads this rank's part of a checkpoint.
 
@@ -62,7 +62,7 @@ class _Files:
         return self.opened[name]
 
 
-def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, optimizers: Optimizers | None) -> None:
+def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, optimizers: OptimizerStates | None) -> None:
     file = files[DENSE]
     kept = {name: torch.from_numpy(np.array(file.rows(name))) for name in file.entries}
     weights = _below(kept, "model/")
@@ -89,7 +89,7 @@ def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, opti
 
 
 def _load_shard(
-    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: Optimizers | None
+    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: OptimizerStates | None
 ) -> None:
     targets: dict[str, Tensor] = {"weight": shard.weight}
     if optimizers is not None:

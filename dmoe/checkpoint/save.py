@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, write_index
+from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, write_tensors
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.paths import PATHS, join, write_atomic
 from dmoe.sharding.plan.local_shards import local_shards
-from dmoe.train.optimizers import Optimizers
 
 FILE_BYTES = 256 << 20
 """A rank writes its tables in files of about this size, so that a checkpoint never needs a second copy of them in memory."""
@@ -45,7 +45,7 @@ class Part:
 
 
 def save_checkpoint(
-    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers, progress: dict[str, Any]
+    folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates, progress: dict[str, Any]
 ) -> None:
     """Writes this rank's part; returns on every rank once the whole is published.
 
@@ -136,7 +136,7 @@ def republish(folder: str, index: Index | None, progress: dict[str, Any]) -> Ind
     return index
 
 
-def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: Optimizers) -> Iterator[File]:
+def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates) -> Iterator[File]:
     """This rank's files, of views of the model where it lives; each is made when asked for."""
     group: dict[str, Tensor] = {}
     pieces: list[Piece] = []
@@ -158,7 +158,7 @@ def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers
         yield File(DENSE, {name: value.detach() for name, value in kept.items()}, ())
 
 
-def _table_pieces(model: nn.Module, tables: list[Table], optimizers: Optimizers) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
+def _table_pieces(model: nn.Module, tables: list[Table], optimizers: OptimizerStates) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
     """Tensors of at most about FILE_BYTES with (table, state, row, column, rows, columns), of what this rank has to write."""
     for shard in local_shards(model, tables):
         if shard.replicated and rank() != 0:

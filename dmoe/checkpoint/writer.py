@@ -12,12 +12,11 @@ from typing import Any
 from torch import nn
 
 from dmoe.checkpoint.index import Index, read_index
+from dmoe.checkpoint.interfaces import CheckpointFolders, OptimizerStates
 from dmoe.checkpoint.save import File, Part, files_of, prepare, publish, republish, write_part
 from dmoe.config import CheckpointConfig
 from dmoe.distributed import local_world_size, rank
 from dmoe.model.tables import Table
-from dmoe.train.optimizers import Optimizers
-from dmoe.train.run.run_dir import RunDir
 
 GIB = 1 << 30
 
@@ -35,11 +34,11 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        run: RunDir,
+        run: CheckpointFolders,
         model: nn.Module,
         tables: list[Table],
         dense: nn.Module,
-        optimizers: Optimizers,
+        optimizers: OptimizerStates,
         config: CheckpointConfig,
         resumed: int | None = None,
     ) -> None:

@@ -82,7 +82,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
             write_text(os.path.join(work, VERIFIED), "")
         done = {name: _split(options, source, name, inside(work, name), workers) for name in source.splits}
         splits = {name: one.split for name, one in done.items()}
-        command = f"tools/data.py shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
+        command = f"dmoe data shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
         # Its own fingerprint: by the source's, preprocessing would take the shuffled rows for its own.
         made_by = {**source.made_by, "fingerprint": fingerprint, "shuffled": {"command": command, **deciding}}
         manifest = source.model_copy(update={"splits": splits, "made_by": made_by})

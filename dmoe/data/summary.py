@@ -49,7 +49,7 @@ def summarize(result: Result, output: str) -> str:
         speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
         lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
     if "score" in manifest.splits:
-        lines.append(f"next: .venv/bin/python tools/score.py --scorer D --data {output} --split score --output scores.parquet")
+        lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
     lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")

@@ -12,7 +12,7 @@ from dmoe.errors import UserError, nearest
 from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.network import DMoE
+from dmoe.model.network import ExpertMixture, Network
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
 from dmoe.names import quoted
@@ -94,13 +94,17 @@ def _expert_spec(spec: str | dict[str, Any], index: int) -> tuple[str, dict[str,
     return kind, options
 
 
-def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> DMoE:
+def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> Network:
     """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone."""
-    settings = config.model
+    return Network(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), assemble_mixture(config, blueprint))
+
+
+def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
+    """The data-parallel part; its weights depend on `train.seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        mixture = assemble(
-            settings,
+        return assemble(
+            config.model,
             fields=len(blueprint.features),
             dense=len(blueprint.dense),
             experts=blueprint.experts,
@@ -108,10 +112,9 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
             set_of_expert=blueprint.set_of_expert,
             bf16=config.train.precision == "bf16",
         )
-    return DMoE(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), mixture)
 
 
-def build_task(config: Config, model: DMoE) -> TrainTask:
+def build_task(config: Config, model: Network) -> TrainTask:
     """The model with the objective that the config asks for."""
     settings = config.correlation
     correlation = CorrelationLoss(settings.estimator, settings.norm, settings.scope, settings.reduce)

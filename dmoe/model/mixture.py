@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dmoe.model.controls import StepControls
+
 
 class Outputs(NamedTuple):
     """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
@@ -35,9 +37,7 @@ class ExpertMixture(nn.Module):
         bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
 
     Attributes:
-        expert_logits: give every expert's own logit in training too, which costs M more rows of the tower; evaluation always does.
-        leave_out: give the logit without each expert, in evaluation; costs M more rows of the tower.
-        gradient_norms: where set, the squared norm of the task's gradient at the experts' outputs is left under `task`.
+        controls: what changes from step to step.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class ExpertMixture(nn.Module):
         self.dense_fields = nn.ModuleList(dense_fields)
         self.gate, self.tower = gate, tower
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
-        self.expert_logits = self.leave_out = False
-        self.gradient_norms: dict[str, Tensor] | None = None
+        self.controls = StepControls()
 
     def logits(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Tensor:
         """The logit [B] and nothing beside: what a scorer pays for."""
@@ -75,13 +74,13 @@ class ExpertMixture(nn.Module):
     def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
-            for_tower_BMD = watch_gradient(hidden_BMD, self.gradient_norms, "task")
+            for_tower_BMD = watch_gradient(hidden_BMD, self.controls.gradient_norms, "task")
             mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
             logit_B = _wide(self.tower(mixed_BD))
-            alone = self.expert_logits or not self.training
+            alone = self.controls.expert_logits or not self.training
             none_B0 = logit_B.new_zeros(len(logit_B), 0)
             expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else none_B0
-            without = self.leave_out and not self.training and hidden_BMD.shape[1] > 1
+            without = self.controls.leave_out and not self.training and hidden_BMD.shape[1] > 1
             left_out_BM = self._left_out(hidden_BMD, gate_BMG) if without else none_B0
         return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM)
 

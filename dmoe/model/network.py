@@ -9,10 +9,10 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.mixture import ExpertMixture, Outputs, watch_gradient
 
-__all__ = ["DMoE", "ExpertMixture", "Outputs", "watch_gradient"]
+__all__ = ["ExpertMixture", "Network", "Outputs", "watch_gradient"]
 
 
-class DMoE(nn.Module):
+class Network(nn.Module):
     """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925).
 
     Shape:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dmoe.distributed import all_reduce_sum, world_size
+from dmoe.model.controls import StepControls
 from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.network import DMoE, Outputs, watch_gradient
+from dmoe.model.network import Network, Outputs, watch_gradient
 
 
 class Losses(NamedTuple):
@@ -31,7 +32,7 @@ class Objective(nn.Module):
 
     Args:
         correlation: the de-correlation loss.
-        alpha: its weight; `alpha_factor`, set by the loop, warms it up.
+        alpha: its weight, multiplied by `controls.alpha_factor`.
         target: what is de-correlated: the experts' `hidden` outputs, the `logit` of each expert alone, or its `residual`, the label
             less its probability, whose covariance is the part of an ensemble's error that de-correlation can lower.
         embedding_l2: weight of the squared embeddings of the rows looked up.
@@ -51,8 +52,7 @@ class Objective(nn.Module):
         super().__init__()
         self.within_class, self.stop_below = within_class, stop_below
         self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
-        self.alpha_factor = 1.0
-        self.gradient_norms: dict[str, Tensor] | None = None
+        self.controls = StepControls()
 
     def forward(self, outputs: Outputs, sets_BFK: list[Tensor], label_B: Tensor, weight_B: Tensor) -> tuple[Tensor, Losses]:
         # The mean over the global batch, whatever each rank's share of it: DistributedDataParallel averages over ranks.
@@ -60,11 +60,11 @@ class Objective(nn.Module):
         cross_entropy_B = nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label_B, reduction="none")
         bce = (cross_entropy_B * weight_B).sum() * scale.to(weight_B.dtype)
         target_BMD = self._target(outputs, label_B)
-        target_BMD = watch_gradient(target_BMD, self.gradient_norms, "correlation")
+        target_BMD = watch_gradient(target_BMD, self.controls.gradient_norms, "correlation")
         mask_B = (weight_B > 0).to(target_BMD.dtype)
         correlation = self.correlation(target_BMD, mask_B, label_B if self.within_class else None)
         penalty = (correlation.loss - self.stop_below).relu() if self.stop_below else correlation.loss
-        loss = bce + self.alpha * self.alpha_factor * penalty
+        loss = bce + self.alpha * self.controls.alpha_factor * penalty
         if self.embedding_l2:
             squares_B = sum(x_BFK.square().sum((1, 2)) for x_BFK in sets_BFK)
             loss = loss + self.embedding_l2 / 2 * (squares_B * weight_B).sum() * scale.to(weight_B.dtype)
@@ -80,16 +80,17 @@ class Objective(nn.Module):
 
 
 class TrainTask(nn.Module):
-    """The model with its objective, as TorchRec's pipeline calls it: batch -> (loss, what the loop logs and evaluates)."""
+    """The model with its objective, as TorchRec's pipeline calls it: batch -> (loss, what the loop logs and evaluates).
 
-    def __init__(self, model: DMoE, objective: Objective) -> None:
+    Attributes:
+        controls: what changes from step to step; the mixture and the objective hold the same object.
+    """
+
+    def __init__(self, model: Network, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        model.mixture.expert_logits = objective.target != "hidden"
-
-    def watch_gradients(self, norms: dict[str, Tensor] | None) -> None:
-        """Leaves the squared gradient norms at the experts' outputs, of the task and of the correlation, in `norms`; None stops it."""
-        self.objective.gradient_norms = self.model.mixture.gradient_norms = norms
+        self.controls = StepControls(expert_logits=objective.target != "hidden")
+        objective.controls = model.mixture.controls = self.controls
 
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
         outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse)

@@ -143,7 +143,7 @@ def sentences(found: Compared) -> list[str]:
     lines.append(
         f"{found.auc.count:,} paired rows. The intervals speak of these two trained models on other rows like these; whether"
         " the strategies differ"
-        " takes several seeds: tools/report.py ladder."
+        " takes several seeds: dmoe report ladder."
     )
     return lines
 

@@ -73,7 +73,7 @@ def run_ladder(
     finally:
         os.close(lock)
     for name, problem in failed.items():
-        show(f"tools/report.py: {name}: {problem}", sys.stderr)
+        show(f"dmoe report: {name}: {problem}", sys.stderr)
     return 2 if failed else 0
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dmoe.config import Config, Text, dump_config, load_config, parse_config
 from dmoe.errors import UserError, nearest
+from dmoe.shipped import find_config
 from dmoe.yaml_files import beside, laid_over, read_extended
 
 MAX_BYTES = 1 << 20
@@ -55,7 +56,7 @@ class Dose(Strict):
 
 
 class LadderSpec(Strict):
-    """What `tools/report.py ladder --config` reads.
+    """What `dmoe report ladder --config` reads.
 
     Attributes:
         base: a config, named relative to this file.
@@ -107,6 +108,7 @@ def load_spec(path: str) -> LadderSpec:
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, named.
     """
+    path = find_config(path)
     tree = read_extended(path, f"--config {path}", MAX_BYTES, "ladder", "keys such as 'base:' and 'variants:'")
     try:
         return LadderSpec.model_validate(tree)

@@ -70,7 +70,7 @@ def read_scorer_file(folder: str) -> ScorerFile:
     """
     path = join(folder, FILE)
     if not PATHS.exists(path):
-        raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with tools/export.py")
+        raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
         version = raw["version"]

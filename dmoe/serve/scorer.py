@@ -23,10 +23,10 @@ class Scorer:
     """An exported model.
 
     fp32 scores equal the evaluation's but for the order of sums: within 1e-5 of the logit. fp16 and int8 rows change the embeddings by
-    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `tools/export.py --check` measures.
+    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `dmoe export --check` measures.
 
     Args:
-        folder: that tools/export.py wrote.
+        folder: that dmoe export wrote.
         verify: the files' checksums.
 
     Raises:

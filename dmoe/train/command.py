@@ -7,6 +7,7 @@ from dmoe import distributed
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
+from dmoe.malloc import keep_freed_memory
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join
 from dmoe.train.elastic import watchdog as watch
@@ -40,6 +41,8 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
 
 def _join(config: Config, program: str) -> Any:
+    # Without this, glibc returns buffers of 10 MB to the system in every step, and a tenth of the step goes into page faults.
+    keep_freed_memory()
     # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
     device = distributed.start(int(config.run.timeout_seconds * 1.5) + 30)
     watch.begin(program, config.run.timeout_seconds)
@@ -183,6 +186,6 @@ def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
     """The tables' information abundance, which rank 0 alone reads and writes down."""
     if not config.metrics.abundance or distributed.rank() != 0:
         return {}
-    from dmoe.train.metrics.abundance import information_abundance
+    from dmoe.metrics.abundance import information_abundance
 
     return {"information_abundance": information_abundance(run.checkpoint(step))}

@@ -2,14 +2,12 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dmoe.distributed import rank
 from dmoe.names import show
+from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from dmoe.train.loop import Progress
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
 
@@ -32,7 +30,7 @@ class Reporter:
     def begin(self, total_steps: int, step: int) -> None:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()
 
-    def trained(self, progress: "Progress", figures: dict[str, Any]) -> None:
+    def trained(self, progress: Progress, figures: dict[str, Any]) -> None:
         self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **figures})
         done = progress.step - self.first
         left = (time.perf_counter() - self.began) / max(done, 1) * (self.total - progress.step)
@@ -45,7 +43,7 @@ class Reporter:
                 if isinstance(value, float):
                     self.board.add_scalar(f"train/{name}", value, progress.step)
 
-    def validated(self, progress: "Progress", figures: dict[str, Any]) -> None:
+    def validated(self, progress: Progress, figures: dict[str, Any]) -> None:
         self.run.log("validation", {"step": progress.step, "epoch": progress.epoch, **figures})
         self.say(f"validation at step {progress.step:,}: {headline(figures)}")
         if self.board:

@@ -8,7 +8,7 @@ import torch
 
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
-from dmoe.train.metrics.evaluation import Evaluation
+from dmoe.metrics.evaluation import Evaluation
 from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 
@@ -30,7 +30,7 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
     batches = reader.batches(session.config.train.eval_batch_size, rank(), world_size())
     began = time.perf_counter()
     session.sharded.eval()
-    session.task.model.mixture.leave_out = final is not None
+    session.task.controls.leave_out = final is not None
     try:
         while True:
             if between is not None:
@@ -44,7 +44,7 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
                 kept.add(outputs.logit_B, label_B, weight_B)
     finally:
         session.sharded.train()
-        session.task.model.mixture.leave_out = False
+        session.task.controls.leave_out = False
     figures = evaluation.compute()
     figures |= {"eval_samples_per_second": figures["rows"] / (time.perf_counter() - began)}
     if kept is not None and final is not None:

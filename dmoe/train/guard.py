@@ -4,7 +4,7 @@ import math
 
 from dmoe.config import GuardConfig
 from dmoe.errors import UserError
-from dmoe.train.metrics.evaluation import entropy_of
+from dmoe.metrics.evaluation import entropy_of
 
 
 class Stopped(UserError):

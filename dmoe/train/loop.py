@@ -152,9 +152,9 @@ def _segment(job: Training, end: int) -> None:
             _stop(job, window)
         logged = (progress.step + 1) % every == 0
         norms: dict[str, Tensor] | None = {} if logged else None
-        session.task.watch_gradients(norms)
+        session.task.controls.gradient_norms = norms
         session.optimizers.set_factor(job.schedule.factor(progress.step))
-        session.task.objective.alpha_factor = config.correlation.alpha_factor(progress.step)
+        session.task.controls.alpha_factor = config.correlation.alpha_factor(progress.step)
         # Dropout's draws are a function of seed, step and rank: a resumed run draws what the undisturbed one would have drawn.
         torch.manual_seed((config.train.seed << 32) ^ (progress.step * 4096 + rank()))
         began = time.perf_counter()
@@ -179,7 +179,7 @@ def _segment(job: Training, end: int) -> None:
     progress.seconds += window.seconds()
     if window.steps:
         _check(job, window, window.close(None)["loss"])
-    session.task.watch_gradients(None)
+    session.task.controls.gradient_norms = None
     progress.due, progress.window = True, None
     job.trace.close()
     if progress.row >= job.train.rows:

@@ -14,7 +14,6 @@ from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import world_size
-from dmoe.malloc import keep_freed_memory
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.objective import TrainTask
 from dmoe.sharding.plan.initialize import initialize_tables
@@ -83,8 +82,6 @@ def open_session(config: Config, manifest: Manifest, device: torch.device) -> Se
     Raises:
         UserError: the config does not fit the data set, the machine or the plan.
     """
-    # A step frees and takes buffers of 10 MB over and over: a tenth of it would go into their pages.
-    keep_freed_memory()
     codecs = codecs_of(config, device)
     blueprint = make_blueprint(config, manifest)
     tables = list(blueprint.tables)

@@ -85,8 +85,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     """What a rank's process does."""
     import torch
 
-    from dmoe.train import __main__ as command
-    from dmoe.train.elastic.exit_codes import run_rank
+    from dmoe.cli.main import main
 
     torch.set_num_threads(1)
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -95,9 +94,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     mine = Faults(Path(folder), rank, attempt, faults)
     install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), mine)
     mine.at("start")
-    sys.argv = ["dmoe.train", *arguments]
-    code = run_rank("dmoe.train", command.main)
-    if code:
+    if code := main(arguments, program="dmoe.train", path=["train"]):
         sys.exit(code)
 
 
@@ -200,8 +197,8 @@ def install(rows: Rows, faults: Faults) -> None:
     """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`."""
     from dmoe.checkpoint import index, save
     from dmoe.data.dataset.reader import Reader
+    from dmoe.metrics.evaluation import Evaluation
     from dmoe.train import log_window as window
-    from dmoe.train.metrics.evaluation import Evaluation
 
     add, batch, write, update = window.Window.add, Reader._batch, index.write_atomic, Evaluation.update
     done = iter(range(1, 1 << 30))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.train.metrics.cec import CrossExpertCorrelation
+from dmoe.metrics.cec import CrossExpertCorrelation
 from tests.unit.train.test_cec import EXPERTS, WIDTH, by_corrcoef
 
 ROWS = 700

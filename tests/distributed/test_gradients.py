@@ -63,7 +63,7 @@ def reference(data: str, *overrides: str) -> tuple[float, dict[str, np.ndarray],
         torch.stack([tables[f.name, index][batch.sparse[f.name].values()] for f in blueprint.features], 1)
         for index in range(len(blueprint.set_dims))
     ]
-    mixture.expert_logits = True
+    mixture.controls.expert_logits = True
     outputs = mixture.train()(batch.dense_BD.double(), sets)
     label = batch.label_B.double()
     loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label)

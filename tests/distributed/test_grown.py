@@ -8,8 +8,8 @@ import pytest
 
 from dmoe.checkpoint import index
 from dmoe.data.dataset.manifest import load_manifest, save_manifest
+from dmoe.testing.small_data import make_data_set
 from tests.distributed import growing, resume
-from tests.small_data import make_data_set
 
 OLD, GROWN = (40, 30, 25, 60), (55, 30, 200, 61)
 WAYS = {

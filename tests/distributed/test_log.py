@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.metrics.grouped import grouped_auc
 from dmoe.train.evaluate import evaluate
-from dmoe.train.metrics.grouped import grouped_auc
 from tests.distributed.small_run import largest_difference, open_small, small_config, train_and_tell, train_steps
 from tests.unit.data.log.logs import TREE, make, make_rows, schema, write_csv
 

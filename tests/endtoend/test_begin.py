@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.checkpoint.index import read_index
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 
 def train(data: Path, run: Path, *arguments: str, steps: int) -> str:

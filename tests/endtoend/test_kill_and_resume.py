@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.testing.small_data import make_data_set
 from tests.distributed.test_faults import CONFIG
-from tests.small_data import make_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,11 +17,11 @@ import yaml
 from torchx.specs import macros, materialize_appdef
 
 from dmoe.checkpoint import inspect as look
-from launch import components
+from dmoe.launch import components
+from dmoe.testing.small_data import make_data_set
 from tests.distributed.small_run import BASE
 from tests.endtoend.hosts import Hosts, running, why_not
 from tests.endtoend.needs import or_skip
-from tests.small_data import make_data_set
 
 ROOT = Path(__file__).parents[2]
 STEPS, TIMEOUT = 120, 30

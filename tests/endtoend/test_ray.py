@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from torchx.specs import macros, materialize_appdef
 
-from launch import components
+from dmoe.launch import components
 from tests.log_files import contents, write_logs
 
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import write_plan
 from dmoe.sharding.planner.cluster import PRESETS, Cluster, parse_cluster
 from dmoe.sharding.planner.planning_model import describe, load_sizes
+from dmoe.testing.small_data import make_data_set
 from dmoe.train.rehearsal.local_launch import RunFailed
 from dmoe.train.rehearsal.rehearse import look, run_ranks
-from tests.small_data import make_data_set
 
 TREE = {
     "model": {"embedding": {"dim": 32}, "experts": ["crossnet", {"kind": "mlp", "hidden": [16]}], "expert_dim": 8},

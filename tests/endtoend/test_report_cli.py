@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 THREADS = str(os.cpu_count())

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dmoe.testing.small_data import make_data_set
 from tests.distributed.small_run import BASE
 from tests.endtoend.needs import or_skip
 from tests.endtoend.slurm_cluster import NODES, SlurmCluster, running, why_not
-from tests.small_data import make_data_set
 
 ROOT = Path(__file__).parents[2]
 STEPS = 150

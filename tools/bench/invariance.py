@@ -53,8 +53,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
+    from dmoe.testing.small_data import make_data_set
     from tests.distributed.pool import Pool
-    from tests.small_data import make_data_set
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from dmoe.errors import UserError, run_command
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/bench/latency.py", description="Measure latency and throughput of exported scorers.")
-    parser.add_argument("scorer", nargs="+", help="folders that tools/export.py wrote")
+    parser.add_argument("scorer", nargs="+", help="folders that dmoe export wrote")
     parser.add_argument("--rounds", type=int, default=40, help="calls of each batch size and scorer (40)")
     parser.add_argument("--threads", type=int, default=1, help="of the matrix products (1)")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The rivals of tools/preprocess.py, for `tools.bench.preprocess`, which says what each does and does not do.
+"""The rivals of dmoe preprocess, for `tools.bench.preprocess`, which says what each does and does not do.
 
     python -m tools.bench.pipelines polars LOG OUTPUT
 

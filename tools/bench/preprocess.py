@@ -2,7 +2,7 @@
 
     nice python -m tools.bench.preprocess --rows 8000000 --rounds 3 --peers-venv /tmp/peers --output /tmp/bench/preprocess
 
-dmoe      tools/preprocess.py criteo: a strict grammar, bad lines kept aside; dense log; ids of 26 features and 13 buckets, counted over
+dmoe      dmoe preprocess criteo: a strict grammar, bad lines kept aside; dense log; ids of 26 features and 13 buckets, counted over
           the train split; three splits in zstd parquet, checksums, a manifest; can be killed and continued.
 polars    Text to typed parquet once, counts, ids by count, joins over that; dense log; the vocabularies and one zstd-1 parquet, of all rows
           in one split. No buckets, bad lines kept aside (a long or ill-typed one fails the run, a short one is filled), checksums, restart.
@@ -91,7 +91,7 @@ class Contender:
         command = [self.python, "-m", "tools.bench.pipelines", self.name, str(log), str(output)]
         if self.name == MAIN:
             made = ["--input", str(log), "--output", str(output), "--min-count", str(MIN_COUNT), "--workers", str(arguments.workers)]
-            command = [self.python, "tools/preprocess.py", "criteo", *made]
+            command = [self.python, "dmoe preprocess", "criteo", *made]
         else:
             output.mkdir(parents=True)
         used = measure(command, ROOT, environment, arguments.limit)
@@ -212,7 +212,7 @@ def make_log(folder: Path, rows: int, headed: bool) -> Path:
     copy = Path(f"{log}.csv")
     if not log.exists():
         part = log.with_suffix(".part")
-        command = [sys.executable, "tools/synthesize.py", "criteo", "--rows", str(rows), "--output", str(part)]
+        command = [sys.executable, "dmoe synthesize", "criteo", "--rows", str(rows), "--output", str(part)]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.DEVNULL)
         part.rename(log)
     if headed and not copy.exists():

@@ -4,7 +4,7 @@
 
 parquet           dmoe's reader, which is what training uses: zstd parquet as preprocessing writes it, decoded, checked (ids in range,
                   numbers finite, page checksums) and batched with no transpose, in memory of the row groups that take turns; by shuffle.
-columns-npy       No reader of dmoe's, which reads parquet alone: the bound of what one could reach. `tools/data.py export`'s file a column,
+columns-npy       No reader of dmoe's, which reads parquet alone: the bound of what one could reach. `dmoe data export`'s file a column,
                   memory-mapped, slices copied into the batch's tensors in order; nothing is decoded, checked or shuffled.
 torchrec-npy      torchrec's InMemoryBinaryCriteoIterDataPipe on the export in its own layout: all rows in memory, loaded before the clock
                   starts; no shuffle but of whole batches, no check, a transpose a batch. `mmap`: its files memory-mapped instead.

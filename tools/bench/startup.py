@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from dmoe.cli.main import every_command
 from tools.bench.results import announce, figure, loads, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,16 +145,13 @@ def helps(repeats: int) -> list[Figure]:
 
 
 def programs() -> list[list[str]]:
-    """What follows `python` of every tool, the library's programs and these benchmarks."""
-    tools = [[str(file.relative_to(ROOT))] for file in sorted(ROOT.glob("tools/*.py")) if _runs(file)]
-    benches = [file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if _runs(file) and file.stem != "worker"]
-    modules = ["dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
-    return tools + [["-m", name] for name in modules]
-
-
-def _runs(file: Path) -> bool:
-    text = file.read_text()
-    return '__name__ == "__main__"' in text and "argparse" in text
+    """What follows `python` of every command, the programs in tools/, and these benchmarks."""
+    tools = [[f"tools/{file.name}"] for file in sorted(ROOT.glob("tools/*.py"))]
+    benches = [
+        file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if "ArgumentParser(" in file.read_text() and file.stem != "worker"
+    ]
+    modules = ["dmoe", "dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
+    return tools + [["-m", name] for name in modules] + [["-m", "dmoe", *words] for words in every_command()]
 
 
 def draw(figures: list[Figure], path: str) -> None:

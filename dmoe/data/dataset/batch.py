@@ -22,15 +22,19 @@ class Batch(Pipelineable):
         dense_BD: [B, D] float32.
         sparse: KeyedJaggedTensor of the categorical features, in the model's order, int64 ids.
         label_B: [B] float32, 0 or 1.
-        weight_B: [B] float32, the row's weight in the loss and the metrics (1 where the data set has none), 0 for padding.
+        weight_B: [B] float32, the row's weight in the loss and the metrics, 0 for padding; ones where absent.
         group_B: [B] int64, the row's group for GAUC, 0 where it has none; None where the data set has no groups.
     """
 
     dense_BD: Tensor
     sparse: KeyedJaggedTensor
     label_B: Tensor
-    weight_B: Tensor
+    weight_B: Tensor = None  # type: ignore[assignment]  # ones where absent
     group_B: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight_B is None:
+            self.weight_B = torch.ones_like(self.label_B)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         return Batch(

@@ -65,7 +65,7 @@ class FeatureFacts:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything that `tools/data.py describe` tells. `days` are (name, rows, positives) where the data set knows its days."""
+    """Everything that `dmoe describe` tells. `days` are (name, rows, positives) where the data set knows its days."""
 
     folder: str
     dataset: str

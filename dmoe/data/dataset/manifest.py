@@ -115,7 +115,7 @@ class Split(Strict):
 
 
 class Manifest(Strict):
-    """What `tools/preprocess.py` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
+    """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
 
     Attributes:
         weight, group: the column whose numbers weigh the rows, and the one whose values group them (for GAUC), as the log names them.
@@ -172,17 +172,17 @@ def load_manifest(folder: str) -> Manifest:
     """
     path = join(folder, FILE)
     if not folder or not PATHS.exists(path):
-        raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with tools/preprocess.py")
+        raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with dmoe preprocess")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "manifest"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); make the data set again with tools/preprocess.py") from None
+        raise UserError(f"{path}: not JSON ({error}); make the data set again with dmoe preprocess") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(f"{path}: not a dmoe manifest (its format is not '{FORMAT}')")
     if raw.get("version") != VERSION:
         raise UserError(
             f"{path}: manifest version {raw.get('version')!r}, this dmoe reads version {VERSION};"
-            " make the data set again with this version's tools/preprocess.py"
+            " make the data set again with this version's dmoe preprocess"
         )
     try:
         return Manifest.model_validate(raw)

@@ -60,7 +60,7 @@ class Reader:
         pin_memory: bool = False,
     ) -> None:
         if not manifest.split(split).labelled:
-            raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; tools/score.py scores it")
+            raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; dmoe score scores it")
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory

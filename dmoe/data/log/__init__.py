@@ -1,1 +1,1 @@
-"""Any team's click log, described by a schema file, as a data set: `tools/preprocess.py log` and `avazu`."""
+"""Any team's click log, described by a schema file, as a data set: `dmoe preprocess log` and `avazu`."""

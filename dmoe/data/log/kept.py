@@ -23,7 +23,7 @@ class Kept:
 
 
 def load_kept(folder: str) -> Kept:
-    """Reads what `tools/preprocess.py log` (or avazu) kept in a data set.
+    """Reads what `dmoe preprocess log` (or avazu) kept in a data set.
 
     Raises:
         UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.

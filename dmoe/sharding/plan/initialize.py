@@ -1,23 +1,13 @@
 """Initial weights that depend on the seed alone, not on the plan, the layout or the number of ranks."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from dmoe.model.initial_weights import BLOCK_ROWS, initial_block
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.local_shards import local_shards
-
-BLOCK_ROWS = 16384
-"""Rows that one generator draws; a shard draws the blocks that it overlaps, so its memory does not grow with the table."""
-
-
-def initial_block(seed: int, logical_name: str, block: int, rows: int, dim: int, std: float) -> Tensor:
-    """Rows [block * BLOCK_ROWS, ...) of a logical table: [rows, dim] float32 from a normal distribution."""
-    key = hashlib.sha256(f"{seed}/{logical_name}/{block}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=False) >> 1)
-    return torch.empty(rows, dim).normal_(0, std, generator=generator)
 
 
 @torch.no_grad()

@@ -67,6 +67,15 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
     return sorted(shards, key=lambda shard: (shard.table.name, shard.row, shard.column))
 
 
+@torch.no_grad()
+def copy_tables(whole: nn.Module, sharded: nn.Module, tables: Sequence[Table]) -> None:
+    """Copies the tables of an unsharded EmbeddingBagCollection into this rank's shards of a sharded model of the same tables."""
+    for shard in local_shards(sharded, tables):
+        weight = whole.embedding_bags[shard.table.name].weight  # type: ignore[union-attr,index]
+        rows, columns = shard.weight.shape
+        shard.weight.copy_(weight[shard.row : shard.row + rows, shard.column : shard.column + columns])
+
+
 def fused_modules(model: nn.Module) -> list[Any]:
     """FBGEMM's modules whose backward pass steps their tables."""
     return [module.emb_module for module in _kernels(model) if isinstance(module, BatchedFusedEmbeddingBag)]

@@ -93,11 +93,9 @@ def check_plan(kept: Any, where: str) -> Cluster:
         UserError: names the table and what is wrong.
     """
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with tools/plan.py make")
+        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
     if kept.get("version") != VERSION:
-        raise UserError(
-            f"{where}: plan version {kept.get('version')!r}, this dmoe reads version {VERSION}; make it again with tools/plan.py"
-        )
+        raise UserError(f"{where}: plan version {kept.get('version')!r}, this dmoe reads version {VERSION}; make it again with dmoe plan")
     for key, kind in (("model", dict), ("cluster", dict), ("hashes", dict), ("batch_size", int), ("optimizer", str), ("tables", dict)):
         if not isinstance(kept.get(key), kind):
             raise UserError(f"{where}: {key}: expected {kind.__name__}, found {type(kept.get(key)).__name__}; plan again")

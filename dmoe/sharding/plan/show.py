@@ -39,7 +39,7 @@ class View:
 
 
 def as_lines(figures: Figures, view: View = View()) -> Iterator[str]:
-    """The lines that `tools/plan.py show` prints.
+    """The lines that `dmoe plan show` prints.
 
     Raises:
         UserError: a pattern that no table has, a rank that is not there.

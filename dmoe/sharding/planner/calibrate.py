@@ -78,7 +78,7 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
         UserError: not such a file.
     """
     if not isinstance(measured, dict) or measured.get("format") != FORMAT or measured.get("version") != VERSION:
-        raise UserError(f"{where}: no measurement of this version; make one with tools/plan.py calibrate or dmoe.train.rehearsal.measure")
+        raise UserError(f"{where}: no measurement of this version; make one with dmoe plan calibrate or dmoe.train.rehearsal.measure")
     plan, told = measured["plan"], measured["ranks"]
     figures = figures_of(plan, where)
     prediction, cluster = figures.prediction, figures.cluster

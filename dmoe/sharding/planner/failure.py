@@ -175,7 +175,7 @@ def _plan(model: Described, cluster: Cluster, on_device: bool) -> Step:
 
 
 def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:
-    """What `tools/plan.py explain-failure` prints."""
+    """What `dmoe plan explain-failure` prints."""
     where = " without tables in the host's memory" if found.on_device else ""
     if (step := found.step) is not None:
         host = f", {human(step.host_memory)} in its host's" if step.host_memory else ""

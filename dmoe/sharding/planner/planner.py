@@ -147,7 +147,7 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
     types = sorted({one.sharding_type for group in problem.candidates for one in group})
     return DoesNotFit(
         f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"
-        f" {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; tools/plan.py explain-failure ranks what would"
+        f" {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; dmoe plan explain-failure ranks what would"
         " make it fit (more ranks, fewer experts, a smaller model.embedding.dim, more sharding.types)",
         room,
         needed,

@@ -70,10 +70,10 @@ CAVEATS = {
     "sharding types": NO_EFFECT,
     IN_HOST: "none; their lookups are slower",
     "smaller batch": "learning rates and the schedule belong to a batch size: tune them again",
-    OPTIMIZER: "tune its learning rate anew and compare: tools/report.py",
+    OPTIMIZER: "tune its learning rate anew and compare: dmoe report",
     "one table set for all experts": "experts that share embeddings are alike: higher CEC, lower AUC",
     "smaller dim": "less room for what tells ids apart",
-    "fewer experts": "less diversity; compare with tools/report.py before you believe that it is free",
+    "fewer experts": "less diversity; compare with dmoe report before you believe that it is free",
     "fewer ids a feature": "the rarest ids share one embedding",
 }
 

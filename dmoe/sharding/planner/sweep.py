@@ -168,7 +168,7 @@ def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def as_lines(points: Sequence[Point]) -> Iterator[str]:
-    """The table that `tools/plan.py sweep` prints, at most 110 columns, then each series' knee."""
+    """The table that `dmoe plan sweep` prints, at most 110 columns, then each series' knee."""
     yield (
         f"{'cluster':<14} {'batch':>9} {'experts':>7}  {'layout':<8} {'step ms':>9} {'tables':>9} {'dense':>8} {'samples/s':>11}"
         f" {'memory':>8} {'host':>7} {'USD/1e9':>8}"

@@ -39,12 +39,12 @@ class RankLost(Exception):
     """Another rank went away or hung; the message says which, and what was waited for."""
 
 
-def run_rank(program: str, main: Callable[[], None]) -> int:
+def run_rank(program: str, main: Callable[[], int | None]) -> int:
     """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
 
     def run() -> int | None:
         try:
-            main()
+            return main()
         except Preempted as stop:
             return _end(program, str(stop), PREEMPTED)
         except UserError as error:
@@ -58,7 +58,6 @@ def run_rank(program: str, main: Callable[[], None]) -> int:
             if not is_connection(error):
                 raise
             return _end_lost(program, error)
-        return None
 
     code = run_command(program, run)
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Measures a few steps of a run under its plan: `torchrun -m dmoe.train.rehearsal.measure --config X.yaml --output measured.json`.
 
 What each rank really holds of the tables, what it sends, what its steps and lookups take, and what an exchange of such size takes. It
-trains as `dmoe.train` does and keeps nothing; `tools/plan.py calibrate` starts it and compares.
+trains as `dmoe.train` does and keeps nothing; `dmoe plan calibrate` starts it and compares.
 """
 
 import argparse
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
     parser.add_argument("--plan", help="a kept plan to use; one is made where absent")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
-    parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for tools/plan.py calibrate --measured")
+    parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for dmoe plan calibrate --measured")
     arguments = parser.parse_args()
     from dmoe.errors import UserError
 

@@ -21,14 +21,14 @@ from dmoe.sharding.plan.shrink_plan import fewer_ids, shape_of, shrink
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost_model import STATES_A_NUMBER
 from dmoe.sharding.planner.planning_model import Described, describe
-from dmoe.testing.random_set import write_random_set
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
+from dmoe.train.rehearsal.random_set import write_random_set
 from dmoe.train.run.run_dir import RunDir
 
 ROWS_A_RANK = 32
 CANNOT_SHOW = (
     "the GPUs' memory, NCCL and the network between hosts",
-    "speed, and whether the plan is balanced (tools/plan.py show)",
+    "speed, and whether the plan is balanced (dmoe plan show)",
     "kernels that keep tables in the host's memory: here all are fused",
     "the data beyond each split's first batch, and whether the model learns: rows are random, the guard is off",
 )

@@ -168,7 +168,7 @@ def test_a_log_to_score_has_one_split_with_the_training_ids(days, first, tmp_pat
     table, expected = read(tmp_path / "d", "score"), read(tmp_path / "train")
     assert table.equals(expected if labelled else expected.drop_columns("label"))
     if not labelled:
-        with pytest.raises(UserError, match=r"split 'score' has no labels .*tools/score.py"):
+        with pytest.raises(UserError, match=r"split 'score' has no labels .*dmoe score"):
             Reader(str(tmp_path / "d"), result.manifest, "score", result.manifest.categorical, [])
         with pytest.raises(UserError, match=r"no label column .*--scoring"):
             run([path], tmp_path / "e")

@@ -12,8 +12,8 @@ from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.npy import export
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.errors import UserError
+from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
-from tests.small_data import make_data_set
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, DenseFeature, Manifest, load_manifest
 from dmoe.data.dataset.reader import Reader
-from dmoe.testing.random_set import write_random_set
+from dmoe.train.rehearsal.random_set import write_random_set
 
 
 def schema(**more) -> Manifest:

@@ -15,8 +15,8 @@ from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
+from dmoe.testing.small_data import make_data_set
 from tests.s3_server import s3_server
-from tests.small_data import make_data_set
 
 SHARD = "train/part-00001.parquet"
 

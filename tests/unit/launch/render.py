@@ -13,7 +13,7 @@ import yaml
 from torchx.schedulers import get_scheduler_factories
 from torchx.specs import AppDef, materialize_appdef
 
-from launch import components
+from dmoe.launch import components
 from tests.unit.launch.stand_ins import stand_in_for_kubernetes, stand_in_for_ray
 
 GOLDEN = Path(__file__).parent / "golden"

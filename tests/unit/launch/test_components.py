@@ -8,9 +8,10 @@ import pytest
 from torchx.specs import get_named_resources, macros, materialize_appdef
 from torchx.specs.file_linter import get_fn_docstring, validate
 
-from launch import components
-from launch.resources import PRESETS
-from tests.small_data import make_data_set
+from dmoe.cli.main import parse
+from dmoe.launch import components
+from dmoe.launch.resources import PRESETS
+from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")
@@ -98,7 +99,7 @@ MISTAKES = [
     (["--config", CONFIG, "--run", "r"], "--data: say where"),
     (["--config", CONFIG, "--run", "r", "--data", "nowhere"], "no manifest.json in 'nowhere'"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--set", "train.batchsize=3"], "unknown key, did you mean 'batch_size'?"),
-    (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--trase", "1:2"], "dmoe.train: unrecognized arguments: --trase"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--", "--trase", "1:2"], "dmoe train: unrecognized arguments: --trase"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "2by2"], "expected NODESxPROCS"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "0x2"], "at least one node"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--h", "h1000x8"], "did you mean 'h100x8'?"),
@@ -154,7 +155,7 @@ def test_preprocess_is_a_process_of_a_node_with_the_cores_it_asks_for(capsys, tm
     app = materialize_appdef(
         components.preprocess, ["--input", f"{tmp_path}/day_*.tsv", "--output", "o", "--h", "cpu16", "--", "--min-count", "2"]
     )
-    expected = ["python", "tools/preprocess.py", "criteo", "--input", f"{tmp_path}/day_*.tsv", "--output", "o"]
+    expected = ["python", "-m", "dmoe", "preprocess", "criteo", "--input", f"{tmp_path}/day_*.tsv", "--output", "o"]
     assert command_of(app) == [*expected, "--workers", "16", "--min-count", "2"]
     assert "no such file" in message_of(capsys, "preprocess", "--input", f"{tmp_path}/nights", "--output", "o")
     given = ["--input", str(log), "--output", "o"]
@@ -178,7 +179,6 @@ def ray_command(*arguments: str, node: str = "1") -> list[str]:
 
 def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_first(capsys, tmp_path):
     from dmoe.ray_nodes import make_parser
-    from tools import preprocess
 
     (tmp_path / "day_0.tsv").write_text("")
     given = ["--input", str(tmp_path), "--output", "o", "--cpu", "6"]
@@ -187,11 +187,11 @@ def test_preprocess_with_ray_is_a_cluster_of_all_nodes_and_the_command_on_the_fi
     parsed = make_parser().parse_args(command[3:])
     assert (parsed.nodes, parsed.node, parsed.head, parsed.cpus, parsed.interface) == (3, 1, "${FIRST:=localhost}:6379", 6, "ib0")
     assert parsed.token == "/shared/w.ray-token"
-    assert parsed.command[:2] == ["python", "tools/preprocess.py"]
-    driver = preprocess.make_parser().parse_args([*parsed.command[2:], "--ray-address", "h:6379"])
+    assert parsed.command[:4] == ["python", "-m", "dmoe", "preprocess"]
+    _, _, driver = parse([*parsed.command[3:], "--ray-address", "h:6379"])
     assert (driver.engine, driver.min_count, driver.workers) == ("ray", 2, 0)
     one = ray_command(*given)
-    assert one[:2] == ["python", "tools/preprocess.py"]
+    assert one[:4] == ["python", "-m", "dmoe", "preprocess"]
     assert one[-4:] == ["--workers", "6", "--engine", "ray"]
     far = ["--input", str(tmp_path), "--output", "s3://b/o", "--j", "2x1", "--engine", "ray"]
     assert "--output s3://b/o: remote; name a folder that all nodes see" in message_of(capsys, "preprocess", *far)
@@ -214,7 +214,7 @@ def test_preprocess_of_a_log_that_takes_one_node_is_refused_on_several(capsys, t
 def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path):
     config = str(ROOT / "configs/ladder_demo.yaml")
     app = materialize_appdef(components.ladder, ["--config", config, "--output", "o", "--data", data, "--seeds", "2", "--", "--jobs", "4"])
-    expected = ["python", "tools/report.py", "ladder", "--config", config, "--output", "o", "--seeds", "2"]
+    expected = ["python", "-m", "dmoe", "report", "ladder", "--config", config, "--output", "o", "--seeds", "2"]
     assert command_of(app) == [*expected, "--set", f"data.path={data}", "--jobs", "4"]
     assert "no such file" in message_of(capsys, "ladder", "--config", "no.yaml", "--output", "o")
     assert "unrecognized arguments: --jbos 2" in message_of(capsys, "ladder", "--config", config, "--output", "o", "--", "--jbos", "2")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torchx.schedulers import get_scheduler_factories
 
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 from tests.unit.launch.stand_ins import stand_in_for_ray
 
 ROOT = Path(__file__).parents[3]

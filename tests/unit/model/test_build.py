@@ -6,7 +6,7 @@ import torch
 from dmoe.config import parse_config
 from dmoe.errors import UserError
 from dmoe.model.build import build_model, make_blueprint
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 
 @pytest.fixture(scope="module")

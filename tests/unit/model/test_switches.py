@@ -62,7 +62,7 @@ def test_without_an_expert_the_gate_is_shared_by_the_others():
     mixture = assemble(MODEL, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).eval()
     dense_BI, sets = torch.randn(6, 3), [torch.randn(6, 2, dim) for dim in DIMS]
     assert mixture(dense_BI, sets).left_out_logit_BM.shape == (6, 0)
-    mixture.leave_out = True
+    mixture.controls.leave_out = True
     found = mixture(dense_BI, sets)
     # Of two experts, the model without one is the other alone.
     torch.testing.assert_close(found.left_out_logit_BM, found.expert_logit_BM.flip(1))

@@ -6,10 +6,10 @@ Shapes: B rows, M experts, D dims.
 import pytest
 import torch
 
+from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.gate import MeanGate
 from dmoe.model.mixture import ExpertMixture, Outputs
 from dmoe.report.indicators import warnings
-from dmoe.train.metrics.evaluation import Evaluation
 
 ROWS, EXPERTS, WIDTH = 6000, 3, 4
 

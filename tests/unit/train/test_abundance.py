@@ -5,8 +5,8 @@ import pytest
 
 from dmoe.checkpoint.index import DENSE, Index, Piece, write_index
 from dmoe.checkpoint.tensors import write_tensors
-from dmoe.train.metrics import abundance
-from dmoe.train.metrics.abundance import abundance_of_gram, information_abundance
+from dmoe.metrics import abundance
+from dmoe.metrics.abundance import abundance_of_gram, information_abundance
 
 
 def by_svd(table: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmoe.train.metrics.cec import CrossExpertCorrelation, Moments, correlation_matrix
+from dmoe.metrics.cec import CrossExpertCorrelation, Moments, correlation_matrix
 
 EXPERTS, WIDTH = 3, 4
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from dmoe.metrics.auc import ExactAUC
+from dmoe.metrics.evaluation import Evaluation
+from dmoe.metrics.grouped import GroupedAUC, grouped_auc
 from dmoe.model.mixture import Outputs
-from dmoe.train.metrics.auc import ExactAuc
-from dmoe.train.metrics.evaluation import Evaluation
-from dmoe.train.metrics.grouped import GroupedAuc, grouped_auc
 
 ROWS = 600
 
@@ -50,7 +50,7 @@ def test_gauc_equals_a_plain_loop(rows, weighted):
 
 def test_gauc_is_of_all_batches_and_leaves_padding_out(rows):
     group, score, label, _ = (torch.from_numpy(column) for column in rows)
-    streamed = GroupedAuc()
+    streamed = GroupedAUC()
     for part in torch.arange(ROWS).split(77):
         weight = torch.cat([torch.ones(len(part)), torch.zeros(5)])
         padded = [torch.cat([column[part], torch.ones(5, dtype=column.dtype)]) for column in (score, label.float(), group)]
@@ -88,7 +88,7 @@ def test_exact_auc_of_equal_weights_is_the_unweighted_one(rows):
     score, label = torch.from_numpy(rows[1]), torch.from_numpy(rows[2])
     values = []
     for factor in (1.0, 2.5):
-        auc = ExactAuc()
+        auc = ExactAUC()
         auc.update(score, label.float(), torch.full((ROWS,), factor))
         values.append(auc.compute())
     assert values[0] == values[1]

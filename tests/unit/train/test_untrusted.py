@@ -16,7 +16,7 @@ from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, dump_config, parse_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 
 # No shrinking: with it, one failure costs minutes.
 FUZZ = settings(

@@ -248,7 +248,7 @@ def test_rows_to_score_need_no_label(tmp_path: Path, log: Path):
 
 
 def test_a_manifest_of_version_1_without_the_new_fields_stays_as_it_was(tmp_path: Path):
-    from tests.small_data import make_data_set
+    from dmoe.testing.small_data import make_data_set
 
     make_data_set(tmp_path)
     feature = json.loads((tmp_path / "manifest.json").read_text())["categorical"][0]

@@ -1,0 +1,33 @@
+"""What a checkpoint needs of the training loop: the optimisers' states, and the folders of a run."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dmoe.sharding.plan.local_shards import LocalShard
+
+
+class OptimizerStates(Protocol):
+    """The optimisers of the tables and of the dense part (`dmoe.train.optimizers.Optimizers`)."""
+
+    def states_of(self, shard: LocalShard) -> dict[str, Tensor]:
+        """The state of a shard's rows, by its standard name."""
+
+    def set_steps(self, steps: int) -> None:
+        """Sets how often the tables were stepped before."""
+
+    def dense_state(self) -> dict[str, Tensor]:
+        """The dense optimiser's state: `parameter/state` -> tensor."""
+
+    def load_dense_state(self, kept: dict[str, Tensor]) -> None:
+        """Loads what `dense_state` returned."""
+
+
+class CheckpointFolders(Protocol):
+    """Where checkpoints go (`dmoe.train.run.run_dir.RunDir`)."""
+
+    def checkpoint(self, step: int) -> str:
+        """The folder of a step's checkpoint."""
+
+    def prune(self, keep: int, best_step: int | None) -> None:
+        """Deletes all but the newest `keep` checkpoints and the best one."""

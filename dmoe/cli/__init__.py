@@ -1,0 +1,24 @@
+"""The command line: `dmoe COMMAND`, a file a command.
+
+A command is a module with `add_arguments(parser)` and `run(arguments)`; a group of commands is a package with `COMMANDS`. `dmoe.cli.main`
+imports the named command alone, and a command imports torch only when it runs, so that `--help` answers at once.
+"""
+
+COMMANDS = {
+    "preprocess": ("dmoe.cli.preprocess", "turn raw click logs into a data set"),
+    "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
+    "data": ("dmoe.cli.data", "describe, shuffle or export a data set"),
+    "synthesize": ("dmoe.cli.synthesize", "write a raw click log with a planted truth"),
+    "plan": ("dmoe.cli.plan", "make, read, check and compare sharding plans, without a GPU"),
+    "cost": ("dmoe.cli.cost", "parameters, bytes and FLOPs of configs before training"),
+    "train": ("dmoe.cli.train", "train, on one process or under torchrun"),
+    "evaluate": ("dmoe.cli.evaluate", "evaluate the best checkpoint of a run"),
+    "report": ("dmoe.cli.report", "tables, pages and paired tests of finished runs"),
+    "checkpoint": ("dmoe.cli.checkpoint", "inspect, verify, export or compare checkpoints, without torch"),
+    "export": ("dmoe.cli.export", "turn a run's checkpoint into a scorer"),
+    "score": ("dmoe.cli.score", "score a log with an exported scorer"),
+    "doctor": ("dmoe.cli.doctor", "check this machine, and name the command that repairs it"),
+    "demo": ("dmoe.cli.demo", "from a raw log to a trained and evaluated model, step by step"),
+    "completion": ("dmoe.cli.completion", "print the completion script of a shell"),
+}
+"""Name of a command -> (its module or package, its one-line help)."""

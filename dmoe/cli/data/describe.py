@@ -1,0 +1,27 @@
+"""Rows, labels, ids, skew and memory of a data set."""
+
+import argparse
+
+from dmoe.names import show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="D", help="the data set's folder")
+    parser.add_argument("--html", metavar="F", help="a page with pictures as well, one self-contained file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import json
+
+    from dmoe.data.dataset.describe import describe
+    from dmoe.data.dataset.describe_words import as_lines
+
+    description = describe(arguments.data)
+    show(json.dumps(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
+    if arguments.html:
+        from dmoe.paths import PATHS
+        from dmoe.report.data_page import data_page
+
+        with PATHS.open(arguments.html, "w") as file:
+            file.write(data_page(description))

@@ -1,0 +1,64 @@
+"""The whole way in about three minutes: a raw log becomes a trained, sharded and evaluated D-MoE, beside its baseline.
+
+Every step is a command that you can run yourself; it is printed before it runs.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dmoe.errors import UserError
+
+CONFIGS = {"homo_se": "demo_homo_se", "dmoe": "demo"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=300_000, help="rows of the log (default 300,000)")
+    parser.add_argument("--ranks", type=int, default=2, help="processes that the tables are sharded over (default 2)")
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where everything goes; emptied first (default .demo)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.folder
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / "demo.log").exists():
+            raise UserError(f"--folder {folder}: holds something that is no demo's; name an empty one")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / "demo.log").write_text("")
+    began = time.perf_counter()
+    rows = ["--rows", str(arguments.rows), "--seed", "1"]
+    step("1. A raw log", ["dmoe", "synthesize", "criteo", *rows, "--output", f"{folder}/log.tsv"])
+    step("2. Shards and a manifest", ["dmoe", "preprocess", "criteo", "--input", f"{folder}/log.tsv", "--output", f"{folder}/data"])
+    plan = ["make", "--config", CONFIGS["dmoe"], "--data", f"{folder}/data", "--cluster", f"1x{arguments.ranks}:cpu"]
+    step("3. Plan D-MoE's tables, before anything runs", ["dmoe", "plan", *plan, "--output", f"{folder}/plan.json"])
+    step("   What the plan does", ["dmoe", "plan", "show", f"{folder}/plan.json", "--top", "8"])
+    for name, config in CONFIGS.items():
+        launch = ["torchx", "run", "--scheduler", "local_cwd", "dmoe.train", "--config", config]
+        launch += ["--data", f"{folder}/data", "--run", f"{folder}/{name}", "--j", f"1x{arguments.ranks}"]
+        launch += ["--", "--plan", f"{folder}/plan.json"] if name == "dmoe" else []
+        step(f"4. Train {name} on {arguments.ranks} ranks", launch)
+    step("5. Evaluate D-MoE again, from its checkpoint", ["dmoe", "evaluate", "--run", f"{folder}/dmoe"])
+    runs = [f"{folder}/{name}" for name in CONFIGS]
+    title = ["--title", "D-MoE beside Homo-MoE (SE)"]
+    step("6. Side by side", ["dmoe", "report", "runs", *runs, "--output", f"{folder}/report.html", *title])
+    print(f"\nDone in {time.perf_counter() - began:.0f} s. Open {folder / 'report.html'} in a browser; TensorBoard: --logdir {folder}")
+
+
+def step(title: str, command: list[str]) -> None:
+    """Says what runs, and runs it with the environment's own programs.
+
+    Raises:
+        UserError: it failed; its own message is on the screen already.
+    """
+    print(f"\n== {title}\n$ {shlex.join(command)}", flush=True)
+    beside = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": beside + os.pathsep + os.environ.get("PATH", "")}
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if code:
+        raise UserError(f"step '{title}' failed with exit code {code}; its message is above")

@@ -1,0 +1,87 @@
+"""Finds the command that the arguments name, parses its options and runs it: the console script `dmoe`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import dmoe
+from dmoe.errors import run_command
+
+DESCRIPTION = "De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec."
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Sequence[str] = ()) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the words after the program's name; those of this process where absent.
+        program: what usage and error messages begin with.
+        path: the command that `program` stands for: `tools/plan.py` stands for `dmoe plan`.
+
+    Returns:
+        the exit code: 0, 2 for a mistake that the user can mend, or the command's own.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    spoken, module, parsed = parse(words, program, path)
+    shown = program if path else spoken
+    if getattr(module, "RUNS_ON_RANKS", False):
+        from dmoe.train.elastic.exit_codes import run_rank
+
+        return run_rank(shown, lambda: module.run(parsed))
+    return run_command(shown, lambda: module.run(parsed))
+
+
+def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ()) -> tuple[str, ModuleType, argparse.Namespace]:
+    """Finds the command and reads its options; exits with code 2 and the usage where they are wrong.
+
+    Returns:
+        the command as it was typed, such as `dmoe plan make`; its module; its options.
+    """
+    words, spoken = list(words), program
+    module: ModuleType = importlib.import_module("dmoe.cli")
+    for name in path:
+        module = importlib.import_module(module.COMMANDS[name][0])
+    while hasattr(module, "COMMANDS"):
+        if not words or words[0] not in module.COMMANDS:
+            # Prints the help that was asked for, or an error that lists the commands; neither returns.
+            group_parser(spoken, module, top=module.__name__ == "dmoe.cli").parse_args(words or ["--help"])
+        name = words.pop(0)
+        spoken, module = f"{spoken} {name}", importlib.import_module(module.COMMANDS[name][0])
+    return spoken, module, command_parser(spoken, module).parse_args(words)
+
+
+def every_command(package: str = "dmoe.cli") -> list[list[str]]:
+    """The words of every command that is no group: [["preprocess", "criteo"], ..., ["train"], ...]."""
+    found = []
+    for name, (module, _) in importlib.import_module(package).COMMANDS.items():
+        group = hasattr(importlib.import_module(module), "COMMANDS")
+        found += [[name, *rest] for rest in every_command(module)] if group else [[name]]
+    return found
+
+
+def group_parser(program: str, package: ModuleType, top: bool = False) -> argparse.ArgumentParser:
+    """The parser of a group: it knows the commands' names and one-line helps, and imports none of them."""
+    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION if top else package.__doc__)
+    if top:
+        parser.add_argument("--version", action="version", version=f"dmoe {dmoe.__version__}")
+    add_names(parser, package.COMMANDS)
+    return parser
+
+
+def add_names(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[str, str]]) -> dict[str, argparse.ArgumentParser]:
+    """Adds the commands of a group, without their options; returns each one's parser."""
+    added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    return {name: added.add_parser(name, help=text) for name, (_, text) in commands.items()}
+
+
+def command_parser(program: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    parser = argparse.ArgumentParser(prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Trains a few steps on this machine by torchrun, keeping nothing, and compares what each rank holds (exact), sends (counted from the
+collectives' tensors), and takes. On a cluster, start `-m dmoe.train.rehearsal.measure` as you start dmoe.train, and give its file by
+--measured. Exit code 1 where a rank holds other bytes than planned.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from dmoe.cli.plan.common import add_json, add_model, overrides_of, tell
+from dmoe.names import show
+
+MAX_BYTES = 256 << 20
+MOST_RANKS = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", metavar="RUN", help="a run's directory: its config and its plan")
+    add_model(parser, "an experiment instead of a run", cardinalities=False)
+    parser.add_argument("--plan", help="with --config: the plan to use; one is made for --ranks where absent")
+    parser.add_argument("--ranks", type=int, default=2, help="with --config and no plan: processes (2)")
+    parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds after which the run is ended (900)")
+    parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.rehearsal.measure wrote, and start nothing")
+    parser.add_argument("--write-cluster", metavar="FILE", help="write the cluster's device with corrected bandwidths, for --cluster")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from dmoe.errors import UserError
+
+    if sum(bool(source) for source in (arguments.folder, arguments.config, arguments.measured)) != 1:
+        raise UserError("say what to measure: a run's directory, or --config X.yaml, or --measured FILE; one of them")
+    if arguments.steps < 1 or not arguments.timeout > 0:
+        raise UserError(f"--steps {arguments.steps}, --timeout {arguments.timeout:g}: expected at least a step, and seconds")
+    from dmoe.train.log_filters import quiet
+
+    quiet()
+    from dmoe.sharding.planner.calibrate import compare
+    from dmoe.sharding.planner.calibrate_words import as_data, as_lines, cluster_text
+    from dmoe.train.rehearsal.local_launch import RunFailed
+
+    try:
+        measured, where = _measured(arguments)
+    except RunFailed as failure:
+        show(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", sys.stderr)
+        return 1
+    found = compare(measured, where)
+    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
+    if arguments.write_cluster:
+        from dmoe.paths import PATHS
+
+        with PATHS.open(arguments.write_cluster, "w") as file:
+            file.write(cluster_text(found))
+        if not arguments.json:
+            cluster = found.figures.cluster
+            show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
+    return 1 if found.misplaced else 0
+
+
+def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
+    """The measurement's data and where it is from."""
+    import tempfile
+
+    from dmoe.errors import UserError
+    from dmoe.paths import PATHS, join
+    from dmoe.sharding.plan.plan_file import check_plan, read_plan
+    from dmoe.train.rehearsal.local_launch import run_here
+
+    if arguments.measured:
+        return _read(arguments.measured), arguments.measured
+    config, path = arguments.config, arguments.plan
+    if arguments.folder:
+        config, path = join(arguments.folder, "config.yaml"), arguments.plan or join(arguments.folder, "plan.json")
+        if not PATHS.exists(config):
+            raise UserError(f"{arguments.folder}: no run there (no config.yaml)")
+    nodes, ranks_a_node = 1, arguments.ranks
+    if path:
+        cluster = check_plan(read_plan(path), path)
+        nodes, ranks_a_node = cluster.nodes, cluster.ranks_a_node
+    if not 1 <= nodes * ranks_a_node <= MOST_RANKS:
+        raise UserError(
+            f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
+            " `-m dmoe.train.rehearsal.measure` and give its file by --measured (dmoe plan rehearse tries a large plan's launch here)"
+        )
+    overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
+    words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
+    with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
+        output = f"{folder}/measured.json"
+        words += ["--output", output]
+        run_here("dmoe.train.rehearsal.measure", words, nodes, ranks_a_node, arguments.timeout, folder, "the measured run")
+        return _read(output), path or config
+
+
+def _read(path: str) -> Any:
+    from dmoe.errors import UserError
+    from dmoe.json_text import parse_json
+    from dmoe.paths import read_bounded
+
+    try:
+        return parse_json(read_bounded(path, MAX_BYTES, "measurement", f"--measured {path}"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--measured {path}: not JSON ({error})") from None

@@ -1,0 +1,68 @@
+"""What several commands of dmoe plan take and do: which model, which cluster, how much is printed, and in what form."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dmoe.names import show
+
+
+def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
+    """The arguments that say which model is meant: `model_of` and `overrides_of` read them.
+
+    Args:
+        config: help of a `--config` that may be left out; empty where it may not.
+        cardinalities: whether the tables' sizes can come from a file of them.
+    """
+    parser.add_argument("--config", required=not config, help=config or "the experiment, a YAML file")
+    parser.add_argument("--data", help="the data set whose manifest says how large the tables are; the config's data.path where absent")
+    if cardinalities:
+        parser.add_argument("--cardinalities", help="a YAML file of `feature: cardinality` lines instead of a data set")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """What `--data` and `--set` lay over the config."""
+    return [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set]
+
+
+def model_of(arguments: argparse.Namespace) -> Any:
+    """What `add_model`'s arguments mean: a `dmoe.sharding.planner.planning_model.Described`, with TorchRec's chatter turned off."""
+    from dmoe.config import load_config
+    from dmoe.train.log_filters import quiet
+
+    config = load_config(arguments.config, overrides_of(arguments))
+    quiet()
+    from dmoe.sharding.planner.planning_model import describe, load_sizes
+
+    return describe(config, load_sizes(config, arguments.cardinalities))
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cluster", required=True, help="NODESxRANKS:DEVICE such as 16x8:h100 or 1x2:cpu, or a YAML file for the device")
+
+
+def add_top(parser: argparse.ArgumentParser, what: str, default: int | None = None) -> None:
+    parser.add_argument("--top", type=int, default=default, metavar="N", help=f"{what}{f' ({default})' if default else ''}")
+
+
+def check_top(arguments: argparse.Namespace) -> None:
+    from dmoe.errors import UserError
+
+    if arguments.top is not None and arguments.top < 1:
+        raise UserError(f"--top {arguments.top}: expected at least 1")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "as JSON, in bytes and milliseconds") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
+    """Prints the one or the other; only that one is made."""
+    if as_json:
+        import json
+
+        print(json.dumps(data(), indent=1))
+    else:
+        for line in lines():
+            show(line)

@@ -1,0 +1,24 @@
+"""Bytes are exact, optimiser state included: each rank's rectangles less what the same rank holds already."""
+
+import argparse
+
+from dmoe.cli.plan.common import add_json, add_top, check_top, tell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="a plan file")
+    parser.add_argument("b", help="the plan file that it is compared with")
+    add_top(parser, "the tables with the most moved bytes only, this many")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from dmoe.train.log_filters import quiet
+
+    check_top(arguments)
+    quiet()
+    from dmoe.sharding.plan.diff import as_data, as_lines, difference
+    from dmoe.sharding.plan.plan_file import read_plan
+
+    found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
+    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))

@@ -1,0 +1,36 @@
+"""Plans as `make` does. Where that fails, it plans again with each kind of change (nodes, devices, sharding types, constraints, host
+memory, batch, optimiser, table sets, dim, experts, ids a feature), finds the smallest amount that fits, and ranks them. Exit code 0
+where the model fits, 1 where it does not.
+"""
+
+import argparse
+import sys
+
+from dmoe.cli.plan.common import add_cluster, add_json, add_model, add_top, check_top, model_of, tell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_cluster(parser)
+    parser.add_argument("--on-device", action="store_true", help="count tables in the host's memory as a failure too: they are slow")
+    add_top(parser, "how many of the largest tables to name", 5)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_top(arguments)
+    model = model_of(arguments)
+    from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.constraints import rules_for
+    from dmoe.sharding.planner.failure import as_lines, explain
+
+    cluster = parse_cluster(arguments.cluster)
+    # A misspelt table is a mistake, not a lack of memory.
+    rules_for(model.tables, model.config, cluster)
+
+    def told(kind: str) -> None:
+        print(f"explain-failure: tries {kind}", file=sys.stderr, flush=True)
+
+    found = explain(model, cluster, arguments.on_device, told)
+    tell(arguments.json, found.as_json, lambda: as_lines(found, arguments.top))
+    return 0 if found.step else 1

@@ -1,0 +1,42 @@
+"""Everything is predicted anew from the file's shards, so that a plan edited by hand is shown as it is now."""
+
+import argparse
+
+from dmoe.cli.plan.common import add_json, add_top, check_top, tell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", help="a plan file, such as a run's plan.json")
+    parser.add_argument(
+        "--why", nargs="?", const="*", default="", metavar="TABLE", help="what was tried for a table (pattern; all without)"
+    )
+    parser.add_argument(
+        "--sort", choices=("size", "time", "name", "sent"), default="size", help="order of the tables, largest first (size)"
+    )
+    parser.add_argument("--tables", default="*", metavar="PATTERN", help="tables of this name or pattern only, such as 'C1*'")
+    parser.add_argument("--ranks", default="", metavar="RANKS", help="these ranks, such as 0-7,12 or all; more than 32 are folded without")
+    add_top(parser, "the first tables of that order only, this many")
+    add_json(parser, "all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained page: heat-maps of ranks x tables, bars, and why")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from dmoe.train.log_filters import quiet
+
+    check_top(arguments)
+    quiet()
+    from dmoe.sharding.plan.plan_file import read_plan
+    from dmoe.sharding.plan.plan_stats import figures_of
+    from dmoe.sharding.plan.show import View, as_data, as_lines
+
+    figures = figures_of(read_plan(arguments.plan), arguments.plan)
+    view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
+    if arguments.html:
+        from dmoe.paths import PATHS
+        from dmoe.sharding.plan.show import chosen_tables
+        from dmoe.sharding.plan.show_page import page
+
+        text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
+        with PATHS.open(arguments.html, "w") as file:
+            file.write(text)
+    tell(arguments.json, lambda: as_data(figures, view), lambda: as_lines(figures, view))

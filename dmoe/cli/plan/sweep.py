@@ -1,0 +1,100 @@
+"""Plans every point of a grid and tells its step time, memory and cost, and where more ranks stop helping (the knee: ranks that do under
+half the work of the best cluster's). Prices and dense speeds are assumptions of the presets'.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from dmoe.cli.plan.common import add_json, add_model, model_of, tell
+from dmoe.names import cell, printable, show
+
+LAYOUTS = ("auto", "wide", "separate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--clusters", required=True, help="comma-separated, such as 1x8:h100,2x8:h100,4x8:my_gpu.yaml")
+    parser.add_argument("--batch-sizes", help="global batch sizes, comma-separated; the config's where absent")
+    parser.add_argument("--experts", help="numbers of experts, comma-separated: the config's first ones, over again where it has fewer")
+    parser.add_argument("--layouts", help="wide, separate or auto, comma-separated; the config's where absent")
+    parser.add_argument("--output", help="a CSV file (or, where it ends in .json, a JSON file) of all points")
+    parser.add_argument("--html", help="one self-contained page with pictures")
+    add_json(parser, "print all points as JSON instead of the table")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from dmoe.errors import UserError, nearest
+
+    batch_sizes, experts = _numbers(arguments.batch_sizes, "--batch-sizes"), _numbers(arguments.experts, "--experts")
+    layouts = _parts(arguments.layouts, "--layouts")
+    for layout in layouts:
+        if layout not in LAYOUTS:
+            raise UserError(f"--layouts: unknown layout '{layout}'{nearest(layout, LAYOUTS)}")
+    model = model_of(arguments)
+    import time
+
+    from dmoe.data.progress import duration
+    from dmoe.paths import PATHS
+    from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.step_time import ASSUMED
+    from dmoe.sharding.planner.sweep import Point, as_lines, as_records, sweep
+    from dmoe.sharding.planner.sweep_page import page
+
+    clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
+    began, terminal = time.monotonic(), sys.stderr.isatty()
+
+    def told(done: int, total: int, point: Point) -> None:
+        left = (time.monotonic() - began) / done * (total - done)
+        line = f"sweep: {done} of {total} points ({printable(point.cluster.name)} took {point.seconds:.1f} s), {duration(left)} left"
+        sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
+        if terminal and done == total:
+            sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+    points = sweep(model.config, model.manifest, clusters, batch_sizes, experts, layouts, told)
+    if all(point.problem.startswith("refused: ") for point in points):
+        # A mistake of the config's rather than a lack of memory somewhere.
+        raise UserError(points[0].problem.removeprefix("refused: "))
+    records = as_records(points)
+    tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", ASSUMED])
+    written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
+    for path, text in written.items():
+        if path:
+            with PATHS.open(path, "w") as file:
+                file.write(text)
+            show(f"{path}: written", sys.stderr)
+
+
+def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
+    import csv
+    import io
+    import json
+
+    if path and path.endswith(".json"):
+        return json.dumps(records, indent=1) + "\n"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: cell(value) if isinstance(value, str) else value for key, value in record.items()} for record in records)
+    return text.getvalue()
+
+
+def _parts(text: str | None, flag: str) -> list[str]:
+    from dmoe.errors import UserError
+
+    parts = [part.strip() for part in (text or "").split(",")] if text is not None else []
+    if "" in parts:
+        raise UserError(f"{flag} {text}: an entry is empty; expected values with commas between them")
+    return list(dict.fromkeys(parts))
+
+
+def _numbers(text: str | None, flag: str) -> list[int]:
+    from dmoe.errors import UserError
+
+    numbers = []
+    for part in _parts(text, flag):
+        if not part.replace("_", "").isdigit() or not int(part):
+            raise UserError(f"{flag}: '{part}' is no whole number of at least 1")
+        numbers.append(int(part))
+    return numbers

@@ -1,0 +1,95 @@
+"""Tables and pages of finished runs, a paired test of two runs, or a whole ladder of variants over seeds.
+
+dmoe report runs RUN... --output page.html
+dmoe report compare RUN_A RUN_B --output page.html
+dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
+"""
+
+import argparse
+
+from dmoe.errors import UserError
+from dmoe.names import show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    runs = commands.add_parser("runs", help="a table and a page on finished runs")
+    runs.add_argument("run", nargs="+", help="directories of finished runs")
+    runs.add_argument("--output", help="the HTML page to write")
+    runs.add_argument("--title", default="dmoe runs")
+    compare = commands.add_parser("compare", help="paired tests of two runs, slices, and the A/B test that they would need")
+    compare.add_argument("run_a", help="directory of a finished run with metrics.predictions")
+    compare.add_argument("run_b", help="what it is compared with")
+    compare.add_argument(
+        "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the runs' own test"
+    )
+    compare.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="also by the values of this feature; repeatable")
+    compare.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+    compare.add_argument(
+        "--top", type=float, default=0.1, help="share of candidates that a ranking shows, for the A/B test of clicks (0.1)"
+    )
+    compare.add_argument("--output", help="the HTML page to write")
+    ladder = commands.add_parser("ladder", help="train a list of variants over seeds, and say what the data supports; resumes by itself")
+    ladder.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
+    ladder.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
+    ladder.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
+    ladder.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
+    ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
+    ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
+    ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
+    ladder.add_argument(
+        "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
+    )
+    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
+
+
+def run(arguments: argparse.Namespace) -> int | None:
+    if arguments.command == "runs":
+        _runs(arguments)
+        return None
+    if arguments.command == "compare":
+        _compare(arguments)
+        return None
+    if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
+        raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
+    from dmoe.report.ladder import run_ladder
+
+    return run_ladder(
+        arguments.config,
+        arguments.output.rstrip("/"),
+        arguments.seeds,
+        arguments.set,
+        arguments.jobs,
+        arguments.torchx,
+        arguments.torchx_arg,
+        arguments.report_only,
+        arguments.latency_rounds,
+    )
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from dmoe.report.run_page import page
+    from dmoe.report.runs import as_text, load_run, table
+
+    found = [load_run(path) for path in arguments.run]
+    show(as_text(table(found)))
+    _write(arguments.output, page(found, arguments.title) if arguments.output else "")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    if not 0 < arguments.top <= 1:
+        raise UserError(f"--top {arguments.top}: expected a share of the candidates, above 0 and at most 1")
+    from dmoe.report.compare import as_page, as_text, compare_runs
+
+    found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
+    show(as_text(found))
+    _write(arguments.output, as_page(found) if arguments.output else "")
+
+
+def _write(path: str | None, text: str) -> None:
+    if path:
+        from dmoe.paths import PATHS
+
+        with PATHS.open(path, "w") as file:
+            file.write(text)
+        show(f"page: {path}")

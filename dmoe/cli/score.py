@@ -1,0 +1,56 @@
+"""Scores a log with an exported scorer, in batches.
+
+dmoe score --scorer scorers/dmoe --data data/criteo --split test --output scores.parquet
+dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --vocabulary data/criteo --output scores.parquet
+"""
+
+import argparse
+import time
+
+from dmoe.errors import UserError
+from dmoe.names import show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scorer", required=True, help="the folder that dmoe export wrote")
+    rows = parser.add_mutually_exclusive_group(required=True)
+    rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
+    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log, with or without labels")
+    parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
+    parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--split", default="test", help="of --data: which rows (test)")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="F",
+        help="each row's score, logit and, where known, label: parquet, or CSV where it ends in .csv",
+    )
+    parser.add_argument("--batch-size", type=int, default=8192, help="rows at a time (8192)")
+    parser.add_argument("--threads", type=int, default=0, help="of the matrix products (all cores)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.batch_size < 1 or arguments.threads < 0:
+        raise UserError("--batch-size and --threads: expected positive numbers")
+    import torch
+
+    from dmoe.report.statistics import logloss_rows, placements
+    from dmoe.serve.score_dataset import score_split, write_scores
+    from dmoe.serve.score_raw import made_from
+    from dmoe.serve.scorer import Scorer
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    scorer = Scorer(arguments.scorer)
+    began = time.perf_counter()
+    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share) as made:
+        data, split = (made, "score") if made else (arguments.data, arguments.split)
+        logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
+    seconds = time.perf_counter() - began
+    quality = "without labels"
+    if labels is not None:
+        both = min(int(labels.sum()), int((~labels).sum())) > 0
+        auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
+        quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
+    show(f"{arguments.output}: {len(logits):,} rows, {quality}")
+    print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")

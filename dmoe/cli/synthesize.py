@@ -1,0 +1,41 @@
+"""Writes raw click logs with a planted truth, for demos, tests and benchmarks.
+
+dmoe synthesize criteo --rows 1000000 --seed 0 --output log.tsv
+"""
+
+import argparse
+import time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    criteo = formats.add_parser("criteo", help="tab-separated label, I1..I13, C1..C26, as Criteo's Kaggle log")
+    criteo.add_argument("--rows", type=int, required=True)
+    criteo.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
+    criteo.add_argument("--output", required=True, metavar="F", help="the log; compressed where it ends in .gz or .zst")
+    criteo.add_argument("--scale", type=float, default=1.0, help="vocabulary sizes relative to the Kaggle log's (default 1)")
+    criteo.add_argument("--bayes-auc", type=float, default=0.81, help="AUC of a model that knows the truth (default 0.81)")
+    criteo.add_argument("--bad-share", type=float, default=0.0, help="malformed lines to plant, as a share of the rows (default 0)")
+    criteo.add_argument("--truth", metavar="F2", help="write the true click probabilities here (npy, float64)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    # Not at the top: --help must not wait for numba.
+    from dmoe.testing.synthesize import synthesize
+
+    began = time.monotonic()
+    made = synthesize(
+        arguments.output,
+        arguments.rows,
+        arguments.seed,
+        scale=arguments.scale,
+        bayes_auc=arguments.bayes_auc,
+        bad_share=arguments.bad_share,
+        truth_path=arguments.truth,
+    )
+    seconds = time.monotonic() - began
+    print(f"{arguments.output}: {made.rows:,} rows, {made.bytes / 1e6:,.1f} MB of text, positive rate {made.positive_rate:.4f}")
+    print(
+        f"Bayes-optimal on these rows: AUC {made.bayes_auc:.4f} (expected {made.expected_bayes_auc:.4f}), logloss {made.bayes_logloss:.4f}"
+    )
+    print(f"{seconds:.1f} s, {made.rows / seconds:,.0f} rows/s")

@@ -1,0 +1,115 @@
+"""A data set from Python: `dmoe.Dataset`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.manifest import Manifest, Split, load_manifest
+from dmoe.data.dataset.reader import Reader
+from dmoe.distributed import rank, world_size
+from dmoe.errors import UserError, nearest
+
+
+class Dataset:
+    """A data set that `dmoe preprocess` made.
+
+    Args:
+        path: its folder, local or remote.
+
+    Attributes:
+        manifest: features, cardinalities, splits.
+
+    Raises:
+        UserError: no data set there, or a damaged manifest.
+
+    Example:
+        >>> from dmoe.testing.small_data import small_data_set
+        >>> data = Dataset(small_data_set())
+        >>> batches = data.batches("train", batch_size=64)
+        >>> next(iter(batches)).sparse.keys()
+        ['C1', 'C2', 'C3', 'C4']
+        >>> batches.state_dict()["row"]
+        64
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.manifest: Manifest = load_manifest(path)
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """Rows, positives and shards of each split, by name."""
+        return self.manifest.splits
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        features: Sequence[str] | None = None,
+        dense: Sequence[str] | None = None,
+        shuffle: str = "none",
+        seed: int = 0,
+        prefetch: int = 2,
+        ranks: tuple[int, int] | None = None,
+    ) -> "Batches":
+        """Batches of a split, epoch after epoch.
+
+        Args:
+            batch_size: rows of the global batch, over all ranks.
+            features: categorical features, in the order of the KeyedJaggedTensor's keys; all where absent.
+            dense: numeric features, in the order of the columns; all where absent.
+            shuffle: `window`, `row_groups` or `none`.
+            prefetch: batches that a thread prepares ahead.
+            ranks: (rank, number of ranks); those of the process group where absent.
+
+        Raises:
+            UserError: no such split or feature, or a shard that is not what the manifest says.
+        """
+        known = {one.name: one for one in self.manifest.categorical}
+        for name in features or ():
+            if name not in known:
+                raise UserError(f"features: no feature '{name}' in {self.path}{nearest(name, known)}")
+        chosen = [known[name] for name in features] if features is not None else list(self.manifest.categorical)
+        numbers = [one.name for one in self.manifest.dense]
+        for name in dense or ():
+            if name not in numbers:
+                raise UserError(f"dense: no numeric feature '{name}' in {self.path}{nearest(name, numbers)}")
+        columns = list(dense) if dense is not None else numbers
+        reader = Reader(self.path, self.manifest, split, chosen, columns, shuffle=shuffle, seed=seed, prefetch=prefetch)
+        return Batches(reader, batch_size, ranks)
+
+
+class Batches:
+    """Iterates over one epoch; iterated again, over the next. The position is exact: it can be kept, and resumed on any number of ranks.
+
+    Every rank gets as many batches of as many rows; where a global batch does not divide, the last rows are padding of weight 0.
+    """
+
+    def __init__(self, reader: Reader, batch_size: int, ranks: tuple[int, int] | None) -> None:
+        self.reader, self.batch_size = reader, batch_size
+        self.ranks = ranks or (rank(), world_size())
+        self.epoch = self.row = 0
+
+    def __len__(self) -> int:
+        """Batches that are left of the epoch."""
+        return self.reader.steps(self.batch_size, self.row)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.reader.batches(self.batch_size, *self.ranks, self.epoch, self.row):
+            self.row = min(self.row + self.batch_size, self.reader.rows)
+            yield batch
+        self.epoch, self.row = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position behind the batch that was handed out last: epoch, row, and the order that they count in."""
+        return {"epoch": self.epoch, "row": self.row, "order": self.reader.order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a position.
+
+        Raises:
+            UserError: it counts in another order of rows: other shards, shuffle or seed.
+        """
+        if state["order"] != self.reader.order:
+            raise UserError("state: the position is of other shards, or of another shuffle or seed; rows would be read twice or never")
+        self.epoch, self.row = int(state["epoch"]), int(state["row"])

@@ -1,0 +1,150 @@
+"""What would end the job in its first minute ends the launch instead: on the laptop, not behind the queue."""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmoe.cli.main import parse
+from dmoe.config import Config, load_config
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.run_options import WORK
+from dmoe.errors import UserError
+from dmoe.launch.ranks import Ranks
+from dmoe.paths import join
+from dmoe.report.ladder_spec import load_spec, resolve
+
+
+def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, elsewhere: bool, mounted: Sequence[str]) -> Config:
+    """Reads the config as the job will, and looks at what it names as far as this machine sees it.
+
+    Args:
+        config: the experiment's file.
+        overrides: `key=value`, as the job gets them.
+        ranks: how many.
+        resume: whether the job goes on with a run that is there.
+        elsewhere: data and run lie on disks that this machine does not see.
+        mounted: folders of the container that a mount fills; what lies below is not looked for here.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    checked = load_config(config, overrides)
+    if not checked.run.dir:
+        raise UserError("--run: say where the run is to be kept, such as --run runs/first")
+    if not checked.data.path:
+        raise UserError("--data: say where the data set is, such as --data data/criteo")
+    if checked.train.batch_size < ranks.total:
+        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
+    if not elsewhere and _is_here(checked.data.path, mounted):
+        _check_data(checked)
+    start = checked.train.init_from
+    if start and not elsewhere and not resume and _is_here(start, mounted) and not any((Path(start) / name).exists() for name in _BEGINS):
+        raise UserError(f"train.init_from: {start}: neither a checkpoint nor a run with one; {_ELSEWHERE}")
+    if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and (Path(checked.run.dir) / "config.yaml").exists():
+        raise UserError(f"--run {checked.run.dir}: holds a run already; --resume True goes on with it, or choose another")
+    return checked
+
+
+def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether there is a run to evaluate, and the split in its data, or in `data`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not elsewhere and _is_here(run, mounted) and not (Path(run) / "config.yaml").exists():
+        raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
+    seen = data or run
+    if (data or split) and not elsewhere and _is_here(seen, mounted):
+        manifest = load_manifest(seen)
+        if split:
+            try:
+                manifest.split(split)
+            except UserError as error:
+                raise UserError(f"--split: {error}") from None
+
+
+def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether there is a log to preprocess.
+
+    Raises:
+        UserError: there is none.
+    """
+    if elsewhere or not _is_here(path, mounted):
+        return
+    given = Path(path)
+    if not given.exists() and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
+        raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
+
+
+def check_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parses the words of a `dmoe` command as the job will.
+
+    Raises:
+        UserError: an option or a value that the command does not know.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse(words)[2]
+    except SystemExit:
+        raise UserError(f"dmoe {words[0]}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
+
+
+def check_share(j: str, arguments: Sequence[str]) -> None:
+    """Whether the command can be shared between nodes.
+
+    Raises:
+        UserError: it has no --share.
+    """
+    try:
+        check_arguments([*arguments, "--share", "0/2"])
+    except UserError:
+        raise UserError(f"--j {j}: {arguments[1]} takes one node; criteo alone shares a log between several; give --j 1x1") from None
+
+
+def work_of(arguments: Sequence[str]) -> str:
+    """The folder for the work in progress that the words of `dmoe preprocess` name.
+
+    Raises:
+        UserError: the output is remote, and no folder is named.
+    """
+    given = check_arguments(arguments)
+    if not given.work and "://" in given.output:
+        raise UserError(f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W")
+    return str(given.work or join(given.output, WORK))
+
+
+def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether every variant of a ladder is a config, and its data there.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    spec = load_spec(config)
+    for name in spec.variants:
+        resolve(spec, config, name, 0, [f"data.path={data}"] * bool(data), "ladder")
+    if data and not elsewhere and _is_here(data, mounted):
+        load_manifest(data)
+
+
+_BEGINS = ("index.json", "checkpoints")
+_ELSEWHERE = "--elsewhere True where only the cluster sees it"
+
+
+def _check_data(config: Config) -> None:
+    try:
+        manifest = load_manifest(config.data.path)
+    except UserError as error:
+        hint = "" if Path(config.data.path).exists() else f"; {_ELSEWHERE}"
+        raise UserError(f"{error}{hint}") from None
+    for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
+        try:
+            manifest.split(split)
+        except UserError as error:
+            raise UserError(join(config.data.path, str(error))) from None
+
+
+def _is_here(path: str, mounted: Sequence[str]) -> bool:
+    return "://" not in path and not any(Path(path).is_relative_to(folder) for folder in mounted)

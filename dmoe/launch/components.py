@@ -1,0 +1,261 @@
+"""torchx components of dmoe: `torchx run launch/components.py:train --config configs/demo.yaml --j 1x2 ...`; docs/cluster.md is the guide.
+
+Each is a pure function to an AppDef; what its docstring says of an argument is the argument's help. torchx reads both from the source text
+of this file, so the arguments that components share stand in each.
+"""
+
+# ruff: noqa: UP006, UP035, UP045 torchx checks components by their source and knows typing's old names only
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Dict, List, Optional
+
+import torchx.specs as specs
+
+from dmoe.errors import USER_ERROR, UserError
+from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training, work_of
+from dmoe.launch.job import Place, array_job, distributed_job, ray_job, single_job
+from dmoe.names import show
+
+
+def train(
+    *arguments: str,
+    config: str,
+    data: str = "",
+    run: str = "",
+    resume: bool = False,
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-train",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    rdzv_port: int = 29500,
+    rdzv_timeout: int = 900,
+    interface: str = "",
+    venv: str = "",
+) -> specs.AppDef:
+    """Trains on any number of nodes and processes. Config, data and run are checked here, before anything is submitted.
+
+    Args:
+        arguments: further arguments for dmoe.train, behind `--`, such as `--set train.batch_size=4096 train.epochs=2`
+        config: the experiment, a YAML file
+        data: the data set's folder, in place of the config's data.path
+        run: the run's directory, in place of the config's run.dir; each rank's output is kept in its logs folder
+        resume: True goes on from the run's newest sound checkpoint, if it has one, and else begins
+        elsewhere: True where data and run lie on disks that only the cluster sees: they are not looked for here
+        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs of a node
+        gpu: GPUs of a node
+        memMB: memory of a node in MB
+        h: a named resource instead of cpu, gpu and memMB, such as h100x8, a100x4 or cpu8
+        env: environment variables of the processes, such as NCCL_DEBUG=INFO,NCCL_IB_HCA=mlx5
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew; needs resume True
+        rdzv_port: port of the rendezvous on the first node, for several nodes
+        rdzv_timeout: seconds that a node waits for the others to come up
+        interface: network interface between the nodes, such as eth0 or ib0, where the first that NCCL and gloo find is the wrong one
+        venv: a virtual environment that the nodes see, put first on the job's PATH, where the job does not inherit an activated one
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        if max_retries and not resume:
+            raise UserError("--max_retries: a job that starts anew finds its run begun; give --resume True with it")
+        overrides = [f"data.path={data}"] * bool(data) + [f"run.dir={run}"] * bool(run)
+        given = [argument for argument in arguments if "=" in argument]
+        check_arguments(["train", "--config", config, *arguments])
+        given += [f"train.init_from={start}" for flag, start in pairwise(arguments) if flag == "--init-from"]
+        checked = check_training(config, overrides + given, place.ranks, resume, elsewhere, place.mounted)
+        command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
+        return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
+
+    return _or_one_line(job)
+
+
+def evaluate(
+    run: str,
+    data: str = "",
+    split: str = "",
+    output: str = "evaluation.json",
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-evaluate",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    rdzv_port: int = 29500,
+    rdzv_timeout: int = 900,
+    interface: str = "",
+    venv: str = "",
+) -> specs.AppDef:
+    """Evaluates a run's best checkpoint, on as many ranks as the tables need: not necessarily those it was trained on.
+
+    Args:
+        run: the run's directory
+        data: another data set of the same schema; the run's own where absent
+        split: the split to evaluate; the run's test split where absent
+        output: file in the run's directory that gets the figures
+        elsewhere: True where the run lies on a disk that only the cluster sees: it is not looked for here
+        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs of a node
+        gpu: GPUs of a node
+        memMB: memory of a node in MB
+        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        env: environment variables of the processes
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        rdzv_port: port of the rendezvous on the first node, for several nodes
+        rdzv_timeout: seconds that a node waits for the others to come up
+        interface: network interface between the nodes, such as eth0 or ib0
+        venv: a virtual environment that the nodes see, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        check_run(run, data, split, elsewhere, place.mounted)
+        arguments = ["--run", run, *["--data", data] * bool(data), *["--split", split] * bool(split), "--output", output]
+        return distributed_job(place, "dmoe.evaluate", arguments, _logs(run))
+
+    return _or_one_line(job)
+
+
+def preprocess(
+    *arguments: str,
+    input: str,
+    output: str,
+    format: str = "criteo",
+    engine: str = "local",
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-preprocess",
+    image: str = "dmoe:latest",
+    cpu: int = 8,
+    memMB: int = 16384,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    ray_port: int = 6379,
+    rdzv_timeout: int = 900,
+    interface: str = "",
+    venv: str = "",
+) -> specs.AppDef:
+    """Turns raw logs into a data set, with all cores of one node, or of several that parse a share each. Started again, it goes on.
+
+    Args:
+        arguments: further arguments for dmoe preprocess, behind `--`, such as `--min-count 10 --split-by time`
+        input: a file, folder or glob of the raw log
+        output: folder of the data set
+        format: what the log is, as dmoe preprocess names it
+        engine: local, or ray: each stage's tasks are Ray's, on a cluster of all nodes that is started for the job; criteo alone
+        elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
+        j: nodes x 1; criteo takes several, such as 4x1: each parses a share into the output folder, which all see; the first does the rest
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs, each a thread
+        memMB: memory in MB
+        h: a named resource instead of cpu and memMB, such as cpu32
+        env: environment variables of the process
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        ray_port: port of Ray's head on the first node, for several nodes
+        rdzv_timeout: seconds that Ray's nodes wait for each other to come up
+        interface: network interface between Ray's nodes, such as eth0, where a host's name leads to another
+        venv: a virtual environment that the node sees, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, ray_port, rdzv_timeout, interface, venv)
+        check_input(input, elsewhere, place.mounted)
+        given = ["preprocess", format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
+        check_arguments(given)
+        if place.ranks.nodes > 1 and engine == "local":
+            check_share(j, given)
+        command = ["python", "-m", "dmoe", "preprocess", format, "--input", input, "--output", output]
+        if engine == "ray" and place.ranks.nodes > 1:
+            return ray_job(place, "preprocess", [*command, "--engine", engine, *arguments], f"{work_of(given).rstrip('/')}.ray-token")
+        command += ["--workers", str(place.resource.cpu), *["--engine", engine] * (engine != "local")]
+        return array_job(place, "preprocess", [*command, *arguments], "--stay --share")
+
+    return _or_one_line(job)
+
+
+def ladder(
+    *arguments: str,
+    config: str,
+    output: str,
+    data: str = "",
+    seeds: int = 5,
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-ladder",
+    image: str = "dmoe:latest",
+    cpu: int = 8,
+    gpu: int = 0,
+    memMB: int = 16384,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    venv: str = "",
+) -> specs.AppDef:
+    """Trains a list of variants over seeds on one node and reports what the data supports. Started again, it goes on.
+
+    Args:
+        arguments: further arguments for dmoe report ladder, behind `--`, such as `--jobs 4`
+        config: the ladder, a YAML file such as configs/ladder_demo.yaml
+        output: folder of the runs and the report
+        data: the data set's folder, in place of the variants' data.path
+        seeds: runs of each variant
+        elsewhere: True where the data lies on a disk that only the cluster sees: it is not looked for here
+        j: 1x1; the ladder starts its runs by itself, as many at a time as the node takes
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs
+        gpu: GPUs
+        memMB: memory in MB
+        h: a named resource instead of cpu, gpu and memMB, such as cpu32
+        env: environment variables of the process
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        venv: a virtual environment that the node sees, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
+        check_ladder(config, data, elsewhere, place.mounted)
+        command = ["python", "-m", "dmoe", "report", "ladder", "--config", config, "--output", output, "--seeds", str(seeds)]
+        command += [*["--set", f"data.path={data}"] * bool(data), *arguments]
+        check_arguments(command[3:])
+        return single_job(place, "ladder", command)
+
+    return _or_one_line(job)
+
+
+def _logs(run: str) -> str:
+    # torchrun writes through the file system alone.
+    return "" if "://" in run else f"{run.rstrip('/')}/logs"
+
+
+def _or_one_line(job: Callable[[], specs.AppDef]) -> specs.AppDef:
+    """Ends the launch where the job itself would end: on the laptop, not behind the queue."""
+    try:
+        return job()
+    except UserError as error:
+        show(f"launch/components.py: {error}", sys.stderr)
+        raise SystemExit(USER_ERROR) from None

@@ -1,0 +1,7 @@
+"""Streaming metrics as `torchmetrics.Metric`s: reset, device, `MetricCollection`, and exact merging over ranks."""
+
+from dmoe.metrics.auc import BinnedAUC, ExactAUC
+from dmoe.metrics.cec import CecReport, CrossExpertCorrelation
+from dmoe.metrics.grouped import Gauc, GroupedAUC
+
+__all__ = ["BinnedAUC", "CecReport", "CrossExpertCorrelation", "ExactAUC", "Gauc", "GroupedAUC"]

@@ -1,0 +1,132 @@
+"""All metrics of an evaluation, over the rows of all ranks.
+
+Shapes: B rows of a batch, M experts, D width of an expert's output, G 1 or D.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmoe.distributed import all_reduce_sum
+from dmoe.metrics.auc import BinnedAUC, ExactAUC
+from dmoe.metrics.cec import CrossExpertCorrelation
+from dmoe.metrics.grouped import GroupedAUC
+from dmoe.model.mixture import Outputs
+
+SOLO_BINS = 65536
+"""Bins for the AUC of each expert alone, which nobody reads to five digits."""
+
+
+class Evaluation:
+    """Adds up batches, then reports. AUC, logloss, calibration and the gate are weighted by the rows' weights; the experts' correlation
+    is not: it is a property of their outputs, and each row is one of them.
+
+    Args:
+        auc: `binned` or `exact`.
+        bins: of the binned AUC.
+    """
+
+    def __init__(self, auc: str, bins: int, device: torch.device) -> None:
+        self.device = device
+        self.auc: BinnedAUC | ExactAUC = BinnedAUC(bins).to(device) if auc == "binned" else ExactAUC()
+        self.bins = bins
+        self.grouped: GroupedAUC | None = None
+        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        self.gate_M: Tensor | None = None
+        self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
+        self.solo: list[BinnedAUC] = []
+        self.left_out: list[BinnedAUC] = []
+        self.correlation: CrossExpertCorrelation | None = None
+
+    def update(self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None) -> None:
+        """
+        Args:
+            weight_B: 0 for padding.
+            group_B: where given, the GAUC over it is reported too.
+        """
+        experts, width = outputs.hidden_BMD.shape[1:]
+        if self.correlation is None or self.gate_M is None:
+            self.correlation = CrossExpertCorrelation(experts, width).to(self.device)
+            self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
+            self.solo = self._aucs(experts)
+            self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
+        logit_B = outputs.logit_B.double()
+        mask_B = weight_B.double()
+        loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
+        positive_B = mask_B * label_B
+        counts = [(mask_B > 0).sum(), (positive_B > 0).sum()]
+        self.sums += torch.stack([*counts, mask_B.sum(), positive_B.sum(), (mask_B * logit_B.sigmoid()).sum(), (mask_B * loss_B).sum()])
+        gate_BM = outputs.gate_BMG.double().mean(2)
+        self.gate_M += (gate_BM * mask_B[:, None]).sum(0)
+        self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
+        self.auc.update(logit_B, label_B, mask_B)
+        if group_B is not None:
+            self.grouped = self.grouped or GroupedAUC()
+            self.grouped.update(logit_B, label_B, mask_B, group_B)
+        for expert, solo in enumerate(self.solo):
+            solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
+        for expert, left_out in enumerate(self.left_out):
+            left_out.update(outputs.left_out_logit_BM[:, expert], label_B, mask_B)
+        self.correlation.update(outputs.hidden_BMD, label_B, mask_B)
+
+    def _aucs(self, count: int) -> list[BinnedAUC]:
+        return [BinnedAUC(min(self.bins, SOLO_BINS)).to(self.device) for _ in range(count)]
+
+    def compute(self) -> dict[str, Any]:
+        """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
+        assert self.correlation is not None
+        assert self.gate_M is not None
+        rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
+        gate_M = (all_reduce_sum(self.gate_M.clone()) / weight).tolist()
+        entropy = float(all_reduce_sum(self.gate_entropy.clone()) / weight)
+        auc = float(self.auc.compute())
+        correlation = self.correlation.compute()
+        rate = positives / weight
+        base = entropy_of(rate)
+        figures = {
+            "rows": int(rows),
+            "positives": int(clicks),
+            "auc": auc,
+            "auc_error_bound": self.auc.error_bound,
+            "logloss": loss / weight,
+            "ne": loss / weight / base if base else math.nan,
+            "calibration": predicted / positives if positives else math.nan,
+            "cec": correlation.cec,
+            "cec_floor": correlation.floor,
+            "cec_matrix": correlation.matrix,
+            "cec_by_class": correlation.by_class,
+            "cec_by_class_floor": correlation.by_class_floor,
+            "cec_by_class_ceiling": correlation.by_class_ceiling,
+            "cec_within_class": correlation.within_class,
+            "cka_matrix": correlation.cka,
+            "dead_dims": correlation.dead,
+            "expert_variance": correlation.variance,
+            "expert_auc": [float(solo.compute()) for solo in self.solo],
+            "expert_left_out_auc": [float(left_out.compute()) for left_out in self.left_out],
+            "gate_mass": gate_M,
+            "effective_experts": math.exp(entropy_over(gate_M)),
+            "gate_perplexity": math.exp(entropy),
+        }
+        if weight != rows:
+            figures["weight"] = weight
+        if self.grouped is not None:
+            gauc = self.grouped.compute()
+            figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
+        return {key: _without_nan(value) for key, value in figures.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def entropy_of(rate: float) -> float:
+    """The cross-entropy, in nats, of always predicting the base rate."""
+    return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
+
+
+def entropy_over(mass: list[float]) -> float:
+    return -sum(p * math.log(p) for p in mass if p > 0)

@@ -1,0 +1,105 @@
+"""The model from plain values: `dmoe.DMoE`.
+
+Shapes: B rows, F features, I numeric features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from dmoe.config import Config
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.model.build import assemble_mixture, make_blueprint
+from dmoe.model.embedding import MultiEmbedding
+from dmoe.model.initial_weights import initialize_whole_tables
+from dmoe.model.network import Network, Outputs
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A categorical feature.
+
+    Attributes:
+        cardinality: ids are 0 .. cardinality - 1.
+        pooling: `none` where each row has one id; else how the embeddings of a row's ids become one.
+        mean_ids: ids of a row, on average; the planner uses it.
+    """
+
+    cardinality: int
+    pooling: Literal["none", "sum", "mean"] = "none"
+    mean_ids: float = 1.0
+
+
+class DMoE(Network):
+    """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925), unsharded: an ordinary module with whole tables.
+
+    `dmoe.Trainer` shards a copy of it over the ranks and starts from its weights.
+
+    Args:
+        features: name -> cardinality, or a Feature; the keys of the KeyedJaggedTensor, in this order.
+        dense: names of the numeric features, in the order of the dense tensor's columns.
+        experts: kinds such as `crossnet`, `cin`, `mlp`, or dicts with a kind and its options.
+        dim: of an embedding.
+        seed: of the initial weights.
+        model: further keys of the config's `model`, such as `gate`, `expert_dim`, `embedding`.
+
+    Shape:
+        - Input: dense [B, I] float32; ids, a KeyedJaggedTensor with one key a feature.
+        - Output: Outputs; its `logit_B` [B] is the logit of a click.
+
+    Raises:
+        UserError: an unknown expert or option; names it.
+
+    Example:
+        >>> model = DMoE(features={"user": 1000, "site": 50}, dense=["price"], experts=["crossnet", "mlp"], dim=8)
+        >>> ids = KeyedJaggedTensor.from_lengths_sync(["user", "site"], torch.tensor([1, 2, 3, 4]), torch.ones(4, dtype=torch.int32))
+        >>> model(torch.zeros(2, 1), ids).logit_B.shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, int | Feature],
+        dense: Sequence[str] = (),
+        experts: Sequence[str | dict[str, Any]] = ("crossnet", "cin", "mlp"),
+        dim: int = 16,
+        seed: int = 0,
+        **model: Any,
+    ) -> None:
+        embedding = {"dim": dim, **model.pop("embedding", {})}
+        tree = {"model": {"embedding": embedding, "experts": list(experts), **model}, "train": {"seed": seed}}
+        self.manifest = manifest_of(features, dense)
+        config = Config.model_validate(tree)
+        spec = make_blueprint(config, self.manifest)
+        super().__init__(MultiEmbedding(spec.tables, torch.device("cpu")), assemble_mixture(config, spec))
+        self.config, self.spec = config, spec
+        initialize_whole_tables(self.embedding.ebc, spec.tables, seed, config.model.embedding.init_std)
+
+    def forward(self, dense_BI: Tensor, ids: KeyedJaggedTensor) -> Outputs:  # type: ignore[override]
+        return super().forward(dense_BI, ids)[0]
+
+
+def manifest_of(features: Mapping[str, int | Feature], dense: Sequence[str]) -> Manifest:
+    """A manifest without rows, of the features alone."""
+    given = {name: one if isinstance(one, Feature) else Feature(one) for name, one in features.items()}
+    return Manifest(
+        dataset="python",
+        dense=tuple(DenseFeature(name=name, transform="none", missing_share=0.0) for name in dense),
+        categorical=tuple(
+            CategoricalFeature(
+                name=name,
+                kind="token",
+                cardinality=one.cardinality,
+                missing_share=0.0,
+                rare_share=0.0,
+                pooling=one.pooling,
+                mean_ids=one.mean_ids,
+            )
+            for name, one in given.items()
+        ),
+        splits={},
+    )

@@ -1,0 +1,63 @@
+"""A small data set in the form that preprocessing makes, with a signal, made in a moment."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+
+
+def make_data_set(
+    folder: Path, rows: dict[str, int] | None = None, cardinalities: tuple[int, ...] = (40, 30, 25, 60), dense: int = 3, seed: int = 0
+) -> Manifest:
+    """Writes shards and a manifest; labels follow products of latent vectors of the ids and a smooth function of the integers."""
+    rows = rows or {"train": 3000, "validation": 700, "test": 700}
+    rng = np.random.default_rng(seed)
+    latent = [rng.normal(size=(size, 4)) for size in cardinalities]
+    names, dense_names = [f"C{i + 1}" for i in range(len(cardinalities))], [f"I{i + 1}" for i in range(dense)]
+    splits = {}
+    for split, count in rows.items():
+        ids = [np.minimum(rng.zipf(1.3, count) - 1, size - 1).astype(np.int32) for size in cardinalities]
+        numbers = rng.normal(size=(count, dense)).astype(np.float32)
+        vectors = [latent[field][column] for field, column in enumerate(ids)]
+        score = sum((vectors[f] * vectors[f + 1]).sum(1) for f in range(len(ids) - 1)) * 0.5 + np.sin(numbers).sum(1) - 1
+        label = (rng.random(count) < 1 / (1 + np.exp(-score))).astype(np.uint8)
+        columns = {"label": label, **dict(zip(dense_names, numbers.T, strict=True)), **dict(zip(names, ids, strict=True))}
+        shards = []
+        for number, part in enumerate(np.array_split(np.arange(count), 2)):
+            if not len(part):
+                continue
+            path = folder / split / f"part-{number:05d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table({name: column[part] for name, column in columns.items()}), path, row_group_size=256)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            positives = int(label[part].sum())
+            shards.append(Shard(path=f"{split}/{path.name}", rows=len(part), positives=positives, sha256=digest))
+        splits[split] = Split(rows=count, positives=int(label.sum()), shards=tuple(shards))
+    manifest = Manifest(
+        dataset="small",
+        dense=tuple(DenseFeature(name=name, transform="none", missing_share=0.0) for name in dense_names),
+        categorical=tuple(
+            CategoricalFeature(name=name, kind="token", cardinality=size, missing_share=0.0, rare_share=0.0)
+            for name, size in zip(names, cardinalities, strict=True)
+        ),
+        splits=splits,
+    )
+    save_manifest(str(folder), manifest)
+    return manifest
+
+
+def small_data_set() -> str:
+    """The folder of a small data set, made once a process and removed at its end."""
+    global _folder
+    if _folder is None:
+        _folder = tempfile.TemporaryDirectory(prefix="dmoe-")
+        make_data_set(Path(_folder.name))
+    return _folder.name
+
+
+_folder: tempfile.TemporaryDirectory[str] | None = None

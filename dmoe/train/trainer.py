@@ -1,0 +1,192 @@
+"""Training from Python, with one's own loop and one's own batches: `dmoe.Trainer`.
+
+Shapes: B rows of this rank.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.save import save_checkpoint
+from dmoe.config import Config
+from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.distributed import device_of_this_rank, rank, start_alone
+from dmoe.errors import UserError
+from dmoe.metrics.evaluation import Evaluation
+from dmoe.model.dmoe import DMoE
+from dmoe.model.objective import Losses
+from dmoe.sharding.plan.local_shards import copy_tables
+from dmoe.train.run.progress import Progress, progress_from
+from dmoe.train.schedule import Schedule
+from dmoe.train.session import Session, open_session
+
+
+class Callback:
+    """Is told what a Trainer does; override what is needed."""
+
+    def on_step(self, trainer: "Trainer", losses: Losses) -> None:
+        """After every step; `trainer.progress.step` counts it already."""
+
+    def on_evaluation(self, trainer: "Trainer", figures: dict[str, Any]) -> None:
+        """After every evaluation."""
+
+
+class Trainer:
+    """Shards a model over the ranks of the process group and trains it with the batches that it is given.
+
+    Joins no group and sets no signal handler, environment variable or logger. Where torch.distributed is not initialised, it makes a
+    group of this process alone. Every rank makes the same calls with as many batches of as many rows.
+
+    Args:
+        model: a DMoE, whose weights are taken over; or a config.
+        manifest: of the data set, where `model` is a config.
+        settings: config keys that override the model's: `{"correlation": {"alpha": 0.1}, "optimizer": {...}, "sharding": {...}}`.
+        total_steps: of the whole training, for a learning rate that decays.
+        device: of this rank; its GPU where there is one, else the CPU.
+        callbacks: are told of every step and evaluation.
+
+    Attributes:
+        session: the sharded model, the optimisers and the plan.
+        progress: steps so far.
+
+    Raises:
+        UserError: the settings do not fit the model, or no plan fits the devices.
+
+    Example:
+        >>> import dmoe, torch
+        >>> from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+        >>> trainer = dmoe.Trainer(dmoe.DMoE(features={"user": 100}, experts=["crossnet", "mlp"], dim=8))
+        >>> ids = KeyedJaggedTensor.from_lengths_sync(["user"], torch.arange(4), torch.ones(4, dtype=torch.int32))
+        >>> batch = dmoe.Batch(torch.zeros(4, 0), ids, torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        >>> losses = [float(trainer.step(batch).bce) for _ in range(20)]
+        >>> losses[-1] < losses[0]
+        True
+        >>> trainer.evaluate([batch])["auc"]
+        1.0
+    """
+
+    def __init__(
+        self,
+        model: DMoE | Config,
+        manifest: Manifest | None = None,
+        settings: Mapping[str, Any] | None = None,
+        total_steps: int | None = None,
+        device: torch.device | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        config = model.config if isinstance(model, DMoE) else model
+        if settings:
+            config = Config.model_validate(_merged(config.model_dump(), settings))
+        found = model.manifest if isinstance(model, DMoE) else manifest
+        if found is None:
+            raise UserError("Trainer: a config needs `manifest`, such as Dataset(path).manifest")
+        start_alone()
+        self.config, self.callbacks = config, list(callbacks)
+        self.session: Session = open_session(config, found, device or device_of_this_rank())
+        self.schedule = Schedule(config.optimizer.schedule, total_steps or config.train.max_steps or 1)
+        self.progress = Progress(batch_size=config.train.batch_size)
+        if isinstance(model, DMoE):
+            copy_tables(model.embedding.ebc, self.session.sharded, self.session.tables)
+            self.session.dense.load_state_dict(model.mixture.state_dict())
+
+    def step(self, batch: Batch) -> Losses:
+        """One step: forward, backward, optimisers.
+
+        Returns:
+            this step's losses, scalars on the device: `bce` is this rank's share times the number of ranks, the others are global.
+        """
+        session = self.session
+        with self._prepared():
+            session.optimizers.zero_grad()
+            loss, (losses, *_) = session.sharded(batch.to(session.device))
+            loss.backward()
+            session.optimizers.step()
+        self._count(losses)
+        return losses
+
+    def fit(self, batches: Iterable[Batch]) -> Iterator[Losses]:
+        """As `step` for each batch; TorchRec's pipeline copies and distributes the next batches meanwhile.
+
+        Yields:
+            each step's losses. Take all of them: the pipeline must be drained before anything else is called.
+        """
+        session, stream = self.session, iter(batches)
+        try:
+            while True:
+                with self._prepared():
+                    try:
+                        losses, *_ = session.pipeline.progress(stream)
+                    except StopIteration:
+                        return
+                self._count(losses)
+                yield losses
+        finally:
+            session.pipeline.detach()
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
+        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md)."""
+        session, metrics = self.session, self.config.metrics
+        evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
+        session.sharded.eval()
+        try:
+            for batch in batches:
+                _, (_, outputs, label_B, weight_B, group_B) = session.sharded(batch.to(session.device))
+                evaluation.update(outputs, label_B, weight_B, group_B)
+        finally:
+            session.sharded.train()
+        figures = evaluation.compute()
+        for callback in self.callbacks:
+            callback.on_evaluation(self, figures)
+        return figures
+
+    def save(self, folder: str) -> None:
+        """Writes a checkpoint: weights, optimiser states, progress. It can be loaded under any plan and number of ranks.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        session = self.session
+        self.progress.schedule = self.schedule.state()
+        save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, asdict(self.progress))
+
+    def load(self, folder: str) -> None:
+        """Loads what `save` wrote, and continues from its step.
+
+        Raises:
+            UserError: damaged, or of another model or optimiser.
+        """
+        session = self.session
+        kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
+        self.progress = progress_from(kept, folder)
+        self.schedule.load_state(self.progress.schedule)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        session, step = self.session, self.progress.step
+        session.sharded.train()
+        session.optimizers.set_factor(self.schedule.factor(step))
+        session.task.controls.alpha_factor = self.config.correlation.alpha_factor(step)
+        devices = [session.device] if session.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            # Dropout draws what the command line's loop draws: a function of seed, step and rank.
+            torch.manual_seed((self.config.train.seed << 32) ^ (step * 4096 + rank()))
+            yield
+
+    def _count(self, losses: Losses) -> None:
+        self.progress.step += 1
+        for callback in self.callbacks:
+            callback.on_step(self, losses)
+
+
+def _merged(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `tree`, dict by dict."""
+    out = dict(tree)
+    for key, value in over.items():
+        out[key] = _merged(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), dict) else value
+    return out
