@@ -12,6 +12,7 @@ from dmoe.errors import UserError
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
+from dmoe.names import check_feature, printable
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import plan_tables
 from dmoe.yaml_files import read_mapping
@@ -76,10 +77,14 @@ def manifest_of(sizes: dict[Any, Any], where: str) -> Manifest:
         raise UserError(f"{where}: dense: expected the number of numeric features, found {dense!r}")
     features = []
     for name, rows in sizes.items():
+        try:
+            check_feature(str(name))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
         if not isinstance(rows, int) or isinstance(rows, bool) or not 2 <= rows < 2**31:
             raise UserError(f"{where}: {name}: expected a cardinality from 2 to {2**31 - 1:,}, found {rows!r}")
         features.append(CategoricalFeature(name=str(name), kind="token", cardinality=rows, missing_share=0.0, rare_share=0.0))
     if not features:
         raise UserError(f"{where}: no feature in it")
     numbers = tuple(DenseFeature(name=f"I{index + 1}", transform="none", missing_share=0.0) for index in range(dense))
-    return Manifest(dataset=where, dense=numbers, categorical=tuple(features), splits={})
+    return Manifest(dataset=printable(where), dense=numbers, categorical=tuple(features), splits={})
