@@ -21,11 +21,13 @@ def writer_options(schema: Any, many: Collection[str]) -> dict[str, Any]:
     import pyarrow as pa
 
     leaf = {field.name: f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema}
+    # By path, since a feature may be named as the inside of another one's list is.
+    split = {path for name, path in leaf.items() if name in many}
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": [path for name, path in leaf.items() if name not in many],
-        "column_encoding": {path: "BYTE_STREAM_SPLIT" for name, path in leaf.items() if name in many},
+        "use_dictionary": [path for path in leaf.values() if path not in split],
+        "column_encoding": {path: "BYTE_STREAM_SPLIT" for path in leaf.values() if path in split},
         "write_statistics": False,
         "store_schema": False,
         "write_page_checksum": True,

@@ -126,7 +126,7 @@ def column_of_test(run: Run, feature: str, rows: int) -> np.ndarray:
     parts = []
     for shard in manifest.split(split).shards:
         with PATHS.open(join(folder, shard.path), "rb") as file:
-            parts.append(pq.read_table(file, columns=[feature]).column(0).to_numpy())
+            parts.append(pq.read_table(file, columns=[feature]).column(feature).to_numpy())
     column_N = np.concatenate(parts)
     if len(column_N) != rows:
         raise UserError(f"--slice {feature}: {folder} has {len(column_N):,} test rows now, the run was tested on {rows:,}")

@@ -149,7 +149,7 @@ def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int6
     wanted = max(min(len(groups), SAMPLE_ROWS * len(groups) // max(split.rows, 1)), 1)
     chosen = [groups[at * len(groups) // wanted] for at in range(wanted)]
     for feature in manifest.categorical:
-        columns = [read_row_group(folder, split.shards, group, [feature.name]).column(0) for group in chosen]
+        columns = [read_row_group(folder, split.shards, group, [feature.name]).column(feature.name) for group in chosen]
         ids = np.concatenate([_flat(column) for column in columns])
         yield np.unique(ids[ids > RARE_ID], return_counts=True)[1].astype(np.int64)
 

@@ -71,7 +71,7 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
 def copy_tables(whole: nn.Module, sharded: nn.Module, tables: Sequence[Table]) -> None:
     """Copies the tables of an unsharded EmbeddingBagCollection into this rank's shards of a sharded model of the same tables."""
     for shard in local_shards(sharded, tables):
-        weight = whole.embedding_bags[shard.table.name].weight  # type: ignore[union-attr,index]
+        weight = whole.embedding_bags[shard.table.module].weight  # type: ignore[union-attr,index]
         rows, columns = shard.weight.shape
         shard.weight.copy_(weight[shard.row : shard.row + rows, shard.column : shard.column + columns])
 

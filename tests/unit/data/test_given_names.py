@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,9 +13,10 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.npy import export
+from dmoe.data.parquet import write_shard
 from dmoe.data.shuffle import ShuffleOptions, shuffle
 from dmoe.errors import UserError
-from tests.small_data import make_data_set
+from dmoe.testing.small_data import make_data_set
 from tests.unit.data.log.logs import make_rows, schema, write_csv
 
 COMMANDS = {
@@ -163,3 +165,10 @@ def test_an_old_data_set_s_files_go_when_it_is_overwritten(tmp_path):
     shards = [shard.path for split in load_manifest(str(tmp_path / "out")).splits.values() for shard in split.shards]
     found = [str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("part-*.parquet")]
     assert sorted(found) == sorted(shards)
+
+
+def test_a_feature_may_be_named_as_the_inside_of_another_one_s_list(tmp_path):
+    columns = {"a": pa.array([[1, 2], [3]], pa.list_(pa.int32())), "a.list.element": pa.array([4, 5], pa.int32()), "a.b": pa.array([6, 7])}
+    table = pa.table(columns)
+    write_shard(str(tmp_path / "out"), table, 10, many={"a"})
+    assert pq.read_table(tmp_path / "out").to_pylist() == table.to_pylist()

@@ -13,9 +13,9 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.report.runs import load_run
 from dmoe.serve.export import best_step, export
+from dmoe.testing.small_data import make_data_set
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.trace import Trace
-from tests.small_data import make_data_set
 
 
 @pytest.fixture
