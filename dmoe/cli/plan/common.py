@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dmoe.names import show
+from dmoe.names import printable, show
 
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
@@ -65,4 +65,4 @@ def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[st
         print(json.dumps(data(), indent=1))
     else:
         for line in lines():
-            show(line)
+            show(printable(line))

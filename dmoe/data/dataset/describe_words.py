@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dmoe.data.dataset.describe import OPTIMIZERS, Description, table_bytes
-from dmoe.names import clip
+from dmoe.names import clip, printable
 
 DIMS = (8, 16, 32, 64, 128)
 LONGEST_NAME = 32
@@ -95,5 +95,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     made = []
     for row in whole:
         cells = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        made.append("  ".join(cells).rstrip()[:100])
+        made.append(printable("  ".join(cells).rstrip())[:100])
     return made
