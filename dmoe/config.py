@@ -3,17 +3,26 @@
 No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
 """
 
+import json
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json
+from dmoe.names import check_text, short
 from dmoe.shipped import find_config
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
 
 EXPECTED = "keys such as 'model:' and 'train:'"
+Text = Annotated[str, AfterValidator(check_text)]
+"""What a screen may show as it is."""
+
+
+_BARE = re.compile(r"""[^\s".='](?:[^".=']*[^\s".='])?""")
+_KEY = re.compile(r"""\s*(?:(?P<quoted>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*|(?P<bare>[^.="]*))(?P<sign>[.=])""")
 
 
 class DataConfig(Strict):
@@ -213,7 +222,7 @@ class RunConfig(Strict):
 class Config(Strict):
     """The whole experiment."""
 
-    variant: str = Field("D-MoE", description="what reports call it")
+    variant: Text = Field("D-MoE", description="what reports call it")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
@@ -242,6 +251,8 @@ class Config(Strict):
 
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
     """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides, and checks the whole.
+
+    A part of a key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
 
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs. An override's value is
     YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number.
@@ -279,12 +290,31 @@ def _is_quoted(text: str) -> bool:
     return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
+def override_key(*names: str) -> str:
+    """The names as the key of an override; those that hold its signs are in double quotes, as JSON has them."""
+    return ".".join(name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
+
+
+def split_override(override: str) -> tuple[list[str], str]:
+    """The names of an override's key, and its value.
+
+    Raises:
+        UserError: it is not of the form `key.path=value`.
+    """
+    names: list[str] = []
+    at, sign = 0, "."
+    while sign == "." and (found := _KEY.match(override, at)):
+        names.append(found["bare"].strip() if found["quoted"] is None else json.loads(found["quoted"]))
+        at, sign = found.end(), found["sign"]
+    if sign != "=" or "" in names:
+        what = "expected key=value, such as train.batch_size=4096; a name that holds '.' or '=' goes in double quotes"
+        raise UserError(f"--set {short(override)}: {what}")
+    return names, override[at:]
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+    (*parents, leaf), value = split_override(override)
     told = one_line(override)
-    if not equals or not key.strip():
-        raise UserError(f"--set {told}: expected key=value, such as train.batch_size=4096")
-    *parents, leaf = key.strip().split(".")
     node = tree
     for parent in parents:
         # A copy: an alias of the file may have the same mapping stand in two places.

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dmoe.interrupts import INTERRUPTED, interruptible
+from dmoe.names import printable, quoted, short
 
 USER_ERROR = 2
 MOST_SHOWN, MOST_NAMES = 100, 20
 """Letters of a value, and names of a list, that a message repeats."""
+LONG_NAME, COMPARED_NAMES = 200, 5000
+"""Longer names, and more of them, are not compared with a misspelt one: that takes the product of their lengths."""
 
 
 class UserError(Exception):
@@ -20,12 +23,13 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first few) where none is near."""
+    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first ones of many) where none is near."""
     names = sorted(known)
-    if close := difflib.get_close_matches(name[:MOST_SHOWN], names, n=1, cutoff=0.5):
-        return f", did you mean '{one_line(close[0])}'?"
+    compared = [one for one in names if len(one) <= LONG_NAME][:COMPARED_NAMES]
+    if close := difflib.get_close_matches(name[:LONG_NAME], compared, n=1, cutoff=0.5):
+        return f", did you mean {quoted(close[0])}?"
     more = f" or {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return f", expected one of {', '.join(map(one_line, names[:MOST_NAMES]))}{more}" if names else ""
+    return f", expected one of {', '.join(short(one) for one in names[:MOST_NAMES])}{more}" if names else ""
 
 
 def one_line(text: str, limit: int = MOST_SHOWN) -> str:
@@ -54,11 +58,6 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
-def printable(text: str) -> str:
-    """The text as a message may show it: characters that a terminal would act on are escaped."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
 def run_command(program: str, main: Callable[[], int | None]) -> int:
     """Runs a command's main and turns the ways in which it can end into an exit code.
 
@@ -83,5 +82,5 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
                 raise
             where = f": {error.filename}" if error.filename else ""
             message = f"{(error.strerror or str(error)).lower()}{where}"
-    print(f"{program}: {message}", file=sys.stderr)
+    print(f"{program}: {printable(message)}", file=sys.stderr)
     return USER_ERROR

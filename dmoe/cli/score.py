@@ -9,6 +9,7 @@ import sys
 import time
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,5 +64,5 @@ def run(arguments: argparse.Namespace) -> None:
         both = min(int(labels.sum()), int((~labels).sum())) > 0
         auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
         quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
-    print(f"{arguments.output}: {len(logits):,} rows, {quality}")
+    show(f"{arguments.output}: {len(logits):,} rows, {quality}")
     print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")

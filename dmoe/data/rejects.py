@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dmoe.data.layout import BOM, Layout
-from dmoe.errors import UserError, printable
+from dmoe.errors import UserError
+from dmoe.names import printable
+from dmoe.paths import write_atomic
 
 REPEATED, REORDERED = "repeated header", "reordered header"
 """Kinds of a line that names the columns, as where files were joined. Behind one of another order rows would be read wrongly."""
@@ -107,8 +109,7 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
     if first is None:
         return counts
     os.makedirs(folder, exist_ok=True)
-    target = os.path.join(folder, rejects_name(number, path))
-    with open(target + ".tmp", "wb") as file:
+    with write_atomic(os.path.join(folder, rejects_name(number, path)), sync=False) as file:
         file.write(HEADER)
         reject: Reject | None = first
         while reject:
@@ -118,5 +119,4 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
             said = f"{printable(path)}\t{reject.line}\t{reject.kind}\t{reject.reason}\t"
             file.write(said.encode("utf-8", "backslashreplace") + reject.raw + b"\n")
             reject = next(iterator, None)
-    os.replace(target + ".tmp", target)
     return counts

@@ -18,7 +18,7 @@ from dmoe.data.options import Options, check_options
 from dmoe.data.preprocess import parts_folder
 from dmoe.data.stage import stage
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, no_links, write_text
 
 POLL_SECONDS = 0.5
 TELL_SECONDS = 60.0
@@ -69,12 +69,12 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
     if not options.overwrite and PATHS.exists(join(options.output, FILE)):
         return
     if not os.path.exists(share.mark(folder, share.index)):
+        no_links(options.work_folder)
         with alone(os.path.join(options.work_folder, f"share-{share.index}"), options.output):
             engine = Threads(options.workers or os.cpu_count() or 1)
             # Too many bad lines are share 0's to tell: it sees them all, in order.
             stage(inputs, folder, options.block_bytes, engine, lambda *_: None, takes=share.takes)
-            with open(share.mark(folder, share.index), "w"):
-                pass
+            write_text(share.mark(folder, share.index), "", sync=False)
     print(f"share {share.index} of {share.count} is parsed", file=sys.stderr, flush=True)
     if share.index == 0:
         _wait_for_others(folder, share)

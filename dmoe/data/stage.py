@@ -15,10 +15,11 @@ from typing import IO
 
 import numpy as np
 
-from dmoe.data.engine import Engine, beside, run_tasks
+from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.inputs import Block, Input, blocks
 from dmoe.data.parse import GROUP_ROWS, NO_LABEL, Group, Parsed, Scratch, parse_block
 from dmoe.data.progress import Progress
+from dmoe.paths import write_atomic
 
 SHORTEST_LINE = 39
 DIGEST_BYTES = 32
@@ -56,7 +57,7 @@ def _counts(parsed: Parsed) -> tuple[int, ...]:
 
 def write_part(path: str, parsed: Parsed) -> None:
     """Writes a part file atomically."""
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         out = _Hashing(file)
         np.save(out, np.array([*_counts(parsed), len(parsed.groups)], np.int64))
         np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
@@ -65,7 +66,6 @@ def write_part(path: str, parsed: Parsed) -> None:
             for array in (group.label, group.sizes, group.values, group.codes):
                 np.save(out, array)
         file.write(out.sha256.digest())
-    os.replace(beside(path), path)
 
 
 def read_counts(path: str) -> tuple[int, ...] | None:

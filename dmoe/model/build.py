@@ -8,7 +8,7 @@ import torch
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
-from dmoe.errors import UserError, nearest, one_line
+from dmoe.errors import UserError, nearest
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
@@ -17,6 +17,7 @@ from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
+from dmoe.names import quoted
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
-            raise UserError(f"data.features: no feature '{one_line(name)}' in the data set{nearest(name, names)}")
+            raise UserError(f"data.features: no feature {quoted(name)} in the data set{nearest(name, names)}")
     inputs = model_inputs(config.data, manifest)
     features, dense = inputs.categorical, tuple(number.name for number in inputs.dense)
     if not features:

@@ -37,7 +37,7 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
     """
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
-    by_parameter = {f"embedding_bags.{table.name}.weight": table for table in tables}
+    by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
     for name, parameter in ebc.named_parameters():
         # A dict for each call: apply_optimizer_in_backward changes the one that it is given.
         kwargs: dict[str, Any] = {"lr": _table_rate(config, by_parameter[name])}

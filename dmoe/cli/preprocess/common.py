@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from dmoe.names import show
+
 PATHS_HELP = (
     "files, folders or globs, local or s3://; text plain, gzip, zstd, bz2, xz, or a zip or tar of one file; - alone is standard input"
 )
@@ -60,4 +62,4 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
         "overwrite",
     )
     options |= {name: getattr(arguments, name) for name in common}
-    print(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output, arguments.vocabulary))
+    show(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output, arguments.vocabulary))

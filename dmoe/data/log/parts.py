@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.engine import Threads, beside, run_tasks
+from dmoe.data.engine import Threads, run_tasks
 from dmoe.data.log.encode import Encoded, Seen, encode
 from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
@@ -25,6 +25,7 @@ from dmoe.data.log.source import File, pieces
 from dmoe.data.progress import Progress
 from dmoe.data.rejects import Reject
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def _write(path: str, batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) ->
 
 
 def _put(path: str, content: Any) -> None:
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         file.write(content)
-    os.replace(beside(path), path)
 
 
 def read_about(path: str) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ from dmoe.data.split import Splitter, parse_shares
 from dmoe.data.vocabulary_files import write_all
 from dmoe.errors import UserError, printable
 from dmoe.json_text import format_json
+from dmoe.names import file_name
 
 VALUES_SHOWN = 6
 
@@ -218,7 +219,7 @@ def _vocabularies(
     """Counts the vocabularies, or reads them where a killed run had counted them."""
     names = {one.name: one.min_count or options.min_count for one in schema.categorical}
     if os.path.isdir(folder):
-        return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in names]
+        return [read_vocabulary(os.path.join(folder, f"{file_name(name)}.parquet"), name) for name in names]
     shutil.rmtree(folder + ".spilled", ignore_errors=True)
     counted = count(parts, names, buckets, lambda part: splitter.assign(part) == 0, options.memory_limit, workers, folder + ".spilled")
     shutil.rmtree(folder + ".spilled", ignore_errors=True)

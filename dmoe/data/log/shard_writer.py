@@ -4,6 +4,7 @@ Shapes: N rows of a part.
 """
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
-from dmoe.data.engine import beside
-from dmoe.data.parquet import finish, require_finite_columns, writer_options
+from dmoe.data.parquet import require_finite_columns, sha256_of, writer_options
+from dmoe.paths import write_atomic
 
 
 @njit(nogil=True, cache=True)
@@ -78,6 +79,7 @@ class ShardWriter:
         self._held: list[pa.Table] = []
         self._held_rows = 0
         self._writer: pq.ParquetWriter | None = None
+        self._file = ExitStack()
 
     def add(self, columns: dict[str, Any], positives: int) -> None:
         """Adds rows, `positives` of which are clicks.
@@ -97,7 +99,8 @@ class ShardWriter:
         """Writes so many of the rows held."""
         table = pa.concat_tables(self._held).combine_chunks()
         if self._writer is None:
-            self._writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self._many))
+            file = self._file.enter_context(write_atomic(self.path, sync=False))
+            self._writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self._many))
         require_finite_columns(self.path, table.slice(0, rows), self.rows - len(table))
         self._writer.write_table(table.slice(0, rows), row_group_size=self._row_group_rows)
         self._held, self._held_rows = [table.slice(rows)], len(table) - rows
@@ -108,4 +111,5 @@ class ShardWriter:
             self._write(self._held_rows)
         assert self._writer
         self._writer.close()
-        return finish(self.path)
+        self._file.close()
+        return sha256_of(self.path)

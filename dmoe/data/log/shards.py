@@ -31,6 +31,7 @@ from dmoe.data.log.vocabulary import Vocabulary, tokens_of
 from dmoe.data.parquet import many_values
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.paths import write_text
 
 
 @dataclass
@@ -134,9 +135,7 @@ def write_shards(
         for name, one in zip(names, writers, strict=True):
             if one.rows:
                 done.shards[name] = (one.path, one.rows, one.positives, one.close())
-        with open(note + ".tmp", "w") as file:
-            file.write(format_json(done.__dict__))
-        os.replace(note + ".tmp", note)
+        write_text(note, format_json(done.__dict__), sync=False)
         return done, end - begin
 
     ranges = []

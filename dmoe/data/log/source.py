@@ -5,6 +5,7 @@ does not depend on the piece that it lies in.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,11 +75,12 @@ def _describe(path: str, schema: Schema, where: str, labelled: bool, name: str =
         return None
     size, changed = identity(path)
     used = schema.used(labelled)
+    there = Counter(columns)
     for column, key in used.items():
-        if column not in columns:
+        if column not in there:
             line = ":1" if schema.format != "parquet" and schema.header else ""
             raise UserError(f"{name}{line}: no column '{column}', which {where} reads ({key}){_hint(column, columns)}")
-        if columns.count(column) > 1:
+        if there[column] > 1:
             raise UserError(f"{name}: two columns '{column}'; rename one")
     return File(path, size, changed, layers, columns, tuple(used))
 
