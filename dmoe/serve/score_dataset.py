@@ -129,8 +129,8 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
         # A pipe or a terminal, in whose place no file can be put.
         with open(path, "wb") as file:
             return write(file)
-    with write_atomic(path) as file:
-        return write(file)
+    with write_atomic(path) as whole:
+        return write(whole)
 
 
 def _write_batches(
