@@ -63,5 +63,5 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
         lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
-    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")
+    lines.append(f"next: dmoe train --config configs/{config}.yaml --set data.path={output}")
     return "\n".join(lines)
