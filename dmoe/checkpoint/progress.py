@@ -77,10 +77,13 @@ def check_progress(kept: Any, where: str) -> Progress:
     """The progress that a checkpoint kept; defaults for the fields that an older dmoe did not keep.
 
     Raises:
-        UserError: a field is not what it should be.
+        UserError: a field is not what it should be, or the best step is a later one.
     """
     # By way of JSON: strict for every field, where from Python objects it would want a Progress.
-    return checked(_KEPT.validate_json, json.dumps({"progress": kept}), where)["progress"]
+    progress = checked(_KEPT.validate_json, json.dumps({"progress": kept}), where)["progress"]
+    if progress.best_step is not None and progress.best_step > progress.step:
+        raise UserError(f"{where}: progress.best_step is {progress.best_step:,}, but the checkpoint is of step {progress.step:,}")
+    return progress
 
 
 def progress_from(kept: dict[str, Any], where: str) -> Progress:

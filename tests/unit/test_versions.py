@@ -12,8 +12,8 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.json_text import is_int
 from dmoe.serve.format import read_scorer_file
-from dmoe.sharding import calibrate
 from dmoe.sharding.plan.plan_file import check_plan
+from dmoe.sharding.planner import calibrate
 from dmoe.sharding.planner.planning_model import manifest_of
 from dmoe.testing.small_data import make_data_set
 from tests.unit.serve.test_scorer import make
@@ -54,7 +54,7 @@ def test_a_version_is_a_whole_number(tmp_path: Path, name: str) -> None:
         if "checksum" in tree:
             tree["checksum"] = _checksum(tree)
         path.write_text(json.dumps(tree))
-        with pytest.raises(UserError, match=r"^[^\n]*: [a-z]+ version ") as caught:
+        with pytest.raises(UserError, match=r"^[^\n]*: ([a-z]+ version |not JSON|damaged)") as caught:
             read(str(tmp_path))
         assert str(caught.value).startswith(str(path))
         assert len(str(caught.value)) < 400
@@ -63,13 +63,13 @@ def test_a_version_is_a_whole_number(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda plan: plan.update(world_size=True), "world_size is True"),
-        (lambda plan: plan.update(batch_size=True), "batch_size: expected int, found bool"),
-        (lambda plan: plan["cluster"].update(nodes=True), "nodes is True"),
-        (lambda plan: plan["cluster"].update(ranks_a_node=True), "ranks_a_node is True"),
-        (lambda plan: plan["tables"]["T"].update(size=[True, 4]), "size is True"),
-        (lambda plan: plan["tables"]["T"].update(batch_size=True), "batch_size is True"),
-        (lambda plan: plan["tables"]["T"]["shards"][0].update(rank=False), "rank is False"),
+        (lambda plan: plan.update(world_size=True), "world_size: .*True"),
+        (lambda plan: plan.update(batch_size=True), "batch_size: .*True"),
+        (lambda plan: plan["cluster"].update(nodes=True), "nodes.* True"),
+        (lambda plan: plan["cluster"].update(ranks_a_node=True), "ranks_a_node.* True"),
+        (lambda plan: plan["tables"]["T"].update(size=[True, 4]), "tables.T.size.0: .*True"),
+        (lambda plan: plan["tables"]["T"].update(batch_size=True), "tables.T.batch_size: .*True"),
+        (lambda plan: plan["tables"]["T"]["shards"][0].update(rank=False), "tables.T.shards.0.rank: .*False"),
     ],
 )
 def test_numbers_of_a_plan_are_no_booleans(tmp_path: Path, change: Callable[[Tree], None], said: str) -> None:

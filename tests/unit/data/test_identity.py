@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmoe.data import identity, vocabulary_files
+from dmoe.data import vocabulary_files
+from dmoe.data.dataset import identity
 from dmoe.data.dataset.identity import TokenDigest, edges_digest, tokens_digest
 from dmoe.data.vocabulary_files import read_digests
 

@@ -101,7 +101,7 @@ def pieces(change: Callable[[list[list[Any]]], Any]) -> Callable[[Tree], Any]:
 INDEXES: dict[str, tuple[Callable[[Tree], Any], str]] = {
     "a step that is not its folder's": (lambda t: t["progress"].update(step=14), "progress.step is 14, but the folder is that of step 13"),
     "no step": (lambda t: t["progress"].clear(), "progress.step is None"),
-    "a step that is true": (lambda t: t["progress"].update(step=True), "progress.step is True"),
+    "a step that is true": (lambda t: t["progress"].update(step=True), "progress.step: "),
     "a version that is true": (lambda t: t.update(version=True), "checkpoint version True"),
     "two pieces of one tensor": (pieces(lambda p: p[2].__setitem__(7, p[1][7])), "two pieces are one tensor"),
     "rows that two pieces cover": (pieces(lambda p: p[2].__setitem__(2, 2)), "pieces of weight overlap"),
@@ -110,7 +110,7 @@ INDEXES: dict[str, tuple[Callable[[Tree], Any], str]] = {
     "a piece twice": (pieces(lambda p: p.append(p[0])), "weight is not whole"),
     "a state in rows and in columns": (
         pieces(lambda p: (p.__setitem__(4, ["C2/0", "sum", 0, 0, 3, 0, MORE, "a"]), p.append(["C2/0", "sum", 3, 0, 1, 2, MORE, "b"]))),
-        "a piece of sum has no columns",
+        "pieces of sum",
     ),
     "a weight without columns": (pieces(lambda p: p[0].__setitem__(5, 0)), "a piece of weight has no columns"),
     "a file that holds no piece": (
