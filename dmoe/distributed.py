@@ -2,7 +2,8 @@
 
 import datetime
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from dmoe.errors import UserError
 from dmoe.rendezvous import join
+
+_T = TypeVar("_T")
 
 
 def start(timeout_seconds: int = 600) -> torch.device:
@@ -82,6 +85,25 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_rank_0(action: Callable[[], _T]) -> _T:
+    """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
+
+    Raises:
+        UserError: on every rank, where rank 0's call raises it.
+    """
+    result: tuple[Any, str | None] = None, None
+    if rank() == 0:
+        try:
+            result = action(), None
+        except UserError as error:
+            result = None, str(error)
+    value, problem = broadcast_object(result)
+    if problem is not None:
+        raise UserError(problem)
+    made: _T = value
+    return made
 
 
 class _AllGatherRows(torch.autograd.Function):

@@ -5,16 +5,18 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
 from iopath.common.file_io import PathManager
 
-from dmoe.errors import UserError
-from dmoe.names import quoted
+from dmoe.errors import UserError, one_line
 
 S3 = "s3://"
 A_LINK = "is a link, which is not followed here; put what it points to in its place, or remove it"
+_OPEN_ALREADY = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+", re.ASCII)
+"""What the user's shell has opened for us: `--config <(make_config)`."""
 
 
 class Paths(PathManager):
@@ -61,7 +63,7 @@ def inside(folder: str, *names: str) -> str:
     path = folder
     for name in "/".join(names).split("/"):
         if name in ("", ".", "..") or "\0" in name:
-            raise UserError(f"{folder}: {quoted('/'.join(names))} leaves the folder")
+            raise UserError(f"{folder}: '{one_line('/'.join(names))}' leaves the folder")
         path = join(path, name)
         if "://" not in path and os.path.islink(path):
             raise UserError(f"{path}: {A_LINK}")
@@ -171,13 +173,31 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
         asked_by: who names it, such as `--config X`; the path where empty.
 
     Raises:
-        UserError: no such file, or a larger one.
+        UserError: no such file, a larger one, or what is no file: a folder, a FIFO, a device.
     """
     try:
+        check_regular(path, asked_by or path)
         with PATHS.open(path, "rb") as file:
             content: bytes = file.read(most + 1)
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{asked_by or path}: no such file") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise UserError(f"{one_line(asked_by or path, 300)}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{one_line(asked_by or path, 300)}: cannot be read ({(error.strerror or str(error)).lower()})") from None
     if len(content) > most:
         raise UserError(f"{path}: larger than {most >> 20} MiB, which no {kind} is")
     return content
+
+
+def check_regular(path: str, asked_by: str) -> None:
+    """Refuses what is no file before it is opened: opening a FIFO waits for a writer, and a device may never end.
+
+    Raises:
+        UserError: a folder, a FIFO, a device.
+        OSError: nothing is there.
+    """
+    if "://" in path or _OPEN_ALREADY.fullmatch(path):
+        return
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        raise UserError(f"{asked_by}: {kinds.get(stat.S_IFMT(mode), 'a device')}, expected a file")

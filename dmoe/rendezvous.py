@@ -16,6 +16,7 @@ from typing import Any
 import torch.distributed as dist
 
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 
 POLL_SECONDS = 0.02
 ROUND = "dmoe/round"
@@ -54,7 +55,7 @@ def _lead(store: Any, ranks: int, until: float) -> str:
                 greeting = store.get(f"dmoe/hello/{rank}").decode()
                 if told.get(str(rank)) != greeting:
                     told[str(rank)] = greeting
-                    store.set(ROUND, json.dumps([name, told]))
+                    store.set(ROUND, format_json([name, told]))
         if missing:
             if time.monotonic() > until:
                 raise UserError(f"rank {missing[0]} did not join ({len(missing)} of {ranks} ranks missing); look at its host and its log")

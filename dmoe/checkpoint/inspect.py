@@ -7,8 +7,9 @@ import numpy as np
 
 from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
-from dmoe.errors import UserError
-from dmoe.names import file_name, short
+from dmoe.errors import UserError, one_line
+from dmoe.finite import require_finite
+from dmoe.names import file_name
 from dmoe.paths import PATHS, inside, join, write_atomic
 
 BLOCK_BYTES = 64 << 20
@@ -60,7 +61,7 @@ class Contents:
         return self._pieces[name][0].state != "weight" if name in self._pieces else name.startswith("optimizer/")
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if name in self.dense:
+        if name not in self._pieces:
             return self.dense[name].shape
         rows, columns = self.index.tables[self._pieces[name][0].table]
         return (rows, columns) if self._pieces[name][0].columns else (rows,)
@@ -70,7 +71,7 @@ class Contents:
 
     def rows(self, name: str, low: int, high: int) -> np.ndarray:
         """Rows [low, high) of a tensor; the whole of a dense one."""
-        if name in self.dense:
+        if name not in self._pieces:
             return self.file(DENSE).rows(name)
         shape, out = self.shape(name), None
         for piece in self._pieces[name]:
@@ -90,7 +91,7 @@ class Contents:
 
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         """A tensor in blocks of rows."""
-        if name in self.dense:
+        if name not in self._pieces:
             yield self.rows(name, 0, 0)
             return
         shape = self.shape(name)
@@ -109,16 +110,22 @@ def inspect(folder: str) -> str:
     size = sum(size for size, _ in index.files.values())
     lines = [
         folder,
-        f"step {progress.get('step')}, epoch {progress.get('epoch')}, row {progress.get('row')} of it;"
-        f" best validation AUC {progress.get('best_auc')} at step {progress.get('best_step')}",
+        f"step {progress.get('step')}, epoch {progress.get('epoch')}, row {progress.get('row')} of it; {_best(progress)}",
         f"{len(index.tables)} tables of {numbers:,} numbers with states {', '.join(s for s in index.states if s != 'weight') or 'none'};"
         f" {dense:,} dense parameters; {size:,} bytes in {len(index.files)} files",
         "",
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
     for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
-        lines.append(f"{short(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
+        lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
     return "\n".join(lines)
+
+
+def _best(progress: dict[str, Any]) -> str:
+    if progress.get("best_step") is None:
+        return "no validation yet"
+    what = ("AUC", progress.get("best_auc")) if progress.get("best_auc") is not None else ("logloss", progress.get("best_logloss"))
+    return f"best validation {what[0]} {what[1]} at step {progress['best_step']}"
 
 
 def verify(folder: str) -> str:
@@ -128,8 +135,6 @@ def verify(folder: str) -> str:
         UserError: it is not; names the file.
     """
     index = verify_checkpoint(folder)
-    for name in index.files:
-        TensorFile(join(folder, name))
     size = sum(size for size, _ in index.files.values())
     return f"{folder}: sound: {len(index.files)} files, {size:,} bytes, step {index.progress.get('step')}"
 
@@ -138,7 +143,7 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     """Writes plain safetensors from a verified checkpoint; a line that says what was written.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged, or holds a number that is not finite.
     """
     verify_checkpoint(folder)
     contents = Contents(folder)
@@ -153,12 +158,19 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     metadata = {"format": "pt", "made_from": folder, "step": str(contents.index.progress.get("step"))}
     size = 0
     for path, group in groups.items():
-        plain = {name: name.removeprefix("model/") if name in contents.dense else name for name in group}
+        plain = {name: name.removeprefix("model/") if name not in contents._pieces else name for name in group}
         entries = [(plain[name], NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
-        chunks = (block for name in group for block in contents.blocks(name))
+        chunks = (block for name in group for block in _finite_blocks(contents, name))
         with write_atomic(path) as file:
             size += write_tensors(file, entries, chunks, metadata)[0]
     return f"{output}: {len(names)} tensors, {size:,} bytes in {len(groups)} file(s)"
+
+
+def _finite_blocks(contents: Contents, name: str) -> Iterator[np.ndarray]:
+    row = 0
+    for block in contents.blocks(name):
+        yield require_finite(block, f"{contents.folder}: {name}", row)
+        row += np.atleast_1d(block).shape[0]
 
 
 def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:

@@ -26,6 +26,10 @@ FILE_BYTES = 256 << 20
 """A rank writes its tables in files of about this size, so that a checkpoint never needs a second copy of them in memory."""
 
 
+class WeightsNotFinite(UserError):
+    """A model whose weights or states are not finite is never kept; raised on all ranks alike."""
+
+
 @dataclass(frozen=True)
 class File:
     """What one file will hold: keys with their tensors, and the pieces of tables that they are."""
@@ -194,8 +198,9 @@ def _on_rank_0(folder: str, action: Any) -> None:
         except UserError as error:
             problem = str(error)
     if problem := broadcast_object(problem):
-        finite = "is not finite" in problem
-        raise UserError(problem if finite else f"{problem}; free some space or change run.dir, then --resume from the last checkpoint")
+        if "is not finite" in problem:
+            raise WeightsNotFinite(problem)
+        raise UserError(f"{problem}; free some space or change run.dir, then --resume from the last checkpoint")
 
 
 def _reason(error: OSError) -> str:

@@ -26,13 +26,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.train.log_filters import quiet
 
     quiet()
-    from dmoe.config import load_config
+    from dmoe.config import load_config, setting
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.cost import cost_of, cost_rows
     from dmoe.report.ladder_spec import load_spec, resolve
     from dmoe.report.runs import as_text
 
-    overrides = [*arguments.set, f"data.path={arguments.data}"]
+    overrides = [*arguments.set, setting("data.path", arguments.data)]
     configs = {path: load_config(path, overrides) for path in arguments.config}
     if arguments.ladder:
         spec = load_spec(arguments.ladder)

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from dmoe.train.log_filters import quiet
+
+    quiet()
     from dmoe.train.command import evaluate_run
 
     evaluate_run(arguments.run, arguments.data, arguments.split, arguments.output)

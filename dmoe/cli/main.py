@@ -8,6 +8,7 @@ from types import ModuleType
 
 import dmoe
 from dmoe.errors import run_command
+from dmoe.interrupts import interruptible
 
 DESCRIPTION = "De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec."
 
@@ -18,13 +19,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     Args:
         arguments: the words after the program's name; those of this process where absent.
         program: what usage and error messages begin with.
-        path: the command that `program` stands for: `tools/plan.py` stands for `dmoe plan`.
+        path: the command that `program` stands for: `dmoe plan` stands for `dmoe plan`.
 
     Returns:
         the exit code: 0, 2 for a mistake that the user can mend, or the command's own.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    spoken, module, parsed = parse(words, program, path)
+    with interruptible(program):
+        spoken, module, parsed = parse(words, program, path)
     shown = program if path else spoken
     if getattr(module, "RUNS_ON_RANKS", False):
         from dmoe.train.elastic.exit_codes import run_rank

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int | None:
     if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
         raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder import run_ladder
+    from dmoe.train.log_filters import quiet
 
+    quiet()
     return run_ladder(
         arguments.config,
         arguments.output.rstrip("/"),

@@ -25,6 +25,8 @@ from dmoe.errors import UserError, nearest
 from dmoe.paths import write_atomic
 
 FIRST_ID = RARE_ID + 1
+FUNCTION = "2 + splitmix64(token + 0x9e3779b97f4a7c15) mod (N - 2)"
+"""What `hash_ids` computes, as manifests name it: another function takes another name."""
 BUCKET_SIZE = 4096
 """A bucket feature's table has no more rows than this unless it is named: it has some hundred buckets."""
 TOKEN_BITS, BUCKET_BITS = 24, 16

@@ -5,7 +5,6 @@ torchrec.datasets.criteo.InMemoryBinaryCriteoIterDataPipe reads them and torchre
 `SPLIT/I1.npy` float32, `SPLIT/C1.npy` int32, ..., [N] each: what a KeyedJaggedTensor wants, with no transpose.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load
 from dmoe.data.lock import alone
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
+from dmoe.json_text import format_json
 from dmoe.names import file_name
 from dmoe.paths import inside, remove_files, write_text
 
@@ -63,7 +64,7 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
         for part in parts:
             _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
         said = _said(manifest, features, parts, layout)
-        write_text(os.path.join(made, FILE), json.dumps(said, indent=1) + "\n")
+        write_text(os.path.join(made, FILE), format_json(said, indent=1) + "\n")
         # The description last: where it stands, the export is whole.
         for name in sorted(os.listdir(made), key=lambda name: name == FILE):
             target = inside(output, name)
@@ -122,6 +123,8 @@ def _write(
     def work(group: RowGroup) -> int:
         low, high = max(part.first, group.first), min(end, group.first + group.rows)
         table = read_row_group(data, split.shards, group, [*labels, *dense, *sparse])
+        for name in dense:
+            require_finite(table[name].to_numpy(), f"{data}: {name} of split '{part.split}'", group.first, "make the data set again")
         for name, column in columns.items():
             column[low - part.first : high - part.first] = table[name].to_numpy()[low - group.first : high - group.first]
         return high - low

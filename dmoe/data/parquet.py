@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
+from dmoe.finite import require_finite
 from dmoe.paths import write_atomic
 
 FEW_VALUES = 1024
@@ -34,10 +37,31 @@ def writer_options(schema: Any, many: Collection[str]) -> dict[str, Any]:
     }
 
 
+def require_finite_columns(path: str, table: Any, first_row: int = 0) -> None:
+    """Refuses rows of a shard, a pyarrow.Table, whose floats are not all finite. Every writer of shards calls it.
+
+    Raises:
+        UserError: names the shard, the feature and the row.
+    """
+    import pyarrow as pa
+
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        if pa.types.is_floating(kind):
+            what = f"{path}: {name}"
+            require_finite(
+                np.asarray(table[name]), what, first_row, "check the feature's transform, and the mean and deviation it is kept with"
+            )
+
+
 def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str]) -> str:
-    """Writes a pyarrow.Table as a shard, atomically; returns its sha256."""
+    """Writes a pyarrow.Table as a shard, atomically; returns its sha256.
+
+    Raises:
+        UserError: a number is not finite.
+    """
     import pyarrow.parquet as pq
 
+    require_finite_columns(path, table)
     with write_atomic(path, sync=False) as file:
         pq.write_table(table, file, row_group_size=row_group_rows, **writer_options(table.schema, many))
     return sha256_of(path)

@@ -6,13 +6,13 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dmoe.data.bad_lines import Watch
+from dmoe.data.bad_lines import TooManyBadLines, Watch
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest, save_manifest
 from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.sources import is_remote
 from dmoe.data.split import NAMES, SCORE
-from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, vocabulary_file, write_vocabulary
+from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, file_of, write_vocabulary
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
@@ -23,9 +23,14 @@ SHARD_FILE, VOCABULARY_FILE, REJECTS_FILE = r"part-\d{5,}\.parquet", r".+\.parqu
 
 def keep_rejects(output: str, work: str) -> None:
     """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
-    source, target = os.path.join(work, REJECTS), inside(output, REJECTS)
+    target = inside(output, REJECTS)
     if not is_remote(output):
         remove_files(target, REJECTS_FILE)
+    move_rejects(os.path.join(work, REJECTS), target)
+
+
+def move_rejects(source: str, target: str) -> None:
+    """Moves the files of one local folder of malformed lines, where it is there, into another folder."""
     for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
         _place(os.path.join(source, name), join(target, name))
 
@@ -34,7 +39,8 @@ def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reje
     """Keeps the malformed lines of every input, (its path, they), and counts them by kind.
 
     Raises:
-        UserError: they are too many; says where they are kept.
+        TooManyBadLines: says where they are kept.
+        UserError: an input has a header with the columns in another order.
     """
     counts: Counter[str] = Counter()
     folder = os.path.join(work, REJECTS)
@@ -43,12 +49,12 @@ def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reje
         counts += write_rejects(folder, number, path, lines)
     try:
         watch.finish()
-    except UserError as error:
+    except TooManyBadLines as error:
         kept = folder
         if not PATHS.exists(join(output, FILE)):
             keep_rejects(output, work)
             kept = join(output, REJECTS)
-        raise UserError(f"{error}; bad lines are kept in {kept}") from None
+        raise TooManyBadLines(error.found, kept) from None
     return counts
 
 
@@ -97,7 +103,7 @@ def _remove_old(output: str) -> None:
         for shard in (shard for split in old.splits.values() for shard in split.shards):
             PATHS.rm(inside(output, shard.path))
         for feature in old.categorical:
-            PATHS.rm(vocabulary_file(output, feature.name))
+            PATHS.rm(file_of(output, feature.name))
 
 
 def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRange], vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -114,7 +120,7 @@ def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRang
     for vocabulary in vocabularies:
         path = os.path.join(work, "vocabulary.parquet")
         write_vocabulary(path, vocabulary)
-        _place(path, vocabulary_file(output, vocabulary.name))
+        _place(path, file_of(output, vocabulary.name))
     keep_rejects(output, work)
     save_manifest(work, manifest)
     _place(os.path.join(work, FILE), join(output, FILE))

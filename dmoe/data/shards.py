@@ -19,12 +19,13 @@ from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.engine import Engine, run_tasks
-from dmoe.data.parquet import many_values, sha256_of, writer_options
+from dmoe.data.parquet import many_values, require_finite_columns, sha256_of, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
 from dmoe.data.stage import Part, read_groups
 from dmoe.data.vocabulary import Vocabulary
+from dmoe.json_text import format_json
 from dmoe.paths import write_atomic, write_text
 
 
@@ -118,11 +119,13 @@ class ShardWriter:
         if self.labelled:
             columns, names = [self.label[:n], *columns], [LABEL, *names]
         table = pa.table([pa.array(column) for column in columns], names=names)
+        require_finite_columns(self.path, table, self.rows)
         if self.writer is None:
             file = self.written.enter_context(write_atomic(self.path, sync=False))
             self.writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)
-        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
+        self.positives += int(self.label[:n].sum()) if self.labelled else 0
+        self.rows, self.buffered = self.rows + n, 0
 
     def close(self) -> tuple[str, int, int, str] | None:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
@@ -188,7 +191,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         np.sum([writer.missing for writer in writers], axis=0).tolist(),
         np.sum([writer.rare for writer in writers], axis=0).tolist(),
     )
-    write_text(note, json.dumps(done.__dict__), sync=False)
+    write_text(note, format_json(done.__dict__), sync=False)
     return done
 
 

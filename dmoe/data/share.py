@@ -64,7 +64,7 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
         raise UserError("--share and --engine ray exclude each other: Ray shares the work out by itself")
     if options.from_stdin:
         raise UserError("--share: standard input has no shares; name files that all nodes see")
-    inputs = find_inputs(options.inputs)
+    inputs = find_inputs(options.inputs, options.scoring)
     folder = parts_folder(options, inputs)
     if not options.overwrite and PATHS.exists(join(options.output, FILE)):
         return

@@ -21,8 +21,9 @@ from dmoe.data.lock import alone
 from dmoe.data.publish import SHARD_FILE
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.data.split import GOLDEN, splitmix64
-from dmoe.data.vocabulary_files import FOLDER, vocabulary_file
+from dmoe.data.vocabulary_files import FOLDER, file_of
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
 WORK, FORMAT_OF_WORK = ".work", 1
@@ -63,7 +64,7 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
     _check(options)
     source = load_manifest(options.data)
     deciding = {name: getattr(options, name) for name in ("seed", "rows_per_shard", "row_group_rows")}
-    text = json.dumps([FORMAT_OF_WORK, source.model_dump(mode="json"), deciding])
+    text = format_json([FORMAT_OF_WORK, source.model_dump(mode="json"), deciding])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     if os.path.exists(os.path.join(options.output, FILE)):
         old = load_manifest(options.output)
@@ -117,7 +118,7 @@ def _split(options: ShuffleOptions, source: Manifest, name: str, folder: str, wo
             options.memory_limit,
             workers,
         )
-        write_text(note, json.dumps({"files": done.files, "split": done.split.model_dump(mode="json")}))
+        write_text(note, format_json({"files": done.files, "split": done.split.model_dump(mode="json")}))
     shutil.rmtree(os.path.join(folder, "chunks"), ignore_errors=True)
     with open(note) as file:
         read = json.load(file)
@@ -136,9 +137,9 @@ def _publish(options: ShuffleOptions, top: str, manifest: Manifest, done: dict[s
     if PATHS.isdir(join(options.data, FOLDER)):
         os.makedirs(inside(options.output, FOLDER), exist_ok=True)
         for feature in manifest.categorical:
-            kept = vocabulary_file(options.data, feature.name)
+            kept = file_of(options.data, feature.name)
             if PATHS.exists(kept):
-                with PATHS.open(kept, "rb") as source, write_atomic(vocabulary_file(options.output, feature.name), sync=False) as copy:
+                with PATHS.open(kept, "rb") as source, write_atomic(file_of(options.output, feature.name), sync=False) as copy:
                     shutil.copyfileobj(source, copy)
     save_manifest(top, manifest)
     os.replace(os.path.join(top, FILE), os.path.join(options.output, FILE))

@@ -16,6 +16,7 @@ from dmoe.data.dataset.manifest import Manifest, Split
 from dmoe.data.manifest_parts import made_split
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
 from dmoe.paths import write_atomic, write_text
 
 KEY = "__key"
@@ -143,7 +144,7 @@ def _gather(
         table = table.drop_columns([KEY]).take(pa.array(order))
         positives = int(np.count_nonzero(table[LABEL].to_numpy())) if LABEL in table.column_names else 0
         digest = write_shard(path, table, row_group_rows, many) if table.num_rows else ""
-        write_text(note, json.dumps([table.num_rows, positives, digest]), sync=False)
+        write_text(note, format_json([table.num_rows, positives, digest]), sync=False)
         return path, table.num_rows, positives, digest
 
     found = []

@@ -102,9 +102,7 @@ def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
     """The cost of every variant, an ensemble's as the sum of its members'."""
     from dmoe.config import load_config
     from dmoe.model.cost import cost_of, together
-    from dmoe.train.log_filters import quiet
 
-    quiet()
     configs = {job.variant: load_config(job.config) for job in jobs}
     costs = {name: cost_of(config, load_manifest(config.data.path)) for name, config in configs.items()}
     for name, one in spec.ensembles.items():

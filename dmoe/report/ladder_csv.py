@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from dmoe.json_text import defined
 from dmoe.model.cost import Cost
 from dmoe.names import cell
 from dmoe.report.latency import BATCHES, FASTEST, Latency
@@ -67,6 +68,7 @@ def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
 def _csv(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_csv(item) for item in value)
+    value = defined(value)
     if value is None or isinstance(value, int):
         return "" if value is None else str(value)
     return f"{value:.10g}" if isinstance(value, float) else cell(str(value))

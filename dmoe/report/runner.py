@@ -1,6 +1,5 @@
 """Trains the runs of a ladder, several at a time, and only those that are not finished; here, or as jobs of torchx."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dmoe.config import Config, load_config
 from dmoe.errors import USER_ERROR, UserError
 from dmoe.paths import PATHS, inside, write_text
 from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
+from dmoe.report.runs import load_figures
 from dmoe.report.worker import Worker
 
 NOT_THE_MODEL = ("run.", "sharding.", "variant", "data.prefetch", "train.log_every", "train.checkpoint.", "metrics.abundance")
@@ -118,10 +118,9 @@ def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], 
 
 def headline(run: str) -> str:
     """AUC and CEC of a finished run."""
-    with PATHS.open(inside(run, "metrics.json"), "r") as file:
-        figures = json.loads(file.read())
-    auc = "none" if figures["auc"] is None else f"{figures['auc']:.5f}"
-    return f"AUC {auc}  CEC {figures['cec']:.4f}"
+    figures = load_figures(inside(run, "metrics.json"))
+    auc, cec = ("none" if value is None else f"{value:.{digits}f}" for value, digits in ((figures["auc"], 5), (figures.get("cec"), 4)))
+    return f"AUC {auc}  CEC {cec}"
 
 
 def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Callable[[str], None]) -> None:

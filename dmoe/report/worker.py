@@ -8,14 +8,12 @@ compares a worker's later run with a run in a process of its own, bit by bit).
 import multiprocessing
 import os
 import sys
-import threading
-import time
 from multiprocessing.connection import Connection
 
 from dmoe.errors import UserError
+from dmoe.orphans import end_with
 from dmoe.paths import no_follow
 
-ORPHAN_SECONDS = 0.2
 RUNS_A_WORKER = 20
 """After so many a fresh process takes over: torch and TorchRec do not give back all memory (46 runs on Frappe: 0.85 GB)."""
 
@@ -73,7 +71,10 @@ class Worker:
 
 
 def _work(connection: Connection, threads: int, parent: int) -> None:
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    from dmoe.train.log_filters import quiet
+
+    end_with(parent, 1)
+    quiet()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     while True:
@@ -111,10 +112,3 @@ def _train(config: str, run: str, threads: int) -> str | None:
         distributed.stop()
         sys.stderr.flush()
     return None
-
-
-def _end_with_parent(parent: int) -> None:
-    # A killed parent runs no handlers, and an orphan would go on writing where the next ladder begins.
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_SECONDS)
-    os._exit(1)

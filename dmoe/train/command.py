@@ -1,17 +1,24 @@
 """The two commands, train and evaluate, from their arguments to their files."""
 
+import sys
 import time
 from typing import Any
 
 from dmoe import distributed
 from dmoe.config import Config, load_config
+from dmoe.data.dataset.compatibility import check_compatible, model_inputs
+from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join
 from dmoe.train.elastic import watchdog as watch
-from dmoe.train.log_filters import quiet
+from dmoe.train.run.run_inputs import check_data, run_inputs
+
+VERIFYING_THREADS = 2
+"""SHA-256 reads above 1 GB/s a thread on CPUs with instructions for it: disks are slower than two."""
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -26,18 +33,33 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     manifest = load_manifest(config.data.path)
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
-    quiet()
+    train = manifest.split(config.data.train_split)
+    if train.only_label:
+        raise UserError(
+            f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
+            " there is nothing to learn; check the label column, its positive value and the split"
+        )
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
-    holds = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
+    _holds(run, resume)
+    watch.note("waits for another training to leave run.dir")
+    run.lock()
+    holds = _holds(run, resume)
+    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
+    run.unlock()
+    _leave()
+
+
+def _holds(run: Any, resume: bool) -> bool:
+    """Whether the directory holds a run, which only --resume goes on with; the same on every rank."""
+    holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
-    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
-    _leave()
+    return holds
 
 
 def _join(config: Config, program: str) -> Any:
@@ -68,6 +90,10 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     began = time.perf_counter()
     watch.note("verifies the checkpoints")
     newest = run.newest_sound() if resume else None
+    if newest is not None:
+        distributed.on_rank_0(lambda: _check_same_data(run.path, config, manifest))
+    data = config.data
+    _verify_shards(data.path, manifest, [data.train_split, data.validation_split, data.test_split])
     watch.note("plans and shards")
     session = open_session(config, manifest, device)
     steps_before, begun = 0, ""
@@ -75,7 +101,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         if config.train.init_from:
             watch.note("loads the checkpoint that it begins from")
             steps_before, begun = begin_from(session, config.train.init_from)
-        run.create(config, manifest, session.plan)
+        run.create(config, distributed.on_rank_0(lambda: with_identities(manifest, data.path)), session.plan)
     reporter = Reporter(run)
     reporter.say(describe(session))
     if begun:
@@ -114,10 +140,10 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
-    """Evaluates the best checkpoint of a run, on its own data or on another data set of the same schema; writes `output` in the run.
+    """Evaluates the best checkpoint of a run, on its own data or on another data set with the same ids; writes `output` in the run.
 
     Raises:
-        UserError: no such run, or data of another schema.
+        UserError: no such run, or data whose ids or numbers mean something else.
     """
     path = inside(run_path, "config.yaml")
     if not PATHS.exists(path):
@@ -128,11 +154,15 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     trained_on = load_manifest(run_path)
     folder = data or config.data.path
     manifest = load_manifest(folder)
-    check_schema(trained_on, manifest, folder)
-    quiet()
+    skewed = skew_lines(shares_of(trained_on), manifest, folder)
+    chosen = split or config.data.test_split
+    manifest.split(chosen)
     device = _join(config, "dmoe.evaluate")
-    from dmoe.checkpoint.index import verify_checkpoint
-    from dmoe.checkpoint.load import load_checkpoint
+    distributed.on_rank_0(lambda: check_data(run_inputs(run_path), manifest, folder))
+    _verify_shards(folder, manifest, [chosen])
+    from dmoe.checkpoint.index import read_index, verify_checkpoint
+    from dmoe.checkpoint.load import check_fits, load_checkpoint
+    from dmoe.model.build import make_blueprint, outline_of
     from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
     from dmoe.train.run.run_dir import RunDir
@@ -143,43 +173,51 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     newest = run.newest_sound()
     if newest is None:
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
-    best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
+    best = read_index(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
     verify_checkpoint(run.checkpoint(best))
+    blueprint = make_blueprint(config, trained_on)
+    check_fits(run.checkpoint(best), blueprint.tables, outline_of(config, blueprint))
     watch.note("plans and shards")
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
-    chosen = split or config.data.test_split
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
     figures = evaluate(session, reader, lambda: watch.note("evaluates", best), kept)
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
+        for line in skewed:
+            show(line, sys.stderr)
         show(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures
 
 
-def check_schema(trained_on: Manifest, manifest: Manifest, folder: str) -> None:
-    """Refuses data whose ids mean something else.
+def _check_same_data(run: str, config: Config, manifest: Manifest) -> None:
+    """Refuses to go on with a run on a data set that was made anew with other ids."""
+    now = model_inputs(config.data, with_identities(manifest, config.data.path))
+    check_compatible(run_inputs(run), now, config.data.path, ordered=True)
+
+
+def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
+    """Holds the shards of some splits against the manifest, each on one of the ranks.
 
     Raises:
-        UserError: names the first feature that differs.
+        UserError: on every rank, where a shard is not what the manifest says.
     """
-    theirs = {feature.name: feature for feature in manifest.categorical}
-    for feature in trained_on.categorical:
-        other = theirs.get(feature.name)
-        if other is None or other.cardinality != feature.cardinality:
-            found = "is not there" if other is None else f"has {other.cardinality:,} ids"
-            raise UserError(
-                f"{join(folder, FILE)}: feature {feature.name} {found}, the model was trained with {feature.cardinality:,} ids;"
-                " preprocess the data with the run's vocabulary"
-            )
-        if other.pooling != feature.pooling:
-            raise UserError(
-                f"{join(folder, FILE)}: feature {feature.name} has pooling {other.pooling}, the model was trained with {feature.pooling}"
-            )
-    if missing := [f.name for f in trained_on.dense if f.name not in {d.name for d in manifest.dense}]:
-        raise UserError(f"{join(folder, FILE)}: dense feature {missing[0]} is not there, the model was trained with it")
+    from dmoe.data.dataset.files import verify
+    from dmoe.train.run.run_dir import first_problem
+
+    def note() -> None:
+        watch.note("verifies the shards of the data set")
+
+    note()
+    problem = None
+    try:
+        verify(folder, manifest, VERIFYING_THREADS, splits, distributed.rank(), distributed.world_size(), note)
+    except UserError as error:
+        problem = str(error)
+    if problem := first_problem(problem):
+        raise UserError(problem)
 
 
 def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """What a run says while it runs: lines on rank 0's screen, metrics.jsonl, TensorBoard."""
 
+import math
 import sys
 import time
 from typing import Any
 
+from dmoe.checkpoint.progress import Progress
 from dmoe.distributed import rank
+from dmoe.json_text import defined
 from dmoe.names import show
-from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
@@ -31,7 +33,7 @@ class Reporter:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()
 
     def trained(self, progress: Progress, figures: dict[str, Any]) -> None:
-        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **figures})
+        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **defined(figures)})
         done = progress.step - self.first
         left = (time.perf_counter() - self.began) / max(done, 1) * (self.total - progress.step)
         self.say(
@@ -40,7 +42,7 @@ class Reporter:
         )
         if self.board:
             for name, value in figures.items():
-                if isinstance(value, float):
+                if isinstance(value, float) and math.isfinite(value):
                     self.board.add_scalar(f"train/{name}", value, progress.step)
 
     def validated(self, progress: Progress, figures: dict[str, Any]) -> None:
@@ -61,12 +63,13 @@ class Reporter:
 def headline(figures: dict[str, Any]) -> str:
     """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
+    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
+    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"
     gauc = f"  GAUC {figures['gauc']:.5f} ({figures['gauc_groups']:,} groups)" if figures.get("gauc") is not None else ""
     return (
-        f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {figures['ne'] or float('nan'):.4f}  calibration {calibration}"
-        f"  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
+        f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {ne}  calibration {calibration}  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
     )
 
 

@@ -4,6 +4,7 @@ import torch
 
 from dmoe import distributed
 from dmoe.config import DataConfig
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.cost import cost_of, in_one_line
 from dmoe.train.session import Session
 
@@ -30,7 +31,7 @@ def describe(session: Session) -> str:
         f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
         f" {ranks} rank(s) on {session.device.type}\n{cost}{decoded_twice(config.data, ranks)}"
-        f"{converted(config.train.precision, session.device)}"
+        f"{converted(config.train.precision, session.device)}{without_auc(config.data, session.manifest)}"
     )
 
 
@@ -42,6 +43,15 @@ def decoded_twice(data: DataConfig, ranks: int) -> str:
     now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
     better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
     return f"\n{now}: each of {ranks} ranks decodes row groups that others decode too; {better} would spare that"
+
+
+def without_auc(data: DataConfig, manifest: Manifest) -> str:
+    """A line, with its line break, for each split to evaluate whose rows have one label only; the manifest knows before the first step."""
+    found = ""
+    for split, then in ((data.validation_split, "; the best checkpoint is the one with the lowest logloss"), (data.test_split, "")):
+        if label := manifest.splits[split].only_label:
+            found += f"\nsplit '{split}': all {manifest.splits[split].rows:,} rows are {label}, so that it has no AUC{then}"
+    return found
 
 
 def converted(precision: str, device: torch.device) -> str:

@@ -6,7 +6,8 @@ import warnings
 
 
 def quiet() -> None:
-    """To be called before torchrec is imported."""
+    """Changes this whole process: its loggers, warnings and environment. For programs, before they import torchrec; no library function
+    calls it."""
     # oneDNN, glog and TensorFlow-less TensorBoard speak on import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("torchrec", "fbgemm_gpu", "torch.distributed", "torch.fx._symbolic_trace"):

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmoe.checkpoint.progress import WindowState
 from dmoe.distributed import all_reduce_sum, rank, world_size
+from dmoe.json_text import defined
 
 NEVER = 1 << 62
 
@@ -20,14 +22,15 @@ class Window:
         kept: `state` of the window that a resumed run had begun.
     """
 
-    def __init__(self, since: int, device: torch.device, kept: dict[str, Any] | None = None) -> None:
+    def __init__(self, since: int, device: torch.device, kept: WindowState | None = None) -> None:
         self.since, self.steps, self.timed_steps, self.elapsed = since, 0, 0, 0.0
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.dead: Any = 0
         if kept is not None:
             self.since, self.steps = kept["since"], kept["steps"]
-            self.sums += torch.tensor(kept["sums"], dtype=torch.float64, device=device)
+            sums = [math.nan if one is None else one for one in kept["sums"]]
+            self.sums += torch.tensor(sums, dtype=torch.float64, device=device)
         self.restart()
 
     def restart(self) -> None:
@@ -47,10 +50,10 @@ class Window:
         self.first_bad = torch.minimum(self.first_bad, bad)
         self.dead = losses.dead
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> WindowState:
         """What a checkpoint keeps, equal on all ranks; every rank has to call it."""
         sums = all_reduce_sum(self.sums.clone()) / world_size()
-        return {"since": self.since, "steps": self.steps, "sums": sums.tolist()}
+        return {"since": self.since, "steps": self.steps, "sums": defined(sums.tolist())}
 
     def where_bad(self) -> tuple[int, int] | None:
         """The first step with a loss that is not finite and the first rank that had one; every rank has to call it."""

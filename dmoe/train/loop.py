@@ -3,25 +3,30 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
+from dmoe.checkpoint.save import WeightsNotFinite
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
+from dmoe.metrics.evaluation import NotFinite
 from dmoe.train.console import Reporter
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.elastic.watchdog import note
 from dmoe.train.evaluate import evaluate
-from dmoe.train.guard import Guard, Stopped
+from dmoe.train.guard import LEARNING_RATES, Guard, Stopped
 from dmoe.train.log_window import Window
-from dmoe.train.run.progress import Progress, progress_from
+from dmoe.train.overflow import MOST_BATCHES, likely_reason
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
@@ -97,9 +102,13 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
                     _segment(job, _segment_end(job))
                 _validate(job)
             writer.finish()
-        except Stopped:
+        except WeightsNotFinite as error:
+            reason = likely_reason(session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
+            raise Stopped(f"stopped at step {progress.step}: {error}: {reason or LEARNING_RATES}") from None
+        except (Stopped, NotFinite):
             # All ranks stop here together, so the checkpoint that is being written can still be published.
-            writer.finish()
+            with suppress(UserError):
+                writer.finish()
             raise
     return progress
 
@@ -118,6 +127,8 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
             f"{folder}: stopped within an epoch of another order of rows, so some would be used twice and some never; go on with"
             " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
         )
+    if progress.row >= train.rows or progress.row % progress.batch_size:
+        raise UserError(f"{folder}: progress.row is {progress.row:,}, not the end of a batch within an epoch of {train.rows:,} rows")
     progress.order = train.order
     return progress
 
@@ -196,13 +207,10 @@ def _validate(job: Training) -> None:
 
     figures = evaluate(job.session, job.validation, between_batches)
     job.reporter.validated(progress, figures)
-    job.guard.check_auc(progress.step, figures["auc"])
-    auc = -math.inf if figures["auc"] is None else figures["auc"]
-    job.schedule.validated(auc)
-    if progress.best_auc is None or auc > progress.best_auc:
-        progress.best_auc, progress.best_step, progress.waited = auc, progress.step, 0
-    else:
-        progress.waited += 1
+    reason = partial(likely_reason, job.session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
+    job.guard.check_auc(progress.step, figures["auc"], reason)
+    job.schedule.validated(-figures["logloss"] if figures["auc"] is None else figures["auc"])
+    progress.validated(figures["auc"], figures["logloss"])
     progress.due = False
     _save(job)
 
@@ -220,7 +228,10 @@ def _noted(job: Training, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 def _check(job: Training, window: Window, loss: float) -> None:
     bad = None if math.isfinite(loss) else window.where_bad()
-    job.guard.check_loss(job.progress.step, loss, window.since, bad)
+    progress, last = job.progress, bad[0] if bad else job.progress.step
+    # The step before may have broken the weights.
+    since = max(last - 2, job.first) if bad else window.since
+    job.guard.check_loss(progress.step, loss, window.since, bad, partial(likely_reason, job.session, progress, since, last))
 
 
 def _save(job: Training, window: Window | None = None) -> None:
@@ -233,7 +244,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         if window.steps:
             progress.window = window.state()
             # A model that has gone wrong must not take the place of a checkpoint that has not.
-            if not math.isfinite(progress.window["sums"][0]):  # type: ignore[index]
+            if progress.window["sums"][0] is None:
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))
     if window is not None:

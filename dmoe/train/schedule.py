@@ -1,9 +1,9 @@
-"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation AUC."""
+"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation's AUC or logloss."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from dmoe.checkpoint.progress import ScheduleState
 from dmoe.config import ScheduleConfig
 
 
@@ -31,19 +31,19 @@ class Schedule:
         low = self.config.min_factor
         return (low + (1 - low) * shape if self.config.decay != "none" else 1.0) * self.plateau
 
-    def validated(self, auc: float) -> None:
-        """Tells a validation's AUC; drops the factor where it has not risen for `plateau_patience` more of them."""
-        if auc > self.best:
-            self.best, self.waited = auc, 0
+    def validated(self, score: float) -> None:
+        """Tells a validation's AUC, or minus its logloss where it has no AUC; drops the factor where that has not risen for
+        `plateau_patience` more of them."""
+        if score > self.best:
+            self.best, self.waited = score, 0
         elif self.config.plateau_factor < 1:
             self.waited += 1
             if self.waited > self.config.plateau_patience:
                 self.plateau, self.waited = self.plateau * self.config.plateau_factor, 0
 
-    def state(self) -> dict[str, Any]:
-        kept = asdict(self)
-        return {key: kept[key] for key in ("plateau", "waited")} | {"best": None if math.isinf(self.best) else self.best}
+    def state(self) -> ScheduleState:
+        return {"plateau": self.plateau, "waited": self.waited, "best": None if math.isinf(self.best) else self.best}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: ScheduleState) -> None:
         self.plateau, self.waited = float(state["plateau"]), int(state["waited"])
         self.best = -math.inf if state["best"] is None else float(state["best"])

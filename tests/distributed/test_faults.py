@@ -80,7 +80,7 @@ def test_killed_in_a_step_a_write_and_an_evaluation_the_run_ends_as_if_nothing_h
 
 @pytest.mark.slow
 def test_a_shard_that_is_damaged_within_an_epoch_is_named(place):
-    """Bits that flip after the file was opened: parquet's page checksums see them, where decoding might not."""
+    """Bytes that change after the file was opened: the shard's SHA-256 sees them, where decoding might not."""
     data = place.root / "damaged-data"
     shutil.copytree(place.root / "data", data)
     path = data / "train" / "part-00001.parquet"
@@ -88,7 +88,7 @@ def test_a_shard_that_is_damaged_within_an_epoch_is_named(place):
     outcome = place("damaged", [fault], data=data, overrides=["data.shuffle=none"])
     assert set(outcome.codes.values()) == {2}
     assert outcome.said.count("dmoe.train: ") == 1
-    assert "train/part-00001.parquet: cannot be read" in outcome.said
+    assert "train/part-00001.parquet: its bytes are not those that were written" in outcome.said
     assert "Traceback" not in outcome.said
     verify_checkpoint(look.newest(f"{place.root}/damaged/run"))
 

@@ -8,11 +8,11 @@ import numpy as np
 from dmoe import distributed
 from dmoe.checkpoint import save, writer
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
 from dmoe.train.run.best import restore_best
-from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps

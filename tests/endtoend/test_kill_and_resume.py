@@ -1,6 +1,8 @@
 """torchrun's own command line: killed, it restarts and ends equal; told to stop by SIGTERM, it leaves a checkpoint and goes on later."""
 
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,9 +24,10 @@ def command(tmp_path_factory):
     make_data_set(folder / "data")
     (folder / "config.yaml").write_text(CONFIG.replace("batch_size: 64", "batch_size: 64, epochs: 3"))
 
-    def start(name, *options):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-        torchrun += ["--rdzv-endpoint", "localhost:0", *options, "-m", "dmoe.train", "--config", str(folder / "config.yaml"), "--resume"]
+    def start(name, *options, train=None):
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+        torchrun += ["--rdzv-endpoint", "localhost:0", *options, "-m", "dmoe.train"]
+        torchrun = [sys.executable, *(train or [*torchrun, "--resume"]), "--config", str(folder / "config.yaml")]
         torchrun += ["--set", f"data.path={folder}/data", "--set", f"run.dir={folder}/{name}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(torchrun, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
@@ -77,6 +80,44 @@ def test_killed_and_preempted_under_torchrun(command):
     assert again.returncode == 0
     same = tool("diff", f"{command.folder}/straight", f"{command.folder}/stopped")
     assert same.returncode == 0, same.stdout
+
+
+@pytest.mark.slow
+def test_a_prompt_resume_after_the_launcher_alone_was_killed(command):
+    """Its ranks end, and the next training begins when they have: no step is written twice, and the run ends as if nothing had been."""
+    straight = command("whole")
+    assert straight.communicate()[0] is None
+    agent = command("orphaned")
+    until_step(command.folder / "orphaned", 20)
+    ranks = [os.pidfd_open(pid) for pid in ranks_of(agent.pid)]
+    assert len(ranks) == 2
+    os.kill(agent.pid, signal.SIGKILL)
+    again = command("orphaned")
+    said = again.communicate()[1]
+    assert again.returncode == 0, said
+    assert "resuming from step" in said
+    assert len(select.select(ranks, [], [], 0)[0]) == 2
+    agent.communicate()
+    same = tool("diff", f"{command.folder}/whole", f"{command.folder}/orphaned")
+    assert same.returncode == 0, same.stdout
+    assert steps_of(command.folder / "orphaned") == steps_of(command.folder / "whole")
+
+
+@pytest.mark.slow
+def test_of_two_trainings_in_one_directory_at_once_one_ends(command):
+    both = [command("two", train=["-m", "dmoe.train"]) for _ in range(2)]
+    ends = sorted((one.communicate()[1], one.returncode) for one in both)
+    codes = {code: said for said, code in ends}
+    assert set(codes) == {0, 2}, ends
+    assert codes[2].count("\n") == 1
+    assert codes[2].startswith("dmoe.train: run.dir: ")
+    assert steps_of(command.folder / "two") == sorted(steps_of(command.folder / "two"))
+    assert tool("verify", f"{command.folder}/two").returncode == 0
+
+
+def steps_of(run: Path) -> list[tuple[int, str]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["kind"]) for line in lines]
 
 
 def test_the_tool_s_exit_codes(tmp_path):

@@ -12,13 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    import json
-
     from dmoe.data.dataset.describe import describe
     from dmoe.data.dataset.describe_words import as_lines
+    from dmoe.json_text import format_json
 
     description = describe(arguments.data)
-    show(json.dumps(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
+    show(format_json(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
     if arguments.html:
         from dmoe.paths import PATHS
         from dmoe.report.data_page import data_page

@@ -62,6 +62,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     """The measurement's data and where it is from."""
     import tempfile
 
+    from dmoe.config import setting
     from dmoe.errors import UserError
     from dmoe.paths import PATHS, join
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
@@ -83,7 +84,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
             f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
             " `-m dmoe.train.rehearsal.measure` and give its file by --measured (dmoe plan rehearse tries a large plan's launch here)"
         )
-    overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
+    overrides = [*overrides_of(arguments), setting("sharding.plan", path or "")]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
     with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
         output = f"{folder}/measured.json"

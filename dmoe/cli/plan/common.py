@@ -23,7 +23,9 @@ def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """What `--data` and `--set` lay over the config."""
-    return [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set]
+    from dmoe.config import setting
+
+    return [*([setting("data.path", arguments.data)] if arguments.data else []), *arguments.set]
 
 
 def model_of(arguments: argparse.Namespace) -> Any:
@@ -60,9 +62,9 @@ def add_json(parser: argparse.ArgumentParser, what: str = "as JSON, in bytes and
 def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
     """Prints the one or the other; only that one is made."""
     if as_json:
-        import json
+        from dmoe.json_text import format_json
 
-        print(json.dumps(data(), indent=1))
+        print(format_json(data(), indent=1))
     else:
         for line in lines():
             show(printable(line))

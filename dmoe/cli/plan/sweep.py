@@ -69,10 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
 def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
     import csv
     import io
-    import json
+
+    from dmoe.json_text import format_json
 
     if path and path.endswith(".json"):
-        return json.dumps(records, indent=1) + "\n"
+        return format_json(records, indent=1) + "\n"
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()

@@ -64,4 +64,4 @@ def run(arguments: argparse.Namespace) -> None:
         parse_share(options, share, arguments.stay)
         if share.index:
             return
-    show(summarize(preprocess(options), arguments.output))
+    show(summarize(preprocess(options), arguments.output, arguments.vocabulary))

@@ -5,7 +5,7 @@ Shapes: N rows of a row group.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dmoe.data.criteo import LABEL
 from dmoe.data.dataset import bags
 from dmoe.data.dataset.bags import Bags
-from dmoe.data.dataset.files import RowGroup, open_shard
+from dmoe.data.dataset.files import RowGroup, as_parquet, identity_of, open_bytes, other_bytes, sha256_of
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.errors import UserError
 from dmoe.paths import join
@@ -33,9 +33,13 @@ class SplitColumns:
         folder: of the data set.
         features: the categorical features to read; `dense`: the dense ones.
 
+    A shard's rows are used only while its file is the one that was opened first (`identity_of`), or has the manifest's SHA-256. Before a
+    local shard's first row is used, the rank whose share it is compares its SHA-256 as well: the ranks together read every file once more.
+
     Attributes:
         groups: the row groups in the order of the files.
         names: of the columns that are read.
+        share: this rank and the number of ranks: shard s is the share of rank s mod ranks.
 
     Raises:
         UserError: a shard is missing, or has other columns, types or rows than the manifest says.
@@ -46,7 +50,10 @@ class SplitColumns:
         self.features, self.dense = list(features), list(dense)
         self.extra = [name for name, given in ((WEIGHT, manifest.weight), (GROUP, manifest.group)) if given]
         self.names = [LABEL, *self.dense, *(feature.name for feature in self.features), *self.extra]
-        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self.share = 0, 1
+        self._files: OrderedDict[int, tuple[BinaryIO, pq.ParquetFile]] = OrderedDict()
+        self._identities: dict[int, tuple[int, ...] | str] = {}
+        self._hashed: set[int] = set()
         self.groups = [group for index in range(len(self.shards)) for group in self._row_groups(index)]
 
     def none(self) -> Columns:
@@ -61,8 +68,10 @@ class SplitColumns:
             UserError: they cannot be read, or a value is absent or is none that the manifest allows; names column, row and file.
         """
         path = self.shards[group.shard].path
+        source, file = self._file(group.shard)
+        self._verify(group.shard, source)
         try:
-            table = self._file(group.shard).read_row_group(group.group, columns=self.names, use_threads=False)
+            table = file.read_row_group(group.group, columns=self.names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
         columns = {name: _column(name, table.column(name), path, group) for name in self.names}
@@ -79,7 +88,8 @@ class SplitColumns:
     def _row_groups(self, shard: int) -> Iterator[RowGroup]:
         """Row groups whose `first` counts from the shard's first row, as messages do."""
         path = join(self.folder, self.shards[shard].path)
-        file = self._file(shard)
+        source, file = self._file(shard)
+        self._identities[shard] = identity_of(source)
         self._check_types(path, file.schema_arrow)
         first = 0
         for index in range(file.metadata.num_row_groups):
@@ -103,12 +113,28 @@ class SplitColumns:
             if found != dtype:
                 raise UserError(f"{path}: column '{name}' is {str(types[name])[:80]}, expected {dtype}; make the data set again")
 
-    def _file(self, shard: int) -> pq.ParquetFile:
+    def _file(self, shard: int) -> tuple[BinaryIO, pq.ParquetFile]:
         if shard not in self._files:
-            self._files[shard] = open_shard(self.folder, self.shards[shard])
+            path = join(self.folder, self.shards[shard].path)
+            source = open_bytes(path)
+            self._files[shard] = source, as_parquet(source, path)
             while len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
+                self._files.popitem(last=False)[1][1].close(force=True)
         return self._files[shard]
+
+    def _verify(self, shard: int, source: BinaryIO) -> None:
+        """
+        Raises:
+            UserError: the shard was replaced or written over, and is not what the manifest says.
+        """
+        now, (rank, ranks) = identity_of(source), self.share
+        same = now == self._identities[shard]
+        if same and (shard in self._hashed or shard % ranks != rank or "://" in self.folder):
+            return
+        if sha256_of(source) != self.shards[shard].sha256:
+            raise other_bytes(join(self.folder, self.shards[shard].path))
+        self._hashed.add(shard)
+        self._identities[shard] = now
 
 
 def joined(parts: Sequence[Columns]) -> Columns:

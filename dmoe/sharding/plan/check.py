@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dmoe.errors import UserError
-from dmoe.model.sizes import human
+from dmoe.model.sizes import left
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures
 
 WORST = 8
@@ -75,7 +75,7 @@ def findings(figures: Figures, limits: Limits) -> list[Finding]:
             "0 B free",
             ranks,
             lambda rank: -float(min(rank.free, rank.host_free) if on_gpu else rank.free),
-            lambda value: f"{human(-value)} free",
+            lambda value: f"{left(-value)}{' free' * (value <= 0)}",
             0.0,
         )
     ]

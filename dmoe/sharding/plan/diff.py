@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.model.sizes import human
+from dmoe.model.sizes import human, left
 from dmoe.names import clip
 from dmoe.sharding.plan.migration import moved, rectangles
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures, figures_of
@@ -181,7 +181,7 @@ def _worst(found: Difference) -> Iterator[str]:
     full = [figures.fullest.memory + figures.fullest.reserved for figures in (a, b)]
     sign = "+" if full[1] >= full[0] else ""
     yield row(f"fullest rank ({a.fullest.rank}, {b.fullest.rank})", human(full[0]), human(full[1]), f"{sign}{human(full[1] - full[0])}")
-    yield row("its free memory", human(a.fullest.free), human(b.fullest.free), "" if b.fullest.free >= 0 else "DOES NOT FIT")
+    yield row("its free memory", left(a.fullest.free), left(b.fullest.free), "" if b.fullest.free >= 0 else "DOES NOT FIT")
     sent = [max(rank.sent for rank in figures.ranks) for figures in (a, b)]
     sign = "+" if sent[1] >= sent[0] else ""
     yield row("most bytes sent a step", human(sent[0]), human(sent[1]), f"{sign}{human(sent[1] - sent[0])}")

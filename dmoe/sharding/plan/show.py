@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dmoe.errors import UserError, nearest
-from dmoe.model.sizes import human
-from dmoe.names import clip, short
+from dmoe.errors import UserError, nearest, one_line
+from dmoe.model.sizes import human, left
+from dmoe.names import clip
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
@@ -81,7 +81,7 @@ def chosen_tables(figures: Figures, view: View) -> list[TableFigures]:
 def matching(figures: Figures, pattern: str, asked_by: str, among: Sequence[TableFigures]) -> list[TableFigures]:
     found = [table for table in among if table.name == pattern] or [table for table in among if fnmatch.fnmatchcase(table.name, pattern)]
     if not found:
-        raise UserError(f"{asked_by} {short(pattern)}: no such table{nearest(pattern, [table.name for table in figures.tables])}")
+        raise UserError(f"{asked_by} {one_line(pattern)}: no such table{nearest(pattern, [table.name for table in figures.tables])}")
     return found
 
 
@@ -136,7 +136,7 @@ def _rank(rank: RankFigures, figures: Figures, label: str) -> str:
     time = bar(((rank.time_ms, "#"),), figures.time_ms, 12, " ")
     label = "DOES NOT FIT" if rank.free < 0 or rank.host_free < 0 else label
     return (
-        f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {human(rank.free):>8}  {rank.lookup_share:>7.2%}"
+        f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {left(rank.free):>8}  {rank.lookup_share:>7.2%}"
         f"  {human(rank.sent):>8}  {rank.time_ms:>9.3f} ms  {time} {label}"
     ).rstrip()
 

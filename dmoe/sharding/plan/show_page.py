@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.model.sizes import human
+from dmoe.model.sizes import human, left
 from dmoe.names import clip
 from dmoe.report.html import Cell, document, paragraph, table
 from dmoe.report.plots import COLOURS, INK, draw
@@ -48,7 +48,7 @@ def _summary(figures: Figures) -> list[str]:
         f"{figures.tables[index].name} {shares[index]:.3f} ms" for index in np.argsort(-shares, kind="stable")[:3] if shares[index] > 0
     ]
     size = sum(one.size for one in figures.tables)
-    fits = "" if fullest.free >= 0 else " It does not fit."
+    fits = " free." if fullest.free >= 0 else ". It does not fit."
     return [
         paragraph(
             f"{len(figures.tables):,} tables, {human(size)} with optimiser state ({figures.optimizer}), on {cluster.name}:"
@@ -57,7 +57,7 @@ def _summary(figures: Figures) -> list[str]:
         paragraph(
             f"Critical rank {critical.rank}: {critical.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} times the"
             f" mean; most of it {', '.join(heaviest) or 'nothing'}. Fullest rank {fullest.rank}:"
-            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory)} taken, {human(fullest.free)} free.{fits}"
+            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory)} taken, {left(fullest.free)}{fits}"
         ),
         paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
     ]

@@ -1,5 +1,6 @@
 """One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -89,16 +90,17 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         reservation = HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * dense_bytes + 1)
-    try:
-        reserved = reservation.reserve(topology, batch, meta_collection(bags, "sgd"), sharders())
-    except PlannerError:
+    storage = []
+    with contextlib.suppress(PlannerError):
+        storage = [device.storage for device in reservation.reserve(topology, batch, meta_collection(bags, "sgd"), sharders()).devices]
+    # TorchRec refuses what leaves a GPU no memory, but not what leaves a CPU none.
+    if not storage or (cluster.device.kind == "cpu" and min(one.ddr for one in storage) <= 0):
         raise DoesNotFit(
             f"sharding: the dense part ({human(6 * dense_bytes)} with gradients and state) and the ids of {batch:,} rows a rank leave no"
             f" memory for tables on {cluster.name}; use a smaller train.batch_size, smaller experts, or devices with more memory",
             0.0,
             1.0,
-        ) from None
-    storage = [device.storage for device in reserved.devices]
+        )
     return Room(
         cluster.nodes,
         cluster.ranks_a_node,
@@ -143,7 +145,7 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
         return float(on_device * one.hbm.sum() + in_host * one.ddr.sum())
 
     needed = sum(min(size(one) for one in problem.candidates[kind]) for kind in problem.kinds)
-    room = float(on_device * problem.room.hbm.sum() + in_host * problem.room.ddr.sum())
+    room = float(on_device * problem.room.hbm.sum() + in_host * problem.room.ddr.clip(0).sum())
     types = sorted({one.sharding_type for group in problem.candidates for one in group})
     return DoesNotFit(
         f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"

@@ -5,6 +5,7 @@
 | 0 | the run is finished | |
 | 2 | a user's mistake, bad data, a full disk, a guard | mend it, then --resume |
 | 3 | a rank was lost, or hung past run.timeout_seconds | start again with --resume |
+| 130 | interrupted (Ctrl-C) | start again with --resume |
 | 143 | asked to stop (SIGTERM), a checkpoint was made | start again with --resume: schedulers requeue on it |
 | 1 | a bug of ours, with its traceback | report it |
 """
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -20,11 +22,14 @@ from collections.abc import Callable
 from typing import Any
 
 from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.json_text import format_json
 from dmoe.names import printable
+from dmoe.orphans import end_with
 
 LOST, PREEMPTED = 3, 143
 FAULT, SAID = "dmoe/fault", "dmoe/said"
 USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
+GLOO = re.compile(r"\[\S*gloo/\S*\.(cc|h):\d+\]|^Application timeout caused pair closure")
 GRACE_SECONDS = 3.0
 """How long a failing rank gives rank 0 to say what happened before it says it itself."""
 ANSWER_SECONDS = 10.0
@@ -41,6 +46,11 @@ class RankLost(Exception):
 
 def run_rank(program: str, main: Callable[[], int | None]) -> int:
     """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # What a person started by hand goes on (nohup); what torchrun started has nobody else who would end it.
+        gone = f"{program}: the launcher (process {os.getppid()}) is gone, so that its ranks end; start again with --resume"
+        end_with(os.getppid(), LOST, gone if os.environ.get("LOCAL_RANK") == "0" else "")
 
     def run() -> int | None:
         try:
@@ -69,10 +79,13 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
 
 
 def is_connection(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank is gone, rather than for a fault of its own."""
-    text = str(error).lower()
-    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out", "timeout", "socket")
-    return any(sign in text for sign in signs)
+    """Whether a collective failed because another rank is gone, rather than for a fault of its own.
+
+    NCCL and the store have types for it; gloo raises a plain RuntimeError, which names the place in gloo's sources.
+    """
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or GLOO.search(str(error)) is not None
 
 
 def say(program: str, message: str) -> None:
@@ -82,7 +95,7 @@ def say(program: str, message: str) -> None:
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError), open(path, "w") as file:
-            json.dump({"message": {"message": message, "extraInfo": extra}}, file)
+            file.write(format_json({"message": {"message": message, "extraInfo": extra}}))
 
 
 def _end(program: str, message: str, code: int) -> int:
@@ -96,7 +109,7 @@ def _end(program: str, message: str, code: int) -> int:
 def _say_once(store: Any, program: str, message: str, code: int) -> None:
     rank = _rank()
     if store.add(f"{FAULT}/count", 1) == 1:
-        store.set(FAULT, json.dumps([rank, message, code]))
+        store.set(FAULT, format_json([rank, message, code]))
     if rank != 0:
         _wait(store, SAID, GRACE_SECONDS)
     if store.add(f"{SAID}/count", 1) == 1:
@@ -176,6 +189,9 @@ def _rank() -> int:
 
 
 def _ranks() -> int:
+    if "torch.distributed" not in sys.modules:
+        # The command ended before it came so far; importing torch would take seconds.
+        return 1
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_initialized() else 1

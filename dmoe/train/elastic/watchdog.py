@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from dmoe.json_text import format_json
 from dmoe.train.elastic.exit_codes import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25
@@ -89,7 +90,7 @@ class Watch:
 
     def _tell(self, count: int) -> None:
         key = f"dmoe/watch/{self.rank}"
-        self.store.set(key, json.dumps([count, self.what, self.step, time.monotonic() - self.since]))
+        self.store.set(key, format_json([count, self.what, self.step, time.monotonic() - self.since]))
         # Setting waits for no answer.
         self.store.check([key])
         self._answered = time.monotonic()

@@ -6,7 +6,6 @@ trains as `dmoe.train` does and keeps nothing; `dmoe plan calibrate` starts it a
 
 import argparse
 import itertools
-import json
 import re
 import statistics
 import sys
@@ -192,12 +191,11 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     from dmoe import distributed
     from dmoe.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
+    from dmoe.json_text import format_json
     from dmoe.paths import PATHS
-    from dmoe.train.log_filters import quiet
 
     config = load_config(config_path, overrides)
     manifest = load_manifest(config.data.path)
-    quiet()
     from dmoe.train.session import open_session
 
     device = distributed.start(config.run.timeout_seconds)
@@ -208,9 +206,8 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     dist.all_gather_object(parts, mine)
     if distributed.rank() == 0:
         with PATHS.open(output, "w") as file:
-            json.dump(
-                {"format": FORMAT, "version": VERSION, "device": device.type, "steps": steps, "plan": session.plan, "ranks": parts}, file
-            )
+            measured = {"format": FORMAT, "version": VERSION, "device": device.type, "steps": steps, "plan": session.plan, "ranks": parts}
+            file.write(format_json(measured))
     distributed.stop()
 
 
@@ -222,11 +219,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for dmoe plan calibrate --measured")
     arguments = parser.parse_args()
+    from dmoe.config import setting
     from dmoe.errors import UserError
 
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: expected at least 1")
-    plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
+    from dmoe.train.log_filters import quiet
+
+    quiet()
+    plan = [setting("sharding.plan", arguments.plan)] if arguments.plan else []
     run(arguments.config, arguments.set + plan, arguments.steps, arguments.output)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config import Config, dump_config, parse_config, setting
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
@@ -135,9 +135,9 @@ def _write(
     manifest = fewer_ids(model.manifest, model.tables, small, int(STATES_A_NUMBER[rehearsed]))
     batch_size = min(config.train.batch_size, ROWS_A_RANK * small.ranks)
     overrides = [
-        f"data.path={folder}",
-        f"run.dir={folder}/run",
-        f"sharding.plan={folder}/plan.json",
+        setting("data.path", folder),
+        setting("run.dir", f"{folder}/run"),
+        setting("sharding.plan", f"{folder}/plan.json"),
         f"optimizer.tables.kind={rehearsed}",
         f"train.batch_size={batch_size}",
         f"train.eval_batch_size={batch_size}",

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.distributed import rank, world_size
+from dmoe.finite import require_finite
 from dmoe.paths import write_atomic
 
 FILE = "predictions.npz"
@@ -42,8 +43,13 @@ class Predictions:
         return np.concatenate([logit for logit, _ in in_order]), np.concatenate([label for _, label in in_order])
 
     def write(self, path: str) -> None:
-        """Writes an npz on rank 0; every rank has to call it."""
+        """Writes an npz on rank 0; every rank has to call it.
+
+        Raises:
+            UserError: on rank 0, a logit is not finite. `Evaluation` refuses such rows before, on all ranks.
+        """
         logit, label = self.gather()
+        require_finite(logit, f"{path}: the logit")
         if rank() == 0:
             with write_atomic(path) as file:
                 np.savez(file, logit=logit, label=label, order=np.array(self.order))

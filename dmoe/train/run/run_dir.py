@@ -1,8 +1,10 @@
 """The run directory: config, environment, plan, metrics, checkpoints; written by rank 0 alone."""
 
-import json
+import contextlib
+import errno
 import os
 import platform
+import re
 import sys
 from typing import Any
 
@@ -11,11 +13,17 @@ import torch.distributed as dist
 from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
 from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.lock import FILE as LOCK
+from dmoe.data.lock import share, take
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
+from dmoe.json_text import defined, format_json, parse_json
+from dmoe.names import show
 from dmoe.paths import PATHS, append_text, inside, join, write_text
+from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
-CONFIG, SCHEMA = "config.yaml", "manifest.json"
+ENDING_SECONDS = 10.0
+"""How long a run waits for one that is about to end, such as ranks whose launcher was killed."""
 
 
 class RunDir:
@@ -30,6 +38,46 @@ class RunDir:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keeps other trainings off the run until the process of every rank has ended, or `unlock`. Every rank has to call it.
+
+        A remote run has no lock: an object store knows none.
+
+        Raises:
+            UserError: on every rank, where another training has it, or where the folder cannot be written.
+        """
+        if "://" in self.path:
+            return
+        # Alone first, then shared by all ranks: one that outlives the others keeps the next training off too.
+        for turn in (rank() == 0, rank() != 0):
+            problem = self._take() if turn else None
+            if problem := first_problem(problem):
+                self.unlock()
+                raise UserError(problem)
+
+    def _take(self) -> str | None:
+        try:
+            self._lock = take(self.path, ENDING_SECONDS if rank() == 0 else 0.0, shared=rank() != 0)
+            if rank() == 0:
+                os.pwrite(self._lock, f"{os.getpid()} {platform.node()}\n".ljust(80).encode(), 0)
+                share(self._lock)
+        except BlockingIOError:
+            return f"run.dir: another training{_holder(self.path)} writes in {self.path}; wait for its end, or choose another run.dir"
+        except UserError as error:
+            return str(error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                return _cannot_write(self.path, error)
+            if rank() == 0:
+                show(f"run.dir: {self.path} is on a file system without locks: start no second training in it", sys.stderr)
+        return None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def file(self, *names: str) -> str:
         """The path of one of the run's files or folders.
@@ -50,14 +98,14 @@ class RunDir:
             try:
                 PATHS.mkdirs(self.path)
                 self.forget_after(-1)
-                self._text("environment.json", json.dumps(environment(), indent=1) + "\n")
-                self._text("plan.json", json.dumps(plan, indent=1) + "\n")
-                self._text(SCHEMA, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+                self._text("environment.json", format_json(environment(), indent=1) + "\n")
+                self._text("plan.json", format_json(plan, indent=1) + "\n")
+                self._text(SCHEMA, format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
             except UserError as error:
                 problem = str(error)
             except OSError as error:
-                problem = f"run.dir: cannot write in {self.path} ({(error.strerror or str(error)).lower()}); choose another"
+                problem = _cannot_write(self.path, error)
         if problem := broadcast_object(problem):
             raise UserError(problem)
 
@@ -73,16 +121,16 @@ class RunDir:
             changed = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in sorted(before | now) if before.get(key) != now.get(key)]
             self.forget_after(step)
             line = {"step": step, "refused": refused, "changed": changed, "plan": plan, "environment": environment()}
-            append_text(self.file("resumes.jsonl"), json.dumps(line) + "\n")
+            append_text(self.file("resumes.jsonl"), format_json(line) + "\n")
         return changed
 
     def holds_a_run(self) -> bool:
         return PATHS.exists(self.file(CONFIG))
 
     def log(self, kind: str, figures: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
+        """Adds a line to metrics.jsonl. A figure that is undefined is null."""
         if rank() == 0:
-            append_text(self.file("metrics.jsonl"), json.dumps({"kind": kind, **figures}) + "\n")
+            append_text(self.file("metrics.jsonl"), format_json({"kind": kind, **defined(figures)}) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step from which a run is resumed: what came after is about to happen again."""
@@ -93,9 +141,9 @@ class RunDir:
             self._text("metrics.jsonl", "".join(lines))
 
     def finish(self, figures: dict[str, Any], name: str = "metrics.json") -> None:
-        """Writes the final figures."""
+        """Writes the final figures. One that is undefined is null."""
         if rank() == 0:
-            self._text(name, json.dumps(figures, indent=1) + "\n")
+            self._text(name, format_json(defined(figures), indent=1) + "\n")
 
     def checkpoint(self, step: int) -> str:
         return self.file("checkpoints", f"step-{step:09d}")
@@ -151,6 +199,18 @@ class RunDir:
         write_text(self.file(name), text)
 
 
+def _cannot_write(path: str, error: OSError) -> str:
+    return f"run.dir: cannot write in {path} ({(error.strerror or str(error)).lower()}); choose another"
+
+
+def _holder(path: str) -> str:
+    """Who took the lock, as far as its file tells: ` (process 12 on host a)`."""
+    with contextlib.suppress(OSError), open(os.path.join(path, LOCK), "rb") as file:
+        if found := re.match(rb"(\d+) ([\w.-]+)\s", file.read(80)):
+            return f" (process {found[1].decode()} on {found[2].decode()})"
+    return ""
+
+
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A tree of settings as `train.batch_size` -> value."""
     leaves: dict[str, Any] = {}
@@ -166,11 +226,11 @@ def problem_of(folder: str) -> str | None:
         verify_checkpoint(folder, rank(), world_size())
     except UserError as error:
         problem = str(error)
-    return _first(problem)
+    return first_problem(problem)
 
 
-def _first(problem: str | None) -> str | None:
-    """The first rank's problem, on all ranks."""
+def first_problem(problem: str | None) -> str | None:
+    """The first rank's problem, on all ranks; every rank has to call it."""
     if world_size() == 1:
         return problem
     problems: list[str | None] = [None] * world_size()
@@ -180,9 +240,11 @@ def _first(problem: str | None) -> str | None:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line).get("step", 0))
-    except (ValueError, AttributeError):
+        row = parse_json(line, undefined_is_null=True)
+    except ValueError:
         return 1 << 62
+    step = row.get("step", 0) if isinstance(row, dict) else None
+    return step if type(step) is int else 1 << 62
 
 
 def environment() -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_inline_on_the_command_line_with_a_misspelt_table_named(tmp_path, capsys
     assert types(json.loads((tmp_path / "p.json").read_text()))["C1"] == "row_wise"
     for wrong, said in (
         ("sharding.tables.C22.types=[row_wise]", r"sharding.tables.C22: no such table, did you mean 'C2'"),
-        ("sharding.tables.C1.typos=[row_wise]", "unknown key 'typos', did you mean 'types'"),
+        ("sharding.tables.C1.typos=[row_wise]", "C1.typos: unknown key, did you mean 'types'"),
         ("sharding.tables.C1.types=[rowwise]", "'row_wise'"),
     ):
         assert make(wrong) == 2

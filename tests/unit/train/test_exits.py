@@ -6,13 +6,14 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.config import GuardConfig
 from dmoe.errors import UserError
 from dmoe.train.elastic import exit_codes as exits
 from dmoe.train.elastic.exit_codes import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped
-from dmoe.train.run.progress import Progress, progress_from
 
 
 def end(error):
@@ -38,12 +39,37 @@ def test_codes_and_lines(capsys, monkeypatch, tmp_path):
         end(ZeroDivisionError())
 
 
-def test_a_lost_peer_is_no_bug_of_ours(capsys):
-    closed = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711")
-    assert is_connection(closed)
-    assert not is_connection(RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"))
-    assert end(closed) == 3
+GLOO = "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/"
+LOST = [
+    RuntimeError(f"{GLOO}pair.cc:537] Read error [127.0.0.1]:48257: Connection reset by peer."),
+    RuntimeError(f"{GLOO}unbound_buffer.cc:78] Timed out waiting 5000ms for recv operation to complete"),
+    RuntimeError(f"Gloo connectFullMesh failed with {GLOO}pair.cc:150] timed out connecting"),
+    RuntimeError("Application timeout caused pair closure"),
+    dist.DistNetworkError("The client socket has timed out after 60000ms while trying to connect to (host, 29500)."),
+    dist.DistBackendError("NCCL communicator was aborted on rank 1."),
+    dist.DistStoreError("wait timeout after 5000ms, keys: /a"),
+]
+OURS = [
+    RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+    RuntimeError("unknown table 'socket'"),
+    RuntimeError("table 'timeout_seconds' did not change in the first steps (1 of 9 tables)"),
+    RuntimeError("run.timeout_seconds: nccl and gloo differ"),
+    RuntimeError("DataLoader timed out: a broken pipe"),
+]
+
+
+@pytest.mark.parametrize("error", LOST, ids=str)
+def test_a_lost_peer_is_no_bug_of_ours(capsys, error):
+    assert is_connection(error)
+    assert end(error) == 3
     assert "lost another rank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", OURS, ids=str)
+def test_a_fault_that_mentions_connections_is_no_lost_peer(error):
+    with pytest.raises(RuntimeError) as raised:
+        end(error)
+    assert raised.value is error
 
 
 def test_a_rank_that_lost_the_others_and_their_store_says_so_and_ends(capsys, monkeypatch):
@@ -58,11 +84,11 @@ def test_a_rank_that_lost_the_others_and_their_store_says_so_and_ends(capsys, mo
     }.items():
         monkeypatch.setattr(exits, name, value)
     monkeypatch.setattr(exits.os, "_exit", codes.append)
-    assert end(RuntimeError("gloo: Timed out waiting 75000ms for send operation to complete")) == 3
+    assert end(RuntimeError(f"{GLOO}unbound_buffer.cc:78] Timed out waiting 75000ms for send operation to complete")) == 3
     answer.set()
     assert codes == [3]
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("dmoe.train: rank 2: lost another rank while this one worked (gloo: Timed out")
+    assert said.startswith(f"dmoe.train: rank 2: lost another rank while this one worked ({GLOO}")
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rank():
@@ -78,7 +104,7 @@ def test_progress_is_checked_field_by_field():
         "step": 3,
         "schedule": {"plateau": 1.0, "waited": 0, "best": None},
         "best_auc": 0.7,
-        "window": {"since": 0, "steps": 3, "sums": [1.0]},
+        "window": {"since": 0, "steps": 3, "sums": [1.0, 0.5, 0.0, 64.0]},
     }
     assert progress_from(sound, "x") == Progress(**sound)
     for wrong, words in {

@@ -1,0 +1,27 @@
+"""A process that ends with the one that started it: an orphan would go on writing where the next run begins."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+
+ORPHAN_SECONDS = 0.2
+
+
+def end_with(parent: int, code: int, line: str = "") -> None:
+    """Watches, in a thread, that this process is still `parent`'s child; else it ends with an exit code. A killed parent tells nobody.
+
+    Args:
+        line: what it says then.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_SECONDS)
+        # What it would be said to may have ended with the parent.
+        with contextlib.suppress(OSError, ValueError):
+            print(line, end="\n" if line else "", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    threading.Thread(target=watch, daemon=True, name="orphan").start()
