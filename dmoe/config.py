@@ -11,16 +11,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json
-from dmoe.names import check_text, short
 from dmoe.shipped import find_config
-from dmoe.strict import Strict, checked
+from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
 
 EXPECTED = "keys such as 'model:' and 'train:'"
-Text = Annotated[str, AfterValidator(check_text)]
-"""What a screen may show as it is."""
-
-
 _BARE = re.compile(r"""[^\s".='](?:[^".=']*[^\s".='])?""")
 _KEY = re.compile(r"""\s*(?:(?P<quoted>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*|(?P<bare>[^.="]*))(?P<sign>[.=])""")
 
@@ -252,10 +247,9 @@ class Config(Strict):
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
     """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides, and checks the whole.
 
-    A part of a key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
-
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs. An override's value is
-    YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number.
+    YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number. A part of a
+    key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
 
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
@@ -308,13 +302,13 @@ def split_override(override: str) -> tuple[list[str], str]:
         at, sign = found.end(), found["sign"]
     if sign != "=" or "" in names:
         what = "expected key=value, such as train.batch_size=4096; a name that holds '.' or '=' goes in double quotes"
-        raise UserError(f"--set {short(override)}: {what}")
+        raise UserError(f"--set {one_line(override)}: {what}")
     return names, override[at:]
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
-    (*parents, leaf), value = split_override(override)
     told = one_line(override)
+    (*parents, leaf), value = split_override(override)
     node = tree
     for parent in parents:
         # A copy: an alias of the file may have the same mapping stand in two places.

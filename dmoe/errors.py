@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dmoe.interrupts import INTERRUPTED, interruptible
-from dmoe.names import printable, quoted, short
+from dmoe.names import printable
 
 USER_ERROR = 2
 MOST_SHOWN, MOST_NAMES = 100, 20
 """Letters of a value, and names of a list, that a message repeats."""
-LONG_NAME, COMPARED_NAMES = 200, 5000
-"""Longer names, and more of them, are not compared with a misspelt one: that takes the product of their lengths."""
+MOST_COMPARED = 5000
+"""Names that a misspelt one is compared with."""
 
 
 class UserError(Exception):
@@ -23,19 +23,19 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first ones of many) where none is near."""
+    """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first few) where none is near."""
     names = sorted(known)
-    compared = [one for one in names if len(one) <= LONG_NAME][:COMPARED_NAMES]
-    if close := difflib.get_close_matches(name[:LONG_NAME], compared, n=1, cutoff=0.5):
-        return f", did you mean {quoted(close[0])}?"
+    # Comparing takes the product of the lengths, so that long names are left out.
+    compared = [one for one in names if len(one) <= 2 * MOST_SHOWN][:MOST_COMPARED]
+    if close := difflib.get_close_matches(name[:MOST_SHOWN], compared, n=1, cutoff=0.5):
+        return f", did you mean '{one_line(close[0])}'?"
     more = f" or {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     return f", expected one of {', '.join(short(one) for one in names[:MOST_NAMES])}{more}" if names else ""
 
 
 def one_line(text: str, limit: int = MOST_SHOWN) -> str:
     """The text for a message: control characters as escapes, and cut where it is longer than `limit`."""
-    kept = text if len(text) <= limit else f"{text[: limit - 3]}..."
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in kept)
+    return printable(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
 def shown(value: Any, limit: int = MOST_SHOWN) -> str:

@@ -40,14 +40,9 @@ def show(text: str, file: TextIO | None = None) -> None:
     print(printable(text, keep="\n"), file=file, flush=True)
 
 
-def short(name: str) -> str:
-    """A name as a message has it: printable, cut where it is long."""
-    return printable(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...")
-
-
 def quoted(name: str) -> str:
-    """As `short`, in quotes."""
-    return f"'{short(name)}'"
+    """A name as a message has it: in quotes, printable, cut where it is long."""
+    return f"'{printable(name if len(name) <= MAX_SHOWN else f'{name[:MAX_SHOWN]}...')}'"
 
 
 def clip(text: str, width: int) -> str:

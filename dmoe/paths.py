@@ -15,9 +15,9 @@ from dmoe.errors import UserError, one_line
 from dmoe.names import quoted
 
 S3 = "s3://"
+A_LINK = "is a link, which is not followed here; put what it points to in its place, or remove it"
 _OPEN_ALREADY = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+", re.ASCII)
 """What the user's shell has opened for us: `--config <(make_config)`."""
-A_LINK = "is a link, which is not followed here; put what it points to in its place, or remove it"
 
 
 class Paths(PathManager):
@@ -64,7 +64,7 @@ def inside(folder: str, *names: str) -> str:
     path = folder
     for name in "/".join(names).split("/"):
         if name in ("", ".", "..") or "\0" in name:
-            raise UserError(f"{folder}: {quoted('/'.join(names))} leaves the folder")
+            raise UserError(f"{folder}: '{one_line('/'.join(names))}' leaves the folder")
         path = join(path, name)
         if "://" not in path and os.path.islink(path):
             raise UserError(f"{path}: {A_LINK}")

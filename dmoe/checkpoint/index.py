@@ -20,9 +20,9 @@ MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
+_STATE = re.compile(r"\w{1,64}", re.ASCII)
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
 """A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
-_STATE = re.compile(r"\w{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def write_index(folder: str, index: Index) -> None:
         "progress": index.progress,
     }
     content["checksum"] = _checksum(content)
+    text = format_json(content).encode()
     with write_atomic(join(folder, INDEX)) as file:
-        file.write(format_json(content).encode())
+        file.write(text)
 
 
 def read_index(folder: str) -> Index:
@@ -173,7 +174,8 @@ def _check_tensors(path: str, entries: dict[str, Entry], pieces: list[Piece]) ->
 
 def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
-    text = PATHS.open(join(folder, INDEX), "rb").read()
+    with PATHS.open(join(folder, INDEX), "rb") as file:
+        text = file.read()
     with write_atomic(join(folder, REFUSED)) as file:
         file.write(text)
     PATHS.rm(join(folder, INDEX))

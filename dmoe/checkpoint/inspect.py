@@ -7,9 +7,9 @@ import numpy as np
 
 from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
-from dmoe.errors import UserError
+from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
-from dmoe.names import file_name, short
+from dmoe.names import file_name
 from dmoe.paths import PATHS, inside, join, write_atomic
 
 BLOCK_BYTES = 64 << 20
@@ -117,7 +117,7 @@ def inspect(folder: str) -> str:
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
     for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
-        lines.append(f"{short(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
+        lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
     return "\n".join(lines)
 
 
@@ -158,7 +158,7 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     metadata = {"format": "pt", "made_from": folder, "step": str(contents.index.progress.get("step"))}
     size = 0
     for path, group in groups.items():
-        plain = {name: name.removeprefix("model/") if name in contents.dense else name for name in group}
+        plain = {name: name.removeprefix("model/") if name not in contents._pieces else name for name in group}
         entries = [(plain[name], NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
         chunks = (block for name in group for block in _finite_blocks(contents, name))
         with write_atomic(path) as file:

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
         known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
         for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
-            print(line, file=sys.stderr)
+            show(line, sys.stderr)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"

@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dmoe.data.criteo import COLUMNS, FIELDS, LABEL
-from dmoe.errors import UserError, nearest, printable
+from dmoe.errors import UserError, nearest
+from dmoe.names import printable
 
 SNIFF_BYTES = 1 << 16
 NO_LABEL = len(COLUMNS)

@@ -12,7 +12,7 @@ from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.sources import is_remote
 from dmoe.data.split import NAMES, SCORE
-from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, vocabulary_file, write_vocabulary
+from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, file_of, write_vocabulary
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
@@ -23,10 +23,10 @@ SHARD_FILE, VOCABULARY_FILE, REJECTS_FILE = r"part-\d{5,}\.parquet", r".+\.parqu
 
 def keep_rejects(output: str, work: str) -> None:
     """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
-    source, target = os.path.join(work, REJECTS), inside(output, REJECTS)
+    target = inside(output, REJECTS)
     if not is_remote(output):
         remove_files(target, REJECTS_FILE)
-    move_rejects(source, target)
+    move_rejects(os.path.join(work, REJECTS), target)
 
 
 def move_rejects(source: str, target: str) -> None:
@@ -103,7 +103,7 @@ def _remove_old(output: str) -> None:
         for shard in (shard for split in old.splits.values() for shard in split.shards):
             PATHS.rm(inside(output, shard.path))
         for feature in old.categorical:
-            PATHS.rm(vocabulary_file(output, feature.name))
+            PATHS.rm(file_of(output, feature.name))
 
 
 def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRange], vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -120,7 +120,7 @@ def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRang
     for vocabulary in vocabularies:
         path = os.path.join(work, "vocabulary.parquet")
         write_vocabulary(path, vocabulary)
-        _place(path, vocabulary_file(output, vocabulary.name))
+        _place(path, file_of(output, vocabulary.name))
     keep_rejects(output, work)
     save_manifest(work, manifest)
     _place(os.path.join(work, FILE), join(output, FILE))

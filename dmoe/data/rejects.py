@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dmoe.data.layout import BOM, Layout
 from dmoe.errors import UserError
-from dmoe.names import printable
+from dmoe.names import file_name, printable
 from dmoe.paths import write_atomic
 
 REPEATED, REORDERED = "repeated header", "reordered header"
@@ -91,7 +91,7 @@ def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: b
 
 def rejects_name(number: int, path: str) -> str:
     """The name of the file with an input's malformed lines; its place among the inputs keeps apart files of one name."""
-    return f"{number:05d}-{os.path.basename(path)}.tsv"
+    return f"{number:05d}-{file_name(os.path.basename(path))}.tsv"
 
 
 def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]) -> Counter[str]:

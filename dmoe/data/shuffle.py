@@ -21,7 +21,7 @@ from dmoe.data.lock import alone
 from dmoe.data.publish import SHARD_FILE
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.data.split import GOLDEN, splitmix64
-from dmoe.data.vocabulary_files import FOLDER, vocabulary_file
+from dmoe.data.vocabulary_files import FOLDER, file_of
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
@@ -137,9 +137,9 @@ def _publish(options: ShuffleOptions, top: str, manifest: Manifest, done: dict[s
     if PATHS.isdir(join(options.data, FOLDER)):
         os.makedirs(inside(options.output, FOLDER), exist_ok=True)
         for feature in manifest.categorical:
-            kept = vocabulary_file(options.data, feature.name)
+            kept = file_of(options.data, feature.name)
             if PATHS.exists(kept):
-                with PATHS.open(kept, "rb") as source, write_atomic(vocabulary_file(options.output, feature.name), sync=False) as copy:
+                with PATHS.open(kept, "rb") as source, write_atomic(file_of(options.output, feature.name), sync=False) as copy:
                     shutil.copyfileobj(source, copy)
     save_manifest(top, manifest)
     os.replace(os.path.join(top, FILE), os.path.join(options.output, FILE))

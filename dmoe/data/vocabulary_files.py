@@ -42,11 +42,6 @@ def write_vocabulary(path: str, vocabulary: AnyVocabulary) -> None:
         pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
 
 
-def vocabulary_file(folder: str, feature: str) -> str:
-    """Where a data set keeps a feature's vocabulary."""
-    return join(folder, FOLDER, f"{file_name(feature)}.parquet")
-
-
 def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
     """Writes a folder of vocabularies, which is there only when all of it is."""
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
@@ -58,7 +53,7 @@ def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
 
 def file_of(folder: str, feature: str) -> str:
     """The vocabulary file of a feature of the data set in `folder`."""
-    return join(folder, FOLDER, f"{feature}.parquet")
+    return join(folder, FOLDER, f"{file_name(feature)}.parquet")
 
 
 def read_table(path: str, integers: bool) -> Any:

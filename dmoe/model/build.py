@@ -17,7 +17,6 @@ from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
-from dmoe.names import quoted
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
-            raise UserError(f"data.features: no feature {quoted(name)} in the data set{nearest(name, names)}")
+            raise UserError(f"data.features: no feature '{one_line(name)}' in the data set{nearest(name, names)}")
     inputs = model_inputs(config.data, manifest)
     features, dense = inputs.categorical, tuple(number.name for number in inputs.dense)
     if not features:

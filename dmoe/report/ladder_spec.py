@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from dmoe.config import Config, Text, dump_config, load_config, parse_config, setting
+from dmoe.config import Config, dump_config, load_config, parse_config, setting
 from dmoe.errors import UserError, nearest
 from dmoe.shipped import find_config
-from dmoe.strict import Strict, checked
+from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import dump_yaml, laid_over, read_extended
 
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dmoe.config import ModelConfig, Text
+from dmoe.config import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import FeatureName
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text
-from dmoe.strict import Strict, checked
+from dmoe.strict import FeatureName, Strict, Text, checked
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
 VERSION: Literal[1] = 1
@@ -91,8 +91,8 @@ class ScorerFile(Strict):
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
-    tree = content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None)
-    write_text(join(folder, FILE), format_json(tree, indent=1) + "\n")
+    dumped = content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None)
+    write_text(join(folder, FILE), format_json(dumped, indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:

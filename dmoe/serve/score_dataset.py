@@ -127,10 +127,11 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
 
     if os.path.exists(path) and not os.path.isfile(path):
         # A pipe or a terminal, in whose place no file can be put.
-        with open(path, "wb") as file:
-            return write(file)
-    with write_atomic(path) as whole:
-        return write(whole)
+        with open(path, "wb") as pipe:
+            return write(pipe)
+    # A link is a user's own choice here: what it points to is written.
+    with write_atomic(path if "://" in path else os.path.realpath(path)) as file:
+        return write(file)
 
 
 def _write_batches(

@@ -17,6 +17,7 @@ from dmoe.data.preprocess import Result, preprocess
 from dmoe.data.publish import REJECTS, move_rejects
 from dmoe.data.rejects import rejects_name
 from dmoe.errors import UserError
+from dmoe.names import show
 from dmoe.paths import PATHS, join
 
 
@@ -54,7 +55,7 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
             move_rejects(os.path.join(folder, REJECTS), rejects)
         if bad := sum(result.bad_lines.values()):
             where = f"kept in {rejects}" if rejects else "--rejects F keeps them"
-            print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", file=sys.stderr)
+            show(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", sys.stderr)
         yield folder
 
 

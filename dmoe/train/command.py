@@ -186,7 +186,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     run.finish(figures, output)
     if distributed.rank() == 0:
         for line in skewed:
-            print(line, file=sys.stderr)
+            show(line, sys.stderr)
         show(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures

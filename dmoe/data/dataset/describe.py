@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_groups
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
-from dmoe.data.vocabulary_files import vocabulary_file
+from dmoe.data.vocabulary_files import file_of
 from dmoe.paths import PATHS, join
 
 SAMPLE_ROWS = 1_000_000
@@ -98,7 +98,7 @@ def describe(folder: str) -> Description:
     """
     manifest = load_manifest(folder)
     splits = [_split(folder, name, manifest) for name in manifest.splits]
-    kept = all(PATHS.exists(vocabulary_file(folder, feature.name)) for feature in manifest.categorical)
+    kept = all(PATHS.exists(file_of(folder, feature.name)) for feature in manifest.categorical)
     counts = _kept_counts(folder, manifest) if kept else _sampled_counts(folder, manifest)
     features = [_feature(feature, of) for feature, of in zip(manifest.categorical, counts, strict=True)]
     return Description(
@@ -135,7 +135,7 @@ def _kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64]]
     import pyarrow.parquet as pq
 
     for feature in manifest.categorical:
-        with PATHS.open(vocabulary_file(folder, feature.name), "rb") as file:
+        with PATHS.open(file_of(folder, feature.name), "rb") as file:
             yield pq.read_table(file, columns=["count"])["count"].to_numpy().astype(np.int64)
 
 

@@ -17,9 +17,9 @@ from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.part import Part
 from dmoe.errors import UserError, nearest, shown
 from dmoe.json_text import format_json, is_int, parse_json
-from dmoe.names import check_feature, check_split, first_twice, quoted
+from dmoe.names import first_twice, quoted
 from dmoe.paths import PATHS, join, read_bounded, write_text
-from dmoe.strict import checked
+from dmoe.strict import FeatureName, SplitName, Text, checked
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -34,8 +34,6 @@ EQUAL_BY_CHANCE = 16
 """So few rows of two splits may be equal by chance, in a small log of few values."""
 NO_GROUP = 0
 """Group of a row whose group column is empty."""
-FeatureName = Annotated[str, AfterValidator(check_feature)]
-SplitName = Annotated[str, AfterValidator(check_split)]
 
 
 class DenseFeature(Part):

@@ -22,7 +22,7 @@ from dmoe.data.log.schema import Schema
 from dmoe.data.log.times import SECONDS_A_DAY, parse_times
 from dmoe.data.log.tokens import hashes
 from dmoe.data.rejects import Reject, shown
-from dmoe.errors import printable
+from dmoe.names import printable
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
 OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))

@@ -36,9 +36,9 @@ from dmoe.data.rejects import shown
 from dmoe.data.sources import spool
 from dmoe.data.split import Splitter, parse_shares
 from dmoe.data.vocabulary_files import write_all
-from dmoe.errors import UserError, printable
+from dmoe.errors import UserError
 from dmoe.json_text import format_json
-from dmoe.names import file_name
+from dmoe.names import file_name, printable, show
 
 VALUES_SHOWN = 6
 
@@ -201,9 +201,9 @@ def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
         if task.options.scoring:
             dropped["label"] = what
         else:
-            print(f"warning: {what}", file=sys.stderr)
+            show(f"warning: {what}", sys.stderr)
     for what in dropped.values():
-        print(f"{what}: left out, scores do not need it", file=sys.stderr)
+        show(f"{what}: left out, scores do not need it", sys.stderr)
     return task.labelled and "label" not in dropped, schema.without(dropped.keys() - {"label"})
 
 

@@ -21,11 +21,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dmoe.data.dataset.manifest import FeatureName
 from dmoe.data.log.times import parse_format
 from dmoe.errors import UserError
 from dmoe.names import first_twice, quoted
-from dmoe.strict import Strict, checked
+from dmoe.strict import FeatureName, Strict, checked
 from dmoe.yaml_files import read_mapping
 
 EXPECTED = "keys such as 'label:' and 'categorical:'"

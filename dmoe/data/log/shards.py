@@ -31,6 +31,7 @@ from dmoe.data.log.vocabulary import Vocabulary, tokens_of
 from dmoe.data.parquet import many_values
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.names import show
 from dmoe.paths import write_text
 
 
@@ -76,7 +77,7 @@ def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) ->
             moments[name].add(value_N)
     for name, one in moments.items():
         if (lone := one.lone_number()) is not None:
-            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
+            show(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", sys.stderr)
     return {name: one.result() for name, one in moments.items()}
 
 

@@ -19,7 +19,8 @@ from dmoe.data.log.schema import Schema
 from dmoe.data.log.words import occurrences
 from dmoe.data.raw_file import RawFile, WithoutBlankEnd
 from dmoe.data.sources import STDIN, find_paths, identity, open_raw
-from dmoe.errors import UserError, nearest, printable
+from dmoe.errors import UserError, nearest
+from dmoe.names import printable
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line."""
@@ -74,8 +75,7 @@ def _describe(path: str, schema: Schema, where: str, labelled: bool, name: str =
     if columns is None:
         return None
     size, changed = identity(path)
-    used = schema.used(labelled)
-    there = Counter(columns)
+    used, there = schema.used(labelled), Counter(columns)
     for column, key in used.items():
         if column not in there:
             line = ":1" if schema.format != "parquet" and schema.header else ""

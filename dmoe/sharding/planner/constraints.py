@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmoe.config import Config, TableConstraint
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.tables import Table
-from dmoe.names import quoted, short
+from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
 from dmoe.sharding.planner.cluster import Cluster
 
@@ -54,7 +54,7 @@ def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict
         # A name is taken as it stands before it is taken for a pattern: a feature may be called `C1*` or `tags[0]`.
         matching = of_feature.get(pattern) or ([pattern] if pattern in laid else [one.name for one in tables if _matches(pattern, one)])
         if not matching:
-            raise UserError(f"sharding.tables.{short(pattern)}: no such table{nearest(pattern, laid.keys() | of_feature.keys())}")
+            raise UserError(f"sharding.tables.{one_line(pattern)}: no such table{nearest(pattern, laid.keys() | of_feature.keys())}")
         for name in matching:
             laid[name] |= {key: value for key, value in constraint if value is not None}
             asked[name] = pattern
@@ -69,7 +69,7 @@ def _matches(pattern: str, table: Table) -> bool:
 
 
 def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster, pattern: str) -> Rule:
-    where, rowwise = f"sharding.tables.{short(pattern)}", config.optimizer.tables.kind == "rowwise_adagrad"
+    where, rowwise = f"sharding.tables.{one_line(pattern)}", config.optimizer.tables.kind == "rowwise_adagrad"
     types = list(asked.types or allowed_types(config, cluster.ranks))
     reasons: dict[str, str] = {}
     if rowwise and (cut := [kind for kind in asked.types or () if kind in CUT_ROWS]):

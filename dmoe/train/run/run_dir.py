@@ -18,6 +18,7 @@ from dmoe.data.lock import share, take
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
+from dmoe.names import show
 from dmoe.paths import PATHS, append_text, inside, join, write_text
 from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
@@ -64,11 +65,13 @@ class RunDir:
                 share(self._lock)
         except BlockingIOError:
             return f"run.dir: another training{_holder(self.path)} writes in {self.path}; wait for its end, or choose another run.dir"
+        except UserError as error:
+            return str(error)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
                 return _cannot_write(self.path, error)
             if rank() == 0:
-                print(f"run.dir: {self.path} is on a file system without locks: start no second training in it", file=sys.stderr)
+                show(f"run.dir: {self.path} is on a file system without locks: start no second training in it", sys.stderr)
         return None
 
     def unlock(self) -> None:
