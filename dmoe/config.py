@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json

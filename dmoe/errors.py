@@ -30,7 +30,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close := difflib.get_close_matches(name[:MOST_SHOWN], compared, n=1, cutoff=0.5):
         return f", did you mean '{one_line(close[0])}'?"
     more = f" or {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return f", expected one of {', '.join(short(one) for one in names[:MOST_NAMES])}{more}" if names else ""
+    return f", expected one of {', '.join(map(one_line, names[:MOST_NAMES]))}{more}" if names else ""
 
 
 def one_line(text: str, limit: int = MOST_SHOWN) -> str:

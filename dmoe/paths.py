@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from iopath.common.file_io import PathManager
 
 from dmoe.errors import UserError, one_line
-from dmoe.names import quoted
 
 S3 = "s3://"
 A_LINK = "is a link, which is not followed here; put what it points to in its place, or remove it"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dmoe.errors import UserError
+from dmoe.paths import no_follow, no_links
 
 FILE = "lock"
 POLL_SECONDS = 0.1

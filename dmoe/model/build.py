@@ -8,7 +8,7 @@ import torch
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from dmoe.config import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
-from dmoe.data.dataset.manifest import FeatureName
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text

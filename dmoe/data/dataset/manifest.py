@@ -8,11 +8,10 @@ a dense feature and one int32 column (or list of int32, where it is multi-valued
 import hashlib
 from collections import Counter
 from posixpath import normpath
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from dmoe.config import Text
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.part import Part
 from dmoe.errors import UserError, nearest, shown
