@@ -118,6 +118,8 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
             f"{folder}: stopped within an epoch of another order of rows, so some would be used twice and some never; go on with"
             " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
         )
+    if progress.row >= train.rows:
+        raise UserError(f"{folder}: damaged: progress.row is {progress.row:,}, the train split has {train.rows:,} rows")
     progress.order = train.order
     return progress
 
