@@ -142,8 +142,9 @@ class Optimizers:
                 states = ", ".join(sorted(mine))
                 raise UserError(f"parameter '{name}' has the states {states}, which optimizer.dense.kind {kind} has not; was it another's?")
             for key, value in mine.items():
-                if value.shape != (() if key == "step" else parameter.shape):
-                    raise UserError(f"optimizer state '{name}/{key}' is {list(value.shape)}, its parameter is {list(parameter.shape)}")
+                if value.dtype != parameter.dtype or value.shape != (() if key == "step" else parameter.shape):
+                    found = [f"{one.dtype} {list(one.shape)}" for one in (value, parameter)]
+                    raise UserError(f"optimizer state '{name}/{key}' is {found[0]}, its parameter is {found[1]}")
             self.dense.state[parameter] = {key: value.to(parameter.device).clone() for key, value in mine.items()}
 
 

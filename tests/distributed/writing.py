@@ -1,6 +1,7 @@
 """Cases of the checkpoint writer, run on every rank."""
 
 import threading
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
+from dmoe.train.loop import _resume
 from dmoe.train.run.best import restore_best
 from dmoe.train.run.run_dir import RunDir
+from dmoe.train.schedule import Schedule
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
 
@@ -30,6 +33,20 @@ def refusal(data: str, folder: str, *overrides: str) -> str:
     session = open_small(small_config(data, *overrides))
     try:
         load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
+    except UserError as error:
+        return str(error)
+    return "accepted"
+
+
+def refused_position(data: str, folder: str, row: int) -> str:
+    """What a run says that would go on from a row that its data does not have."""
+    session = open_small(small_config(data))
+    train, schedule = session.reader(session.config.data.train_split, shuffled=True), Schedule(session.config.optimizer.schedule, 10)
+    size = session.config.train.batch_size
+    progress = asdict(Progress(step=1, row=row, order=train.order, batch_size=size, schedule=schedule.state()))
+    save.save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, progress)
+    try:
+        _resume(session, folder, train, schedule)
     except UserError as error:
         return str(error)
     return "accepted"
