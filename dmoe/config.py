@@ -3,6 +3,8 @@
 No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
 """
 
+import json
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -10,10 +12,12 @@ from pydantic import Field, model_validator
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json
 from dmoe.shipped import find_config
-from dmoe.strict import Strict, checked
+from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
 
 EXPECTED = "keys such as 'model:' and 'train:'"
+_BARE = re.compile(r"""[^\s".='](?:[^".=']*[^\s".='])?""")
+_KEY = re.compile(r"""\s*(?:(?P<quoted>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*|(?P<bare>[^.="]*))(?P<sign>[.=])""")
 
 
 class DataConfig(Strict):
@@ -213,7 +217,7 @@ class RunConfig(Strict):
 class Config(Strict):
     """The whole experiment."""
 
-    variant: str = Field("D-MoE", description="what reports call it")
+    variant: Text = Field("D-MoE", description="what reports call it")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
@@ -244,7 +248,8 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides, and checks the whole.
 
     A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs. An override's value is
-    YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number.
+    YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number. A part of a
+    key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
 
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
@@ -279,12 +284,31 @@ def _is_quoted(text: str) -> bool:
     return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
+def override_key(*names: str) -> str:
+    """The names as the key of an override; those that hold its signs are in double quotes, as JSON has them."""
+    return ".".join(name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
+
+
+def split_override(override: str) -> tuple[list[str], str]:
+    """The names of an override's key, and its value.
+
+    Raises:
+        UserError: it is not of the form `key.path=value`.
+    """
+    names: list[str] = []
+    at, sign = 0, "."
+    while sign == "." and (found := _KEY.match(override, at)):
+        names.append(found["bare"].strip() if found["quoted"] is None else json.loads(found["quoted"]))
+        at, sign = found.end(), found["sign"]
+    if sign != "=" or "" in names:
+        what = "expected key=value, such as train.batch_size=4096; a name that holds '.' or '=' goes in double quotes"
+        raise UserError(f"--set {one_line(override)}: {what}")
+    return names, override[at:]
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
     told = one_line(override)
-    if not equals or not key.strip():
-        raise UserError(f"--set {told}: expected key=value, such as train.batch_size=4096")
-    *parents, leaf = key.strip().split(".")
+    (*parents, leaf), value = split_override(override)
     node = tree
     for parent in parents:
         # A copy: an alias of the file may have the same mapping stand in two places.

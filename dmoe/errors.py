@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dmoe.interrupts import INTERRUPTED, interruptible
+from dmoe.names import printable
 
 USER_ERROR = 2
 MOST_SHOWN, MOST_NAMES = 100, 20
 """Letters of a value, and names of a list, that a message repeats."""
+MOST_COMPARED = 5000
+"""Names that a misspelt one is compared with."""
 
 
 class UserError(Exception):
@@ -22,7 +25,9 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: `, did you mean 'experts'?`, or the known names (the first few) where none is near."""
     names = sorted(known)
-    if close := difflib.get_close_matches(name[:MOST_SHOWN], names, n=1, cutoff=0.5):
+    # Comparing takes the product of the lengths, so that long names are left out.
+    compared = [one for one in names if len(one) <= 2 * MOST_SHOWN][:MOST_COMPARED]
+    if close := difflib.get_close_matches(name[:MOST_SHOWN], compared, n=1, cutoff=0.5):
         return f", did you mean '{one_line(close[0])}'?"
     more = f" or {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     return f", expected one of {', '.join(map(one_line, names[:MOST_NAMES]))}{more}" if names else ""
@@ -30,8 +35,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def one_line(text: str, limit: int = MOST_SHOWN) -> str:
     """The text for a message: control characters as escapes, and cut where it is longer than `limit`."""
-    kept = text if len(text) <= limit else f"{text[: limit - 3]}..."
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in kept)
+    return printable(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
 def shown(value: Any, limit: int = MOST_SHOWN) -> str:
@@ -52,11 +56,6 @@ class _Short(reprlib.Repr):
 
 
 _SHORT = _Short()
-
-
-def printable(text: str) -> str:
-    """The text as a message may show it: characters that a terminal would act on are escaped."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def run_command(program: str, main: Callable[[], int | None]) -> int:
@@ -83,5 +82,5 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
                 raise
             where = f": {error.filename}" if error.filename else ""
             message = f"{(error.strerror or str(error)).lower()}{where}"
-    print(f"{program}: {message}", file=sys.stderr)
+    print(f"{program}: {printable(message)}", file=sys.stderr)
     return USER_ERROR

@@ -1,13 +1,18 @@
 """The one base of every typed file, and the one sentence that says what is wrong with such a file."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from dmoe.errors import UserError, nearest, one_line, shown
+from dmoe.names import check_feature, check_split, check_text
 
+FeatureName = Annotated[str, AfterValidator(check_feature)]
+SplitName = Annotated[str, AfterValidator(check_split)]
+Text = Annotated[str, AfterValidator(check_text)]
+"""What a screen may show as it is."""
 MOST_TOLD = 3
 """Mistakes of one file that are named; a damaged file may have one in every line."""
 _Model = TypeVar("_Model")

@@ -1,19 +1,18 @@
 """The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
 
 import bisect
-import contextlib
 import hashlib
-import os
 import re
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, BinaryIO, TypeVar
+from functools import cached_property
+from typing import Any
 
 from dmoe.checkpoint.progress import check_progress
 from dmoe.checkpoint.tensors import Entry, read_entries
 from dmoe.errors import UserError, one_line, shown
 from dmoe.json_text import format_json, is_int, parse_json
-from dmoe.paths import PATHS, check_regular, join, read_bounded
+from dmoe.names import check_text, printable
+from dmoe.paths import PATHS, check_regular, join, read_bounded, write_atomic
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
@@ -21,7 +20,7 @@ MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
-_T = TypeVar("_T")
+_STATE = re.compile(r"\w{1,64}", re.ASCII)
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
 """A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
 
@@ -55,9 +54,16 @@ class Index:
     files: dict[str, tuple[int, str]]
     progress: dict[str, Any]
 
+    @cached_property
+    def _of(self) -> dict[tuple[str, str], list[Piece]]:
+        found: dict[tuple[str, str], list[Piece]] = {}
+        for piece in sorted(self.pieces, key=lambda p: (p.row, p.column)):
+            found.setdefault((piece.table, piece.state), []).append(piece)
+        return found
+
     def of(self, table: str, state: str) -> list[Piece]:
         """The pieces of one table's weight or state, top to bottom."""
-        return sorted((p for p in self.pieces if p.table == table and p.state == state), key=lambda p: (p.row, p.column))
+        return self._of.get((table, state), [])
 
     @property
     def states(self) -> list[str]:
@@ -81,30 +87,8 @@ def write_index(folder: str, index: Index) -> None:
     }
     content["checksum"] = _checksum(content)
     text = format_json(content).encode()
-    write_whole(join(folder, INDEX), lambda file: file.write(text))
-
-
-def write_whole(path: str, write: Callable[[BinaryIO], _T]) -> _T:
-    """Writes a file that is either whole or not there: beside first, then renamed. An object store's files are so by themselves.
-
-    Raises:
-        OSError: it cannot be written; what was there before is there still.
-    """
-    if "://" in path:
-        with PATHS.open(path, "wb") as file:
-            return write(file)
-    beside = f"{path}.tmp"
-    try:
-        with open(beside, "wb") as file:
-            result = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(beside)
-        raise
-    return result
+    with write_atomic(join(folder, INDEX)) as file:
+        file.write(text)
 
 
 def read_index(folder: str) -> Index:
@@ -192,7 +176,8 @@ def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
     with PATHS.open(join(folder, INDEX), "rb") as file:
         text = file.read()
-    write_whole(join(folder, REFUSED), lambda file: file.write(text))
+    with write_atomic(join(folder, REFUSED)) as file:
+        file.write(text)
     PATHS.rm(join(folder, INDEX))
 
 
@@ -203,7 +188,8 @@ def _checksum(content: dict[str, Any], before: bool = False) -> str:
 
 def _parse(content: dict[str, Any]) -> Index:
     tables = {
-        name: (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS)) for name, (rows, columns) in content["tables"].items()
+        check_text(name): (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS))
+        for name, (rows, columns) in content["tables"].items()
     }
     files = {}
     for name, entry in content["files"].items():
@@ -267,7 +253,8 @@ def _apart(group: list[Piece]) -> bool:
 
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:
     table, state, *place, file, key = row
-    if not all(isinstance(text, str) for text in (table, state, file, key)) or table not in tables or file not in files:
+    known = all(isinstance(text, str) for text in (table, state, file, key)) and table in tables and file in files
+    if not known or not _STATE.fullmatch(state) or printable(key) != key:
         raise ValueError(f"piece {shown(row)}")
     height, width = tables[table]
     first, column, rows, columns = (_whole(number, 1 << 40) for number in place)

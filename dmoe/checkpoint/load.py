@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dmoe.checkpoint.index import DENSE, Index, Piece, read_index
 from dmoe.checkpoint.interfaces import OptimizerStates
-from dmoe.checkpoint.tensors import TensorFile
+from dmoe.checkpoint.tensors import NAMES, TensorFile
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.paths import join
@@ -60,13 +60,23 @@ def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bo
         there, here = index.tables.get(name), mine.get(name)
         if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
             raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
-    kept = {name: entry.shape for name, entry in TensorFile(join(folder, DENSE)).entries.items() if name.startswith("model/")}
-    shapes = {f"model/{name}": tuple(value.shape) for name, value in dense.state_dict().items()}
-    for name in sorted(kept.keys() | shapes.keys()):
-        if kept.get(name) != shapes.get(name):
-            found = [str(list(found[name])) if name in found else "absent" for found in (kept, shapes)]
+    kept = {name: _form(entry.dtype, entry.shape) for name, entry in TensorFile(join(folder, DENSE)).entries.items()}
+    kept = {name: form for name, form in kept.items() if name.startswith("model/")}
+    forms = {f"model/{name}": _form(_dtype(value), value.shape) for name, value in dense.state_dict().items()}
+    for name in sorted(kept.keys() | forms.keys()):
+        if kept.get(name) != forms.get(name):
+            found = [found.get(name, "absent") for found in (kept, forms)]
             raise UserError(f"{folder}: parameter '{name.removeprefix('model/')}' is {found[0]} there and {found[1]} in this model")
     return index
+
+
+def _form(dtype: str, shape: Sequence[int]) -> str:
+    return f"{dtype} {list(shape)}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    """A tensor's dtype as safetensors names it."""
+    return NAMES[np.dtype(str(tensor.dtype).removeprefix("torch."))]
 
 
 def _size(size: tuple[int, int] | None) -> str:
@@ -128,8 +138,9 @@ def _copy_overlap(files: _Files, piece: Piece, view: Tensor, first_row: int, fir
         return 0
     file = files[piece.file]
     rows = file.rows(piece.key, low - piece.row, high - piece.row)
-    if file.entries[piece.key].shape != ((piece.rows, piece.columns) if piece.columns else (piece.rows,)):
-        raise UserError(f"{file.path}: tensor '{piece.key}' has another shape than the index says")
+    entry = file.entries[piece.key]
+    if entry.shape != ((piece.rows, piece.columns) if piece.columns else (piece.rows,)) or entry.dtype != _dtype(view):
+        raise UserError(f"{file.path}: tensor '{piece.key}' has another shape than the index says, or another dtype than the model")
     if view.dim() == 1:
         view[low - first_row : high - first_row] = torch.from_numpy(np.array(rows)).to(view)
     else:

@@ -7,6 +7,7 @@ dmoe cost --data data/criteo --ladder configs/ladder_demo.yaml
 import argparse
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = load_manifest(arguments.data)
     costs = {name: cost_of(config, manifest) for name, config in configs.items()}
     batch_size = next(iter(configs.values())).train.batch_size
-    print(as_text(cost_rows(costs, batch_size, arguments.ranks)))
+    show(as_text(cost_rows(costs, batch_size, arguments.ranks)))
     print(
         f"\nGlobal batch {batch_size:,}. FLOPs are of a row's forward pass; a training step takes about three times that."
         " Memory is tables, their"

@@ -9,6 +9,7 @@ import sys
 import time
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
         known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
         for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
-            print(line, file=sys.stderr)
+            show(line, sys.stderr)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"
@@ -63,5 +64,5 @@ def run(arguments: argparse.Namespace) -> None:
         both = min(int(labels.sum()), int((~labels).sum())) > 0
         auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
         quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
-    print(f"{arguments.output}: {len(logits):,} rows, {quality}")
+    show(f"{arguments.output}: {len(logits):,} rows, {quality}")
     print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.names import file_name
 
 Shares = Mapping[str, tuple[float, float]]
 """Feature -> (share of its values that are rare, which a model takes for unknown; share that is missing)."""
@@ -48,7 +49,7 @@ def skew_lines(trained: Shares, manifest: Manifest, where: str) -> list[str]:
         if far_above(rare, trained_rare, values):
             found.append(
                 f"{rare:.1%} of its values are unknown ({trained_rare:.1%} in the training data):"
-                f" compare how they are written with the training data's vocabulary/{name}.parquet"
+                f" compare how they are written with the training data's vocabulary/{file_name(name)}.parquet"
             )
         if far_above(missing, trained_missing, values):
             found.append(f"{missing:.1%} of its values are missing ({trained_missing:.1%} in the training data): check the column")

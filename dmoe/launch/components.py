@@ -16,6 +16,7 @@ from dmoe.config import setting
 from dmoe.errors import USER_ERROR, UserError
 from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job
+from dmoe.names import show
 
 
 def train(
@@ -256,5 +257,5 @@ def _or_one_line(job: Callable[[], specs.AppDef]) -> specs.AppDef:
     try:
         return job()
     except UserError as error:
-        print(f"launch/components.py: {error}", file=sys.stderr)
+        show(f"launch/components.py: {error}", sys.stderr)
         raise SystemExit(USER_ERROR) from None

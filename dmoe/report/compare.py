@@ -154,7 +154,7 @@ def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
     for shard in held.shards:
         verify_shard(folder, shard, held.labelled)
         with PATHS.open(join(folder, shard.path), "rb") as file:
-            parts += [_values(chunk) for chunk in pq.read_table(file, columns=[feature]).column(0).chunks]
+            parts += [_values(chunk) for chunk in pq.read_table(file, columns=[feature]).column(feature).chunks]
     return concatenate(parts) if isinstance(parts[0], Bags) else np.concatenate(parts)
 
 

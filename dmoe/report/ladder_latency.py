@@ -12,7 +12,7 @@ from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import inside, join, read_bounded, write_text
 from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.latency import BATCHES, Latency, together
 from dmoe.report.latency_probe import measure
@@ -62,8 +62,8 @@ def latencies(
             say(f"latency is not measured: the scorers would take {human(needed)}; export them elsewhere, then tools/bench/latency.py")
             return {}
         found = _measured(steps, output, rounds, say)
-        with PATHS.open(join(output, FILE), "w") as file:
-            file.write(format_json({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
+        kept = {"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}
+        write_text(inside(output, FILE), format_json(kept))
     for name, one in spec.ensembles.items():
         if all(member in found for member in one.of):
             found[name] = together([found[member] for member in one.of])
@@ -71,7 +71,7 @@ def latencies(
 
 
 def _measured(steps: dict[str, tuple[str, int]], output: str, rounds: int, say: Callable[[str], None]) -> dict[str, Latency]:
-    folder = join(output, FOLDER)
+    folder = inside(output, FOLDER)
     say(f"latency: {len(steps)} scorers, {rounds} calls of each size")
     try:
         scorers = {}

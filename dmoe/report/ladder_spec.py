@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from dmoe.config import Config, dump_config, load_config, parse_config, setting
 from dmoe.errors import UserError, nearest
 from dmoe.shipped import find_config
-from dmoe.strict import Strict, checked
+from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import dump_yaml, laid_over, read_extended
 
 
@@ -20,18 +20,18 @@ class Variant(Strict):
         why: one sentence for the report.
     """
 
-    label: str = ""
+    label: Text = ""
     like: str = ""
     set: dict[str, Any] = Field({})
-    why: str = ""
+    why: Text = ""
 
 
 class Ensemble(Strict):
     """The mean of the logits of variants that were trained alone, seed by seed: it costs no training of its own."""
 
-    label: str
+    label: Text
     of: list[str] = Field(min_length=2)
-    why: str = ""
+    why: Text = ""
 
 
 class Comparison(Strict):
@@ -39,7 +39,7 @@ class Comparison(Strict):
 
     variant: str
     against: str
-    question: str
+    question: Text
 
 
 class Dose(Strict):
@@ -58,7 +58,7 @@ class LadderSpec(Strict):
         controls: further questions.
     """
 
-    title: str = "Ladder"
+    title: Text = "Ladder"
     base: str
     variants: dict[str, Variant] = Field(min_length=1, max_length=1000)
     rungs: list[str] = Field(min_length=2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dmoe.config import Config
 from dmoe.errors import UserError, one_line
-from dmoe.paths import PATHS, check_regular, join
+from dmoe.paths import PATHS, check_regular, inside
 from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.runner import Job
 from dmoe.report.runs import load_run
@@ -37,7 +37,7 @@ def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
     Raises:
         UserError: it kept none, or the file is damaged.
     """
-    path = join(run, name)
+    path = inside(run, name)
     if not PATHS.exists(path):
         raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")
     try:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from dmoe.config import Config, load_config
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, check_regular, join, read_bounded
+from dmoe.paths import PATHS, check_regular, inside, read_bounded
 from dmoe.strict import Open, checked
 
 MAX_BYTES = 64 << 20
@@ -89,18 +89,18 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
     Raises:
         UserError: no run there, or one that has not ended.
     """
-    if not PATHS.exists(join(path, "config.yaml")):
+    if not PATHS.exists(inside(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
-    if evaluation != "metrics" and not PATHS.exists(join(path, f"{evaluation}.json")):
+    if evaluation != "metrics" and not PATHS.exists(inside(path, f"{evaluation}.json")):
         raise UserError(f"{path}: no {evaluation}.json there; make it with python -m dmoe.evaluate --run {path} --output {evaluation}.json")
-    if not PATHS.exists(join(path, "metrics.json")):
+    if not PATHS.exists(inside(path, "metrics.json")):
         raise UserError(f"{path}: the run has not ended (no metrics.json); train it to its end, with --resume if it was stopped")
-    config = load_config(join(path, "config.yaml"))
-    figures = load_figures(join(path, f"{evaluation}.json"))
+    config = load_config(inside(path, "config.yaml"))
+    figures = load_figures(inside(path, f"{evaluation}.json"))
     experts = len(config.model.experts)
     if len(figures["gate_mass"]) != experts:
         raise UserError(f"{path}: its figures are of {len(figures['gate_mass'])} experts, its config has {experts}; evaluate it again")
-    return Run(path, config, figures, _history(join(path, "metrics.jsonl")))
+    return Run(path, config, figures, _history(inside(path, "metrics.jsonl")))
 
 
 def load_figures(path: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.skew import skew_lines
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join
 from dmoe.serve.score_dataset import check_fits, probabilities, read_split
 from dmoe.serve.scorer import Scorer
 
@@ -27,10 +27,10 @@ def against_run(run: str, scorer: str, rows: int) -> str:
     Raises:
         UserError: the scorer has fp32 rows and its scores are still not the evaluation's.
     """
-    config = load_config(join(run, "config.yaml"))
-    if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
+    config = load_config(inside(run, "config.yaml"))
+    if not PATHS.exists(inside(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
-    with PATHS.open(join(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
+    with PATHS.open(inside(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
         expected_N, order = kept["logit"], str(kept["order"])
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
     one, logits = Scorer(scorer), []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.index import Index, read_index, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
@@ -19,7 +19,7 @@ from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, write_atomic
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.train.run.run_inputs import run_inputs
 
@@ -37,11 +37,12 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     Raises:
         UserError: no such run or checkpoint, a damaged one, or a weight that is not finite, or that fp16 cannot hold.
     """
-    if not PATHS.exists(join(run, "config.yaml")):
+    path = inside(run, "config.yaml")
+    if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
-    config, manifest, inputs = load_config(join(run, "config.yaml")), load_manifest(run), run_inputs(run)
+    config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
     step = best_step(run) if step is None else step
-    folder = join(run, "checkpoints", f"step-{step:09d}")
+    folder = inside(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
     plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
@@ -71,13 +72,13 @@ def best_step(run: str) -> int:
     Raises:
         UserError: the run has no checkpoint.
     """
-    folder = join(run, "checkpoints")
+    folder = inside(run, "checkpoints")
     names = PATHS.ls(folder) if PATHS.exists(folder) else []
     steps = sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
-    published = [step for step in steps if PATHS.exists(join(folder, f"step-{step:09d}", "index.json"))]
+    published = [step for step in steps if PATHS.exists(join(inside(folder, f"step-{step:09d}"), "index.json"))]
     if not published:
         raise UserError(f"{run}: the run has no checkpoint yet")
-    best = read_index(join(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
+    best = read_index(inside(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
     return best if best in published else published[-1]
 
 
@@ -116,7 +117,8 @@ def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> 
         data = (_half(chunk_NC, folder) for chunk_NC in chunks)
     else:
         data = chunks
-    return write_whole(join(output, TABLES), lambda file: write_tensors(file, entries, data))[1]
+    with write_atomic(join(output, TABLES)) as file:
+        return write_tensors(file, entries, data)[1]
 
 
 def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -165,4 +167,5 @@ def _write_dense(folder: str, output: str) -> str:
     names = sorted(name for name in kept.entries if name.startswith("model/"))
     entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
     arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
-    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, arrays))[1]
+    with write_atomic(join(output, DENSE)) as file:
+        return write_tensors(file, entries, arrays)[1]

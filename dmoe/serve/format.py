@@ -13,8 +13,8 @@ from dmoe.config import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
-from dmoe.paths import PATHS, join, read_bounded
-from dmoe.strict import Strict, checked
+from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.strict import FeatureName, Strict, Text, checked
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
 VERSION: Literal[1] = 1
@@ -29,13 +29,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ScoredFeature(Strict):
     """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
-    name: str
+    name: FeatureName
     cardinality: int = Field(ge=1, lt=2**31)
     pooling: Literal["none", "sum", "mean"] = "none"
 
 
 class ScoredExpert(Strict):
-    kind: str
+    kind: Text
     options: dict[str, Any]
     table_set: int = Field(ge=0)
 
@@ -53,12 +53,12 @@ class ScorerFile(Strict):
 
     format: Literal["dmoe-scorer"] = FORMAT
     version: Literal[1] = VERSION
-    variant: str
+    variant: Text
     rows: Literal["fp32", "fp16", "int8"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
-    dense: list[str]
+    dense: list[FeatureName]
     experts: list[ScoredExpert] = Field(min_length=1, max_length=64)
     set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
@@ -90,8 +90,8 @@ class ScorerFile(Strict):
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(format_json(content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None), indent=1) + "\n")
+    dumped = content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None)
+    write_text(join(folder, FILE), format_json(dumped, indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:

@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.checkpoint.index import write_whole
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, write_atomic
 from dmoe.serve.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
 from dmoe.train.run.run_inputs import check_data
@@ -128,9 +127,11 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
 
     if os.path.exists(path) and not os.path.isfile(path):
         # A pipe or a terminal, in whose place no file can be put.
-        with open(path, "wb") as file:
-            return write(file)
-    return write_whole(path, write)
+        with open(path, "wb") as pipe:
+            return write(pipe)
+    # A link is a user's own choice here: what it points to is written.
+    with write_atomic(path if "://" in path else os.path.realpath(path)) as file:
+        return write(file)
 
 
 def _write_batches(

@@ -13,6 +13,7 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.publish import REJECTS, move_rejects
 from dmoe.data.prepare.rejects import rejects_name
 from dmoe.errors import UserError
+from dmoe.names import show
 from dmoe.paths import PATHS, join
 
 
@@ -49,7 +50,7 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
             move_rejects(os.path.join(folder, REJECTS), rejects)
         if bad := sum(result.bad_lines.values()):
             where = f"kept in {rejects}" if rejects else "--rejects F keeps them"
-            print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", file=sys.stderr)
+            show(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", sys.stderr)
         yield folder
 
 

@@ -12,7 +12,8 @@ from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
-from dmoe.paths import PATHS, join
+from dmoe.names import show
+from dmoe.paths import PATHS, inside, join
 from dmoe.train.elastic import watchdog as watch
 from dmoe.train.run.run_inputs import check_data, run_inputs
 
@@ -118,7 +119,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), join(run.path, PREDICTIONS))
+    figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), run.file(PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -144,10 +145,12 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     Raises:
         UserError: no such run, or data whose ids or numbers mean something else.
     """
-    if not PATHS.exists(join(run_path, "config.yaml")):
+    path = inside(run_path, "config.yaml")
+    if not PATHS.exists(path):
         raise UserError(f"--run {run_path}: no run there (no config.yaml)")
     # The checkpoint belongs to no plan: the run's own was for the run's number of ranks.
-    config = load_config(join(run_path, "config.yaml"), ["sharding.plan=''"])
+    config = load_config(path, ["sharding.plan=''"])
+    inside(run_path, FILE)
     trained_on = load_manifest(run_path)
     folder = data or config.data.path
     manifest = load_manifest(folder)
@@ -166,6 +169,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     from dmoe.train.session import open_session
 
     run = RunDir(run_path)
+    kept = run.file(output.removesuffix(".json") + ".npz")
     newest = run.newest_sound()
     if newest is None:
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
@@ -177,13 +181,13 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
+    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), kept)
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
         for line in skewed:
-            print(line, file=sys.stderr)
-        print(f"{chosen} of step {best:,}: {headline(figures)}")
+            show(line, sys.stderr)
+        show(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures
 

@@ -8,7 +8,7 @@ from typing import Any
 from dmoe.checkpoint.progress import Progress
 from dmoe.distributed import rank
 from dmoe.json_text import defined
-from dmoe.paths import join
+from dmoe.names import show
 from dmoe.train.run.run_dir import RunDir
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
@@ -23,11 +23,11 @@ class Reporter:
         if rank() == 0 and "://" not in run.path:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(join(run.path, "tensorboard"))
+            self.board = SummaryWriter(run.file("tensorboard"))
 
     def say(self, line: str) -> None:
         if rank() == 0:
-            print(line, file=sys.stderr, flush=True)
+            show(line, sys.stderr)
 
     def begin(self, total_steps: int, step: int) -> None:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()

@@ -37,7 +37,7 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
     """
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
-    by_parameter = {f"embedding_bags.{table.name}.weight": table for table in tables}
+    by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
     for name, parameter in ebc.named_parameters():
         # A dict for each call: apply_optimizer_in_backward changes the one that it is given.
         kwargs: dict[str, Any] = {"lr": _table_rate(config, by_parameter[name])}
@@ -142,8 +142,9 @@ class Optimizers:
                 states = ", ".join(sorted(mine))
                 raise UserError(f"parameter '{name}' has the states {states}, which optimizer.dense.kind {kind} has not; was it another's?")
             for key, value in mine.items():
-                if value.shape != (() if key == "step" else parameter.shape):
-                    raise UserError(f"optimizer state '{name}/{key}' is {list(value.shape)}, its parameter is {list(parameter.shape)}")
+                if value.dtype != parameter.dtype or value.shape != (() if key == "step" else parameter.shape):
+                    found = [f"{one.dtype} {list(one.shape)}" for one in (value, parameter)]
+                    raise UserError(f"optimizer state '{name}/{key}' is {found[0]}, its parameter is {found[1]}")
             self.dense.state[parameter] = {key: value.to(parameter.device).clone() for key, value in mine.items()}
 
 

@@ -89,9 +89,16 @@ def test_another_optimizer_or_model_is_refused_by_name(ranks, data_set, saved):
         "optimizer.tables.kind=rowwise_adagrad": "no whole state 'sum'",
         "model.embedding.dim=12": "table 'C1/0' is 40 x 8 there and 40 x 12",
         "model.expert_dim=12": "parameter '",
+        "optimizer.dense.kind=adagrad": "has the states exp_avg, exp_avg_sq, step, which optimizer.dense.kind adagrad has not",
     }.items():
         (message,) = ranks(1).run(writing.refusal, data_set, folder, override)
         assert words in message, message
+
+
+@pytest.mark.parametrize("row", [10**17, 3000])
+def test_a_position_behind_the_end_of_the_data_is_refused(ranks, data_set, tmp_path, row):
+    (message,) = ranks(1).run(writing.refused_position, data_set, str(tmp_path), row)
+    assert f"progress.row is {row:,}" in message
 
 
 def test_exported_tables_equal_the_model_s(ranks, data_set, saved, tmp_path):

@@ -1,6 +1,7 @@
 """Cases of the checkpoint writer, run on every rank."""
 
 import threading
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
+from dmoe.train.loop import _resume
 from dmoe.train.run.best import restore_best
 from dmoe.train.run.run_dir import RunDir
+from dmoe.train.schedule import Schedule
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
 
@@ -30,6 +33,20 @@ def refusal(data: str, folder: str, *overrides: str) -> str:
     session = open_small(small_config(data, *overrides))
     try:
         load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
+    except UserError as error:
+        return str(error)
+    return "accepted"
+
+
+def refused_position(data: str, folder: str, row: int) -> str:
+    """What a run says that would go on from a row that its data does not have."""
+    session = open_small(small_config(data))
+    train, schedule = session.reader(session.config.data.train_split, shuffled=True), Schedule(session.config.optimizer.schedule, 10)
+    size = session.config.train.batch_size
+    progress = asdict(Progress(step=1, row=row, order=train.order, batch_size=size, schedule=schedule.state()))
+    save.save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, progress)
+    try:
+        _resume(session, folder, train, schedule)
     except UserError as error:
         return str(error)
     return "accepted"
@@ -65,13 +82,13 @@ def fail_in_background(data: str, folder: str) -> str:
     session, keeper = _open(data, folder)
     keeper.save({"step": 1, "best_step": None})
     keeper.finish()
-    write_whole = save.write_whole
+    write_atomic = save.write_atomic
 
-    def full(path: str, write: Any) -> Any:
+    def full(path: str) -> Any:
         raise OSError(28, "No space left on device")
 
     if distributed.rank() == 1:
-        save.write_whole = full  # type: ignore[assignment]
+        save.write_atomic = full  # type: ignore[assignment]
     try:
         keeper.save({"step": 2, "best_step": None})
         train_steps(session, 1)
@@ -79,7 +96,7 @@ def fail_in_background(data: str, folder: str) -> str:
     except UserError as error:
         return str(error)
     finally:
-        save.write_whole = write_whole
+        save.write_atomic = write_atomic
     return "nothing was told"
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dmoe.checkpoint import index as checkpoint
 from dmoe.checkpoint import inspect
+from dmoe.checkpoint.load import check_fits
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config import Config, dump_config, parse_config
@@ -20,6 +22,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.model.build import make_blueprint, outline_of
+from dmoe.model.tables import Section, Table
 from dmoe.report.ladder_spec import load_spec, resolve
 from dmoe.report.run_page import page
 from dmoe.report.runs import as_text, load_run, table
@@ -289,6 +292,27 @@ def test_checkpoints(share, kept, tmp_path):
         assert progress.window is None or len(progress.window["sums"]) == 4
 
     hold(share, sound, write, read)
+
+
+def test_a_model_of_other_shapes_is_refused_before_it_has_memory(kept):
+    def tables(rows=4, dim=2):
+        return [Table("C1", "C1", rows, (Section(0, 0, dim),))]
+
+    def dense(*shape, dtype=torch.float32):
+        module = torch.nn.Module()
+        module.w = torch.nn.Parameter(torch.empty(*shape, dtype=dtype, device="meta"))
+        return module
+
+    assert check_fits(str(kept), tables(), dense(3)).tables == {"C1/0": (4, 2)}
+    for rows, dim, module, named in [
+        (1 << 40, 2, dense(3), "table 'C1/0'"),
+        (4, 1 << 20, dense(3), "table 'C1/0'"),
+        (4, 2, dense(1 << 40), "parameter 'w'"),
+        (4, 2, dense(3, 1), "parameter 'w'"),
+        (4, 2, dense(3, dtype=torch.float64), "parameter 'w'"),
+    ]:
+        with pytest.raises(UserError, match=named):
+            check_fits(str(kept), tables(rows, dim), module)
 
 
 def test_plans(share, tmp_path):

@@ -59,8 +59,8 @@ def test_figures_without_a_value_are_null_in_a_run_s_files(tmp_path):
 def an_index(progress):
     return Index(
         {"C1/0": (2, 4)},
-        (index_module.Piece("C1/0", "weight", 0, 0, 2, 4, "dense.safetensors", "k"),),
-        {"dense.safetensors": (9, "a" * 64)},
+        (index_module.Piece("C1/0", "weight", 0, 0, 2, 4, "tables-00000-00000.safetensors", "k"),),
+        {"tables-00000-00000.safetensors": (9, "a" * 64), "dense.safetensors": (9, "b" * 64)},
         progress,
     )
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from dmoe.cli.plan.common import add_json, add_model, overrides_of, tell
+from dmoe.names import show
 
 MAX_BYTES = 256 << 20
 MOST_RANKS = 16
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         measured, where = _measured(arguments)
     except RunFailed as failure:
-        print(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", file=sys.stderr)
+        show(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", sys.stderr)
         return 1
     found = compare(measured, where)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(cluster_text(found))
         if not arguments.json:
             cluster = found.figures.cluster
-            print(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
+            show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
     return 1 if found.misplaced else 0
 
 

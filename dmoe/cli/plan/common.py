@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dmoe.names import printable, show
+
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
     """The arguments that say which model is meant: `model_of` and `overrides_of` read them.
@@ -65,4 +67,4 @@ def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[st
         print(format_json(data(), indent=1))
     else:
         for line in lines():
-            print(line)
+            show(printable(line))

@@ -11,6 +11,7 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.prepare.pipeline import preprocess
     from dmoe.data.prepare.summary import summarize
     from dmoe.malloc import keep_freed_memory
+    from dmoe.names import show
 
     keep_freed_memory()
-    print(summarize(preprocess(Options(**given(arguments, Options) | options)), arguments.output, arguments.vocabulary))
+    show(summarize(preprocess(Options(**given(arguments, Options) | options)), arguments.output, arguments.vocabulary))

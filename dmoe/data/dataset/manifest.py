@@ -16,8 +16,9 @@ from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.part import Part
 from dmoe.errors import UserError, nearest, shown
 from dmoe.json_text import format_json, is_int, parse_json
-from dmoe.paths import PATHS, join, read_bounded
-from dmoe.strict import checked
+from dmoe.names import first_twice, quoted
+from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.strict import FeatureName, SplitName, Text, checked
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -41,8 +42,8 @@ class DenseFeature(Part):
     """
 
     added = ("identity",)
-    name: str = Field(min_length=1)
-    transform: str
+    name: FeatureName
+    transform: Text
     missing_share: float = Field(ge=0, le=1)
     identity: NumberIdentity | None = None
 
@@ -57,7 +58,7 @@ class CategoricalFeature(Part):
     """
 
     added = ("pooling", "mean_ids", "identity")
-    name: str = Field(min_length=1)
+    name: FeatureName
     kind: Literal["token", "bucket"]
     cardinality: int = Field(ge=2, lt=2**31)
     missing_share: float = Field(ge=0, le=1)
@@ -74,7 +75,7 @@ class CategoricalFeature(Part):
 class Shard(Part):
     """A parquet file; `path` is relative to the manifest."""
 
-    path: str = Field(min_length=1)
+    path: Text = Field(min_length=1)
     rows: int = Field(ge=1)
     positives: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -82,7 +83,7 @@ class Shard(Part):
     @model_validator(mode="after")
     def _stays_inside(self) -> "Shard":
         if self.path.startswith("/") or ".." in self.path.split("/") or "://" in self.path:
-            raise ValueError(f"path '{self.path}' leaves the data set's folder")
+            raise ValueError(f"path {quoted(self.path)} leaves the data set's folder")
         return self
 
     @model_validator(mode="after")
@@ -128,10 +129,10 @@ class Manifest(Part):
     added = ("weight", "group", "weighted_rate")
     format: Literal["dmoe-manifest"] = FORMAT
     version: Literal[1] = VERSION
-    dataset: str
+    dataset: Text
     dense: tuple[DenseFeature, ...] = Field(strict=False)
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
-    splits: dict[str, Split]
+    splits: dict[SplitName, Split]
     made_by: dict[str, object] = Field({})
     weight: str | None = None
     group: str | None = None
@@ -139,10 +140,8 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Manifest":
-        names = [feature.name for feature in self.dense] + [feature.name for feature in self.categorical]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two features are named '{name}'")
+        if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
+            raise ValueError(f"two features are named {quoted(twice)}")
         return self
 
     @model_validator(mode="after")
@@ -241,5 +240,4 @@ def load_manifest(folder: str) -> Manifest:
 
 def save_manifest(folder: str, manifest: Manifest) -> None:
     """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
+    write_text(join(folder, FILE), format_json(manifest.model_dump(mode="json"), indent=1) + "\n")

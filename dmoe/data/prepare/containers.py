@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 from dmoe.data.prepare.sources import open_raw
-from dmoe.errors import UserError, printable
+from dmoe.errors import UserError
+from dmoe.names import printable
 
 Stream = IO[bytes] | Any
 """Has `read(size)`, which gives fewer bytes than asked for only where it must, and none at the end."""

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.counting_tables import CountingTable
-from dmoe.data.prepare.engine import Engine, beside, run_tasks
+from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.tokens import hashes
 from dmoe.data.progress import Progress
+from dmoe.paths import write_atomic
 
 CUTS_LOG2 = 7
 """Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
@@ -179,9 +180,8 @@ class Counting:
         rows = pa.RecordBatch.from_arrays([tokens.take(pa.array(order)), pa.array(table["count"].to_numpy()[order])], ["token", "count"])
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, f"{self.name}{next(self.number)}.counts")
-        with pa.OSFile(beside(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+        with write_atomic(path, sync=False) as file, pa.ipc.new_stream(file, rows.schema) as writer:
             writer.write_batch(rows)
-        os.replace(beside(path), path)
         self.runs[feature].append(Run(path, tuple(edges.tolist())))
 
 

@@ -23,7 +23,7 @@ from dmoe.data.prepare.rows import Block
 from dmoe.data.prepare.schema import Categorical, Dense, Schema
 from dmoe.data.prepare.times import SECONDS_A_DAY, parse_times
 from dmoe.data.prepare.tokens import hashes
-from dmoe.errors import printable
+from dmoe.names import printable
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
 OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dmoe.errors import UserError
+from dmoe.paths import no_follow, no_links
 
 FILE = "lock"
 POLL_SECONDS = 0.1
@@ -29,7 +30,7 @@ def take(folder: str, seconds: float = 0.0, shared: bool = False) -> int:
     """
     os.makedirs(folder, exist_ok=True)
     until = time.monotonic() + seconds
-    descriptor = os.open(os.path.join(folder, FILE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    descriptor = no_follow(os.path.join(folder, FILE), os.O_RDWR | os.O_CREAT)
     while True:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -59,13 +60,15 @@ def alone(folder: str, output: str) -> Iterator[None]:
         output: what the message calls it.
 
     Raises:
-        UserError: another run is writing there.
+        UserError: another run is writing there, or the folder holds a link.
     """
     try:
         descriptor = take(folder)
     except BlockingIOError:
         raise UserError(f"--output {output}: another run is writing there; wait for it or name another folder") from None
     try:
+        # What a killed run left here is continued, and the folder may have come from elsewhere.
+        no_links(folder)
         yield
     finally:
         os.close(descriptor)

@@ -10,6 +10,7 @@ from dmoe.data.prepare.buckets import SAMPLE
 from dmoe.data.prepare.features import numbers_of
 from dmoe.data.prepare.moments import Moments
 from dmoe.data.prepare.split import PartSplitter
+from dmoe.names import show
 
 
 def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, tuple[float, float]]:
@@ -24,7 +25,7 @@ def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
             moments[name].add(value_N)
     for name, one in moments.items():
         if (lone := one.lone_number()) is not None:
-            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
+            show(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", sys.stderr)
     return {name: one.result() for name, one in moments.items()}
 
 

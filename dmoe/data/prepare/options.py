@@ -8,7 +8,7 @@ from dmoe.data.prepare.sources import STDIN, is_remote
 from dmoe.data.prepare.split_rules import parse_shares
 from dmoe.errors import UserError
 from dmoe.option import option
-from dmoe.paths import join
+from dmoe.paths import inside
 
 WORK = ".work"
 MAX_BLOCK = 1 << 30
@@ -70,7 +70,7 @@ class Options:
 
     @property
     def work_folder(self) -> str:
-        return self.work or join(self.output, WORK)
+        return self.work or inside(self.output, WORK)
 
     @property
     def from_stdin(self) -> bool:

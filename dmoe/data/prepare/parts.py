@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow as pa
 
 from dmoe.data.prepare.encode import Encoded, Seen
-from dmoe.data.prepare.engine import Engine, beside, run_tasks
+from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.front import Front
 from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.source import File
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ def _write(path: str, batches: list[pa.RecordBatch]) -> str:
 
 
 def _put(path: str, content: Any) -> None:
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         file.write(content)
-    os.replace(beside(path), path)
 
 
 def read_about(path: str) -> dict[str, Any] | None:

@@ -43,8 +43,9 @@ from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.data.prepare.tokens import HashedIds
 from dmoe.data.prepare.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import write_all
-from dmoe.errors import UserError, printable
+from dmoe.errors import UserError
 from dmoe.json_text import format_json
+from dmoe.names import file_name, printable, show
 
 __all__ = ["Options", "Result", "preprocess"]
 
@@ -238,9 +239,9 @@ def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
         if task.options.scoring:
             dropped["label"] = what
         else:
-            print(f"warning: {what}", file=sys.stderr)
+            show(f"warning: {what}", sys.stderr)
     for what in dropped.values():
-        print(f"{what}: left out, scores do not need it", file=sys.stderr)
+        show(f"{what}: left out, scores do not need it", sys.stderr)
     return task.labelled and "label" not in dropped, schema.without(dropped.keys() - {"label"})
 
 
@@ -271,7 +272,7 @@ def _vocabularies(task: _Task, tokens: Tokens, engine: Engine) -> list[Vocabular
         return kept.vocabularies
     folder, least = task.folder("vocabulary"), {one.name: one.min_count or options.min_count for one in task.schema.categorical}
     if os.path.isdir(folder):
-        return [read_vocabulary(os.path.join(folder, f"{name}.parquet"), name) for name in least]
+        return [read_vocabulary(os.path.join(folder, f"{file_name(name)}.parquet"), name) for name in least]
     shutil.rmtree(folder + ".counts", ignore_errors=True)
     counted = count(tokens, least, options.memory_limit, engine, folder + ".counts", options.rows_per_shard)
     vocabularies = [ordered(name, counted.pop(name)) for name in least]

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dmoe.errors import UserError, printable
+from dmoe.errors import UserError
+from dmoe.names import file_name, printable
+from dmoe.paths import write_atomic
 
 REPEATED, REORDERED = "repeated header", "reordered header"
 """Kinds of a line that names the columns, as where files were joined. Behind one of another order rows would be read wrongly."""
@@ -40,7 +42,7 @@ def header_again(fields: Sequence[str], names: Sequence[str]) -> tuple[str, str]
 
 def rejects_name(number: int, path: str) -> str:
     """The name of the file with an input's malformed lines; its place among the inputs keeps apart files of one name."""
-    return f"{number:05d}-{os.path.basename(path)}.tsv"
+    return f"{number:05d}-{file_name(os.path.basename(path))}.tsv"
 
 
 def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]) -> Counter[str]:
@@ -58,8 +60,7 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
     if first is None:
         return counts
     os.makedirs(folder, exist_ok=True)
-    target = os.path.join(folder, rejects_name(number, path))
-    with open(target + ".tmp", "wb") as file:
+    with write_atomic(os.path.join(folder, rejects_name(number, path)), sync=False) as file:
         file.write(HEADER)
         reject: Reject | None = first
         while reject:
@@ -69,5 +70,4 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
             said = f"{printable(path)}\t{reject.line}\t{reject.kind}\t{reject.reason}\t"
             file.write(said.encode("utf-8", "backslashreplace") + reject.raw + b"\n")
             reject = next(iterator, None)
-    os.replace(target + ".tmp", target)
     return counts

@@ -25,7 +25,8 @@ from pydantic import Field, field_validator, model_validator
 
 from dmoe.data.prepare.times import parse_format
 from dmoe.errors import UserError
-from dmoe.strict import Strict, checked
+from dmoe.names import first_twice, quoted
+from dmoe.strict import FeatureName, Strict, checked
 from dmoe.yaml_files import read_mapping
 
 SHIPPED = os.path.join(os.path.dirname(__file__), "schemas")
@@ -33,8 +34,6 @@ EXPECTED = "keys such as 'label:' and 'categorical:'"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 MOST_TYPED = 64
 """Columns that the front end for typed text reads: the missing ones of a row are the bits of one word."""
-RESERVED = "@"
-"""Columns of a shard that are no features begin so: @weight, @group."""
 
 
 class Label(Strict):
@@ -72,7 +71,7 @@ class Dense(Strict):
     """A number. `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the train split's mean and divides by its deviation. A
     missing number becomes 0.0 after the transform. With `type: int` every other text than an integer of 32 bits is malformed."""
 
-    name: str = Field(min_length=1)
+    name: FeatureName
     column: str = ""
     type: Literal["float", "int"] = "float"
     transform: Literal["none", "log1p", "standardise"] = "none"
@@ -119,7 +118,7 @@ class Categorical(Strict):
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
     """
 
-    name: str = Field(min_length=1)
+    name: FeatureName
     column: str = ""
     type: Literal["string", "hex", "int"] = "string"
     part: Literal["hour", "weekday", "is_weekend"] | None = None
@@ -176,12 +175,8 @@ class Schema(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "Schema":
-        names = [one.name for one in self.dense] + [one.name for one in self.categorical]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two features are named '{name}'")
-            if name.startswith(RESERVED) or name == "label" or "/" in name or not name.isprintable():
-                raise ValueError(f"a feature cannot be named {name!r}")
+        if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
+            raise ValueError(f"two features are named {quoted(twice)}")
         text = self.format != "parquet"
         if text and (self.header is True) == bool(self.columns):
             raise ValueError("columns: give the columns' names where header is false, and only there")

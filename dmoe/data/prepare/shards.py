@@ -10,6 +10,7 @@ Shapes: N rows of a batch, R of them that are written, T tokens.
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +20,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
-from dmoe.data.parquet import finish, many_values, require_finite_columns, writer_options
+from dmoe.data.parquet import many_values, require_finite_columns, sha256_of, writer_options
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.encode import LABEL
-from dmoe.data.prepare.engine import Engine, beside, run_tasks
+from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.tokens import Ids
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic, write_text
 
 TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64}
 
@@ -125,6 +127,7 @@ class ShardWriter:
     rows: int = 0
     positives: int = 0
     writer: Any = None
+    written: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         schema, room = self.job.tokens.schema, self.job.row_group_rows
@@ -165,7 +168,8 @@ class ShardWriter:
         table = pa.table({name: arrays[name] for name in self.order})
         require_finite_columns(self.path, table, self.rows)
         if self.writer is None:
-            self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.job.many))
+            file = self.written.enter_context(write_atomic(self.path, sync=False))
+            self.writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self.job.many))
         self.writer.write_table(table, row_group_size=n)
         label_R = self.columns["label"][:n]
         if WEIGHT in self.columns:
@@ -181,7 +185,8 @@ class ShardWriter:
         if self.writer is None:
             return None
         self.writer.close()
-        return self.path, self.rows, self.positives, finish(self.path)
+        self.written.close()
+        return self.path, self.rows, self.positives, sha256_of(self.path)
 
     def weight(self) -> tuple[float, float]:
         """The rows' weight, and that of the positives."""
@@ -217,9 +222,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         [np.sum([writer.ids[one.name] for writer in writers], axis=0).tolist() for one in schema.categorical],
         writers[0].weight(),
     )
-    with open(beside(note), "w") as file:
-        file.write(format_json(vars(done)))
-    os.replace(beside(note), note)
+    write_text(note, format_json(vars(done)), sync=False)
     return done
 
 

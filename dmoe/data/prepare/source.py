@@ -19,7 +19,8 @@ from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
 from dmoe.data.prepare.words import occurrences
-from dmoe.errors import UserError, nearest, printable
+from dmoe.errors import UserError, nearest
+from dmoe.names import printable
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line."""
@@ -90,10 +91,11 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
         labelled = label in common
     used = schema.used(labelled)
     for one in files:
-        if twice := [column for column in used if one.columns.count(column) > 1]:
+        there = Counter(one.columns)
+        if twice := [column for column in used if there[column] > 1]:
             raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
         for column, key in used.items():
-            if column not in one.columns:
+            if column not in there:
                 line = ":1" if one.header_lines else ""
                 unlabelled = column == label and not one.header_lines
                 also = "; training data needs labels, --scoring makes data to score without" * unlabelled

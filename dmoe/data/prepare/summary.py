@@ -4,6 +4,7 @@ from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.pipeline import Result
 from dmoe.data.progress import duration, peak_memory_mb
 from dmoe.data.skew import shares_of, skew_lines
+from dmoe.names import clip
 
 
 def _splits(manifest: Manifest) -> list[str]:
@@ -21,7 +22,7 @@ def _splits(manifest: Manifest) -> list[str]:
 
 def _cardinalities(manifest: Manifest) -> list[str]:
     """`C1 1,460`, six a line."""
-    shown = [f"{feature.name} {feature.cardinality:,}" for feature in manifest.categorical]
+    shown = [f"{clip(feature.name, 32)} {feature.cardinality:,}" for feature in manifest.categorical]
     return ["  " + "  ".join(f"{one:<14}" for one in shown[at : at + 6]).rstrip() for at in range(0, len(shown), 6)]
 
 
@@ -62,5 +63,5 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
         lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
-    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")
+    lines.append(f"next: dmoe train --config configs/{config}.yaml --set data.path={output}")
     return "\n".join(lines)

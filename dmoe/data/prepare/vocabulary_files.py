@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.identity import PIECE, TokenDigest, tokens_digest
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.names import file_name
+from dmoe.paths import PATHS, join, write_atomic
 
 FOLDER = "vocabulary"
 
@@ -37,8 +38,8 @@ def write_vocabulary(path: str, vocabulary: AnyVocabulary) -> None:
 
     ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
     table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    pq.write_table(table, path + ".tmp", compression="zstd", compression_level=1, use_dictionary=False)
-    os.replace(path + ".tmp", path)
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
 
 
 def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -46,13 +47,13 @@ def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
     os.makedirs(folder + ".tmp")
     for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
+        write_vocabulary(os.path.join(folder + ".tmp", f"{file_name(vocabulary.name)}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
 
 
 def file_of(folder: str, feature: str) -> str:
     """The vocabulary file of a feature of the data set in `folder`."""
-    return join(folder, FOLDER, f"{feature}.parquet")
+    return join(folder, FOLDER, f"{file_name(feature)}.parquet")
 
 
 def read_table(path: str, integers: bool | None) -> Any:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dmoe.config import Config, KernelName, OptimizerName, Precision, ShardingTypeName
-from dmoe.errors import UserError, one_line, shown
+from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.model.tables import Table
+from dmoe.names import check_text, quoted
 from dmoe.paths import PATHS, read_bounded
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
 from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
@@ -160,9 +161,10 @@ def check_plan(kept: Any, where: str) -> Cluster:
         raise UserError(f"{where}: world_size is {kept['world_size']}, but {cluster.name} has {cluster.ranks} ranks; plan again")
     for name, row in kept["tables"].items():
         try:
+            check_text(name)
             _check_table(row, cluster)
         except ValueError as error:
-            raise UserError(f"{where}: table '{one_line(name)}': {error}") from None
+            raise UserError(f"{where}: table {quoted(name)}: {error}") from None
     return cluster
 
 

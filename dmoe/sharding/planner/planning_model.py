@@ -81,5 +81,5 @@ def manifest_of(sizes: dict[str, Any], where: str) -> Manifest:
     if not features:
         raise UserError(f"{where}: no feature in it")
     numbers = [{"name": f"I{index + 1}", "transform": "none", "missing_share": 0.0} for index in range(dense)]
-    manifest = {"dataset": where, "dense": numbers, "categorical": features, "splits": {}}
+    manifest = {"dataset": one_line(where), "dense": numbers, "categorical": features, "splits": {}}
     return checked(Manifest.model_validate, manifest, where)

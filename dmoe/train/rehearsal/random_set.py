@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, Manifest, Shard, Split, save_manifest
 from dmoe.data.parquet import require_finite_columns
-from dmoe.paths import PATHS, join
+from dmoe.paths import join, write_atomic
 
 ROW_GROUP = 256
 
@@ -32,7 +32,7 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=ROW_GROUP)
         path, positives = f"{name}-00000.parquet", int(table["label"].to_numpy().sum())
-        with PATHS.open(join(folder, path), "wb") as file:
+        with write_atomic(join(folder, path), sync=False) as file:
             file.write(buffer.getvalue())
         shard = Shard(path=path, rows=count, positives=positives, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
         splits[name] = Split(rows=count, positives=positives, shards=(shard,))

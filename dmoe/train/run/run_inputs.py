@@ -5,7 +5,7 @@ from dmoe.data.dataset.compatibility import Inputs, check_compatible, inputs_of,
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
 
@@ -17,7 +17,7 @@ def run_inputs(run: str) -> Inputs:
         UserError: no run in that folder, or its config or manifest is damaged.
     """
     for name in (CONFIG, SCHEMA):
-        if not PATHS.exists(join(run, name)):
+        if not PATHS.exists(inside(run, name)):
             raise UserError(f"{run}: no {name}, so nothing tells what the ids of the model mean; give a run's directory as it was written")
     data = load_config(join(run, CONFIG)).data
     return model_inputs(data, with_identities(load_manifest(run), data.path))

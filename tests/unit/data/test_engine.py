@@ -11,7 +11,7 @@ import pytest
 
 from dmoe.data.prepare import counting, counting_tables
 from dmoe.data.prepare.buckets import make_buckets
-from dmoe.data.prepare.engine import Threads, beside, run_tasks
+from dmoe.data.prepare.engine import Threads, run_tasks
 from dmoe.data.prepare.features import Tokens
 from dmoe.data.prepare.front import front_for
 from dmoe.data.prepare.hashing import measure, parse_sizes
@@ -140,11 +140,6 @@ def test_what_hashing_loses_is_the_same_on_every_engine(log, tmp_path):
         for name, values, _ in tokens.train_counts(number):
             distinct[name] |= set(values.to_pylist())
     assert {name: one.tokens for name, one in found[0].items()} == {name: len(values) for name, values in distinct.items()}
-
-
-def test_what_is_not_finished_has_a_name_of_its_own(tmp_path):
-    assert beside(str(tmp_path / "x")).startswith(f"{tmp_path}/x.")
-    assert beside("x").endswith(".tmp")
 
 
 def test_without_ray_one_line_says_what_to_install(log, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_line_names_the_feature_and_both_shares():
     assert "40.0% of its values are unknown" in lines[1]
     assert "50.0% of its values are missing" in lines[1]
     assert "\n" not in "".join(lines)
-    assert skew_lines({"other": (0.0, 0.0)}, manifest_of(1000, 1.0, 1.0), "data/b") == []
+    assert skew_lines({"other": (0.0, 0.0)}, manifest_of(1000, 0.5, 0.5), "data/b") == []
     few = manifest_of(12, 0.6, 0.0, "sum", 1.0), manifest_of(12, 0.6, 0.0, "sum", 8.0)
     assert [len(skew_lines(trained, one, "data/b")) for one in few] == [0, 1]
 
