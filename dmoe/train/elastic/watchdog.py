@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from dmoe.json_text import format_json
-from dmoe.train.elastic.exit_codes import FAULT, LOST, SAID, group_store, say
+from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25
 MARGIN_SECONDS = 5.0
