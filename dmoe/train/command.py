@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from dmoe import distributed
+from dmoe.alive import note
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
@@ -37,8 +38,9 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
     _holds(run, resume)
-    watch.note("waits for another training to leave run.dir")
+    note("waits for another training to leave run.dir")
     run.lock()
+    note("loads TorchRec")
     holds = _holds(run, resume)
     _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
     run.unlock()
@@ -79,18 +81,19 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
-    watch.note("verifies the checkpoints")
+    note("verifies the checkpoints")
     newest = run.newest_sound() if resume else None
-    watch.note("plans and shards")
+    cost = _affordable(config, manifest, device)
     session = open_session(config, manifest, device)
     steps_before, begun = 0, ""
     if newest is None:
         if config.train.init_from:
-            watch.note("loads the checkpoint that it begins from")
+            note("loads the checkpoint that it begins from")
             steps_before, begun = begin_from(session, config.train.init_from)
         run.create(config, manifest, session.plan)
     reporter = Reporter(run)
-    reporter.say(describe(session))
+    if cost:
+        reporter.say(describe(session, cost))
     if begun:
         reporter.say(begun)
     if newest is not None:
@@ -101,12 +104,12 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         changed = run.resumed(step, refused, config, session.plan)
         reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
     progress = fit(session, run, reporter, None if newest is None else newest[0], trace, steps_before)
-    watch.note("loads the best checkpoint", progress.step)
+    note("loads the best checkpoint", progress.step)
     best = restore_best(session, run, progress)
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), join(run.path, PREDICTIONS))
+    figures = evaluate(session, test, lambda: note("evaluates", progress.step), join(run.path, PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -124,6 +127,23 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     reporter.say(f"test of step {best:,}: {headline(figures)}")
     reporter.say(f"run kept in {run.path}")
     reporter.close()
+
+
+def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
+    """The model's cost, on a host's first rank, which compares it with the memory that is there.
+
+    Raises:
+        UserError: on every rank, where a host has too little.
+    """
+    from dmoe.model.cost import cost_of
+    from dmoe.train.memory import shortage
+
+    note("adds up what the model will cost")
+    first = distributed.rank() % distributed.local_world_size() == 0
+    cost = cost_of(config, manifest) if first else None
+    if problem := distributed.first_problem(shortage(config, cost, device) if cost else None):
+        raise UserError(problem)
+    return cost
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
@@ -154,12 +174,11 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
     best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
     verify_checkpoint(run.checkpoint(best))
-    watch.note("plans and shards")
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     chosen = split or config.data.test_split
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
+    figures = evaluate(session, reader, lambda: note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:

@@ -9,14 +9,12 @@ import re
 import sys
 from typing import Any
 
-import torch.distributed as dist
-
 from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
 from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.lock import FILE as LOCK
 from dmoe.data.lock import share, take
-from dmoe.distributed import broadcast_object, rank, world_size
+from dmoe.distributed import broadcast_object, first_problem, rank, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json
 from dmoe.paths import PATHS, join
@@ -50,7 +48,7 @@ class RunDir:
         # Alone first, then shared by all ranks: one that outlives the others keeps the next training off too.
         for turn in (rank() == 0, rank() != 0):
             problem = self._take() if turn else None
-            if problem := _first(problem):
+            if problem := first_problem(problem):
                 self.unlock()
                 raise UserError(problem)
 
@@ -213,16 +211,7 @@ def problem_of(folder: str) -> str | None:
         verify_checkpoint(folder, rank(), world_size())
     except UserError as error:
         problem = str(error)
-    return _first(problem)
-
-
-def _first(problem: str | None) -> str | None:
-    """The first rank's problem, on all ranks."""
-    if world_size() == 1:
-        return problem
-    problems: list[str | None] = [None] * world_size()
-    dist.all_gather_object(problems, problem)
-    return next((found for found in problems if found), None)
+    return first_problem(problem)
 
 
 def _step_of(line: str) -> int:
