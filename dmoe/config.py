@@ -3,35 +3,29 @@
 No configuration object enters a block of the model: whoever builds a block reads the tree and passes plain values.
 """
 
+import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, one_line
+from dmoe.json_text import format_json
+from dmoe.names import check_text, short
 from dmoe.shipped import find_config
-from dmoe.yaml_files import parse_mapping, read_extended
-from dmoe.yaml_text import NotYaml, OnceLoader, parse_yaml
+from dmoe.strict import Strict, checked
+from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
 
-MAX_BYTES = 4 << 20
 EXPECTED = "keys such as 'model:' and 'train:'"
+Text = Annotated[str, AfterValidator(check_text)]
+"""What a screen may show as it is."""
 
 
-class _Loader(OnceLoader):
-    """YAML 1.1 reads `1e-3` as a string; everyone who writes a learning rate means a number."""
+_BARE = re.compile(r"""[^\s".='](?:[^".=']*[^\s".='])?""")
+_KEY = re.compile(r"""\s*(?:(?P<quoted>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*|(?P<bare>[^.="]*))(?P<sign>[.=])""")
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
-
-
-class Node(BaseModel):
-    """A part of the tree: unknown keys are refused, numbers are finite, values are not silently turned into another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
-
-
-class DataConfig(Node):
+class DataConfig(Strict):
     path: str = Field("", description="the folder that dmoe preprocess made")
     train_split: str = "train"
     validation_split: str = "validation"
@@ -43,22 +37,26 @@ class DataConfig(Node):
     prefetch: int = Field(2, ge=0, description="batches that a thread prepares ahead")
 
 
-class EmbeddingConfig(Node):
+class EmbeddingConfig(Strict):
     dim: int = Field(16, ge=1, le=4096)
     sets: Literal["per_expert", "shared"] = Field("per_expert", description="ME: a table set per expert; SE: one for all")
     layout: Literal["auto", "wide", "separate"] = "auto"
     init_std: float = Field(0.01, ge=0)
 
 
-class TowerConfig(Node):
-    hidden: list[int] = [64]
+Width = Annotated[int, Field(ge=1, le=1 << 20)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TowerConfig(Strict):
+    hidden: list[Width] = Field([64], max_length=256)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class ModelConfig(Node):
+class ModelConfig(Strict):
     embedding: EmbeddingConfig = EmbeddingConfig()
     experts: list[str | dict[str, Any]] = Field(["crossnet", "cin", "mlp"], min_length=1, max_length=64)
-    expert_dim: int = Field(64, ge=1, description="d, the width of every expert's projected output")
+    expert_dim: Width = Field(64, description="d, the width of every expert's projected output")
     expert_norm: Literal["layer", "none"] = "layer"
     activation: Literal["silu", "relu"] = "silu"
     gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
@@ -67,7 +65,7 @@ class ModelConfig(Node):
     tower: TowerConfig = TowerConfig()
 
 
-class CorrelationConfig(Node):
+class CorrelationConfig(Strict):
     """The de-correlation loss; every axis on which the paper can be read is a switch (ALGORITHM: section 2)."""
 
     alpha: float = Field(0.0, ge=0, description="weight of the loss; 0 measures only")
@@ -94,25 +92,28 @@ class CorrelationConfig(Node):
         return self
 
 
-class TableOptimizerConfig(Node):
+OptimizerName = Literal["adagrad", "rowwise_adagrad", "sgd", "adam"]
+
+
+class TableOptimizerConfig(Strict):
     """The optimiser of the embedding tables, fused into the backward pass of sharded ones."""
 
-    kind: Literal["adagrad", "rowwise_adagrad", "sgd", "adam"] = "adagrad"
+    kind: OptimizerName = "adagrad"
     lr: float = Field(0.05, gt=0)
     eps: float = Field(1e-8, gt=0)
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    betas: tuple[Rate, Rate] = Field((0.9, 0.999), strict=False)
 
 
-class DenseOptimizerConfig(Node):
+class DenseOptimizerConfig(Strict):
     kind: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
     eps: float = Field(1e-8, gt=0)
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    betas: tuple[Rate, Rate] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0, description="global norm of the dense gradients; tables are never clipped")
 
 
-class ScheduleConfig(Node):
+class ScheduleConfig(Strict):
     """One factor for fused, data-parallel and dense parameters alike."""
 
     warmup_steps: int = Field(0, ge=0)
@@ -128,7 +129,7 @@ class ScheduleConfig(Node):
     plateau_patience: int = Field(0, ge=0)
 
 
-class OptimizerConfig(Node):
+class OptimizerConfig(Strict):
     tables: TableOptimizerConfig = TableOptimizerConfig()
     dense: DenseOptimizerConfig = DenseOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -137,9 +138,10 @@ class OptimizerConfig(Node):
 
 ShardingTypeName = Literal["data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard"]
 KernelName = Literal["dense", "fused", "fused_uvm", "fused_uvm_caching"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
-class TableConstraint(Node):
+class TableConstraint(Strict):
     """What a plan may do with the tables of one name or pattern."""
 
     types: list[ShardingTypeName] | None = Field(None, min_length=1, description="sharding types to choose from")
@@ -153,16 +155,8 @@ class TableConstraint(Node):
     pooling_factor: float | None = Field(None, gt=0, description="ids a row, on average")
     batch_size: int | None = Field(None, ge=1, description="rows of a rank's batch that look this table up")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, tree: Any) -> Any:
-        for key in tree if isinstance(tree, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown key '{key}'{nearest(str(key), cls.model_fields)}")
-        return tree
 
-
-class ShardingConfig(Node):
+class ShardingConfig(Strict):
     types: list[ShardingTypeName] | None = Field(
         None,
         description="sharding types that the planner may choose from, on the device alone; where absent all that the optimiser allows, and"
@@ -172,12 +166,12 @@ class ShardingConfig(Node):
         {}, description="constraints by table, feature or pattern such as 'C1*'; a later entry lays its values over an earlier one's"
     )
     plan: str = Field("", description="a kept plan file to use instead of planning")
-    comm_precision: Literal["fp32", "fp16", "bf16"] = Field(
+    comm_precision: Precision = Field(
         "fp32", description="in which looked-up embeddings and their gradients travel between ranks; bf16 between GPUs only"
     )
 
 
-class GuardConfig(Node):
+class GuardConfig(Strict):
     """Stops a run that has gone wrong in the ways that users report."""
 
     enabled: bool = True
@@ -186,14 +180,14 @@ class GuardConfig(Node):
     max_loss_ratio: float = Field(1.05, gt=0, description="mean training loss over the entropy of the base rate")
 
 
-class CheckpointConfig(Node):
+class CheckpointConfig(Strict):
     every_steps: int | None = Field(None, ge=1, description="beside the one after each validation")
     keep: int = Field(2, ge=1, description="latest ones kept, beside the best")
     asynchronous: bool = Field(True, description="a thread writes a copy in the CPU's memory while training goes on")
     copy_gib: float = Field(16.0, ge=0, description="a rank whose part is larger writes it without a copy, and training waits")
 
 
-class TrainConfig(Node):
+class TrainConfig(Strict):
     batch_size: int = Field(2048, ge=1, description="rows of the global batch, over all ranks")
     eval_batch_size: int = Field(8192, ge=1)
     epochs: int = Field(1, ge=1)
@@ -213,22 +207,22 @@ class TrainConfig(Node):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
 
-class MetricsConfig(Node):
+class MetricsConfig(Strict):
     auc: Literal["binned", "exact"] = "binned"
     auc_bins: int = Field(1 << 20, ge=2, le=1 << 24)
     predictions: bool = Field(False, description="keep every test row's logit and label in the run, for paired tests between runs")
     abundance: bool = Field(True, description="information abundance of the tables at the end, which reads them once from the checkpoint")
 
 
-class RunConfig(Node):
+class RunConfig(Strict):
     dir: str = Field("", description="where the run keeps its config, plan, metrics and checkpoints")
-    timeout_seconds: int = Field(600, ge=1, description="a rank that waits longer for the others ends the run and says for whom")
+    timeout_seconds: int = Field(600, ge=1, le=10**7, description="a rank that waits longer for the others ends the run and says for whom")
 
 
-class Config(Node):
+class Config(Strict):
     """The whole experiment."""
 
-    variant: str = Field("D-MoE", description="what reports call it")
+    variant: Text = Field("D-MoE", description="what reports call it")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
@@ -256,63 +250,91 @@ class Config(Node):
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> Config:
-    """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides (values in YAML), and checks the whole.
+    """Reads a YAML file, or the shipped config of that name, applies `key.path=value` overrides, and checks the whole.
 
-    A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs.
+    A part of a key that holds '.' or '=', as a feature's name may, stands in double quotes: `sharding.tables."user.id".types=[row_wise]`.
+
+    A file that `extends:` another, named relative to itself, is laid over that one: it says only what differs. An override's value is
+    YAML, but for a key that takes text: there it is the text itself, so that `run.dir=20240301` is a folder and no number.
 
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), a wrong type, or parts that do not fit.
     """
     path = find_config(path)
-    return _checked(read_extended(path, f"--config {path}", MAX_BYTES, "config", EXPECTED, _Loader), path, overrides)
+    return _checked(read_extended(path, f"--config {path}", "config", EXPECTED), path, overrides)
 
 
 def parse_config(text: str, where: str, overrides: list[str] | None = None) -> Config:
     """As `load_config`, of a text that extends nothing; `where` begins the error messages."""
-    return _checked(parse_mapping(text, where, EXPECTED, _Loader), where, overrides)
+    return _checked(parse_mapping(text, where, EXPECTED), where, overrides)
 
 
 def _checked(tree: dict[str, Any], where: str, overrides: list[str] | None) -> Config:
     for override in overrides or []:
         _override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(where, detail) for detail in error.errors()[:3])) from None
+    return checked(Config.model_validate, tree, where)
 
 
 def dump_config(config: Config) -> str:
     """The resolved tree as YAML; `parse_config` reads it back to an equal tree."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def setting(key: str, text: str) -> str:
+    """The override that gives a key this text, whatever letters it has."""
+    bare = text == text.strip() and not _is_quoted(text)
+    return f"{key}={text if bare else format_json(text, ensure_ascii=False)}"
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def override_key(*names: str) -> str:
+    """The names as the key of an override; those that hold its signs are in double quotes, as JSON has them."""
+    return ".".join(name if _BARE.fullmatch(name) else format_json(name, ensure_ascii=False) for name in names)
+
+
+def split_override(override: str) -> tuple[list[str], str]:
+    """The names of an override's key, and its value.
+
+    Raises:
+        UserError: it is not of the form `key.path=value`.
+    """
+    names: list[str] = []
+    at, sign = 0, "."
+    while sign == "." and (found := _KEY.match(override, at)):
+        names.append(found["bare"].strip() if found["quoted"] is None else json.loads(found["quoted"]))
+        at, sign = found.end(), found["sign"]
+    if sign != "=" or "" in names:
+        what = "expected key=value, such as train.batch_size=4096; a name that holds '.' or '=' goes in double quotes"
+        raise UserError(f"--set {short(override)}: {what}")
+    return names, override[at:]
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {override}: expected key=value, such as train.batch_size=4096")
-    *parents, leaf = key.strip().split(".")
+    (*parents, leaf), value = split_override(override)
+    told = one_line(override)
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override}: '{parent}' is a value, it has no keys below it")
+        # A copy: an alias of the file may have the same mapping stand in two places.
+        below = node.get(parent, {})
+        if not isinstance(below, dict):
+            raise UserError(f"--set {told}: '{one_line(parent)}' is a value, it has no keys below it")
+        node[parent] = node = dict(below)
+    text = value.strip()
+    if _takes_text(Config, [*parents, leaf]) and not _is_quoted(text):
+        node[leaf] = text
+        return
     try:
-        node[leaf] = parse_yaml(value, _Loader)
+        node[leaf] = parse_yaml(value)
     except NotYaml as error:
-        raise UserError(f"--set {override}: the value is not YAML ({error}); quote it") from None
+        raise UserError(f"--set {told}: the value is not YAML ({error}); quote it") from None
 
 
-def _explain(where: str, detail: Any) -> str:
-    """One pydantic error as `file: key: what is wrong`."""
-    parts = [str(part) for part in detail["loc"] if not str(part).startswith(("list[", "dict[", "literal["))]
-    key = ".".join(parts)
-    if detail["type"] == "extra_forbidden":
-        node: Any = Config
-        for part in parts[:-1]:
-            node = node.model_fields[part].annotation if part in getattr(node, "model_fields", {}) else None
-        known = getattr(node, "model_fields", {})
-        return f"{where}: {key}: unknown key{nearest(parts[-1], known)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{where}: {key + ': ' if key else ''}{message}"
-    return f"{where}: {key}: {message[0].lower() + message[1:]}, found {detail['input']!r}"
+def _takes_text(model: Any, keys: list[str]) -> bool:
+    """Whether the config's value of that key is a text."""
+    for key in keys:
+        field = getattr(model, "model_fields", {}).get(key)
+        model = field.annotation if field else None
+    return model is str or (bool(get_args(model)) and all(isinstance(one, str) for one in get_args(model)))

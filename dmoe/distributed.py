@@ -2,7 +2,8 @@
 
 import datetime
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from dmoe.errors import UserError
 from dmoe.rendezvous import join
+
+_T = TypeVar("_T")
 
 
 def start(timeout_seconds: int = 600) -> torch.device:
@@ -91,6 +94,25 @@ def first_problem(problem: str | None) -> str | None:
     problems: list[str | None] = [None] * world_size()
     dist.all_gather_object(problems, problem)
     return next((found for found in problems if found), None)
+
+
+def on_rank_0(action: Callable[[], _T]) -> _T:
+    """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
+
+    Raises:
+        UserError: on every rank, where rank 0's call raises it.
+    """
+    result: tuple[Any, str | None] = None, None
+    if rank() == 0:
+        try:
+            result = action(), None
+        except UserError as error:
+            result = None, str(error)
+    value, problem = broadcast_object(result)
+    if problem is not None:
+        raise UserError(problem)
+    made: _T = value
+    return made
 
 
 class _AllGatherRows(torch.autograd.Function):

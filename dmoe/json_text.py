@@ -8,15 +8,55 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+MAX_DEPTH, MAX_DIGITS = 64, 40
+"""Lists and objects within one another, and digits of a whole number: more than any of our files holds."""
 
-def parse_json(text: str | bytes) -> Any:
+
+def parse_json(text: str | bytes, undefined_is_null: bool = False) -> Any:
     """What a JSON text says.
 
+    Args:
+        undefined_is_null: NaN and infinities are read as null: runs have written them for figures without a value.
+
     Raises:
-        ValueError: not JSON, a key that stands twice in an object, a number that is not finite; says which.
-        RecursionError: nested without end.
+        ValueError: not JSON, a key that stands twice in an object, a number that is not finite or too long, a text that is none, or more
+            levels than any file of ours has; says which.
     """
-    return json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_refuse)
+    try:
+        constant = (lambda name: None) if undefined_is_null else _refuse
+        tree = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_int=_whole, parse_constant=constant)
+        if not _deeper_than(tree, MAX_DEPTH):
+            return tree
+    except RecursionError:
+        pass
+    raise ValueError(f"more than {MAX_DEPTH} lists and objects within one another")
+
+
+def _deeper_than(tree: Any, most: int) -> bool:
+    """Whether containers are nested so deep; a text with a NUL or half a character is refused on the way."""
+    level = [tree]
+    for _ in range(most + 1):
+        inside: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                inside += node.keys()
+                inside += node.values()
+            elif isinstance(node, list):
+                inside += node
+            elif isinstance(node, str) and ("\0" in node or not _is_text(node)):
+                raise ValueError("a text with a NUL or half a character in it")
+        level = inside
+    return bool(level)
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text[:20]}... is too long a number")
+    return int(text)
 
 
 def format_json(value: Any, **options: Any) -> str:
@@ -50,6 +90,11 @@ def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         yield place or "the value", value
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ():
         yield from _not_finite(item, f"{place}.{key}" if place else str(key))
+
+
+def is_int(found: Any, expected: int) -> bool:
+    """Whether a value in a file is that whole number. In Python `True` and `1.0` equal 1; in a file they are something else."""
+    return type(found) is int and found == expected
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

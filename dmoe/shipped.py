@@ -1,5 +1,6 @@
 """The files that the package ships: configs and ladders."""
 
+import os
 from pathlib import Path
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -14,7 +15,7 @@ def find_config(path: str) -> str:
         >>> find_config("my/own.yaml")
         'my/own.yaml'
     """
-    if "/" in path or Path(path).exists():
+    if "/" in path or os.path.exists(path):
         return path
     shipped = CONFIGS / f"{path.removesuffix('.yaml')}.yaml"
     return str(shipped) if shipped.is_file() else path

@@ -10,6 +10,8 @@ import pytest
 from dmoe.testing.synthesize import synthesize
 
 PACKED = ("plain", "gzip", "zstd", "cut")
+NO_TEXT = ("expected text", "expected UTF-8", "is no text", "in CR alone", "the archive holds")
+"""What is said of a file that holds no text in lines."""
 
 
 def write_logs(folder: Path, rows: int, scale: float) -> Path:

@@ -1,27 +1,28 @@
 """The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
 
-import contextlib
+import bisect
 import hashlib
-import os
 import re
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, BinaryIO, TypeVar
+from functools import cached_property
+from typing import Any
 
-from dmoe.errors import UserError
-from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.checkpoint.progress import check_progress
+from dmoe.checkpoint.tensors import Entry, read_entries
+from dmoe.errors import UserError, one_line, shown
+from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.names import check_text, printable
+from dmoe.paths import PATHS, check_regular, join, read_bounded, write_atomic
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
 MAX_BYTES = 256 << 20
-MAX_BESIDE = 4096
-"""Pieces side by side in a row: no table has as many columns shards, and checking more would take a hostile index's time."""
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
+_FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
-_T = TypeVar("_T")
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
 """A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
+_STATE = re.compile(r"\w{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,16 @@ class Index:
     files: dict[str, tuple[int, str]]
     progress: dict[str, Any]
 
+    @cached_property
+    def _of(self) -> dict[tuple[str, str], list[Piece]]:
+        found: dict[tuple[str, str], list[Piece]] = {}
+        for piece in sorted(self.pieces, key=lambda p: (p.row, p.column)):
+            found.setdefault((piece.table, piece.state), []).append(piece)
+        return found
+
     def of(self, table: str, state: str) -> list[Piece]:
         """The pieces of one table's weight or state, top to bottom."""
-        return sorted((p for p in self.pieces if p.table == table and p.state == state), key=lambda p: (p.row, p.column))
+        return self._of.get((table, state), [])
 
     @property
     def states(self) -> list[str]:
@@ -78,38 +86,15 @@ def write_index(folder: str, index: Index) -> None:
         "progress": index.progress,
     }
     content["checksum"] = _checksum(content)
-    text = format_json(content).encode()
-    write_whole(join(folder, INDEX), lambda file: file.write(text))
-
-
-def write_whole(path: str, write: Callable[[BinaryIO], _T]) -> _T:
-    """Writes a file that is either whole or not there: beside first, then renamed. An object store's files are so by themselves.
-
-    Raises:
-        OSError: it cannot be written; what was there before is there still.
-    """
-    if "://" in path:
-        with PATHS.open(path, "wb") as file:
-            return write(file)
-    beside = f"{path}.tmp"
-    try:
-        with open(beside, "wb") as file:
-            result = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(beside)
-        raise
-    return result
+    with write_atomic(join(folder, INDEX)) as file:
+        file.write(format_json(content).encode())
 
 
 def read_index(folder: str) -> Index:
-    """The index of a checkpoint, checked against its own checksum, every field of it.
+    """The index of a checkpoint, checked against its own checksum and its folder's name, every field of it.
 
     Raises:
-        UserError: none there, torn, damaged, or of another version.
+        UserError: none there, torn, damaged, of another version, or of another step than its folder.
     """
     path = join(folder, INDEX)
     if not PATHS.exists(path):
@@ -117,7 +102,7 @@ def read_index(folder: str) -> Index:
     try:
         text = read_bounded(path, MAX_BYTES, "checkpoint's index").decode()
         content = parse_json(text.replace(_NO_AUC_BEFORE, _NO_AUC))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged: not a checkpoint's index ({str(error)[:200]})") from None
     try:
         known = content["format"] == FORMAT
@@ -127,29 +112,38 @@ def read_index(folder: str) -> Index:
         raise UserError(f"{path}: damaged: not a checkpoint's index") from None
     if not known:
         raise UserError(f"{path}: damaged: not a checkpoint's index")
-    if version != VERSION:
-        raise UserError(f"{path}: checkpoint version {str(version)[:20]}, this dmoe reads version {VERSION}")
+    if not is_int(version, VERSION):
+        raise UserError(f"{path}: checkpoint version {shown(version)}, this dmoe reads version {VERSION}")
     if not sound:
         raise UserError(f"{path}: damaged: its checksum does not match")
+    check_progress(content.get("progress"), f"{path}: damaged")
     try:
-        return _parse(content)
+        index = _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged: {str(error)[:200] or 'a field is wrong'}") from None
+        raise UserError(f"{path}: damaged: {one_line(str(error), 200) or 'a field is wrong'}") from None
+    step, named = index.progress.get("step"), _FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2])
+    if named and (type(step) is not int or step != int(named[1])):
+        raise UserError(f"{path}: damaged: progress.step is {shown(step)}, but the folder is that of step {int(named[1]):,}")
+    return index
 
 
 def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
-    """The index, once every file (every `parts`-th one from `part` on) is there and has the checksum that the index says.
+    """The index, once every file (every `parts`-th one from `part` on) is there and is what the index says: its checksum, its tensors.
 
     Raises:
-        UserError: a file is missing, torn or changed; named.
+        UserError: a file is missing, torn, changed, or has other tensors than the index says; named.
     """
     index = read_index(folder)
+    pieces: dict[str, list[Piece]] = {}
+    for piece in index.pieces:
+        pieces.setdefault(piece.file, []).append(piece)
     for name, (size, expected) in sorted(index.files.items())[part::parts]:
         path = join(folder, name)
         if not PATHS.exists(path):
             raise UserError(f"{path}: missing, but the checkpoint's index names it")
         digest, found = hashlib.sha256(), 0
         try:
+            check_regular(path, path)
             with PATHS.open(path, "rb") as file:
                 while chunk := file.read(8 << 20):
                     digest.update(chunk)
@@ -160,13 +154,28 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
             raise UserError(f"{path}: damaged: {found:,} bytes, the index says {size:,}")
         if digest.hexdigest() != expected:
             raise UserError(f"{path}: damaged: its checksum is not the one in the index")
+        entries = read_entries(path)
+        if name != DENSE:
+            _check_tensors(path, entries, pieces[name])
     return index
+
+
+def _check_tensors(path: str, entries: dict[str, Entry], pieces: list[Piece]) -> None:
+    """Whether the tensors of a file of tables are the pieces that the index says, one each."""
+    for piece in pieces:
+        shape = (piece.rows, piece.columns) if piece.columns else (piece.rows,)
+        if piece.key not in entries or entries[piece.key].shape != shape:
+            found = list(entries[piece.key].shape) if piece.key in entries else "not in it"
+            raise UserError(f"{path}: damaged: tensor '{piece.key[:80]}' is {found}, the index says {list(shape)}")
+    if extra := sorted(set(entries) - {piece.key for piece in pieces}):
+        raise UserError(f"{path}: damaged: tensor '{extra[0][:80]}' belongs to no table of the index")
 
 
 def refuse(folder: str) -> None:
     """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
     text = PATHS.open(join(folder, INDEX), "rb").read()
-    write_whole(join(folder, REFUSED), lambda file: file.write(text))
+    with write_atomic(join(folder, REFUSED)) as file:
+        file.write(text)
     PATHS.rm(join(folder, INDEX))
 
 
@@ -176,18 +185,18 @@ def _checksum(content: dict[str, Any], before: bool = False) -> str:
 
 
 def _parse(content: dict[str, Any]) -> Index:
-    if not isinstance(content["progress"], dict):
-        raise ValueError("progress is not an object")
     tables = {
-        name: (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS)) for name, (rows, columns) in content["tables"].items()
+        check_text(name): (_whole(rows, MAX_TABLE_ROWS), _whole(columns, MAX_TABLE_COLUMNS))
+        for name, (rows, columns) in content["tables"].items()
     }
     files = {}
     for name, entry in content["files"].items():
         if not _FILE.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
-            raise ValueError(f"file '{name[:80]}' or its checksum")
+            raise ValueError(f"file '{one_line(name)}' or its checksum")
         files[name] = (_whole(entry["bytes"], 1 << 48), entry["sha256"])
     pieces = tuple(_piece(row, tables, files) for row in content["pieces"])
     _check_whole(tables, pieces)
+    _check_files(files, pieces)
     return Index(tables, pieces, files, content["progress"])
 
 
@@ -199,26 +208,52 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
     for (table, state), group in groups.items():
         rows, columns = tables[table]
         one_a_row = any(piece.columns == 0 for piece in group)
+        if one_a_row and state == "weight":
+            raise ValueError(f"table '{table}': a piece of weight has no columns")
         if sum(piece.rows * (piece.columns or 1) for piece in group) != rows * (1 if one_a_row else columns):
-            raise ValueError(f"table '{table}': {state} is not whole")
-        beside: list[Piece] = []
-        for piece in sorted(group, key=lambda piece: piece.row):
-            beside = [other for other in beside if other.row + other.rows > piece.row]
-            if any(_share_columns(piece, other) for other in beside) or len(beside) > MAX_BESIDE:
-                raise ValueError(f"table '{table}': pieces of {state} overlap")
-            beside.append(piece)
+            raise ValueError(f"table '{one_line(table)}': {one_line(state)} is not whole")
+        if any((piece.columns == 0) != one_a_row for piece in group):
+            raise ValueError(f"table '{table}': some pieces of {state} have columns and some have none")
+        if not _apart(group):
+            raise ValueError(f"table '{table}': pieces of {state} overlap")
 
 
-def _share_columns(a: Piece, b: Piece) -> bool:
-    if 0 in (a.columns, b.columns):
-        return True
-    return a.column < b.column + b.columns and b.column < a.column + a.columns
+def _check_files(files: dict[str, Any], pieces: tuple[Piece, ...]) -> None:
+    """Every piece is a tensor of its own, and every file but the dense one, which is always there, holds a piece."""
+    seen: set[tuple[str, str]] = set()
+    for piece in pieces:
+        if (piece.file, piece.key) in seen:
+            raise ValueError(f"two pieces are one tensor, '{piece.key[:80]}' of {piece.file}")
+        seen.add((piece.file, piece.key))
+    used = {piece.file for piece in pieces}
+    if DENSE not in files or DENSE in used:
+        raise ValueError(f"{DENSE} is not among its files" if DENSE not in files else f"a piece of a table lies in {DENSE}")
+    if idle := sorted(set(files) - used - {DENSE}):
+        raise ValueError(f"file '{idle[0]}' holds no piece of a table")
+
+
+def _apart(group: list[Piece]) -> bool:
+    """Whether no two of these pieces overlap: a line goes down the rows, and knows the pieces that it cuts by their columns."""
+    begins = [(piece.row, 1, piece) for piece in group if piece.rows]
+    ends = [(piece.row + piece.rows, 0, piece) for piece in group if piece.rows]
+    cut: list[tuple[int, int]] = []
+    for _, begin, piece in sorted(begins + ends, key=lambda event: event[:2]):
+        columns = (piece.column, piece.column + piece.columns) if piece.columns else (0, 1)
+        at = bisect.bisect_left(cut, columns)
+        if not begin:
+            del cut[at]
+            continue
+        if (at and cut[at - 1][1] > columns[0]) or (at < len(cut) and cut[at][0] < columns[1]):
+            return False
+        cut.insert(at, columns)
+    return True
 
 
 def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, Any]) -> Piece:
     table, state, *place, file, key = row
-    if not all(isinstance(text, str) for text in (table, state, file, key)) or table not in tables or file not in files:
-        raise ValueError(f"piece {str(row)[:80]}")
+    known = all(isinstance(text, str) for text in (table, state, file, key)) and table in tables and file in files
+    if not known or not _STATE.fullmatch(state) or printable(key) != key:
+        raise ValueError(f"piece {shown(row)}")
     height, width = tables[table]
     first, column, rows, columns = (_whole(number, 1 << 40) for number in place)
     if first + rows > height or column + columns > width:
@@ -228,5 +263,5 @@ def _piece(row: list[Any], tables: dict[str, tuple[int, int]], files: dict[str, 
 
 def _whole(number: Any, limit: int) -> int:
     if type(number) is not int or not 0 <= number <= limit:
-        raise ValueError(f"{str(number)[:40]} is not a whole number from 0 to {limit}")
+        raise ValueError(f"{shown(number)} is not a whole number from 0 to {limit}")
     return number

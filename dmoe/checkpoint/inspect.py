@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.finite import require_finite
+from dmoe.names import file_name, short
+from dmoe.paths import PATHS, inside, join, write_atomic
 
 BLOCK_BYTES = 64 << 20
 
@@ -21,12 +23,12 @@ def newest(path: str) -> str:
     """
     if PATHS.exists(join(path, INDEX)):
         return path
-    folder = join(path, "checkpoints")
+    folder = inside(path, "checkpoints")
     names = sorted(PATHS.ls(folder)) if PATHS.exists(folder) else []
     found = [name for name in names if PATHS.exists(join(folder, name, INDEX))]
     if not found:
         raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
-    return join(folder, found[-1])
+    return inside(folder, found[-1])
 
 
 class Contents:
@@ -53,10 +55,13 @@ class Contents:
         """Tables first, then the dense part."""
         tables = sorted(self._pieces, key=lambda name: (_natural(name), name))
         names = tables + list(self.dense)
-        return names if states else [name for name in names if ":" not in name and not name.startswith("optimizer/")]
+        return names if states else [name for name in names if not self._is_state(name)]
+
+    def _is_state(self, name: str) -> bool:
+        return self._pieces[name][0].state != "weight" if name in self._pieces else name.startswith("optimizer/")
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if name in self.dense:
+        if name not in self._pieces:
             return self.dense[name].shape
         rows, columns = self.index.tables[self._pieces[name][0].table]
         return (rows, columns) if self._pieces[name][0].columns else (rows,)
@@ -66,7 +71,7 @@ class Contents:
 
     def rows(self, name: str, low: int, high: int) -> np.ndarray:
         """Rows [low, high) of a tensor; the whole of a dense one."""
-        if name in self.dense:
+        if name not in self._pieces:
             return self.file(DENSE).rows(name)
         shape, out = self.shape(name), None
         for piece in self._pieces[name]:
@@ -86,7 +91,7 @@ class Contents:
 
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         """A tensor in blocks of rows."""
-        if name in self.dense:
+        if name not in self._pieces:
             yield self.rows(name, 0, 0)
             return
         shape = self.shape(name)
@@ -112,7 +117,7 @@ def inspect(folder: str) -> str:
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
     for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
-        lines.append(f"{name:<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
+        lines.append(f"{short(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
     return "\n".join(lines)
 
 
@@ -130,8 +135,6 @@ def verify(folder: str) -> str:
         UserError: it is not; names the file.
     """
     index = verify_checkpoint(folder)
-    for name in index.files:
-        TensorFile(join(folder, name))
     size = sum(size for size, _ in index.files.values())
     return f"{folder}: sound: {len(index.files)} files, {size:,} bytes, step {index.progress.get('step')}"
 
@@ -140,7 +143,7 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
     """Writes plain safetensors from a verified checkpoint; a line that says what was written.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged, or holds a number that is not finite.
     """
     verify_checkpoint(folder)
     contents = Contents(folder)
@@ -150,15 +153,24 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
         PATHS.mkdirs(output)
         groups = {}
         for name in names:
-            part = "dense" if name in contents.dense else contents._pieces[name][0].table.replace("/", "-")
-            groups.setdefault(join(output, f"{_safe(part)}.safetensors"), []).append(name)
+            part = "dense" if name in contents.dense else _table_file(contents._pieces[name][0].table)
+            groups.setdefault(inside(output, f"{part}.safetensors"), []).append(name)
     metadata = {"format": "pt", "made_from": folder, "step": str(contents.index.progress.get("step"))}
     size = 0
     for path, group in groups.items():
-        entries = [(_plain(name), NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
-        chunks = (block for name in group for block in contents.blocks(name))
-        size += write_whole(path, lambda file, e=entries, c=chunks: write_tensors(file, e, c, metadata))[0]  # type: ignore[misc]
+        plain = {name: name.removeprefix("model/") if name in contents.dense else name for name in group}
+        entries = [(plain[name], NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
+        chunks = (block for name in group for block in _finite_blocks(contents, name))
+        with write_atomic(path) as file:
+            size += write_tensors(file, entries, chunks, metadata)[0]
     return f"{output}: {len(names)} tensors, {size:,} bytes in {len(groups)} file(s)"
+
+
+def _finite_blocks(contents: Contents, name: str) -> Iterator[np.ndarray]:
+    row = 0
+    for block in contents.blocks(name):
+        yield require_finite(block, f"{contents.folder}: {name}", row)
+        row += np.atleast_1d(block).shape[0]
 
 
 def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:
@@ -189,16 +201,14 @@ def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:
     return lines, differ
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("model/")
-
-
-def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).lstrip(".") or "table"
+def _table_file(table: str) -> str:
+    """`C7-0` of table C7/0."""
+    feature, _, table_set = table.rpartition("/")
+    return file_name(f"{feature}-{table_set}" if feature else table)
 
 
 def _natural(name: str) -> tuple[str, int]:
     """C2 before C10."""
-    head = name.split("/")[0]
+    head = name.rpartition("/")[0] or name
     digits = head[len(head.rstrip("0123456789")) :]
     return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

@@ -1,5 +1,6 @@
 """From files to a sharded model: every rank reads its own part, whatever plan, layout and number of ranks wrote it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,7 @@ def load_checkpoint(
     Raises:
         UserError: damaged, or of another model or optimiser; says what differs.
     """
-    index = read_index(folder)
-    mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
-    for name in sorted(mine.keys() | index.tables.keys()):
-        there, here = index.tables.get(name), mine.get(name)
-        if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
-            raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
+    index = check_fits(folder, tables, dense, grown)
     pieces: dict[tuple[str, str], list[Piece]] = {}
     for piece in index.pieces:
         pieces.setdefault((piece.table, piece.state), []).append(piece)
@@ -44,6 +40,33 @@ def load_checkpoint(
         _load_shard(index, shard, pieces, files, optimizers)
     _load_dense(folder, files, index, dense, optimizers)
     return index.progress
+
+
+def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bool = False) -> Index:
+    """Whether a checkpoint is of this model, before memory is asked for: by the sizes of tables and parameters alone.
+
+    Args:
+        dense: the model's dense part, or its outline on the meta device.
+
+    Returns:
+        The checkpoint's index.
+
+    Raises:
+        UserError: damaged, or of another model; says what differs.
+    """
+    index = read_index(folder)
+    mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
+    for name in sorted(mine.keys() | index.tables.keys()):
+        there, here = index.tables.get(name), mine.get(name)
+        if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
+            raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
+    kept = {name: entry.shape for name, entry in TensorFile(join(folder, DENSE)).entries.items() if name.startswith("model/")}
+    shapes = {f"model/{name}": tuple(value.shape) for name, value in dense.state_dict().items()}
+    for name in sorted(kept.keys() | shapes.keys()):
+        if kept.get(name) != shapes.get(name):
+            found = [str(list(found[name])) if name in found else "absent" for found in (kept, shapes)]
+            raise UserError(f"{folder}: parameter '{name.removeprefix('model/')}' is {found[0]} there and {found[1]} in this model")
+    return index
 
 
 def _size(size: tuple[int, int] | None) -> str:
@@ -65,27 +88,13 @@ class _Files:
 def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, optimizers: OptimizerStates | None) -> None:
     file = files[DENSE]
     kept = {name: torch.from_numpy(np.array(file.rows(name))) for name in file.entries}
-    weights = _below(kept, "model/")
-    mine = dense.state_dict()
-    for name in sorted(weights.keys() | mine.keys()):
-        if name not in weights or name not in mine or weights[name].shape != mine[name].shape:
-            found = [str(list(tensors[name].shape)) if name in tensors else "absent" for tensors in (weights, mine)]
-            raise UserError(f"{folder}: parameter '{name}' is {found[0]} there and {found[1]} in this model")
-    dense.load_state_dict(weights)
+    dense.load_state_dict(_below(kept, "model/"))
     if optimizers is not None:
-        states = _below(kept, "optimizer/")
-        for name, value in states.items():
-            parameter = name.rpartition("/")[0]
-            if parameter not in mine or (value.dim() and value.shape != mine[parameter].shape):
-                raise UserError(f"{folder}: optimizer state '{name}' does not fit this model")
-        step = index.progress.get("step")
-        if type(step) is not int or not 0 <= step < 1 << 62:
-            raise UserError(f"{folder}: progress.step is {str(step)[:40]}, expected a number of steps")
-        optimizers.load_dense_state(states)
-        before = index.progress.get("steps_before", 0)
-        if type(before) is not int or not 0 <= before < 1 << 62:
-            raise UserError(f"{folder}: progress.steps_before is {str(before)[:40]}, expected a number of steps")
-        optimizers.set_steps(step + before)
+        try:
+            optimizers.load_dense_state(_below(kept, "optimizer/"))
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+        optimizers.set_steps(index.progress["step"] + index.progress.get("steps_before", 0))
 
 
 def _load_shard(

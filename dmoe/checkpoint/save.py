@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, write_index, write_whole
+from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, write_index
 from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, write_tensors
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, write_atomic
 from dmoe.sharding.plan.local_shards import local_shards
 
 FILE_BYTES = 256 << 20
@@ -89,10 +89,11 @@ def write_part(folder: str, files: Iterator[File]) -> Part:
         for file in files:
             for key, tensor in file.tensors.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                    where = key.split("|")[0]
+                    where = key.rsplit("|", 3)[0]
                     part.problem = f"rank {rank()}: '{where}' is not finite, so the checkpoint {folder} is not kept"
                     return part
-            part.files[file.name] = write_whole(join(folder, file.name), lambda out, file=file: _write_file(out, file))  # type: ignore[misc]
+            with write_atomic(join(folder, file.name)) as out:
+                part.files[file.name] = _write_file(out, file)
             part.pieces += file.pieces
     except OSError as error:
         part.problem = f"rank {rank()}: cannot write the checkpoint {folder}: {_reason(error)}"

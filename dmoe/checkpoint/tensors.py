@@ -8,13 +8,14 @@ import mmap
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from dmoe.errors import UserError
+from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS
+from dmoe.paths import PATHS, check_regular
 
 MAX_HEADER = 64 << 20
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
@@ -82,6 +83,7 @@ class TensorFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
+            check_regular(path, path)
             with open(PATHS.get_local_path(path), "rb") as file:
                 self.size = file.seek(0, 2)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
@@ -102,6 +104,24 @@ class TensorFile:
         return whole[low:high] if entry.shape else whole
 
 
+def read_entries(path: str) -> dict[str, Entry]:
+    """A file's tensors by its header, which alone is read.
+
+    Raises:
+        UserError: not a sound safetensors file; says why.
+    """
+    try:
+        with PATHS.open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(8)
+            if len(head) == 8:
+                head += file.read(min(struct.unpack("<Q", head)[0], MAX_HEADER))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+    return _entries(head, size, path)
+
+
 def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
     def refuse(why: str) -> UserError:
         return UserError(f"{path}: damaged: not a safetensors file ({why})")
@@ -111,11 +131,11 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
         raise refuse(f"header of {length:,} bytes in a file of {size:,}")
     try:
         header = parse_json(data[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise refuse(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise refuse("its header is not an object")
-    entries, used = {}, 0
+    entries: dict[str, Entry] = {}
     for name, fields in header.items():
         if name == "__metadata__":
             continue
@@ -123,12 +143,20 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
             dtype, shape, (start, stop) = fields["dtype"], fields["shape"], fields["data_offsets"]
             numbers = [start, stop, *shape]
             known = dtype in NUMPY and len(shape) <= 8 and all(type(x) is int and 0 <= x < 1 << 48 for x in numbers)
+            # numpy counts the numbers of an empty tensor without its dimensions of 0.
+            known = known and prod(max(size, 1) for size in shape) < 1 << 48
             entry = Entry(dtype, tuple(shape), 8 + length + start) if known else None
         except (KeyError, TypeError, ValueError):
             entry = None
         if entry is None or entry.bytes != stop - start or entry.start + entry.bytes > size:
-            raise refuse(f"tensor '{name[:80]}' has a wrong dtype, shape or place")
-        entries[name], used = entry, used + entry.bytes
-    if used != size - 8 - length:
-        raise refuse(f"{size - 8 - length:,} bytes of numbers, the header says {used:,}")
+            raise refuse(f"tensor '{one_line(name, 80)}' has a wrong dtype, shape or place")
+        entries[name] = entry
+    end = 8 + length
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].bytes)):
+        if entry.start != end:
+            how = "overlaps the one" if entry.start < end else "leaves a gap behind the one"
+            raise refuse(f"tensor '{one_line(name, 80)}' {how} before it")
+        end += entry.bytes
+    if end != size:
+        raise refuse(f"{size - 8 - length:,} bytes of numbers, the header says {end - 8 - length:,}")
     return entries

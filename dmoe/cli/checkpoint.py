@@ -5,6 +5,8 @@ Needs neither torch nor a process group, so it works wherever the files are.
 
 import argparse
 
+from dmoe.names import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
@@ -26,15 +28,15 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.checkpoint import inspect as look
 
     if arguments.command == "inspect":
-        print(look.inspect(look.newest(arguments.checkpoint)))
+        show(look.inspect(look.newest(arguments.checkpoint)))
         return 0
     if arguments.command == "verify":
-        print(look.verify(look.newest(arguments.checkpoint)))
+        show(look.verify(look.newest(arguments.checkpoint)))
         return 0
     if arguments.command == "export":
         folder = look.newest(arguments.checkpoint)
-        print(look.export(folder, arguments.output, arguments.per_table, arguments.states))
+        show(look.export(folder, arguments.output, arguments.per_table, arguments.states))
         return 0
     lines, differ = look.diff(look.newest(arguments.a), look.newest(arguments.b), arguments.tolerance)
-    print("\n".join(lines))
+    show("\n".join(lines))
     return int(differ)

@@ -7,6 +7,7 @@ dmoe cost --data data/criteo --ladder configs/ladder_demo.yaml
 import argparse
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +26,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.train.log_filters import quiet
 
     quiet()
-    from dmoe.config import load_config
+    from dmoe.config import load_config, setting
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.cost import cost_of, cost_rows
     from dmoe.report.ladder_spec import load_spec, resolve
     from dmoe.report.runs import as_text
 
-    overrides = [*arguments.set, f"data.path={arguments.data}"]
+    overrides = [*arguments.set, setting("data.path", arguments.data)]
     configs = {path: load_config(path, overrides) for path in arguments.config}
     if arguments.ladder:
         spec = load_spec(arguments.ladder)
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = load_manifest(arguments.data)
     costs = {name: cost_of(config, manifest) for name, config in configs.items()}
     batch_size = next(iter(configs.values())).train.batch_size
-    print(as_text(cost_rows(costs, batch_size, arguments.ranks)))
+    show(as_text(cost_rows(costs, batch_size, arguments.ranks)))
     print(
         f"\nGlobal batch {batch_size:,}. FLOPs are of a row's forward pass; a training step takes about three times that."
         " Memory is tables, their"

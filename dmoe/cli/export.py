@@ -5,6 +5,8 @@ dmoe export --run runs/dmoe --output scorers/dmoe --rows int8
 
 import argparse
 
+from dmoe.names import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="the run's directory")
@@ -25,9 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     about = export(arguments.run, arguments.output, arguments.rows, arguments.step)
     size = sum(_size(PATHS, join(arguments.output, name)) for name in (TABLES, DENSE))
-    print(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
+    show(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
     if arguments.check:
-        print(against_run(arguments.run, arguments.output, arguments.check))
+        show(against_run(arguments.run, arguments.output, arguments.check))
 
 
 def _size(paths, path: str) -> int:  # type: ignore[no-untyped-def]

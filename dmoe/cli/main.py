@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     Args:
         arguments: the words after the program's name; those of this process where absent.
         program: what usage and error messages begin with.
-        path: the command that `program` stands for: `tools/plan.py` stands for `dmoe plan`.
+        path: the command that `program` stands for: `dmoe plan` stands for `dmoe plan`.
 
     Returns:
         the exit code: 0, 2 for a mistake that the user can mend, or the command's own.

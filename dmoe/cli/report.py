@@ -8,6 +8,7 @@ dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output 
 import argparse
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +74,7 @@ def _runs(arguments: argparse.Namespace) -> None:
     from dmoe.report.runs import as_text, load_run, table
 
     found = [load_run(path) for path in arguments.run]
-    print(as_text(table(found)))
+    show(as_text(table(found)))
     _write(arguments.output, page(found, arguments.title) if arguments.output else "")
 
 
@@ -83,7 +84,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from dmoe.report.compare import as_page, as_text, compare_runs
 
     found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
-    print(as_text(found))
+    show(as_text(found))
     _write(arguments.output, as_page(found) if arguments.output else "")
 
 
@@ -93,4 +94,4 @@ def _write(path: str | None, text: str) -> None:
 
         with PATHS.open(path, "w") as file:
             file.write(text)
-        print(f"page: {path}")
+        show(f"page: {path}")

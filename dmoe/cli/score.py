@@ -5,18 +5,21 @@ dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --vocabulary data/criteo 
 """
 
 import argparse
+import sys
 import time
 
 from dmoe.errors import UserError
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", required=True, help="the folder that dmoe export wrote")
     rows = parser.add_mutually_exclusive_group(required=True)
     rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
-    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log, with or without labels")
+    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log; no label decides whether a row is scored")
     parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
     parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
+    parser.add_argument("--rejects", metavar="F", help="of --log: folder for the malformed lines, as dmoe preprocess keeps them")
     parser.add_argument("--split", default="test", help="of --data: which rows (test)")
     parser.add_argument(
         "--output",
@@ -33,17 +36,27 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--batch-size and --threads: expected positive numbers")
     import torch
 
+    from dmoe.data.dataset.manifest import load_manifest
+    from dmoe.data.skew import shares_of, skew_lines
     from dmoe.report.statistics import logloss_rows, placements
-    from dmoe.serve.score_dataset import score_split, write_scores
+    from dmoe.serve.score_dataset import check_fits, score_split, write_scores
     from dmoe.serve.score_raw import made_from
     from dmoe.serve.scorer import Scorer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     scorer = Scorer(arguments.scorer)
+    if arguments.log and arguments.vocabulary:
+        # Before the log is read, which takes long.
+        check_fits(scorer.about, load_manifest(arguments.vocabulary), arguments.vocabulary)
     began = time.perf_counter()
-    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share) as made:
+    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
+        # An older scorer does not know its training data's shares; the vocabulary of --log is that data's.
+        known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
+        known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
+        for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
+            print(line, file=sys.stderr)
         logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
     seconds = time.perf_counter() - began
     quality = "without labels"
@@ -51,5 +64,5 @@ def run(arguments: argparse.Namespace) -> None:
         both = min(int(labels.sum()), int((~labels).sum())) > 0
         auc = f"AUC {placements(logits, labels).mean:.5f}  " if both else ""
         quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
-    print(f"{arguments.output}: {len(logits):,} rows, {quality}")
+    show(f"{arguments.output}: {len(logits):,} rows, {quality}")
     print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")

@@ -1,12 +1,11 @@
 """How the tasks of a stage are run: by the threads of this process, or by Ray's workers (dmoe.data.ray_engine).
 
 A task is a function of what all tasks of the stage share and of one item; it yields results. It may be run again where a worker dies,
-beside a run of it that is not yet known to be dead: it writes each file beside its place, under a name of its own (`beside`), and
-renames it, and gives equal files and results each time.
+beside a run of it that is not yet known to be dead: it writes each file whole (`dmoe.paths.write_atomic`), and gives
+equal files and results each time.
 """
 
 import os
-import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -105,8 +104,3 @@ def run_tasks(
                     first += 1
                 else:
                     yield one
-
-
-def beside(path: str) -> str:
-    """A name beside `path` for what is not finished, which no other process uses."""
-    return f"{path}.{socket.gethostname()}-{os.getpid()}.tmp"

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
-from dmoe.data.engine import Engine, beside, run_tasks
+from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.parse import token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.stage import Part, read_groups
 from dmoe.errors import UserError, nearest
+from dmoe.paths import write_atomic
 
 FIRST_ID = RARE_ID + 1
+FUNCTION = "2 + splitmix64(token + 0x9e3779b97f4a7c15) mod (N - 2)"
+"""What `hash_ids` computes, as manifests name it: another function takes another name."""
 BUCKET_SIZE = 4096
 """A bucket feature's table has no more rows than this unless it is named: it has some hundred buckets."""
 TOKEN_BITS, BUCKET_BITS = 24, 16
@@ -166,8 +169,7 @@ def _mark_far(shared: tuple[list[Part], dict[str, int]], item: tuple[str, NDArra
     marks, mapper = _new_marks(sizes), HashMapper(sizes)
     for number in numbers.tolist():
         yield from _mark_part((parts, mapper, marks), number)
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         for one in marks:
             np.save(file, one.tokens)
             np.save(file, one.ids)
-    os.replace(beside(path), path)

@@ -5,11 +5,12 @@ and none depends on what stands in another.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from dmoe.data.containers import find_layers, read_full, unwrapped
 from dmoe.data.layout import SNIFF_BYTES, Layout, sniff
-from dmoe.data.raw_file import RawFile, compression_of, decompressed, read_full
+from dmoe.data.raw_file import RawFile, WithoutBlankEnd, text_end
 from dmoe.data.rejects import MAX_LINE
 from dmoe.data.sources import STDIN, find_paths, identity, open_raw, read_range
 from dmoe.errors import UserError
@@ -17,7 +18,10 @@ from dmoe.errors import UserError
 
 @dataclass(frozen=True)
 class Input(RawFile):
+    """`end` is where a plain file's text ends, without the empty lines behind its last one."""
+
     layout: Layout
+    end: int
 
 
 @dataclass
@@ -30,13 +34,16 @@ class Block:
     end_of_file: bool
 
 
-def find_inputs(patterns: list[str]) -> list[Input]:
+def find_inputs(patterns: list[str], any_label: bool = False) -> list[Input]:
     """The files that the names, folders and globs mean, each once, in natural order of their names.
+
+    Args:
+        any_label: a line is well-formed whatever its label is (Layout.any_label).
 
     Raises:
         UserError: nothing found, an unreadable or broken file, files with and without a label.
     """
-    inputs = [one for path in find_paths(patterns) if (one := _describe(path)).size]
+    inputs = [one for path in find_paths(patterns) if (one := _describe(path, any_label)).size]
     if not inputs:
         raise UserError(f"--input {' '.join(patterns)}: empty, no lines to read")
     for one in inputs:
@@ -46,28 +53,23 @@ def find_inputs(patterns: list[str]) -> list[Input]:
     return inputs
 
 
-def spooled_input(path: str, digest: str) -> Input:
-    """Standard input, whose bytes were copied to `path` (dmoe.data.sources.spool).
+def spooled_input(path: str, digest: str, any_label: bool = False) -> Input:
+    """Standard input, whose bytes were copied to `path` (dmoe.data.sources.spool); see find_inputs.
 
     Raises:
         UserError: it was empty, or is broken.
     """
-    one = _describe(path, STDIN)
+    one = _describe(path, any_label, STDIN)
     if not one.size:
         raise UserError(f"--input {STDIN}: empty, no lines to read")
-    return Input(STDIN, one.size, digest, one.compression, one.layout, at=path)
+    return replace(one, path=STDIN, changed=digest, at=path)
 
 
-def _describe(path: str, name: str = "") -> Input:
-    name = name or path
-    with open_raw(path) as file:
-        head = file.read(4)
-        compression = compression_of(head)
-        file.seek(0)
-        with decompressed(file, compression) as stream:
-            start = read_full(name, stream, SNIFF_BYTES)
+def _describe(path: str, any_label: bool, name: str = "") -> Input:
+    layers, start = find_layers(path, name or path, SNIFF_BYTES)
     size, changed = identity(path)
-    return Input(name, size if start else 0, changed, compression, sniff(name, start))
+    layout = replace(sniff(name or path, start), any_label=any_label)
+    return Input(path, size if start else 0, changed, layers, layout, 0 if layers else text_end(path, size))
 
 
 def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | None], int]]:
@@ -79,10 +81,11 @@ def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | No
     """
     begin = one.layout.header_bytes
     if not one.compression:
-        for number in range(begin // size, -(-one.size // size)):
-            yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.size)
+        for number in range(begin // size, -(-one.end // size)):
+            yield number, partial(_plain_block, one, size, number), min((number + 1) * size, one.end)
         return
-    with open_raw(one.place) as file, decompressed(file, one.compression) as stream:
+    with open_raw(one.place) as file:
+        stream = WithoutBlankEnd(unwrapped(one.path, file, one.compression))
         text, offset, number, ended = b"", 0, 0, False
         while not (ended and offset + len(text) <= number * size):
             want = (number + 1) * size + MAX_LINE + 1 - offset - len(text)
@@ -97,8 +100,8 @@ def blocks(one: Input, size: int) -> Iterator[tuple[int, Callable[[], Block | No
 
 def _plain_block(one: Input, size: int, number: int) -> Block | None:
     offset = max(number * size - 1, 0)
-    text = read_range(one.place, offset, (number + 1) * size + MAX_LINE + 1 - offset)
-    return _cut(text, offset, one.layout.header_bytes, size, number, offset + len(text) >= one.size)
+    text = read_range(one.place, offset, min((number + 1) * size + MAX_LINE + 1, one.end) - offset)
+    return _cut(text, offset, one.layout.header_bytes, size, number, offset + len(text) >= one.end)
 
 
 def _cut(text: bytes, offset: int, begin: int, size: int, number: int, ended: bool) -> Block | None:

@@ -59,7 +59,7 @@ def alone(folder: str, output: str) -> Iterator[None]:
         output: what the message calls it.
 
     Raises:
-        UserError: another run is writing there.
+        UserError: another run is writing there, or the folder holds a link.
     """
     try:
         descriptor = take(folder)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import dmoe
-from dmoe.data.dataset.manifest import Shard, Split
+from dmoe.data.dataset.manifest import Manifest, Shard, Split
 from dmoe.data.raw_file import RawFile
+from dmoe.strict import checked
 
 
 class AnyRange(Protocol):
@@ -27,6 +28,15 @@ def made_split(name: str, held: Sequence[tuple[str, int, int, str]], labelled: b
         for number, (_, rows, positives, digest) in enumerate(held)
     )
     return Split(rows=sum(one.rows for one in shards), positives=sum(one.positives for one in shards), shards=shards, labelled=labelled)
+
+
+def sound_manifest(**fields: Any) -> Manifest:
+    """The manifest of those fields, checked as whoever reads it will check it.
+
+    Raises:
+        UserError: it contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+    """
+    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
 
 
 def said_of_run(

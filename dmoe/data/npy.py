@@ -20,12 +20,16 @@ from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load
 from dmoe.data.lock import alone
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
+from dmoe.finite import require_finite
 from dmoe.json_text import format_json
+from dmoe.names import file_name
+from dmoe.paths import inside, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]
 FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")
 TORCHREC_DENSE, TORCHREC_SPARSE = 13, 26
 FILE, WORK = "export.json", ".work"
+COLUMN_FILE = r".+\.npy"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
     """
     manifest = load_manifest(data)
     _check(manifest, data, output, layout, rows_per_part, workers)
-    work = os.path.join(output, WORK)
+    work = inside(output, WORK)
     with alone(work, output):
         made = os.path.join(work, "export")
         shutil.rmtree(made, ignore_errors=True)
@@ -60,13 +64,14 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
         for part in parts:
             _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
         said = _said(manifest, features, parts, layout)
-        with open(os.path.join(made, FILE), "w") as file:
-            file.write(format_json(said, indent=1) + "\n")
+        write_text(os.path.join(made, FILE), format_json(said, indent=1) + "\n")
         # The description last: where it stands, the export is whole.
         for name in sorted(os.listdir(made), key=lambda name: name == FILE):
-            if os.path.isdir(os.path.join(output, name)):
-                shutil.rmtree(os.path.join(output, name))
-            os.replace(os.path.join(made, name), os.path.join(output, name))
+            target = inside(output, name)
+            remove_files(target, COLUMN_FILE)
+            if os.path.isdir(target):
+                raise UserError(f"{target}: holds other files than an export's; name another --output")
+            os.replace(os.path.join(made, name), target)
         shutil.rmtree(work)
     return said
 
@@ -118,6 +123,8 @@ def _write(
     def work(group: RowGroup) -> int:
         low, high = max(part.first, group.first), min(end, group.first + group.rows)
         table = read_row_group(data, split.shards, group, [*labels, *dense, *sparse])
+        for name in dense:
+            require_finite(table[name].to_numpy(), f"{data}: {name} of split '{part.split}'", group.first, "make the data set again")
         for name, column in columns.items():
             column[low - part.first : high - part.first] = table[name].to_numpy()[low - group.first : high - group.first]
         return high - low
@@ -136,30 +143,34 @@ def _torchrec(folder: str, part: _Part, labels: list[str], dense: list[str], spa
     """Views [N] of the three files' columns, by name."""
     views: dict[str, Any] = {}
     for kind, names, dtype in (("dense", dense, np.float32), ("sparse", sparse, np.int32), ("labels", labels, np.int32)):
-        path = os.path.join(folder, f"{part.name}_{kind}.npy")
+        path = inside(folder, f"{part.name}_{kind}.npy")
         whole = np.lib.format.open_memmap(path, "w+", dtype, (part.rows, len(names)))
         views |= {name: whole[:, at] for at, name in enumerate(names)}
     return views
 
 
 def _columns(folder: str, part: _Part, labels: list[str], dense: list[str], sparse: list[str]) -> dict[str, Any]:
-    os.makedirs(os.path.join(folder, part.split))
+    os.makedirs(inside(folder, part.split))
     types = dict.fromkeys(labels, np.uint8) | dict.fromkeys(dense, np.float32) | dict.fromkeys(sparse, np.int32)
     return {
-        name: np.lib.format.open_memmap(os.path.join(folder, part.split, f"{name}.npy"), "w+", dtype, (part.rows,))
+        name: np.lib.format.open_memmap(inside(folder, part.split, f"{file_name(name)}.npy"), "w+", dtype, (part.rows,))
         for name, dtype in types.items()
     }
 
 
 def _said(manifest: Manifest, features: Sequence[CategoricalFeature], parts: list[_Part], layout: str) -> dict[str, Any]:
     """What export.json says: which file is what, and how many ids each feature has."""
+    taken = {feature.name for feature in features}
+    columns = [*(feature.name for feature in manifest.dense), *taken] if layout == "columns-npy" else []
+    files = {name: file_name(name) for name in columns if file_name(name) != name}
     return {
         "format": layout,
         "dataset": manifest.dataset,
         "dense": [feature.name for feature in manifest.dense],
         "sparse": [feature.name for feature in features],
         "cardinalities": {feature.name: feature.cardinality for feature in features},
-        "left_out": [feature.name for feature in manifest.categorical if feature not in features],
+        "left_out": [feature.name for feature in manifest.categorical if feature.name not in taken],
+        **({"files": files} if files else {}),
         "parts": [{"split": part.split, "name": part.name, "rows": part.rows} for part in parts],
         "made_by": manifest.made_by,
     }

@@ -1,11 +1,13 @@
 """How the shards of every data set are written as parquet."""
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dmoe.data.engine import beside
+import numpy as np
+
+from dmoe.finite import require_finite
+from dmoe.paths import write_atomic
 
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
@@ -22,28 +24,49 @@ def writer_options(schema: Any, many: Collection[str]) -> dict[str, Any]:
     import pyarrow as pa
 
     leaf = {field.name: f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema}
+    # By path, since a feature may be named as the inside of another one's list is.
+    split = {path for name, path in leaf.items() if name in many}
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": [path for name, path in leaf.items() if name not in many],
-        "column_encoding": {path: "BYTE_STREAM_SPLIT" for name, path in leaf.items() if name in many},
+        "use_dictionary": [path for path in leaf.values() if path not in split],
+        "column_encoding": {path: "BYTE_STREAM_SPLIT" for path in leaf.values() if path in split},
         "write_statistics": False,
         "store_schema": False,
         "write_page_checksum": True,
     }
 
 
+def require_finite_columns(path: str, table: Any, first_row: int = 0) -> None:
+    """Refuses rows of a shard, a pyarrow.Table, whose floats are not all finite. Every writer of shards calls it.
+
+    Raises:
+        UserError: names the shard, the feature and the row.
+    """
+    import pyarrow as pa
+
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        if pa.types.is_floating(kind):
+            what = f"{path}: {name}"
+            require_finite(
+                np.asarray(table[name]), what, first_row, "check the feature's transform, and the mean and deviation it is kept with"
+            )
+
+
 def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str]) -> str:
-    """Writes a pyarrow.Table as a shard, atomically; returns its sha256."""
+    """Writes a pyarrow.Table as a shard, atomically; returns its sha256.
+
+    Raises:
+        UserError: a number is not finite.
+    """
     import pyarrow.parquet as pq
 
-    pq.write_table(table, beside(path), row_group_size=row_group_rows, **writer_options(table.schema, many))
-    return finish(path)
+    require_finite_columns(path, table)
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, row_group_size=row_group_rows, **writer_options(table.schema, many))
+    return sha256_of(path)
 
 
-def finish(path: str) -> str:
-    """Puts what is written beside `path`, and is whole, in its place; returns its sha256."""
-    with open(beside(path), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(beside(path), path)
-    return digest
+def sha256_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

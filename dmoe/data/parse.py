@@ -16,6 +16,8 @@ from dmoe.data.inputs import Block
 from dmoe.data.layout import Layout
 from dmoe.data.rejects import INTEGER_LIMIT, MAX_LINE, diagnose
 
+NO_LABEL = 255
+"""The label of a row that has none which can be read, where it needs none (Layout.any_label)."""
 GROUP_ROWS = 65_535
 """Most rows of a group: each could bring a value of its own, and code 0 is taken."""
 BAD_AT_ONCE = 4096
@@ -23,8 +25,8 @@ BAD_AT_ONCE = 4096
 
 @dataclass
 class Group:
-    """N rows: `label` [N] uint8, `codes` [39, N] uint16, `sizes` [39] the columns' distinct values, `values` uint32 one column after
-    another (an integer's two's complement, a token's hex value)."""
+    """N rows: `label` [N] uint8 (0, 1 or NO_LABEL), `codes` [39, N] uint16, `sizes` [39] the columns' distinct values, `values` uint32
+    one column after another (an integer's two's complement, a token's hex value)."""
 
     label: NDArray[np.uint8]
     codes: NDArray[np.uint16]
@@ -69,6 +71,7 @@ def _parse_lines(
     limit: int,
     delimiter: int,
     columns: NDArray[np.int64],
+    any_label: bool,
     digits: NDArray[np.uint8],
     label: NDArray[np.uint8],
     raw: NDArray[np.uint32],
@@ -86,7 +89,15 @@ def _parse_lines(
             column = columns[f]
             first = at
             value = np.int64(0)
-            if column >= 13:
+            if column < 0 and any_label:
+                while text[at] != delimiter and text[at] != 10 and 0 < text[at] < 128:
+                    at += 1
+                if f == fields - 1 and at > first and text[at - 1] == 13:
+                    at -= 1
+                value = np.int64(text[first]) - 48 if at - first == 1 else np.int64(NO_LABEL)
+                if value < 0 or value > 1:
+                    value = np.int64(NO_LABEL)
+            elif column >= 13:
                 while True:
                     digit = digits[text[at]]
                     if digit > 15:
@@ -114,7 +125,7 @@ def _parse_lines(
                 if negative:
                     value = -value
             if column < 0:
-                if at - first != 1 or value > 1:
+                if not any_label and (at - first != 1 or value > 1):
                     good = False
                     break
                 label[rows] = value
@@ -231,7 +242,17 @@ def parse_block(block: Block, layout: Layout, scratch: Scratch) -> Parsed:
     at, parsed = block.start, Parsed(0, [], [])
     while at < limit:
         at, rows, lines, bads = _parse_lines(
-            buffer, at, limit, layout.delimiter[0], columns, DIGITS, scratch.label, scratch.raw, scratch.missing, scratch.bad
+            buffer,
+            at,
+            limit,
+            layout.delimiter[0],
+            columns,
+            layout.any_label,
+            DIGITS,
+            scratch.label,
+            scratch.raw,
+            scratch.missing,
+            scratch.bad,
         )
         for line, start, end, too_long in scratch.bad[:bads].tolist():
             parsed.bad.append((parsed.lines + line, text[start : min(end, start + MAX_LINE)], True, bool(too_long)))

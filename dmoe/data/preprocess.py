@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dmoe.data.bad_lines import BadLines, all_rejects
 from dmoe.data.counting import Rows
 from dmoe.data.criteo import CATEGORICAL
+from dmoe.data.dataset.identity import tokens_digest
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.described import build_manifest, describe_run
 from dmoe.data.engine import Engine, open_engine
@@ -71,10 +72,10 @@ def preprocess(options: Options) -> Result:
     began = time.monotonic()
     check_options(options)
     if not options.from_stdin:
-        return _start(options, find_inputs(options.inputs), began)
+        return _start(options, find_inputs(options.inputs, options.scoring), began)
     refuse_other_than_stdin(options)
     with alone(options.work_folder, options.output):
-        return _start(options, [spooled_input(*spool(options.work_folder))], began)
+        return _start(options, [spooled_input(*spool(options.work_folder), options.scoring)], began)
 
 
 @dataclass
@@ -117,8 +118,9 @@ def _start(options: Options, inputs: list[Input], began: float) -> Result:
 
 
 def parts_folder(options: Options, inputs: list[Input]) -> str:
-    """Where the parts of these inputs lie, whoever parses them."""
-    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes)}")
+    """Where the parts of these inputs lie, whoever parses them. Those for scoring hold rows with any label."""
+    how = ["scoring"] if options.scoring else []
+    return os.path.join(options.work_folder, f"parts-{_hash([one.known_by for one in inputs], options.block_bytes, *how)}")
 
 
 def _run(task: _Task, began: float) -> Result:
@@ -152,14 +154,19 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
 
     begin = time.monotonic()
     mapper: IdMapper = HashMapper(task.sizes) if task.sizes else Mapper(vocabularies)
-    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, inputs[0].layout.labelled)
+    unlabelled = sum(part.unlabelled for part in parts)
+    if unlabelled:
+        print(f"{unlabelled:,} of {total:,} rows have no label 0 or 1: scored without labels", file=sys.stderr)
+    labelled = inputs[0].layout.labelled and not unlabelled
+    job = Job(parts, splitter, mapper, options.rows_per_shard, options.row_group_rows, labelled)
     ranges = write_shards(job, os.path.join(work, f"shards-{task.fingerprint}"), engine)
-    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines)
+    made_by = describe_run(task.deciding, inputs, parts, task.fingerprint, watch.lines, bad_lines, labelled)
     if vocabularies:
         made_by["vocabulary_sha256"] = digest(vocabularies)
     if collisions:
         made_by["collisions"] = {name: {"tokens": one.tokens, "ids": one.ids} for name, one in collisions.items()}
-    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by)
+    digests = None if task.sizes else {one.name: tokens_digest(one.tokens) for one in vocabularies}
+    manifest = build_manifest(ranges, mapper.cardinalities, splitter.names, job.labelled, made_by, digests)
     publish(options.output, work, manifest, ranges, vocabularies)
     stages["write"] = time.monotonic() - begin
     appended = sum(len(vocabulary.tokens) for vocabulary in vocabularies) - sum(len(one.tokens) for one in task.kept or vocabularies)

@@ -6,33 +6,41 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dmoe.data.bad_lines import Watch
+from dmoe.data.bad_lines import TooManyBadLines, Watch
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest, save_manifest
 from dmoe.data.manifest_parts import AnyRange
 from dmoe.data.rejects import Reject, write_rejects
 from dmoe.data.sources import is_remote
 from dmoe.data.split import NAMES, SCORE
-from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, write_vocabulary
+from dmoe.data.vocabulary_files import FOLDER, AnyVocabulary, vocabulary_file, write_vocabulary
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
 REJECTS = "rejects"
+SHARD_FILE, VOCABULARY_FILE, REJECTS_FILE = r"part-\d{5,}\.parquet", r".+\.parquet", r"\d{5,}-.+\.tsv"
+"""What a data set's folders hold; a user's own files in folders of these names stay."""
 
 
 def keep_rejects(output: str, work: str) -> None:
     """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
-    source = os.path.join(work, REJECTS)
+    source, target = os.path.join(work, REJECTS), inside(output, REJECTS)
     if not is_remote(output):
-        shutil.rmtree(os.path.join(output, REJECTS), ignore_errors=True)
+        remove_files(target, REJECTS_FILE)
+    move_rejects(source, target)
+
+
+def move_rejects(source: str, target: str) -> None:
+    """Moves the files of one local folder of malformed lines, where it is there, into another folder."""
     for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
-        _place(os.path.join(source, name), join(output, REJECTS, name))
+        _place(os.path.join(source, name), join(target, name))
 
 
 def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reject]]], watch: Watch) -> Counter[str]:
     """Keeps the malformed lines of every input, (its path, they), and counts them by kind.
 
     Raises:
-        UserError: they are too many; says where they are kept.
+        TooManyBadLines: says where they are kept.
+        UserError: an input has a header with the columns in another order.
     """
     counts: Counter[str] = Counter()
     folder = os.path.join(work, REJECTS)
@@ -41,12 +49,12 @@ def set_aside(output: str, work: str, rejects: Iterable[tuple[str, Iterable[Reje
         counts += write_rejects(folder, number, path, lines)
     try:
         watch.finish()
-    except UserError as error:
+    except TooManyBadLines as error:
         kept = folder
         if not PATHS.exists(join(output, FILE)):
             keep_rejects(output, work)
             kept = join(output, REJECTS)
-        raise UserError(f"{error}; bad lines are kept in {kept}") from None
+        raise TooManyBadLines(error.found, kept) from None
     return counts
 
 
@@ -61,8 +69,8 @@ def _place(source: str, target: str) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            shutil.copyfile(source, target + ".tmp")
-            os.replace(target + ".tmp", target)
+            with open(source, "rb") as file, write_atomic(target) as copy:
+                shutil.copyfileobj(file, copy)
             os.remove(source)
 
 
@@ -85,15 +93,17 @@ def _remove_old(output: str) -> None:
     if not is_remote(output):
         if os.path.exists(manifest):
             os.remove(manifest)
-        for name in (*NAMES, SCORE, FOLDER):
-            shutil.rmtree(os.path.join(output, name), ignore_errors=True)
+        for name in (*NAMES, SCORE):
+            remove_files(inside(output, name), SHARD_FILE)
+        remove_files(inside(output, FOLDER), VOCABULARY_FILE)
         return
     if PATHS.exists(manifest):
         old = load_manifest(output)
         PATHS.rm(manifest)
-        stale = [shard.path for split in old.splits.values() for shard in split.shards]
-        for path in [*stale, *(f"{FOLDER}/{feature.name}.parquet" for feature in old.categorical)]:
-            PATHS.rm(join(output, path))
+        for shard in (shard for split in old.splits.values() for shard in split.shards):
+            PATHS.rm(inside(output, shard.path))
+        for feature in old.categorical:
+            PATHS.rm(vocabulary_file(output, feature.name))
 
 
 def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRange], vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -101,15 +111,16 @@ def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[AnyRang
     begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
     if not os.path.exists(begun):
         _remove_old(output)
-        open(begun, "w").close()
+        write_text(begun, "")
     for name, split in manifest.splits.items():
         sources = [done.shards[name][0] for done in ranges if name in done.shards]
         for source, shard in zip(sources, split.shards, strict=True):
-            _place(source, join(output, shard.path))
+            _place(source, inside(output, shard.path))
+    inside(output, FOLDER)
     for vocabulary in vocabularies:
-        path = os.path.join(work, f"{vocabulary.name}.parquet")
+        path = os.path.join(work, "vocabulary.parquet")
         write_vocabulary(path, vocabulary)
-        _place(path, join(output, FOLDER, f"{vocabulary.name}.parquet"))
+        _place(path, vocabulary_file(output, vocabulary.name))
     keep_rejects(output, work)
     save_manifest(work, manifest)
     _place(os.path.join(work, FILE), join(output, FILE))

@@ -1,26 +1,30 @@
-"""A raw input file: what tells it from other states of itself, and its text as it is decompressed."""
+"""A raw input file: what tells it from other states of itself, and where its text ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
 
-from dmoe.data.sources import identity
+from dmoe.data.containers import Stream
+from dmoe.data.sources import identity, read_range
 from dmoe.errors import UserError
 
-MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+BLANK = b"\r\n\x1a"
+"""What empty lines at the end of a text are made of; ^Z ended a file once."""
+BLANK_END = 1 << 16
+"""Bytes of empty lines at the end of a text that are left out."""
 
 
 @dataclass(frozen=True)
 class RawFile:
     """`size` is in bytes as it lies there; by `size` and `changed` (dmoe.data.sources.identity) a continued run knows it.
 
-    `path` is its name for people; its bytes are at `at`, where that is another place.
+    `path` is its name for people; its bytes are at `at`, where that is another place. `compression` are the layers around its text, the
+    outermost first (dmoe.data.containers).
     """
 
     path: str
     size: int
     changed: int | str
-    compression: str | None
+    compression: tuple[str, ...]
     at: str = field(default="", kw_only=True)
 
     @property
@@ -43,30 +47,30 @@ def check_unchanged(files: Sequence[RawFile]) -> None:
             raise UserError(f"{one.path}: changed while it was read; run the same command again when it is complete")
 
 
-def compression_of(head: bytes) -> str | None:
-    """By a file's first bytes, not by its name."""
-    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+def _end(text: bytes) -> int:
+    """Where the text ends without the empty lines behind its last line; that line keeps its end."""
+    body = len(text.rstrip(BLANK))
+    return text.find(b"\n", body) + 1 or len(text)
 
 
-def decompressed(file: IO[bytes], compression: str | None) -> IO[bytes] | Any:
-    if not compression:
-        return file
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression)
+def text_end(path: str, size: int) -> int:
+    """Where the text of a plain file ends, without the empty lines at its end."""
+    tail = read_range(path, max(size - BLANK_END, 0), BLANK_END)
+    return size - len(tail) + _end(tail)
 
 
-def read_full(path: str, stream: IO[bytes] | Any, size: int) -> bytes:
-    """`size` bytes, fewer only at the end of the stream.
+class WithoutBlankEnd:
+    """A stream of text without the empty lines at its end, as `text_end` has it for a plain file."""
 
-    Raises:
-        UserError: a compressed file is truncated or broken.
-    """
-    pieces, left = [], size
-    try:
-        while left and (piece := stream.read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be decompressed, it is truncated or broken ({error})") from None
-    return b"".join(pieces)
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.ready, self.held, self.ended = stream, b"", b"", False
+
+    def read(self, size: int) -> bytes:
+        while not (self.ready or self.ended):
+            more = self.stream.read(size)
+            self.ended = not more
+            text = self.held + more
+            cut = _end(text) if self.ended else max(len(text.rstrip(BLANK)), len(text) - BLANK_END)
+            self.ready, self.held = text[:cut], text[cut:]
+        piece, self.ready = self.ready[:size], self.ready[size:]
+        return piece

@@ -6,12 +6,16 @@ only where it met something that it did not expect.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dmoe.data.layout import Layout
+from dmoe.data.layout import BOM, Layout
+from dmoe.errors import UserError
+from dmoe.names import printable
+from dmoe.paths import write_atomic
 
-KINDS = ("fields", "label", "integer", "token", "encoding", "truncated", "long")
+REPEATED, REORDERED = "repeated header", "reordered header"
+"""Kinds of a line that names the columns, as where files were joined. Behind one of another order rows would be read wrongly."""
 MAX_LINE = 4096
 """Bytes of the longest line that is looked at, without its end. A well-formed line has a tenth of that."""
 INTEGER_LIMIT = 2**31 - 1
@@ -29,10 +33,17 @@ class Reject:
     raw: bytes
 
 
-def shown(field: bytes) -> str:
-    """The field for a message: quoted, escaped, cut at 24 characters."""
-    text = field.decode("ascii", "backslashreplace")
-    return repr(text if len(text) <= 24 else text[:21] + "...")
+def shown(field: bytes | str) -> str:
+    """The field for a message: quoted, cut at 24 characters, and escaped where a terminal would act on it or bytes are no UTF-8."""
+    text = field if isinstance(field, str) else field.decode("utf-8", "backslashreplace")
+    return f"'{printable(text if len(text) <= 24 else text[:21] + '...')}'"
+
+
+def header_again(fields: Sequence[str], names: Sequence[str]) -> tuple[str, str] | None:
+    """(kind, reason) of a line whose fields are the columns' names; None for another line."""
+    if list(fields) == list(names):
+        return REPEATED, "the header again"
+    return (REORDERED, "a header with the columns in another order") if sorted(fields) == sorted(names) else None
 
 
 def _is_integer(field: bytes) -> bool:
@@ -52,6 +63,9 @@ def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: b
     if too_long or len(raw) > MAX_LINE:
         return "long", f"the line is longer than {MAX_LINE} bytes"
     raw = raw.removesuffix(b"\r")
+    texts = [field.strip().strip('"').lower() for field in raw.removeprefix(BOM).decode("latin-1").split(layout.delimiter.decode())]
+    if again := header_again(texts, [layout.name(column).lower() for column in layout.columns]):
+        return again
     for at, byte in enumerate(raw):
         if byte == 0 or byte >= 0x80:
             return "encoding", f"byte 0x{byte:02x} at column {at + 1}, expected ASCII text"
@@ -62,7 +76,7 @@ def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: b
     for field, column in zip(fields, layout.columns, strict=True):
         name = layout.name(column)
         if column < 0:
-            if field not in (b"0", b"1"):
+            if field not in (b"0", b"1") and not layout.any_label:
                 return "label", f"{name} is {shown(field)}, expected 0 or 1"
         elif field and column < 13:
             if not _is_integer(field):
@@ -75,11 +89,19 @@ def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: b
     return None
 
 
+def rejects_name(number: int, path: str) -> str:
+    """The name of the file with an input's malformed lines; its place among the inputs keeps apart files of one name."""
+    return f"{number:05d}-{os.path.basename(path)}.tsv"
+
+
 def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]) -> Counter[str]:
     """Writes the malformed lines of one input file, where it has any, and counts them by kind.
 
     Args:
-        number: the input file's place among the inputs, which keeps apart files of one name.
+        number: the input file's place among the inputs.
+
+    Raises:
+        UserError: the file has a header with the columns in another order.
     """
     counts: Counter[str] = Counter()
     iterator: Iterator[Reject] = iter(rejects)
@@ -87,13 +109,14 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
     if first is None:
         return counts
     os.makedirs(folder, exist_ok=True)
-    target = os.path.join(folder, f"{number:05d}-{os.path.basename(path)}.tsv")
-    with open(target + ".tmp", "wb") as file:
+    with write_atomic(os.path.join(folder, rejects_name(number, path)), sync=False) as file:
         file.write(HEADER)
         reject: Reject | None = first
         while reject:
+            if reject.kind == REORDERED:
+                raise UserError(f"{path}:{reject.line}: {reject.reason}; give what follows as a file of its own")
             counts[reject.kind] += 1
-            file.write(os.fsencode(f"{path}\t{reject.line}\t{reject.kind}\t{reject.reason}\t") + reject.raw + b"\n")
+            said = f"{printable(path)}\t{reject.line}\t{reject.kind}\t{reject.reason}\t"
+            file.write(said.encode("utf-8", "backslashreplace") + reject.raw + b"\n")
             reject = next(iterator, None)
-    os.replace(target + ".tmp", target)
     return counts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dmoe.data.sources import STDIN, is_remote
 from dmoe.data.split import parse_shares
 from dmoe.errors import UserError
-from dmoe.paths import join
+from dmoe.paths import inside
 
 WORK = ".work"
 
@@ -40,7 +40,7 @@ class RunOptions:
 
     @property
     def work_folder(self) -> str:
-        return self.work or join(self.output, WORK)
+        return self.work or inside(self.output, WORK)
 
     @property
     def from_stdin(self) -> bool:

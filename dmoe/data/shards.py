@@ -8,6 +8,7 @@ alone, not on blocks or workers.
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,14 +18,15 @@ from numpy.typing import NDArray
 from dmoe.data import tables
 from dmoe.data.criteo import CATEGORICAL, INTEGERS, LABEL, TOKENS
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
-from dmoe.data.engine import Engine, beside, run_tasks
-from dmoe.data.parquet import finish, many_values, writer_options
+from dmoe.data.engine import Engine, run_tasks
+from dmoe.data.parquet import many_values, require_finite_columns, sha256_of, writer_options
 from dmoe.data.parse import Group, token_columns
 from dmoe.data.progress import Progress
 from dmoe.data.split import Splitter
 from dmoe.data.stage import Part, read_groups
 from dmoe.data.vocabulary import Vocabulary
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic, write_text
 
 
 class IdMapper(Protocol):
@@ -88,6 +90,7 @@ class ShardWriter:
         self.buffered = self.rows = self.positives = 0
         self.missing, self.rare = np.zeros(len(CATEGORICAL), np.int64), np.zeros(len(CATEGORICAL), np.int64)
         self.writer: Any = None
+        self.written = ExitStack()
 
     def add(self, group: Group, rows: NDArray[np.int64], ids: list[NDArray[np.int32]], dense: list[NDArray[np.float32]]) -> None:
         """Appends the given rows of a group, mapped by what _of_codes gave."""
@@ -116,10 +119,13 @@ class ShardWriter:
         if self.labelled:
             columns, names = [self.label[:n], *columns], [LABEL, *names]
         table = pa.table([pa.array(column) for column in columns], names=names)
+        require_finite_columns(self.path, table, self.rows)
         if self.writer is None:
-            self.writer = pq.ParquetWriter(beside(self.path), table.schema, **writer_options(table.schema, self.many_values))
+            file = self.written.enter_context(write_atomic(self.path, sync=False))
+            self.writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self.many_values))
         self.writer.write_table(table, row_group_size=n)
-        self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(self.label[:n].sum()), 0
+        self.positives += int(self.label[:n].sum()) if self.labelled else 0
+        self.rows, self.buffered = self.rows + n, 0
 
     def close(self) -> tuple[str, int, int, str] | None:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
@@ -128,7 +134,8 @@ class ShardWriter:
         if self.writer is None:
             return None
         self.writer.close()
-        return self.path, self.rows, self.positives, finish(self.path)
+        self.written.close()
+        return self.path, self.rows, self.positives, sha256_of(self.path)
 
 
 def _groups(parts: list[Part], firsts: NDArray[np.int64], begin: int, end: int) -> Iterator[tuple[int, Group]]:
@@ -184,9 +191,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         np.sum([writer.missing for writer in writers], axis=0).tolist(),
         np.sum([writer.rare for writer in writers], axis=0).tolist(),
     )
-    with open(beside(note), "w") as file:
-        file.write(format_json(done.__dict__))
-    os.replace(beside(note), note)
+    write_text(note, format_json(done.__dict__), sync=False)
     return done
 
 

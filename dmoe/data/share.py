@@ -18,7 +18,7 @@ from dmoe.data.options import Options, check_options
 from dmoe.data.preprocess import parts_folder
 from dmoe.data.stage import stage
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, no_links, write_text
 
 POLL_SECONDS = 0.5
 TELL_SECONDS = 60.0
@@ -64,17 +64,17 @@ def parse_share(options: Options, share: Share, stay: bool = False) -> None:
         raise UserError("--share and --engine ray exclude each other: Ray shares the work out by itself")
     if options.from_stdin:
         raise UserError("--share: standard input has no shares; name files that all nodes see")
-    inputs = find_inputs(options.inputs)
+    inputs = find_inputs(options.inputs, options.scoring)
     folder = parts_folder(options, inputs)
     if not options.overwrite and PATHS.exists(join(options.output, FILE)):
         return
     if not os.path.exists(share.mark(folder, share.index)):
+        no_links(options.work_folder)
         with alone(os.path.join(options.work_folder, f"share-{share.index}"), options.output):
             engine = Threads(options.workers or os.cpu_count() or 1)
             # Too many bad lines are share 0's to tell: it sees them all, in order.
             stage(inputs, folder, options.block_bytes, engine, lambda *_: None, takes=share.takes)
-            with open(share.mark(folder, share.index), "w"):
-                pass
+            write_text(share.mark(folder, share.index), "", sync=False)
     print(f"share {share.index} of {share.count} is parsed", file=sys.stderr, flush=True)
     if share.index == 0:
         _wait_for_others(folder, share)

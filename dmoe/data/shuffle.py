@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.files import verify
 from dmoe.data.dataset.manifest import FILE, Manifest, Split, load_manifest, save_manifest
 from dmoe.data.lock import alone
+from dmoe.data.publish import SHARD_FILE
 from dmoe.data.shuffle_passes import Shuffled, shuffle_split
 from dmoe.data.split import GOLDEN, splitmix64
+from dmoe.data.vocabulary_files import FOLDER, vocabulary_file
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
 WORK, FORMAT_OF_WORK = ".work", 1
+VERIFIED = ".verified"
+"""No split is named so."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,16 @@ def shuffle(options: ShuffleOptions) -> tuple[Manifest, bool]:
             shutil.rmtree(os.path.join(options.output, WORK), ignore_errors=True)
             return old, True
         raise UserError(f"--output {options.output}: holds another data set; name another folder")
-    top = os.path.join(options.output, WORK)
+    top = inside(options.output, WORK)
     with alone(top, options.output):
         work = os.path.join(top, f"shuffle-{fingerprint}")
         os.makedirs(work, exist_ok=True)
         workers = options.workers or os.cpu_count() or 1
-        if not os.path.exists(os.path.join(work, "verified")):
+        if not os.path.exists(os.path.join(work, VERIFIED)):
             # New checksums must not hide that the old ones did not hold.
             verify(options.data, source, workers)
-            open(os.path.join(work, "verified"), "w").close()
-        done = {name: _split(options, source, name, os.path.join(work, name), workers) for name in source.splits}
+            write_text(os.path.join(work, VERIFIED), "")
+        done = {name: _split(options, source, name, inside(work, name), workers) for name in source.splits}
         splits = {name: one.split for name, one in done.items()}
         command = f"dmoe data shuffle {options.data} " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in deciding.items())
         # Its own fingerprint: by the source's, preprocessing would take the shuffled rows for its own.
@@ -114,9 +118,7 @@ def _split(options: ShuffleOptions, source: Manifest, name: str, folder: str, wo
             options.memory_limit,
             workers,
         )
-        with open(note + ".tmp", "w") as file:
-            file.write(format_json({"files": done.files, "split": done.split.model_dump(mode="json")}))
-        os.replace(note + ".tmp", note)
+        write_text(note, format_json({"files": done.files, "split": done.split.model_dump(mode="json")}))
     shutil.rmtree(os.path.join(folder, "chunks"), ignore_errors=True)
     with open(note) as file:
         read = json.load(file)
@@ -126,20 +128,19 @@ def _split(options: ShuffleOptions, source: Manifest, name: str, folder: str, wo
 def _publish(options: ShuffleOptions, top: str, manifest: Manifest, done: dict[str, Shuffled]) -> None:
     """Moves the shards into place and the manifest last; can be repeated after a kill at any point."""
     for name, one in done.items():
-        target = os.path.join(options.output, name)
+        target = inside(options.output, name)
+        remove_files(target, SHARD_FILE, but={os.path.basename(shard.path) for shard in one.split.shards})
         os.makedirs(target, exist_ok=True)
-        named = {os.path.basename(shard.path) for shard in one.split.shards}
-        for stray in set(os.listdir(target)) - named:
-            os.remove(os.path.join(target, stray))
         for file, shard in zip(one.files, one.split.shards, strict=True):
             if os.path.exists(file):
-                os.replace(file, os.path.join(options.output, shard.path))
-    kept = join(options.data, "vocabulary")
-    if PATHS.isdir(kept):
-        os.makedirs(os.path.join(options.output, "vocabulary"), exist_ok=True)
-        for name in PATHS.ls(kept):
-            with PATHS.open(join(kept, name), "rb") as source, open(os.path.join(options.output, "vocabulary", name), "wb") as copy:
-                shutil.copyfileobj(source, copy)
+                os.replace(file, inside(options.output, shard.path))
+    if PATHS.isdir(join(options.data, FOLDER)):
+        os.makedirs(inside(options.output, FOLDER), exist_ok=True)
+        for feature in manifest.categorical:
+            kept = vocabulary_file(options.data, feature.name)
+            if PATHS.exists(kept):
+                with PATHS.open(kept, "rb") as source, write_atomic(vocabulary_file(options.output, feature.name), sync=False) as copy:
+                    shutil.copyfileobj(source, copy)
     save_manifest(top, manifest)
     os.replace(os.path.join(top, FILE), os.path.join(options.output, FILE))
     shutil.rmtree(top, ignore_errors=True)

@@ -17,6 +17,7 @@ from dmoe.data.manifest_parts import made_split
 from dmoe.data.parquet import many_values, write_shard
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic, write_text
 
 KEY = "__key"
 COPIES = 4
@@ -99,12 +100,11 @@ def _scatter(
         order = np.argsort(key)
         (batch,) = table.append_column(KEY, pa.array(key)).combine_chunks().take(pa.array(order)).combine_chunks().to_batches()
         edges = np.searchsorted(_shard_of(key[order], shards), np.arange(shards + 1))
-        with pa.OSFile(path + ".tmp", "wb") as file:
+        with write_atomic(path, sync=False) as file:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with pa.ipc.new_file(file, batch.schema, options=options) as writer:
                 for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
                     writer.write_batch(batch.slice(begin, end - begin))
-        os.replace(path + ".tmp", path)
         return rows
 
     chunks = _chunks(groups, chunk_rows)
@@ -144,9 +144,7 @@ def _gather(
         table = table.drop_columns([KEY]).take(pa.array(order))
         positives = int(np.count_nonzero(table[LABEL].to_numpy())) if LABEL in table.column_names else 0
         digest = write_shard(path, table, row_group_rows, many) if table.num_rows else ""
-        with open(note + ".tmp", "w") as file:
-            file.write(format_json([table.num_rows, positives, digest]))
-        os.replace(note + ".tmp", note)
+        write_text(note, format_json([table.num_rows, positives, digest]), sync=False)
         return path, table.num_rows, positives, digest
 
     found = []

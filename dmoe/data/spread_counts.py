@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dmoe.data import tables
 from dmoe.data.counting import SLOT_BYTES, Counts, Pass, Rows, all_features, in_passes
-from dmoe.data.engine import Engine, beside, run_tasks
+from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.progress import Progress
+from dmoe.paths import write_atomic
 
 BITS = 6
 BUCKETS = 1 << BITS
@@ -103,12 +104,10 @@ def _count_batch(shared: _Counting, batch: tuple[int, int]) -> Iterator[tuple[st
     first, end = batch
     path = os.path.join(shared.folder, f"{first:06d}-{end:06d}.counts")
     if not os.path.exists(path + ".npy"):
-        with open(beside(path), "wb") as file:
+        with write_atomic(path, sync=False) as file:
             index = _write_batch(file, shared, range(first, end))
-        os.replace(beside(path), path)
-        with open(beside(path + ".npy"), "wb") as file:
+        with write_atomic(path + ".npy", sync=False) as file:
             np.save(file, index)
-        os.replace(beside(path + ".npy"), path + ".npy")
     yield path, sum(part.rows for part in shared.rows.parts[first:end]), np.load(path + ".npy", allow_pickle=False)
 
 
@@ -149,10 +148,9 @@ def _add_up(shared: _Adding, partition: tuple[int, int, int]) -> Iterator[tuple[
             kept.append(one.at_least(shared.least))
 
         in_passes({feature: [(bits, part)]}, shared.memory_limit, read, keep)
-        with open(beside(path), "wb") as file:
+        with write_atomic(path, sync=False) as file:
             np.save(file, np.concatenate([tokens for tokens, _ in kept]))
             np.save(file, np.concatenate([counts for _, counts in kept]))
-        os.replace(beside(path), path)
     yield feature, path, sum(one.end - one.begin for one in slices)
 
 

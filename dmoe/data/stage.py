@@ -15,10 +15,11 @@ from typing import IO
 
 import numpy as np
 
-from dmoe.data.engine import Engine, beside, run_tasks
+from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.inputs import Block, Input, blocks
-from dmoe.data.parse import GROUP_ROWS, Group, Parsed, Scratch, parse_block
+from dmoe.data.parse import GROUP_ROWS, NO_LABEL, Group, Parsed, Scratch, parse_block
 from dmoe.data.progress import Progress
+from dmoe.paths import write_atomic
 
 SHORTEST_LINE = 39
 DIGEST_BYTES = 32
@@ -26,7 +27,8 @@ DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, the input it comes from, how many lines, rows and malformed lines it holds, and clicks among the rows."""
+    """A finished part: its file, the input it comes from, how many lines, rows and malformed lines it holds, and of the rows, how many
+    are clicks and how many have no label that can be read."""
 
     path: str
     input: int
@@ -34,6 +36,7 @@ class Part:
     rows: int
     bad: int
     positives: int
+    unlabelled: int = 0
 
 
 class _Hashing:
@@ -47,13 +50,14 @@ class _Hashing:
         return self.file.write(data)
 
 
-def _counts(parsed: Parsed) -> tuple[int, int, int, int]:
-    return parsed.lines, parsed.rows, len(parsed.bad), sum(int(group.label.sum()) for group in parsed.groups)
+def _counts(parsed: Parsed) -> tuple[int, ...]:
+    positives, unlabelled = (sum(int((group.label == label).sum()) for group in parsed.groups) for label in (1, NO_LABEL))
+    return parsed.lines, parsed.rows, len(parsed.bad), positives, unlabelled
 
 
 def write_part(path: str, parsed: Parsed) -> None:
     """Writes a part file atomically."""
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         out = _Hashing(file)
         np.save(out, np.array([*_counts(parsed), len(parsed.groups)], np.int64))
         np.save(out, np.array([(n, len(line), end, long) for n, line, end, long in parsed.bad], np.int64).reshape(-1, 4))
@@ -62,11 +66,10 @@ def write_part(path: str, parsed: Parsed) -> None:
             for array in (group.label, group.sizes, group.values, group.codes):
                 np.save(out, array)
         file.write(out.sha256.digest())
-    os.replace(beside(path), path)
 
 
-def read_counts(path: str) -> tuple[int, int, int, int] | None:
-    """(lines, rows, malformed lines, clicks) of a part file; None where it is absent or damaged."""
+def read_counts(path: str) -> tuple[int, ...] | None:
+    """(lines, rows, malformed lines, clicks, rows without a label) of a part file; None where it is absent or damaged."""
     try:
         with open(path, "rb") as file:
             data = memoryview(file.read())
@@ -74,8 +77,8 @@ def read_counts(path: str) -> tuple[int, int, int, int] | None:
         return None
     if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         return None
-    lines, rows, bad, positives, _ = np.load(io.BytesIO(data[:4096]), allow_pickle=False).tolist()
-    return lines, rows, bad, positives
+    counts: list[int] = np.load(io.BytesIO(data[:4096]), allow_pickle=False).tolist()
+    return tuple(counts[:-1])
 
 
 def read_bad(path: str) -> list[tuple[int, bytes, bool, bool]]:

@@ -1,8 +1,10 @@
 """What a run of preprocessing tells at its end."""
 
-from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.preprocess import Result
 from dmoe.data.progress import duration, peak_memory_mb
+from dmoe.data.skew import shares_of, skew_lines
+from dmoe.names import clip
 
 
 def _splits(manifest: Manifest) -> list[str]:
@@ -11,12 +13,16 @@ def _splits(manifest: Manifest) -> list[str]:
         rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
         rate = rate or ", no labels" * (not split.labelled)
         lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
+    for name, split in manifest.splits.items():
+        if split.labelled and split.rows and split.positives in (0, split.rows):
+            label = int(split.positives > 0)
+            lines.append(f"  warning: all {split.rows:,} rows of {name} have label {label}; nothing can be learned or ranked by one label")
     return lines
 
 
 def _cardinalities(manifest: Manifest) -> list[str]:
     """`C1 1,460`, six a line."""
-    shown = [f"{feature.name} {feature.cardinality:,}" for feature in manifest.categorical]
+    shown = [f"{clip(feature.name, 32)} {feature.cardinality:,}" for feature in manifest.categorical]
     return ["  " + "  ".join(f"{one:<14}" for one in shown[at : at + 6]).rstrip() for at in range(0, len(shown), 6)]
 
 
@@ -30,8 +36,12 @@ def _collisions(result: Result) -> list[str]:
     return [f"  hashed ids: {tokens:,} distinct tokens got {ids:,} ids, collision rate {1 - ids / max(tokens, 1):.2%} (most: {shown})"]
 
 
-def summarize(result: Result, output: str) -> str:
-    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type."""
+def summarize(result: Result, output: str, vocabulary: str | None = None) -> str:
+    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type.
+
+    Args:
+        vocabulary: the data set whose ids were kept, with which the shares of unknown and missing values are compared.
+    """
     manifest = result.manifest
     lines = [f"{output}: made by this command before, nothing to do" if result.already_there else f"{output}: done"]
     lines += _splits(manifest)
@@ -47,9 +57,11 @@ def summarize(result: Result, output: str) -> str:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
         speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
         lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
+    if vocabulary:
+        lines += skew_lines(shares_of(load_manifest(vocabulary)), manifest, f"  {output}")
     if "score" in manifest.splits:
         lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
     config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
-    lines.append(f"next: .venv/bin/python -m dmoe.train --config configs/{config}.yaml --set data.path={output}")
+    lines.append(f"next: dmoe train --config configs/{config}.yaml --set data.path={output}")
     return "\n".join(lines)

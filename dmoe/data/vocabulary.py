@@ -16,9 +16,8 @@ from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.dataset.manifest import RARE_ID, Manifest
 from dmoe.data.engine import Engine, run_tasks
 from dmoe.data.progress import Progress
-from dmoe.data.vocabulary_files import read_all
+from dmoe.data.vocabulary_files import read_all, read_table
 from dmoe.errors import UserError
-from dmoe.paths import PATHS
 
 
 @dataclass
@@ -102,10 +101,7 @@ def digest(vocabularies: list[Vocabulary]) -> str:
 
 def read_vocabulary(path: str, name: str) -> Vocabulary:
     """Reads what dmoe.data.vocabulary_files wrote, from anywhere."""
-    import pyarrow.parquet as pq
-
-    with PATHS.open(path, "rb") as file:
-        table = pq.read_table(file)
+    table = read_table(path, integers=True)
     return Vocabulary(name, table["token"].to_numpy(), table["count"].to_numpy())
 
 
@@ -119,6 +115,6 @@ def read_kept(folder: str, manifest: Manifest) -> list[Vocabulary]:
     if manifest.dataset != "criteo" or names != list(CATEGORICAL):
         raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}', expected one of Criteo's columns")
     vocabularies = read_all(folder, manifest.categorical, read_vocabulary)
-    if manifest.made_by.get("vocabulary_sha256", digest(vocabularies)) != digest(vocabularies):
-        raise UserError(f"--vocabulary {folder}: its tokens are not those that its manifest was written with; copy the data set again")
+    if manifest.made_by.get("vocabulary_sha256") not in (None, digest(vocabularies)):
+        raise UserError(f"{folder}: its vocabularies are not those that its manifest was written with; copy the whole data set again")
     return vocabularies

@@ -8,9 +8,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.identity import PIECE, TokenDigest, tokens_digest
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.errors import UserError
-from dmoe.paths import join
+from dmoe.names import file_name
+from dmoe.paths import PATHS, join, write_atomic
 
 FOLDER = "vocabulary"
 
@@ -36,8 +38,13 @@ def write_vocabulary(path: str, vocabulary: AnyVocabulary) -> None:
 
     ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
     table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    pq.write_table(table, path + ".tmp", compression="zstd", compression_level=1, use_dictionary=False)
-    os.replace(path + ".tmp", path)
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
+
+
+def vocabulary_file(folder: str, feature: str) -> str:
+    """Where a data set keeps a feature's vocabulary."""
+    return join(folder, FOLDER, f"{file_name(feature)}.parquet")
 
 
 def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
@@ -45,8 +52,83 @@ def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
     os.makedirs(folder + ".tmp")
     for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{vocabulary.name}.parquet"), vocabulary)
+        write_vocabulary(os.path.join(folder + ".tmp", f"{file_name(vocabulary.name)}.parquet"), vocabulary)
     os.replace(folder + ".tmp", folder)
+
+
+def file_of(folder: str, feature: str) -> str:
+    """The vocabulary file of a feature of the data set in `folder`."""
+    return join(folder, FOLDER, f"{feature}.parquet")
+
+
+def read_table(path: str, integers: bool) -> Any:
+    """A vocabulary file as a pyarrow.Table of token, id and count.
+
+    Args:
+        integers: tokens are int64; else binary.
+
+    Raises:
+        OSError, KeyError, pyarrow.ArrowException: it is missing, damaged, or has other columns.
+        UserError: its ids are not 2, 3, ... in order, or a column has another type or a null.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with PATHS.open(path, "rb") as file:
+        table = pq.read_table(file)
+    _check_piece(path, table, 0)
+    if pa.types.is_int64(table["token"].type) != integers:
+        raise UserError(f"{path}: its tokens are {table['token'].type}, which a data set of this kind has not; copy the data set again")
+    if not pa.types.is_integer(table["count"].type) or table["count"].null_count:
+        raise UserError(f"{path}: column count does not hold a whole number in every row; make the data set again")
+    return table
+
+
+def _check_piece(path: str, piece: Any, before: int) -> None:
+    """Checks rows of a vocabulary file, of which `before` rows stand before them."""
+    import pyarrow as pa
+
+    tokens, ids = piece["token"], piece["id"]
+    if not (pa.types.is_int64(tokens.type) or pa.types.is_binary(tokens.type) or pa.types.is_large_binary(tokens.type)):
+        raise UserError(f"{path}: column token is {str(tokens.type)[:40]}, expected int64 or binary; make the data set again")
+    if tokens.null_count or ids.null_count:
+        raise UserError(f"{path}: has a row without a token or an id; make the data set again")
+    first = before + RARE_ID + 1
+    if not pa.types.is_integer(ids.type) or not np.array_equal(ids.to_numpy(), np.arange(first, first + len(tokens))):
+        raise UserError(f"{path}: its ids are not {RARE_ID + 1}, {RARE_ID + 2}, ... in order; make the data set again")
+
+
+def read_digests(path: str, first: int) -> tuple[str, str, int]:
+    """Reads a vocabulary file piece by piece: memory does not grow with it.
+
+    Returns:
+        The digest of the first `first` tokens, the digest of all tokens, and how many there are.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digest = TokenDigest()
+    prefix = digest.hexdigest()
+    try:
+        with PATHS.open(path, "rb") as file:
+            for piece in pq.ParquetFile(file).iter_batches(PIECE, columns=["token", "id"], use_threads=False):
+                _check_piece(path, piece, digest.count)
+                tokens = piece["token"].to_numpy() if pa.types.is_int64(piece["token"].type) else piece["token"]
+                cut = min(max(first - digest.count, 0), len(tokens))
+                digest.add(tokens[:cut])
+                if cut:
+                    prefix = digest.hexdigest()
+                digest.add(tokens[cut:])
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+    return prefix, digest.hexdigest(), digest.count
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]}); copy it back or make the data set again")
 
 
 def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable[[str, str], Found]) -> list[Found]:
@@ -56,18 +138,35 @@ def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable
         read: of (path, feature's name).
 
     Raises:
-        UserError: one is missing, damaged, or not of as many ids as the manifest says.
+        UserError: one is missing, damaged, or is not the one that the manifest was written with.
     """
     import pyarrow as pa
 
     vocabularies = []
     for feature in features:
-        path = join(folder, FOLDER, f"{feature.name}.parquet")
+        path = file_of(folder, feature.name)
         try:
             vocabulary = read(path, feature.name)
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise UserError(f"--vocabulary {path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]})") from None
+            raise _unreadable(path, error) from None
         if vocabulary.cardinality != feature.cardinality:
-            raise UserError(f"--vocabulary {path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
+            raise UserError(f"{path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
+        _check_own(path, feature, vocabulary.tokens)
         vocabularies.append(vocabulary)
     return vocabularies
+
+
+def _check_own(path: str, feature: CategoricalFeature, tokens: Any) -> None:
+    """Whether a vocabulary is the manifest's. A manifest that was made before it held digests cannot tell: no token twice, at least."""
+    import pyarrow.compute as pc
+
+    expected = feature.identity.tokens if feature.identity else None
+    if expected is None:
+        if pc.count_distinct(tokens).as_py() != len(tokens):
+            raise UserError(f"{path}: lists a token twice; make the data set again")
+    elif tokens_digest(tokens) != expected:
+        raise other_vocabulary(path)
+
+
+def other_vocabulary(path: str) -> UserError:
+    return UserError(f"{path}: its tokens are not those that the manifest beside it was written with; copy the whole data set again")

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 from collections.abc import Sequence
+from os.path import exists
 from pathlib import Path
 
 from dmoe.cli.main import parse
@@ -40,9 +41,9 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
     if not elsewhere and _is_here(checked.data.path, mounted):
         _check_data(checked)
     start = checked.train.init_from
-    if start and not elsewhere and not resume and _is_here(start, mounted) and not any((Path(start) / name).exists() for name in _BEGINS):
+    if start and not elsewhere and not resume and _is_here(start, mounted) and not any(exists(join(start, name)) for name in _BEGINS):
         raise UserError(f"train.init_from: {start}: neither a checkpoint nor a run with one; {_ELSEWHERE}")
-    if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and (Path(checked.run.dir) / "config.yaml").exists():
+    if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and exists(join(checked.run.dir, "config.yaml")):
         raise UserError(f"--run {checked.run.dir}: holds a run already; --resume True goes on with it, or choose another")
     return checked
 
@@ -53,7 +54,7 @@ def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequenc
     Raises:
         UserError: there is none.
     """
-    if not elsewhere and _is_here(run, mounted) and not (Path(run) / "config.yaml").exists():
+    if not elsewhere and _is_here(run, mounted) and not exists(join(run, "config.yaml")):
         raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
     seen = data or run
     if (data or split) and not elsewhere and _is_here(seen, mounted):
@@ -74,7 +75,7 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     if elsewhere or not _is_here(path, mounted):
         return
     given = Path(path)
-    if not given.exists() and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
+    if not exists(given) and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
 
 
@@ -89,7 +90,8 @@ def check_arguments(words: Sequence[str]) -> argparse.Namespace:
         with contextlib.redirect_stderr(said):
             return parse(words)[2]
     except SystemExit:
-        raise UserError(f"dmoe {words[0]}: {said.getvalue().strip().splitlines()[-1].partition(': error: ')[2]}") from None
+        message = said.getvalue().strip().splitlines()[-1:] or [": error: its help was asked for"]
+        raise UserError(f"dmoe {words[0]}: {message[0].partition(': error: ')[2]}") from None
 
 
 def check_share(j: str, arguments: Sequence[str]) -> None:
@@ -116,7 +118,7 @@ def work_of(arguments: Sequence[str]) -> str:
     return str(given.work or join(given.output, WORK))
 
 
-def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
     """Whether every variant of a ladder is a config, and its data there.
 
     Raises:
@@ -124,7 +126,7 @@ def check_ladder(config: str, data: str, elsewhere: bool, mounted: Sequence[str]
     """
     spec = load_spec(config)
     for name in spec.variants:
-        resolve(spec, config, name, 0, [f"data.path={data}"] * bool(data), "ladder")
+        resolve(spec, config, name, 0, overrides, "ladder")
     if data and not elsewhere and _is_here(data, mounted):
         load_manifest(data)
 
@@ -137,7 +139,7 @@ def _check_data(config: Config) -> None:
     try:
         manifest = load_manifest(config.data.path)
     except UserError as error:
-        hint = "" if Path(config.data.path).exists() else f"; {_ELSEWHERE}"
+        hint = "" if exists(config.data.path) else f"; {_ELSEWHERE}"
         raise UserError(f"{error}{hint}") from None
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         try:

@@ -4,17 +4,19 @@ Each is a pure function to an AppDef; what its docstring says of an argument is 
 of this file, so the arguments that components share stand in each.
 """
 
-# ruff: noqa: UP006, UP035, UP045 torchx checks components by their source and knows typing's old names only
+# ruff: noqa: UP045 torchx checks components by their source and knows the old names of typing only
 import sys
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Dict, List, Optional
+from typing import Optional
 
 import torchx.specs as specs
 
+from dmoe.cli.train import overrides_of
+from dmoe.config import setting
 from dmoe.errors import USER_ERROR, UserError
 from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_run, check_share, check_training, work_of
 from dmoe.launch.job import Place, array_job, distributed_job, ray_job, single_job
+from dmoe.names import show
 
 
 def train(
@@ -31,8 +33,8 @@ def train(
     gpu: int = 0,
     memMB: int = 4096,
     h: Optional[str] = None,
-    env: Optional[Dict[str, str]] = None,
-    mounts: Optional[List[str]] = None,
+    env: str = "",
+    mounts: str = "",
     max_retries: int = 0,
     rdzv_port: int = 29500,
     rdzv_timeout: int = 900,
@@ -55,7 +57,7 @@ def train(
         gpu: GPUs of a node
         memMB: memory of a node in MB
         h: a named resource instead of cpu, gpu and memMB, such as h100x8, a100x4 or cpu8
-        env: environment variables of the processes, such as NCCL_DEBUG=INFO,NCCL_IB_HCA=mlx5
+        env: environment variables of the processes, such as NCCL_DEBUG=INFO,NCCL_IB_HCA==mlx5_0,mlx5_1, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew; needs resume True
         rdzv_port: port of the rendezvous on the first node, for several nodes
@@ -65,14 +67,13 @@ def train(
     """
 
     def job() -> specs.AppDef:
-        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, rdzv_port, rdzv_timeout, interface, venv)
-        if max_retries and not resume:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        overrides = [*[setting("data.path", data)] * bool(data), *[setting("run.dir", run)] * bool(run)]
+        given = check_arguments(["train", "--config", config, *arguments])
+        goes_on = resume or given.resume
+        if max_retries and not goes_on:
             raise UserError("--max_retries: a job that starts anew finds its run begun; give --resume True with it")
-        overrides = [f"data.path={data}"] * bool(data) + [f"run.dir={run}"] * bool(run)
-        given = [argument for argument in arguments if "=" in argument]
-        check_arguments(["train", "--config", config, *arguments])
-        given += [f"train.init_from={start}" for flag, start in pairwise(arguments) if flag == "--init-from"]
-        checked = check_training(config, overrides + given, place.ranks, resume, elsewhere, place.mounted)
+        checked = check_training(given.config, overrides + overrides_of(given), place.ranks, goes_on, elsewhere, place.mounted)
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
         return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
 
@@ -92,8 +93,8 @@ def evaluate(
     gpu: int = 0,
     memMB: int = 4096,
     h: Optional[str] = None,
-    env: Optional[Dict[str, str]] = None,
-    mounts: Optional[List[str]] = None,
+    env: str = "",
+    mounts: str = "",
     max_retries: int = 0,
     rdzv_port: int = 29500,
     rdzv_timeout: int = 900,
@@ -115,7 +116,7 @@ def evaluate(
         gpu: GPUs of a node
         memMB: memory of a node in MB
         h: a named resource instead of cpu, gpu and memMB, such as h100x8
-        env: environment variables of the processes
+        env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew
         rdzv_port: port of the rendezvous on the first node, for several nodes
@@ -125,7 +126,7 @@ def evaluate(
     """
 
     def job() -> specs.AppDef:
-        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
         check_run(run, data, split, elsewhere, place.mounted)
         arguments = ["--run", run, *["--data", data] * bool(data), *["--split", split] * bool(split), "--output", output]
         return distributed_job(place, "dmoe.evaluate", arguments, _logs(run))
@@ -146,8 +147,8 @@ def preprocess(
     cpu: int = 8,
     memMB: int = 16384,
     h: Optional[str] = None,
-    env: Optional[Dict[str, str]] = None,
-    mounts: Optional[List[str]] = None,
+    env: str = "",
+    mounts: str = "",
     max_retries: int = 0,
     ray_port: int = 6379,
     rdzv_timeout: int = 900,
@@ -169,7 +170,7 @@ def preprocess(
         cpu: CPUs, each a thread
         memMB: memory in MB
         h: a named resource instead of cpu and memMB, such as cpu32
-        env: environment variables of the process
+        env: environment variables of the process, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew
         ray_port: port of Ray's head on the first node, for several nodes
@@ -179,7 +180,7 @@ def preprocess(
     """
 
     def job() -> specs.AppDef:
-        place = Place(name, image, j, cpu, 0, memMB, h, env or {}, mounts or [], max_retries, ray_port, rdzv_timeout, interface, venv)
+        place = Place(name, image, j, cpu, 0, memMB, h, env, mounts, max_retries, ray_port, rdzv_timeout, interface, venv)
         check_input(input, elsewhere, place.mounted)
         given = ["preprocess", format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
         check_arguments(given)
@@ -208,8 +209,8 @@ def ladder(
     gpu: int = 0,
     memMB: int = 16384,
     h: Optional[str] = None,
-    env: Optional[Dict[str, str]] = None,
-    mounts: Optional[List[str]] = None,
+    env: str = "",
+    mounts: str = "",
     max_retries: int = 0,
     venv: str = "",
 ) -> specs.AppDef:
@@ -229,18 +230,18 @@ def ladder(
         gpu: GPUs
         memMB: memory in MB
         h: a named resource instead of cpu, gpu and memMB, such as cpu32
-        env: environment variables of the process
+        env: environment variables of the process, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
         max_retries: how often the scheduler may start the job anew
         venv: a virtual environment that the node sees, put first on the job's PATH
     """
 
     def job() -> specs.AppDef:
-        place = Place(name, image, j, cpu, gpu, memMB, h, env or {}, mounts or [], max_retries, venv=venv)
-        check_ladder(config, data, elsewhere, place.mounted)
+        place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, venv=venv)
         command = ["python", "-m", "dmoe", "report", "ladder", "--config", config, "--output", output, "--seeds", str(seeds)]
-        command += [*["--set", f"data.path={data}"] * bool(data), *arguments]
-        check_arguments(command[3:])
+        command += [*["--set", setting("data.path", data)] * bool(data), *arguments]
+        given = check_arguments(command[3:])
+        check_ladder(given.config, given.set, data, elsewhere, place.mounted)
         return single_job(place, "ladder", command)
 
     return _or_one_line(job)
@@ -256,5 +257,5 @@ def _or_one_line(job: Callable[[], specs.AppDef]) -> specs.AppDef:
     try:
         return job()
     except UserError as error:
-        print(f"launch/components.py: {error}", file=sys.stderr)
+        show(f"launch/components.py: {error}", sys.stderr)
         raise SystemExit(USER_ERROR) from None

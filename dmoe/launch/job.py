@@ -3,13 +3,13 @@
 torchx's own `dist.ddp` is close to this; it lacks the logs' folder, the rendezvous' time-outs, the interface, and values with a comma.
 """
 
-import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torchx.specs as specs
 from torchx.specs import macros
 
-from dmoe.errors import UserError
+from dmoe.errors import UserError, one_line
+from dmoe.launch.environment import is_plain, join, parse_env, quote
 from dmoe.launch.ranks import Ranks, parse_ranks
 from dmoe.launch.resources import resource
 
@@ -27,8 +27,8 @@ class Place:
     gpu: int = 0
     memory_mb: int = 4096
     h: str | None = None
-    env: dict[str, str] = field(default_factory=dict)
-    mounts: list[str] = field(default_factory=list)
+    env: str = ""
+    mounts: str = ""
     max_retries: int = 0
     rdzv_port: int = 29500
     rdzv_timeout: int = 900
@@ -50,10 +50,11 @@ class Place:
 
     def parsed_mounts(self) -> list[specs.BindMount | specs.VolumeMount | specs.DeviceMount]:
         try:
-            return list(specs.parse_mounts(self.mounts))
+            # torchx's own lists lose the spaces at the ends of a path.
+            return list(specs.parse_mounts(self.mounts.split(",") if self.mounts else []))
         except (KeyError, ValueError) as error:
             wrong = error.args[0] if error.args else error
-            raise UserError(f"--mounts {','.join(self.mounts)}: {wrong}; expected type=bind,src=/on/the/node,dst=/in/the/job") from None
+            raise UserError(f"--mounts {one_line(self.mounts)}: {wrong}; expected type=bind,src=/on/the/node,dst=/in/the/job") from None
 
 
 def distributed_job(place: Place, module: str, arguments: list[str], logs: str) -> specs.AppDef:
@@ -73,13 +74,13 @@ def distributed_job(place: Place, module: str, arguments: list[str], logs: str) 
     command += ["--nnodes", str(ranks.nodes), "--nproc-per-node", str(ranks.per_node), "--tee", "3"]
     command += ["--role", f"node{macros.replica_id}-"]
     if logs:
-        command += ["--log-dir", f"{shlex.quote(logs)}/node-{macros.replica_id}"]
+        command += ["--log-dir", f"{quote(logs)}/node-{macros.replica_id}"]
     threads = max(place.resource.cpu // ranks.per_node, 1)
     env = {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "WARNING"}
     env |= {variable: place.interface for variable in INTERFACE_VARIABLES if place.interface}
     # Unquoted up to the module: the shell is to fill in the scheduler's variables. Behind `--`, or torchrun would take the program's
     # --run for one of its own options.
-    line = " ".join([*command, "-m", "--", module, shlex.join(arguments)])
+    line = " ".join([*command, "-m", "--", module, join(arguments)])
     return _app(place, module.rpartition(".")[2], ranks.nodes, line, env)
 
 
@@ -87,7 +88,7 @@ def single_job(place: Place, role: str, command: list[str]) -> specs.AppDef:
     """One process on one node."""
     if place.ranks.total != 1:
         raise UserError(f"--j {place.j}: {role} is one process on one node; it uses the node's cores by itself")
-    return _app(place, role, 1, shlex.join(command), {})
+    return _app(place, role, 1, join(command), {})
 
 
 def array_job(place: Place, role: str, command: list[str], option: str) -> specs.AppDef:
@@ -98,7 +99,7 @@ def array_job(place: Place, role: str, command: list[str], option: str) -> specs
     nodes = place.ranks.nodes
     _check_one_a_node(place, role)
     share = f" {option} {macros.replica_id}/{nodes}" if nodes > 1 else ""
-    return _app(place, role, nodes, shlex.join(command) + share, {})
+    return _app(place, role, nodes, join(command) + share, {})
 
 
 def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.AppDef:
@@ -110,10 +111,10 @@ def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.Ap
     _check_one_a_node(place, role)
     nodes = place.ranks.nodes
     start = ["python", "-m", "dmoe.ray_nodes", "--nodes", str(nodes), "--node", macros.replica_id, "--head", _first_node(place)]
-    start += ["--token", shlex.quote(token)]
+    start += ["--token", quote(token)]
     start += ["--cpus", str(place.resource.cpu), "--join-timeout", str(place.rdzv_timeout)]
-    start += ["--interface", shlex.quote(place.interface)] * bool(place.interface)
-    return _app(place, role, nodes, f"{' '.join(start)} -- {shlex.join(command)}", {})
+    start += ["--interface", quote(place.interface)] * bool(place.interface)
+    return _app(place, role, nodes, f"{' '.join(start)} -- {join(command)}", {})
 
 
 def _first_node(place: Place) -> str:
@@ -129,18 +130,18 @@ def _check_one_a_node(place: Place, role: str) -> None:
 
 
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:
-    env = {**defaults, **place.env}
-    # Slurm's --export ends a value at its first comma, so such a value is set by the shell of the job instead.
-    with_comma = {key: value for key, value in env.items() if "," in value}
-    setting = [f"export {key}={shlex.quote(value)};" for key, value in with_comma.items()]
+    env = {**defaults, **parse_env(place.env)}
+    # The job's shell sets what something on the way would change, and PATH, to which local_cwd adds folders.
+    by_shell = {key: value for key, value in env.items() if key == "PATH" or not is_plain(value)}
+    setting = [f"export {key}={quote(value)};" for key, value in by_shell.items()]
     if place.venv:
-        setting.append(f'export PATH={shlex.quote(place.venv)}/bin:"$$PATH";')
+        setting.append(f'export PATH={quote(place.venv)}/bin:"$$PATH";')
     made = specs.Role(
         name=role,
         image=place.image,
         entrypoint="bash",
         args=["-c", " ".join([*setting, line])],
-        env={key: value for key, value in env.items() if key not in with_comma},
+        env={key: value for key, value in env.items() if key not in by_shell},
         num_replicas=nodes,
         min_replicas=nodes,
         resource=place.resource,

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.index import Index, Piece, read_index
-from dmoe.checkpoint.tensors import TensorFile
-from dmoe.paths import join
+from dmoe.checkpoint.inspect import Contents
 
 CHUNK_ROWS = 65536
 
@@ -23,8 +21,8 @@ def information_abundance(folder: str) -> dict[str, Any]:
     Returns:
         `sets`: the mean over features of each table set; `tables`: logical table -> IA.
     """
-    index, files = read_index(folder), dict[str, TensorFile]()
-    tables = {name: abundance_of_gram(_gram(folder, index, name, files)) for name in index.tables}
+    contents = Contents(folder)
+    tables = {name: abundance_of_gram(_gram(contents, name)) for name in contents.index.tables}
     sets: dict[int, list[float]] = {}
     for name, value in tables.items():
         sets.setdefault(int(name.rpartition("/")[2]), []).append(value)
@@ -38,22 +36,10 @@ def abundance_of_gram(gram_KK: np.ndarray) -> float:
     return float(singular_K.sum() / singular_K.max()) if singular_K.max(initial=0) > 0 else 0.0
 
 
-def _gram(folder: str, index: Index, table: str, files: dict[str, TensorFile]) -> np.ndarray:
-    rows, dim = index.tables[table]
-    pieces = index.of(table, "weight")
+def _gram(contents: Contents, table: str) -> np.ndarray:
+    rows, dim = contents.index.tables[table]
     gram_KK = np.zeros((dim, dim))
     for low in range(0, rows, CHUNK_ROWS):
-        chunk_NK = np.zeros((min(CHUNK_ROWS, rows - low), dim))
-        for piece in pieces:
-            _copy(folder, piece, chunk_NK, low, files)
+        chunk_NK = contents.rows(table, low, min(low + CHUNK_ROWS, rows)).astype(np.float64)
         gram_KK += chunk_NK.T @ chunk_NK
     return gram_KK
-
-
-def _copy(folder: str, piece: Piece, chunk_NK: np.ndarray, low: int, files: dict[str, TensorFile]) -> None:
-    first, last = max(piece.row, low), min(piece.row + piece.rows, low + len(chunk_NK))
-    if first < last:
-        if piece.file not in files:
-            files[piece.file] = TensorFile(join(folder, piece.file))
-        part = files[piece.file].rows(piece.key, first - piece.row, last - piece.row)
-        chunk_NK[first - low : last - low, piece.column : piece.column + piece.columns] = part

@@ -33,7 +33,7 @@ class BinnedAUC(Metric):
 
     Shape:
         - Input of `update`: logit [B] (not a probability), label [B] of 0 and 1, weight [B] (0 for padding; 1 where absent).
-        - Output: [] float64; NaN where one of the labels does not occur.
+        - Output: [] float64; NaN where one of the labels does not occur, or where a logit was NaN.
 
     Example:
         >>> metric = BinnedAUC()
@@ -55,9 +55,11 @@ class BinnedAUC(Metric):
     def update(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:
         """Counts the rows of a batch."""
         weight_B = torch.ones_like(label_B) if weight_B is None else weight_B
-        bin_B = ((logit_B.double() + LOGIT_RANGE) * (self.bins / (2 * LOGIT_RANGE))).clamp(0, self.bins - 1).long()
-        index_B = bin_B + self.bins * (label_B > 0.5)
-        self.counts_2N.view(-1).index_add_(0, index_B, weight_B.to(torch.float64))
+        bin_B = ((logit_B.double() + LOGIT_RANGE) * (self.bins / (2 * LOGIT_RANGE))).clamp(0, self.bins - 1)
+        index_B = bin_B.nan_to_num().long() + self.bins * (label_B > 0.5)
+        # A row without an order has no count either: NaN goes from here to the AUC.
+        count_B = weight_B.to(torch.float64).masked_fill(logit_B.isnan() & (weight_B > 0), math.nan)
+        self.counts_2N.view(-1).index_add_(0, index_B, count_B)
 
     def compute(self) -> Tensor:
         """The AUC over all ranks; sets `error_bound`. Every rank has to call it."""
@@ -120,14 +122,14 @@ def all_reduced(state: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def exact_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The Mann-Whitney statistic over all pairs, ties counted as a half; NaN where one of the labels does not occur.
+    """The Mann-Whitney statistic over all pairs, ties counted as a half; NaN where a label does not occur, or a score is NaN.
 
     Args:
         scores: [rows] of any float dtype.
         labels: [rows] of bool.
     """
     positives, negatives = int(labels.sum()), int((~labels).sum())
-    if not positives or not negatives:
+    if not positives or not negatives or np.isnan(scores).any():
         return float("nan")
     _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
     last = np.cumsum(size)

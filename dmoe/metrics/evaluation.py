@@ -4,12 +4,15 @@ Shapes: B rows of a batch, M experts, D width of an expert's output, G 1 or D.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from dmoe.distributed import all_reduce_sum
+from dmoe.distributed import all_reduce_sum, world_size
+from dmoe.errors import UserError
 from dmoe.json_text import defined
 from dmoe.metrics.auc import BinnedAUC, ExactAUC
 from dmoe.metrics.cec import CrossExpertCorrelation
@@ -18,6 +21,10 @@ from dmoe.model.mixture import Outputs
 
 SOLO_BINS = 65536
 """Bins for the AUC of each expert alone, which nobody reads to five digits."""
+
+
+class NotFinite(UserError):
+    """A model's outputs are not finite for some rows, so there is no metric; raised on all ranks alike."""
 
 
 class Evaluation:
@@ -40,13 +47,22 @@ class Evaluation:
         self.solo: list[BinnedAUC] = []
         self.left_out: list[BinnedAUC] = []
         self.correlation: CrossExpertCorrelation | None = None
+        self.not_finite = 0
+        self.largest: tuple[int, float] | None = None
 
-    def update(self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None) -> None:
+    def update(
+        self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None, dense_BD: Tensor | None = None
+    ) -> None:
         """
         Args:
             weight_B: 0 for padding.
             group_B: where given, the GAUC over it is reported too.
+            dense_BD: the rows' numbers, to say which one may be the reason where an output is not finite.
         """
+        bad_B = ~_finite_rows(outputs)
+        if bool(bad_B.any()):
+            self._note(bad_B, dense_BD)
+            return
         experts, width = outputs.hidden_BMD.shape[1:]
         if self.correlation is None or self.gate_M is None:
             self.correlation = CrossExpertCorrelation(experts, width).to(self.device)
@@ -75,8 +91,36 @@ class Evaluation:
     def _aucs(self, count: int) -> list[BinnedAUC]:
         return [BinnedAUC(min(self.bins, SOLO_BINS)).to(self.device) for _ in range(count)]
 
-    def compute(self) -> dict[str, Any]:
-        """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value."""
+    def _note(self, bad_B: Tensor, dense_BD: Tensor | None) -> None:
+        self.not_finite += int(bad_B.sum())
+        if self.largest is None and dense_BD is not None and dense_BD.shape[1]:
+            row_D = dense_BD[int(bad_B.cpu().int().argmax())]
+            place = int(row_D.abs().argmax())
+            self.largest = place, float(row_D[place])
+
+    def _refuse(self, dense: Sequence[str]) -> None:
+        count = int(all_reduce_sum(torch.tensor(float(self.not_finite), dtype=torch.float64, device=self.device)))
+        if not count:
+            return
+        found: list[tuple[int, float] | None] = [self.largest]
+        if world_size() > 1:
+            found = [None] * world_size()
+            dist.all_gather_object(found, self.largest)
+        advice = "the model overflowed: try lower learning rates, or optimizer.dense.clip_norm=1"
+        if (largest := next((one for one in found if one is not None), None)) is not None:
+            advice = f"the largest number of the first is {dense[largest[0]]}, {largest[1]:.4g}; if training had such ones, {advice}"
+        raise NotFinite(f"{count:,} row{'s' * (count != 1)} with an output that is not finite, so there is no metric: {advice}")
+
+    def compute(self, dense: Sequence[str] = ()) -> dict[str, Any]:
+        """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value.
+
+        Args:
+            dense: names of the numbers that `update` was given.
+
+        Raises:
+            NotFinite: on all ranks, where an output of any rank's rows was not finite.
+        """
+        self._refuse(dense)
         assert self.correlation is not None
         assert self.gate_M is not None
         rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
@@ -116,6 +160,12 @@ class Evaluation:
             gauc = self.grouped.compute()
             figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
         return dict(defined(figures))
+
+
+def _finite_rows(outputs: Outputs) -> Tensor:
+    """Whether all that is measured of a row is finite, [B]."""
+    logits = torch.cat([outputs.logit_B[:, None], outputs.expert_logit_BM, outputs.left_out_logit_BM, outputs.gate_BMG.flatten(1)], 1)
+    return torch.isfinite(logits).all(1) & torch.isfinite(outputs.hidden_BMD).flatten(1).all(1)
 
 
 def entropy_of(rate: float) -> float:

@@ -15,7 +15,7 @@ from dmoe.distributed import broadcast_object, rank, world_size
 
 
 class Gauc(NamedTuple):
-    """`value` is NaN where no group has both labels. `groups` have both; `share` is their part of the rows."""
+    """`value` is NaN where no group has both labels, or a score is NaN. `groups` have both; `share` is their part of the rows."""
 
     value: float
     groups: int
@@ -87,14 +87,14 @@ def grouped_auc(group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, w
     both_G = ~np.isnan(auc_G)
     if not both_G.any():
         return Gauc(float("nan"), 0, 0.0)
-    value = float(np.average(auc_G[both_G], weights=weight_G[both_G]))
+    value = float("nan") if np.isnan(score_N[kept_N]).any() else float(np.average(auc_G[both_G], weights=weight_G[both_G]))
     return Gauc(value, int(both_G.sum()), float(rows_G[both_G].sum() / rows))
 
 
 def weighted_aucs(
     group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(AUC, NaN where a label does not occur; weight; rows), each [G], of every group in the order of its number."""
+    """(AUC, NaN where a label does not occur, or a score is NaN; weight; rows), each [G], of every group in the order of its number."""
     if not len(group_N):
         return np.empty(0), np.empty(0), np.empty(0, np.int64)
     order = np.lexsort((score_N, group_N))
@@ -111,5 +111,6 @@ def weighted_aucs(
     below_T = below_T - np.repeat(below_T[group_at], ties_G)
     ordered_G = np.add.reduceat(positive_T * (below_T + negative_T / 2), group_at)
     pairs_G = negative_G * positive_G
+    ordered_G[np.maximum.reduceat(np.isnan(score_N[tie_at]), group_at)] = np.nan
     auc_G = np.divide(ordered_G, pairs_G, out=np.full(len(pairs_G), np.nan), where=pairs_G > 0)
     return auc_G, negative_G + positive_G, np.diff(np.append(tie_at[group_at], len(group_N)))

@@ -1,14 +1,19 @@
 """From plain values to the data-parallel part of a model. No TorchRec."""
 
+import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import nn
 
 from dmoe.config import ModelConfig
+from dmoe.errors import UserError
 from dmoe.model.experts import build_expert
 from dmoe.model.gate import make_gate
 from dmoe.model.mixture import ExpertMixture
+from dmoe.model.sizes import human
 from dmoe.model.tower import Projection, Tower
 
 DENSE_HIDDEN = 64
@@ -48,6 +53,36 @@ def assemble(
     )
     mixture.apply(_initialize_linear)
     return mixture
+
+
+def outline(*arguments: Any, **named: Any) -> ExpertMixture:
+    """What `assemble` makes of these arguments, on the meta device: the names and shapes of its parameters, without their memory.
+
+    Raises:
+        UserError: a layer is larger than any memory.
+    """
+    try:
+        with torch.device("meta"):
+            return assemble(*arguments, **named)
+    except RuntimeError as error:
+        if "overflow" not in str(error).lower():
+            raise
+        raise UserError("model: a layer has more numbers than memory has addresses; make the experts or model.expert_dim smaller") from None
+
+
+def check_memory(outlined: nn.Module) -> None:
+    """Whether a module of these shapes fits this machine.
+
+    Raises:
+        UserError: its parameters and buffers take more than the machine's memory.
+    """
+    needed = sum(one.numel() * one.element_size() for one in chain(outlined.parameters(), outlined.buffers()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"model: its experts, gate and tower take {human(needed)}, this machine has {human(memory)}; make the experts or"
+            " model.expert_dim smaller"
+        )
 
 
 def _initialize_linear(module: nn.Module) -> None:

@@ -1,20 +1,23 @@
 """From a config and a manifest to a model; the one place that reads the config on the model's behalf."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dmoe.config import Config
+from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest
-from dmoe.model.assemble import assemble
+from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.network import ExpertMixture, Network
+from dmoe.model.expert_specs import expert_specs
+from dmoe.model.mixture import ExpertMixture
+from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
 from dmoe.model.tables import Table, make_tables
+from dmoe.names import quoted
 
 
 @dataclass(frozen=True)
@@ -47,29 +50,14 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
-            raise UserError(f"data.features: no feature '{name}' in the data set{nearest(name, names)}")
-    wanted = config.data.features or names
-    buckets = config.data.dense in ("buckets", "both")
-    features = tuple(f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token"))
+            raise UserError(f"data.features: no feature {quoted(name)} in the data set{nearest(name, names)}")
+    inputs = model_inputs(config.data, manifest)
+    features, dense = inputs.categorical, tuple(number.name for number in inputs.dense)
     if not features:
         raise UserError("data.features: the model would look up no feature at all")
-    dense = tuple(f.name for f in manifest.dense) if config.data.dense in ("numeric", "both") else ()
-    experts: list[tuple[str, dict[str, Any]]] = []
-    sets: list[int] = []
-    dims: dict[int, int] = {}
-    for index, spec in enumerate(config.model.experts):
-        kind, options = _expert_spec(spec, index)
-        table_set = options.pop("table_set", index if config.model.embedding.sets == "per_expert" else 0)
-        dim = options.pop("dim", config.model.embedding.dim)
-        if dims.setdefault(table_set, dim) != dim:
-            raise UserError(f"model.experts: expert {index + 1} wants dim {dim} of table set {table_set}, which has dim {dims[table_set]}")
-        experts.append((kind, options))
-        sets.append(table_set)
-    if sorted(dims) != list(range(len(dims))):
-        raise UserError(f"model.experts: table sets are {sorted(dims)}, expected 0 to {len(dims) - 1} without a gap")
-    set_dims = tuple(dims[index] for index in range(len(dims)))
-    tables = make_tables(features, set_dims, table_layout(config, len(set_dims)))
-    return Blueprint(features, dense, tuple(experts), set_dims, tuple(sets), tuple(tables))
+    specs = expert_specs(config.model)
+    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)))
+    return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))
 
 
 def table_layout(config: Config, sets: int) -> str:
@@ -80,37 +68,50 @@ def table_layout(config: Config, sets: int) -> str:
     return layout
 
 
-def _expert_spec(spec: str | dict[str, Any], index: int) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    options = copy.deepcopy(spec)
-    kind = options.pop("kind", None)
-    if not isinstance(kind, str):
-        raise UserError(f"model.experts: expert {index + 1} names no 'kind'")
-    for name in ("table_set", "dim"):
-        if name in options and not (isinstance(options[name], int) and options[name] >= (name == "dim")):
-            raise UserError(f"model.experts: expert {index + 1}: {name} is {options[name]!r}, expected a whole number")
-    return kind, options
-
-
 def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> Network:
-    """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone."""
+    """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone.
+
+    Raises:
+        UserError: an expert that cannot be built, or a dense part that does not fit this machine.
+    """
     return Network(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), assemble_mixture(config, blueprint))
 
 
 def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
-    """The data-parallel part; its weights depend on `train.seed` alone."""
+    """The data-parallel part; its weights depend on `train.seed` alone. On the meta device where that is the default.
+
+    Raises:
+        UserError: an expert that cannot be built, or a dense part that does not fit this machine.
+    """
+    mixture = outline_of(config, blueprint)
+    if torch.get_default_device().type == "meta":
+        return mixture
+    check_memory(mixture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        return assemble(
-            config.model,
-            fields=len(blueprint.features),
-            dense=len(blueprint.dense),
-            experts=blueprint.experts,
-            set_dims=blueprint.set_dims,
-            set_of_expert=blueprint.set_of_expert,
-            bf16=config.train.precision == "bf16",
-        )
+        return assemble(**_parts(config, blueprint))
+
+
+def outline_of(config: Config, blueprint: Blueprint) -> ExpertMixture:
+    """The model's dense part on the meta device: names and shapes, without their memory.
+
+    Raises:
+        UserError: an expert that cannot be built, or a layer that is larger than any memory.
+    """
+    return outline(**_parts(config, blueprint))
+
+
+def _parts(config: Config, blueprint: Blueprint) -> dict[str, Any]:
+    """What `assemble` takes."""
+    return {
+        "settings": config.model,
+        "fields": len(blueprint.features),
+        "dense": len(blueprint.dense),
+        "experts": blueprint.experts,
+        "set_dims": blueprint.set_dims,
+        "set_of_expert": blueprint.set_of_expert,
+        "bf16": config.train.precision == "bf16",
+    }
 
 
 def build_task(config: Config, model: Network) -> TrainTask:

@@ -12,11 +12,12 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.config import Config
-from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.build import assemble_mixture, make_blueprint
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.initial_weights import initialize_whole_tables
 from dmoe.model.network import Network, Outputs
+from dmoe.strict import checked
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class DMoE(Network):
         embedding = {"dim": dim, **model.pop("embedding", {})}
         tree = {"model": {"embedding": embedding, "experts": list(experts), **model}, "train": {"seed": seed}}
         self.manifest = manifest_of(features, dense)
-        config = Config.model_validate(tree)
+        config = checked(Config.model_validate, tree, "DMoE")
         spec = make_blueprint(config, self.manifest)
         super().__init__(MultiEmbedding(spec.tables, torch.device("cpu")), assemble_mixture(config, spec))
         self.config, self.spec = config, spec
@@ -86,20 +87,14 @@ class DMoE(Network):
 def manifest_of(features: Mapping[str, int | Feature], dense: Sequence[str]) -> Manifest:
     """A manifest without rows, of the features alone."""
     given = {name: one if isinstance(one, Feature) else Feature(one) for name, one in features.items()}
-    return Manifest(
-        dataset="python",
-        dense=tuple(DenseFeature(name=name, transform="none", missing_share=0.0) for name in dense),
-        categorical=tuple(
-            CategoricalFeature(
-                name=name,
-                kind="token",
-                cardinality=one.cardinality,
-                missing_share=0.0,
-                rare_share=0.0,
-                pooling=one.pooling,
-                mean_ids=one.mean_ids,
-            )
+    shares = {"missing_share": 0.0, "rare_share": 0.0}
+    tree = {
+        "dataset": "python",
+        "dense": [{"name": name, "transform": "none", "missing_share": 0.0} for name in dense],
+        "categorical": [
+            {"name": name, "kind": "token", "cardinality": one.cardinality, "pooling": one.pooling, "mean_ids": one.mean_ids, **shares}
             for name, one in given.items()
-        ),
-        splits={},
-    )
+        ],
+        "splits": {},
+    }
+    return checked(Manifest.model_validate, tree, "DMoE: features")

@@ -48,7 +48,7 @@ class SplitSets(nn.Module):
         super().__init__()
         self.wide = len(tables[0].sections) > 1 or len({table.feature for table in tables}) == len(tables)
         shared = len({table.feature for table in tables}) < len(tables)
-        self.keys = [f"{table.feature}@{table.name}" if shared else table.feature for table in tables]
+        self.keys = [f"{table.feature}@{table.module}" if shared else table.feature for table in tables]
         self.sections = (
             tables[0].sections if self.wide else tuple(table.sections[0] for table in tables if table.feature == tables[0].feature)
         )

@@ -23,7 +23,7 @@ def initial_block(seed: int, logical_name: str, block: int, rows: int, dim: int,
 def initialize_whole_tables(collection: nn.Module, tables: Sequence[Table], seed: int, std: float) -> None:
     """Draws the weights of an unsharded EmbeddingBagCollection: the values that `initialize_tables` draws for its shards."""
     for table in tables:
-        weight = collection.embedding_bags[table.name].weight  # type: ignore[union-attr,index]
+        weight = collection.embedding_bags[table.module].weight  # type: ignore[union-attr,index]
         weight.zero_()
         for section in table.sections:
             columns = slice(section.offset, section.offset + section.dim)

@@ -15,7 +15,7 @@ from dmoe.data.dataset.describe_words import (
     split_rows,
 )
 from dmoe.report.html import document, figures, paragraph, table
-from dmoe.report.plots import COLOURS, curves, draw
+from dmoe.report.plots import COLOURS, curves, draw, literal
 
 
 def data_page(description: Description) -> str:
@@ -55,7 +55,7 @@ def _bars(title: str, x_label: str, series: list[tuple[str, list[float]]], names
         for index, (label, values) in enumerate(series):
             axes.barh(range(len(names)), values, left=None if log else left, color=COLOURS[index], label=label)
             left = [before + value for before, value in zip(left, values, strict=True)]
-        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_yticks(range(len(names)), [literal(name) for name in names], fontsize=7)
         axes.invert_yaxis()
         if log:
             axes.set_xscale("log")
@@ -85,7 +85,8 @@ def _skew(description: Description) -> str:
     def paint(axes: Any) -> None:
         for index, feature in enumerate(largest):
             points = feature.top or []
-            axes.plot([k for k, _ in points], [100 * share for _, share in points], marker=".", color=COLOURS[index], label=feature.name)
+            x, y = [k for k, _ in points], [100 * share for _, share in points]
+            axes.plot(x, y, marker=".", color=COLOURS[index], label=literal(feature.name))
         axes.set_xscale("log")
         axes.set(title="Skew of the largest features", xlabel="most frequent ids", ylabel="% of rows")
         axes.grid()

@@ -9,7 +9,8 @@ from typing import Any
 
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.names import show
+from dmoe.paths import PATHS, inside, join, no_follow, write_text
 from dmoe.report.ladder_spec import LadderSpec, load_spec
 from dmoe.report.runner import Job, make_jobs, submit_all, train_all
 
@@ -72,17 +73,17 @@ def run_ladder(
     finally:
         os.close(lock)
     for name, problem in failed.items():
-        print(f"dmoe report: {name}: {problem}", file=sys.stderr)
+        show(f"dmoe report: {name}: {problem}", sys.stderr)
     return 2 if failed else 0
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    show(line)
 
 
 def _lock(output: str) -> int:
     PATHS.mkdirs(output)
-    lock = os.open(join(output, ".lock"), os.O_CREAT | os.O_RDWR)
+    lock = no_follow(join(output, ".lock"), os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -135,8 +136,7 @@ def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dic
         "differences.csv": differences_csv(answers),
     }
     for name, text in files.items():
-        with PATHS.open(join(output, name), "w") as file:
-            file.write(text)
+        write_text(inside(output, name), text)
     for line in supported(ladder, answers) + not_supported(ladder, answers)[:1]:
         _say(f"- {line}")
     _say(f"page: {join(output, 'ladder.html')}")

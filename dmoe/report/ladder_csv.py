@@ -5,7 +5,9 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from dmoe.json_text import defined
 from dmoe.model.cost import Cost
+from dmoe.names import cell
 from dmoe.report.latency import BATCHES, FASTEST, Latency
 from dmoe.report.results import Answers, Ladder
 from dmoe.report.statistics import holm
@@ -58,16 +60,18 @@ def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
                 # A single expert has nobody to correlate with; its 0 would look like a finding.
                 metrics = {key: value for key, value in metrics.items() if not key.startswith(("cec", "cka"))}
             abundance = (metrics.get("information_abundance") or {}).get("sets")
-            writer.writerow(
-                [name, one.label, seed, *(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices, *map(_csv, times)]
-            )
+            figures = [*(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices, *map(_csv, times)]
+            writer.writerow([cell(name), cell(one.label), seed, *figures])
     return out.getvalue()
 
 
 def _csv(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_csv(item) for item in value)
-    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+    value = defined(value)
+    if value is None or isinstance(value, int):
+        return "" if value is None else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else cell(str(value))
 
 
 def differences_csv(answers: Answers) -> str:
@@ -81,5 +85,5 @@ def differences_csv(answers: Answers) -> str:
         for one, p in zip(group, adjusted, strict=True):
             intervals = [one.auc, one.auc_rows, one.logloss, one.logloss_rows, one.cec]
             cells = [_csv(getattr(i, part) if i else None) for i in intervals for part in ("mean", "low", "high", "p")]
-            writer.writerow([kind, one.variant, one.against, *cells, verdict(one, p)])
+            writer.writerow([kind, *map(cell, (one.variant, one.against)), *cells, cell(verdict(one, p))])
     return out.getvalue()

@@ -1,26 +1,42 @@
 """What it takes to serve each variant of a ladder: its first seed's run exported, and all of them measured in turns."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
-from dmoe.paths import PATHS, join
+from dmoe.paths import inside, join, read_bounded, write_text
 from dmoe.report.ladder_spec import LadderSpec
-from dmoe.report.latency import Latency, together
+from dmoe.report.latency import BATCHES, Latency, together
 from dmoe.report.latency_probe import measure
 from dmoe.report.runner import Job
 from dmoe.serve.export import best_step, export
 from dmoe.serve.scorer import Scorer
+from dmoe.strict import Open
 
+MAX_BYTES = 16 << 20
 FILE, FOLDER = "latency.json", ".scorers"
 FREE_SHARE = 0.5
 """Of the disk: scorers that would take more of what is free are not made."""
+
+
+class _Calls(Open):
+    size: int = Field(ge=0)
+    calls: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]]
+
+
+class _Kept(Open):
+    """What `latencies` wrote."""
+
+    asked: dict[str, Any]
+    found: dict[str, _Calls]
 
 
 def latencies(
@@ -46,8 +62,8 @@ def latencies(
             say(f"latency is not measured: the scorers would take {human(needed)}; export them elsewhere, then tools/bench/latency.py")
             return {}
         found = _measured(steps, output, rounds, say)
-        with PATHS.open(join(output, FILE), "w") as file:
-            file.write(format_json({"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}))
+        kept = {"asked": asked, "found": {name: asdict(one) for name, one in found.items()}}
+        write_text(inside(output, FILE), format_json(kept))
     for name, one in spec.ensembles.items():
         if all(member in found for member in one.of):
             found[name] = together([found[member] for member in one.of])
@@ -55,7 +71,7 @@ def latencies(
 
 
 def _measured(steps: dict[str, tuple[str, int]], output: str, rounds: int, say: Callable[[str], None]) -> dict[str, Latency]:
-    folder = join(output, FOLDER)
+    folder = inside(output, FOLDER)
     say(f"latency: {len(steps)} scorers, {rounds} calls of each size")
     try:
         scorers = {}
@@ -72,12 +88,9 @@ def _kept(output: str, asked: dict[str, object]) -> dict[str, Latency] | None:
     if not os.path.exists(path):
         return None
     try:
-        with open(path) as file:
-            kept = json.load(file)
-        if kept["asked"] != asked:
-            return None
-        return {
-            name: Latency(one["size"], {int(rows): calls for rows, calls in one["calls"].items()}) for name, one in kept["found"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kept = _Kept.model_validate_json(read_bounded(path, MAX_BYTES, "ladder's latencies"))
+    except ValidationError:
         return None
+    found = {name: Latency(one.size, {int(rows): calls for rows, calls in one.calls.items()}) for name, one in kept.found.items()}
+    whole = all(set(BATCHES) <= set(one.calls) for one in found.values())
+    return found if whole and kept.asked == asked else None

@@ -2,19 +2,13 @@
 
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dmoe.config import Config, dump_config, load_config, parse_config
+from dmoe.config import Config, Text, dump_config, load_config, parse_config, setting
 from dmoe.errors import UserError, nearest
 from dmoe.shipped import find_config
-from dmoe.yaml_files import beside, laid_over, read_extended
-
-MAX_BYTES = 1 << 20
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+from dmoe.strict import Strict, checked
+from dmoe.yaml_files import dump_yaml, laid_over, read_extended
 
 
 class Variant(Strict):
@@ -26,18 +20,18 @@ class Variant(Strict):
         why: one sentence for the report.
     """
 
-    label: str = ""
+    label: Text = ""
     like: str = ""
-    set: dict[str, Any] = {}
-    why: str = ""
+    set: dict[str, Any] = Field({})
+    why: Text = ""
 
 
 class Ensemble(Strict):
     """The mean of the logits of variants that were trained alone, seed by seed: it costs no training of its own."""
 
-    label: str
+    label: Text
     of: list[str] = Field(min_length=2)
-    why: str = ""
+    why: Text = ""
 
 
 class Comparison(Strict):
@@ -45,7 +39,7 @@ class Comparison(Strict):
 
     variant: str
     against: str
-    question: str
+    question: Text
 
 
 class Dose(Strict):
@@ -59,18 +53,18 @@ class LadderSpec(Strict):
     """What `dmoe report ladder --config` reads.
 
     Attributes:
-        base: a config, named relative to this file.
+        base: a config; a file names it relative to itself.
         rungs: variants from the baseline up; each is compared with the one before and with the first.
         controls: further questions.
     """
 
-    title: str = "Ladder"
+    title: Text = "Ladder"
     base: str
-    variants: dict[str, Variant] = Field(min_length=1)
+    variants: dict[str, Variant] = Field(min_length=1, max_length=1000)
     rungs: list[str] = Field(min_length=2)
-    controls: list[Comparison] = []
+    controls: list[Comparison] = Field([])
     dose: Dose | None = None
-    ensembles: dict[str, Ensemble] = {}
+    ensembles: dict[str, Ensemble] = Field({})
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "LadderSpec":
@@ -78,9 +72,10 @@ class LadderSpec(Strict):
         named = [*self.rungs, *(name for one in self.controls for name in (one.variant, one.against))]
         trained = [*(self.dose.variants if self.dose else []), *(name for one in self.ensembles.values() for name in one.of)]
         trained += [one.like for one in self.variants.values() if one.like]
-        for name, choices in [*((name, known) for name in named), *((name, list(self.variants)) for name in trained)]:
-            if name not in choices:
-                raise ValueError(f"no variant '{name}'{nearest(name, choices)}")
+        for names, choices in ((named, {*known}), (trained, {*self.variants})):
+            for name in names:
+                if name not in choices:
+                    raise ValueError(f"no variant '{name}'{nearest(name, choices)}")
         for name in known:
             if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
                 raise ValueError(f"variant '{name}': its name becomes a folder's; use letters, digits, '_', '-' and '.'")
@@ -92,34 +87,29 @@ class LadderSpec(Strict):
         one = self.variants.get(name) or self.ensembles[name]
         return one.label or name
 
-    def tree(self, name: str, depth: int = 0) -> dict[str, Any]:
+    def tree(self, name: str) -> dict[str, Any]:
         """What a variant lays over the base config."""
-        if depth > len(self.variants):
-            raise UserError(f"variants.{name}: like: goes in a circle")
-        one = self.variants[name]
-        below = self.tree(one.like, depth + 1) if one.like else {}
-        merged: dict[str, Any] = laid_over(below, one.set)
+        chain = [name]
+        while like := self.variants[chain[-1]].like:
+            if like in chain:
+                raise UserError(f"variants.{name}: like: goes in a circle")
+            chain.append(like)
+        merged: dict[str, Any] = {}
+        for one in reversed(chain):
+            merged = laid_over(merged, self.variants[one].set)
         return merged
 
 
 def load_spec(path: str) -> LadderSpec:
-    """Reads a ladder's file; one that `extends:` another, named relative to itself, says only what differs.
+    """Reads a ladder's file; one that `extends:` another, named relative to itself, says only what differs. `base` is then the config's
+    path from here, whichever of the files names it.
 
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, named.
     """
     path = find_config(path)
-    tree = read_extended(path, f"--config {path}", MAX_BYTES, "ladder", "keys such as 'base:' and 'variants:'")
-    try:
-        return LadderSpec.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = [*LadderSpec.model_fields, *Variant.model_fields]
-            raise UserError(f"{path}: {key}: unknown key{nearest(str(first['loc'][-1]), known)}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}") from None
+    tree = read_extended(path, f"--config {path}", "ladder", "keys such as 'base:' and 'variants:'", names=["base"])
+    return checked(LadderSpec.model_validate, tree, path)
 
 
 def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str) -> Config:
@@ -128,12 +118,12 @@ def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[s
     Raises:
         UserError: a key that the config has not, or parts that do not fit.
     """
-    tree = load_config(beside(path, spec.base)).model_dump(mode="json")
+    tree = load_config(spec.base).model_dump(mode="json")
     where = f"{path}: variants.{name}"
     for key, value in spec.tree(name).items():
         tree[key] = laid_over(tree.get(key, {}), value)
-    fixed = [f"train.seed={seed}", f"run.dir={run}", "metrics.predictions=true"]
-    config = parse_config(yaml.safe_dump(tree), where, [*overrides, *fixed])
+    fixed = [f"train.seed={seed}", setting("run.dir", run), "metrics.predictions=true"]
+    config = parse_config(dump_yaml(tree), where, [*overrides, *fixed])
     return config.model_copy(update={"variant": spec.label(name)})
 
 

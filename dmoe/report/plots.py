@@ -1,12 +1,16 @@
 """Plots as SVG text that takes the page's ink, so that one page is read on light and on dark paper."""
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from dmoe.names import clip, printable
 
 INK = "#010203"
 """What matplotlib draws axes and words in; replaced by the page's own colour."""
 COLOURS = ["#4c8dd6", "#e0812f", "#3fa66b", "#c9534f", "#8f73c9", "#a3765d", "#d07ab5", "#7f8790", "#a8a832", "#2fa7b5"]
+LONGEST_LABEL = 80
 STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -27,7 +31,9 @@ def draw(width: float, height: float, paint: Callable[[Any], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # The page's reader has the fonts; matplotlib's own lacks those of many scripts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
@@ -39,6 +45,11 @@ def draw(width: float, height: float, paint: Callable[[Any], None]) -> str:
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
+def literal(text: str) -> str:
+    """A user's text for matplotlib, which takes `$...$` for mathematics, and hides a label that begins with `_`."""
+    return f"{' ' * text.startswith('_')}{clip(printable(text), LONGEST_LABEL)}".replace("$", r"\$")
+
+
 Points = tuple[str, list[float], list[float]]
 
 
@@ -47,8 +58,8 @@ def curves(title: str, lines: Sequence[Points], x_label: str, y_label: str) -> s
 
     def paint(axes: Any) -> None:
         for index, (label, x, y) in enumerate(lines):
-            axes.plot(x, y, marker=".", color=COLOURS[index % len(COLOURS)], label=label)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+            axes.plot(x, y, marker=".", color=COLOURS[index % len(COLOURS)], label=literal(label))
+        axes.set(title=literal(title), xlabel=x_label, ylabel=y_label)
         axes.grid()
         axes.legend(fontsize=8)
 
@@ -64,14 +75,14 @@ def scatter(title: str, groups: Sequence[Points], x_label: str, y_label: str, lo
             middle = (sum(x) / len(x), sum(y) / len(y))
             axes.scatter(x, y, s=12, color=colour, alpha=0.45, linewidths=0)
             shape = "D" if index >= len(COLOURS) else "o"
-            axes.scatter(*middle, s=46, color=colour, marker=shape, label=f"{index + 1} {label}")
+            axes.scatter(*middle, s=46, color=colour, marker=shape, label=literal(f"{index + 1} {label}"))
             # A number, since names of near variants would lie over one another.
             axes.annotate(str(index + 1), middle, xytext=(5, 3), textcoords="offset points", fontsize=8)
         if groups:
             axes.figure.legend(loc="outside right center", fontsize=7, frameon=False)
         if log_x:
             _log_ticks(axes)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.set(title=literal(title), xlabel=x_label, ylabel=y_label)
         axes.margins(0.12)
         axes.grid()
 
@@ -95,7 +106,7 @@ def with_bars(title: str, x: Sequence[float], means: Sequence[float], halves: Se
         places = list(range(len(x)))
         axes.errorbar(places, means, yerr=halves, marker="o", capsize=4, color=COLOURS[0])
         axes.set_xticks(places, [f"{value:g}" for value in x])
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.set(title=literal(title), xlabel=x_label, ylabel=y_label)
         axes.grid()
 
     return draw(4.6, 3.4, paint)
@@ -110,8 +121,8 @@ def forest(title: str, rows: Sequence[tuple[str, float, float, float]], x_label:
             axes.plot([low, high], [place, place], color=colour, linewidth=2)
             axes.plot([mean], [place], marker="o", color=colour)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], fontsize=8)
-        axes.set(title=title, xlabel=x_label)
+        axes.set_yticks(range(len(rows)), [literal(row[0]) for row in reversed(rows)], fontsize=8)
+        axes.set(title=literal(title), xlabel=x_label)
         axes.grid(axis="x")
 
     return draw(8.6, 0.9 + 0.3 * len(rows), paint)
@@ -127,8 +138,9 @@ def heat_map(title: str, matrix: Sequence[Sequence[float]], names: Sequence[str]
             for column, value in enumerate(line):
                 ink = "white" if value < 0.6 * highest else "black"
                 axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=8)
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_title(title, fontsize=10)
+        texts = [literal(name) for name in names]
+        axes.set_xticks(range(len(texts)), texts, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(texts)), texts, fontsize=8)
+        axes.set_title(literal(title), fontsize=10)
 
     return draw(1.6 + 0.75 * len(matrix), 1.2 + 0.75 * len(matrix), paint)

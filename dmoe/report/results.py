@@ -4,6 +4,7 @@ Shapes: N test rows.
 """
 
 import math
+import zipfile
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from dmoe.config import Config
-from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.errors import UserError, one_line
+from dmoe.paths import PATHS, check_regular, inside
 from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.runner import Job
 from dmoe.report.runs import load_run
@@ -36,17 +37,39 @@ def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
     Raises:
         UserError: it kept none, or the file is damaged.
     """
-    path = join(run, name)
+    path = inside(run, name)
     if not PATHS.exists(path):
         raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")
     try:
-        with PATHS.open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            found = Predicted(kept["logit"], kept["label"], str(kept["order"]))
-    except (ValueError, KeyError, OSError, EOFError) as error:
-        raise UserError(f"{path}: damaged ({str(error)[:100]}); evaluate the run again with dmoe.evaluate") from None
-    if found.logit.shape != found.label.shape or found.logit.ndim != 1 or found.label.dtype != bool or not np.isfinite(found.logit).all():
+        check_regular(path, path)
+        with PATHS.open(path, "rb") as file, zipfile.ZipFile(file) as kept:
+            found = Predicted(_array(kept, "logit"), _array(kept, "label"), str(_array(kept, "order")[()]))
+    except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({one_line(str(error))}); evaluate the run again with dmoe.evaluate") from None
+    if found.logit.dtype.kind != "f" or found.label.dtype != bool or found.logit.ndim != 1 or found.logit.shape != found.label.shape:
         raise UserError(f"{path}: damaged (rows of logit and label do not fit); evaluate the run again with dmoe.evaluate")
+    if not np.isfinite(found.logit).all():
+        raise UserError(f"{path}: damaged (a logit is not finite); evaluate the run again with dmoe.evaluate")
     return found
+
+
+def _array(kept: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz as `np.savez` writes it. np.load would take the memory that a header asks for, whatever the file holds.
+
+    Raises:
+        ValueError: compressed, or not of the size that its header says.
+    """
+    info = kept.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with kept.open(info) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is of another version of numpy's format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        data = file.read()
+    if dtype.hasobject or len(data) != math.prod(shape) * dtype.itemsize or not data:
+        raise ValueError(f"{name} has {len(data):,} bytes, its header says {dtype} {list(shape)}")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 @dataclass

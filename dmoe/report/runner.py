@@ -1,6 +1,5 @@
 """Trains the runs of a ladder, several at a time, and only those that are not finished; here, or as jobs of torchx."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from typing import Any
 
 from dmoe.config import Config, load_config
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, write_text
 from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
+from dmoe.report.runs import load_figures
 from dmoe.report.worker import Worker
 
 NOT_THE_MODEL = ("run.", "sharding.", "variant", "data.prefetch", "train.log_every", "train.checkpoint.", "metrics.abundance")
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return PATHS.exists(join(self.run, "metrics.json"))
+        return PATHS.exists(inside(self.run, "metrics.json"))
 
 
 def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list[str], output: str) -> list[Job]:
@@ -48,20 +48,19 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
     jobs, texts = [], []
     for seed in seeds:
         for name in spec.variants:
-            run = join(output, "runs", name, f"seed-{seed}")
+            run = inside(output, "runs", name, f"seed-{seed}")
             config = resolve(spec, path, name, seed, overrides, run)
             _check_same(config, run)
-            jobs.append(Job(name, seed, join(output, "configs", name, f"seed-{seed}.yaml"), run))
+            jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run))
             texts.append(text_of(config))
     for job, text in zip(jobs, texts, strict=True):
         PATHS.mkdirs(job.config.rpartition("/")[0])
-        with PATHS.open(job.config, "w") as file:
-            file.write(text)
+        write_text(job.config, text)
     return jobs
 
 
 def _check_same(config: Config, run: str) -> None:
-    kept = join(run, "config.yaml")
+    kept = inside(run, "config.yaml")
     if not PATHS.exists(kept):
         return
     before, now = _flat(load_config(kept).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
@@ -119,10 +118,9 @@ def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], 
 
 def headline(run: str) -> str:
     """AUC and CEC of a finished run."""
-    with PATHS.open(join(run, "metrics.json"), "r") as file:
-        figures = json.loads(file.read())
-    auc = "none" if figures["auc"] is None else f"{figures['auc']:.5f}"
-    return f"AUC {auc}  CEC {figures['cec']:.4f}"
+    figures = load_figures(inside(run, "metrics.json"))
+    auc, cec = ("none" if value is None else f"{value:.{digits}f}" for value, digits in ((figures["auc"], 5), (figures.get("cec"), 4)))
+    return f"AUC {auc}  CEC {cec}"
 
 
 def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Callable[[str], None]) -> None:

@@ -1,12 +1,73 @@
 """A finished run, read back from its directory."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from dmoe.config import Config, load_config
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.json_text import parse_json
+from dmoe.paths import PATHS, check_regular, inside, join, read_bounded
+from dmoe.strict import Open, checked
+
+MAX_BYTES = 64 << 20
+
+
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)] | None
+"""null where it has no value."""
+
+
+class Figures(Open):
+    """What reports read of a test's figures. M experts: lists are of one number each, matrices of M lists."""
+
+    rows: int = Field(0, ge=0)
+    positives: int = Field(0, ge=0)
+    auc: Annotated[float, Field(ge=0, le=1)] | None
+    logloss: Figure = None
+    ne: Figure = None
+    calibration: Figure = None
+    cec: Figure = None
+    cec_floor: Figure = None
+    cec_by_class: list[Figure] | None = None
+    cec_within_class: Figure = None
+    cec_matrix: list[list[Annotated[float, Field(ge=0, le=1e15)]]]
+    cka_matrix: list[list[Annotated[float, Field(ge=-1e15, le=1e15)]]]
+    dead_dims: list[int]
+    expert_variance: list[Annotated[float, Field(ge=0, le=1e15)]]
+    expert_auc: list[Figure]
+    expert_left_out_auc: list[Figure] | None = None
+    gate_mass: list[Annotated[float, Field(ge=0, le=1e15)]] = Field(min_length=1, max_length=64)
+    effective_experts: Annotated[float, Field(ge=0, le=1e15)]
+    samples_per_second: Figure = None
+    eval_samples_per_second: Figure = None
+    data: str | None = None
+    split: str | None = None
+
+    @model_validator(mode="after")
+    def _are_of_as_many_experts(self) -> "Figures":
+        experts = len(self.gate_mass)
+        lists = {name: getattr(self, name) for name in ("dead_dims", "expert_variance", "expert_auc")}
+        if self.expert_left_out_auc:
+            lists["expert_left_out_auc"] = self.expert_left_out_auc
+        for name, figures in lists.items():
+            if len(figures) != experts:
+                raise ValueError(f"{name} is of {len(figures)} experts, gate_mass of {experts}")
+        for name in ("cec_matrix", "cka_matrix"):
+            matrix = getattr(self, name)
+            if len(matrix) != experts or any(len(row) != experts for row in matrix):
+                raise ValueError(f"{name} is no matrix of {experts} x {experts} numbers")
+        return self
+
+
+class Line(Open):
+    """What reports read of a line of metrics.jsonl."""
+
+    kind: str
+    step: int = Field(ge=0, le=1 << 62)
+    loss: Figure = None
+    auc: Figure = None
+    cec: Figure = None
 
 
 @dataclass(frozen=True)
@@ -28,23 +89,47 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
     Raises:
         UserError: no run there, or one that has not ended.
     """
-    if not PATHS.exists(join(path, "config.yaml")):
+    if not PATHS.exists(inside(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
-    if evaluation != "metrics" and not PATHS.exists(join(path, f"{evaluation}.json")):
+    if evaluation != "metrics" and not PATHS.exists(inside(path, f"{evaluation}.json")):
         raise UserError(f"{path}: no {evaluation}.json there; make it with python -m dmoe.evaluate --run {path} --output {evaluation}.json")
-    if not PATHS.exists(join(path, "metrics.json")):
+    if not PATHS.exists(inside(path, "metrics.json")):
         raise UserError(f"{path}: the run has not ended (no metrics.json); train it to its end, with --resume if it was stopped")
+    config = load_config(join(path, "config.yaml"))
+    figures = load_figures(join(path, f"{evaluation}.json"))
+    experts = len(config.model.experts)
+    if len(figures["gate_mass"]) != experts:
+        raise UserError(f"{path}: its figures are of {len(figures['gate_mass'])} experts, its config has {experts}; evaluate it again")
+    return Run(path, config, figures, _history(join(path, "metrics.jsonl")))
+
+
+def load_figures(path: str) -> dict[str, Any]:
+    """The figures of a test, as training and `dmoe.evaluate` write them.
+
+    Raises:
+        UserError: damaged; names the figure.
+    """
+    advice = "; evaluate the run again with dmoe.evaluate"
+    try:
+        tree = parse_json(read_bounded(path, MAX_BYTES, "run's figures"), undefined_is_null=True)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}){advice}") from None
+    checked(Figures.model_validate, tree, path, advice)
+    return dict(tree)
+
+
+def _history(path: str) -> dict[str, list[dict[str, Any]]]:
+    """The lines of metrics.jsonl by kind."""
     history: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     try:
-        with PATHS.open(join(path, f"{evaluation}.json"), "r") as file:
-            metrics = json.loads(file.read())
-        with PATHS.open(join(path, "metrics.jsonl"), "r") as file:
-            for line in file:
-                row = json.loads(line)
-                history.setdefault(row["kind"], []).append(row)
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{path}: its metrics are damaged ({error})") from None
-    return Run(path, load_config(join(path, "config.yaml")), metrics, history)
+        check_regular(path, path)
+        with PATHS.open(path, "r") as file:
+            for number, line in enumerate(file, 1):
+                row = parse_json(line, undefined_is_null=True)
+                history.setdefault(checked(Line.model_validate, row, f"{path}:{number}").kind, []).append(row)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    return history
 
 
 COLUMNS = [

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 
 from dmoe.errors import UserError
 from dmoe.orphans import end_with
+from dmoe.paths import no_follow
 
 RUNS_A_WORKER = 20
 """After so many a fresh process takes over: torch and TorchRec do not give back all memory (46 runs on Frappe: 0.85 GB)."""
@@ -87,7 +88,7 @@ def _work(connection: Connection, threads: int, parent: int) -> None:
 def _train(config: str, run: str, threads: int) -> str | None:
     """One run in this process, its words in a log beside it. Returns why it failed."""
     os.makedirs(os.path.dirname(run), exist_ok=True)
-    with open(f"{run}.log", "a") as log:
+    with open(f"{run}.log", "a", opener=no_follow) as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
     import torch

@@ -6,9 +6,13 @@ Shapes: N rows.
 import numpy as np
 
 from dmoe.config import load_config
+from dmoe.data.dataset.epoch_order import order_name
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.skew import skew_lines
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
-from dmoe.serve.score_dataset import read_split
+from dmoe.finite import require_finite
+from dmoe.paths import PATHS, inside, join
+from dmoe.serve.score_dataset import check_fits, probabilities, read_split
 from dmoe.serve.scorer import Scorer
 
 PREDICTIONS = "predictions.npz"
@@ -17,29 +21,38 @@ FP32_BOUND = 1e-4
 
 
 def against_run(run: str, scorer: str, rows: int) -> str:
-    """A sentence on the largest difference from what the run's evaluation gave for its test rows.
+    """A sentence on the largest difference from what the run's evaluation gave for its test rows, and a line for each feature of the
+    run's data set that has become another since.
 
     Raises:
         UserError: the scorer has fp32 rows and its scores are still not the evaluation's.
     """
-    config = load_config(join(run, "config.yaml"))
-    if not PATHS.exists(join(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
+    config = load_config(inside(run, "config.yaml"))
+    if not PATHS.exists(inside(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
-    with PATHS.open(join(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
-        expected_N = kept["logit"]
+    with PATHS.open(inside(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
+        expected_N, order = kept["logit"], str(kept["order"])
+    require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
     one, logits = Scorer(scorer), []
+    manifest = load_manifest(config.data.path)
+    skewed = skew_lines(one.about.shares, manifest, config.data.path)
+    split = manifest.split(config.data.test_split)
+    if order_name(split.shards) != order or split.rows != len(expected_N):
+        return "\n".join([f"not checked: {config.data.path} has other test rows than {run} was tested on", *skewed])
+    try:
+        check_fits(one.about, manifest, config.data.path)
+    except UserError as error:
+        return "\n".join([f"not checked: {error}", *skewed])
     for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
         logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
         if sum(map(len, logits)) >= rows:
             break
     found_N = np.concatenate(logits).astype(np.float64)
-    if len(found_N) > len(expected_N):
-        return f"not checked: {config.data.path} has other test rows than {run} was tested on"
     expected_N = expected_N[: len(found_N)].astype(np.float64)
     logit = float(np.abs(found_N - expected_N).max())
-    score = float(np.abs(1 / (1 + np.exp(-found_N)) - 1 / (1 + np.exp(-expected_N))).max())
+    score = float(np.abs(probabilities(found_N) - probabilities(expected_N)).max())
     if one.about.rows == "fp32" and not one.about.bf16 and logit > FP32_BOUND:
-        raise UserError(
-            f"{scorer}: its logits differ from the evaluation's by {logit:.2g} on {len(found_N):,} rows; is {run}'s data still the same?"
-        )
-    return f"against the run's evaluation on {len(found_N):,} rows: logits differ by {logit:.2g} at most, probabilities by {score:.2g}"
+        message = f"{scorer}: its logits differ from the evaluation's by {logit:.2g} on {len(found_N):,} rows"
+        raise UserError("; ".join([f"{message}; is {run}'s data still the same?", *skewed]))
+    found = f"against the run's evaluation on {len(found_N):,} rows: logits differ by {logit:.2g} at most, probabilities by {score:.2g}"
+    return "\n".join([found, *skewed])

@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import Index, read_index, verify_checkpoint, write_whole
+from dmoe.checkpoint.index import Index, read_index, verify_checkpoint
+from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
-from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.finite import require_finite
+from dmoe.model.expert_specs import expert_specs
+from dmoe.paths import PATHS, inside, join, write_atomic
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
+ADVICE = "the model overflowed; export an earlier step"
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
@@ -28,17 +35,18 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         step: another checkpoint than the best.
 
     Raises:
-        UserError: no such run or checkpoint, a damaged one, or a weight that fp16 cannot hold.
+        UserError: no such run or checkpoint, a damaged one, or a weight that is not finite, or that fp16 cannot hold.
     """
-    if not PATHS.exists(join(run, "config.yaml")):
+    path = inside(run, "config.yaml")
+    if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
-    config, manifest = load_config(join(run, "config.yaml")), load_manifest(run)
+    config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
     step = best_step(run) if step is None else step
-    folder = join(run, "checkpoints", f"step-{step:09d}")
+    folder = inside(run, "checkpoints", f"step-{step:09d}")
     index = verify_checkpoint(folder)
-    plan = _plan(config, manifest, index)
+    plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
-    files = {TABLES: _write_tables(folder, index, plan, output, rows), DENSE: _write_dense(folder, output)}
+    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     content = ScorerFile(
         variant=config.variant,
         rows=rows,  # type: ignore[arg-type]
@@ -50,7 +58,9 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         set_dims=plan["set_dims"],
         model=config.model,
         bf16=config.train.precision == "bf16",
+        shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files,
+        reads=inputs,
     )
     write_scorer_file(output, content)
     return content
@@ -62,48 +72,42 @@ def best_step(run: str) -> int:
     Raises:
         UserError: the run has no checkpoint.
     """
-    folder = join(run, "checkpoints")
+    folder = inside(run, "checkpoints")
     names = PATHS.ls(folder) if PATHS.exists(folder) else []
     steps = sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
-    published = [step for step in steps if PATHS.exists(join(folder, f"step-{step:09d}", "index.json"))]
+    published = [step for step in steps if PATHS.exists(join(inside(folder, f"step-{step:09d}"), "index.json"))]
     if not published:
         raise UserError(f"{run}: the run has no checkpoint yet")
-    best = read_index(join(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
-    return best if type(best) is int and best in published else published[-1]
+    best = read_index(inside(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
+    return best if best in published else published[-1]
 
 
-def _plan(config: Config, manifest: Manifest, index: Index) -> dict[str, Any]:
-    """What the model reads, in its order. What the tables are is the checkpoint's to say."""
-    buckets = config.data.dense in ("buckets", "both")
-    wanted = config.data.features or [feature.name for feature in manifest.categorical]
-    kept = [f for f in manifest.categorical if f.name in wanted and (buckets or f.kind == "token")]
-    experts, dims = [], dict[int, int]()
-    for number, spec in enumerate(config.model.experts):
-        options: dict[str, Any] = {"kind": spec} if isinstance(spec, str) else dict(spec)
-        kind = options.pop("kind")
-        table_set = options.pop("table_set", number if config.model.embedding.sets == "per_expert" else 0)
-        dims[table_set] = options.pop("dim", config.model.embedding.dim)
-        experts.append(ScoredExpert(kind=kind, options=options, table_set=table_set))
-    for feature in kept:
-        for table_set, dim in dims.items():
+def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
+    """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
+    specs = expert_specs(config.model)
+    for feature in inputs.categorical:
+        for table_set, dim in enumerate(specs.set_dims):
             found = index.tables.get(f"{feature.name}/{table_set}")
             if found != (feature.cardinality, dim):
                 raise UserError(
                     f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
                 )
     return {
-        "features": [(feature.name, feature.cardinality) for feature in kept],
-        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in kept],
-        "dense": [feature.name for feature in manifest.dense] if config.data.dense in ("numeric", "both") else [],
-        "experts": experts,
-        "set_dims": [dims[number] for number in sorted(dims)],
+        "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
+        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
+        "dense": [feature.name for feature in inputs.dense],
+        "experts": [
+            ScoredExpert(kind=kind, options=options, table_set=table_set)
+            for (kind, options), table_set in zip(specs.experts, specs.set_of_expert, strict=True)
+        ],
+        "set_dims": list(specs.set_dims),
     }
 
 
-def _write_tables(folder: str, index: Index, plan: dict[str, Any], output: str, rows: str) -> str:
+def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> str:
     dims, total = plan["set_dims"], sum(count for _, count in plan["features"])
     entries = [("rows", DTYPES[rows], (total, sum(dims)))]
-    chunks = _chunks(folder, index, plan)
+    chunks = _chunks(Contents(folder), plan)
     if rows == "int8":
         entries.append(("scale", "F32", (total, len(dims))))
         # The file wants all rows before the scales, which are few: they wait in memory.
@@ -113,7 +117,8 @@ def _write_tables(folder: str, index: Index, plan: dict[str, Any], output: str, 
         data = (_half(chunk_NC, folder) for chunk_NC in chunks)
     else:
         data = chunks
-    return write_whole(join(output, TABLES), lambda file: write_tensors(file, entries, data))[1]
+    with write_atomic(join(output, TABLES)) as file:
+        return write_tensors(file, entries, data)[1]
 
 
 def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -147,29 +152,20 @@ def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
     return rows_NC.astype(np.float16)
 
 
-def _chunks(folder: str, index: Index, plan: dict[str, Any]) -> Iterator[np.ndarray]:
+def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
     """Every feature's rows, all sets side by side, float32."""
-    files: dict[str, TensorFile] = {}
-    dims = plan["set_dims"]
     for name, count in plan["features"]:
         for low in range(0, count, CHUNK_ROWS):
-            chunk_NC = np.empty((min(CHUNK_ROWS, count - low), sum(dims)), np.float32)
-            start = 0
-            for number, dim in enumerate(dims):
-                for piece in index.of(f"{name}/{number}", "weight"):
-                    first, last = max(piece.row, low), min(piece.row + piece.rows, low + len(chunk_NC))
-                    if first < last:
-                        if piece.file not in files:
-                            files[piece.file] = TensorFile(join(folder, piece.file))
-                        part = files[piece.file].rows(piece.key, first - piece.row, last - piece.row)
-                        left = start + piece.column
-                        chunk_NC[first - low : last - low, left : left + piece.columns] = part
-                start += dim
-            yield chunk_NC
+            high = min(low + CHUNK_ROWS, count)
+            sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
+            chunk_NC = np.concatenate(sets, 1, dtype=np.float32)
+            yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 
 
 def _write_dense(folder: str, output: str) -> str:
     kept = TensorFile(join(folder, KEPT_DENSE))
     names = sorted(name for name in kept.entries if name.startswith("model/"))
     entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    return write_whole(join(output, DENSE), lambda file: write_tensors(file, entries, (kept.rows(name) for name in names)))[1]
+    arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
+    with write_atomic(join(output, DENSE)) as file:
+        return write_tensors(file, entries, arrays)[1]

@@ -5,60 +5,94 @@
 """
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 
-from dmoe.config import ModelConfig
-from dmoe.errors import UserError
-from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.config import ModelConfig, Text
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.manifest import FeatureName
+from dmoe.errors import UserError, shown
+from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.strict import Strict, checked
 
+FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
+VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ScoredFeature(Strict):
     """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
 
-    name: str
+    name: FeatureName
     cardinality: int = Field(ge=1, lt=2**31)
     pooling: Literal["none", "sum", "mean"] = "none"
 
 
 class ScoredExpert(Strict):
-    kind: str
+    kind: Text
     options: dict[str, Any]
     table_set: int = Field(ge=0)
 
 
 class ScorerFile(Strict):
-    """The content of scorer.json. `schema_hash` is the training data's manifest's; `files` maps names to SHA-256."""
+    """The content of scorer.json.
 
-    format: Literal["dmoe-scorer"] = "dmoe-scorer"
-    version: Literal[1] = 1
-    variant: str
+    Attributes:
+        schema_hash: of the training data's manifest.
+        shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
+        files: names -> SHA-256.
+        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
+            exported it.
+    """
+
+    format: Literal["dmoe-scorer"] = FORMAT
+    version: Literal[1] = VERSION
+    variant: Text
     rows: Literal["fp32", "fp16", "int8"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
-    dense: list[str]
-    experts: list[ScoredExpert] = Field(min_length=1)
-    set_dims: list[int] = Field(min_length=1)
+    dense: list[FeatureName]
+    experts: list[ScoredExpert] = Field(min_length=1, max_length=64)
+    set_dims: list[Annotated[int, Field(ge=1, le=4096)]] = Field(min_length=1, max_length=64)
     model: ModelConfig
     bf16: bool
+    shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = Field(default_factory=dict)
     files: dict[str, str]
+    reads: Inputs | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ScorerFile":
+        names = [feature.name for feature in self.features] + self.dense
+        if len(set(names)) < len(names):
+            raise ValueError("a feature is named twice")
+        if any(expert.table_set >= len(self.set_dims) for expert in self.experts):
+            raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
+        if set(self.files) != {TABLES, DENSE}:
+            raise ValueError(f"files: expected {TABLES} and {DENSE}")
+        if self.reads:
+            read = [(one.name, one.cardinality, one.pooling) for one in self.reads.categorical], [one.name for one in self.reads.dense]
+            if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
+                raise ValueError("reads: other features than `features` and `dense`")
+        return self
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of all features that the model reads."""
+        return [*(feature.name for feature in self.features), *self.dense]
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(format_json(content.model_dump(mode="json"), indent=1) + "\n")
+    tree = content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None)
+    write_text(join(folder, FILE), format_json(tree, indent=1) + "\n")
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
@@ -72,20 +106,13 @@ def read_scorer_file(folder: str) -> ScorerFile:
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
-        version = raw["version"]
-        known = raw["format"] == "dmoe-scorer"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a scorer's description ({str(error)[:200]}); export it again") from None
-    if not known or version != 1:
-        raise UserError(f"{path}: scorer version {str(version)[:20]}, this dmoe reads version 1; export it again")
-    try:
-        content = ScorerFile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; export it again") from None
-    if any(expert.table_set >= len(content.set_dims) for expert in content.experts) or set(content.files) != {TABLES, DENSE}:
-        raise UserError(f"{path}: its parts do not fit one another; export it again")
-    return content
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); export it again") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
+    if not is_int(raw.get("version"), VERSION):
+        raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
+    return checked(ScorerFile.model_validate, raw, path, "; export it again")
 
 
 def digest_of(path: str) -> str:

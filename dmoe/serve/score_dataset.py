@@ -3,19 +3,25 @@
 Shapes: B rows, F categorical features, I numeric features.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.bags import Bags
-from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.files import verify_shard
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
-from dmoe.serve.format import ScorerFile
+from dmoe.finite import require_finite
+from dmoe.paths import PATHS, join, write_atomic
+from dmoe.serve.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
+from dmoe.train.run.run_inputs import check_data
 
 
 @dataclass(frozen=True)
@@ -29,32 +35,33 @@ class Rows:
     bags: dict[str, Bags]
 
 
+def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
+    """Refuses a data set whose ids or numbers mean something else than the scorer's.
+
+    Raises:
+        UserError: names the first feature that differs; or the scorer does not know what its ids mean.
+    """
+    if about.reads is None:
+        raise UserError(
+            f"{FILE}: an earlier version wrote it, and it does not say which tokens its ids stand for; export the run again with"
+            " dmoe export"
+        )
+    check_data(about.reads, manifest, folder)
+
+
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
     """A split's rows in the files' order.
 
     Raises:
-        UserError: no such split, another schema than the model's, or a damaged shard.
+        UserError: no such split, data whose ids or numbers mean something else than the model's, or a damaged shard.
     """
     manifest = load_manifest(folder)
-    theirs = {feature.name: feature for feature in manifest.categorical}
-    for feature in about.features:
-        other = theirs.get(feature.name)
-        if other is not None and other.pooling != feature.pooling:
-            raise UserError(f"{folder}: feature {feature.name} has pooling {other.pooling}, the scorer was made with {feature.pooling}")
-        if other is None or other.cardinality != feature.cardinality:
-            found = "is not there" if other is None else f"has {other.cardinality:,} ids"
-            raise UserError(
-                f"{folder}: feature {feature.name} {found}, the scorer was made with {feature.cardinality:,} ids;"
-                " preprocess the log with the training data's vocabulary"
-            )
-    if absent := sorted(set(about.dense) - {feature.name for feature in manifest.dense}):
-        raise UserError(f"{folder}: numeric feature {absent[0]} is not there, the scorer was made with it")
+    check_fits(about, manifest, folder)
     labelled = ["label"] if manifest.split(split).labelled else []
     names = [*labelled, *about.dense, *(feature.name for feature in about.features)]
     for shard in manifest.split(split).shards:
         path = join(folder, shard.path)
-        if not PATHS.exists(path):
-            raise UserError(f"{path}: missing, but the manifest names it")
+        verify_shard(folder, shard, bool(labelled))
         try:
             with PATHS.open(path, "rb") as file:
                 for batch in pq.ParquetFile(file).iter_batches(batch_size, columns=names, use_threads=False):
@@ -83,9 +90,26 @@ def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:
 
 
 def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """(logit [B] float32, label [B] bool or None) of each batch."""
+    """(logit [B] float32, label [B] bool or None) of each batch.
+
+    Raises:
+        UserError: what `read_split` and `Scorer.logits` refuse; a row is counted from 0 over the split.
+    """
+    first_row = 0
     for rows in read_split(folder, split, scorer.about, batch_size):
-        yield scorer.logits(rows.dense_BI, rows.ids_BF, rows.bags), rows.label_B
+        try:
+            logit_B = scorer.logits(rows.dense_BI, rows.ids_BF, rows.bags, first_row)
+        except UserError as error:
+            raise UserError(f"{folder}, split '{split}': {error}") from None
+        yield logit_B, rows.label_B
+        first_row += len(logit_B)
+
+
+def probabilities(logit_N: np.ndarray) -> np.ndarray:
+    """The click probabilities of finite logits, float64; 0 or 1 where float64 has nothing between."""
+    with np.errstate(over="ignore"):
+        found_N: np.ndarray = 1 / (1 + np.exp(-logit_N.astype(np.float64)))
+    return found_N
 
 
 def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -93,26 +117,43 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
 
     Returns:
         All logits, and all labels or None.
+
+    Raises:
+        UserError: a logit is not finite. A local file is then as it was before.
     """
+
+    def write(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
+        return _write_batches(file, batches, path.endswith(".csv"))
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A pipe or a terminal, in whose place no file can be put.
+        with open(path, "wb") as file:
+            return write(file)
+    with write_atomic(path) as whole:
+        return write(whole)
+
+
+def _write_batches(
+    file: BinaryIO, batches: Iterator[tuple[np.ndarray, np.ndarray | None]], csv: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    writer = None
-    with PATHS.open(path, "wb") as file:
+    with ExitStack() as stack:
+        writer, first_row = None, 0
         for logit_B, label_B in batches:
-            score_B = (1 / (1 + np.exp(-logit_B.astype(np.float64)))).astype(np.float32)
-            columns = {"score": score_B, "logit": logit_B}
+            require_finite(logit_B, "the logit", first_row)
+            columns = {"score": probabilities(logit_B).astype(np.float32), "logit": logit_B}
             if label_B is not None:
                 columns["label"] = label_B.astype(np.uint8)
                 labels.append(label_B)
-            if path.endswith(".csv"):
+            if csv:
                 header = "" if logits else ",".join(columns) + "\n"
                 lines = (",".join(f"{value:.9g}" for value in row) + "\n" for row in zip(*columns.values(), strict=True))
                 file.write((header + "".join(lines)).encode())
             else:
                 table = pa.table(columns)
-                writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+                writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
                 writer.write_table(table)
             logits.append(logit_B)
-        if writer is not None:
-            writer.close()
+            first_row += len(logit_B)
     return np.concatenate([*logits, np.empty(0, np.float32)]), np.concatenate(labels) if labels else None

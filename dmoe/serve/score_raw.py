@@ -1,53 +1,76 @@
 """Raw logs for scoring: read as the training data was read, by the vocabulary that it keeps."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from dmoe.data.bad_lines import TooManyBadLines
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.log.kept import load_kept
 from dmoe.data.log.options import LogOptions
 from dmoe.data.log.preprocess import preprocess_log
 from dmoe.data.options import Options
-from dmoe.data.preprocess import preprocess
+from dmoe.data.preprocess import Result, preprocess
+from dmoe.data.publish import REJECTS, move_rejects
+from dmoe.data.rejects import rejects_name
 from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
 
 
 @contextmanager
-def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: float) -> Iterator[str | None]:
+def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: float, rejects: str | None = None) -> Iterator[str | None]:
     """A data set of the log's rows, in their order, in a folder that goes at the end; its split is `score`. None where `log` is.
 
     Malformed lines have no score. They are counted on stderr; above `max_bad_share` they end the run.
+
+    Args:
+        rejects: a folder for the malformed lines, in the form that preprocessing has; files of the same names are replaced.
 
     Raises:
         UserError: no vocabulary, or a log that is not what the vocabulary's data set was made of.
     """
     if log is None:
-        if vocabulary:
-            raise UserError("--vocabulary: goes with --log; a data set has its ids already")
+        if vocabulary or rejects:
+            option, why = ("--vocabulary", "ids") if vocabulary else ("--rejects", "rejects")
+            raise UserError(f"{option}: goes with --log; a data set has its {why} already")
         yield None
         return
     if not vocabulary:
         raise UserError("--log: give the data set that the model was trained on as --vocabulary")
     manifest = load_manifest(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dmoe-score-") as folder:
-        if manifest.dataset == "criteo":
-            result = preprocess(Options(log, folder, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share))
-        else:
-            schema = load_kept(vocabulary).schema
-            where = f"the schema of {vocabulary}"
-            scoring = LogOptions(
-                log,
-                folder,
-                schema=schema,
-                where=where,
-                dataset=manifest.dataset,
-                vocabulary=vocabulary,
-                scoring=True,
-                max_bad_share=max_bad_share,
-            )
-            result = preprocess_log(scoring)
+        try:
+            result = _prepare(log, folder, vocabulary, manifest.dataset, max_bad_share)
+        except TooManyBadLines as error:
+            if error.where and rejects:
+                move_rejects(error.where, rejects)
+                raise TooManyBadLines(error.found, rejects) from None
+            raise UserError(error.found + "; --rejects F keeps the bad lines" * (not rejects)) from None
+        if rejects:
+            _clear(rejects, result.manifest.made_by["inputs"])
+            move_rejects(os.path.join(folder, REJECTS), rejects)
         if bad := sum(result.bad_lines.values()):
-            print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out", file=sys.stderr)
+            where = f"kept in {rejects}" if rejects else "--rejects F keeps them"
+            print(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", file=sys.stderr)
         yield folder
+
+
+def _prepare(log: list[str], folder: str, vocabulary: str, dataset: str, max_bad_share: float) -> Result:
+    if dataset == "criteo":
+        return preprocess(Options(log, folder, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share))
+    schema, where = load_kept(vocabulary).schema, f"the schema of {vocabulary}"
+    return preprocess_log(
+        LogOptions(
+            log, folder, schema=schema, where=where, dataset=dataset, vocabulary=vocabulary, scoring=True, max_bad_share=max_bad_share
+        )
+    )
+
+
+def _clear(rejects: str, inputs: Any) -> None:
+    """An input, as the manifest has it, that has no malformed line any more leaves no file of an earlier run."""
+    for number, one in enumerate(inputs):
+        if PATHS.exists(old := join(rejects, rejects_name(number, one["path"]))):
+            PATHS.rm(old)

@@ -14,9 +14,10 @@ from torch import Tensor
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
-from dmoe.model.assemble import assemble
+from dmoe.finite import require_finite
+from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import join
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 
 
 class Scorer:
@@ -39,8 +40,8 @@ class Scorer:
     def __init__(self, folder: str, verify: bool = True) -> None:
         self.about: ScorerFile = read_scorer_file(folder)
         about = self.about
-        for name, expected in about.files.items():
-            if verify and digest_of(join(folder, name)) != expected:
+        for name, digest in about.files.items():
+            if verify and digest_of(join(folder, name)) != digest:
                 raise UserError(f"{join(folder, name)}: damaged: its checksum is not the one in scorer.json; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
@@ -48,35 +49,45 @@ class Scorer:
         total = int(self.cardinality_F.sum())
         self.rows_RC = _tensor(tables, "rows", (total, sum(about.set_dims)), DTYPES[about.rows])
         self.scale_RS = _tensor(tables, "scale", (total, len(about.set_dims)), "F32") if about.rows == "int8" else None
-        with torch.random.fork_rng(devices=[]):
-            self.mixture = assemble(
-                about.model,
-                fields=len(about.features),
-                dense=len(about.dense),
-                experts=[(expert.kind, expert.options) for expert in about.experts],
-                set_dims=about.set_dims,
-                set_of_expert=[expert.table_set for expert in about.experts],
-                bf16=about.bf16,
-            ).eval()
+        parts: dict[str, Any] = {
+            "settings": about.model,
+            "fields": len(about.features),
+            "dense": len(about.dense),
+            "experts": [(expert.kind, expert.options) for expert in about.experts],
+            "set_dims": about.set_dims,
+            "set_of_expert": [expert.table_set for expert in about.experts],
+            "bf16": about.bf16,
+        }
         kept = TensorFile(join(folder, DENSE))
-        state = self.mixture.state_dict()
+        try:
+            expected = outline(**parts)
+            check_memory(expected)
+        except UserError as error:
+            raise UserError(f"{join(folder, FILE)}: {error}; export it again") from None
+        state = expected.state_dict()
         if set(state) != set(kept.entries) or any(tuple(state[name].shape) != kept.entries[name].shape for name in state):
             raise UserError(f"{join(folder, DENSE)}: its parameters are not this model's; export it again")
+        with torch.random.fork_rng(devices=[]):
+            self.mixture = assemble(**parts).eval()
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
 
     @torch.inference_mode()
-    def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags] | None = None) -> np.ndarray:
-        """The logit of each row, [B] float32.
+    def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags] | None = None, first_row: int = 0) -> np.ndarray:
+        """The logit of each row, [B] float32, all finite.
 
         Args:
             dense_BI: float32, the numeric features in `about.dense`'s order.
             ids_BF: integers, the categorical features in `about.features`' order; what stands at multi-valued ones is not read.
             bags: the rows' ids of every multi-valued feature.
+            first_row: number of the first row, for messages.
 
         Raises:
-            UserError: an id that the model has no row for; names feature and row.
+            UserError: an id that the model has no row for, a number that is not finite, or one so large that the logit is not; names
+                feature and row.
         """
-        self._check(ids_BF)
+        self._check(ids_BF, first_row)
+        for index, name in enumerate(self.about.dense):
+            require_finite(dense_BI[:, index], name, first_row)
         row_BF = torch.from_numpy(ids_BF.astype(np.int64) + self.offset_F)
         looked_up_BFC = self.rows_RC[row_BF].float()
         sets_BFK = list(looked_up_BFC.split(self.about.set_dims, 2))
@@ -86,22 +97,33 @@ class Scorer:
             if feature.pooling != "none":
                 if bags is None or feature.name not in bags:
                     raise UserError(f"{feature.name}: the model takes several ids a row, give them in `bags`")
-                pooled = self._pooled(index, bags[feature.name], feature.pooling == "mean")
+                pooled = self._pooled(index, bags[feature.name], feature.pooling == "mean", first_row)
                 for x_BFK, x_BK in zip(sets_BFK, pooled, strict=True):
                     x_BFK[:, index] = x_BK
         logits: Tensor = self.mixture.logits(torch.from_numpy(np.ascontiguousarray(dense_BI, np.float32)), sets_BFK)
-        return logits.numpy()
+        logit_B = logits.numpy()
+        if not np.isfinite(logit_B).all():
+            self._refuse(logit_B, dense_BI, first_row)
+        return logit_B
+
+    def _refuse(self, logit_B: np.ndarray, dense_BI: np.ndarray, first_row: int) -> None:
+        """Says which row has a logit that is not finite, and what its largest number is."""
+        row, advice = int(np.flatnonzero(~np.isfinite(logit_B))[0]), "are the model's weights sound?"
+        if self.about.dense:
+            largest = int(np.abs(dense_BI[row]).argmax())
+            advice = f"its largest number is {self.about.dense[largest]}, {dense_BI[row, largest]:.4g}: is it one that training had?"
+        require_finite(logit_B, "the model's logit", first_row, advice)
 
     def scores(self, dense_BI: np.ndarray, ids_BF: np.ndarray) -> np.ndarray:
         """The click probability of each row, [B] float32."""
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
 
-    def _pooled(self, index: int, bags: Bags, mean: bool) -> list[Tensor]:
+    def _pooled(self, index: int, bags: Bags, mean: bool, first_row: int) -> list[Tensor]:
         """A multi-valued feature's embedding of each row, [B, K] for each table set."""
         wrong = (bags.values < 0) | (bags.values >= self.cardinality_F[index])
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
-            row, feature = int(np.searchsorted(bags.offsets, place, side="right")) - 1, self.about.features[index]
+            row, feature = first_row + int(np.searchsorted(bags.offsets, place, side="right")) - 1, self.about.features[index]
             raise UserError(f"{feature.name}: id {bags.values[place]} at row {row:,}, the model has {feature.cardinality:,} ids")
         lengths_B = torch.from_numpy(bags.lengths)
         row_V = torch.from_numpy(bags.values.astype(np.int64) + self.offset_F[index])
@@ -112,12 +134,14 @@ class Scorer:
         summed = [x_VK.new_zeros(len(bags), x_VK.shape[1]).index_add_(0, of_V, x_VK) for x_VK in sets]
         return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
 
-    def _check(self, ids_BF: np.ndarray) -> None:
+    def _check(self, ids_BF: np.ndarray, first_row: int) -> None:
         wrong_BF = (ids_BF < 0) | (ids_BF >= self.cardinality_F)
         if wrong_BF.any():
             row, column = (int(x[0]) for x in np.nonzero(wrong_BF))
             feature = self.about.features[column]
-            raise UserError(f"{feature.name}: id {ids_BF[row, column]} at row {row:,}, the model has {feature.cardinality:,} ids")
+            raise UserError(
+                f"{feature.name}: id {ids_BF[row, column]} at row {first_row + row:,}, the model has {feature.cardinality:,} ids"
+            )
 
 
 def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> Tensor:

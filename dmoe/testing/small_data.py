@@ -8,13 +8,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+
+
+def write_tokens(folder: Path, name: str, tokens: np.ndarray) -> str:
+    """Writes a vocabulary of int64 tokens, each counted once; returns its digest."""
+    path = folder / "vocabulary" / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = np.arange(2, 2 + len(tokens), dtype=np.int32)
+    pq.write_table(pa.table({"token": tokens.astype(np.int64), "id": ids, "count": np.ones(len(tokens), np.int64)}), path)
+    return tokens_digest(tokens.astype(np.int64))
 
 
 def make_data_set(
     folder: Path, rows: dict[str, int] | None = None, cardinalities: tuple[int, ...] = (40, 30, 25, 60), dense: int = 3, seed: int = 0
 ) -> Manifest:
-    """Writes shards and a manifest; labels follow products of latent vectors of the ids and a smooth function of the integers."""
+    """Writes shards, vocabularies and a manifest; labels follow products of the ids' latent vectors and a smooth function of the integers.
+
+    The token of id i is i, so of two data sets the vocabulary of the smaller table is the beginning of the other's.
+    """
     rows = rows or {"train": 3000, "validation": 700, "test": 700}
     rng = np.random.default_rng(seed)
     latent = [rng.normal(size=(size, 4)) for size in cardinalities]
@@ -40,9 +53,16 @@ def make_data_set(
         splits[split] = Split(rows=count, positives=int(label.sum()), shards=tuple(shards))
     manifest = Manifest(
         dataset="small",
-        dense=tuple(DenseFeature(name=name, transform="none", missing_share=0.0) for name in dense_names),
+        dense=tuple(DenseFeature(name=name, transform="none", missing_share=0.0, identity=NumberIdentity()) for name in dense_names),
         categorical=tuple(
-            CategoricalFeature(name=name, kind="token", cardinality=size, missing_share=0.0, rare_share=0.0)
+            CategoricalFeature(
+                name=name,
+                kind="token",
+                cardinality=size,
+                missing_share=0.0,
+                rare_share=0.0,
+                identity=TokenIdentity(source="text", tokens=write_tokens(folder, name, np.arange(2, size))),
+            )
             for name, size in zip(names, cardinalities, strict=True)
         ),
         splits=splits,

@@ -1,16 +1,25 @@
 """The two commands, train and evaluate, from their arguments to their files."""
 
+import sys
 import time
 from typing import Any
 
 from dmoe import distributed
 from dmoe.alive import note
 from dmoe.config import Config, load_config
+from dmoe.data.dataset.compatibility import check_compatible, model_inputs
+from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
+from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
-from dmoe.paths import PATHS, join
+from dmoe.names import show
+from dmoe.paths import PATHS, inside, join
 from dmoe.train.elastic import watchdog as watch
+from dmoe.train.run.run_inputs import check_data, run_inputs
+
+VERIFYING_THREADS = 2
+"""SHA-256 reads above 1 GB/s a thread on CPUs with instructions for it: disks are slower than two."""
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
@@ -84,13 +93,17 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     note("verifies the checkpoints")
     newest = run.newest_sound() if resume else None
     cost = _affordable(config, manifest, device)
+    if newest is not None:
+        distributed.on_rank_0(lambda: _check_same_data(run.path, config, manifest))
+    data = config.data
+    _verify_shards(data.path, manifest, [data.train_split, data.validation_split, data.test_split])
     session = open_session(config, manifest, device)
     steps_before, begun = 0, ""
     if newest is None:
         if config.train.init_from:
             note("loads the checkpoint that it begins from")
             steps_before, begun = begin_from(session, config.train.init_from)
-        run.create(config, manifest, session.plan)
+        run.create(config, distributed.on_rank_0(lambda: with_identities(manifest, data.path)), session.plan)
     reporter = Reporter(run)
     if cost:
         reporter.say(describe(session, cost))
@@ -109,7 +122,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: note("evaluates", progress.step), join(run.path, PREDICTIONS))
+    figures = evaluate(session, test, lambda: note("evaluates", progress.step), run.file(PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -147,67 +160,82 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
-    """Evaluates the best checkpoint of a run, on its own data or on another data set of the same schema; writes `output` in the run.
+    """Evaluates the best checkpoint of a run, on its own data or on another data set with the same ids; writes `output` in the run.
 
     Raises:
-        UserError: no such run, or data of another schema.
+        UserError: no such run, or data whose ids or numbers mean something else.
     """
-    if not PATHS.exists(join(run_path, "config.yaml")):
+    path = inside(run_path, "config.yaml")
+    if not PATHS.exists(path):
         raise UserError(f"--run {run_path}: no run there (no config.yaml)")
     # The checkpoint belongs to no plan: the run's own was for the run's number of ranks.
-    config = load_config(join(run_path, "config.yaml"), ["sharding.plan=''"])
+    config = load_config(path, ["sharding.plan=''"])
+    inside(run_path, FILE)
     trained_on = load_manifest(run_path)
     folder = data or config.data.path
     manifest = load_manifest(folder)
-    check_schema(trained_on, manifest, folder)
+    skewed = skew_lines(shares_of(trained_on), manifest, folder)
+    chosen = split or config.data.test_split
+    manifest.split(chosen)
     device = _join(config, "dmoe.evaluate")
-    from dmoe.checkpoint.index import verify_checkpoint
-    from dmoe.checkpoint.load import load_checkpoint
+    distributed.on_rank_0(lambda: check_data(run_inputs(run_path), manifest, folder))
+    _verify_shards(folder, manifest, [chosen])
+    from dmoe.checkpoint.index import read_index, verify_checkpoint
+    from dmoe.checkpoint.load import check_fits, load_checkpoint
+    from dmoe.model.build import make_blueprint, outline_of
     from dmoe.train.console import headline
     from dmoe.train.evaluate import evaluate
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 
     run = RunDir(run_path)
+    kept = run.file(output.removesuffix(".json") + ".npz")
     newest = run.newest_sound()
     if newest is None:
         raise UserError(f"--run {run_path}: the run has no checkpoint yet")
-    best = verify_checkpoint(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
+    best = read_index(run.checkpoint(newest[0])).progress.get("best_step") or newest[0]
     verify_checkpoint(run.checkpoint(best))
+    blueprint = make_blueprint(config, trained_on)
+    check_fits(run.checkpoint(best), blueprint.tables, outline_of(config, blueprint))
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
-    chosen = split or config.data.test_split
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: note("evaluates", best), join(run_path, output.removesuffix(".json") + ".npz"))
+    figures = evaluate(session, reader, lambda: note("evaluates", best), kept)
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
-        print(f"{chosen} of step {best:,}: {headline(figures)}")
+        for line in skewed:
+            print(line, file=sys.stderr)
+        show(f"{chosen} of step {best:,}: {headline(figures)}")
     _leave()
     return figures
 
 
-def check_schema(trained_on: Manifest, manifest: Manifest, folder: str) -> None:
-    """Refuses data whose ids mean something else.
+def _check_same_data(run: str, config: Config, manifest: Manifest) -> None:
+    """Refuses to go on with a run on a data set that was made anew with other ids."""
+    now = model_inputs(config.data, with_identities(manifest, config.data.path))
+    check_compatible(run_inputs(run), now, config.data.path, ordered=True)
+
+
+def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
+    """Holds the shards of some splits against the manifest, each on one of the ranks.
 
     Raises:
-        UserError: names the first feature that differs.
+        UserError: on every rank, where a shard is not what the manifest says.
     """
-    theirs = {feature.name: feature for feature in manifest.categorical}
-    for feature in trained_on.categorical:
-        other = theirs.get(feature.name)
-        if other is None or other.cardinality != feature.cardinality:
-            found = "is not there" if other is None else f"has {other.cardinality:,} ids"
-            raise UserError(
-                f"{join(folder, FILE)}: feature {feature.name} {found}, the model was trained with {feature.cardinality:,} ids;"
-                " preprocess the data with the run's vocabulary"
-            )
-        if other.pooling != feature.pooling:
-            raise UserError(
-                f"{join(folder, FILE)}: feature {feature.name} has pooling {other.pooling}, the model was trained with {feature.pooling}"
-            )
-    if missing := [f.name for f in trained_on.dense if f.name not in {d.name for d in manifest.dense}]:
-        raise UserError(f"{join(folder, FILE)}: dense feature {missing[0]} is not there, the model was trained with it")
+    from dmoe.data.dataset.files import verify
+
+    def verifying() -> None:
+        note("verifies the shards of the data set")
+
+    verifying()
+    problem = None
+    try:
+        verify(folder, manifest, VERIFYING_THREADS, splits, distributed.rank(), distributed.world_size(), verifying)
+    except UserError as error:
+        problem = str(error)
+    if problem := distributed.first_problem(problem):
+        raise UserError(problem)
 
 
 def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import sys
 import time
 from typing import Any
 
+from dmoe.checkpoint.progress import Progress
 from dmoe.distributed import rank
-from dmoe.paths import join
-from dmoe.train.run.progress import Progress
+from dmoe.json_text import defined
+from dmoe.names import show
 from dmoe.train.run.run_dir import RunDir
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
@@ -22,17 +23,17 @@ class Reporter:
         if rank() == 0 and "://" not in run.path:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(join(run.path, "tensorboard"))
+            self.board = SummaryWriter(run.file("tensorboard"))
 
     def say(self, line: str) -> None:
         if rank() == 0:
-            print(line, file=sys.stderr, flush=True)
+            show(line, sys.stderr)
 
     def begin(self, total_steps: int, step: int) -> None:
         self.total, self.first, self.began = total_steps, step, time.perf_counter()
 
     def trained(self, progress: Progress, figures: dict[str, Any]) -> None:
-        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **figures})
+        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **defined(figures)})
         done = progress.step - self.first
         left = (time.perf_counter() - self.began) / max(done, 1) * (self.total - progress.step)
         self.say(
@@ -64,6 +65,7 @@ def headline(figures: dict[str, Any]) -> str:
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
     ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
+    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"
     gauc = f"  GAUC {figures['gauc']:.5f} ({figures['gauc_groups']:,} groups)" if figures.get("gauc") is not None else ""
     return (

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmoe.checkpoint.progress import WindowState
 from dmoe.distributed import all_reduce_sum, rank, world_size
 from dmoe.json_text import defined
 
@@ -21,7 +22,7 @@ class Window:
         kept: `state` of the window that a resumed run had begun.
     """
 
-    def __init__(self, since: int, device: torch.device, kept: dict[str, Any] | None = None) -> None:
+    def __init__(self, since: int, device: torch.device, kept: WindowState | None = None) -> None:
         self.since, self.steps, self.timed_steps, self.elapsed = since, 0, 0, 0.0
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
@@ -49,7 +50,7 @@ class Window:
         self.first_bad = torch.minimum(self.first_bad, bad)
         self.dead = losses.dead
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> WindowState:
         """What a checkpoint keeps, equal on all ranks; every rank has to call it."""
         sums = all_reduce_sum(self.sums.clone()) / world_size()
         return {"since": self.since, "steps": self.steps, "sums": defined(sums.tolist())}

@@ -13,12 +13,14 @@ from torch import Tensor
 from dmoe.alive import end as end_signs_of_life
 from dmoe.alive import note
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import WeightsNotFinite
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
+from dmoe.metrics.evaluation import NotFinite
 from dmoe.train.console import Reporter
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
@@ -26,7 +28,6 @@ from dmoe.train.evaluate import evaluate
 from dmoe.train.guard import LEARNING_RATES, Guard, Stopped
 from dmoe.train.log_window import Window
 from dmoe.train.overflow import MOST_BATCHES, likely_reason
-from dmoe.train.run.progress import Progress, progress_from
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
@@ -105,7 +106,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
         except WeightsNotFinite as error:
             reason = likely_reason(session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
             raise Stopped(f"stopped at step {progress.step}: {error}: {reason or LEARNING_RATES}") from None
-        except Stopped:
+        except (Stopped, NotFinite):
             # All ranks stop here together, so the checkpoint that is being written can still be published.
             with suppress(UserError):
                 writer.finish()
@@ -127,6 +128,8 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
             f"{folder}: stopped within an epoch of another order of rows, so some would be used twice and some never; go on with"
             " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
         )
+    if progress.row >= train.rows or progress.row % progress.batch_size:
+        raise UserError(f"{folder}: progress.row is {progress.row:,}, not the end of a batch within an epoch of {train.rows:,} rows")
     progress.order = train.order
     return progress
 
@@ -245,7 +248,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         if window.steps:
             progress.window = window.state()
             # A model that has gone wrong must not take the place of a checkpoint that has not.
-            if progress.window["sums"][0] is None:  # type: ignore[index]
+            if progress.window["sums"][0] is None:
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))
     if window is not None:

@@ -24,6 +24,8 @@ TABLE_CLASSES = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
 }
+DENSE_STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}, "adagrad": {"step", "sum"}}
+"""Names of a parameter's states, `step` a number and the others of the parameter's shape; plain SGD has none."""
 DENSE_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
 
 
@@ -35,7 +37,7 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
     """
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
-    by_parameter = {f"embedding_bags.{table.name}.weight": table for table in tables}
+    by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
     for name, parameter in ebc.named_parameters():
         # A dict for each call: apply_optimizer_in_backward changes the one that it is given.
         kwargs: dict[str, Any] = {"lr": _table_rate(config, by_parameter[name])}
@@ -126,10 +128,22 @@ class Optimizers:
         }
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
-        """Takes what `dense_state` gave, names it has to match."""
+        """Takes what `dense_state` gave.
+
+        Raises:
+            UserError: a state of another optimiser, or of another shape than its parameter.
+        """
+        kind = self._dense_config.kind
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"
             mine = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
+            # A parameter that no loss has reached yet has no state.
+            if mine and mine.keys() != DENSE_STATES.get(kind, set()):
+                states = ", ".join(sorted(mine))
+                raise UserError(f"parameter '{name}' has the states {states}, which optimizer.dense.kind {kind} has not; was it another's?")
+            for key, value in mine.items():
+                if value.shape != (() if key == "step" else parameter.shape):
+                    raise UserError(f"optimizer state '{name}/{key}' is {list(value.shape)}, its parameter is {list(parameter.shape)}")
             self.dense.state[parameter] = {key: value.to(parameter.device).clone() for key, value in mine.items()}
 
 

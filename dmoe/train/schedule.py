@@ -1,9 +1,9 @@
 """The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation's AUC or logloss."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from dmoe.checkpoint.progress import ScheduleState
 from dmoe.config import ScheduleConfig
 
 
@@ -41,10 +41,9 @@ class Schedule:
             if self.waited > self.config.plateau_patience:
                 self.plateau, self.waited = self.plateau * self.config.plateau_factor, 0
 
-    def state(self) -> dict[str, Any]:
-        kept = asdict(self)
-        return {key: kept[key] for key in ("plateau", "waited")} | {"best": None if math.isinf(self.best) else self.best}
+    def state(self) -> ScheduleState:
+        return {"plateau": self.plateau, "waited": self.waited, "best": None if math.isinf(self.best) else self.best}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: ScheduleState) -> None:
         self.plateau, self.waited = float(state["plateau"]), int(state["waited"])
         self.best = -math.inf if state["best"] is None else float(state["best"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, inside, join, write_atomic
 
 
 def parse_window(text: str) -> tuple[int, int]:
@@ -35,7 +35,7 @@ class Trace:
     """
 
     def __init__(self, window: tuple[int, int] | None, folder: str, rank: int) -> None:
-        self.window, self.folder, self.rank = window, join(folder, "trace"), rank
+        self.window, self.folder, self.rank = window, inside(folder, "trace"), rank
         self.path = join(self.folder, f"rank-{rank}.pt.trace.json")
         self._profiler: Any = None
 
@@ -67,5 +67,5 @@ class Trace:
         with tempfile.TemporaryDirectory() as local:
             name = Path(local) / "trace.json"
             profiler.export_chrome_trace(str(name))
-            with name.open("rb") as source, PATHS.open(self.path, "wb") as target:
+            with name.open("rb") as source, write_atomic(self.path, sync=False) as target:
                 shutil.copyfileobj(source, target)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import save_checkpoint
 from dmoe.config import Config
 from dmoe.data.dataset.batch import Batch
@@ -21,7 +22,7 @@ from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.dmoe import DMoE
 from dmoe.model.objective import Losses
 from dmoe.sharding.plan.local_shards import copy_tables
-from dmoe.train.run.progress import Progress, progress_from
+from dmoe.strict import checked
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session, open_session
 
@@ -81,7 +82,7 @@ class Trainer:
     ) -> None:
         config = model.config if isinstance(model, DMoE) else model
         if settings:
-            config = Config.model_validate(_merged(config.model_dump(), settings))
+            config = checked(Config.model_validate, _merged(config.model_dump(), settings), "Trainer: settings")
         found = model.manifest if isinstance(model, DMoE) else manifest
         if found is None:
             raise UserError("Trainer: a config needs `manifest`, such as Dataset(path).manifest")
@@ -130,17 +131,22 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
-        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md)."""
+        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md); None where a
+        figure has no value.
+
+        Raises:
+            UserError: on all ranks, the model's output for some rows is not finite; names the number that is the likely reason.
+        """
         session, metrics = self.session, self.config.metrics
         evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
         session.sharded.eval()
         try:
             for batch in batches:
                 _, (_, outputs, label_B, weight_B, group_B) = session.sharded(batch.to(session.device))
-                evaluation.update(outputs, label_B, weight_B, group_B)
+                evaluation.update(outputs, label_B, weight_B, group_B, batch.dense_BD)
         finally:
             session.sharded.train()
-        figures = evaluation.compute()
+        figures = evaluation.compute(session.blueprint.dense)
         for callback in self.callbacks:
             callback.on_evaluation(self, figures)
         return figures

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ def install(rows: Rows, faults: Faults) -> None:
     from dmoe.metrics.evaluation import Evaluation
     from dmoe.train import log_window as window
 
-    add, batch, write, update = window.Window.add, Reader._batch, index.write_whole, Evaluation.update
+    add, batch, write, update = window.Window.add, Reader._batch, index.write_atomic, Evaluation.update
     done = iter(range(1, 1 << 30))
 
     def noted_batch(self: Any, *arguments: Any) -> Any:
@@ -214,19 +215,15 @@ def install(rows: Rows, faults: Faults) -> None:
         rows.trained(self.since + self.steps)
         faults.at("step", next(done))
 
-    def noted_write(path: str, action: Any) -> Any:
-        if "checkpoints" not in path:
-            return write(path, action)
-
-        def half(file: Any) -> Any:
+    @contextlib.contextmanager
+    def noted_write(path: str) -> Iterator[Any]:
+        faults.at("write")
+        with write(path) as file:
             file.write(b"half")
             faults.at("half")
             file.seek(0)
             file.truncate()
-            return action(file)
-
-        faults.at("write")
-        return write(path, half)
+            yield file
 
     def noted_update(self: Any, *arguments: Any) -> None:
         update(self, *arguments)
@@ -236,8 +233,8 @@ def install(rows: Rows, faults: Faults) -> None:
         (Reader, "_batch", noted_batch),
         (window.Window, "add", noted_add),
         (Evaluation, "update", noted_update),
-        (index, "write_whole", noted_write),
-        (save, "write_whole", noted_write),
+        (index, "write_atomic", noted_write),
+        (save, "write_atomic", noted_write),
     ):
         setattr(owner, name, noted)
 

@@ -73,7 +73,8 @@ def whole_tables(session: Session, states: bool = False) -> dict[str, np.ndarray
             whole[table.logical_name(section)] = np.full((table.rows, section.dim), np.nan, np.float32)
     for name, row, column, values in (piece for part in parts for piece in part):
         if name not in whole:
-            whole[name] = np.full_like(whole[name.split(":")[0]] if column >= 0 else whole[name.split(":")[0]][:, 0], np.nan)
+            weight = whole[name.rpartition(":")[0]]
+            whole[name] = np.full_like(weight if column >= 0 else weight[:, 0], np.nan)
         rows = slice(row, row + len(values))
         if column >= 0:
             whole[name][rows, column : column + values.shape[1]] = values

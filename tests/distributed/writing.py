@@ -8,11 +8,11 @@ import numpy as np
 from dmoe import distributed
 from dmoe.checkpoint import save, writer
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
 from dmoe.train.run.best import restore_best
-from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir
 from tests.distributed.resume import BEFORE, everything
 from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
@@ -65,13 +65,13 @@ def fail_in_background(data: str, folder: str) -> str:
     session, keeper = _open(data, folder)
     keeper.save({"step": 1, "best_step": None})
     keeper.finish()
-    write_whole = save.write_whole
+    write_atomic = save.write_atomic
 
-    def full(path: str, write: Any) -> Any:
+    def full(path: str) -> Any:
         raise OSError(28, "No space left on device")
 
     if distributed.rank() == 1:
-        save.write_whole = full  # type: ignore[assignment]
+        save.write_atomic = full  # type: ignore[assignment]
     try:
         keeper.save({"step": 2, "best_step": None})
         train_steps(session, 1)
@@ -79,7 +79,7 @@ def fail_in_background(data: str, folder: str) -> str:
     except UserError as error:
         return str(error)
     finally:
-        save.write_whole = write_whole
+        save.write_atomic = write_atomic
     return "nothing was told"
 
 

@@ -60,3 +60,14 @@ def test_from_a_schema_to_scores_of_raw_rows(tmp_path: Path):
 
     test = Splitter(parse_shares("0.8,0.1,0.1"), "random", 0).assign(0, 2000, 2000) == 2
     np.testing.assert_allclose(raw[test], logit, atol=1e-5)
+
+    # No label says which rows are scored, and the lines that have no score are kept.
+    rows = [row | {"clicked": "-1"} for row in make_rows(300)]
+    write_csv(tmp_path / "next.csv", rows)
+    with open(tmp_path / "next.csv", "a") as file:
+        file.write("too,few\n")
+    kept = ["--rejects", f"{tmp_path}/kept", "--max-bad-share", "0.1", "--output", f"{tmp_path}/next.csv.scores.csv"]
+    done = run("tools/score.py", "--scorer", scorer, "--log", f"{tmp_path}/next.csv", "--vocabulary", data, *kept)
+    assert done.returncode == 0, done.stderr
+    assert "300 rows, without labels" in done.stdout
+    assert (tmp_path / "kept" / "00000-next.csv.tsv").read_bytes().split(b"\n")[1].split(b"\t")[1] == b"302"

@@ -10,12 +10,12 @@ import torch
 
 from dmoe.checkpoint import index as index_module
 from dmoe.checkpoint.index import INDEX, Index, read_index, write_index
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.config import parse_config
 from dmoe.data.log.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
 from dmoe.train.log_window import Window
-from dmoe.train.run.progress import Progress, progress_from
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 
@@ -59,8 +59,8 @@ def test_figures_without_a_value_are_null_in_a_run_s_files(tmp_path):
 def an_index(progress):
     return Index(
         {"C1/0": (2, 4)},
-        (index_module.Piece("C1/0", "weight", 0, 0, 2, 4, "dense.safetensors", "k"),),
-        {"dense.safetensors": (9, "a" * 64)},
+        (index_module.Piece("C1/0", "weight", 0, 0, 2, 4, "tables-00000-00000.safetensors", "k"),),
+        {"tables-00000-00000.safetensors": (9, "a" * 64), "dense.safetensors": (9, "b" * 64)},
         progress,
     )
 
@@ -127,7 +127,7 @@ def test_a_schedule_judges_a_plateau_by_logloss_where_there_is_no_auc():
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
 def test_a_number_that_no_file_of_ours_could_hold_is_refused_where_it_is_given(tmp_path, value):
-    with pytest.raises(UserError, match=r"sharding\.tables\.C1\.pooling_factor: .*finite"):
+    with pytest.raises(UserError, match=r"sharding\.tables\.C1\.pooling_factor: .*number"):
         parse_config(f"sharding: {{tables: {{C1: {{pooling_factor: {value}}}}}}}", "test")
     (tmp_path / "schema.yaml").write_text(
         f"format: csv\nlabel: click\ncategorical: [{{name: b, column: price, bucket: {{edges: [0, {value}]}}}}]\n"

@@ -18,7 +18,7 @@ from dmoe.serve.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import load_sizes
-from dmoe.yaml_text import parse_yaml
+from dmoe.yaml_files import parse_yaml
 
 DAMAGED = [
     ('{"format": "dmoe", "a": {"b": 1, "c": 2, "b": 1}}', "key 'b' stands twice in one object"),

@@ -1,14 +1,18 @@
 """The rivals of dmoe preprocess, for `tools.bench.preprocess`, which says what each does and does not do.
 
     python -m tools.bench.pipelines polars LOG OUTPUT
+    python -m tools.bench.pipelines polars-map LOG OUTPUT avazu
 
-Each reads LOG (label, I1..I13, C1..C26, tab-separated), writes to the folder OUTPUT and prints the rows that it wrote or read.
+Each reads LOG, writes to the folder OUTPUT and prints the rows that it wrote or read. The log is Criteo's form (label, I1..I13, C1..C26,
+tab-separated), or another of tools.bench.logs that is named last.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tools.bench import polars_logs
 
 MIN_COUNT = 10
 BLOCK = 8 << 20
@@ -109,5 +113,14 @@ PIPELINES: dict[str, Callable[[Path, Path], int]] = {
 }
 
 
+OF_LOGS: dict[str, Callable[[str, Path, Path], int]] = {
+    "polars": lambda kind, log, output: polars_logs.run(kind, "join", log, output),
+    "polars-map": lambda kind, log, output: polars_logs.run(kind, "map", log, output),
+}
+"""Those of the logs that are not of Criteo's form."""
+
+
 if __name__ == "__main__":
-    print(PIPELINES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])), flush=True)
+    name, *places = sys.argv[1:4]
+    log, output = (Path(one) for one in places)
+    print(OF_LOGS[name](sys.argv[4], log, output) if len(sys.argv) > 4 else PIPELINES[name](log, output), flush=True)

@@ -1,6 +1,9 @@
-"""The whole Criteo pipeline, raw log to training data, beside what else does it, and beside merely reading the log.
+"""The whole pipeline, raw log to training data, beside what else does it, and beside merely reading the log.
 
     nice python -m tools.bench.preprocess --rows 8000000 --rounds 3 --peers-venv /tmp/peers --output /tmp/bench/preprocess
+    nice python -m tools.bench.preprocess --log avazu --rows 4000000 --rounds 3 --output /tmp/bench/avazu
+
+The logs: criteo; avazu (string tokens); quoted (CSV with quotes, bags, floats, a weight); parquet (the quoted one's rows). Beside Criteo's:
 
 dmoe      dmoe preprocess criteo: a strict grammar, bad lines kept aside; dense log; ids of 26 features and 13 buckets, counted over
           the train split; three splits in zstd parquet, checksums, a manifest; can be killed and continued.
@@ -13,6 +16,9 @@ fuxictr   Its Criteo processor and build_dataset on one file with a header: ids 
           all rows in one split. No dense values, bad lines, checksums, restart.
 pyarrow   Reads the log in blocks as typed columns, and drops them: nothing else.
 scan      Reads the log in blocks and counts newlines: nothing else.
+
+Beside the others: `polars` and `polars-map`, which take tokens to ids by joins and by replace_strict (tools.bench.polars_logs). They keep
+no bad lines aside and write one split; dmoe (dmoe preprocess avazu or log) writes three, and all that it does for Criteo's.
 
 A run is a fresh process, timed from start to end; rounds are interleaved. Ratios are medians, over rounds, of a contender's time over
 dmoe's in the same round: above 1, dmoe is faster. `start` is the wall time of the same on 1,000 rows (imports, Ray's start), which rules
@@ -33,15 +39,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from tools.bench import logs
 from tools.bench.peers import interpreter
-from tools.bench.pipelines import DENSE, MIN_COUNT, PIPELINES, TOKENS
+from tools.bench.pipelines import DENSE, MIN_COUNT, OF_LOGS, PIPELINES, TOKENS
 from tools.bench.results import announce, loads
 from tools.bench.usage import Usage, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN, START_ROWS = "dmoe", 1_000
+COMMANDS = {"criteo": ["criteo", "--min-count", str(MIN_COUNT)], "avazu": ["avazu"]}
 NEEDS = {
     "polars": "import polars",
+    "polars-map": "import polars",
     "torchrec": "import torchrec.datasets.criteo",
     "fuxictr": "import fuxictr.preprocess, fuxictr.datasets.criteo",
     "pyarrow": "import pyarrow.csv",
@@ -69,11 +78,11 @@ class Result:
 
     def line(self) -> str:
         if self.error:
-            return f"{self.contender:9} FAILED: {self.error}"
+            return f"{self.contender:10} FAILED: {self.error}"
         wall = f"{self.wall_s:8.2f} s +-{self.wall_spread:4.0%}  cpu {self.cpu_s:8.2f} s +-{self.cpu_spread:4.0%}"
         ratios = f"ratio {self.wall_ratio:6.2f} (cpu {self.cpu_ratio:6.2f})" if self.wall_ratio else f"no {MAIN} to compare with"
         speed = f"{self.rows_per_cpu_s:12,.0f} rows/s per core  peak {self.peak_mib:7,.0f} MiB"
-        return f"{self.contender:9} {wall} {speed}  {ratios}  start {self.start_s:5.2f} s  n={self.rounds}"
+        return f"{self.contender:10} {wall} {speed}  {ratios}  start {self.start_s:5.2f} s  n={self.rounds}"
 
 
 @dataclass
@@ -88,10 +97,11 @@ class Contender:
         """One turn; None, and `error`, where it failed."""
         shutil.rmtree(output, ignore_errors=True)
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "POLARS_MAX_THREADS": str(arguments.workers)}
-        command = [self.python, "-m", "tools.bench.pipelines", self.name, str(log), str(output)]
+        kind = arguments.log
+        command = [self.python, "-m", "tools.bench.pipelines", self.name, str(log), str(output), *([] if kind == "criteo" else [kind])]
         if self.name == MAIN:
-            made = ["--input", str(log), "--output", str(output), "--min-count", str(MIN_COUNT), "--workers", str(arguments.workers)]
-            command = [self.python, "dmoe preprocess", "criteo", *made]
+            made = ["--input", str(log), "--output", str(output), "--workers", str(arguments.workers)]
+            command = [self.python, "-m", "dmoe", "preprocess", *COMMANDS.get(kind, ["log", "--schema", str(log) + ".yaml"]), *made]
         else:
             output.mkdir(parents=True)
         used = measure(command, ROOT, environment, arguments.limit)
@@ -135,7 +145,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--contenders", default=",".join([MAIN, *PIPELINES]), help="of these (all)")
+    parser.add_argument("--log", choices=logs.KINDS, default="criteo", help="whose form the log has (criteo)")
+    parser.add_argument(
+        "--contenders", help=f"of {MAIN}, {', '.join(PIPELINES)}, and of other logs than Criteo's {', '.join(OF_LOGS)} (all)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of dmoe and of polars (one a core)")
     parser.add_argument("--limit", type=float, default=3600.0, metavar="S", help="seconds that a run may take")
     parser.add_argument("--peers-venv", default="", metavar="F", help="environment with FuxiCTR, made where it is not there")
@@ -143,7 +156,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep what is in the folder")
     parser.add_argument("--output", default="", metavar="F", help="write F.csv")
     arguments = parser.parse_args()
-    unknown = set(arguments.contenders.split(",")) - {MAIN, *PIPELINES}
+    known = [MAIN, *(PIPELINES if arguments.log == "criteo" else OF_LOGS)]
+    arguments.contenders = arguments.contenders or ",".join(known)
+    unknown = set(arguments.contenders.split(",")) - set(known)
     if unknown or arguments.rounds < 1 or arguments.rows < START_ROWS:
         parser.error(f"no such contender: {', '.join(sorted(unknown))}" if unknown else f"at least 1 round and {START_ROWS:,} rows")
     return arguments
@@ -188,7 +203,7 @@ def present(names: Sequence[str], venv: str) -> list[Contender]:
 
 def race(contenders: Sequence[Contender], folder: Path, arguments: argparse.Namespace) -> list[Result]:
     headed = any(contender.name == "fuxictr" for contender in contenders)
-    small, log = (make_log(folder, rows, headed) for rows in (START_ROWS, arguments.rows))
+    small, log = (make_log(folder, arguments.log, rows, headed) for rows in (START_ROWS, arguments.rows))
     for contender in contenders:
         used = contender.run(small, START_ROWS, folder / contender.name, arguments)
         contender.start_seconds = used.wall if used else 0.0
@@ -201,20 +216,19 @@ def race(contenders: Sequence[Contender], folder: Path, arguments: argparse.Name
             if used := contender.run(log, arguments.rows, folder / contender.name, arguments):
                 contender.rounds.append(used)
             said = f"{used.wall:.2f} s, cpu {used.cpu:.2f} s, {used.peak_mib:,.0f} MiB" if used else f"FAILED: {contender.error}"
-            print(f"round {number + 1}: {contender.name:9} {said}; load {loads()}", flush=True)
+            print(f"round {number + 1}: {contender.name:10} {said}; load {loads()}", flush=True)
     main_rounds = next((contender.rounds for contender in contenders if contender.name == MAIN and not contender.error), [])
     return [contender.result(arguments.rows, main_rounds) for contender in contenders]
 
 
-def make_log(folder: Path, rows: int, headed: bool) -> Path:
-    """The log, and with `headed` its copy LOG.csv that begins with the columns' names."""
-    log = folder / f"log-{rows}.tsv"
+def make_log(folder: Path, kind: str, rows: int, headed: bool) -> Path:
+    """The log, with its schema in LOG.yaml where it has one, and with `headed` its copy LOG.csv that begins with the columns' names."""
+    log = folder / f"{kind}-{rows}"
     copy = Path(f"{log}.csv")
-    if not log.exists():
-        part = log.with_suffix(".part")
-        command = [sys.executable, "dmoe synthesize", "criteo", "--rows", str(rows), "--output", str(part)]
-        subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, stdout=subprocess.DEVNULL)
-        part.rename(log)
+    logs.make(kind, rows, 0, log)
+    if kind in ("quoted", "parquet"):
+        schema = logs.QUOTED | ({"format": "parquet"} if kind == "parquet" else {})
+        Path(f"{log}.yaml").write_text(json.dumps(schema))
     if headed and not copy.exists():
         part = copy.with_suffix(".part")
         with part.open("wb") as out, log.open("rb") as file:

@@ -2,6 +2,8 @@
 
 import argparse
 
+from dmoe.names import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
@@ -15,7 +17,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.json_text import format_json
 
     description = describe(arguments.data)
-    print(format_json(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
+    show(format_json(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
     if arguments.html:
         from dmoe.paths import PATHS
         from dmoe.report.data_page import data_page

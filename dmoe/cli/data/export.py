@@ -2,6 +2,8 @@
 
 import argparse
 
+from dmoe.names import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
@@ -16,6 +18,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     said = export(arguments.data, arguments.output, arguments.format, arguments.rows_per_part, arguments.workers)
     rows = sum(part["rows"] for part in said["parts"])
-    print(f"{arguments.output}: {rows:,} rows in {len(said['parts'])} parts, {len(said['dense'])} + {len(said['sparse'])} columns")
+    show(f"{arguments.output}: {rows:,} rows in {len(said['parts'])} parts, {len(said['dense'])} + {len(said['sparse'])} columns")
     if said["left_out"]:
-        print(f"  left out, since torchrec's layout has 26 sparse columns: {said['left_out'][0]} .. {said['left_out'][-1]}")
+        show(f"  left out, since torchrec's layout has 26 sparse columns: {said['left_out'][0]} .. {said['left_out'][-1]}")

@@ -2,6 +2,8 @@
 
 import argparse
 
+from dmoe.names import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
@@ -34,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     manifest, there = shuffle(options)
     rows, seconds = sum(split.rows for split in manifest.splits.values()), time.monotonic() - began
     if there:
-        print(f"{arguments.output}: made by this command before, nothing to do")
+        show(f"{arguments.output}: made by this command before, nothing to do")
     else:
         shards = sum(len(split.shards) for split in manifest.splits.values())
         speed = f"{duration(seconds)}, {rows / seconds:,.0f} rows/s, peak memory {peak_memory_mb():,.0f} MB"
-        print(f"{arguments.output}: {rows:,} rows in {shards} shard{'s' * (shards != 1)}; {speed}")
+        show(f"{arguments.output}: {rows:,} rows in {shards} shard{'s' * (shards != 1)}; {speed}")

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from dmoe.cli.plan.common import add_json, add_model, overrides_of, tell
+from dmoe.names import show
 
 MAX_BYTES = 256 << 20
 MOST_RANKS = 16
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         measured, where = _measured(arguments)
     except RunFailed as failure:
-        print(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", file=sys.stderr)
+        show(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", sys.stderr)
         return 1
     found = compare(measured, where)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(cluster_text(found))
         if not arguments.json:
             cluster = found.figures.cluster
-            print(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
+            show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")
     return 1 if found.misplaced else 0
 
 
@@ -61,6 +62,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     """The measurement's data and where it is from."""
     import tempfile
 
+    from dmoe.config import setting
     from dmoe.errors import UserError
     from dmoe.paths import PATHS, join
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
@@ -82,7 +84,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
             f"{path or '--ranks'}: {nodes * ranks_a_node:,} ranks, and this machine is given 1 to {MOST_RANKS}; on the cluster itself start"
             " `-m dmoe.train.rehearsal.measure` and give its file by --measured (dmoe plan rehearse tries a large plan's launch here)"
         )
-    overrides = [*overrides_of(arguments), f"sharding.plan={path or ''!r}"]
+    overrides = [*overrides_of(arguments), setting("sharding.plan", path or "")]
     words = ["--config", config, "--steps", str(arguments.steps), "--set", *overrides]
     with tempfile.TemporaryDirectory(prefix="dmoe-calibrate-") as folder:
         output = f"{folder}/measured.json"

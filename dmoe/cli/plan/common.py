@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dmoe.names import printable, show
+
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
     """The arguments that say which model is meant: `model_of` and `overrides_of` read them.
@@ -21,7 +23,9 @@ def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """What `--data` and `--set` lay over the config."""
-    return [*([f"data.path={arguments.data}"] if arguments.data else []), *arguments.set]
+    from dmoe.config import setting
+
+    return [*([setting("data.path", arguments.data)] if arguments.data else []), *arguments.set]
 
 
 def model_of(arguments: argparse.Namespace) -> Any:
@@ -65,4 +69,4 @@ def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[st
         print(format_json(data(), indent=1))
     else:
         for line in lines():
-            print(line)
+            show(printable(line))

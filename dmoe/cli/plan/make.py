@@ -3,6 +3,7 @@
 import argparse
 
 from dmoe.cli.plan.common import add_cluster, add_model, model_of
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = model.plan(cluster)
     write_plan(arguments.output, plan)
     predicted = plan["predicted"]
-    print(
+    show(
         f"{arguments.output}: {len(plan['tables'])} tables on {cluster.name}; the critical rank is {predicted['critical_rank']},"
         f" with {predicted['time_ms']:.2f} ms a step predicted for the tables"
     )

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from dmoe.cli.plan.common import add_model, model_of
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.train.rehearsal.rehearse import CANNOT_SHOW, look, rehearse
 
     def told(how: str, what: str) -> None:
-        print(f"  {how}  {what}", flush=True)
+        show(f"  {how}  {what}")
 
     config, experts = model.config, len(model.blueprint.experts)
     plan = read_plan(arguments.plan, "--plan")
-    print(f"Rehearsal of {arguments.config} with {arguments.plan}")
+    show(f"Rehearsal of {arguments.config} with {arguments.plan}")
     told("ok", f"config: {experts} experts on {len(model.blueprint.set_dims)} table set(s), {len(model.tables)} tables; the model builds")
     try:
         cluster = look(config, plan, arguments.plan, model, told)
         rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
     except RunFailed as failure:
-        print(f"{failure}\ndmoe plan: the rehearsal failed; what is above is the end of its output", file=sys.stderr)
+        show(f"{failure}\ndmoe plan: the rehearsal failed; what is above is the end of its output", sys.stderr)
         return 1
     print("It cannot show:")
     for line in CANNOT_SHOW:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from dmoe.cli.plan.common import add_json, add_model, model_of, tell
+from dmoe.names import cell, printable, show
 
 LAYOUTS = ("auto", "wide", "separate")
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def told(done: int, total: int, point: Point) -> None:
         left = (time.monotonic() - began) / done * (total - done)
-        line = f"sweep: {done} of {total} points ({point.cluster.name} took {point.seconds:.1f} s), {duration(left)} left"
+        line = f"sweep: {done} of {total} points ({printable(point.cluster.name)} took {point.seconds:.1f} s), {duration(left)} left"
         sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
         if terminal and done == total:
             sys.stderr.write("\r\x1b[K")
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         if path:
             with PATHS.open(path, "w") as file:
                 file.write(text)
-            print(f"{path}: written", file=sys.stderr)
+            show(f"{path}: written", sys.stderr)
 
 
 def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
@@ -76,7 +77,7 @@ def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({key: cell(value) if isinstance(value, str) else value for key, value in record.items()} for record in records)
     return text.getvalue()
 
 

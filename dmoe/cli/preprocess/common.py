@@ -3,7 +3,11 @@
 import argparse
 from typing import Any
 
-PATHS_HELP = "files, folders or globs, local or s3://; text plain, gzip or zstd; - alone is standard input"
+from dmoe.names import show
+
+PATHS_HELP = (
+    "files, folders or globs, local or s3://; text plain, gzip, zstd, bz2, xz, or a zip or tar of one file; - alone is standard input"
+)
 
 
 def add_every_formats_options(parser: argparse.ArgumentParser) -> None:
@@ -58,4 +62,4 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
         "overwrite",
     )
     options |= {name: getattr(arguments, name) for name in common}
-    print(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output))
+    show(summarize(preprocess_log(LogOptions(**options, **given_to_every_format(arguments))), arguments.output, arguments.vocabulary))

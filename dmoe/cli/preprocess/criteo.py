@@ -3,6 +3,7 @@
 import argparse
 
 from dmoe.cli.preprocess.common import PATHS_HELP, add_every_formats_options, given_to_every_format
+from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +64,4 @@ def run(arguments: argparse.Namespace) -> None:
         parse_share(options, share, arguments.stay)
         if share.index:
             return
-    print(summarize(preprocess(options), arguments.output))
+    show(summarize(preprocess(options), arguments.output, arguments.vocabulary))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_groups
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
+from dmoe.data.vocabulary_files import vocabulary_file
 from dmoe.paths import PATHS, join
 
 SAMPLE_ROWS = 1_000_000
@@ -97,7 +98,7 @@ def describe(folder: str) -> Description:
     """
     manifest = load_manifest(folder)
     splits = [_split(folder, name, manifest) for name in manifest.splits]
-    kept = all(PATHS.exists(_vocabulary(folder, feature)) for feature in manifest.categorical)
+    kept = all(PATHS.exists(vocabulary_file(folder, feature.name)) for feature in manifest.categorical)
     counts = _kept_counts(folder, manifest) if kept else _sampled_counts(folder, manifest)
     features = [_feature(feature, of) for feature, of in zip(manifest.categorical, counts, strict=True)]
     return Description(
@@ -130,15 +131,11 @@ def _days(manifest: Manifest) -> list[tuple[str, int, int]]:
     return [(str(day["name"]), int(day["rows"]), int(day["positives"])) for day in days if isinstance(day, dict)]
 
 
-def _vocabulary(folder: str, feature: CategoricalFeature) -> str:
-    return join(folder, "vocabulary", f"{feature.name}.parquet")
-
-
 def _kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64]]:
     import pyarrow.parquet as pq
 
     for feature in manifest.categorical:
-        with PATHS.open(_vocabulary(folder, feature), "rb") as file:
+        with PATHS.open(vocabulary_file(folder, feature.name), "rb") as file:
             yield pq.read_table(file, columns=["count"])["count"].to_numpy().astype(np.int64)
 
 
@@ -152,7 +149,7 @@ def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int6
     wanted = max(min(len(groups), SAMPLE_ROWS * len(groups) // max(split.rows, 1)), 1)
     chosen = [groups[at * len(groups) // wanted] for at in range(wanted)]
     for feature in manifest.categorical:
-        columns = [read_row_group(folder, split.shards, group, [feature.name]).column(0) for group in chosen]
+        columns = [read_row_group(folder, split.shards, group, [feature.name]).column(feature.name) for group in chosen]
         ids = np.concatenate([_flat(column) for column in columns])
         yield np.unique(ids[ids > RARE_ID], return_counts=True)[1].astype(np.int64)
 

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 from dmoe.data.dataset.describe import OPTIMIZERS, Description, table_bytes
+from dmoe.names import clip, printable
 
 DIMS = (8, 16, 32, 64, 128)
+LONGEST_NAME = 32
+"""Of a feature's name, where figures stand beside it in 100 columns."""
 
 
 def size(count: float) -> str:
@@ -87,9 +90,10 @@ def as_lines(description: Description) -> list[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Words to the left in the first column, all else to the right."""
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    whole = [[clip(row[0], LONGEST_NAME), *row[1:]] for row in [head, *rows]]
+    widths = [max(len(row[at]) for row in whole) for at in range(len(head))]
     made = []
-    for row in [head, *rows]:
+    for row in whole:
         cells = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        made.append("  ".join(cells).rstrip()[:100])
+        made.append(printable("  ".join(cells).rstrip())[:100])
     return made

@@ -8,11 +8,27 @@ divides the batch.
 Shapes: G row groups, L lanes.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from dmoe.data.dataset.files import RowGroup
+from dmoe.data.dataset.manifest import Shard
+from dmoe.json_text import format_json
+
+
+def order_name(shards: Sequence[Shard], shuffle: str = "none", lanes: int = 1, seed: int | None = None) -> str:
+    """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed. The files' order by default.
+
+    Args:
+        shuffle: as the reader's.
+        lanes: row groups that take turns.
+        seed: None where nothing is drawn.
+    """
+    files = [(shard.path, shard.rows, shard.sha256) for shard in shards]
+    turns = ["turns"] if lanes > 1 else []
+    return hashlib.sha256(format_json([files, shuffle, lanes, seed, *turns]).encode()).hexdigest()[:32]
 
 
 class EpochOrder:

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.manifest import Manifest, Shard
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
@@ -133,22 +134,53 @@ def other_bytes(path: str) -> UserError:
     return UserError(f"{path}: its bytes are not those that were written (sha256 differs); copy it again or make the data set again")
 
 
-def verify(folder: str, manifest: Manifest, workers: int) -> int:
-    """Reads every shard and compares its bytes with the manifest's checksum; returns how many shards there are.
+def verify_shard(folder: str, shard: Shard, labelled: bool) -> None:
+    """Holds a shard against what the manifest says of it: its bytes, its rows and its positives.
 
     Raises:
-        UserError: one differs or is missing.
+        UserError: it differs or is missing.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    def work(shard: Shard) -> None:
-        path = join(folder, shard.path)
-        if not PATHS.exists(path):
-            raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
-        if file_sha256(path) != shard.sha256:
-            raise other_bytes(path)
+    path = join(folder, shard.path)
+    if not PATHS.exists(path):
+        raise UserError(f"{path}: missing, but the manifest names it; copy it back or make the data set again")
+    if file_sha256(path) != shard.sha256:
+        raise other_bytes(path)
+    with open_shard(folder, shard) as file:
+        rows = file.metadata.num_rows
+        try:
+            positives = pc.sum(file.read(columns=[LABEL], use_threads=False)[LABEL]).as_py() if labelled else 0
+        except (KeyError, OSError, pa.ArrowException) as error:
+            raise UserError(f"{path}: its labels cannot be read ({str(error)[:200]}); make the data set again") from None
+    for what, found, said in (("rows", rows, shard.rows), ("positives", positives or 0, shard.positives)):
+        if found != said:
+            raise UserError(f"{path}: has {found:,} {what}, the manifest says {said:,}; make the data set again")
 
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+
+def verify(
+    folder: str,
+    manifest: Manifest,
+    workers: int,
+    splits: Sequence[str] | None = None,
+    part: int = 0,
+    parts: int = 1,
+    after_each: Callable[[], None] = lambda: None,
+) -> int:
+    """Verifies every shard, by threads; returns how many there are.
+
+    Args:
+        splits: the names of those whose shards are verified; all where None.
+        part: every `parts`-th shard is verified, from this one on.
+        after_each: called after each shard.
+
+    Raises:
+        UserError: a shard differs from what the manifest says, or is missing.
+    """
+    held = [manifest.splits[name] for name in dict.fromkeys(splits)] if splits is not None else list(manifest.splits.values())
+    shards = [(shard, split.labelled) for split in held for shard in split.shards][part::parts]
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for _ in pool.map(work, shards):
-            pass
+        for _ in pool.map(lambda one: verify_shard(folder, *one), shards):
+            after_each()
     return len(shards)

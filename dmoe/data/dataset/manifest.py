@@ -6,13 +6,20 @@ a dense feature and one int32 column (or list of int32, where it is multi-valued
 """
 
 import hashlib
-from typing import Any, ClassVar, Literal
+from collections import Counter
+from posixpath import normpath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dmoe.errors import UserError, nearest
-from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.config import Text
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
+from dmoe.data.dataset.part import Part
+from dmoe.errors import UserError, nearest, shown
+from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.names import check_feature, check_split, first_twice, quoted
+from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.strict import checked
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -22,55 +29,56 @@ MISSING_ID, RARE_ID = 0, 1
 """Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
 WEIGHT, GROUP = "@weight", "@group"
 """Columns of a shard that are no features."""
+ROUNDING = 1e-9
+EQUAL_BY_CHANCE = 16
+"""So few rows of two splits may be equal by chance, in a small log of few values."""
 NO_GROUP = 0
 """Group of a row whose group column is empty."""
+FeatureName = Annotated[str, AfterValidator(check_feature)]
+SplitName = Annotated[str, AfterValidator(check_split)]
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    added: ClassVar[tuple[str, ...]] = ()
-    """Fields that came after version 1, written only where they say something: other data sets' files stay as they were."""
+class DenseFeature(Part):
+    """A float column: `transform` of the raw integer, 0.0 where it was missing.
 
-    @model_serializer(mode="wrap")
-    def _without_the_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = handler(self)
-        return {name: value for name, value in dumped.items() if name not in self.added or value != type(self).model_fields[name].default}
+    `identity` is None in manifests that were made before it was written; `dmoe.data.dataset.earlier` tells what can still be told.
+    """
 
-
-class DenseFeature(Strict):
-    """A float column: `transform` of the raw integer, 0.0 where it was missing."""
-
-    name: str = Field(min_length=1)
-    transform: str
+    added = ("identity",)
+    name: FeatureName
+    transform: Text
     missing_share: float = Field(ge=0, le=1)
+    identity: NumberIdentity | None = None
 
 
-class CategoricalFeature(Strict):
+class CategoricalFeature(Part):
     """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own.
 
     Attributes:
         pooling: how a row's ids become one embedding where the feature is multi-valued; `none` where each row has one id.
         mean_ids: ids a row, on average over all splits.
+        identity: which token each id stands for; None as a dense feature's.
     """
 
-    added = ("pooling", "mean_ids")
-    name: str = Field(min_length=1)
+    added = ("pooling", "mean_ids", "identity")
+    name: FeatureName
     kind: Literal["token", "bucket"]
     cardinality: int = Field(ge=2, lt=2**31)
     missing_share: float = Field(ge=0, le=1)
     rare_share: float = Field(ge=0, le=1)
     pooling: Literal["none", "sum", "mean"] = "none"
     mean_ids: float = Field(1.0, gt=0)
+    identity: TokenIdentity | None = None
 
     @property
     def multi_valued(self) -> bool:
         return self.pooling != "none"
 
 
-class Shard(Strict):
+class Shard(Part):
     """A parquet file; `path` is relative to the manifest."""
 
-    path: str = Field(min_length=1)
+    path: Text = Field(min_length=1)
     rows: int = Field(ge=1)
     positives: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -78,11 +86,17 @@ class Shard(Strict):
     @model_validator(mode="after")
     def _stays_inside(self) -> "Shard":
         if self.path.startswith("/") or ".." in self.path.split("/") or "://" in self.path:
-            raise ValueError(f"path '{self.path}' leaves the data set's folder")
+            raise ValueError(f"path {quoted(self.path)} leaves the data set's folder")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> "Shard":
+        if self.positives > self.rows:
+            raise ValueError(f"shard '{self.path}' has {self.positives:,} positives, but {self.rows:,} rows")
         return self
 
 
-class Split(Strict):
+class Split(Part):
     """`labelled` is false where the log had no clicks in it: the shards then have no column `label`, and can be scored only."""
 
     added = ("labelled",)
@@ -97,6 +111,8 @@ class Split(Strict):
             total = sum(getattr(shard, what) for shard in self.shards)
             if total != getattr(self, what):
                 raise ValueError(f"{what} is {getattr(self, what)}, but the shards hold {total}")
+        if self.positives and not self.labelled:
+            raise ValueError(f"positives is {self.positives:,}, but labelled is false: a split without labels has none")
         return self
 
     @property
@@ -105,7 +121,7 @@ class Split(Strict):
         return {0: "negative", self.rows: "positive"}.get(self.positives) if self.labelled and self.rows else None
 
 
-class Manifest(Strict):
+class Manifest(Part):
     """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
 
     Attributes:
@@ -116,21 +132,49 @@ class Manifest(Strict):
     added = ("weight", "group", "weighted_rate")
     format: Literal["dmoe-manifest"] = FORMAT
     version: Literal[1] = VERSION
-    dataset: str
+    dataset: Text
     dense: tuple[DenseFeature, ...] = Field(strict=False)
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
-    splits: dict[str, Split]
-    made_by: dict[str, object] = {}
+    splits: dict[SplitName, Split]
+    made_by: dict[str, object] = Field({})
     weight: str | None = None
     group: str | None = None
     weighted_rate: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "Manifest":
-        names = [feature.name for feature in self.dense] + [feature.name for feature in self.categorical]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two features are named '{name}'")
+        if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
+            raise ValueError(f"two features are named {quoted(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> "Manifest":
+        if self.weighted_rate is not None and self.weight is None:
+            raise ValueError("weighted_rate is given, but no weight column")
+        for feature in self.categorical:
+            if feature.missing_share + feature.rare_share > 1 + ROUNDING:
+                raise ValueError(f"feature '{feature.name}': missing_share and rare_share are more than 1 together")
+            if not feature.multi_valued and feature.mean_ids != 1:
+                raise ValueError(f"feature '{feature.name}': mean_ids is {feature.mean_ids}, but its pooling is none: one id a row")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_their_own(self) -> "Manifest":
+        """No file is listed twice, and no two splits hold the same bytes: a model would be tested on the rows that it was trained on."""
+        files: dict[str, str] = {}
+        holder: dict[str, str] = {}
+        shared: Counter[tuple[str, str]] = Counter()
+        for name, split in self.splits.items():
+            for shard in split.shards:
+                path = normpath(shard.path)
+                if path in files:
+                    raise ValueError(f"splits: shard '{shard.path}' is listed twice, in '{files[path]}' and in '{name}'")
+                files[path] = name
+                other = holder.setdefault(shard.sha256, name)
+                if other != name:
+                    shared[other, name] += shard.rows
+                    if shared[other, name] >= EQUAL_BY_CHANCE:
+                        raise ValueError(f"splits: '{name}' holds rows of '{other}': shard '{shard.path}' has the same sha256 as one there")
         return self
 
     def base_rate(self, split: str) -> float:
@@ -146,6 +190,23 @@ class Manifest(Strict):
         if not self.splits[name].rows:
             raise UserError(f"{FILE}: split '{name}' has no rows; give preprocess.py more rows or another --split")
         return self.splits[name]
+
+    @property
+    def rows_hash(self) -> str:
+        """Identifies the rows: equal only where every split has the same shards, byte for byte."""
+        shards = [[name, [[shard.rows, shard.sha256] for shard in split.shards]] for name, split in sorted(self.splits.items())]
+        return hashlib.sha256(format_json(shards).encode()).hexdigest()
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What tells, where identities do not, that a model of one data set can read another one: they have one of these in common.
+
+        Both were made by the same run of preprocessing, or by the vocabulary of the same run; or Criteo's vocabularies have the same
+        checksum; or they are the same rows of ids, so that the model reads what it was trained on.
+        """
+        keys = (("run", "fingerprint"), ("run", "of"), ("vocabulary", "vocabulary_sha256"))
+        found = [f"{kind} {self.made_by[key]}" for kind, key in keys if isinstance(self.made_by.get(key), str)]
+        return tuple(found + ([f"rows {self.rows_hash}"] if any(split.rows for split in self.splits.values()) else []))
 
     @property
     def schema_hash(self) -> str:
@@ -168,24 +229,18 @@ def load_manifest(folder: str) -> Manifest:
         raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with dmoe preprocess")
     try:
         raw = parse_json(read_bounded(path, MAX_BYTES, "manifest"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); make the data set again with dmoe preprocess") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(f"{path}: not a dmoe manifest (its format is not '{FORMAT}')")
-    if raw.get("version") != VERSION:
+    if not is_int(raw.get("version"), VERSION):
         raise UserError(
-            f"{path}: manifest version {raw.get('version')!r}, this dmoe reads version {VERSION};"
+            f"{path}: manifest version {shown(raw.get('version'))}, this dmoe reads version {VERSION};"
             " make the data set again with this version's dmoe preprocess"
         )
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise UserError(f"{path}: {where}: {first['msg']}") from None
+    return checked(Manifest.model_validate, raw, path)
 
 
 def save_manifest(folder: str, manifest: Manifest) -> None:
     """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
-    with PATHS.open(join(folder, FILE), "w") as file:
-        file.write(format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
+    write_text(join(folder, FILE), format_json(manifest.model_dump(mode="json"), indent=1) + "\n")

@@ -7,7 +7,6 @@ and any number of ranks can resume from it.
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,12 +16,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.epoch_order import EpochOrder
+from dmoe.data.dataset.epoch_order import EpochOrder, order_name
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.data.dataset.prefetch import ahead
 from dmoe.data.dataset.split_columns import Columns, SplitColumns, joined
 from dmoe.errors import UserError
-from dmoe.json_text import format_json
 
 
 class Reader:
@@ -69,14 +67,15 @@ class Reader:
         self._ordered: tuple[int, EpochOrder] | None = None
         self._columns = SplitColumns(folder, manifest, split, features, dense)
         self.rows = sum(group.rows for group in self._columns.groups)
+        self.name = f"{folder}, split '{split}'"
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def order(self) -> str:
         """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
-        shards = [(shard.path, shard.rows, shard.sha256) for shard in self.shards]
-        seed = self.seed if self._drawn else None
-        turns = ["turns"] if self.lanes > 1 else []
-        return hashlib.sha256(format_json([shards, self.shuffle, self.lanes, seed, *turns]).encode()).hexdigest()[:32]
+        return order_name(self.shards, self.shuffle, self.lanes, self.seed if self._drawn else None)
 
     @property
     def _drawn(self) -> bool:
@@ -97,7 +96,6 @@ class Reader:
             start_row: how many rows of the epoch are used up already.
             max_steps: stop after so many.
         """
-        self._columns.share = rank, world_size
         steps = self.steps(batch_size, start_row)
         steps = steps if max_steps is None else min(steps, max_steps)
         jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))

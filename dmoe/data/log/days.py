@@ -5,10 +5,11 @@ from collections import Counter
 
 import numpy as np
 
-from dmoe.data.log.encode import LABEL, SECONDS_A_DAY, TIME
+from dmoe.data.log.encode import LABEL, TIME
 from dmoe.data.log.parts import Part, read_columns
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File
+from dmoe.data.log.times import SECONDS_A_DAY
 
 MOST_DAYS = 3_660
 """A log of more days than ten years have has no times of day in its time column."""

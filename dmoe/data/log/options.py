@@ -7,6 +7,9 @@ from dmoe.data.log.schema import Schema
 from dmoe.data.run_options import RunOptions, check_run
 from dmoe.errors import UserError
 
+MAX_BLOCK = 1 << 30
+"""Bytes; places in a block are numbers of 32 bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions(RunOptions):
@@ -30,5 +33,7 @@ def check_options(options: LogOptions) -> None:
         UserError: an option that cannot be, named.
     """
     check_run(options)
+    if options.block_bytes > MAX_BLOCK:
+        raise UserError(f"--block-kb is {options.block_bytes >> 10}, expected at most {MAX_BLOCK >> 10}")
     if options.scoring and not options.vocabulary:
         raise UserError("--scoring: say by which data set's vocabulary: --vocabulary D")

@@ -7,6 +7,7 @@ checksums, is renamed into place last: a part that it describes is whole, and is
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,19 +17,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.engine import Threads, beside, run_tasks
-from dmoe.data.log.encode import Encoded, encode
+from dmoe.data.engine import Threads, run_tasks
+from dmoe.data.log.encode import Encoded, Seen, encode
 from dmoe.data.log.rows import read_piece
 from dmoe.data.log.schema import Schema
 from dmoe.data.log.source import File, pieces
 from dmoe.data.progress import Progress
 from dmoe.data.rejects import Reject
 from dmoe.json_text import format_json
+from dmoe.paths import write_atomic
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, its input's number, and how many lines, rows and malformed lines it holds."""
+    """A finished part: its file, its input's number, how many lines, rows and malformed lines it holds, and what else was seen."""
 
     path: str
     input: int
@@ -36,19 +38,38 @@ class Part:
     rows: int
     bad: int
     truncated: int
+    seen: Seen
 
 
 def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     """Writes a part, atomically; returns what `read_about` will."""
     lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
-    digests = {"": _write(path, encoded.batch, lz4)}
+    digests = {"": _write(path, _narrowed(encoded.batch), lz4)}
     if encoded.rejects:
         digests[".bad"] = _write(
             path + ".bad", pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects]), pa.ipc.IpcWriteOptions()
         )
     counts = {"lines": encoded.lines, "rows": encoded.batch.num_rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", format_json({**counts, "sha256": digests}).encode())
-    return counts
+    _put(path + ".json", format_json({**counts, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    return {**counts, "seen": encoded.seen}
+
+
+def _narrowed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """With codes of as few bytes as hold one more: a part is written, checked and read for a half to a quarter of the time."""
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            column = _narrow(column)
+        elif pa.types.is_large_list(column.type):
+            column = pa.LargeListArray.from_arrays(column.offsets, _narrow(column.values))
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _narrow(coded: pa.DictionaryArray) -> pa.DictionaryArray:
+    known = len(coded.dictionary)
+    codes = pa.uint8() if known < 1 << 8 else pa.uint16() if known < 1 << 16 else pa.int32()
+    return pa.DictionaryArray.from_arrays(coded.indices.cast(codes), coded.dictionary)
 
 
 def _write(path: str, batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> str:
@@ -62,13 +83,12 @@ def _write(path: str, batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) ->
 
 
 def _put(path: str, content: Any) -> None:
-    with open(beside(path), "wb") as file:
+    with write_atomic(path, sync=False) as file:
         file.write(content)
-    os.replace(beside(path), path)
 
 
 def read_about(path: str) -> dict[str, Any] | None:
-    """How many lines, rows, malformed lines and truncated bags a part holds; None where it is absent or damaged."""
+    """The fields of Part from `lines` on; None where it is absent or damaged."""
     try:
         with open(path + ".json", "rb") as file:
             about: dict[str, Any] = json.load(file)
@@ -76,7 +96,9 @@ def read_about(path: str) -> dict[str, Any] | None:
             with open(path + suffix, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return None
-    except (OSError, ValueError, KeyError, AttributeError):
+        positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
+        about["seen"] = Seen(positives, Counter(labels), Counter(unread))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return about
 
@@ -97,11 +119,19 @@ def read_rejects(part: Part) -> list[Reject]:
 
 
 def stage(
-    files: list[File], schema: Schema, labelled: bool, folder: str, block_bytes: int, workers: int, check: Callable[[Part], None]
+    files: list[File],
+    schema: Schema,
+    labelled: bool,
+    scoring: bool,
+    folder: str,
+    block_bytes: int,
+    workers: int,
+    check: Callable[[Part], None],
 ) -> list[Part]:
     """Types what is not typed yet and returns the parts in the order of the rows.
 
     Args:
+        scoring: see encode.
         check: called with every part, in order; may raise to stop.
     """
     os.makedirs(folder, exist_ok=True)
@@ -118,8 +148,8 @@ def stage(
         path = os.path.join(folder, f"{number:05d}-{block:06d}.arrow")
         about = read_about(path)
         if about is None:
-            about = write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled))
-        yield Part(path, number, about["lines"], about["rows"], about["bad"], about["truncated"]), size
+            about = write_part(path, encode(read_piece(files[number], schema, piece, first), schema, labelled, scoring))
+        yield Part(path, number, **about), size
 
     def tell(result: tuple[Part, int]) -> None:
         progress.update(rows=result[0].rows, size=result[1])

@@ -1,131 +1,121 @@
-"""A piece of a log as a block of string columns, with the rows that are no rows told apart."""
+"""A piece of a log as a block of rows: what a text's lines or a parquet file's batch hold, typed when it is asked for."""
 
-import csv
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.log.coding import NOTHING, Missing, bags, coded, list_bags, spans
 from dmoe.data.log.schema import Schema
-from dmoe.data.log.source import MAX_ROW, File, quoting
+from dmoe.data.log.source import File
+from dmoe.data.log.text_block import TextBlock
+from dmoe.data.log.to_float import to_float
 from dmoe.data.rejects import MAX_LINE, Reject
 from dmoe.errors import UserError
 
 
-@dataclass
-class Block:
-    """Rows as string columns (or list<string>). `line[i]` is row i's 1-based line, or row of a parquet file; `raw` gives its text."""
+class Block(Protocol):
+    """N rows; `line` [N] is each one's 1-based line, or row of a parquet file. Methods: see TextBlock.
 
-    columns: dict[str, pa.Array]
+    Attributes:
+        booleans: the columns whose "1" and "0" were true and false.
+    """
+
     line: NDArray[np.int64]
     lines: int
-    rejects: list[Reject]
-    texts: list[bytes] = field(default_factory=list)
+    booleans: frozenset[str]
 
-    def raw(self, row: int) -> bytes:
-        if self.texts:
-            return self.texts[row][:MAX_LINE]
-        return repr({name: column[row].as_py() for name, column in self.columns.items()}).encode()[:MAX_LINE]
+    @property
+    def rejects(self) -> list[Reject]: ...
+    def raw(self, row: int) -> bytes: ...
+    def value(self, name: str, row: int) -> str | None: ...
+    def tokens(self, name: str) -> pa.DictionaryArray: ...
+    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
+    def missing(self, name: str) -> NDArray[np.bool_]: ...
+    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]: ...
+    def timestamps(self, name: str) -> pa.Array | None: ...
 
 
 def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
     """The rows of a piece (dmoe.data.log.source.pieces), `number` that of its first line or row."""
-    return (_of_batch if schema.format == "parquet" else _of_text)(file, schema, piece, number)
+    return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
 
 
-def _of_batch(file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> Block:
-    times = {schema.time.column} if schema.time else set()
-    pooled = {one.column or one.name for one in schema.categorical if one.pooling}
-    others = {one.column or one.name for one in schema.dense} | {one.column or one.name for one in schema.categorical if not one.pooling}
-    single = (set(file.used) - pooled) | others | times
-    columns = {name: _as_text(file.path, name, batch.column(name), name in single, name in times) for name in file.used}
-    return Block(columns, np.arange(number, number + batch.num_rows), batch.num_rows, [])
+class ParquetBlock:
+    """The rows of a batch. A column is text, null where it has no value, a list of such, or times where the schema reads them so."""
+
+    def __init__(self, file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> None:
+        times = {schema.time.column} if schema.time else set()
+        pooled = {one.column or one.name for one in schema.categorical if one.pooling}
+        others = {one.column or one.name for one in schema.dense} | {
+            one.column or one.name for one in schema.categorical if not one.pooling
+        }
+        single = (set(file.used) - pooled) | others | times
+        self._path, self._single, self._times = file.path, single, times
+        self._columns = {name: batch.column(name) for name in file.used}
+        self._no_value = pa.array(["", *schema.missing], pa.large_string())
+        self._missing = Missing([text.encode() for text in schema.missing])
+        self._bare_numbers = not any(_is_number(text) for text in schema.missing)
+        self._text: dict[str, pa.Array] = {}
+        self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows
+        self.rejects: list[Reject] = []
+        self.booleans = frozenset(name for name, column in self._columns.items() if pa.types.is_boolean(column.type))
+        for name in file.used:
+            if not self._is_bare(name):
+                self._as_text(name)
+
+    def _is_bare(self, name: str) -> bool:
+        """Whether a column's numbers are those of its texts, so that it need not become text for them."""
+        kind = self._columns[name].type
+        return self._bare_numbers and (pa.types.is_integer(kind) or pa.types.is_float64(kind))
+
+    def _as_text(self, name: str) -> pa.Array:
+        if name not in self._text:
+            column = _as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
+            if pa.types.is_large_string(column.type):
+                column = pc.if_else(pc.is_in(column, self._no_value), pa.scalar(None, column.type), column)
+            self._text[name] = column
+        return self._text[name]
+
+    def raw(self, row: int) -> bytes:
+        texts = {
+            name: _as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
+        }
+        return repr({name: column[0].as_py() for name, column in texts.items()}).encode()[:MAX_LINE]
+
+    def value(self, name: str, row: int) -> str | None:
+        value = self._as_text(name)[row].as_py()
+        return None if value is None else str(value)
+
+    def tokens(self, name: str) -> pa.DictionaryArray:
+        return coded(*spans(self._as_text(name).cast(pa.large_string())), NOTHING)
+
+    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        return to_float(self._columns[name] if self._is_bare(name) else self._as_text(name))
+
+    def missing(self, name: str) -> NDArray[np.bool_]:
+        column = self._columns[name] if self._is_bare(name) else self._as_text(name)
+        return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
+
+    def timestamps(self, name: str) -> pa.Array | None:
+        column = self._columns[name] if self._is_bare(name) else self._as_text(name)
+        return column if pa.types.is_timestamp(column.type) else None
+
+    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
+        column = self._as_text(name)
+        if pa.types.is_large_list(column.type):
+            return list_bags(column, most, self._missing)
+        return bags(*spans(column.cast(pa.large_string())), separator.encode(), most, self._missing)
 
 
-def _of_text(file: File, schema: Schema, piece: bytes, number: int) -> Block:
-    """Malformed lines are its rejects, and are no rows."""
-    lines = piece.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    lines = [line.removesuffix(b"\r") for line in lines]
-    width, delimiter, quote = len(file.columns), schema.delimiter_bytes, (schema.quote or "").encode()
-    good: list[int] = []
-    texts: list[bytes] = []
-    quoted: list[tuple[int, list[str]]] = []
-    rejects: list[Reject] = []
-    simple = _simple(piece)
-    for at, line in enumerate(lines):
-        why = None if simple else _encoding(line)
-        fields = None
-        if why is None and quote and quote in line:
-            try:
-                fields = next(csv.reader([line.decode()], delimiter=delimiter.decode(), **quoting(schema)))
-            except csv.Error:
-                why = "fields", "a quote that is not closed on its line, or text after a closing one"
-        count = len(fields) if fields is not None else line.count(delimiter) + 1
-        if why is None and count != width:
-            why = "fields", f"{count} field{'s' * (count != 1)}, expected {width}"
-        if why is not None:
-            rejects.append(Reject(number + at, *why, line[:MAX_LINE]))
-            continue
-        if fields is not None:
-            quoted.append((len(good), fields))
-        good.append(number + at)
-        texts.append(line)
-    return Block(_parsed(file, schema, texts, quoted), np.array(good, np.int64), len(lines), rejects, texts)
-
-
-def _simple(text: bytes) -> bool:
-    return text.isascii() and b"\0" not in text and (b"\r" not in text or text.count(b"\r") == text.count(b"\r\n"))
-
-
-def _encoding(line: bytes) -> tuple[str, str] | None:
-    if len(line) > MAX_ROW:
-        return "long", f"the line is longer than {MAX_ROW} bytes"
+def _is_number(text: str) -> bool:
     try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        return "encoding", f"byte 0x{line[error.start]:02x} at column {error.start + 1}, expected UTF-8 text"
-    for byte in (b"\0", b"\r"):
-        if byte in line:
-            return "encoding", f"byte 0x{byte[0]:02x} at column {line.index(byte) + 1}, expected text"
-    return None
-
-
-def _parsed(file: File, schema: Schema, texts: list[bytes], quoted: list[tuple[int, list[str]]]) -> dict[str, pa.Array]:
-    """The columns of lines that all have the right number of fields; those with quotes were cut already."""
-    if not texts:
-        return {name: pa.array([], pa.large_string()) for name in file.used}
-    plain = list(texts)
-    for row, _ in quoted:
-        plain[row] = schema.delimiter_bytes * (len(file.columns) - 1)
-    # A line of two empty fields and more is never empty, so no line is skipped and rows stay in step with lines.
-    table = pyarrow.csv.read_csv(
-        pa.py_buffer(b"\n".join(plain) + b"\n"),
-        read_options=pyarrow.csv.ReadOptions(column_names=list(file.columns), use_threads=False, block_size=1 << 30),
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter=schema.delimiter_bytes.decode(), quote_char=False, escape_char=False, newlines_in_values=False
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(file.used, pa.large_string()),
-            include_columns=list(file.used),
-            strings_can_be_null=False,
-            check_utf8=False,
-        ),
-    )
-    columns = {}
-    for name in file.used:
-        column = table.column(name).combine_chunks()
-        if quoted:
-            values, at = column.to_pylist(), file.columns.index(name)
-            for row, fields in quoted:
-                values[row] = fields[at]
-            column = pa.array(values, pa.large_string())
-        columns[name] = column
-    return columns
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:

@@ -15,52 +15,59 @@ categorical:
 """
 
 import copy
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dmoe.errors import UserError, nearest
+from dmoe.data.dataset.manifest import FeatureName
+from dmoe.data.log.times import parse_format
+from dmoe.errors import UserError
+from dmoe.names import first_twice, quoted
+from dmoe.strict import Strict, checked
 from dmoe.yaml_files import read_mapping
 
-MAX_BYTES = 1 << 20
 EXPECTED = "keys such as 'label:' and 'categorical:'"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-RESERVED = "@"
-"""Columns of a shard that are no features begin so: @weight, @group."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_are_known(cls, tree: Any) -> Any:
-        for key in tree if isinstance(tree, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown key '{key}'{nearest(str(key), cls.model_fields)}")
-        return tree
 
 
 class Label(Strict):
-    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0."""
+    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0.
+
+    Attributes:
+        positive: compared as a number with a number (1 is 1.0), as a boolean with a boolean (true is True), else as text.
+    """
 
     column: str = Field(min_length=1)
     positive: str | None = Field(None, min_length=1)
 
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """YAML's own numbers and booleans, which people write without quotes."""
+        return str(value).lower() if isinstance(value, bool | int | float) else value
+
 
 class Time(Strict):
-    """`format`: of strptime; `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are UTC."""
+    """`format`: of strptime (dmoe.data.log.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are
+    UTC, unless the format has %z."""
 
     column: str = Field(min_length=1)
     format: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_read_whole(self) -> "Time":
+        if self.format not in (None, "unix", "unix_ms"):
+            parse_format(self.format)
+        return self
 
 
 class Dense(Strict):
     """A number. `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the train split's mean and divides by its deviation. A
     missing number becomes 0.0 after the transform."""
 
-    name: str = Field(min_length=1)
+    name: FeatureName
     column: str = ""
     transform: Literal["none", "log1p", "standardise"] = "none"
 
@@ -99,7 +106,7 @@ class Categorical(Strict):
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
     """
 
-    name: str = Field(min_length=1)
+    name: FeatureName
     column: str = ""
     part: Literal["hour", "weekday", "is_weekend"] | None = None
     bucket: Bucket | None = None
@@ -133,22 +140,18 @@ class Schema(Strict):
     header: bool = True
     columns: list[str] | None = Field(None, min_length=2)
     quote: str | None = Field('"', min_length=1, max_length=1)
-    missing: list[str] = []
+    missing: list[str] = Field([])
     label: Label
     time: Time | None = None
     weight: str | None = Field(None, min_length=1)
     group: str | None = Field(None, min_length=1)
-    dense: list[Dense] = []
+    dense: list[Dense] = Field([])
     categorical: list[Categorical] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> "Schema":
-        names = [one.name for one in self.dense] + [one.name for one in self.categorical]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two features are named '{name}'")
-            if name.startswith(RESERVED) or name == "label" or "/" in name or not name.isprintable():
-                raise ValueError(f"a feature cannot be named {name!r}")
+        if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
+            raise ValueError(f"two features are named {quoted(twice)}")
         text = self.format != "parquet"
         if text and self.header == bool(self.columns):
             raise ValueError("columns: give the columns' names where header is false, and only there")
@@ -158,12 +161,29 @@ class Schema(Strict):
             raise ValueError("columns: a name is there twice")
         if text and self.delimiter_bytes.decode() in ("\n", "\r", self.quote):
             raise ValueError("delimiter: cannot be a line's end or the quote")
+        if text and not (self.delimiter_bytes + (self.quote or "").encode()).isascii():
+            raise ValueError("delimiter, quote: expected an ASCII character")
         for one in self.categorical:
             if text and one.pooling and not one.separator:
                 raise ValueError(f"'{one.name}' has pooling, so say what separates its values: separator: '|'")
             if one.part and (self.time is None or not self.time.format):
                 raise ValueError(f"'{one.name}' is a part of the time: give time: {{column: ..., format: ...}}")
         return self
+
+    @property
+    def optional_for_scores(self) -> tuple[str, ...]:
+        """Keys of columns that scores do not depend on."""
+        return ("weight", "group") if any(one.part for one in self.categorical) else ("weight", "group", "time")
+
+    def column_of(self, key: str) -> str | None:
+        """The column that a key of `optional_for_scores` reads."""
+        if key == "time":
+            return self.time.column if self.time else None
+        return self.weight if key == "weight" else self.group
+
+    def without(self, keys: Iterable[str]) -> "Schema":
+        """The schema without these of `optional_for_scores`."""
+        return self.model_copy(update=dict.fromkeys(keys))
 
     @property
     def delimiter_bytes(self) -> bytes:
@@ -187,7 +207,7 @@ def load_schema(path: str) -> Schema:
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest one is named), or parts that do not fit; names file and key.
     """
-    return parse_schema(read_mapping(path, f"--schema {path}", MAX_BYTES, "schema", EXPECTED), path)
+    return parse_schema(read_mapping(path, f"--schema {path}", "schema", EXPECTED), path)
 
 
 def parse_schema(tree: Any, where: str) -> Schema:
@@ -202,14 +222,7 @@ def parse_schema(tree: Any, where: str) -> Schema:
     for key in ("dense", "categorical"):
         if isinstance(tree.get(key), list):
             tree[key] = [_whole(one) for one in tree[key]]
-    try:
-        return Schema.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
-        raise UserError(f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}{found}") from None
+    return checked(Schema.model_validate, tree, where)
 
 
 def _whole(feature: Any) -> Any:

@@ -8,8 +8,10 @@ Shapes: N rows of a range.
 
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +21,17 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
 from dmoe.data.log.buckets import SAMPLE, Buckets
 from dmoe.data.log.encode import LABEL
+from dmoe.data.log.moments import Moments
 from dmoe.data.log.parts import read_columns, rows_between
-from dmoe.data.log.schema import Categorical, Schema
+from dmoe.data.log.schema import Schema
+from dmoe.data.log.shard_writer import BySplit, ShardWriter
 from dmoe.data.log.split import PartSplitter
 from dmoe.data.log.tokens import TokenIds
 from dmoe.data.log.vocabulary import Vocabulary, tokens_of
-from dmoe.data.parquet import many_values, write_shard
+from dmoe.data.parquet import many_values
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
+from dmoe.paths import write_text
 
 
 @dataclass
@@ -65,21 +70,14 @@ def make_mapping(
 
 def train_moments(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, tuple[float, float]]:
     """(mean, deviation) of numbers over the train split, added up over fixed stretches of rows, so that blocks do not change a bit."""
-    sums = {name: np.zeros(3) for name in names}
+    moments = {name: Moments() for name in names}
     for begin in range(0, splitter.total if names else 0, rows_a_step):
-        columns = _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total))
-        for name, value_N in columns.items():
-            count = len(value_N)
-            if count:
-                mean = value_N.mean()
-                seen, old, scatter = sums[name]
-                step = mean - old
-                sums[name][:] = (
-                    seen + count,
-                    old + step * count / (seen + count),
-                    scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count),
-                )
-    return {name: (float(mean), float(np.sqrt(scatter / count)) if scatter else 1.0) for name, (count, mean, scatter) in sums.items()}
+        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
+            moments[name].add(value_N)
+    for name, one in moments.items():
+        if (lone := one.lone_number()) is not None:
+            print(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", file=sys.stderr)
+    return {name: one.result() for name, one in moments.items()}
 
 
 def train_samples(splitter: PartSplitter, names: list[str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:
@@ -104,11 +102,13 @@ def _numbers(splitter: PartSplitter, names: list[str], begin: int, end: int) -> 
 
 
 def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
-    """The dense feature of a number, float32; what float32 cannot hold is its largest."""
+    """The dense feature of a finite number, float32; what float32 cannot hold is its largest."""
     if transform == "log1p":
         value_N = np.copysign(np.log1p(np.abs(value_N)), value_N)
     elif transform == "standardise" and moments is not None:
-        value_N = (value_N - moments[0]) / moments[1]
+        # In halves, which are exact, so that the difference of two large numbers does not overflow.
+        with np.errstate(over="ignore"):
+            value_N = (value_N / 2 - moments[0] / 2) / (moments[1] / 2)
     limit = float(np.finfo(np.float32).max)
     return np.clip(value_N, -limit, limit).astype(np.float32)
 
@@ -130,17 +130,12 @@ def write_shards(
         if os.path.exists(note):
             with open(note) as file:
                 return Range(**json.load(file)), end - begin
-        table, split_N, done = _range(splitter, mapping, begin, end)
-        for place, name in enumerate(names):
-            rows = table.filter(pa.array(split_N == place)) if len(names) > 1 else table
-            if len(rows):
-                path = os.path.join(folder, f"{number:06d}-{name}.parquet")
-                positives = int(pc.sum(rows["label"]).as_py())
-                kept = rows if mapping.labelled else rows.drop_columns("label")
-                done.shards[name] = (path, len(rows), positives, write_shard(path, kept, row_group_rows, mapping.many_values))
-        with open(note + ".tmp", "w") as file:
-            file.write(format_json(done.__dict__))
-        os.replace(note + ".tmp", note)
+        writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), row_group_rows, mapping.many_values) for name in names]
+        done = _write_range(splitter, mapping, begin, end, writers)
+        for name, one in zip(names, writers, strict=True):
+            if one.rows:
+                done.shards[name] = (one.path, one.rows, one.positives, one.close())
+        write_text(note, format_json(done.__dict__), sync=False)
         return done, end - begin
 
     ranges = []
@@ -152,51 +147,55 @@ def write_shards(
     return ranges
 
 
-def _range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int) -> tuple[pa.Table, NDArray[np.uint8], Range]:
-    """The rows begin .. end - 1 as the shards' columns, each row's split, and what is counted of them."""
+def _write_range(splitter: PartSplitter, mapping: Mapping, begin: int, end: int, writers: list[ShardWriter]) -> Range:
+    """Writes the rows begin .. end - 1, those of each split by its writer; returns what is counted of them, without the shards."""
     schema = mapping.schema
     dense, categorical = [one.name for one in schema.dense], [one.name for one in schema.categorical]
     extra = [name for name, given in ((WEIGHT, schema.weight), (GROUP, schema.group)) if given]
-    pieces: dict[str, list[pa.Array]] = {name: [] for name in ("label", *dense, *categorical, *extra)}
-    splits: list[NDArray[np.uint8]] = []
     missing, counted = np.zeros(len(dense), np.int64), np.zeros((len(categorical), 3), np.int64)
+    weights, labels = [], []
     for part, low, high, first in rows_between(splitter.parts, splitter.firsts, begin, end):
-        splits.append(splitter.assign(int(np.searchsorted(splitter.firsts, first, side="right")) - 1)[low:high])
+        split_N = splitter.assign(int(np.searchsorted(splitter.firsts, first, side="right")) - 1)[low:high]
+        rows = BySplit(split_N, len(writers))
         batch = read_columns(part, [LABEL, *dense, *categorical, *extra]).slice(low, high - low)
-        pieces["label"].append(batch.column(LABEL))
-        for name in extra:
-            pieces[name].append(batch.column(name))
+        label_N = rows.placed(batch.column(LABEL).to_numpy())
+        columns: dict[str, NDArray[Any] | pa.Array] = {"label": label_N} if mapping.labelled else {}
         for place, one in enumerate(schema.dense):
             column = batch.column(one.name)
             given_N = column.is_valid().to_numpy(zero_copy_only=False)
             value_N = transformed(pc.fill_null(column, 0.0).to_numpy(), one.transform, mapping.moments.get(one.name))
             missing[place] += int((~given_N).sum())
-            pieces[one.name].append(pa.array(np.where(given_N, value_N, np.float32(0))))
+            columns[one.name] = rows.placed(np.where(given_N, value_N, np.float32(0)))
         for place, feature in enumerate(schema.categorical):
             column = batch.column(feature.name)
             if feature.name in mapping.buckets:
                 column = mapping.buckets[feature.name].coded(column)
-            ids = _ids(column, feature, mapping.tables[feature.name])
-            flat = ids.flatten().to_numpy() if feature.pooling else ids.to_numpy()
-            counted[place] += [(flat == MISSING_ID).sum(), (flat == RARE_ID).sum(), len(flat)]
-            pieces[feature.name].append(ids)
-    split_N = np.concatenate(splits)
-    table = pa.table({name: pa.chunked_array(arrays).combine_chunks() for name, arrays in pieces.items()})
-    train = split_N == 0
-    weight_N = table[WEIGHT].to_numpy().astype(np.float64)[train] if schema.weight else np.ones(int(train.sum()))
-    of_positives = float(weight_N[table["label"].to_numpy()[train] > 0].sum())
-    return table, split_N, Range({}, missing.tolist(), counted.tolist(), (float(weight_N.sum()), of_positives))
+            tokens, codes, token_at = tokens_of(column)
+            id_of = np.append(mapping.tables[feature.name].look_up(tokens), np.int32(MISSING_ID)).astype(np.int32)
+            if feature.pooling:
+                ids, flat = _bags(id_of[codes], token_at)
+                columns[feature.name] = ids.take(pa.array(rows.order_N))
+                counted[place] += [(flat == MISSING_ID).sum(), (flat == RARE_ID).sum(), len(flat)]
+            else:
+                columns[feature.name] = rows.ids(codes, id_of, counted[place])
+        for name in extra:
+            columns[name] = rows.placed(batch.column(name).to_numpy())
+        for split, writer in enumerate(writers):
+            here = slice(*rows.edges[split : split + 2])
+            writer.add({name: column[here] for name, column in columns.items()}, int(label_N[here].sum()) if mapping.labelled else 0)
+        train = slice(*rows.edges[:2])
+        labels.append(label_N[train])
+        weights.append(columns[WEIGHT][train] if schema.weight else np.ones(train.stop))
+    weight_N = np.concatenate(weights).astype(np.float64)
+    of_positives = float(weight_N[np.concatenate(labels) > 0].sum())
+    return Range({}, missing.tolist(), counted.tolist(), (float(weight_N.sum()), of_positives))
 
 
-def _ids(column: pa.Array, feature: Categorical, table: TokenIds) -> pa.Array:
-    """int32 ids, or a list of them a row; a row without a token has MISSING_ID."""
-    tokens, codes, row = tokens_of(column)
-    of_code = np.append(table.look_up(tokens), np.int32(MISSING_ID)).astype(np.int32)
-    if not feature.pooling:
-        return pa.array(of_code[codes])
-    lengths = np.bincount(row, minlength=len(column))
+def _bags(ids: NDArray[np.int32], token_at: NDArray[np.int64]) -> tuple[pa.Array, NDArray[np.int32]]:
+    """A list of ids a row, MISSING_ID where it has no token; and the lists one after another."""
+    lengths = np.diff(token_at)
     full = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(full)]).astype(np.int32)
-    ids = np.full(offsets[-1], MISSING_ID, np.int32)
-    ids[np.repeat(lengths > 0, full)] = of_code[codes]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
+    flat = np.full(offsets[-1], MISSING_ID, np.int32)
+    flat[np.repeat(lengths > 0, full)] = ids
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat)), flat

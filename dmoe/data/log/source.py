@@ -5,6 +5,7 @@ does not depend on the piece that it lies in.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmoe.data.containers import find_layers, read_full, unwrapped
+from dmoe.data.layout import BOM
 from dmoe.data.log.schema import Schema
-from dmoe.data.raw_file import RawFile, compression_of, decompressed, read_full
+from dmoe.data.log.words import occurrences
+from dmoe.data.raw_file import RawFile, WithoutBlankEnd
 from dmoe.data.sources import STDIN, find_paths, identity, open_raw
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, printable
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line."""
@@ -61,39 +65,49 @@ def spooled_file(path: str, digest: str, schema: Schema, where: str, labelled: b
 def _describe(path: str, schema: Schema, where: str, labelled: bool, name: str = "") -> File | None:
     """The file, called `name`; None where it is empty."""
     name = name or path
-    with open_raw(path) as raw:
-        head = raw.read(4)
-    if not head:
+    layers: tuple[str, ...] = ()
+    if schema.format == "parquet":
+        columns = _parquet_columns(path, name)
+    else:
+        layers, start = find_layers(path, name, MAX_ROW + 1)
+        columns = tuple(schema.columns) if schema.columns else _header(name, start, schema, where) if start else None
+    if columns is None:
         return None
     size, changed = identity(path)
-    compression = compression_of(head)
-    columns, used = _columns(path, name, compression, schema, where), schema.used(labelled)
+    used = schema.used(labelled)
+    there = Counter(columns)
     for column, key in used.items():
-        if column not in columns:
+        if column not in there:
             line = ":1" if schema.format != "parquet" and schema.header else ""
             raise UserError(f"{name}{line}: no column '{column}', which {where} reads ({key}){_hint(column, columns)}")
-        if columns.count(column) > 1:
+        if there[column] > 1:
             raise UserError(f"{name}: two columns '{column}'; rename one")
-    return File(path, size, changed, compression, columns, tuple(used))
+    return File(path, size, changed, layers, columns, tuple(used))
 
 
 def _hint(column: str, columns: tuple[str, ...]) -> str:
     """The nearest name, or what the file has: of a text file without a header these are its first row's values."""
     hint = nearest(column, columns)
-    return hint if hint.startswith(", did") else f"; its columns are {', '.join(columns[:6])}{', ...' if len(columns) > 6 else ''}"
+    if hint.startswith(", did"):
+        return printable(hint)
+    if len(columns) == 1 and (other := next((one for one in ";,\t|" if column in columns[0].split(one)), "")):
+        return f"; the header's names are separated by {other!r}: say so with `delimiter:`"
+    return f"; its columns are {', '.join(printable(one)[:80] for one in columns[:6])}{', ...' if len(columns) > 6 else ''}"
 
 
-def _columns(path: str, name: str, compression: str | None, schema: Schema, where: str) -> tuple[str, ...]:
-    if schema.format == "parquet":
-        try:
-            with open_raw(path) as file:
-                return tuple(pq.ParquetFile(file).schema_arrow.names)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
-    if schema.columns:
-        return tuple(schema.columns)
-    with open_raw(path) as file:
-        start = read_full(name, decompressed(file, compression), MAX_ROW + 1)
+def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
+    """None of an empty file."""
+    try:
+        with open_raw(path) as file:
+            if not file.read(1):
+                return None
+            return tuple(pq.ParquetFile(file).schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
+
+
+def _header(name: str, start: bytes, schema: Schema, where: str) -> tuple[str, ...]:
+    """The columns' names from the first line of a text."""
     first = start.split(b"\n", 1)[0].removesuffix(b"\r")
     if len(first) > MAX_ROW:
         raise UserError(f"{name}:1: the header is longer than {MAX_ROW >> 20} MiB; is {where}'s format right?")
@@ -101,6 +115,8 @@ def _columns(path: str, name: str, compression: str | None, schema: Schema, wher
         names = next(csv.reader([first.decode("utf-8-sig")], delimiter=schema.delimiter_bytes.decode(), **quoting(schema)), [])
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"{name}:1: the header is not a line of text") from None
+    if not names:
+        raise UserError(f"{name}:1: the first line is empty, expected the columns' names")
     return tuple(names)
 
 
@@ -116,7 +132,11 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
         return
     number = 1
     with open_raw(one.place) as file:
-        stream, rest, ended = decompressed(file, one.compression), b"", False
+        stream, ended = unwrapped(one.path, file, one.compression), False
+        # In a log of one column an empty line is a row without a value.
+        if len(one.columns) > 1:
+            stream = WithoutBlankEnd(stream)
+        rest = read_full(one.path, stream, len(BOM)).removeprefix(BOM)
         if schema.header:
             while b"\n" not in rest and (more := read_full(one.path, stream, block_bytes)):
                 rest += more
@@ -131,7 +151,7 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
             text, rest = text[:cut], text[cut:]
             if text:
                 yield text, number, len(text)
-                number += text.count(b"\n")
+                number += occurrences(text, b"\n")
 
 
 def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int]]:

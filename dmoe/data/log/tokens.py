@@ -9,6 +9,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.log.whole_numbers import NumberIds
+from dmoe.data.log.words import hash_span, same_bytes
 
 
 def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -40,9 +42,10 @@ def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
 
 
 @njit(nogil=True, cache=True)
-def _fill(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
+def _fill(slots: NDArray[np.int32], hash_of: NDArray[np.uint64], data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
     mask = np.uint64(len(slots) - 1)
     for i in range(len(hash_of)):
+        hash_of[i] = hash_span(data, offsets[i], offsets[i + 1] - offsets[i])
         slot = hash_of[i] & mask
         while slots[slot] != 0:
             slot = (slot + np.uint64(1)) & mask
@@ -55,7 +58,6 @@ def _look_up(
     known_hash: NDArray[np.uint64],
     known: NDArray[np.uint8],
     known_at: NDArray[np.int64],
-    hash_of: NDArray[np.uint64],
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     rare: int,
@@ -64,33 +66,37 @@ def _look_up(
     mask = np.uint64(len(slots) - 1)
     for i in range(len(out)):
         out[i] = rare
-        slot = hash_of[i] & mask
+        at = offsets[i]
+        size = offsets[i + 1] - at
+        h = hash_span(data, at, size)
+        slot = h & mask
         while slots[slot] != 0:
             j = slots[slot] - 1
-            size = offsets[i + 1] - offsets[i]
-            if known_hash[j] == hash_of[i] and known_at[j + 1] - known_at[j] == size:
-                same = True
-                for at in range(size):
-                    if known[known_at[j] + at] != data[offsets[i] + at]:
-                        same = False
-                        break
-                if same:
-                    out[i] = rare + 1 + j
-                    break
+            there = known_at[j]
+            if known_hash[j] == h and known_at[j + 1] - there == size and same_bytes(known, there, data, at, size):
+                out[i] = rare + 1 + j
+                break
             slot = (slot + np.uint64(1)) & mask
 
 
 class TokenIds:
-    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again."""
+    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again.
+
+    Where all tokens of the vocabulary are whole numbers, a token that is not among them is looked up by its number: an exporter that
+    turns 1007 into 1007.0 must not make all its rows unknown.
+    """
 
     def __init__(self, tokens: pa.Array) -> None:
         self.data, self.offsets = buffers(tokens)
-        self.hashes = hashes(tokens)
+        self.hashes = np.empty(len(tokens), np.uint64)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
-        _fill(self.slots, self.hashes)
+        _fill(self.slots, self.hashes, self.data, self.offsets)
+        self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
         out = np.empty(len(tokens), np.int32)
-        _look_up(self.slots, self.hashes, self.data, self.offsets, hashes(tokens), *buffers(tokens), RARE_ID, out)
+        data, offsets = buffers(tokens)
+        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, RARE_ID, out)
+        self.numbers.look_up(data, offsets, out, RARE_ID)
         return out

@@ -5,26 +5,27 @@ the token, and each cut is added up alone at the end.
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.engine import Threads, run_tasks
 from dmoe.data.log.buckets import Buckets
+from dmoe.data.log.counting_tables import CountingTable, count_codes
 from dmoe.data.log.parts import Part, read_columns
-from dmoe.data.log.tokens import hashes
 from dmoe.data.progress import Progress
-from dmoe.paths import PATHS
+from dmoe.data.vocabulary_files import read_table
 
 CUTS_LOG2 = 7
 """A feature's spilled counts are added up in 2^7 cuts."""
+SPILLED = pa.schema({"token": pa.large_binary(), "count": pa.int64()})
 
 
 @dataclass
@@ -41,76 +42,57 @@ class Vocabulary:
 
 
 class Counts:
-    """Counts of one feature's tokens; what is added is kept in pieces until there are many."""
+    """Counts of one feature's tokens."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.pieces: list[pa.Table] = []
-        self.size = self.merged_size = 0
+        self.table = CountingTable()
         self.spilled: list[str] = []
-
-    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        here = counts > 0
-        table = pa.table({"token": tokens.filter(pa.array(here)), "count": counts[here]})
-        self.pieces.append(table)
-        self.size += table.nbytes
-
-    def merge(self) -> pa.Table:
-        merged = _summed(self.pieces)
-        self.pieces, self.size, self.merged_size = [merged], merged.nbytes, merged.nbytes
-        return merged
 
     def spill(self) -> None:
         """Writes the counts away, the cuts as a record batch each."""
-        table = self.merge()
-        cut = (hashes(table["token"].combine_chunks()) >> np.uint64(64 - CUTS_LOG2)).astype(np.int64)
+        cut = self.table.hashes >> np.uint64(64 - CUTS_LOG2)
         order = np.argsort(cut, kind="stable")
         edges = np.searchsorted(cut[order], np.arange((1 << CUTS_LOG2) + 1))
         path = os.path.join(self.folder, f"{len(self.spilled)}.arrow")
         os.makedirs(self.folder, exist_ok=True)
-        with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, SPILLED) as writer:
             for low, high in pairwise(edges.tolist()):
-                rows = table.take(pa.array(order[low:high])).combine_chunks()
-                writer.write_batch(rows.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], table.schema))
+                writer.write_batch(pa.record_batch(list(self.table.entries(order[low:high])), schema=SPILLED))
         self.spilled.append(path)
-        self.pieces, self.size, self.merged_size = [], 0, 0
+        self.table = CountingTable()
 
-    def kept(self, min_count: int) -> pa.Table:
-        """Tokens counted at least `min_count` times."""
+    def kept(self, min_count: int) -> tuple[pa.Array, NDArray[np.int64]]:
+        """(tokens, counts) of those counted at least `min_count` times."""
         if not self.spilled:
-            return _frequent(self.merge(), min_count)
-        if self.pieces:
+            return _frequent(self.table, min_count)
+        if len(self.table):
             self.spill()
         cuts = []
         for cut in range(1 << CUTS_LOG2):
-            pieces = []
+            summed = CountingTable()
             for path in self.spilled:
                 with pa.OSFile(path) as file:
-                    pieces.append(pa.Table.from_batches([pa.ipc.open_file(file).get_batch(cut)]))
-            cuts.append(_frequent(_summed(pieces), min_count))
-        return pa.concat_tables(cuts)
+                    batch = pa.ipc.open_file(file).get_batch(cut)
+                    summed.add(batch["token"], batch["count"].to_numpy())
+            cuts.append(_frequent(summed, min_count))
+        return pa.concat_arrays([tokens for tokens, _ in cuts]), np.concatenate([counts for _, counts in cuts])
 
 
-def _summed(pieces: list[pa.Table]) -> pa.Table:
-    if not pieces:
-        return pa.table({"token": pa.array([], pa.large_binary()), "count": pa.array([], pa.int64())})
-    summed = pa.concat_tables(pieces).group_by("token", use_threads=False).aggregate([("count", "sum")])
-    return summed.select(["token", "count_sum"]).rename_columns(["token", "count"]).combine_chunks()
+def _frequent(table: CountingTable, min_count: int) -> tuple[pa.Array, NDArray[np.int64]]:
+    return table.entries(np.flatnonzero(table.counts >= min_count))
 
 
-def _frequent(table: pa.Table, min_count: int) -> pa.Table:
-    return table.filter(pc.greater_equal(table["count"], min_count))
-
-
-def tokens_of(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.int64]]:
-    """(distinct tokens as large_binary; code of each token in the rows, len(tokens) where missing; row of each)."""
-    rows = len(column)
-    row = np.arange(rows)
+def tokens_of(column: pa.Array) -> tuple[pa.Array, NDArray[np.int32], NDArray[np.int64]]:
+    """(distinct tokens as large_binary; code of each token in the rows, len(tokens) where missing; offsets of the rows' tokens where the
+    column is of bags, else empty)."""
+    offsets = np.empty(0, np.int64)
     if pa.types.is_large_list(column.type):
-        lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
-        row, column = np.repeat(row, lengths), pc.list_flatten(column)
-    codes = pc.fill_null(column.indices.cast(pa.int64()), len(column.dictionary)).to_numpy()
-    return column.dictionary.cast(pa.large_binary()), codes, row
+        offsets, column = column.offsets.to_numpy(), column.flatten()
+        offsets = offsets - offsets[0]
+    indices = column.indices.cast(pa.int32())
+    codes = (pc.fill_null(indices, len(column.dictionary)) if indices.null_count else indices).to_numpy()
+    return column.dictionary.cast(pa.large_binary()), codes, offsets
 
 
 def count(
@@ -133,44 +115,38 @@ def count(
     counts = {name: Counts(os.path.join(folder, str(place))) for place, name in enumerate(names)}
     progress = Progress("count", total_rows=sum(part.rows for part in parts))
 
-    def work(number: int) -> list[tuple[str, pa.Array, NDArray[np.int64]]]:
+    def work(_: None, number: int) -> Iterator[tuple[int, list[tuple[str, pa.Array, NDArray[np.int64]]]]]:
         batch, train = read_columns(parts[number], list(names)), train_rows(number)
         found = []
         for name in names:
             column = batch.column(name)
-            tokens, codes, row = tokens_of(buckets[name].coded(column) if name in buckets else column)
-            found.append((name, tokens, np.bincount(codes[train[row]], minlength=len(tokens) + 1)[: len(tokens)]))
-        return found
+            tokens, codes, offsets = tokens_of(buckets[name].coded(column) if name in buckets else column)
+            counted = np.zeros(len(tokens) + 1, np.int64)
+            count_codes(codes, offsets, train, counted)
+            found.append((name, tokens, counted[:-1]))
+        yield len(train), found
 
-    with ThreadPoolExecutor(workers) as pool:
-        for at in range(0, len(parts), 4 * workers):
-            for number, found in enumerate(pool.map(work, range(at, min(at + 4 * workers, len(parts)))), at):
-                for name, tokens, counted in found:
-                    counts[name].add(tokens, counted)
-                _keep_within(list(counts.values()), memory_limit)
-                progress.update(rows=parts[number].rows)
+    with closing(run_tasks(Threads(workers), work, None, range(len(parts)), lambda result: progress.update(rows=result[0]))) as done:
+        for _, found in done:
+            for name, tokens, counted in found:
+                counts[name].table.add(tokens, counted)
+            while sum(one.table.nbytes for one in counts.values()) > memory_limit:
+                largest = max(counts.values(), key=lambda one: one.table.nbytes)
+                if not len(largest.table):
+                    break
+                largest.spill()
     progress.close()
-    return [_ordered(name, counts[name].kept(least)) for name, least in names.items()]
+    return [_ordered(name, *counts[name].kept(least)) for name, least in names.items()]
 
 
-def _keep_within(counts: list[Counts], limit: int) -> None:
-    for one in counts:
-        # Merging costs what there is, so it waits until that has doubled.
-        if one.size > 2 * one.merged_size + (1 << 22):
-            one.merge()
-    while sum(one.size for one in counts) > limit:
-        max(counts, key=lambda one: one.size).spill()
-
-
-def _ordered(name: str, table: pa.Table) -> Vocabulary:
-    table = table.take(pc.sort_indices(table, sort_keys=[("count", "descending"), ("token", "ascending")])).combine_chunks()
-    tokens = table["token"].combine_chunks() if len(table) else pa.array([], pa.large_binary())
-    return Vocabulary(name, tokens, table["count"].to_numpy())
+def _ordered(name: str, tokens: pa.Array, counts: NDArray[np.int64]) -> Vocabulary:
+    keys: list[tuple[str, str]] = [("count", "descending"), ("token", "ascending")]
+    order = pc.sort_indices(pa.table({"token": tokens, "count": counts}), sort_keys=keys)
+    return Vocabulary(name, tokens.take(order), counts[order.to_numpy()])
 
 
 def read_vocabulary(path: str, name: str) -> Vocabulary:
     """Reads what dmoe.data.vocabulary_files wrote."""
-    with PATHS.open(path, "rb") as file:
-        table = pq.read_table(file)
+    table = read_table(path, integers=False)
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], pa.large_binary())
     return Vocabulary(name, tokens.cast(pa.large_binary()), table["count"].to_numpy())

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dmoe.model.experts.cross import Cross, LowRankCross
-from dmoe.model.experts.options import Count
+from dmoe.model.experts.options import Layers
 from dmoe.model.experts.registry import register
 
 
@@ -32,7 +32,9 @@ class CrossNetV2(nn.Module):
         torch.Size([2, 624])
     """
 
-    def __init__(self, num_fields: int, field_dim: int, num_layers: Count = 3, low_rank: Annotated[int, Field(ge=0)] = 0) -> None:
+    def __init__(
+        self, num_fields: int, field_dim: int, num_layers: Layers = 3, low_rank: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    ) -> None:
         super().__init__()
         self.out_dim = num_fields * field_dim
         self.cross = LowRankCross(self.out_dim, num_layers, low_rank) if low_rank else Cross(self.out_dim, num_layers)

@@ -6,7 +6,7 @@ Shapes: B rows, F fields, K dims a field, N = F * K.
 from torch import Tensor, nn
 
 from dmoe.model.experts.dense import linear_flops
-from dmoe.model.experts.options import Count
+from dmoe.model.experts.options import Layers
 from dmoe.model.experts.registry import register
 
 
@@ -28,7 +28,7 @@ class GatedCrossNet(nn.Module):
         torch.Size([2, 624])
     """
 
-    def __init__(self, num_fields: int, field_dim: int, num_layers: Count = 3) -> None:
+    def __init__(self, num_fields: int, field_dim: int, num_layers: Layers = 3) -> None:
         super().__init__()
         self.out_dim = num_fields * field_dim
         crosses = [nn.Linear(self.out_dim, self.out_dim) for _ in range(num_layers)]

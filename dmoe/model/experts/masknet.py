@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dmoe.model.experts.dense import linear_flops
-from dmoe.model.experts.options import Count, DropoutRate
+from dmoe.model.experts.options import Count, DropoutRate, Layers
 from dmoe.model.experts.registry import register
 
 
@@ -58,10 +58,10 @@ class MaskNet(nn.Module):
         self,
         num_fields: int,
         field_dim: int,
-        num_blocks: Count = 3,
+        num_blocks: Layers = 3,
         block_dim: Count = 64,
         mode: Literal["parallel", "serial"] = "parallel",
-        mask_ratio: Annotated[float, Field(gt=0)] = 1.0,
+        mask_ratio: Annotated[float, Field(gt=0, le=100)] = 1.0,
         dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from torch import nn
 
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, one_line
+from dmoe.strict import explain
 
 Expert = TypeVar("Expert", bound=type[nn.Module])
 
@@ -69,7 +70,7 @@ def build_expert(kind: str, num_fields: int, field_dim: int, **options: Any) -> 
         624
     """
     if kind not in _KINDS:
-        raise UserError(f"expert '{kind}': unknown kind{nearest(kind, _KINDS)}")
+        raise UserError(f"expert '{one_line(kind)}': unknown kind{nearest(kind, _KINDS)}")
     if min(num_fields, field_dim) < 1:
         raise UserError(f"expert '{kind}': {num_fields} fields of {field_dim} dims, expected at least one of each")
     try:
@@ -91,7 +92,7 @@ def _checked(expert: type[nn.Module], options: dict[str, Any]) -> dict[str, Any]
     hints = get_type_hints(expert.__init__, include_extras=True)
     for name in options:
         if name not in parameters:
-            raise UserError(f"unknown option '{name}'{nearest(name, parameters) or ', it has none'}")
+            raise UserError(f"unknown option '{one_line(name)}'{nearest(name, parameters) or ', it has none'}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
             raise UserError(f"option '{name}' is missing")
@@ -104,6 +105,4 @@ def _value(name: str, value: Any, hint: Any) -> Any:
     except PydanticSchemaGenerationError:
         raise UserError(f"option '{name}' has the type {hint}, which a config cannot give") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"[{index}]" for index in first["loc"] if isinstance(index, int))
-        raise UserError(f"option '{name}{where}' is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        raise UserError(f"option '{name}': {explain(error)}") from None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmoe.model.experts.dense import dense_layers, linear_flops
-from dmoe.model.experts.options import Count, Widths
+from dmoe.model.experts.options import Count, Layers, Widths
 from dmoe.model.experts.registry import register
 
 
@@ -71,7 +71,7 @@ class Wukong(nn.Module):
         self,
         num_fields: int,
         field_dim: int,
-        num_layers: Count = 2,
+        num_layers: Layers = 2,
         fm_fields: Count = 16,
         linear_fields: Count = 16,
         rank: Count = 8,

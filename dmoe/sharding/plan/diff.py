@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dmoe.model.sizes import human, left
+from dmoe.names import clip
 from dmoe.sharding.plan.migration import moved, rectangles
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures, figures_of
-from dmoe.sharding.plan.show_words import clip, compact, kernel_word
+from dmoe.sharding.plan.show_words import compact, kernel_word
 
 WIDTH = 100
 

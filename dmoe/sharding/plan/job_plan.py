@@ -94,7 +94,7 @@ def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Confi
 def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[Table], device: torch.device, where: str) -> ShardingPlan:
     """A checked plan in TorchRec's form."""
     local = check_plan(kept, where).ranks_a_node
-    parameters = {table.name: _parameter(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
+    parameters = {table.module: _parameter(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
     (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]
     return ShardingPlan(plan={path: EmbeddingModuleShardingPlan(parameters)})
 

@@ -49,7 +49,7 @@ class LocalShard:
 
 def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
     """This rank's shards of all tables of a sharded model, in a fixed order."""
-    by_name = {table.name: table for table in tables}
+    by_module = {table.module: table for table in tables}
     shards: list[LocalShard] = []
     for module in _kernels(model):
         if isinstance(module, BatchedFusedEmbeddingBag):
@@ -58,11 +58,11 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
             states = module.emb_module.get_optimizer_state() or [{} for _ in weights]
             for part, weight, state in zip(module.config.embedding_tables, weights, states, strict=True):
                 row, column = part.local_metadata.shard_offsets
-                shards.append(LocalShard(by_name[part.name], row, column, weight, _by_standard_name(dict(state)), None))
+                shards.append(LocalShard(by_module[part.name], row, column, weight, _by_standard_name(dict(state)), None))
         elif isinstance(module, BatchedDenseEmbeddingBag):
             flat, start = module.emb_module.weights, 0
             for part, weight in zip(module.config.embedding_tables, module.emb_module.split_embedding_weights(), strict=True):
-                shards.append(LocalShard(by_name[part.name], 0, 0, weight.detach(), {}, (flat, start)))
+                shards.append(LocalShard(by_module[part.name], 0, 0, weight.detach(), {}, (flat, start)))
                 start += weight.numel()
     return sorted(shards, key=lambda shard: (shard.table.name, shard.row, shard.column))
 
@@ -71,7 +71,7 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
 def copy_tables(whole: nn.Module, sharded: nn.Module, tables: Sequence[Table]) -> None:
     """Copies the tables of an unsharded EmbeddingBagCollection into this rank's shards of a sharded model of the same tables."""
     for shard in local_shards(sharded, tables):
-        weight = whole.embedding_bags[shard.table.name].weight  # type: ignore[union-attr,index]
+        weight = whole.embedding_bags[shard.table.module].weight  # type: ignore[union-attr,index]
         rows, columns = shard.weight.shape
         shard.weight.copy_(weight[shard.row : shard.row + rows, shard.column : shard.column + columns])
 

@@ -2,21 +2,80 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from dmoe.config import Config
-from dmoe.errors import UserError
-from dmoe.json_text import format_json, parse_json
+from pydantic import Field
+
+from dmoe.config import Config, KernelName, OptimizerName, Precision, ShardingTypeName
+from dmoe.errors import UserError, shown
+from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.model.tables import Table
+from dmoe.names import check_text, quoted
 from dmoe.paths import PATHS, read_bounded
-from dmoe.sharding.plan.qcomm import BYTES
-from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts, whole
+from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
 from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
+from dmoe.strict import Open, checked
 
 FORMAT, VERSION = "dmoe-plan", 2
 MAX_BYTES = 256 << 20
-TYPES = ("data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard")
-KERNELS = ("dense", "fused", "fused_uvm", "fused_uvm_caching")
+
+Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+Number = Annotated[float, Field(ge=0, le=1e18)]
+
+
+class _Shard(Open):
+    row: Count
+    column: Count
+    rows: Count
+    columns: Count
+    rank: Count
+
+
+class _Tried(Open):
+    """What the planner weighed for a table; `plan_ms` is null where it did not fit."""
+
+    what: str
+    shards: Count
+    shard_ms: Number
+    all_ms: Number
+    bytes: Number
+    plan_ms: Number | None
+    chosen: bool
+
+
+class _Table(Open):
+    size: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Annotated[int, Field(ge=1, le=MAX_COLUMNS)]] = Field(strict=False)
+    sharding_type: ShardingTypeName
+    compute_kernel: KernelName
+    pooling_factor: float = Field(gt=0, le=MAX_ROWS)
+    batch_size: int = Field(ge=1, le=MAX_ROWS)
+    shards: list[_Shard] | None
+    decided: str = ""
+    tried: list[_Tried] | None = None
+
+
+class _Model(Open):
+    dense_bytes: Number = 0.0
+    variant: str = ""
+
+
+class _Room(Open):
+    hbm: Number
+    ddr: Number
+
+
+class _Plan(Open):
+    """The fields that are read of a plan."""
+
+    world_size: Count
+    batch_size: int = Field(ge=1, le=MAX_ROWS)
+    optimizer: OptimizerName
+    comm_precision: Precision = "fp32"
+    model: _Model
+    cluster: dict[str, Any]
+    hashes: dict[str, str]
+    room: _Room | None = None
+    tables: dict[str, _Table]
 
 
 def hash_of(value: Any) -> str:
@@ -70,7 +129,7 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     """
     try:
         kept = parse_json(read_bounded(path, MAX_BYTES, "plan", f"{asked_by} {path}".strip()))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     check_plan(kept, path)
     return dict(kept)
@@ -92,40 +151,24 @@ def check_plan(kept: Any, where: str) -> Cluster:
     """
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
-    if kept.get("version") != VERSION:
-        raise UserError(f"{where}: plan version {kept.get('version')!r}, this dmoe reads version {VERSION}; make it again with dmoe plan")
-    for key, kind in (("model", dict), ("cluster", dict), ("hashes", dict), ("batch_size", int), ("optimizer", str), ("tables", dict)):
-        if not isinstance(kept.get(key), kind):
-            raise UserError(f"{where}: {key}: expected {kind.__name__}, found {type(kept.get(key)).__name__}; plan again")
-    cluster = cluster_from_json(kept["cluster"], where)
-    if kept.get("world_size") != cluster.ranks:
+    if not is_int(kept.get("version"), VERSION):
         raise UserError(
-            f"{where}: world_size is {str(kept.get('world_size'))[:40]}, but {cluster.name} has {cluster.ranks} ranks; plan again"
+            f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with dmoe plan"
         )
-    if not 1 <= kept["batch_size"] <= MAX_ROWS:
-        raise UserError(f"{where}: batch_size is {str(kept['batch_size'])[:40]}, expected the global batch's rows; plan again")
-    if precision_of(kept) not in tuple(BYTES):
-        raise UserError(f"{where}: comm_precision is {str(precision_of(kept))[:40]!r}, expected one of {', '.join(BYTES)}; plan again")
+    checked(_Plan.model_validate, kept, where, "; plan again")
+    cluster = cluster_from_json(kept["cluster"], where)
+    if kept["world_size"] != cluster.ranks:
+        raise UserError(f"{where}: world_size is {kept['world_size']}, but {cluster.name} has {cluster.ranks} ranks; plan again")
     for name, row in kept["tables"].items():
         try:
+            check_text(name)
             _check_table(row, cluster)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where}: table '{name}': its entry is damaged ({error!r}); plan again") from None
         except ValueError as error:
-            raise UserError(f"{where}: table '{name}': {error}") from None
+            raise UserError(f"{where}: table {quoted(name)}: {error}") from None
     return cluster
 
 
 def _check_table(row: Mapping[str, Any], cluster: Cluster) -> None:
-    rows, columns = row["size"]
-    if not whole(rows, "size") or not whole(columns, "size", MAX_COLUMNS):
-        raise ValueError(f"size is {rows} x {columns}, a table has rows and columns")
-    for key, known in (("sharding_type", TYPES), ("compute_kernel", KERNELS)):
-        if row[key] not in known:
-            raise ValueError(f"{key} is {str(row[key])[:40]!r}, expected one of {', '.join(known)}")
-    for key in ("pooling_factor", "batch_size"):
-        if isinstance(row[key], bool) or not 0 < row[key] <= MAX_ROWS:
-            raise ValueError(f"{key} is {str(row[key])[:40]}, expected more than 0")
     replicated = row["sharding_type"] == "data_parallel"
     if replicated != (row["shards"] is None) or replicated != (row["compute_kernel"] == "dense"):
         raise ValueError("data_parallel tables have kernel dense and shards null, and no others do")

@@ -139,10 +139,9 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
         UserError: the file lacks the room that its planner had.
     """
     cluster = check_plan(plan, where)
-    try:
-        room, host_room = (float(plan["room"][key]) for key in ("hbm", "ddr"))
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again") from None
+    if plan.get("room") is None:
+        raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again")
+    room, host_room = float(plan["room"]["hbm"]), float(plan["room"]["ddr"])
     precision = precision_of(plan)
     prediction = predict(plan["tables"], plan["optimizer"], cluster, precision)
     return Figures(

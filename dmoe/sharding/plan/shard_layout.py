@@ -24,7 +24,7 @@ def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
     """Checks that a table's shards are the whole of it, once, and lie as its sharding type wants them.
 
     Args:
-        entry: a table's, whose `size` and `sharding_type` are sound.
+        entry: a table's, whose fields are of their types.
 
     Raises:
         ValueError: says what is wrong, and of which shard where it is one.
@@ -32,7 +32,7 @@ def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
     (rows, columns), kind = entry["size"], entry["sharding_type"]
     shards: list[Cut] = []
     for number, shard in enumerate(entry["shards"]):
-        row, column, height, width, rank = (whole(shard[key], f"shard {number}: {key}") for key in SHARD)
+        row, column, height, width, rank = (shard[key] for key in SHARD)
         if rank >= cluster.ranks:
             raise ValueError(f"shard {number} is on rank {rank}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
         if row + height > rows or column + width > columns:
@@ -79,9 +79,3 @@ def _check_ranks(kind: str, ranks: list[int], cluster: Cluster) -> None:
         groups = [ranks[start : start + local] for start in range(0, len(ranks), local)]
         if any(group != list(range(group[0] // local * local, group[0] // local * local + local)) for group in groups):
             raise ValueError(f"{kind} has its shards on all ranks of a host, in their order")
-
-
-def whole(value: Any, what: str, limit: int = MAX_ROWS) -> int:
-    if type(value) is not int or not 0 <= value <= limit:
-        raise ValueError(f"{what} is {str(value)[:40]}, expected a whole number up to {limit:,}")
-    return value

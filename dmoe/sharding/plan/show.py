@@ -8,9 +8,10 @@ from typing import Any
 
 from dmoe.errors import UserError, nearest
 from dmoe.model.sizes import human, left
+from dmoe.names import clip, short
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
-from dmoe.sharding.plan.show_words import bar, clip, compact, histogram, kernel_word, ranks_in
+from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
 
 WIDTH = 100
 FOLD_ABOVE = 32
@@ -78,9 +79,9 @@ def chosen_tables(figures: Figures, view: View) -> list[TableFigures]:
 
 
 def matching(figures: Figures, pattern: str, asked_by: str, among: Sequence[TableFigures]) -> list[TableFigures]:
-    found = [table for table in among if fnmatch.fnmatchcase(table.name, pattern)]
+    found = [table for table in among if table.name == pattern] or [table for table in among if fnmatch.fnmatchcase(table.name, pattern)]
     if not found:
-        raise UserError(f"{asked_by} {pattern}: no such table{nearest(pattern, [table.name for table in figures.tables])}")
+        raise UserError(f"{asked_by} {short(pattern)}: no such table{nearest(pattern, [table.name for table in figures.tables])}")
     return found
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from dmoe.model.sizes import human, left
+from dmoe.names import clip
 from dmoe.report.html import Cell, document, paragraph, table
 from dmoe.report.plots import COLOURS, INK, draw
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures
-from dmoe.sharding.plan.show_words import clip, compact, kernel_word
+from dmoe.sharding.plan.show_words import compact, kernel_word
 from dmoe.sharding.planner.enumerator import Vector
 
 ROWS = 60

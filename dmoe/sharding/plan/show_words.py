@@ -9,14 +9,6 @@ KERNELS = {"fused_uvm": "uvm", "fused_uvm_caching": "caching"}
 BINS = 8
 
 
-def clip(text: str, width: int) -> str:
-    """At most `width` characters; what is left out of the middle is marked."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
-
-
 def kernel_word(kernel: str) -> str:
     return KERNELS.get(kernel, kernel)
 

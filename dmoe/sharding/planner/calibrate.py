@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError
-from dmoe.sharding.plan.plan_file import precision_of
+from dmoe.json_text import is_int
+from dmoe.sharding.plan.plan_file import Count, Number, precision_of
 from dmoe.sharding.plan.plan_stats import Figures, figures_of
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost_model import Prediction, bytes_of, predict, shards_of
+from dmoe.strict import Open, checked
 
 FORMAT, VERSION = "dmoe-measured", 1
 ROUNDS = 8
@@ -71,19 +73,52 @@ class Calibration:
         return max((abs(b / a - 1) for a, b in (rank.sent_total for rank in self.ranks) if a), default=0.0)
 
 
+class _Shard(Open):
+    table: str
+    row: Count
+    column: Count
+    rows: Count
+    columns: Count
+    weights: Count
+    state: Count
+
+
+class _Rank(Open):
+    rank: Count
+    shards: list[_Shard]
+    sent: dict[str, Number]
+    step_ms: Number
+    forward_lookup_ms: Number
+    backward_lookup_ms: Number
+    exchange_ms: Number
+    peak_bytes: Number
+
+
+class _Measured(Open):
+    """What is read of a measurement."""
+
+    device: str
+    steps: Count
+    plan: dict[str, Any]
+    ranks: list[_Rank]
+
+
 def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     """Compares what `dmoe.train.rehearsal.measure` wrote.
 
     Raises:
         UserError: not such a file.
     """
-    if not isinstance(measured, dict) or measured.get("format") != FORMAT or measured.get("version") != VERSION:
+    if not isinstance(measured, dict) or measured.get("format") != FORMAT or not is_int(measured.get("version"), VERSION):
         raise UserError(f"{where}: no measurement of this version; make one with dmoe plan calibrate or dmoe.train.rehearsal.measure")
+    checked(_Measured.model_validate, measured, where, "; measure again")
     plan, told = measured["plan"], measured["ranks"]
     figures = figures_of(plan, where)
     prediction, cluster = figures.prediction, figures.cluster
+    if [rank["rank"] for rank in told] != list(range(cluster.ranks)):
+        raise UserError(f"{where}: ranks: expected one entry for each of {cluster.ranks} ranks, in order; measure again")
     kinds = sent_by_kind(plan["tables"], prediction, cluster, figures.comm_precision)
-    kinds["all_reduce"] += 2 * (cluster.ranks - 1) / cluster.ranks * plan["model"]["dense_bytes"]
+    kinds["all_reduce"] += 2 * (cluster.ranks - 1) / cluster.ranks * plan["model"].get("dense_bytes", 0)
     ranks = tuple(_rank(rank, told[rank.rank], kinds, prediction) for rank in figures.ranks)
     corrected, after = _corrected(plan, cluster, ranks)
     return Calibration(figures, measured["device"], measured["steps"], ranks, tuple(_misplaced(plan, told)), corrected, after)

@@ -4,17 +4,17 @@ Bandwidths are bytes a second in one direction, of one device, as its vendor sta
 """
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, nearest, one_line, shown
 from dmoe.yaml_files import read_mapping
 
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192
-MAX_FILE = 1 << 20
+MAX_BYTES = 1e18
+"""Of a memory, and of what a link carries in a second."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def cluster_from_json(kept: Any, where: str) -> Cluster:
         device = Device(**kept["device"])
         cluster = Cluster(kept["nodes"], kept["ranks_a_node"], device)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{where}: the cluster's entry is damaged ({error}); plan again") from None
+        raise UserError(f"{where}: the cluster's entry is damaged ({one_line(str(error))}); plan again") from None
     _check(cluster, where)
     return cluster
 
@@ -118,7 +118,7 @@ def parse_cluster(text: str) -> Cluster:
     Raises:
         UserError: not of that form, an unknown device, an impossible number.
     """
-    found = re.fullmatch(r"(\d+)x(\d+):(.+)", text.strip())
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9}):(.+)", text.strip())
     if not found:
         raise UserError(f"--cluster {text}: expected {FORM}")
     nodes, ranks_a_node, name = int(found[1]), int(found[2]), found[3]
@@ -133,7 +133,7 @@ def parse_cluster(text: str) -> Cluster:
 
 
 def _read_device(path: str) -> Device:
-    tree = read_mapping(path, f"--cluster {path}", MAX_FILE, "device's file", "keys such as 'base: h100' and 'network: 25e9'")
+    tree = read_mapping(path, f"--cluster {path}", "device's file", "keys such as 'base: h100' and 'network: 25e9'")
     if not tree:
         raise UserError(f"{path}: empty; expected keys such as 'base: h100'")
     known = [field.name for field in dataclasses.fields(Device)]
@@ -142,29 +142,25 @@ def _read_device(path: str) -> Device:
         raise UserError(f"{path}: base: expected one of {', '.join(PRESETS)}")
     for key in tree:
         if key not in known:
-            raise UserError(f"{path}: {key}: unknown key{nearest(str(key), known)}")
-    try:
-        # YAML 1.1 reads 25e9 as a string.
-        values: dict[str, Any] = {key: value if key in ("name", "kind") else float(value) for key, value in tree.items()}
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: every field but name and kind is a number, in bytes and bytes a second") from None
-    named: dict[str, Any] = {"name": f"{base.name}*"}
-    return dataclasses.replace(base, **(named | values))
+            raise UserError(f"{path}: {one_line(key)}: unknown key{nearest(key, known)}")
+    return dataclasses.replace(base, **({"name": f"{base.name}*"} | tree))
 
 
 def _check(cluster: Cluster, where: str) -> None:
     for what in ("nodes", "ranks_a_node"):
-        if not isinstance(getattr(cluster, what), int) or getattr(cluster, what) < 1:
-            raise UserError(f"{where}: {what} is {getattr(cluster, what)!r}, expected at least 1")
+        if type(getattr(cluster, what)) is not int or getattr(cluster, what) < 1:
+            raise UserError(f"{where}: {what} is {shown(getattr(cluster, what))}, expected at least 1")
     if cluster.ranks > MAX_RANKS:
         raise UserError(f"{where}: {cluster.ranks:,} ranks, more than {MAX_RANKS:,}")
+    if not isinstance(cluster.device.name, str):
+        raise UserError(f"{where}: name is {shown(cluster.device.name)}, expected text")
     if cluster.device.kind not in ("cuda", "cpu"):
-        raise UserError(f"{where}: kind is {cluster.device.kind!r}, expected cuda or cpu")
+        raise UserError(f"{where}: kind is {shown(cluster.device.kind)}, expected cuda or cpu")
     for field in dataclasses.fields(Device)[2:]:
         value = getattr(cluster.device, field.name)
         least = 0.0 if field.name in ("hbm", "usd_an_hour") else 1.0
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
-            raise UserError(f"{where}: {field.name} is {value!r}, expected a positive number")
+        if type(value) not in (int, float) or not least <= value <= MAX_BYTES:
+            raise UserError(f"{where}: {field.name} is {shown(value)}, expected a positive number, in bytes or bytes a second")
     if cluster.device.kind == "cuda" and cluster.device.hbm < GIB:
         raise UserError(f"{where}: hbm is {cluster.device.hbm!r}, expected bytes, a GiB at least")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dmoe.config import Config, TableConstraint
 from dmoe.errors import UserError, nearest
 from dmoe.model.tables import Table
+from dmoe.names import quoted, short
 from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
 from dmoe.sharding.planner.cluster import Cluster
 
@@ -46,11 +47,14 @@ def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict
     """
     laid: dict[str, dict[str, object]] = {table.name: {} for table in tables}
     asked: dict[str, str] = {}
+    of_feature: dict[str, list[str]] = {}
+    for table in tables:
+        of_feature.setdefault(table.feature, []).append(table.name)
     for pattern, constraint in config.sharding.tables.items():
-        matching = [table.name for table in tables if _matches(pattern, table)]
+        # A name is taken as it stands before it is taken for a pattern: a feature may be called `C1*` or `tags[0]`.
+        matching = of_feature.get(pattern) or ([pattern] if pattern in laid else [one.name for one in tables if _matches(pattern, one)])
         if not matching:
-            known = {table.name for table in tables} | {table.feature for table in tables}
-            raise UserError(f"sharding.tables.{pattern}: no such table{nearest(pattern, known)}")
+            raise UserError(f"sharding.tables.{short(pattern)}: no such table{nearest(pattern, laid.keys() | of_feature.keys())}")
         for name in matching:
             laid[name] |= {key: value for key, value in constraint if value is not None}
             asked[name] = pattern
@@ -65,7 +69,7 @@ def _matches(pattern: str, table: Table) -> bool:
 
 
 def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster, pattern: str) -> Rule:
-    where, rowwise = f"sharding.tables.{pattern}", config.optimizer.tables.kind == "rowwise_adagrad"
+    where, rowwise = f"sharding.tables.{short(pattern)}", config.optimizer.tables.kind == "rowwise_adagrad"
     types = list(asked.types or allowed_types(config, cluster.ranks))
     reasons: dict[str, str] = {}
     if rowwise and (cut := [kind for kind in asked.types or () if kind in CUT_ROWS]):
@@ -93,7 +97,7 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
     if cluster.device.kind == "cpu" and asked.kernels and any("uvm" in kernel for kernel in asked.kernels):
         raise UserError(f"{where}.kernels: {asked.kernels[0]} is CUDA's; on CPU hosts tables are in the host's memory anyway")
     if not types:
-        raise UserError(f"{where}: no sharding type is left for table '{table.name}'; allow more in sharding.types")
+        raise UserError(f"{where}: no sharding type is left for table {quoted(table.name)}; allow more in sharding.types")
     return Rule(
         tuple(types),
         tuple(asked.kernels) if asked.kernels else None,
@@ -124,8 +128,8 @@ def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
     if asked is not None:
         if asked not in widths:
             raise UserError(
-                f"{where}.min_partition: {asked} divides neither the row of table '{table.name}' ({columns} columns) into whole embeddings"
-                f" of experts nor each of those; one of {widths}"
+                f"{where}.min_partition: {asked} divides neither the row of table {quoted(table.name)} ({columns} columns) into whole"
+                f" embeddings of experts nor each of those; one of {widths}"
             )
         return (asked,)
     return tuple(width for width in widths if width == columns or whole_sections(width) or width >= MIN_COLUMNS)

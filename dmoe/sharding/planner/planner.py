@@ -85,7 +85,7 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
 
 def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
     """What TorchRec's heuristic reservation leaves for tables on each rank."""
-    bags = [EmbeddingBagConfig(name=table.name, embedding_dim=4, num_embeddings=1, feature_names=[f"{table.name}_ids"]) for table in tables]
+    bags = [EmbeddingBagConfig(name=one.module, embedding_dim=4, num_embeddings=1, feature_names=[f"{one.module}_ids"]) for one in tables]
     batch = max(rule.batch_size for rule in rules.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -117,6 +117,7 @@ def _solve(
     for in_host in (False, True) if cluster.device.kind == "cuda" and not config.sharding.types else (False,):
         found = candidates_of(tables, rules, config.optimizer.tables.kind, topology, in_host, BYTES[config.sharding.comm_precision])
         keys = list(found)
+        places = {key: place for place, key in enumerate(keys)}
         if empty := [table for table in tables if not found[alike(table, rules[table.name])]]:
             rule = rules[empty[0].name]
             raise UserError(
@@ -125,7 +126,7 @@ def _solve(
             )
         problem = Problem(
             tuple(tuple(found[key]) for key in keys),
-            tuple(keys.index(alike(table, rules[table.name])) for table in tables),
+            tuple(places[alike(table, rules[table.name])] for table in tables),
             tuple(rules[table.name].ranks for table in tables),
             room,
         )

@@ -8,16 +8,15 @@ import torch
 
 from dmoe.alive import note
 from dmoe.config import Config
-from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, load_manifest
-from dmoe.errors import UserError
+from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.errors import UserError, one_line, shown
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import plan_tables
+from dmoe.strict import checked
 from dmoe.yaml_files import read_mapping
-
-MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,21 +66,22 @@ def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
         return load_manifest(config.data.path)
     expected = "a line a feature, such as 'C1: 40000000'"
     asked_by = f"--cardinalities {cardinalities}"
-    return manifest_of(read_mapping(cardinalities, asked_by, MAX_BYTES, "file of cardinalities", expected), cardinalities)
+    return manifest_of(read_mapping(cardinalities, asked_by, "file of cardinalities", expected), cardinalities)
 
 
-def manifest_of(sizes: dict[Any, Any], where: str) -> Manifest:
+def manifest_of(sizes: dict[str, Any], where: str) -> Manifest:
     """A manifest without rows, of cardinalities alone."""
     sizes = dict(sizes)
     dense = sizes.pop("dense", 0)
-    if not isinstance(dense, int) or not 0 <= dense <= 10_000:
-        raise UserError(f"{where}: dense: expected the number of numeric features, found {dense!r}")
+    if type(dense) is not int or not 0 <= dense <= 10_000:
+        raise UserError(f"{where}: dense: expected the number of numeric features, found {shown(dense)}")
     features = []
     for name, rows in sizes.items():
-        if not isinstance(rows, int) or isinstance(rows, bool) or not 2 <= rows < 2**31:
-            raise UserError(f"{where}: {name}: expected a cardinality from 2 to {2**31 - 1:,}, found {rows!r}")
-        features.append(CategoricalFeature(name=str(name), kind="token", cardinality=rows, missing_share=0.0, rare_share=0.0))
+        if type(rows) is not int or not 2 <= rows < 2**31:
+            raise UserError(f"{where}: {one_line(name)}: expected a cardinality from 2 to {2**31 - 1:,}, found {shown(rows)}")
+        features.append({"name": name, "kind": "token", "cardinality": rows, "missing_share": 0.0, "rare_share": 0.0})
     if not features:
         raise UserError(f"{where}: no feature in it")
-    numbers = tuple(DenseFeature(name=f"I{index + 1}", transform="none", missing_share=0.0) for index in range(dense))
-    return Manifest(dataset=where, dense=numbers, categorical=tuple(features), splits={})
+    numbers = [{"name": f"I{index + 1}", "transform": "none", "missing_share": 0.0} for index in range(dense)]
+    manifest = {"dataset": where, "dense": numbers, "categorical": features, "splits": {}}
+    return checked(Manifest.model_validate, manifest, where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from dmoe.config import Config
+from dmoe.config import Config, override_key
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS
 from dmoe.sharding.planner.cluster import MAX_RANKS, PRESETS, Cluster
 from dmoe.sharding.planner.planning_model import Described
@@ -20,6 +20,10 @@ MOST_CONSTRAINTS = 8
 NODES, OPTIMIZER = "more nodes", "another optimiser of the tables"
 IN_HOST = "tables in the host's memory"
 HOST_KERNELS = "[fused_uvm_caching,fused_uvm]"
+
+
+def _for_a_shell(text: str) -> str:
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Attempt:
         told = []
         if (one := self.cluster) is not None:
             told.append(f"--cluster {one.nodes}x{one.ranks_a_node}:{one.device.name if one.device.name in PRESETS else 'YOUR_FILE'}")
-        told += ["--set " + " ".join(f"'{one}'" for one in self.overrides)] if self.overrides else []
+        told += [f"--set {' '.join(map(_for_a_shell, self.overrides))}"] if self.overrides else []
         told += [f"preprocess with a larger --min-count, until no feature has more than {self.cap:,} ids"] if self.cap else []
         return "; ".join(told)
 
@@ -143,11 +147,14 @@ def _in_host(model: Described, cluster: Cluster, on_device: bool) -> Iterator[At
     # Where the config names no types, the planner tries the host's memory by itself.
     if cluster.device.kind != "cuda" or not (on_device or model.config.sharding.types):
         return
-    sizes = table_bytes(model)
-    largest = sorted((name for name in sizes if "." not in name), key=lambda name: -sizes[name])
+    sizes, features = table_bytes(model), {table.feature for table in model.tables}
+    # A constraint on a feature's name means all tables of the feature.
+    named = [one.name for one in model.tables if one.name == one.feature or one.name not in features]
+    largest = sorted(named, key=lambda name: -sizes[name])
     for count in range(1, len(largest) + 1):
-        named = ", ".join(largest[:count]) if count <= 6 else f"{', '.join(largest[:5])} and {count - 5} more"
-        yield Attempt(f"{named}", tuple(f"sharding.tables.{name}.kernels={HOST_KERNELS}" for name in largest[:count]))
+        what = ", ".join(largest[:count]) if count <= 6 else f"{', '.join(largest[:5])} and {count - 5} more"
+        keys = [override_key("sharding", "tables", name, "kernels") for name in largest[:count]]
+        yield Attempt(what, tuple(f"{key}={HOST_KERNELS}" for key in keys))
 
 
 def _batches(config: Config, cluster: Cluster) -> Iterator[Attempt]:

@@ -11,6 +11,7 @@ import yaml
 from dmoe.config import Config, dump_config, parse_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
+from dmoe.json_text import defined
 from dmoe.model.build import table_layout
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import DoesNotFit
@@ -137,7 +138,7 @@ def knees(points: Sequence[Point]) -> list[Knee]:
 
 
 def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """A row a point as plain data, for CSV and JSON; what is unknown is None."""
+    """A row a point as plain data, for CSV and JSON; what is unknown, or not finite, is None."""
     efficiency = {id(point): share for knee in knees(points) for point, share in zip(knee.points, knee.efficiencies, strict=True)}
     records = []
     for point in points:
@@ -164,7 +165,7 @@ def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
                 "planning_seconds": round(point.seconds, 3),
             }
         )
-    return records
+    return [defined(record) for record in records]
 
 
 def as_lines(points: Sequence[Point]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
-from dmoe.report.plots import COLOURS, INK, draw
+from dmoe.report.plots import COLOURS, INK, draw, literal
 from dmoe.sharding.planner.step_time import ASSUMED, Step
 from dmoe.sharding.planner.sweep import KNEE, Point, in_words, knees
 
@@ -62,7 +62,7 @@ def _drawn(points: Sequence[Point], title: str, unit: str, measure: Callable[[St
     def paint(axes: Any) -> None:
         for index, (key, name) in enumerate(zip(series, names, strict=True)):
             mine = sorted((p.cluster.ranks, measure(p.step)) for p in points if p.series == key and p.step)
-            axes.plot(*zip(*mine, strict=True), marker="o", markersize=4, color=COLOURS[index % len(COLOURS)], label=name)
+            axes.plot(*zip(*mine, strict=True), marker="o", markersize=4, color=COLOURS[index % len(COLOURS)], label=literal(name))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.minorticks_off()

@@ -24,6 +24,7 @@ from typing import Any
 from dmoe import alive
 from dmoe.errors import USER_ERROR, UserError, run_command
 from dmoe.json_text import format_json
+from dmoe.names import printable
 from dmoe.orphans import end_with
 
 LOST, PREEMPTED = 3, 143
@@ -93,6 +94,7 @@ def is_connection(error: RuntimeError) -> bool:
 
 def say(program: str, message: str) -> None:
     """Prints it, and leaves it for torchrun's own report of the failure, which would otherwise have none to show."""
+    message = printable(message)
     print(f"{program}: {message}", file=sys.stderr, flush=True)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}

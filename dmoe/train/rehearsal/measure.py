@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for dmoe plan calibrate --measured")
     arguments = parser.parse_args()
+    from dmoe.config import setting
     from dmoe.errors import UserError
 
     if arguments.steps < 1:
@@ -227,7 +228,7 @@ def main() -> None:
     from dmoe.train.log_filters import quiet
 
     quiet()
-    plan = [f"sharding.plan={arguments.plan}"] if arguments.plan else []
+    plan = [setting("sharding.plan", arguments.plan)] if arguments.plan else []
     run(arguments.config, arguments.set + plan, arguments.steps, arguments.output)
 
 

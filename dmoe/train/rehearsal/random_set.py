@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, Manifest, Shard, Split, save_manifest
-from dmoe.paths import PATHS, join
+from dmoe.data.parquet import require_finite_columns
+from dmoe.paths import join, write_atomic
 
 ROW_GROUP = 256
 
@@ -27,16 +28,23 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
     splits = {}
     for number, (name, count) in enumerate(rows.items()):
         table = _rows(schema, count, np.random.default_rng([seed, number]))
+        require_finite_columns(name, table)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=ROW_GROUP)
         path, positives = f"{name}-00000.parquet", int(table["label"].to_numpy().sum())
-        with PATHS.open(join(folder, path), "wb") as file:
+        with write_atomic(join(folder, path), sync=False) as file:
             file.write(buffer.getvalue())
         shard = Shard(path=path, rows=count, positives=positives, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
         splits[name] = Split(rows=count, positives=positives, shards=(shard,))
-    manifest = schema.model_copy(
-        update={"splits": splits, "dataset": "random rows", "made_by": {"tool": "dmoe.train.rehearsal.random_set"}}
-    )
+    # Random ids stand for no token, so the features have no identity.
+    changes = {
+        "dense": tuple(one.model_copy(update={"identity": None}) for one in schema.dense),
+        "categorical": tuple(one.model_copy(update={"identity": None}) for one in schema.categorical),
+        "splits": splits,
+        "dataset": "random rows",
+        "made_by": {"tool": "dmoe.train.rehearsal.random_set"},
+    }
+    manifest = schema.model_copy(update=changes)
     save_manifest(folder, manifest)
     return manifest
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmoe.checkpoint.index import write_whole
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config import Config, dump_config, parse_config, setting
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.paths import PATHS, join, write_text
 from dmoe.sharding.plan.job_plan import refuse_other
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.shrink_plan import fewer_ids, shape_of, shrink
@@ -87,7 +86,7 @@ def _look_at_run(config: Config, told: Told) -> None:
     probe = join(folder, f"rehearsal-{os.getpid()}")
     try:
         PATHS.mkdirs(folder)
-        write_whole(probe, lambda file: file.write(b"dmoe"))
+        write_text(probe, "dmoe")
         PATHS.rm(probe)
     except OSError as error:
         raise UserError(f"run.dir: cannot write in {folder} ({(error.strerror or str(error)).lower()}); choose another") from None
@@ -136,9 +135,9 @@ def _write(
     manifest = fewer_ids(model.manifest, model.tables, small, int(STATES_A_NUMBER[rehearsed]))
     batch_size = min(config.train.batch_size, ROWS_A_RANK * small.ranks)
     overrides = [
-        f"data.path={folder}",
-        f"run.dir={folder}/run",
-        f"sharding.plan={folder}/plan.json",
+        setting("data.path", folder),
+        setting("run.dir", f"{folder}/run"),
+        setting("sharding.plan", f"{folder}/plan.json"),
         f"optimizer.tables.kind={rehearsed}",
         f"train.batch_size={batch_size}",
         f"train.eval_batch_size={batch_size}",

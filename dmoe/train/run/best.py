@@ -1,8 +1,8 @@
 """The weights that a run's test figures are of."""
 
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.progress import Progress
 from dmoe.errors import UserError
-from dmoe.train.run.progress import Progress
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.session import Session
 

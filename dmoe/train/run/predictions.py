@@ -6,8 +6,9 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from dmoe.checkpoint.index import write_whole
 from dmoe.distributed import rank, world_size
+from dmoe.finite import require_finite
+from dmoe.paths import write_atomic
 
 FILE = "predictions.npz"
 """Of a run's own test rows; a later evaluation's lies beside its figures, as `evaluation.npz`."""
@@ -42,7 +43,13 @@ class Predictions:
         return np.concatenate([logit for logit, _ in in_order]), np.concatenate([label for _, label in in_order])
 
     def write(self, path: str) -> None:
-        """Writes an npz on rank 0; every rank has to call it."""
+        """Writes an npz on rank 0; every rank has to call it.
+
+        Raises:
+            UserError: on rank 0, a logit is not finite. `Evaluation` refuses such rows before, on all ranks.
+        """
         logit, label = self.gather()
+        require_finite(logit, f"{path}: the logit")
         if rank() == 0:
-            write_whole(path, lambda file: np.savez(file, logit=logit, label=label, order=np.array(self.order)))
+            with write_atomic(path) as file:
+                np.savez(file, logit=logit, label=label, order=np.array(self.order))

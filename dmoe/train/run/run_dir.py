@@ -2,30 +2,32 @@
 
 import contextlib
 import errno
-import json
 import os
 import platform
 import re
 import sys
 from typing import Any
 
-from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint, write_whole
+from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
 from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.lock import FILE as LOCK
 from dmoe.data.lock import share, take
 from dmoe.distributed import broadcast_object, first_problem, rank, world_size
 from dmoe.errors import UserError
-from dmoe.json_text import defined, format_json
-from dmoe.paths import PATHS, join
+from dmoe.json_text import defined, format_json, parse_json
+from dmoe.paths import PATHS, append_text, inside, join, write_text
+from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
-CONFIG, SCHEMA = "config.yaml", "manifest.json"
 ENDING_SECONDS = 10.0
 """How long a run waits for one that is about to end, such as ranks whose launcher was killed."""
 
 
 class RunDir:
     """Where a run keeps what it makes.
+
+    The directory may come from anyone, so that none of its files and checkpoints may be a link: nothing outside of it is written or
+    removed. The directory itself may be one.
 
     Args:
         path: local, or any URI that iopath has a handler for.
@@ -72,6 +74,14 @@ class RunDir:
             os.close(self._lock)
             self._lock = None
 
+    def file(self, *names: str) -> str:
+        """The path of one of the run's files or folders.
+
+        Raises:
+            UserError: it is a link, or lies outside.
+        """
+        return inside(self.path, *names)
+
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
         """Writes what describes the run, before it begins; the config last, since it is what makes the folder a run's.
 
@@ -87,6 +97,8 @@ class RunDir:
                 self._text("plan.json", format_json(plan, indent=1) + "\n")
                 self._text(SCHEMA, format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
+            except UserError as error:
+                problem = str(error)
             except OSError as error:
                 problem = _cannot_write(self.path, error)
         if problem := broadcast_object(problem):
@@ -100,26 +112,24 @@ class RunDir:
         """
         changed: list[str] = []
         if rank() == 0:
-            before, now = flat(load_config(join(self.path, CONFIG)).model_dump(mode="json")), flat(config.model_dump(mode="json"))
+            before, now = flat(load_config(self.file(CONFIG)).model_dump(mode="json")), flat(config.model_dump(mode="json"))
             changed = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in sorted(before | now) if before.get(key) != now.get(key)]
             self.forget_after(step)
             line = {"step": step, "refused": refused, "changed": changed, "plan": plan, "environment": environment()}
-            with PATHS.open(join(self.path, "resumes.jsonl"), "a") as file:
-                file.write(format_json(line) + "\n")
+            append_text(self.file("resumes.jsonl"), format_json(line) + "\n")
         return changed
 
     def holds_a_run(self) -> bool:
-        return PATHS.exists(join(self.path, CONFIG))
+        return PATHS.exists(self.file(CONFIG))
 
     def log(self, kind: str, figures: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl. A figure that is undefined is null."""
         if rank() == 0:
-            with PATHS.open(join(self.path, "metrics.jsonl"), "a") as file:
-                file.write(format_json({"kind": kind, **defined(figures)}) + "\n")
+            append_text(self.file("metrics.jsonl"), format_json({"kind": kind, **defined(figures)}) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step from which a run is resumed: what came after is about to happen again."""
-        path = join(self.path, "metrics.jsonl")
+        path = self.file("metrics.jsonl")
         if rank() == 0 and PATHS.exists(path):
             with PATHS.open(path, "r") as file:
                 lines = [line for line in file if _step_of(line) <= step]
@@ -131,15 +141,15 @@ class RunDir:
             self._text(name, format_json(defined(figures), indent=1) + "\n")
 
     def checkpoint(self, step: int) -> str:
-        return join(self.path, "checkpoints", f"step-{step:09d}")
+        return self.file("checkpoints", f"step-{step:09d}")
 
     def checkpoints(self) -> list[int]:
         """Steps of the published checkpoints, oldest first."""
-        folder = join(self.path, "checkpoints")
+        folder = self.file("checkpoints")
         if not PATHS.exists(folder):
             return []
         names = [name for name in PATHS.ls(folder) if name.startswith("step-") and name[5:].isdigit()]
-        return sorted(int(name[5:]) for name in names if PATHS.exists(join(folder, name, INDEX)))
+        return sorted(int(name[5:]) for name in names if PATHS.exists(join(inside(folder, name), INDEX)))
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
         """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none.
@@ -181,7 +191,7 @@ class RunDir:
                         os.rmdir(folder)
 
     def _text(self, name: str, text: str) -> None:
-        write_whole(join(self.path, name), lambda file: file.write(text.encode()))
+        write_text(self.file(name), text)
 
 
 def _cannot_write(path: str, error: OSError) -> str:
@@ -216,9 +226,11 @@ def problem_of(folder: str) -> str | None:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line).get("step", 0))
-    except (ValueError, AttributeError):
+        row = parse_json(line, undefined_is_null=True)
+    except ValueError:
         return 1 << 62
+    step = row.get("step", 0) if isinstance(row, dict) else None
+    return step if type(step) is int else 1 << 62
 
 
 def environment() -> dict[str, Any]:

@@ -66,3 +66,8 @@ def reference(lines: list[bytes], min_count: int, shares: tuple[str, str, str], 
             row[name] = 0 if row[name] is None else ids.get(row[name], 1)
         vocabularies[name] = [(token, ids[token], counts[token]) for token in kept]
     return {"splits": splits, "vocabularies": vocabularies}
+
+
+def without_blank_end(text: bytes) -> bytes:
+    """A text without the empty lines behind its last one."""
+    return re.sub(rb"([\r\x1a]*\n)[\r\n\x1a]*\Z", rb"\1", text)

@@ -10,7 +10,7 @@ import pytest
 
 from dmoe.data import counting, spread_counts, vocabulary
 from dmoe.data.counting import Rows
-from dmoe.data.engine import Threads, beside, run_tasks
+from dmoe.data.engine import Threads, run_tasks
 from dmoe.data.hashing import measure, parse_sizes
 from dmoe.data.inputs import find_inputs
 from dmoe.data.options import Options
@@ -119,11 +119,6 @@ def test_what_batches_have_seen_of_hashed_ids_adds_up(log, tmp_path):
     parts, sizes = staged(log, tmp_path / "parts", 20_000), parse_sizes("3000")
     assert measure(parts, sizes, Far(3), str(tmp_path / "seen")) == measure(parts, sizes, Threads(2))
     assert len(list((tmp_path / "seen").iterdir())) == 3
-
-
-def test_what_is_not_finished_has_a_name_of_its_own(tmp_path):
-    assert beside(str(tmp_path / "x")).startswith(f"{tmp_path}/x.")
-    assert beside("x").endswith(".tmp")
 
 
 def test_without_ray_one_line_says_what_to_install(log, tmp_path, monkeypatch):

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from dmoe.data.criteo import FIELDS
 from dmoe.data.preprocess import Options, preprocess
 from dmoe.errors import UserError
-from tests.log_files import PACKED, packed
-from tests.unit.data.reference import reference, well_formed
+from tests.log_files import NO_TEXT, PACKED, packed
+from tests.unit.data.reference import reference, well_formed, without_blank_end
 from tests.unit.data.test_parse import GOOD, with_field
 
 FOLDERS = itertools.count()
-REFUSED = ("no well-formed line", "empty, no lines to read", "no label column", "truncated or broken", ":1: ")
+REFUSED = ("no well-formed line", "empty, no lines to read", "no label column", "truncated or broken", ":1: ", *NO_TEXT)
 
 changed = st.tuples(st.integers(0, 39), st.sampled_from([b"", b"0", b"1", b"-7", b"12ab34cd", b"ABC", b"NaN", b"\xff", b"-", b'"1"', b" "]))
 piece = st.just(GOOD) | changed.map(lambda change: with_field(*change)) | st.binary(max_size=30)
@@ -40,7 +40,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 def lines_of(data: bytes) -> list[tuple[bytes, bool]]:
     """The lines, each with whether it is whole; a last one without an end must show all digits of its last token."""
-    *lines, last = data.split(b"\n")
+    *lines, last = without_blank_end(data).split(b"\n")
     out = [(line, well_formed(line)) for line in lines]
     if last:
         token = last.rstrip(b"\r").rsplit(b"\t", 1)[-1]

@@ -14,7 +14,7 @@ from dmoe.data.layout import Layout
 from dmoe.data.parse import Scratch, parse_block
 from dmoe.data.rejects import MAX_LINE, Reject, diagnose
 from dmoe.data.stage import Part, read_groups, stage
-from tests.unit.data.reference import well_formed
+from tests.unit.data.reference import well_formed, without_blank_end
 
 LAYOUT = Layout(b"\t", tuple(range(-1, 39)))
 GOOD = b"1\t" + b"\t".join([b"", b"-1", b"0", b"5", b"2147483647", *[b"7"] * 8] + [b"0badcafe"] * 24 + [b"", b"ffffffff"])
@@ -92,8 +92,15 @@ def test_a_malformed_line_is_told_by_kind_number_and_bytes(tmp_path, kind, line,
 
 @pytest.mark.parametrize(
     ("end", "rows", "kind"),
-    [(b"", 2, None), (b"\r\n", 2, None), (b"\n\n", 2, "fields")],
-    ids=["no line end", "windows line end", "blank line"],
+    [
+        (b"", 2, None),
+        (b"\r\n", 2, None),
+        (b"\n\n", 2, None),
+        (b"\r\n\r\n\x1a", 2, None),
+        (b"\n" * 300, 2, None),
+        (b"\n\n" + GOOD, 3, "fields"),
+    ],
+    ids=["no line end", "windows line end", "blank line", "windows blank line and ^Z", "blank lines over blocks", "blank line within"],
 )
 def test_the_end_of_a_file(tmp_path, end, rows, kind):
     _, rejects, got = parse_file(tmp_path, GOOD + b"\n" + GOOD + end, 100)
@@ -121,7 +128,7 @@ lines = st.lists(st.just(GOOD) | mostly_good | st.binary(max_size=60) | joined, 
 def test_every_line_is_a_row_or_kept_aside_and_none_is_both(tmp_path_factory, text, block_bytes):
     text = GOOD + b"\n" + text + b"\n"
     _, rejects, rows = parse_file(tmp_path_factory.getbasetemp() / "fuzz", text, block_bytes)
-    all_lines = text.split(b"\n")[:-1]
+    all_lines = without_blank_end(text).split(b"\n")[:-1]
     assert rows == [expected_row(line) for line in all_lines if well_formed(line)]
     refused = [(n, line.removesuffix(b"\r")) for n, line in enumerate(all_lines, 1) if not well_formed(line)]
     assert [(r.line, r.raw) for r in rejects] == refused

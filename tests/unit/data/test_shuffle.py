@@ -30,7 +30,6 @@ def data(tmp_path_factory) -> Path:
     """The first dense column of a train row is its number."""
     folder = tmp_path_factory.mktemp("data")
     make_numbered_data_set(folder, rows=3000)
-    (folder / "vocabulary").mkdir()
     (folder / "vocabulary" / "C1.parquet").write_bytes(b"kept as it is")
     return folder
 

@@ -29,7 +29,7 @@ def lookup(layout: str, set_dims: list[int]) -> tuple[list[torch.Tensor], dict[s
     model = MultiEmbedding(tables)
     logical = {}
     for table in tables:
-        weight = model.ebc.embedding_bags[table.name].weight
+        weight = model.ebc.embedding_bags[table.module].weight
         with torch.no_grad():
             weight.fill_(float("nan"))
             for section in table.sections:

@@ -3,6 +3,9 @@
 Shapes: N test rows.
 """
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
@@ -135,3 +138,16 @@ def test_unfinished_runs_are_named():
     MONOTONE.missing.append("bb, seed 9")
     assert not_supported(MONOTONE, answer(MONOTONE))[0].startswith("1 run(s) are not finished and not counted: bb, seed 9")
     MONOTONE.missing.clear()
+
+
+def test_a_label_that_looks_like_a_formula_or_acts_on_a_terminal_is_text_in_csv():
+    made = ladder({"a": 1.0, "bb": 1.3}, {"a": 0.3, "bb": 0.2})
+    labels = ["=HYPERLINK(0)", "-2+3"]
+    for result, label in zip(made.results.values(), labels, strict=True):
+        result.label = label
+        result.metrics[0] |= {"cka": "+1", "ne": -0.25, "expert_auc": ["@SUM(A1)", 0.5]}
+    made.results["a"].metrics[1]["logloss"] = "\x1b[31m"
+    rows = list(csv.DictReader(io.StringIO(ladder_csv(made, {}, {}))))
+    assert {row["label"] for row in rows} == {f"'{label}" for label in labels}
+    assert (rows[0]["cka"], rows[0]["ne"], rows[0]["expert_auc"]) == ("'+1", "-0.25", "'@SUM(A1) 0.5")
+    assert all(cell.isprintable() for row in rows for cell in row.values())

@@ -7,7 +7,7 @@ import pytest
 from dmoe.errors import UserError
 from dmoe.report import ladder_latency as ladder
 from dmoe.report.ladder_spec import LadderSpec
-from dmoe.report.latency import Latency
+from dmoe.report.latency import BATCHES, Latency
 from dmoe.report.runner import Job
 
 SPEC = LadderSpec.model_validate(
@@ -27,7 +27,7 @@ def measured(tmp_path, monkeypatch) -> list[list[str]]:
 
     def measure(scorers, rounds):
         calls.append(sorted(scorers))
-        return {name: Latency(10, {1: [0.001] * rounds}) for name in scorers}
+        return {name: Latency(10, {rows: [0.001] * rounds for rows in BATCHES}) for name in scorers}
 
     monkeypatch.setattr(ladder, "best_step", best_step)
     monkeypatch.setattr(ladder, "export", lambda *_, **__: None)
@@ -55,9 +55,11 @@ def test_measured_once_for_the_same_runs(tmp_path, measured):
     assert measured == [["a", "b"]]
     asked(tmp_path, rounds=3)
     assert len(measured) == 2
-    (tmp_path / "latency.json").write_text("{")
-    assert asked(tmp_path)[0] == found
-    assert len(measured) == 3
+    for damaged in ("{", "[" * 5000, (tmp_path / "latency.json").read_text().replace('"4096"', '"5000"')):
+        (tmp_path / "latency.json").write_text(damaged)
+        before = len(measured)
+        assert asked(tmp_path)[0] == found
+        assert len(measured) == before + 1
 
 
 def test_scorers_that_do_not_fit_the_disk_are_not_made(tmp_path, measured):

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
+from dmoe.data.dataset.files import file_sha256
+from dmoe.data.dataset.manifest import Manifest, Shard, Split, save_manifest
 from dmoe.serve.score_dataset import score_split, write_scores
 from dmoe.serve.scorer import Scorer
-from tests.unit.serve.test_scorer import CARDINALITY, batch, make
+from tests.unit.serve.test_scorer import INPUTS, batch, make
 
 
 @pytest.mark.parametrize("labelled", [False, True])
@@ -18,14 +19,12 @@ def test_scores_of_a_log(tmp_path, labelled):
     columns = {f"I{i}": dense_BI[:, i] for i in range(3)} | {f"C{i}": ids_BF[:, i].astype(np.int32) for i in range(2)}
     label = (np.arange(50) % 3 == 0).astype(np.uint8)
     pq.write_table(pa.table(columns | ({"label": label} if labelled else {})), tmp_path / "part.parquet")
-    shard = Shard(path="part.parquet", rows=50, positives=int(label.sum()) * labelled, sha256="0" * 64)
+    digest = file_sha256(str(tmp_path / "part.parquet"))
+    shard = Shard(path="part.parquet", rows=50, positives=int(label.sum()) * labelled, sha256=digest)
     manifest = Manifest(
         dataset="test",
-        dense=tuple(DenseFeature(name=f"I{i}", transform="none", missing_share=0.0) for i in range(3)),
-        categorical=tuple(
-            CategoricalFeature(name=f"C{i}", kind="token", cardinality=size, missing_share=0.0, rare_share=0.0)
-            for i, size in enumerate(CARDINALITY)
-        ),
+        dense=INPUTS.dense,
+        categorical=INPUTS.categorical,
         splits={"score": Split(rows=50, positives=shard.positives, shards=(shard,), labelled=labelled)},
     )
     save_manifest(str(tmp_path), manifest)

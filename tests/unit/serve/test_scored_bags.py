@@ -14,7 +14,7 @@ from tests.unit.serve.test_scorer import batch, by_hand, make
 def with_pooling(folder, pooling: str) -> Scorer:
     """The scorer in `folder`, its second feature multi-valued."""
     about = json.loads((folder / "scorer.json").read_text())
-    about["features"][1]["pooling"] = pooling
+    about["features"][1]["pooling"] = about["reads"]["categorical"][1]["pooling"] = pooling
     (folder / "scorer.json").write_text(json.dumps(about))
     return Scorer(str(folder))
 

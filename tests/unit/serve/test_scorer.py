@@ -9,6 +9,9 @@ import torch
 
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config import ModelConfig
+from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
+from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
 from dmoe.serve.export import quantise
@@ -17,6 +20,21 @@ from dmoe.serve.scorer import Scorer
 
 CARDINALITY, DIMS, EXPERTS = (7, 5), [4, 6], [("mlp", {"hidden": [8]}), ("crossnet", {"num_layers": 2})]
 MODEL = ModelConfig(embedding={"dim": 4}, experts=["mlp", "crossnet"], expert_dim=8, tower={"hidden": [4]})
+
+INPUTS = Inputs(
+    dense=tuple(DenseFeature(name=f"I{i}", transform="none", missing_share=0.0, identity=NumberIdentity()) for i in range(3)),
+    categorical=tuple(
+        CategoricalFeature(
+            name=f"C{i}",
+            kind="token",
+            cardinality=size,
+            missing_share=0.0,
+            rare_share=0.0,
+            identity=TokenIdentity(source="text", tokens=tokens_digest(np.arange(size - 2))),
+        )
+        for i, size in enumerate(CARDINALITY)
+    ),
+)
 
 
 def make(folder, rows: str = "fp32") -> tuple[torch.nn.Module, np.ndarray]:
@@ -45,6 +63,7 @@ def make(folder, rows: str = "fp32") -> tuple[torch.nn.Module, np.ndarray]:
         model=MODEL,
         bf16=False,
         files={name: digest_of(str(folder / name)) for name in (TABLES, DENSE)},
+        reads=INPUTS,
     )
     write_scorer_file(str(folder), about)
     return mixture, table_RC

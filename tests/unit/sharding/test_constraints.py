@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import parse_config
+from dmoe.config import override_key, parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of
@@ -39,6 +39,22 @@ def test_types_decide_one_tables_sharding_and_leave_the_others_free(kind):
     assert "sharding.tables.C2" in made["tables"]["C2"]["decided"]
     others = made["tables"]["C1"]["tried"]
     assert {row["what"] for row in others} == {row["what"] for row in FREE["tables"]["C1"]["tried"]}
+
+
+def test_a_name_is_itself_before_it_is_a_pattern():
+    sizes = {"C1*": 40_000, "C1": 40_000, "C12": 40_000, "tags[0]": 40_000, "tags0": 40_000, "site": 9000, "site__0": 9000}
+
+    def of(*overrides):
+        config = parse_config(CONFIG, "test", list(overrides))
+        return types(describe(config, manifest_of(sizes, "test")).plan(parse_cluster("1x2:cpu")))
+
+    free = of("sharding.types=[table_wise]")
+    for name, also in (("C1*", ()), ("tags[0]", ()), ("site__0", ()), ("C1?", ("C1*", "C12")), ("tags[[]0]", ("tags[0]",))):
+        key = override_key("sharding", "tables", name, "types")
+        changed = of("sharding.types=[table_wise]", f"{key}=[row_wise]")
+        assert {one for one in changed if changed[one] != free[one]} == set(also or (name,))
+    changed = of("sharding.types=[table_wise]", "sharding.tables.site__0.types=[row_wise]", "model.embedding.layout=separate")
+    assert {one for one in changed if changed[one] == "row_wise"} == {"site__0__0", "site__0__1"}
 
 
 def test_a_pattern_means_all_that_match_and_a_later_entry_has_its_way():
@@ -105,7 +121,7 @@ def test_inline_on_the_command_line_with_a_misspelt_table_named(tmp_path, capsys
     assert types(json.loads((tmp_path / "p.json").read_text()))["C1"] == "row_wise"
     for wrong, said in (
         ("sharding.tables.C22.types=[row_wise]", r"sharding.tables.C22: no such table, did you mean 'C2'"),
-        ("sharding.tables.C1.typos=[row_wise]", "unknown key 'typos', did you mean 'types'"),
+        ("sharding.tables.C1.typos=[row_wise]", "C1.typos: unknown key, did you mean 'types'"),
         ("sharding.tables.C1.types=[rowwise]", "'row_wise'"),
     ):
         assert make(wrong) == 2

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
+from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.config import GuardConfig
 from dmoe.errors import UserError
 from dmoe.train.elastic import exit_codes as exits
 from dmoe.train.elastic.exit_codes import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped
-from dmoe.train.run.progress import Progress, progress_from
 
 
 def end(error):
@@ -104,7 +104,7 @@ def test_progress_is_checked_field_by_field():
         "step": 3,
         "schedule": {"plateau": 1.0, "waited": 0, "best": None},
         "best_auc": 0.7,
-        "window": {"since": 0, "steps": 3, "sums": [1.0]},
+        "window": {"since": 0, "steps": 3, "sums": [1.0, 0.5, 0.0, 64.0]},
     }
     assert progress_from(sound, "x") == Progress(**sound)
     for wrong, words in {

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dmoe.checkpoint.progress import Progress
 from dmoe.config import parse_config
 from dmoe.data.dataset.batch import Batch
 from dmoe.train.guard import Guard, Stopped
 from dmoe.train.overflow import likely_reason
-from dmoe.train.run.progress import Progress
 
 ROWS, SIZE = 100, 8
 

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from dmoe.checkpoint import index as checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config import Config, ModelConfig, dump_config, parse_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
+from dmoe.serve.format import read_scorer_file
+from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.testing.small_data import make_data_set
+from tests.unit.sharding.small_plans import plan_of, table
 
 # No shrinking: with it, one failure costs minutes.
 FUZZ = settings(
@@ -238,10 +241,60 @@ def test_nothing_that_loads_a_file_can_unpickle():
     from pathlib import Path
 
     forbidden = re.compile(
-        r"\b(pickle|cloudpickle|dill|marshal|shelve)\b|torch\.load\(|yaml\.load\((?!.*_Loader)|allow_pickle=True|\beval\(|\bexec\("
+        r"\b(pickle|cloudpickle|dill|marshal|shelve)\b|torch\.load\(|yaml\.load\((?!.*_Loader)|allow_pickle=True|(?<!\.)\beval\(|\bexec\("
     )
     root = Path(__file__).resolve().parents[3]
     for path in [*(root / "dmoe").rglob("*.py"), *(root / "tools").rglob("*.py")]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if (found := forbidden.search(line)) and ".eval()" not in line and "unpickle" not in line:
                 raise AssertionError(f"{path}:{number}: {found.group()}")
+
+
+HOSTILE = "a\x1b[31mb\nforged: line"
+
+
+@pytest.mark.parametrize("place", ["table", "state", "key"])
+def test_a_checkpoint_whose_names_act_on_a_terminal_is_refused(tmp_path, place):
+    feature, state, key = (HOSTILE if place == one else known for one, known in (("table", "C1"), ("state", "weight"), ("key", "k")))
+    piece = checkpoint.Piece(f"{feature}/0", state, 0, 0, 2, 4, "dense.safetensors", key)
+    pieces = (piece, checkpoint.Piece(f"{feature}/0", "weight", 0, 0, 2, 4, "dense.safetensors", "k")) if place == "state" else (piece,)
+    index = checkpoint.Index({f"{feature}/0": (2, 4)}, pieces, {"dense.safetensors": (1, "0" * 64)}, {})
+    checkpoint.write_index(str(tmp_path), index)
+    with pytest.raises(UserError, match=r"index.json: damaged"):
+        checkpoint.read_index(str(tmp_path))
+
+
+def test_a_plan_whose_names_act_on_a_terminal_is_refused(tmp_path):
+    plan = plan_of({"C1": table(10, 4, "table_wise", (0, 0, 10, 4, 0))})
+    plan["tables"][HOSTILE] = plan["tables"].pop("C1")
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"plan.json: table 'a.*has a control character") as refused:
+        read_plan(str(tmp_path / "plan.json"))
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("field", ["variant", "features", "dense", "experts"])
+def test_a_scorer_whose_names_act_on_a_terminal_is_refused(tmp_path, field):
+    content = {
+        "format": "dmoe-scorer",
+        "version": 1,
+        "variant": "v",
+        "rows": "fp32",
+        "step": 1,
+        "schema_hash": "",
+        "features": [{"name": "C1", "cardinality": 3, "pooling": "none"}],
+        "dense": ["I1"],
+        "experts": [{"kind": "mlp", "options": {}, "table_set": 0}],
+        "set_dims": [4],
+        "model": ModelConfig().model_dump(mode="json"),
+        "bf16": False,
+        "files": {"tables.safetensors": "", "dense.safetensors": ""},
+    }
+    (tmp_path / "scorer.json").write_text(json.dumps(content))
+    assert read_scorer_file(str(tmp_path)).variant == "v"
+    hostile = {"variant": HOSTILE, "dense": [HOSTILE]}
+    hostile |= {key: [content[key][0] | {name: HOSTILE}] for key, name in (("features", "name"), ("experts", "kind"))}
+    content[field] = hostile[field]
+    (tmp_path / "scorer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"scorer.json: {field}"):
+        read_scorer_file(str(tmp_path))

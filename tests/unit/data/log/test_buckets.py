@@ -115,7 +115,7 @@ def test_extreme_numbers_have_buckets():
         ({"edges": []}, "categorical.0.bucket.edges: list should have at least 1 item"),
         ({"edges": [0.5], "quantiles": 3}, "give one of log2, log_squared, {edges: [...]} and {quantiles: ...}"),
         ({"quantiles": 1}, "categorical.0.bucket.quantiles: input should be greater than or equal to 2"),
-        ({"quantile": 5}, "unknown key 'quantile', did you mean 'quantiles'?"),
+        ({"quantile": 5}, "quantile: unknown key, did you mean 'quantiles'?"),
     ],
 )
 def test_a_bucket_that_cannot_be_is_one_line(bucket: Any, message: str):

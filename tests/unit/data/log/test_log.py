@@ -251,6 +251,12 @@ def test_a_manifest_of_version_1_without_the_new_fields_stays_as_it_was(tmp_path
     from dmoe.testing.small_data import make_data_set
 
     make_data_set(tmp_path)
-    feature = json.loads((tmp_path / "manifest.json").read_text())["categorical"][0]
-    assert set(feature) == {"name", "kind", "cardinality", "missing_share", "rare_share"}
-    assert not load_manifest(str(tmp_path)).categorical[0].multi_valued
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for feature in (*manifest["dense"], *manifest["categorical"]):
+        del feature["identity"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    read = load_manifest(str(tmp_path))
+    assert not read.categorical[0].multi_valued
+    assert read.categorical[0].identity is None
+    assert read.model_dump(mode="json") == manifest
+    assert set(manifest["categorical"][0]) == {"name", "kind", "cardinality", "missing_share", "rare_share"}

@@ -41,10 +41,10 @@ def test_a_log_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, lo
 def test_a_kept_vocabulary_that_is_damaged_is_one_clear_line(tmp_path: Path, log: Path):
     folder = make(tmp_path / "d", log)
     (folder / "vocabulary" / "site.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"^--vocabulary .*vocabulary/site\.parquet: cannot be read \(.*\)$"):
+    with pytest.raises(UserError, match=r"^/\S*vocabulary/site\.parquet: cannot be read \("):
         make(tmp_path / "s", log, vocabulary=str(folder), scoring=True)
     (folder / "vocabulary" / "site.parquet").unlink()
-    with pytest.raises(UserError, match=r"^--vocabulary .*vocabulary/site\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"^/\S*vocabulary/site\.parquet: cannot be read"):
         make(tmp_path / "s", log, vocabulary=str(folder), scoring=True)
 
 
@@ -84,14 +84,16 @@ def test_a_parquet_column_of_another_kind_is_one_clear_line(tmp_path: Path, site
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label: click\ncategorical: [a]\nweigth: w", "unknown key 'weigth', did you mean 'weight'?"),
-        ("label: click\ncategorical:\n- {name: a, pool: sum}", "categorical.0: unknown key 'pool', did you mean 'pooling'?"),
+        ("label: click\ncategorical: [a]\nweigth: w", "weigth: unknown key, did you mean 'weight'?"),
+        ("label: click\ncategorical:\n- {name: a, pool: sum}", "categorical.0.pool: unknown key, did you mean 'pooling'?"),
         ("label: click\ncategorical:\n- {name: a, pooling: max}", "categorical.0.pooling: input should be 'sum' or 'mean', found 'max'"),
         ("label: click\ncategorical:\n- {name: a, pooling: sum}", "'a' has pooling, so say what separates its values"),
         ("label: click\ncategorical:\n- {name: h, part: hour}\ntime: t", "'h' is a part of the time: give time:"),
         ("categorical: [a]", "label: field required"),
         ("label: click\ncategorical: [a, a]", "two features are named 'a'"),
-        ("label: click\ncategorical: [../a]", "a feature cannot be named '../a'"),
+        ('label: click\ncategorical: ["a\\eb"]', "a feature cannot be named 'a\\x1bb'"),
+        ("label: click\ncategorical: [a]\ndelimiter: '·'", "delimiter, quote: expected an ASCII character"),
+        ("label: click\ncategorical: [a]\nquote: '»'", "delimiter, quote: expected an ASCII character"),
         ("label: [", "schema.yaml:1: not YAML"),
         ("- a", "expected keys such as 'label:'"),
     ],

@@ -114,7 +114,7 @@ def test_pooled_embeddings_equal_numpys(data: Path, layout: str, pooling: str):
     bags = [row["tags"] for row in read_split(data, "train")][: len(batch.label_B)]
     for table in tables:
         for section in table.sections if table.feature == "tags" else ():
-            columns = weights[table.name][:, section.offset : section.offset + section.dim]
+            columns = weights[table.module][:, section.offset : section.offset + section.dim]
             expected = np.stack([getattr(columns[bag], pooling)(0) for bag in bags])
             np.testing.assert_allclose(sets[section.set_index][:, at], expected, rtol=1e-5, atol=1e-6)
     assert {(table.pooling, table.mean_ids > 1) for table in tables if table.feature == "tags"} == {(pooling, True)}

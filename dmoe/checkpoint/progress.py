@@ -3,12 +3,33 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
+from dmoe.strict import checked
 
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@with_config(_STRICT)
+class ScheduleState(TypedDict, total=False):
+    """What `Schedule.state` gives; `best` is null before the first validation that had an AUC."""
+
+    plateau: Annotated[float, Field(gt=0, le=1)]
+    waited: Count
+    best: float | None
+
+
+@with_config(_STRICT)
+class WindowState(TypedDict):
+    """What `Window.state` gives."""
+
+    since: Count
+    steps: Count
+    sums: Annotated[list[float | None], Field(min_length=4, max_length=4)]
 
 
 @dataclass
@@ -29,7 +50,7 @@ class Progress:
     """
 
     # Read by pydantic when a checkpoint's progress is checked.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     step: Count = 0
     steps_before: Count = 0
@@ -44,8 +65,8 @@ class Progress:
     waited: Count = 0
     trained_rows: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    schedule: dict[str, float | int | None] = field(default_factory=dict)
-    window: dict[str, int | list[float | None]] | None = None
+    schedule: ScheduleState = field(default_factory=ScheduleState)
+    window: WindowState | None = None
 
     def validated(self, auc: float | None, logloss: float) -> None:
         """Takes note of a validation of this step. A higher AUC is better; a lower logloss is, where no AUC is defined."""
@@ -60,18 +81,33 @@ class Progress:
             self.waited += 1
 
 
+class _Kept(TypedDict):
+    progress: Progress
+
+
+_KEPT = TypeAdapter(_Kept)
+
+
+def check_progress(kept: Any, where: str) -> Progress:
+    """The progress that a checkpoint kept; defaults for the fields that an older dmoe did not keep.
+
+    Raises:
+        UserError: a field is not what it should be, or the best step is a later one.
+    """
+    # By way of JSON: strict for every field, where from Python objects it would want a Progress.
+    progress = checked(_KEPT.validate_json, format_json({"progress": kept}), where)["progress"]
+    if progress.best_step is not None and progress.best_step > progress.step:
+        raise UserError(f"{where}: progress.best_step is {progress.best_step:,}, but the checkpoint is of step {progress.step:,}")
+    return progress
+
+
 def progress_from(kept: dict[str, Any], where: str) -> Progress:
-    """The progress that a checkpoint kept.
+    """As `check_progress`, of a run that is to go on.
 
     Raises:
         UserError: a field is missing or is not what it should be.
     """
-    try:
-        # By way of JSON: strict for every field, where from Python objects it would want a Progress.
-        progress = TypeAdapter(Progress).validate_json(format_json(kept))
-        if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
-            raise UserError(f"{where}: progress: a part of it is missing")
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{where}: progress.{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}") from None
+    progress = check_progress(kept, where)
+    if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
+        raise UserError(f"{where}: progress: a part of it is missing")
     return progress

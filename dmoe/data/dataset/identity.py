@@ -1,0 +1,107 @@
+"""The identity of a feature: all that decides which number or id a value of the log becomes, apart from the value itself.
+
+Two data sets whose features have the same names and cardinalities can still give one token two ids. A manifest therefore holds the identity
+of each feature, so that data for another model is refused (`dmoe.data.dataset.compatibility`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dmoe.data.dataset.part import Part
+
+SHA256 = r"^[0-9a-f]{64}$"
+PIECE = 1 << 20
+"""Tokens that are hashed at a time: a vocabulary is never copied whole."""
+
+
+class TokenIdentity(Part):
+    """Which id a value of a categorical feature has. The ids 0 (missing) and 1 (rare) are the same in every data set.
+
+    Attributes:
+        source: how the log's value becomes a token: `text` and `hex` are the value itself; `hour`, `weekday` and `is_weekend` are parts of
+            the time; `log2`, `log_squared` and `edges` are buckets of a number.
+        tokens: digest of the vocabulary, in the order of its ids (`TokenDigest`); None where no vocabulary is known.
+        hashed: the hash function that takes a token to its id, where there is no vocabulary; the cardinality is its size.
+        edges: digest of the buckets' edges.
+        max_values: how many tokens of a row are kept.
+        missing: texts that mean "no value", beside the empty one; sorted.
+    """
+
+    added = ("tokens", "hashed", "edges", "max_values", "missing")
+    source: Literal["text", "hex", "hour", "weekday", "is_weekend", "log2", "log_squared", "edges"]
+    tokens: str | None = Field(None, pattern=SHA256)
+    hashed: str | None = Field(None, min_length=1)
+    edges: str | None = Field(None, pattern=SHA256)
+    max_values: int | None = Field(None, ge=1)
+    missing: tuple[str, ...] = Field((), strict=False)
+
+
+class NumberIdentity(Part):
+    """What a number of a dense feature stands for, beside the feature's `transform`.
+
+    Attributes:
+        moments: (mean, deviation) of a standardised feature.
+        missing: texts that mean "no value", beside the empty one; sorted.
+    """
+
+    added = ("moments", "missing")
+    moments: tuple[float, Annotated[float, Field(gt=0)]] | None = Field(None, strict=False)
+    missing: tuple[str, ...] = Field((), strict=False)
+
+
+class TokenDigest:
+    """SHA-256 of tokens in the order of their ids. Tokens are added in pieces of any size, and the digest can be asked for in between.
+
+    It is the SHA-256 of `int64` or `bytes`, the number of tokens, and the SHA-256 of two streams: each token's length (uint32,
+    little-endian; none for int64), and each token's bytes (int64 tokens are little-endian).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kind = ""
+        self._lengths, self._bytes = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, tokens: Any) -> None:
+        """Adds int64 tokens, [N] numpy, or an Arrow array of binary or large_binary without nulls."""
+        for at in range(0, len(tokens), PIECE):
+            self._add(tokens[at : at + PIECE])
+
+    def _add(self, piece: Any) -> None:
+        self.count += len(piece)
+        if isinstance(piece, np.ndarray):
+            self._kind = "int64"
+            self._bytes.update(np.ascontiguousarray(piece, "<i8").data)
+            return
+        import pyarrow as pa
+
+        self._kind = "bytes"
+        array = piece.cast(pa.large_binary())
+        _, offsets, data = array.buffers()
+        edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        self._lengths.update(np.diff(edges).astype("<u4").data)
+        if edges[-1] > edges[0]:
+            self._bytes.update(memoryview(data)[int(edges[0]) : int(edges[-1])])
+
+    def hexdigest(self) -> str:
+        """The digest of all tokens that were added up to now. An empty vocabulary has one digest, whatever its type."""
+        whole = hashlib.sha256(f"{self._kind if self.count else ''} {self.count}\n".encode())
+        whole.update(self._lengths.digest())
+        whole.update(self._bytes.digest())
+        return whole.hexdigest()
+
+
+def tokens_digest(tokens: Any) -> str:
+    """The digest of a whole vocabulary's tokens, as `TokenDigest.add` takes them."""
+    digest = TokenDigest()
+    digest.add(tokens)
+    return digest.hexdigest()
+
+
+def edges_digest(edges: Sequence[float] | NDArray[np.float64]) -> str:
+    """SHA-256 of a bucket feature's edges, float64, little-endian."""
+    return hashlib.sha256(np.asarray(edges, "<f8").tobytes()).hexdigest()

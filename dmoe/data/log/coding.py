@@ -1,0 +1,300 @@
+"""Spans of a buffer -> a dictionary and codes, bags of them, and numbers: what encoding does once a row, compiled.
+
+Shapes: N rows; spans are (first, end) in a buffer.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.log.words import hash_span, same_bytes
+
+FEWEST_SLOTS = 1 << 10
+NO_LIMIT = 2**62
+Places = NDArray[np.signedinteger[Any]]
+"""Of 32 bits in a text, of 64 in an Arrow array."""
+NONE, NUMBER, OTHER = 0, 1, 2
+"""What `numbers` found: no value, a number, or what only a full parser can tell."""
+EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
+"""Integers up to 2^53 and powers of ten up to 10^22 are doubles, so one product or quotient of them is rounded once (Clinger 1990)."""
+POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
+
+
+class Missing:
+    """The texts that mean "no value", beside the empty one."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self.text = np.frombuffer(b"".join(texts), np.uint8)
+        self.edges = np.cumsum([0, *map(len, texts)])
+
+
+NOTHING = Missing([])
+
+
+@njit(nogil=True, cache=True)
+def _is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
+    size = end - first
+    if size == 0:
+        return True
+    for m in range(len(edges) - 1):  # noqa: SIM110 (numba has no any)
+        if edges[m + 1] - edges[m] == size and same_bytes(text, first, none, edges[m], size):
+            return True
+    return False
+
+
+@njit(nogil=True, cache=True)
+def _code(
+    text: NDArray[np.uint8],
+    first: Places,
+    end: Places,
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    fewest: int,
+    codes: NDArray[np.int32],
+    code_first: Places,
+    code_end: Places,
+    hash_of: NDArray[np.uint64],
+) -> int:
+    """Numbers the distinct spans in the order in which they come, -1 those that are missing; how many there are."""
+    slots = np.zeros(fewest, np.int32)
+    mask = np.uint64(fewest - 1)
+    known = 0
+    for i in range(len(first)):
+        at = first[i]
+        size = end[i] - at
+        if size == 0:
+            codes[i] = -1
+            continue
+        h = hash_span(text, at, size)
+        slot = h & mask
+        while True:
+            code = slots[slot] - 1
+            if code < 0:
+                if _is_missing(text, at, end[i], none, edges):
+                    codes[i] = -1
+                    break
+                code_first[known], code_end[known], hash_of[known] = at, end[i], h
+                codes[i] = known
+                known += 1
+                slots[slot] = known
+                if 2 * known > len(slots):
+                    slots = np.zeros(4 * len(slots), np.int32)
+                    mask = np.uint64(len(slots) - 1)
+                    for j in range(known):
+                        slot = hash_of[j] & mask
+                        while slots[slot] != 0:
+                            slot = (slot + np.uint64(1)) & mask
+                        slots[slot] = j + 1
+                break
+            there = code_first[code]
+            if hash_of[code] == h and code_end[code] - there == size and (size <= 8 or same_bytes(text, at, text, there, size)):
+                codes[i] = code
+                break
+            slot = (slot + np.uint64(1)) & mask
+    return known
+
+
+@njit(nogil=True, cache=True)
+def _gather(text: NDArray[np.uint8], first: Places, offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    for i in range(len(first)):
+        at = first[i]
+        for to in range(offsets[i], offsets[i + 1]):
+            out[to] = text[at]
+            at += 1
+
+
+def strings(text: NDArray[np.uint8], first: Places, end: Places) -> pa.Array:
+    """The spans as large_string, copied."""
+    offsets = np.zeros(len(first) + 1, np.int64)
+    np.cumsum(end - first, out=offsets[1:])
+    data = np.empty(offsets[-1], np.uint8)
+    _gather(text, first, offsets, data)
+    return pa.Array.from_buffers(pa.large_string(), len(first), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
+    """The spans as a dictionary, in the order in which tokens come, and codes, null where missing."""
+    size = len(first)
+    codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
+    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
+    return dictionary(codes, strings(text, code_first[:known], code_end[:known]))
+
+
+def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray:
+    """Null where a code is -1."""
+    null_N = codes < 0
+    indices = pa.array(codes, mask=null_N) if null_N.any() else pa.array(codes)
+    return pa.DictionaryArray.from_arrays(indices, tokens)
+
+
+@njit(nogil=True, cache=True)
+def _cut(
+    text: NDArray[np.uint8],
+    first: Places,
+    end: Places,
+    separator: NDArray[np.uint8],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    most: int,
+    offsets: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+    """The tokens of every row, `most` at most, as spans; row i's are offsets[i] .. offsets[i + 1] - 1. And how many rows had more."""
+    mark, width = separator[0], len(separator)
+    room = len(first)
+    for i in range(len(first)):
+        for at in range(first[i], end[i]):
+            room += text[at] == mark
+    token_first, token_end = np.empty(room, np.int32), np.empty(room, np.int32)
+    used, cut = 0, 0
+    for i in range(len(first)):
+        offsets[i] = used
+        if _is_missing(text, first[i], end[i], none, edges):
+            continue
+        begin, at, kept = first[i], first[i], 0
+        while True:
+            at_end = at >= end[i]
+            if not at_end:
+                found = text[at] == mark and at + width <= end[i]
+                for j in range(1, width):
+                    found = found and text[at + j] == separator[j]
+                if not found:
+                    at += 1
+                    continue
+            if not _is_missing(text, begin, at, none, edges):
+                if kept < most:
+                    token_first[used], token_end[used] = begin, at
+                    used += 1
+                kept += 1
+            if at_end:
+                break
+            at += width
+            begin = at
+        cut += kept > most
+    offsets[len(first)] = used
+    return token_first[:used], token_end[:used], cut
+
+
+def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+    offsets = np.empty(len(first) + 1, np.int64)
+    limit = NO_LIMIT if most is None else most
+    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
+
+
+@njit(nogil=True, cache=True)
+def _keep(
+    text: NDArray[np.uint8],
+    first: NDArray[np.int64],
+    end: NDArray[np.int64],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    most: int,
+    lists: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Moves the tokens that are kept of lists[i] .. lists[i + 1] - 1 to offsets[i] ..; (tokens kept, rows that had more)."""
+    used, cut = 0, 0
+    for i in range(len(lists) - 1):
+        offsets[i], kept = used, 0
+        for at in range(lists[i], lists[i + 1]):
+            if not _is_missing(text, first[at], end[at], none, edges):
+                if kept < most:
+                    first[used], end[used] = first[at], end[at]
+                    used += 1
+                kept += 1
+        cut += kept > most
+    offsets[len(lists) - 1] = used
+    return used, cut
+
+
+def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """As `bags`, of a large_list of large_string."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    lists = np.concatenate([[0], np.cumsum(lengths)])
+    text, first, end = spans(pc.list_flatten(column))
+    first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
+    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
+
+
+def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """(bytes, first [N], end [N]) of a large_string array, an empty one where it is null."""
+    if not len(column):
+        return np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    _, offsets, data = column.buffers()
+    at = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    end = at[1:] if not column.null_count else np.where(column.is_valid().to_numpy(zero_copy_only=False), at[1:], at[:-1])
+    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), at[:-1], end
+
+
+@njit(nogil=True, cache=True)
+def _numbers(
+    text: NDArray[np.uint8],
+    first: NDArray[np.int32],
+    end: NDArray[np.int32],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    powers: NDArray[np.float64],
+    value: NDArray[np.float64],
+    found: NDArray[np.uint8],
+) -> None:
+    """[+-] digits [. digits] [e [+-] digits], where it is exact."""
+    for i in range(len(first)):
+        at, stop = np.int64(first[i]), np.int64(end[i])
+        value[i] = 0.0
+        if _is_missing(text, at, stop, none, edges):
+            found[i] = NONE
+            continue
+        found[i] = OTHER
+        negative = text[at] == 45
+        at += negative or text[at] == 43
+        digits, power, seen, point = np.int64(0), np.int64(0), 0, False
+        while at < stop and digits <= EXACT_DIGITS:
+            byte = text[at]
+            if 48 <= byte <= 57:
+                digits = 10 * digits + np.int64(byte - 48)
+                seen += 1
+                power -= point
+            elif byte == 46 and not point:
+                point = True
+            else:
+                break
+            at += 1
+        if seen == 0 or digits > EXACT_DIGITS:
+            continue
+        if at < stop:
+            if text[at] != 101 and text[at] != 69:
+                continue
+            at += 1
+            less = at < stop and text[at] == 45
+            at += less or (at < stop and text[at] == 43)
+            if at == stop or stop - at > 4:
+                continue
+            exponent = np.int64(0)
+            while at < stop and 48 <= text[at] <= 57:
+                exponent = 10 * exponent + np.int64(text[at] - 48)
+                at += 1
+            if at < stop:
+                continue
+            power += -exponent if less else exponent
+        if digits != 0 and abs(power) > EXACT_POWER:
+            continue
+        number = np.float64(digits)
+        if digits != 0:
+            number = number * powers[power] if power >= 0 else number / powers[-power]
+        value[i] = -number if negative else number
+        found[i] = NUMBER
+
+
+def numbers(
+    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """(values [N], 0.0 where there is none; NONE, NUMBER or OTHER [N]), each as correctly rounded as the text's full parse."""
+    value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
+    _numbers(text, first, end, missing.text, missing.edges, POWERS, value, found)
+    return value, found

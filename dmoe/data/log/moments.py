@@ -1,0 +1,78 @@
+"""Mean and deviation of a numeric column, added up block by block, whatever the size of its numbers.
+
+Shapes: N numbers of a block.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDING = 64 * np.finfo(np.float64).eps
+"""Numbers that differ by at most this share of the largest are one number, written with rounding."""
+LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
+"""Of float64; a deviation below the smallest has lost its digits."""
+MANY, NEARLY_ALL = 100, 0.9
+"""Of so many numbers, one that makes this share of the sum of squares is told."""
+SAFE_EXPONENT = 400
+"""Numbers between 2^-400 and 2^400 are squared and added up as they are; others are scaled by a power of two first, which is exact."""
+
+
+class Moments:
+    """Count, mean and scatter of the numbers so far (Chan, Golub, LeVeque 1979).
+
+    The state is kept in units of 2^exponent, which follows the largest number, so that no square overflows or vanishes.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.scatter = 0.0, 0.0, 0.0
+        self.lowest, self.highest = np.inf, -np.inf
+        self.exponent = 0
+
+    def add(self, value_N: NDArray[np.float64]) -> None:
+        """Adds a block of finite numbers; the result depends on the blocks in the last bits, so give the same ones for the same column."""
+        if not len(value_N):
+            return
+        self.lowest, self.highest = min(self.lowest, float(value_N.min())), max(self.highest, float(value_N.max()))
+        self._rescale(_exponent(max(abs(self.lowest), abs(self.highest))))
+        if self.exponent:
+            value_N = np.ldexp(value_N, -self.exponent)
+        count, mean = len(value_N), value_N.mean()
+        step, seen = mean - self.mean, self.count
+        self.scatter = self.scatter + ((value_N - mean) ** 2).sum() + step**2 * seen * count / (seen + count)
+        self.mean += step * count / (seen + count)
+        self.count = seen + count
+
+    def result(self) -> tuple[float, float]:
+        """(mean, deviation). A column without spread, or with no more than rounding makes, has deviation 1; one without numbers (0, 1)."""
+        if not self.count:
+            return 0.0, 1.0
+        # Compared before they are subtracted, which could overflow.
+        if self.highest / 2 - self.lowest / 2 <= ROUNDING * max(abs(self.lowest), abs(self.highest)) / 2:
+            return self.lowest, 1.0
+        deviation = float(np.ldexp(np.sqrt(self.scatter / self.count), self.exponent))
+        return float(np.ldexp(self.mean, self.exponent)), deviation if deviation >= SMALLEST else 1.0
+
+    def lone_number(self) -> float | None:
+        """A single number that makes nearly all of the spread, and so leaves the others hardly any; None where there is none."""
+        if self.count < MANY or not self.scatter:
+            return None
+        from_mean = [(np.ldexp(one, -self.exponent) - self.mean) ** 2 for one in (self.lowest, self.highest)]
+        share = max(from_mean) / self.scatter
+        return (self.lowest, self.highest)[from_mean.index(max(from_mean))] if share >= NEARLY_ALL else None
+
+    def _rescale(self, exponent: int) -> None:
+        by = self.exponent - exponent
+        if by:
+            self.mean, self.scatter = float(np.ldexp(self.mean, by)), float(np.ldexp(self.scatter, 2 * by))
+        self.exponent = exponent
+
+
+def _exponent(largest: float) -> int:
+    exponent = int(np.frexp(largest)[1])
+    return exponent if abs(exponent) > SAFE_EXPONENT else 0
+
+
+def are_moments(pair: object) -> bool:
+    """Whether a value read from a file is a (mean, deviation) that numbers can be standardised by."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        return False
+    return all(type(one) in (int, float) and -LARGEST <= one <= LARGEST for one in pair) and pair[1] >= SMALLEST

@@ -1,0 +1,181 @@
+"""Times by a format of strptime, a column at once, as Python's `datetime.strptime` reads them in the C locale.
+
+Nothing that stands in a format is ignored: a directive that would be is refused when the format is read, a day that does not exist
+(30 February), or is another weekday than `%a` says, is no time.
+
+Shapes: N texts of a column.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+SECONDS_A_DAY = 86400
+MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+SHORT_MONTHS, SHORT_WEEKDAYS = tuple(name[:3] for name in MONTHS), tuple(name[:3] for name in WEEKDAYS)
+
+SPACES = r"[\t-\r\x1c-\x20]+"
+PATTERNS = {
+    "Y": r"\d\d\d\d",
+    "y": r"\d\d",
+    "m": r"1[0-2]|0[1-9]|[1-9]",
+    "B": "|".join(sorted(MONTHS, key=len, reverse=True)),
+    "b": "|".join(SHORT_MONTHS),
+    "d": r"3[0-1]|[1-2]\d|0[1-9]|[1-9]| [1-9]",
+    "j": r"36[0-6]|3[0-5]\d|[1-2]\d\d|0[1-9]\d|00[1-9]|[1-9]\d|0[1-9]|[1-9]",
+    "H": r"2[0-3]|[0-1]\d|\d",
+    "I": r"1[0-2]|0[1-9]|[1-9]",
+    "p": "am|pm",
+    "M": r"[0-5]\d|\d",
+    "S": r"6[0-1]|[0-5]\d|\d",
+    "f": r"\d{1,6}",
+    "z": r"[+-]\d\d:?[0-5]\d(?::?[0-5]\d(?:\.\d{1,6})?)?|(?-i:Z)",
+    "A": "|".join(sorted(WEEKDAYS, key=len, reverse=True)),
+    "a": "|".join(SHORT_WEEKDAYS),
+}
+"""What each directive matches, in the order in which `datetime.strptime` tries it."""
+ALIASES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "e": "%d", "h": "%b"}
+"""The C library's abbreviations, which Python's strptime lacks."""
+TELLS = {"year": "Yy", "month": "mbBj", "day": "dj", "hour": "HI", "minute": "M", "second": "S", "fraction": "f", "zone": "z"}
+TELLS |= {"weekday": "aA", "half of the day": "p"}
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """A format, checked.
+
+    Attributes:
+        text: as it was given.
+        parts: its directives' letters and the literal texts between them, in turns, a text first.
+    """
+
+    text: str
+    parts: tuple[str, ...]
+
+    @property
+    def directives(self) -> tuple[str, ...]:
+        return self.parts[1::2]
+
+    @cached_property
+    def pattern(self) -> str:
+        """Of RE2. What is left of a text after the match is the group `rest`, as in Python, where the match does not look ahead."""
+        literal = [re.sub(rf"(?:\\?{SPACES})+", lambda _: SPACES, re.escape(text)) for text in self.parts[::2]]
+        named = [f"(?P<{letter}>{PATTERNS[letter]})" for letter in self.directives]
+        return rf"\A(?i)(?s:{''.join(a + b for a, b in zip(literal, [*named, ''], strict=True))}(?P<rest>.*))\z"
+
+
+@lru_cache(maxsize=64)
+def parse_format(text: str) -> TimeFormat:
+    """Reads a format.
+
+    Raises:
+        ValueError: a directive that is not known or would be ignored, two that tell the same, or none; names it.
+    """
+    expanded = re.sub(r"%(%|[FTRDeh])", lambda found: ALIASES.get(found[1], found[0]), text)
+    parts = re.split(r"%(-?[^%]|%|\Z)", expanded, flags=re.DOTALL)
+    merged = [parts[0]]
+    for letter, literal in zip(parts[1::2], parts[2::2], strict=True):
+        letter = letter.removeprefix("-") if letter[1:] in ("d", "m", "H", "I", "M", "S", "j", "y") else letter
+        if letter == "%":
+            merged[-1] += "%" + literal
+            continue
+        if letter == "Z":
+            raise ValueError(
+                "%Z, the name of a time zone, would be ignored; give offsets as %z, or a name that never changes, such as UTC, as it is"
+            )
+        if letter not in PATTERNS:
+            raise ValueError(f"%{letter} is not read; the directives are {' '.join('%' + one for one in sorted(PATTERNS))}")
+        merged += [letter, literal]
+    directives = merged[1::2]
+    if not directives:
+        raise ValueError(f"'{text}' has no directive, such as %Y; without one it is unix (seconds) or unix_ms")
+    for what, letters in TELLS.items():
+        if len(same := [f"%{one}" for one in directives if one in letters]) > 1:
+            raise ValueError(f"{' and '.join(same)} tell the {what} twice, so one would be ignored")
+    if "p" in directives and "I" not in directives:
+        raise ValueError("%p would be ignored without %I, the hour of 12")
+    return TimeFormat(text, tuple(merged))
+
+
+def parse_times(texts: pa.Array, format: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(seconds since 1970 [N], UTC where no %z says otherwise, 0.0 where there is no time; whether each is a time [N]).
+
+    Args:
+        texts: large_string, null where there is none.
+        format: of `parse_format`.
+    """
+    known = parse_format(format)
+    found = pc.extract_regex(texts, known.pattern)
+    ok_N = _to_numpy(pc.equal(pc.struct_field(found, "rest"), ""), False)
+    # Where there is no match, 1 is a value that every field has.
+    columns = {letter: pc.fill_null(pc.struct_field(found, letter), "1") for letter in known.directives}
+
+    def number(letter: str, default: int) -> NDArray[np.int64]:
+        if letter not in columns:
+            return np.full(len(texts), default, np.int64)
+        return np.asarray(pc.ascii_ltrim_whitespace(columns[letter]).cast(pa.int64()).to_numpy())
+
+    def named(letter: str, names: tuple[str, ...]) -> NDArray[np.int64]:
+        place = pc.index_in(pc.ascii_lower(columns[letter]), pa.array(names, pa.large_string()))
+        return np.asarray(pc.fill_null(place, 0).to_numpy()).astype(np.int64)
+
+    year_N = number("Y", 1900)
+    if "y" in columns:
+        short_N = number("y", 0)
+        year_N = short_N + np.where(short_N <= 68, 2000, 1900)
+    ok_N &= year_N >= 1
+    month_N = number("m", 1)
+    for letter, names in (("b", SHORT_MONTHS), ("B", MONTHS)):
+        month_N = named(letter, names) + 1 if letter in columns else month_N
+    first_N, after_N = _first_day(year_N, month_N), _first_day(year_N, month_N + (12 if "j" in columns else 1))
+    day_N = first_N + number("d", 1) - 1 + number("j", 1) - 1
+    ok_N &= day_N < after_N
+    for letter, names in (("a", SHORT_WEEKDAYS), ("A", WEEKDAYS)):
+        if letter in columns:
+            # 1970-01-01 was a Thursday.
+            ok_N &= named(letter, names) == (day_N + 3) % 7
+    hour_N = number("H", 0)
+    if "I" in columns:
+        afternoon_N = named("p", ("am", "pm")) if "p" in columns else 0
+        hour_N = number("I", 0) % 12 + 12 * afternoon_N
+    second_N = number("S", 0)
+    ok_N &= second_N < 60
+    seconds_N = (day_N * SECONDS_A_DAY + hour_N * 3600 + number("M", 0) * 60 + second_N).astype(np.float64)
+    if "f" in columns:
+        micros = pc.utf8_rpad(columns["f"], 6, "0").cast(pa.int64()).to_numpy()
+        seconds_N = (seconds_N * 1e6 + micros) / 1e6
+    if "z" in columns:
+        coded = columns["z"].dictionary_encode()
+        offsets = [_offset(one) for one in coded.dictionary.to_pylist()]
+        codes_N = coded.indices.to_numpy()
+        ok_N &= np.array([one is not None for one in offsets], bool)[codes_N]
+        seconds_N = seconds_N - np.array([one or 0.0 for one in offsets])[codes_N]
+    return np.where(ok_N, seconds_N, 0.0), ok_N
+
+
+def _to_numpy(column: pa.Array, null: bool) -> NDArray[np.bool_]:
+    return np.array(pc.fill_null(column, null).to_numpy(zero_copy_only=False), bool)
+
+
+def _first_day(year_N: NDArray[np.int64], month_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Days from 1970-01-01 to the first of a month, which may be above 12."""
+    months_N = ((year_N - 1970) * 12 + month_N - 1).astype("datetime64[M]")
+    return months_N.astype("datetime64[D]").astype(np.int64)
+
+
+def _offset(text: str) -> float | None:
+    """Seconds that a zone's clocks are ahead of UTC; None where the text is no offset of less than a day."""
+    if text == "Z":
+        return 0.0
+    found = re.fullmatch(r"([+-])(\d\d)(:?)(\d\d)(?:\3(\d\d)(?:\.(\d{1,6}))?)?", text)
+    if not found:
+        return None
+    sign, hours, _, minutes, seconds, fraction = found.groups()
+    size = int(hours) * 3600 + int(minutes) * 60 + int(seconds or 0) + int((fraction or "0").ljust(6, "0")) / 1e6
+    return None if size >= SECONDS_A_DAY else -size if sign == "-" else size

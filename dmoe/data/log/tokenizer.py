@@ -1,0 +1,275 @@
+"""A piece of a text log -> where the fields of its rows begin and end.
+
+A line is a row of N where it has the right number of fields. A field in quotes begins and ends with one, as RFC 4180 has it: delimiters in
+it are text, two quotes are one. A quote within any other field is text. A byte order mark
+before a line is none of it. Lines end at every `\\n`, or `\\r\\n`, in quotes or not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.layout import BOM
+from dmoe.data.log.words import load, occurrences, same_bytes, trailing_zeros
+
+CHUNK = 1 << 16
+"""Bytes that are searched for marks at a time: they and the marks stay in the cache."""
+NEWLINE, RETURN = np.uint8(10), np.uint8(13)
+ONLY = 0xFFFF
+BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
+OPEN, UNREADABLE, HEADER = -1, -2, -3
+
+
+@dataclass
+class Spans:
+    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single.
+
+    Attributes:
+        first, end: [columns, N] of each field that is read, in `text`.
+        line: [N] the place of the row's line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
+        bad: [lines, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
+            the bytes are, HEADER where the fields are the columns' names.
+    """
+
+    text: NDArray[np.uint8]
+    first: NDArray[np.int32]
+    end: NDArray[np.int32]
+    line: NDArray[np.int32]
+    begins: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    bad: NDArray[np.int32]
+    lines: int
+
+
+@njit(nogil=True, cache=True)
+def _marks(
+    text: NDArray[np.uint8],
+    begin: int,
+    end: int,
+    delimiter: np.uint8,
+    quote: np.uint8,
+    flags: NDArray[np.uint8],
+    marks: NDArray[np.int32],
+) -> int:
+    """Where the delimiters, line ends and quotes of begin .. end - 1 stand; how many there are."""
+    size = end - begin
+    for i in range(size):
+        byte = text[np.uintp(begin + i)]
+        flags[i] = np.uint8(byte == delimiter) | np.uint8(byte == NEWLINE) | np.uint8(byte == quote)
+    flags[size : size + 8] = 0
+    found = 0
+    for i in range(0, size, 8):
+        word = load(flags, i)
+        while word:
+            marks[found] = begin + i + (trailing_zeros(word) >> 3)
+            found += 1
+            word &= word - np.uint64(1)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> int:
+    """Makes each two quotes of at .. end - 1 one, in place; the new end."""
+    to = at
+    while at < end:
+        text[to] = text[at]
+        at += 1 + (text[at] == quote)
+        to += 1
+    return to
+
+
+@njit(nogil=True, cache=True)
+def _are_names(
+    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: NDArray[np.uint8], name_at: NDArray[np.int64]
+) -> bool:
+    """Whether the fields are the names, in any order."""
+    taken = np.zeros(len(first), np.bool_)
+    for i in range(len(first)):
+        size, found = end[i] - first[i], False
+        for j in range(len(first)):
+            if not taken[j] and name_at[j + 1] - name_at[j] == size and same_bytes(text, first[i], names, name_at[j], size):
+                taken[j] = found = True
+                break
+        if not found:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _split(
+    text: NDArray[np.uint8],
+    size: int,
+    delimiter: np.uint8,
+    quote: np.uint8,
+    longest: int,
+    unreadable: NDArray[np.int64],
+    place_of: NDArray[np.int32],
+    names: NDArray[np.uint8],
+    name_at: NDArray[np.int64],
+    first: NDArray[np.int32],
+    end: NDArray[np.int32],
+    line: NDArray[np.int32],
+    begins: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    bad: NDArray[np.int32],
+) -> tuple[int, int, int]:
+    """Fills what Spans has, from text[:size], which ends with a line end; (rows, lines, malformed lines).
+
+    Args:
+        quote: the delimiter, where there is none.
+        unreadable: lines that are, ascending.
+        place_of: of each field in a line, its column among those that are read, -1 where it is not.
+        names: of the fields in a header, one after another; `name_at` is where each begins, and the last ends.
+    """
+    width, quoting = len(place_of), quote != delimiter
+    flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
+    field_first, field_end = np.empty(width, np.int32), np.empty(width, np.int32)
+    rows, lines, bads, skip, chunk = 0, 0, 0, 0, 0
+    while chunk < size:
+        # A chunk ends after a line end; a line that is longer than one is a chunk.
+        stop = min(chunk + CHUNK, size)
+        while stop > chunk and text[stop - 1] != NEWLINE:
+            stop -= 1
+        if stop == chunk:
+            stop = min(chunk + CHUNK, size)
+            while text[stop - 1] != NEWLINE:
+                stop += 1
+            if stop - chunk > len(marks):
+                flags, marks = np.empty(stop - chunk + 8, np.uint8), np.empty(stop - chunk, np.int32)
+        found = _marks(text, chunk, stop, delimiter, quote, flags, marks)
+        begin, mark = chunk, 0
+        while mark < found:
+            if text[begin] == BOM_FIRST and text[begin + 1] == BOM_SECOND and text[begin + 2] == BOM_THIRD:
+                # Also within a file, where files were joined.
+                begin += 3
+            fields, wrong, at, characters = 0, False, begin, 0
+            while True:
+                doubled, close = False, -1
+                if quoting and text[at] == quote:
+                    mark += 1
+                    while True:
+                        close = marks[mark]
+                        if text[close] == quote:
+                            if text[close + 1] != quote:
+                                break
+                            doubled = True
+                            mark += 1
+                        elif text[close] == NEWLINE:
+                            break
+                        mark += 1
+                    wrong = text[close] == NEWLINE
+                    mark += not wrong
+                while text[marks[mark]] == quote and quoting:
+                    mark += 1
+                stop_at = marks[mark]
+                last = text[stop_at] == NEWLINE
+                before = stop_at
+                if last and stop_at > begin and text[stop_at - 1] == RETURN:
+                    before -= 1
+                if close >= 0:
+                    wrong = wrong or before != close + 1
+                    if wrong:
+                        while text[marks[mark]] != NEWLINE:
+                            mark += 1
+                        break
+                if close >= 0:
+                    at += 1
+                    end_at = _unquoted(text, at, close, quote) if doubled else close
+                else:
+                    end_at = before
+                characters += end_at - at
+                if fields < width:
+                    field_first[fields], field_end[fields] = at, end_at
+                    column = place_of[fields]
+                    if column >= 0:
+                        first[column, rows], end[column, rows] = at, end_at
+                fields += 1
+                mark += 1
+                if last:
+                    break
+                at = stop_at + 1
+            newline = marks[mark - 1] if not wrong else marks[mark]
+            mark += wrong
+            line_end = newline - (newline > begin and text[newline - 1] == RETURN)
+            kind = fields if not wrong else OPEN
+            if skip < len(unreadable) and unreadable[skip] == lines:
+                skip += 1
+                kind = UNREADABLE
+            elif line_end - begin > longest:
+                kind = UNREADABLE
+            if kind == width and characters == len(names) and _are_names(text, field_first, field_end, names, name_at):
+                kind = HEADER
+            if kind == width:
+                line[rows], begins[rows], ends[rows] = lines, begin, line_end
+                rows += 1
+            else:
+                bad[bads, 0], bad[bads, 1], bad[bads, 2], bad[bads, 3] = lines, begin, line_end, kind
+                bads += 1
+            lines += 1
+            begin = newline + 1
+        chunk = stop
+    return rows, lines, bads
+
+
+def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names: list[bytes], longest: int) -> Spans:
+    """
+    Args:
+        fields: of each field in a line, its place among the columns that are read; -1 where it is not read.
+        names: of the fields in a header; a line of them is no row.
+        longest: bytes of a line.
+    """
+    size = len(piece) + (not piece.endswith(b"\n"))
+    text = np.empty(size, np.uint8)
+    text[: len(piece)] = np.frombuffer(piece, np.uint8)
+    text[len(piece) : size] = NEWLINE
+    room, columns = occurrences(piece, b"\n") + 1, max(fields) + 1
+    first, end = np.empty((columns, room), np.int32), np.empty((columns, room), np.int32)
+    line, begins, ends, bad = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.empty((room, 4), np.int32)
+    mark = delimiter[0]
+    rows, lines, bads = _split(
+        text,
+        size,
+        np.uint8(mark),
+        np.uint8(quote[0] if quote and quote in piece else mark),
+        longest,
+        _unreadable(piece),
+        np.array(fields, np.int32),
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([0, *map(len, names)]),
+        first,
+        end,
+        line,
+        begins,
+        ends,
+        bad,
+    )
+    return Spans(text, first[:, :rows], end[:, :rows], line[:rows], begins[:rows], ends[:rows], bad[:bads], lines)
+
+
+def _unreadable(piece: bytes) -> NDArray[np.int64]:
+    """The lines that are no UTF-8 text, or hold a byte 0, or a `\\r` that does not end them."""
+    ascii_only = piece.isascii()
+    if (ascii_only or _is_utf8(piece)) and b"\0" not in piece and (b"\r" not in piece or piece.count(b"\r") == piece.count(b"\r\n")):
+        return np.empty(0, np.int64)
+    text = np.frombuffer(piece, np.uint8)
+    newlines = np.flatnonzero(text == NEWLINE)
+    lone = (text == RETURN) & (np.append(text[1:], NEWLINE) != NEWLINE)
+    found = set(np.searchsorted(newlines, np.flatnonzero(lone | (text == 0))).tolist())
+    if not ascii_only:
+        edges = [-1, *newlines.tolist(), len(piece)]
+        for number in set(np.searchsorted(newlines, np.flatnonzero(text >= 0x80)).tolist()) - found:
+            if not _is_utf8(piece[edges[number] + 1 : edges[number + 1]]):
+                found.add(number)
+    return np.array(sorted(found), np.int64)
+
+
+def _is_utf8(text: bytes) -> bool:
+    edges = pa.py_buffer(np.array([0, len(text)], np.int64))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, edges, pa.py_buffer(text)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""What the model of a run reads, as its directory tells. No torch."""
+
+from dmoe.config import load_config
+from dmoe.data.dataset.compatibility import Inputs, check_compatible, inputs_of, model_inputs
+from dmoe.data.dataset.earlier import with_identities
+from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join
+
+CONFIG, SCHEMA = "config.yaml", "manifest.json"
+
+
+def run_inputs(run: str) -> Inputs:
+    """The features that a run's model reads, with their identities.
+
+    Raises:
+        UserError: no run in that folder, or its config or manifest is damaged.
+    """
+    for name in (CONFIG, SCHEMA):
+        if not PATHS.exists(join(run, name)):
+            raise UserError(f"{run}: no {name}, so nothing tells what the ids of the model mean; give a run's directory as it was written")
+    data = load_config(join(run, CONFIG)).data
+    return model_inputs(data, with_identities(load_manifest(run), data.path))
+
+
+def check_data(model: Inputs, manifest: Manifest, folder: str) -> None:
+    """Refuses a data set, to be read by the names of its features, whose ids or numbers mean something else than the model's.
+
+    Raises:
+        UserError: names the first feature that differs.
+    """
+    check_compatible(model, inputs_of(with_identities(manifest, folder)), folder)
