@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dmoe import alive
 from dmoe.errors import USER_ERROR, UserError, run_command
 from dmoe.json_text import format_json
 from dmoe.orphans import end_with
@@ -65,7 +66,10 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
                 raise
             return _end_lost(program, error)
 
+    if os.environ.get("RANK", "0") == "0":
+        alive.begin("loads PyTorch")
     code = run_command(program, run)
+    alive.end()
     sys.stdout.flush()
     if code and _ranks() > 1:
         # With ranks gone, leaving the group could wait for them.
