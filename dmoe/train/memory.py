@@ -63,6 +63,7 @@ def shortage(config: Config, cost: Cost, device: torch.device) -> str | None:
     tables = (cost.embedding_bytes + cost.table_state_bytes) / ranks
     batch = spared * cost.activation_bytes * rows
     dense = cost.training_bytes(0, ranks) - tables
+    there: float
     if device.type == "cuda":
         needed, there, where = dense + batch, torch.cuda.get_device_properties(device).total_memory, "a GPU"
         held = f"{human(batch)} for the activations of {rows:,} rows, {human(dense)} for the dense part"
