@@ -286,7 +286,7 @@ def _is_quoted(text: str) -> bool:
 
 def override_key(*names: str) -> str:
     """The names as the key of an override; those that hold its signs are in double quotes, as JSON has them."""
-    return ".".join(name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
+    return ".".join(name if _BARE.fullmatch(name) else format_json(name, ensure_ascii=False) for name in names)
 
 
 def split_override(override: str) -> tuple[list[str], str]:

@@ -87,6 +87,15 @@ def broadcast_object(value: Any) -> Any:
     return box[0]
 
 
+def first_problem(problem: str | None) -> str | None:
+    """The first rank's problem, on all ranks; None where none has one. Every rank has to call it."""
+    if world_size() == 1:
+        return problem
+    problems: list[str | None] = [None] * world_size()
+    dist.all_gather_object(problems, problem)
+    return next((found for found in problems if found), None)
+
+
 def on_rank_0(action: Callable[[], _T]) -> _T:
     """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
 

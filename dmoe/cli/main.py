@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import dmoe
+from dmoe import alive
 from dmoe.errors import run_command
 from dmoe.interrupts import interruptible
 
@@ -32,7 +33,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
         from dmoe.train.elastic.exit_codes import run_rank
 
         return run_rank(shown, lambda: module.run(parsed))
-    return run_command(shown, lambda: module.run(parsed))
+    if sys.stderr.isatty():
+        alive.begin()
+    try:
+        return run_command(shown, lambda: module.run(parsed))
+    finally:
+        alive.end()
 
 
 def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ()) -> tuple[str, ModuleType, argparse.Namespace]:

@@ -71,8 +71,12 @@ class Cost:
         """Expected on one rank, were the tables spread evenly: tables and their state, four copies of the dense part, activations."""
         tables = (self.embedding_bytes + self.table_state_bytes) / ranks
         dense = self.dense_parameters * 4 * 2 + self.dense_state_bytes
-        # Embeddings come back once a set, and their gradient once more.
-        return int(tables + dense + (self.saved_bytes + 2 * self.lookup_bytes) * -(-batch_size // ranks))
+        return int(tables + dense + self.activation_bytes * -(-batch_size // ranks))
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of a row of the batch, in a training step. Embeddings come back once a set, and their gradient once more."""
+        return self.saved_bytes + 2 * self.lookup_bytes
 
     def checkpoint_bytes(self, ranks: int) -> int:
         """Of a rank's part of a checkpoint, were the tables spread evenly: a copy of it is in memory while a thread writes it."""

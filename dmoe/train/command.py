@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from dmoe import distributed
+from dmoe.alive import note
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
@@ -46,8 +47,9 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     run = RunDir(config.run.dir)
     device = _join(config, "dmoe.train")
     _holds(run, resume)
-    watch.note("waits for another training to leave run.dir")
+    note("waits for another training to leave run.dir")
     run.lock()
+    note("loads TorchRec")
     holds = _holds(run, resume)
     _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
     run.unlock()
@@ -88,22 +90,23 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     from dmoe.train.session import open_session
 
     began = time.perf_counter()
-    watch.note("verifies the checkpoints")
+    note("verifies the checkpoints")
     newest = run.newest_sound() if resume else None
+    cost = _affordable(config, manifest, device)
     if newest is not None:
         distributed.on_rank_0(lambda: _check_same_data(run.path, config, manifest))
     data = config.data
     _verify_shards(data.path, manifest, [data.train_split, data.validation_split, data.test_split])
-    watch.note("plans and shards")
     session = open_session(config, manifest, device)
     steps_before, begun = 0, ""
     if newest is None:
         if config.train.init_from:
-            watch.note("loads the checkpoint that it begins from")
+            note("loads the checkpoint that it begins from")
             steps_before, begun = begin_from(session, config.train.init_from)
         run.create(config, distributed.on_rank_0(lambda: with_identities(manifest, data.path)), session.plan)
     reporter = Reporter(run)
-    reporter.say(describe(session))
+    if cost:
+        reporter.say(describe(session, cost))
     if begun:
         reporter.say(begun)
     if newest is not None:
@@ -114,12 +117,12 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         changed = run.resumed(step, refused, config, session.plan)
         reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
     progress = fit(session, run, reporter, None if newest is None else newest[0], trace, steps_before)
-    watch.note("loads the best checkpoint", progress.step)
+    note("loads the best checkpoint", progress.step)
     best = restore_best(session, run, progress)
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: watch.note("evaluates", progress.step), run.file(PREDICTIONS))
+    figures = evaluate(session, test, lambda: note("evaluates", progress.step), run.file(PREDICTIONS))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -137,6 +140,23 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     reporter.say(f"test of step {best:,}: {headline(figures)}")
     reporter.say(f"run kept in {run.path}")
     reporter.close()
+
+
+def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
+    """The model's cost, on a host's first rank, which compares it with the memory that is there.
+
+    Raises:
+        UserError: on every rank, where a host has too little.
+    """
+    from dmoe.model.cost import cost_of
+    from dmoe.train.memory import shortage
+
+    note("adds up what the model will cost")
+    first = distributed.rank() % distributed.local_world_size() == 0
+    cost = cost_of(config, manifest) if first else None
+    if problem := distributed.first_problem(shortage(config, cost, device) if cost else None):
+        raise UserError(problem)
+    return cost
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
@@ -177,11 +197,10 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     verify_checkpoint(run.checkpoint(best))
     blueprint = make_blueprint(config, trained_on)
     check_fits(run.checkpoint(best), blueprint.tables, outline_of(config, blueprint))
-    watch.note("plans and shards")
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: watch.note("evaluates", best), kept)
+    figures = evaluate(session, reader, lambda: note("evaluates", best), kept)
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
@@ -205,18 +224,17 @@ def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
         UserError: on every rank, where a shard is not what the manifest says.
     """
     from dmoe.data.dataset.files import verify
-    from dmoe.train.run.run_dir import first_problem
 
-    def note() -> None:
-        watch.note("verifies the shards of the data set")
+    def verifying() -> None:
+        note("verifies the shards of the data set")
 
-    note()
+    verifying()
     problem = None
     try:
-        verify(folder, manifest, VERIFYING_THREADS, splits, distributed.rank(), distributed.world_size(), note)
+        verify(folder, manifest, VERIFYING_THREADS, splits, distributed.rank(), distributed.world_size(), verifying)
     except UserError as error:
         problem = str(error)
-    if problem := first_problem(problem):
+    if problem := distributed.first_problem(problem):
         raise UserError(problem)
 
 

@@ -5,14 +5,14 @@ import torch
 from dmoe import distributed
 from dmoe.config import DataConfig
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.model.cost import cost_of, in_one_line
+from dmoe.model.cost import Cost, in_one_line
 from dmoe.train.session import Session
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """As torch.cpu.get_capabilities() names them; the last is ARM's."""
 
 
-def describe(session: Session) -> str:
+def describe(session: Session, cost: Cost) -> str:
     """One paragraph on what is about to run, and what about it costs more than it need."""
     config, blueprint = session.config, session.blueprint
     dense = sum(parameter.numel() for parameter in session.dense.parameters())
@@ -20,8 +20,8 @@ def describe(session: Session) -> str:
     kinds = sorted({row["sharding_type"] for row in session.plan["tables"].values()})
     names = ", ".join(kind for kind, _ in blueprint.experts)
     ranks, checkpoint = distributed.world_size(), config.train.checkpoint
-    cost = in_one_line(
-        cost_of(config, session.manifest),
+    line = in_one_line(
+        cost,
         config.train.batch_size,
         ranks,
         copy_limit=checkpoint.copy_gib * 2**30 if checkpoint.asynchronous else 0.0,
@@ -30,7 +30,7 @@ def describe(session: Session) -> str:
         f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
         f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}\n{cost}{decoded_twice(config.data, ranks)}"
+        f" {ranks} rank(s) on {session.device.type}\n{line}{decoded_twice(config.data, ranks)}"
         f"{converted(config.train.precision, session.device)}{without_auc(config.data, session.manifest)}"
     )
 

@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dmoe.alive import end as end_signs_of_life
+from dmoe.alive import note
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import WeightsNotFinite
@@ -22,7 +24,6 @@ from dmoe.metrics.evaluation import NotFinite
 from dmoe.train.console import Reporter
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
-from dmoe.train.elastic.watchdog import note
 from dmoe.train.evaluate import evaluate
 from dmoe.train.guard import LEARNING_RATES, Guard, Stopped
 from dmoe.train.log_window import Window
@@ -172,8 +173,11 @@ def _segment(job: Training, end: int) -> None:
         losses, *_ = session.pipeline.progress(batches)
         window.add(losses)
         progress.step += 1
-        if config.train.compile and progress.step == job.first + 1:
-            job.reporter.say(f"compiled in the first step, which took {time.perf_counter() - began:.1f} s")
+        if progress.step == job.first + 1:
+            # The log tells from here on.
+            end_signs_of_life()
+            if config.train.compile:
+                job.reporter.say(f"compiled in the first step, which took {time.perf_counter() - began:.1f} s")
         rows = min(batch_size, job.train.rows - progress.row)
         progress.row, progress.trained_rows = progress.row + rows, progress.trained_rows + rows
         if logged:

@@ -10,6 +10,7 @@ from torchrec.distributed.model_parallel import DataParallelWrapper
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import ShardingEnv
 
+from dmoe.alive import note
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.reader import Reader
@@ -83,16 +84,20 @@ def open_session(config: Config, manifest: Manifest, device: torch.device) -> Se
         UserError: the config does not fit the data set, the machine or the plan.
     """
     codecs = codecs_of(config, device)
+    note("builds the model")
     blueprint = make_blueprint(config, manifest)
     tables = list(blueprint.tables)
     task = build_task(config, build_model(config, blueprint))
     if config.train.compile:
         compile_dense(task.model.mixture, device)
     attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
+    note(f"plans {len(tables):,} tables")
     kept = kept_plan(task, tables, config, device)
     plan = plan_from_json(kept, task, tables, device, config.sharding.plan or "plan")
+    note(f"shards {len(tables):,} tables")
     alone = _Alone() if world_size() == 1 else None
     sharded = DistributedModelParallel(task, device=device, plan=plan, sharders=sharders(codecs), data_parallel_wrapper=alone)
+    note("draws the initial weights")
     initialize_tables(sharded, tables, config.train.seed, config.model.embedding.init_std)
     dense = {name: parameter for name, parameter in task.model.mixture.named_parameters() if parameter.requires_grad}
     optimizers = Optimizers(sharded, tables, dense, config.optimizer.tables, config.optimizer.dense)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from dmoe.testing.pool import Pool
 from dmoe.testing.small_data import make_data_set
-from tests.distributed.pool import Pool
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 import numpy as np
 
 from dmoe.errors import UserError
+from dmoe.testing.resume import BEFORE, everything
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train.run.warm_start import begin_from
-from tests.distributed.resume import BEFORE, everything
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 SEED = "train.seed=7"
 """Other initial weights than the checkpoint's run had: an old row that was not loaded would show."""

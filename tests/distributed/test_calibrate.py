@@ -10,8 +10,8 @@ from dmoe.sharding.plan.plan_stats import figures_of
 from dmoe.sharding.planner.calibrate import SENT_BOUND, compare, sent_by_kind
 from dmoe.sharding.planner.calibrate_words import as_data, as_lines, cluster_text
 from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.rehearsal.measure import measure
-from tests.distributed.small_run import open_small, small_config
 
 TYPES = ("table_wise", "row_wise", "column_wise", "data_parallel")
 

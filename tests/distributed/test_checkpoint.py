@@ -14,9 +14,10 @@ import pytest
 from dmoe.checkpoint import inspect as look
 from dmoe.checkpoint.index import INDEX, read_index, verify_checkpoint
 from dmoe.errors import UserError
-from tests.distributed import resume, writing
-from tests.distributed.small_run import largest_difference
-from tools.bench.invariance import overrides
+from dmoe.testing import resume
+from dmoe.testing.plans import overrides
+from dmoe.testing.small_run import largest_difference
+from tests.distributed import writing
 
 BOUND = 2e-4
 WAYS = {

@@ -5,8 +5,8 @@ import torch
 
 from dmoe.errors import UserError
 from dmoe.sharding.plan.qcomm import codecs_of
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train.rehearsal.collective_bytes import SentBytes
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 KINDS = {"table_wise": ("all_to_all",), "row_wise": ("reduce_scatter", "all_gather")}
 

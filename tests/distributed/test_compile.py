@@ -12,10 +12,10 @@ from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
 from dmoe.errors import UserError
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train import session as session_module
 from dmoe.train.compiled import compile_dense, refuse_without_compiler
 from dmoe.train.evaluate import evaluate
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 
 def trained(data, *overrides):

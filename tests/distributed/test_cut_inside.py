@@ -1,6 +1,6 @@
 """A wide table cut inside its experts' embeddings computes what any other plan does."""
 
-from tests.distributed.small_run import train_and_tell
+from dmoe.testing.small_run import train_and_tell
 from tests.distributed.test_invariance import STEPS, check
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from dmoe.checkpoint import inspect as look
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
-from tests.distributed.elastic import launch, used_rows
+from dmoe.testing.elastic import launch, used_rows
+from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
 from tests.distributed.test_faults import CONFIG
-from tests.numbered_data import SCALE, make_numbered_data_set
 
 ROWS = 1031
 """A prime: no batch and no number of ranks divides it."""

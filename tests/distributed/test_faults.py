@@ -15,8 +15,8 @@ import pytest
 
 from dmoe.checkpoint import inspect as look
 from dmoe.checkpoint.index import verify_checkpoint
-from tests.distributed.elastic import launch, used_rows
-from tests.numbered_data import make_numbered_data_set
+from dmoe.testing.elastic import launch, used_rows
+from dmoe.testing.numbered_data import make_numbered_data_set
 
 CONFIG = """
 model:

@@ -12,7 +12,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.model.build import build_model, make_blueprint
 from dmoe.sharding.plan.initialize import initial_block
-from tests.distributed.small_run import dense_weights, largest_difference, open_small, small_config, train_steps, whole_tables
+from dmoe.testing.small_run import dense_weights, largest_difference, open_small, small_config, train_steps, whole_tables
 
 ROWS = 61
 """Of the only batch: no number of ranks here but 1 divides it, so the last ranks get padding."""

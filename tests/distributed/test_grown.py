@@ -11,9 +11,10 @@ from dmoe.checkpoint import index
 from dmoe.config import dump_config
 from dmoe.data.dataset.identity import TokenIdentity
 from dmoe.data.dataset.manifest import load_manifest, save_manifest
+from dmoe.testing import resume
 from dmoe.testing.small_data import make_data_set, write_tokens
-from tests.distributed import growing, resume
-from tests.distributed.small_run import small_config
+from dmoe.testing.small_run import small_config
+from tests.distributed import growing
 
 OLD, GROWN = (40, 30, 25, 60), (55, 30, 200, 61)
 WAYS = {

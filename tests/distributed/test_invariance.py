@@ -5,8 +5,8 @@ The whole matrix: `python tools/bench/invariance.py`.
 
 import pytest
 
-from tests.distributed.small_run import largest_difference, train_and_tell
-from tools.bench.invariance import MIXED, overrides
+from dmoe.testing.plans import MIXED, overrides
+from dmoe.testing.small_run import largest_difference, train_and_tell
 
 STEPS = 20
 BOUND = 2e-4

@@ -9,8 +9,8 @@ import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.metrics.grouped import grouped_auc
+from dmoe.testing.small_run import largest_difference, open_small, small_config, train_and_tell, train_steps
 from dmoe.train.evaluate import evaluate
-from tests.distributed.small_run import largest_difference, open_small, small_config, train_and_tell, train_steps
 from tests.unit.data.log.logs import TREE, make, make_rows, schema, write_csv
 
 STEPS = 8

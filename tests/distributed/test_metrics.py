@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dmoe import distributed
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train.evaluate import evaluate
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 OVERRIDES = ("train.eval_batch_size=300", "metrics.auc=exact")
 

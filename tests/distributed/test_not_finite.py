@@ -12,8 +12,8 @@ from dmoe import distributed
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.metrics.evaluation import NotFinite
 from dmoe.testing.small_data import make_data_set
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train.evaluate import evaluate
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 
 @pytest.fixture(scope="module")

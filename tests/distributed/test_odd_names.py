@@ -8,8 +8,8 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.plan_file import read_plan, write_plan
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe
-from tests.distributed import resume
-from tests.distributed.small_run import open_small, small_config, train_and_tell
+from dmoe.testing import resume
+from dmoe.testing.small_run import open_small, small_config, train_and_tell
 from tests.odd_names import CATEGORICAL, make_odd
 
 TYPES = ("row_wise", "table_wise", "column_wise")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.testing.elastic import launch
 from dmoe.testing.small_data import make_data_set
-from tests.distributed.elastic import launch
 from tests.distributed.test_faults import CONFIG
 
 

@@ -13,7 +13,7 @@ from dmoe.sharding.plan.plan_stats import figures_of
 from dmoe.sharding.plan.show import as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe
-from tests.distributed.small_run import open_small, small_config, train_steps
+from dmoe.testing.small_run import open_small, small_config, train_steps
 
 CLUSTERS = {2: "1x2:cpu", 4: "2x2:cpu"}
 TYPES = "sharding.types=[row_wise, column_wise, table_row_wise, table_wise]"

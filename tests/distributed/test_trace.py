@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dmoe import distributed
+from dmoe.testing.small_run import open_small, small_config, train_steps
 from dmoe.train.trace import Trace
-from tests.distributed.small_run import open_small, small_config, train_steps
 
 PHASES = ("## copy_batch_to_gpu", "## start_sparse_data_dist", "## wait_sparse_data_dist", "## forward", "## backward", "## optimizer")
 

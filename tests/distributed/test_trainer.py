@@ -7,7 +7,7 @@ import torch
 import dmoe
 from dmoe import distributed
 from dmoe.data.dataset.manifest import load_manifest
-from tests.distributed.small_run import small_config, train_steps, whole_tables
+from dmoe.testing.small_run import small_config, train_steps, whole_tables
 
 STEPS = 6
 

@@ -9,8 +9,8 @@ import torch
 
 from dmoe import distributed
 from dmoe.model.correlation import EPS, CorrelationLoss
+from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.run.predictions import Predictions
-from tests.distributed.small_run import open_small, small_config
 from tests.distributed.test_correlation import SHARES, outputs
 
 LABELS = np.array([1, 0, 0, 1, 0, 1, 0, 0, 1], np.float32)

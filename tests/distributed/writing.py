@@ -13,12 +13,12 @@ from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config import CheckpointConfig
 from dmoe.errors import UserError
+from dmoe.testing.resume import BEFORE, everything
+from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps
 from dmoe.train.loop import _resume
 from dmoe.train.run.best import restore_best
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
-from tests.distributed.resume import BEFORE, everything
-from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps
 
 Tensors = dict[str, np.ndarray]
 

@@ -12,7 +12,7 @@ from dmoe.sharding.plan.plan_file import write_plan
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe
 from dmoe.testing.small_data import make_data_set
-from tests.distributed.small_run import BASE, small_config
+from dmoe.testing.small_run import BASE, small_config
 
 
 def calibrate(*words):

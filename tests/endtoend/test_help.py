@@ -3,12 +3,25 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tools.bench.startup import ROOT, programs
+from dmoe.cli.main import every_command
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SLOW = {"torch", "torchrec", "fbgemm_gpu", "pyarrow", "numba", "ray", "pandas", "matplotlib", "scipy"}
+
+
+def programs() -> list[list[str]]:
+    """What follows `python` of every command, the programs in tools/, and the benchmarks."""
+    tools = [[f"tools/{file.name}"] for file in sorted(ROOT.glob("tools/*.py"))]
+    benches = [
+        file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if "ArgumentParser(" in file.read_text() and file.stem != "worker"
+    ]
+    modules = ["dmoe", "dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
+    return tools + [["-m", name] for name in modules] + [["-m", "dmoe", *words] for words in every_command()]
 
 
 @pytest.mark.parametrize("program", programs(), ids=" ".join)

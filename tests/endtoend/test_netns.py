@@ -19,7 +19,7 @@ from torchx.specs import macros, materialize_appdef
 from dmoe.checkpoint import inspect as look
 from dmoe.launch import components
 from dmoe.testing.small_data import make_data_set
-from tests.distributed.small_run import BASE
+from dmoe.testing.small_run import BASE
 from tests.endtoend.hosts import Hosts, running, why_not
 from tests.endtoend.needs import or_skip
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from dmoe.testing.small_data import make_data_set
-from tests.distributed.small_run import BASE
+from dmoe.testing.small_run import BASE
 from tests.endtoend.needs import or_skip
 from tests.endtoend.slurm_cluster import NODES, SlurmCluster, running, why_not
 

@@ -1,4 +1,4 @@
-"""Imports run one way through the packages of the library."""
+"""Imports run one way through the packages of the library, and no file imports itself by way of others."""
 
 import ast
 from pathlib import Path
@@ -21,7 +21,7 @@ LEVELS = [
 """A package imports from lower lines and from modules beside the packages, such as dmoe.config."""
 LEAVES = {"dmoe.report.document", "dmoe.report.html", "dmoe.report.plots", "dmoe.report.statistics"}
 """Know no subject: any package may use them."""
-ENTRIES = {"dmoe.__main__", "dmoe.evaluate", "dmoe.train.__main__", "dmoe.doctor", "dmoe.ray_nodes"}
+ENTRIES = {"dmoe.__main__", "dmoe.evaluate", "dmoe.train.__main__", "dmoe.doctor", "dmoe.ray_nodes", "dmoe.testing.elastic"}
 """Programs: started, never imported by a package below the command line."""
 
 
@@ -72,3 +72,30 @@ def test_leaves_import_no_subject():
     for leaf in LEAVES & FILES.keys():
         assert {level_of(one) for one in imports_of(leaf) - LEAVES} <= {None, level_of(leaf)}
         assert all(level_of(one) is None for one in imports_of(leaf) - LEAVES - {"dmoe.report"})
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    reached: dict[str, int] = {}
+
+    def visit(module: str, path: list[str]) -> None:
+        if reached.get(module) == 2:
+            return
+        assert reached.get(module) != 1, f"a circle: {' -> '.join([*path[path.index(module) :], module])}"
+        reached[module] = 1
+        for other in sorted(imports_of(module)):
+            if other != module:
+                visit(other, [*path, module])
+        reached[module] = 2
+
+    for module in FILES:
+        visit(module, [])
+
+
+def test_the_library_imports_neither_tools_nor_tests_benches_no_tests_and_tests_no_benches():
+    tests = {name_of(file): file for file in sorted((ROOT / "tests").rglob("*.py")) if file.parent.name != "bench"}
+    for module, file in (FILES | tests).items():
+        tree = ast.parse(file.read_text())
+        named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        named |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        forbidden = {"tools": {"tests"}, "tests": {"tools"}}.get(module.split(".")[0], {"tests", "tools"})
+        assert not {name for name in named if name.split(".")[0] in forbidden}, module

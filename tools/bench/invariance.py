@@ -11,15 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from dmoe.errors import run_command
+from dmoe.testing.plans import MIXED, overrides
 
-MIXED = {
-    "mixed": ("data_parallel", "row_wise", "column_wise", "table_wise"),
-    "mixed on hosts": ("data_parallel", "table_row_wise", "table_column_wise", "grid_shard"),
-}
-"""Plans of four sharding types, one for the tables of each feature of the test data."""
 PLANS = [
     "data_parallel",
     "table_wise",
@@ -53,8 +47,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
+    from dmoe.testing.pool import Pool
     from dmoe.testing.small_data import make_data_set
-    from tests.distributed.pool import Pool
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,18 +78,8 @@ def ways(ranks: list[int], plans: list[str]) -> list[tuple[int, str, str]]:
     ]
 
 
-def overrides(plan: str, layout: str) -> list[str]:
-    chosen = [f"model.embedding.layout={layout}"]
-    if plan == "planner's choice":
-        return chosen
-    if plan in MIXED:
-        each = ", ".join(f"C{number}: {{types: [{name}]}}" for number, name in enumerate(MIXED[plan], 1))
-        return [*chosen, f"sharding.tables={{{each}}}"]
-    return [*chosen, f"sharding.types=[{plan}]"]
-
-
 def invariance_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: list[str]) -> tuple[int, float, float]:
-    from tests.distributed.small_run import largest_difference, train_and_tell
+    from dmoe.testing.small_run import largest_difference, train_and_tell
 
     (expected,) = pools[1].run(train_and_tell, folder, STEPS, *overrides("table_wise", "wide"))
     print(f"{'plan':<20}{'ranks':>6}  {'layout':<10}{'loss':>10}{'tables':>10}{'dense':>10}   types", flush=True)
@@ -113,8 +97,8 @@ def invariance_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plan
 def resume_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: list[str]) -> tuple[int, float, float]:
     import numpy as np
 
-    from tests.distributed import resume
-    from tests.distributed.small_run import largest_difference
+    from dmoe.testing import resume
+    from dmoe.testing.small_run import largest_difference
 
     (straight,) = pools[1].run(resume.undisturbed, folder, *overrides("table_wise", "wide"))
     print(f"{'saved as':<34}{'loaded as':<34}{'loaded':>12}{'loss':>10}{'weights':>10}", flush=True)

@@ -10,10 +10,7 @@ import multiprocessing
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dmoe.errors import run_command
 

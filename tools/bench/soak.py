@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 from dmoe.errors import UserError, run_command  # noqa: E402
 
 CONFIG = """
@@ -81,8 +79,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/dmoe-soak"), help="emptied first")
     arguments = parser.parse_args()
 
-    from tests.distributed.elastic import launch
-    from tests.numbered_data import make_numbered_data_set
+    from dmoe.testing.elastic import launch
+    from dmoe.testing.numbered_data import make_numbered_data_set
 
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists():
@@ -136,7 +134,7 @@ def check(place: Path, folder: Path, epochs: int) -> str:
         UserError: something is not equal.
     """
     from dmoe.checkpoint import inspect as look
-    from tests.distributed.elastic import used_rows
+    from dmoe.testing.elastic import used_rows
 
     lines, differ = look.diff(look.newest(f"{folder}/undisturbed/run"), look.newest(f"{place}/run"), 0.0)
     if differ:

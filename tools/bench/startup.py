@@ -145,13 +145,8 @@ def helps(repeats: int) -> list[Figure]:
 
 
 def programs() -> list[list[str]]:
-    """What follows `python` of every command, the programs in tools/, and these benchmarks."""
-    tools = [[f"tools/{file.name}"] for file in sorted(ROOT.glob("tools/*.py"))]
-    benches = [
-        file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if "ArgumentParser(" in file.read_text() and file.stem != "worker"
-    ]
-    modules = ["dmoe", "dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
-    return tools + [["-m", name] for name in modules] + [["-m", "dmoe", *words] for words in every_command()]
+    """What follows `python` of every command."""
+    return [["-m", "dmoe", *words] for words in every_command()]
 
 
 def draw(figures: list[Figure], path: str) -> None:

@@ -30,11 +30,13 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
 
 def model_of(arguments: argparse.Namespace) -> Any:
     """What `add_model`'s arguments mean: a `dmoe.sharding.planner.planning_model.Described`, with TorchRec's chatter turned off."""
+    from dmoe.alive import note
     from dmoe.config import load_config
     from dmoe.train.log_filters import quiet
 
     config = load_config(arguments.config, overrides_of(arguments))
     quiet()
+    note("loads PyTorch and TorchRec")
     from dmoe.sharding.planner.planning_model import describe, load_sizes
 
     return describe(config, load_sizes(config, arguments.cardinalities))

@@ -96,7 +96,6 @@ class Reader:
             start_row: how many rows of the epoch are used up already.
             max_steps: stop after so many.
         """
-        self._columns.share = rank, world_size
         steps = self.steps(batch_size, start_row)
         steps = steps if max_steps is None else min(steps, max_steps)
         jobs = ((start_row + i * batch_size, min(start_row + (i + 1) * batch_size, self.rows)) for i in range(steps))

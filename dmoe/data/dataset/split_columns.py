@@ -33,13 +33,11 @@ class SplitColumns:
         folder: of the data set.
         features: the categorical features to read; `dense`: the dense ones.
 
-    A shard's rows are used only while its file is the one that was opened first (`identity_of`), or has the manifest's SHA-256. Before a
-    local shard's first row is used, the rank whose share it is compares its SHA-256 as well: the ranks together read every file once more.
+    A shard's rows are used only while its file is the one that was opened first (`identity_of`), or has the manifest's SHA-256.
 
     Attributes:
         groups: the row groups in the order of the files.
         names: of the columns that are read.
-        share: this rank and the number of ranks: shard s is the share of rank s mod ranks.
 
     Raises:
         UserError: a shard is missing, or has other columns, types or rows than the manifest says.
@@ -50,10 +48,8 @@ class SplitColumns:
         self.features, self.dense = list(features), list(dense)
         self.extra = [name for name, given in ((WEIGHT, manifest.weight), (GROUP, manifest.group)) if given]
         self.names = [LABEL, *self.dense, *(feature.name for feature in self.features), *self.extra]
-        self.share = 0, 1
         self._files: OrderedDict[int, tuple[BinaryIO, pq.ParquetFile]] = OrderedDict()
         self._identities: dict[int, tuple[int, ...] | str] = {}
-        self._hashed: set[int] = set()
         self.groups = [group for index in range(len(self.shards)) for group in self._row_groups(index)]
 
     def none(self) -> Columns:
@@ -127,14 +123,11 @@ class SplitColumns:
         Raises:
             UserError: the shard was replaced or written over, and is not what the manifest says.
         """
-        now, (rank, ranks) = identity_of(source), self.share
-        same = now == self._identities[shard]
-        if same and (shard in self._hashed or shard % ranks != rank or "://" in self.folder):
-            return
-        if sha256_of(source) != self.shards[shard].sha256:
-            raise other_bytes(join(self.folder, self.shards[shard].path))
-        self._hashed.add(shard)
-        self._identities[shard] = now
+        now = identity_of(source)
+        if now != self._identities[shard]:
+            if sha256_of(source) != self.shards[shard].sha256:
+                raise other_bytes(join(self.folder, self.shards[shard].path))
+            self._identities[shard] = now
 
 
 def joined(parts: Sequence[Columns]) -> Columns:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dmoe.alive import detail
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.search import Problem, Solution
@@ -21,6 +22,7 @@ def reasons(tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, s
         kind, pick = problem.kinds[index], solution.picks[index]
         # Tables that are alike, chosen alike, would give the same figures.
         if (kind, pick) not in told or problem.pinned[index] is not None:
+            detail(f"tries what else table {index + 1:,} could do")
             told[kind, pick] = _tried(problem, solution, index)
         tried = told[kind, pick]
         found[table.name] = {"decided": _decided(tried, rules[table.name], kept), "tried": tried}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dmoe.alive import note
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError, one_line, shown
@@ -39,6 +40,7 @@ class Described:
 
     def plan(self, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
         """The plan for a cluster; see `plan_tables`."""
+        note(f"plans {len(self.tables):,} tables for {cluster.name}")
         return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain)
 
 

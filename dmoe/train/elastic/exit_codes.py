@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dmoe import alive
 from dmoe.errors import USER_ERROR, UserError, run_command
 from dmoe.json_text import format_json
-from dmoe.names import printable
 from dmoe.orphans import end_with
+from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
+from dmoe.train.elastic.watchdog import last_note
 
-LOST, PREEMPTED = 3, 143
-FAULT, SAID = "dmoe/fault", "dmoe/said"
+PREEMPTED = 143
 USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
 GLOO = re.compile(r"\[\S*gloo/\S*\.(cc|h):\d+\]|^Application timeout caused pair closure")
 GRACE_SECONDS = 3.0
@@ -38,10 +39,6 @@ ANSWER_SECONDS = 10.0
 
 class Preempted(Exception):
     """The run was asked to stop (SIGTERM), made a checkpoint, and can be started again with --resume."""
-
-
-class RankLost(Exception):
-    """Another rank went away or hung; the message says which, and what was waited for."""
 
 
 def run_rank(program: str, main: Callable[[], int | None]) -> int:
@@ -69,7 +66,10 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
                 raise
             return _end_lost(program, error)
 
+    if os.environ.get("RANK", "0") == "0":
+        alive.begin("loads PyTorch")
     code = run_command(program, run)
+    alive.end()
     sys.stdout.flush()
     if code and _ranks() > 1:
         # With ranks gone, leaving the group could wait for them.
@@ -86,16 +86,6 @@ def is_connection(error: RuntimeError) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or GLOO.search(str(error)) is not None
-
-
-def say(program: str, message: str) -> None:
-    """Prints it, and leaves it for torchrun's own report of the failure, which would otherwise have none to show."""
-    message = printable(message)
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
-        with contextlib.suppress(OSError), open(path, "w") as file:
-            file.write(format_json({"message": {"message": message, "extraInfo": extra}}))
 
 
 def _end(program: str, message: str, code: int) -> int:
@@ -119,8 +109,6 @@ def _say_once(store: Any, program: str, message: str, code: int) -> None:
 
 def _end_lost(program: str, error: RuntimeError) -> int:
     """A collective failed: because a rank has said why it ends, or because one is gone without a word."""
-    from dmoe.train.elastic.watchdog import last_note
-
     codes: list[int] = []
     answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
     if codes:
@@ -168,18 +156,6 @@ def _wait(store: Any, key: str, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def group_store() -> Any:
-    """The store that all ranks share, over a connection of its own; None in a single process."""
-    import torch.distributed as dist
-
-    if _ranks() == 1:
-        return None
-    try:
-        return dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-    except RuntimeError:
-        return None
 
 
 def _rank() -> int:

@@ -13,8 +13,9 @@ import threading
 import time
 from dataclasses import dataclass
 
+from dmoe import alive
 from dmoe.json_text import format_json
-from dmoe.train.elastic.exit_codes import FAULT, LOST, SAID, group_store, say
+from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25
 MARGIN_SECONDS = 5.0
@@ -162,13 +163,8 @@ _current: Watch | None = None
 def begin(program: str, limit: float) -> None:
     """Begins this process's watch; the group must be joined."""
     global _current
-    _current = Watch(program, limit)
-
-
-def note(what: str, step: int = 0) -> None:
-    """Tells the watch, if there is one, what this rank is at now."""
-    if _current is not None:
-        _current.note(what, step)
+    _current = watch = Watch(program, limit)
+    alive.listener = lambda what, step: watch.note(what, step)
 
 
 def last_note() -> str:
@@ -177,6 +173,7 @@ def last_note() -> str:
 
 def end() -> None:
     global _current
+    alive.listener = None
     if _current is not None:
         _current.close()
         _current = None

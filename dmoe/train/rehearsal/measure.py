@@ -188,7 +188,7 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     """Measures under a launcher; rank 0 writes the file."""
     import torch.distributed as dist
 
-    from dmoe import distributed
+    from dmoe import alive, distributed
     from dmoe.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.json_text import format_json
@@ -201,6 +201,7 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     device = distributed.start(config.run.timeout_seconds)
     started = resident_bytes()
     session = open_session(config, manifest, device)
+    alive.note("measures steps")
     mine = measure(session, steps, started)
     parts: list[Any] = [None] * distributed.world_size()
     dist.all_gather_object(parts, mine)

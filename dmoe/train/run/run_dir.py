@@ -8,14 +8,12 @@ import re
 import sys
 from typing import Any
 
-import torch.distributed as dist
-
 from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
 from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.lock import FILE as LOCK
 from dmoe.data.prepare.lock import share, take
-from dmoe.distributed import broadcast_object, rank, world_size
+from dmoe.distributed import broadcast_object, first_problem, rank, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
 from dmoe.names import show
@@ -227,15 +225,6 @@ def problem_of(folder: str) -> str | None:
     except UserError as error:
         problem = str(error)
     return first_problem(problem)
-
-
-def first_problem(problem: str | None) -> str | None:
-    """The first rank's problem, on all ranks; every rank has to call it."""
-    if world_size() == 1:
-        return problem
-    problems: list[str | None] = [None] * world_size()
-    dist.all_gather_object(problems, problem)
-    return next((found for found in problems if found), None)
 
 
 def _step_of(line: str) -> int:

@@ -7,7 +7,7 @@ from dmoe.data.dataset.epoch_order import EpochOrder
 from dmoe.data.dataset.files import RowGroup
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
-from tests.numbered_data import SCALE, make_numbered_data_set
+from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
 
 
 def taken_by_turns(rows, lanes):

@@ -14,7 +14,6 @@ import torch
 
 from dmoe.data.dataset import split_columns
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.files import sha256_of
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.errors import UserError
@@ -47,14 +46,14 @@ def broken(sound, tmp_path):
     return make
 
 
-def batches(folder, rank=0, ranks=1, prefetch=0):
+def batches(folder, prefetch=0):
     manifest = load_manifest(folder)
     names = [feature.name for feature in manifest.dense]
-    return Reader(folder, manifest, "train", manifest.categorical, names, prefetch=prefetch).batches(64, rank, ranks)
+    return Reader(folder, manifest, "train", manifest.categorical, names, prefetch=prefetch).batches(64, 0, 1)
 
 
 def read(folder, prefetch=0):
-    return list(batches(folder, prefetch=prefetch))
+    return list(batches(folder, prefetch))
 
 
 def changed(name, row, value, dtype=None):
@@ -122,11 +121,8 @@ def test_flipped_bytes_are_seen_where_pages_have_checksums(sound, tmp_path):
     content = bytearray((folder / SHARD).read_bytes())
     content[len(content) // 3] ^= 4
     (folder / SHARD).write_bytes(content)
-    # Every rank sees it, and the one whose share the file is sees it first.
     with pytest.raises(UserError, match=r"part-00001.parquet: cannot be read \(.*(CRC|crc|checksum)"):
-        list(batches(str(folder), rank=0, ranks=2))
-    with pytest.raises(UserError, match=r"part-00001.parquet: .*sha256"):
-        list(batches(str(folder), rank=1, ranks=2))
+        read(str(folder))
 
 
 def in_place(path, content):
@@ -143,44 +139,23 @@ def by_rename(path, content):
 
 
 @pytest.mark.parametrize("put", [in_place, by_rename])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_shard_that_is_swapped_within_an_epoch_is_refused_by_name(broken, monkeypatch, put, rank):
-    """By either rank's reader: only one of them compares the SHA-256 while nothing has changed."""
+def test_a_shard_that_is_swapped_within_an_epoch_is_refused_by_name(broken, monkeypatch, put):
     monkeypatch.setattr(split_columns, "OPEN_FILES", 1)
     folder = Path(broken(lambda table: table))
     other = table_bytes(changed("I1", 3, 9.0)(pq.read_table(folder / SHARD)))
     sound = (folder / SHARD).read_bytes()
-    going_on = batches(str(folder), rank, 2)
+    going_on = batches(str(folder))
     next(going_on)
     put(folder / SHARD, other)
     with pytest.raises(UserError, match=f"{SHARD}: .*sha256"):
         list(going_on)
     put(folder / SHARD, sound)
-    expected = [batch.dense_BD for batch in batches(str(folder), rank, 2)]
+    expected = [batch.dense_BD for batch in batches(str(folder))]
     # The same bytes, copied once more, are the same shard.
-    going_on = batches(str(folder), rank, 2)
+    going_on = batches(str(folder))
     first = next(going_on)
     put(folder / SHARD, sound)
     assert all(map(torch.equal, expected, [first.dense_BD, *(batch.dense_BD for batch in going_on)]))
-
-
-def test_a_shard_that_was_swapped_before_is_refused_by_the_rank_whose_share_it_is(broken):
-    folder = Path(broken(lambda table: table))
-    (folder / SHARD).write_bytes(table_bytes(changed("I1", 3, 9.0)(pq.read_table(folder / SHARD))))
-    with pytest.raises(UserError, match=f"{SHARD}: .*sha256"):
-        list(batches(str(folder), 1, 2))
-    with pytest.raises(UserError, match=f"{SHARD}: .*sha256"):
-        list(batches(str(folder)))
-
-
-def test_a_shard_is_hashed_once(sound, monkeypatch):
-    hashed = []
-    monkeypatch.setattr(split_columns, "sha256_of", lambda file: hashed.append(file.name) or sha256_of(file))
-    manifest = load_manifest(str(sound))
-    reader = Reader(str(sound), manifest, "train", manifest.categorical, [one.name for one in manifest.dense], shuffle="window", prefetch=0)
-    for epoch in range(3):
-        list(reader.batches(64, 0, 1, epoch))
-    assert sorted(hashed) == [f"{sound}/train/part-00000.parquet", f"{sound}/{SHARD}"]
 
 
 def table_bytes(table):

@@ -14,9 +14,9 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
 from dmoe.errors import UserError
+from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents, criteo
-from tests.numbered_data import SCALE, make_numbered_data_set
 
 SMALL = {"rows_per_shard": 400, "row_group_rows": 100, "workers": 2}
 

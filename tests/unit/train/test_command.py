@@ -10,7 +10,7 @@ from dmoe.data.dataset.manifest import Split, load_manifest, save_manifest
 from dmoe.data.prepare.lock import take
 from dmoe.errors import UserError
 from dmoe.testing.small_data import make_data_set
-from dmoe.train import command
+from dmoe.train import command, memory, session
 from dmoe.train.run import run_dir
 
 
@@ -83,4 +83,13 @@ def test_a_second_training_in_a_run_s_directory_is_refused(data, monkeypatch, re
     with pytest.raises(UserError, match=r"run\.dir: .*/run"):
         command.train(str(data.parent / "config.yaml"), [], resume)
     os.close(held)
+    assert os.listdir(data.parent / "run") == ["lock"]
+
+
+def test_a_training_that_cannot_fit_is_refused_before_it_is_planned(data, monkeypatch):
+    monkeypatch.setattr(command, "_join", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1e6)
+    monkeypatch.setattr(session, "open_session", None)
+    with pytest.raises(UserError, match=r"^memory: .* 1 MB; use a smaller train\.batch_size"):
+        command.train(str(data.parent / "config.yaml"), ["train.batch_size=1000000"], resume=False)
     assert os.listdir(data.parent / "run") == ["lock"]

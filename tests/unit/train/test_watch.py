@@ -3,7 +3,7 @@
 import threading
 
 from dmoe.train.elastic import watchdog as watch
-from dmoe.train.elastic.exit_codes import LOST
+from dmoe.train.elastic.fault_store import LOST
 from dmoe.train.elastic.watchdog import Sign, Watch, explain
 
 STEP = "is in a training step"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.numbered_data import SCALE
+from dmoe.testing.numbered_data import SCALE
 
-PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "tests.distributed.elastic"]
+PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "dmoe.testing.elastic"]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.save import save_checkpoint
-from tests.distributed.small_run import dense_weights, open_small, small_config, train_steps, whole_tables
+from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps, whole_tables
 
 BEFORE, AFTER = 6, 6
 """Steps before the checkpoint and after it."""

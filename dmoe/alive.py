@@ -1,0 +1,77 @@
+"""Signs of life: what a program is at, told on stderr where that takes longer than a person waits without a doubt.
+
+Library functions tell what they are at by `note` and `detail`; only a program, by `begin`, lets it be printed.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+FIRST_SECONDS = 2.0
+AGAIN_SECONDS = (10.0, 30.0, 60.0)
+"""When a phase is told again; every 60 s after that."""
+TICK_SECONDS = 0.25
+
+
+class Alive:
+    """Prints a line where a phase has lasted for `FIRST_SECONDS`, and again later."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.more, self.since = what, "", time.monotonic()
+        self.due = FIRST_SECONDS
+        self.ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True, name="alive").start()
+
+    def note(self, what: str) -> None:
+        if what != self.what:
+            self.what, self.more, self.since, self.due = what, "", time.monotonic(), FIRST_SECONDS
+
+    def _run(self) -> None:
+        while not self.ended.wait(TICK_SECONDS):
+            what, more, lasted = self.what, self.more, time.monotonic() - self.since
+            if what and lasted >= self.due:
+                self.due = next((after for after in AGAIN_SECONDS if after > lasted), lasted + AGAIN_SECONDS[-1])
+                sys.stderr.write(f"[{lasted:.0f} s] {what}{f' ({more})' if more else ''}\n")
+                sys.stderr.flush()
+
+
+_current: Alive | None = None
+listener: Callable[[str, int], None] | None = None
+"""Is called by every `note` with its arguments."""
+
+
+def begin(what: str = "") -> None:
+    """Lets this process print signs of life, until `end`.
+
+    Args:
+        what: it is at; nothing is printed where it is empty, and no `note` follows.
+    """
+    global _current
+    end()
+    _current = Alive(what)
+
+
+def note(what: str, step: int = 0) -> None:
+    """What this process is at from now on, such as `plans 26 tables`.
+
+    Args:
+        step: of the training.
+    """
+    if _current is not None:
+        _current.note(what)
+    if listener is not None:
+        listener(what, step)
+
+
+def detail(more: str) -> None:
+    """How far it is with that, such as `table 12 of 26`."""
+    if _current is not None:
+        _current.more = more
+
+
+def end() -> None:
+    global _current
+    if _current is not None:
+        _current.ended.set()
+        _current = None
