@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_groups
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
-from dmoe.data.prepare.vocabulary_files import file_of
+from dmoe.data.prepare.vocabulary_files import file_of, other_vocabulary, unreadable
 from dmoe.paths import PATHS, join
 
 SAMPLE_ROWS = 1_000_000
@@ -132,11 +132,19 @@ def _days(manifest: Manifest) -> list[tuple[str, int, int]]:
 
 
 def _kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for feature in manifest.categorical:
-        with PATHS.open(file_of(folder, feature.name), "rb") as file:
-            yield pq.read_table(file, columns=["count"])["count"].to_numpy().astype(np.int64)
+        path = file_of(folder, feature.name)
+        try:
+            with PATHS.open(path, "rb") as file:
+                counts = pq.read_table(file, columns=["count"])["count"].to_numpy()
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise unreadable(path, error) from None
+        if counts.dtype.kind != "i" or len(counts) != feature.cardinality - RARE_ID - 1:
+            raise other_vocabulary(path)
+        yield counts.astype(np.int64)
 
 
 def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] | None]:

@@ -118,11 +118,11 @@ def read_digests(path: str, first: int) -> tuple[str, str, int]:
                     prefix = digest.hexdigest()
                 digest.add(tokens[cut:])
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return prefix, digest.hexdigest(), digest.count
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
+def unreadable(path: str, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]}); copy it back or make the data set again")
 
 
@@ -143,7 +143,7 @@ def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable
         try:
             vocabulary = read(path, feature.name)
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
         if vocabulary.cardinality != feature.cardinality:
             raise UserError(f"{path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
         _check_own(path, feature, vocabulary.tokens)
