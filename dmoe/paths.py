@@ -138,9 +138,12 @@ def write_atomic(path: str, sync: bool = True) -> Iterator[BinaryIO]:
             if sync:
                 os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(beside)
+        # A person knows the file by its own name, and a full disk by none.
+        if isinstance(error, OSError) and (error.filename == beside or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+            error.filename, error.filename2 = path, None
         raise
 
 

@@ -1,5 +1,6 @@
 """Files that are written whole, inside of a folder, and never through a link."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,23 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     write_text(path, "größer")
     assert Path(path).read_text(encoding="utf-8") == "größer"
     assert sorted(os.listdir(tmp_path)) == ["home", "x"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_what_cannot_be_written_is_named_by_its_own_name(tmp_path, number):
+    path = str(tmp_path / "no folder" / "x")
+    with pytest.raises(FileNotFoundError) as absent:
+        write_text(path, "x")
+    assert absent.value.filename == path
+
+    def fill() -> None:
+        with write_atomic(str(tmp_path / "x")):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError, match=r"[Ss]pace|[Qq]uota") as full:
+        fill()
+    assert full.value.filename == str(tmp_path / "x")
+    assert sorted(os.listdir(tmp_path)) == ["home"]
 
 
 def test_a_link_is_replaced_and_not_written_through(tmp_path, victim):
