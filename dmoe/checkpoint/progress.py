@@ -92,12 +92,13 @@ def check_progress(kept: Any, where: str) -> Progress:
     """The progress that a checkpoint kept; defaults for the fields that an older dmoe did not keep.
 
     Raises:
-        UserError: a field is not what it should be, or the best step is a later one.
+        UserError: a field is not what it should be, or it tells of more steps than there were.
     """
     # By way of JSON: strict for every field, where from Python objects it would want a Progress.
     progress = checked(_KEPT.validate_json, format_json({"progress": kept}), where)["progress"]
-    if progress.best_step is not None and progress.best_step > progress.step:
-        raise UserError(f"{where}: progress.best_step is {progress.best_step:,}, but the checkpoint is of step {progress.step:,}")
+    for name in ("best_step", "epoch"):
+        if (getattr(progress, name) or 0) > progress.step:
+            raise UserError(f"{where}: progress.{name} is {getattr(progress, name):,}, but the checkpoint is of step {progress.step:,}")
     return progress
 
 
