@@ -60,14 +60,14 @@ def given_set(folder: Path, bad: float) -> Path:
 
 
 def prepare_log(folder: Path, patch: Patch, bad: float) -> Path:
-    patch.setattr("dmoe.data.prepare.shards.transformed", lambda value_N, *_: np.full(len(value_N), bad, np.float32))
+    patch.setattr("dmoe.data.prepare.features.transformed", lambda value_N, *_: np.full(len(value_N), bad, np.float32))
     write_csv(folder / "log.csv", make_rows(100))
     make(folder / "out", folder / "log.csv")
     return folder / "out" / "manifest.json"
 
 
 def prepare_criteo(folder: Path, patch: Patch, bad: float) -> Path:
-    patch.setattr("dmoe.data.shards.tables.dense", lambda values: np.full(len(values), bad, np.float32))
+    patch.setattr("dmoe.data.prepare.kernels.log1p", lambda values: np.full(len(values), bad, np.float32))
     synthesize(str(folder / "log.tsv"), 300, seed=1, scale=0.001)
     preprocess(Options([str(folder / "log.tsv")], str(folder / "out"), workers=1))
     return folder / "out" / "manifest.json"
@@ -260,7 +260,7 @@ def test_the_checks_themselves():
 WRITES = re.compile(
     r"pq\.write_table\(|ParquetWriter\(|np\.savez?\(|open_memmap\(|write_tensors\(|csv\.(Dict)?[wW]riter\(|write_array_header"
 )
-INTEGERS_ONLY = {"vocabulary_files", "hashing", "spread_counts", "stage"}
+INTEGERS_ONLY = {"vocabulary_files", "numbered_data"}
 ELSEWHERE = {
     "tensors": "writes what its callers give, who check",
     "save": "checks each tensor where it copies it",

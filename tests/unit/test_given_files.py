@@ -296,7 +296,7 @@ def test_checkpoints(share, kept, tmp_path):
 
 def test_a_model_of_other_shapes_is_refused_before_it_has_memory(kept):
     def tables(rows=4, dim=2):
-        return [Table("C1", "C1", rows, (Section(0, 0, dim),))]
+        return [Table("C1", "t_C1", "C1", rows, (Section(0, 0, dim),))]
 
     def dense(*shape, dtype=torch.float32):
         module = torch.nn.Module()

@@ -39,7 +39,7 @@ def test_a_plan_that_does_not_fit_is_shown_without_a_negative_size(cluster):
 
 @pytest.mark.parametrize("batch_size", [500_000_000, 100_000_000_000])
 def test_a_batch_that_leaves_no_room_for_any_table_is_named(batch_size):
-    tables = [Table(name=f"C{i}", feature=f"C{i}", rows=1000, sections=(Section(0, 0, 64),)) for i in range(20)]
+    tables = [Table(name=f"C{i}", module=f"t_C{i}", feature=f"C{i}", rows=1000, sections=(Section(0, 0, 64),)) for i in range(20)]
     config = parse_config(f"train: {{batch_size: {batch_size}}}", "test")
     with pytest.raises(DoesNotFit) as error:
         plan_tables(tables, config, parse_cluster("1x2:cpu"), dense_bytes=1000)
