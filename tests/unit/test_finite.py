@@ -69,7 +69,7 @@ def prepare_log(folder: Path, patch: Patch, bad: float) -> Path:
 def prepare_criteo(folder: Path, patch: Patch, bad: float) -> Path:
     patch.setattr("dmoe.data.prepare.kernels.log1p", lambda values: np.full(len(values), bad, np.float32))
     synthesize(str(folder / "log.tsv"), 300, seed=1, scale=0.001)
-    preprocess(Options([str(folder / "log.tsv")], str(folder / "out"), workers=1))
+    preprocess(Options([str(folder / "log.tsv")], str(folder / "out"), schema="criteo", workers=1))
     return folder / "out" / "manifest.json"
 
 
@@ -80,7 +80,7 @@ def write_weights(folder: Path, _: Patch, bad: float) -> Path:
 
 
 def shuffle_given(folder: Path, _: Patch, bad: float) -> Path:
-    shuffle(ShuffleOptions(str(given_set(folder / "d", bad)), str(folder / "out"), workers=1))
+    shuffle(ShuffleOptions(str(given_set(folder / "d", bad)), str(folder / "out"), schema="criteo", workers=1))
     return folder / "out" / "manifest.json"
 
 
