@@ -80,7 +80,7 @@ def write_weights(folder: Path, _: Patch, bad: float) -> Path:
 
 
 def shuffle_given(folder: Path, _: Patch, bad: float) -> Path:
-    shuffle(ShuffleOptions(str(given_set(folder / "d", bad)), str(folder / "out"), schema="criteo", workers=1))
+    shuffle(ShuffleOptions(str(given_set(folder / "d", bad)), str(folder / "out"), workers=1))
     return folder / "out" / "manifest.json"
 
 
