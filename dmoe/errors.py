@@ -12,6 +12,8 @@ from dmoe.interrupts import INTERRUPTED, interruptible
 from dmoe.names import printable
 
 USER_ERROR = 2
+MENDED_BY_USERS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR))
+"""Errors of the operating system that are no bug: a full disk, a missing right, a path that is not there."""
 MOST_SHOWN, MOST_NAMES = 100, 20
 """Letters of a value, and names of a list, that a message repeats."""
 MOST_COMPARED = 5000
@@ -58,6 +60,12 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
+def told_by_system(error: OSError) -> str:
+    """The error in the system's words, whatever library raised it, and the file: `no space left on device: runs/first/metrics.jsonl`."""
+    reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
+    return f"{reason}: {error.filename}" if error.filename else reason
+
+
 def run_command(program: str, main: Callable[[], int | None]) -> int:
     """Runs a command's main and turns the ways in which it can end into an exit code.
 
@@ -78,9 +86,8 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+            if error.errno not in MENDED_BY_USERS:
                 raise
-            where = f": {error.filename}" if error.filename else ""
-            message = f"{(error.strerror or str(error)).lower()}{where}"
+            message = told_by_system(error)
     print(f"{program}: {printable(message)}", file=sys.stderr)
     return USER_ERROR

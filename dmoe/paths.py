@@ -112,6 +112,17 @@ def remove_files(folder: str, pattern: str, but: Collection[str] = ()) -> None:
 
 
 @contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Inside, an error of the operating system names the file: a write to a full disk does not know its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path
+        raise
+
+
+@contextlib.contextmanager
 def write_atomic(path: str, sync: bool = True) -> Iterator[BinaryIO]:
     """Writes a file that is either whole or not there: a new file beside it, of a random name, then renamed.
 
@@ -125,24 +136,25 @@ def write_atomic(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         OSError: it cannot be written; what was there before is there still.
     """
     if "://" in path:
-        with PATHS.open(path, "wb") as file:
+        with naming(path), PATHS.open(path, "wb") as file:
             yield file
         return
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: is not a file, and is not replaced by one")
     beside = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
     try:
-        with open(beside, "xb", opener=no_follow) as file:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(beside, path)
+        with naming(path):
+            with open(beside, "xb", opener=no_follow) as file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            os.replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(beside)
-        # A person knows the file by its own name, and a full disk by none.
-        if isinstance(error, OSError) and (error.filename == beside or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        # A person knows the file by its own name.
+        if isinstance(error, OSError) and error.filename == beside:
             error.filename, error.filename2 = path, None
         raise
 
@@ -153,6 +165,17 @@ def write_text(path: str, text: str, sync: bool = True) -> None:
         file.write(text.encode())
 
 
+@contextlib.contextmanager
+def write_output(path: str) -> Iterator[BinaryIO]:
+    """As `write_atomic`, of a file that a user names for a command's result: a pipe or a terminal, which nothing can replace, as well."""
+    if "://" in path or not os.path.exists(path) or os.path.isfile(path):
+        with write_atomic(path) as file:
+            yield file
+    else:
+        with naming(path), open(path, "wb") as file:
+            yield file
+
+
 def append_text(path: str, text: str) -> None:
     """Adds to a file, which is made where it is not there.
 
@@ -160,10 +183,10 @@ def append_text(path: str, text: str) -> None:
         UserError: it is a link.
     """
     if "://" in path:
-        with PATHS.open(path, "a") as file:
+        with naming(path), PATHS.open(path, "a") as file:
             file.write(text)
         return
-    with open(path, "a", opener=no_follow) as file:
+    with naming(path), open(path, "a", opener=no_follow) as file:
         file.write(text)
 
 

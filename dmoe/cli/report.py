@@ -90,8 +90,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _write(path: str | None, text: str) -> None:
     if path:
-        from dmoe.paths import PATHS
+        from dmoe.paths import write_output
 
-        with PATHS.open(path, "w") as file:
-            file.write(text)
+        with write_output(path) as file:
+            file.write(text.encode())
         show(f"page: {path}")

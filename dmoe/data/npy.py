@@ -23,7 +23,7 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
 from dmoe.names import file_name
-from dmoe.paths import inside, remove_files, write_text
+from dmoe.paths import inside, naming, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]
 FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")
@@ -56,23 +56,31 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
     _check(manifest, data, output, layout, rows_per_part, workers)
     work = inside(output, WORK)
     with alone(work, output):
-        made = os.path.join(work, "export")
-        shutil.rmtree(made, ignore_errors=True)
-        os.makedirs(made)
-        features = [one for one in manifest.categorical if layout == "columns-npy" or one.kind == "token"]
-        parts = [part for name, split in manifest.splits.items() for part in _parts(name, split, layout, rows_per_part)]
-        for part in parts:
-            _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
-        said = _said(manifest, features, parts, layout)
-        write_text(os.path.join(made, FILE), format_json(said, indent=1) + "\n")
-        # The description last: where it stands, the export is whole.
-        for name in sorted(os.listdir(made), key=lambda name: name == FILE):
-            target = inside(output, name)
-            remove_files(target, COLUMN_FILE)
-            if os.path.isdir(target):
-                raise UserError(f"{target}: holds other files than an export's; name another --output")
-            os.replace(os.path.join(made, name), target)
-        shutil.rmtree(work)
+        try:
+            said = _export(manifest, data, output, work, layout, rows_per_part, workers)
+        finally:
+            # Also where the disk is full: what was written of it is of no use.
+            shutil.rmtree(work, ignore_errors=True)
+    return said
+
+
+def _export(manifest: Manifest, data: str, output: str, work: str, layout: Format, rows_per_part: int, workers: int) -> dict[str, Any]:
+    made = os.path.join(work, "export")
+    shutil.rmtree(made, ignore_errors=True)
+    os.makedirs(made)
+    features = [one for one in manifest.categorical if layout == "columns-npy" or one.kind == "token"]
+    parts = [part for name, split in manifest.splits.items() for part in _parts(name, split, layout, rows_per_part)]
+    for part in parts:
+        _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
+    said = _said(manifest, features, parts, layout)
+    write_text(os.path.join(made, FILE), format_json(said, indent=1) + "\n")
+    # The description last: where it stands, the export is whole.
+    for name in sorted(os.listdir(made), key=lambda name: name == FILE):
+        target = inside(output, name)
+        remove_files(target, COLUMN_FILE)
+        if os.path.isdir(target):
+            raise UserError(f"{target}: holds other files than an export's; name another --output")
+        os.replace(os.path.join(made, name), target)
     return said
 
 
@@ -144,18 +152,28 @@ def _torchrec(folder: str, part: _Part, labels: list[str], dense: list[str], spa
     views: dict[str, Any] = {}
     for kind, names, dtype in (("dense", dense, np.float32), ("sparse", sparse, np.int32), ("labels", labels, np.int32)):
         path = inside(folder, f"{part.name}_{kind}.npy")
-        whole = np.lib.format.open_memmap(path, "w+", dtype, (part.rows, len(names)))
+        whole = _mapped(path, dtype, (part.rows, len(names)))
         views |= {name: whole[:, at] for at, name in enumerate(names)}
     return views
+
+
+def _mapped(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new npy file, mapped, whose room on the disk is taken: a store to a page that finds none ends the process (SIGBUS), wordless.
+
+    Raises:
+        OSError: there is no room for it; names the file.
+    """
+    with naming(path):
+        whole = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return whole
 
 
 def _columns(folder: str, part: _Part, labels: list[str], dense: list[str], sparse: list[str]) -> dict[str, Any]:
     os.makedirs(inside(folder, part.split))
     types = dict.fromkeys(labels, np.uint8) | dict.fromkeys(dense, np.float32) | dict.fromkeys(sparse, np.int32)
-    return {
-        name: np.lib.format.open_memmap(inside(folder, part.split, f"{file_name(name)}.npy"), "w+", dtype, (part.rows,))
-        for name, dtype in types.items()
-    }
+    return {name: _mapped(inside(folder, part.split, f"{file_name(name)}.npy"), dtype, (part.rows,)) for name, dtype in types.items()}
 
 
 def _said(manifest: Manifest, features: Sequence[CategoricalFeature], parts: list[_Part], layout: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from dmoe.finite import require_finite
-from dmoe.paths import write_atomic
+from dmoe.paths import naming, write_atomic
 
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
@@ -70,3 +71,45 @@ def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str
 def sha256_of(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ShardFile:
+    """A shard that is written row group by row group. `close` puts it in its place; where an error ends its `with`, nothing of it stays.
+
+    Args:
+        many: the columns that are byte-stream-split.
+    """
+
+    def __init__(self, path: str, many: Collection[str]) -> None:
+        self.path, self.many = path, many
+        self._writer: Any = None
+        self._stack = ExitStack()
+
+    def write(self, table: Any, row_group_rows: int) -> None:
+        """Adds a pyarrow.Table as row groups of so many rows.
+
+        Raises:
+            OSError: no room is left; names the file.
+        """
+        import pyarrow.parquet as pq
+
+        with naming(self.path):
+            if self._writer is None:
+                file = self._stack.enter_context(write_atomic(self.path, sync=False))
+                self._writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self.many))
+            self._writer.write_table(table, row_group_size=row_group_rows)
+
+    def close(self) -> str | None:
+        """The file's SHA-256; None where nothing was written."""
+        if self._writer is None:
+            return None
+        with naming(self.path):
+            self._writer.close()
+        self._stack.close()
+        return sha256_of(self.path)
+
+    def __enter__(self) -> "ShardFile":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

@@ -3,7 +3,6 @@
 Shapes: B rows, F categorical features, I numeric features.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
-from dmoe.paths import PATHS, join, write_atomic
+from dmoe.paths import PATHS, join, write_output
 from dmoe.serve.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
 from dmoe.train.run.run_inputs import check_data
@@ -121,17 +120,8 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
     Raises:
         UserError: a logit is not finite. A local file is then as it was before.
     """
-
-    def write(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
+    with write_output(path) as file:
         return _write_batches(file, batches, path.endswith(".csv"))
-
-    if os.path.exists(path) and not os.path.isfile(path):
-        # A pipe or a terminal, in whose place no file can be put.
-        with open(path, "wb") as pipe:
-            return write(pipe)
-    # A link is a user's own choice here: what it points to is written.
-    with write_atomic(path if "://" in path else os.path.realpath(path)) as file:
-        return write(file)
 
 
 def _write_batches(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
+from dmoe.paths import write_output
 from dmoe.testing import planted
 from dmoe.testing.malformed import plant_bad_lines
 
@@ -169,11 +170,13 @@ def _chunks(truth: Truth, rows: int, chunk_rows: int, bad_share: float, workers:
 
 
 def _open_output(stack: ExitStack, path: str) -> IO[bytes] | Any:
-    file = stack.enter_context(open(path, "wb"))  # noqa: SIM115
+    file = stack.enter_context(write_output(path))
     if path.endswith((".gz", ".zst")):
         import pyarrow as pa
 
-        return stack.enter_context(pa.CompressedOutputStream(file, "gzip" if path.endswith(".gz") else "zstd"))
+        # It closes what it writes to, and the file itself is not finished then.
+        beneath = stack.enter_context(os.fdopen(os.dup(file.fileno()), "wb"))
+        return stack.enter_context(pa.CompressedOutputStream(beneath, "gzip" if path.endswith(".gz") else "zstd"))
     return file
 
 
@@ -212,7 +215,7 @@ def synthesize(
     progress = Progress("synthesize", total_rows=rows)
     with ExitStack() as stack:
         file = _open_output(stack, output)
-        truth_file = stack.enter_context(open(truth_path, "wb")) if truth_path else None
+        truth_file = stack.enter_context(write_output(truth_path)) if truth_path else None
         if truth_file:
             np.lib.format.write_array_header_1_0(truth_file, {"descr": "<f8", "fortran_order": False, "shape": (rows,)})
         for chunk in _chunks(truth, rows, chunk_rows, bad_share, workers or os.cpu_count() or 1):

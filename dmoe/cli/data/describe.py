@@ -19,8 +19,8 @@ def run(arguments: argparse.Namespace) -> None:
     description = describe(arguments.data)
     show(format_json(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
     if arguments.html:
-        from dmoe.paths import PATHS
+        from dmoe.paths import write_output
         from dmoe.report.data_page import data_page
 
-        with PATHS.open(arguments.html, "w") as file:
-            file.write(data_page(description))
+        with write_output(arguments.html) as file:
+            file.write(data_page(description).encode())

@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     found = compare(measured, where)
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
     if arguments.write_cluster:
-        from dmoe.paths import PATHS
+        from dmoe.paths import write_output
 
-        with PATHS.open(arguments.write_cluster, "w") as file:
-            file.write(cluster_text(found))
+        with write_output(arguments.write_cluster) as file:
+            file.write(cluster_text(found).encode())
         if not arguments.json:
             cluster = found.figures.cluster
             show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")

@@ -32,11 +32,11 @@ def run(arguments: argparse.Namespace) -> None:
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
     if arguments.html:
-        from dmoe.paths import PATHS
+        from dmoe.paths import write_output
         from dmoe.sharding.plan.show import chosen_tables
         from dmoe.sharding.plan.show_page import page
 
         text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
-        with PATHS.open(arguments.html, "w") as file:
-            file.write(text)
+        with write_output(arguments.html) as file:
+            file.write(text.encode())
     tell(arguments.json, lambda: as_data(figures, view), lambda: as_lines(figures, view))

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     import time
 
     from dmoe.data.progress import duration
-    from dmoe.paths import PATHS
+    from dmoe.paths import write_output
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.step_time import ASSUMED
     from dmoe.sharding.planner.sweep import Point, as_lines, as_records, sweep
@@ -61,8 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
     written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
     for path, text in written.items():
         if path:
-            with PATHS.open(path, "w") as file:
-                file.write(text)
+            with write_output(path) as file:
+                file.write(text.encode())
             show(f"{path}: written", sys.stderr)
 
 

@@ -11,7 +11,7 @@ from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.model.tables import Table
 from dmoe.names import check_text, quoted
-from dmoe.paths import PATHS, read_bounded
+from dmoe.paths import read_bounded, write_output
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
 from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
 from dmoe.strict import Open, checked
@@ -95,8 +95,8 @@ def constraints_hash(config: Config) -> str:
 
 def write_plan(path: str, plan: Mapping[str, Any]) -> None:
     """Writes a plan, a shard a line."""
-    with PATHS.open(path, "w") as file:
-        file.write(as_text(plan))
+    with write_output(path) as file:
+        file.write(as_text(plan).encode())
 
 
 def as_text(plan: Mapping[str, Any]) -> str:

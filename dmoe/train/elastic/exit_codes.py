@@ -11,7 +11,6 @@
 """
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -22,14 +21,13 @@ from collections.abc import Callable
 from typing import Any
 
 from dmoe import alive
-from dmoe.errors import USER_ERROR, UserError, run_command
+from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, run_command, told_by_system
 from dmoe.json_text import format_json
 from dmoe.orphans import end_with
 from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 from dmoe.train.elastic.watchdog import last_note
 
 PREEMPTED = 143
-USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG)
 GLOO = re.compile(r"\[\S*gloo/\S*\.(cc|h):\d+\]|^Application timeout caused pair closure")
 GRACE_SECONDS = 3.0
 """How long a failing rank gives rank 0 to say what happened before it says it itself."""
@@ -57,10 +55,9 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
         except UserError as error:
             return _end(program, str(error), USER_ERROR)
         except OSError as error:
-            if error.errno not in USERS_TO_MEND:
+            if error.errno not in MENDED_BY_USERS:
                 raise
-            where = f": {error.filename}" if error.filename else ""
-            return _end(program, f"{(error.strerror or str(error)).lower()}{where}", USER_ERROR)
+            return _end(program, told_by_system(error), USER_ERROR)
         except RuntimeError as error:
             if not is_connection(error):
                 raise

@@ -192,7 +192,7 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     from dmoe.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.json_text import format_json
-    from dmoe.paths import PATHS
+    from dmoe.paths import write_output
 
     config = load_config(config_path, overrides)
     manifest = load_manifest(config.data.path)
@@ -206,9 +206,9 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     parts: list[Any] = [None] * distributed.world_size()
     dist.all_gather_object(parts, mine)
     if distributed.rank() == 0:
-        with PATHS.open(output, "w") as file:
+        with write_output(output) as file:
             measured = {"format": FORMAT, "version": VERSION, "device": device.type, "steps": steps, "plan": session.plan, "ranks": parts}
-            file.write(format_json(measured))
+            file.write(format_json(measured).encode())
     distributed.stop()
 
 
