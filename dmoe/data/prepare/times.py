@@ -9,11 +9,13 @@ Shapes: N texts of a column.
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SECONDS_A_DAY = 86400
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
@@ -103,13 +105,16 @@ def parse_format(text: str) -> TimeFormat:
     return TimeFormat(text, tuple(merged))
 
 
-def parse_times(texts: pa.Array, format: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def parse_times(texts: "pa.Array", format: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(seconds since 1970 [N], UTC where no %z says otherwise, 0.0 where there is no time; whether each is a time [N]).
 
     Args:
         texts: large_string, null where there is none.
         format: of `parse_format`.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     known = parse_format(format)
     found = pc.extract_regex(texts, known.pattern)
     ok_N = _to_numpy(pc.equal(pc.struct_field(found, "rest"), ""), False)
@@ -159,7 +164,9 @@ def parse_times(texts: pa.Array, format: str) -> tuple[NDArray[np.float64], NDAr
     return np.where(ok_N, seconds_N, 0.0), ok_N
 
 
-def _to_numpy(column: pa.Array, null: bool) -> NDArray[np.bool_]:
+def _to_numpy(column: "pa.Array", null: bool) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
     return np.array(pc.fill_null(column, null).to_numpy(zero_copy_only=False), bool)
 
 
