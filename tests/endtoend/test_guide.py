@@ -45,9 +45,9 @@ def test_the_guide_s_commands_do_what_is_printed(tmp_path):
     copy = tmp_path / "dmoe"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in filter(None, tracked):
-        if (ROOT / name).exists():
+        if (ROOT / name).exists() or (ROOT / name).is_symlink():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
     (copy / ".venv").symlink_to(Path(sys.prefix))
     commands = commands_of(GUIDE.read_text().replace(FOLDER, str(tmp_path / "slurm")))
     run(commands, copy, tmp_path / "said.txt", {**os.environ, "PYTHONPATH": str(copy)}, 2300)
