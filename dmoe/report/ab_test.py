@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmoe.report.statistics import NORMAL
+from dmoe.report.statistics import normal_quantile
 
 SIGNIFICANCE, POWER = 0.05, 0.8
 
@@ -68,7 +68,7 @@ def rows_needed(difference: float, variance: float, significance: float = SIGNIF
     """(z_{1-a/2} + z_power)^2 * variance / difference^2, with the variance of a row's difference, or of both arms together."""
     if difference == 0 or not math.isfinite(difference):
         return None
-    z = NORMAL.inv_cdf(1 - significance / 2) + NORMAL.inv_cdf(power)
+    z = normal_quantile(1 - significance / 2) + normal_quantile(power)
     return math.ceil(z * z * variance / difference**2)
 
 

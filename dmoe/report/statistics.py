@@ -1,18 +1,17 @@
-"""Intervals and tests on few numbers and on many rows: Student's t, DeLong, bootstrap, Holm.
+"""Intervals and tests on few numbers and on many rows, in numpy alone: Student's t, DeLong, bootstrap.
 
 Shapes: N rows, P of them positive, Q negative, S seeds.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 CONFIDENCE = 0.95
 BLOCKS = 10_000
-NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,72 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     x = np.asarray([value for value in values if value is not None and math.isfinite(value)], float)
     if len(x) < 2:
         return Interval(float(x.mean()) if len(x) else math.nan, None, None, None, len(x))
-    from scipy.stats import t as student
-
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))
-    half = float(student.ppf((1 + confidence) / 2, len(x) - 1)) * error
-    p = 2 * float(student.sf(abs(mean) / error, len(x) - 1)) if error > 0 else (1.0 if mean == 0 else 0.0)
+    half = t_quantile((1 + confidence) / 2, len(x) - 1) * error
+    p = 2 * (1 - t_cdf(abs(mean) / error, len(x) - 1)) if error > 0 else (1.0 if mean == 0 else 0.0)
     return Interval(mean, mean - half, mean + half, p, len(x))
+
+
+def t_cdf(t: float, degrees: float) -> float:
+    """P(T <= t) of Student's distribution, through the regularised incomplete beta function."""
+    tail = 0.5 * incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
+    return 1 - tail if t >= 0 else tail
+
+
+@functools.lru_cache(maxsize=1024)
+def t_quantile(probability: float, degrees: float) -> float:
+    """The t with P(T <= t) = probability, by bisection."""
+    if probability < 0.5:
+        return -t_quantile(1 - probability, degrees)
+    low, high = 0.0, 2.0
+    while t_cdf(high, degrees) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_cdf(middle, degrees) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """I_x(a, b) by Lentz's continued fraction (Numerical Recipes, 6.4)."""
+    if x <= 0 or x >= 1:
+        return min(max(x, 0.0), 1.0)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    # The fraction converges fast on this side only.
+    if x > (a + 1) / (a + b + 2):
+        return 1 - front * _beta_fraction(1 - x, b, a) / b
+    return front * _beta_fraction(x, a, b) / a
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    tiny = 1e-300
+
+    def safe(value: float) -> float:
+        return value if abs(value) > tiny else tiny
+
+    c, d = 1.0, 1 / safe(1 - (a + b) * x / (a + 1))
+    result = d
+    for m in range(1, 500):
+        for factor in (m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))):
+            d, c = 1 / safe(1 + factor * d), safe(1 + factor / c)
+            result *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return result
+
+
+def normal_quantile(probability: float) -> float:
+    """The standard normal's quantile, by bisection of the error function."""
+    low, high = -40.0, 40.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (1 + math.erf(middle / math.sqrt(2))) / 2 < probability else (low, middle)
+    return (low + high) / 2
 
 
 def normal_interval(mean: float, error: float, count: int, confidence: float = CONFIDENCE) -> Interval:
     """From a standard error that is known well."""
-    half = NORMAL.inv_cdf((1 + confidence) / 2) * error
+    half = normal_quantile((1 + confidence) / 2) * error
     p = math.erfc(abs(mean) / error / math.sqrt(2)) if error > 0 else (1.0 if mean == 0 else 0.0)
     return Interval(mean, mean - half, mean + half, p, count)
 
@@ -113,19 +167,24 @@ def bootstrap(values_N: np.ndarray, resamples: int = 2000, seed: int = 0, confid
 
     Above 20,000 rows they are first averaged in blocks of a random order, which leaves the variance of the mean as it is.
     """
-    from scipy.stats import bootstrap as resample
-
     rng, x = np.random.default_rng(seed), np.asarray(values_N, np.float64)
     if len(x) > 2 * BLOCKS:
         blocks = BLOCKS
         size = len(x) // blocks
         x = rng.permutation(x)[: blocks * size].reshape(blocks, size).mean(1)
-    found = resample((x,), np.mean, n_resamples=resamples, batch=64, confidence_level=confidence, method="percentile", rng=rng)
-    means = found.bootstrap_distribution
+    means = np.array([x[rng.integers(0, len(x), len(x))].mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    mean = float(np.mean(values_N))
     # By the interval's inversion: how far out 0 lies among the resamples.
     p = 2 * min((np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1))
-    low, high = found.confidence_interval
-    return Interval(float(np.mean(values_N)), float(low), float(high), min(float(p), 1.0), len(values_N))
+    return Interval(mean, float(low), float(high), min(float(p), 1.0), len(values_N))
+
+
+def bootstrap_auc(scores_N: np.ndarray, labels_N: np.ndarray, auc: Callable[[np.ndarray, np.ndarray], float], resamples: int) -> np.ndarray:
+    """AUCs over resampled rows: slow, the reference that DeLong is tested against."""
+    rng, rows = np.random.default_rng(0), len(labels_N)
+    drawn = (rng.integers(0, rows, rows) for _ in range(resamples))
+    return np.array([auc(scores_N[rows_N], labels_N[rows_N]) for rows_N in drawn])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -141,8 +200,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's, ties by their mean rank; NaN where one of them is constant."""
-    from scipy.stats import spearmanr
-
-    if min(np.ptp(values) for values in (x, y)) == 0:
+    ranks = []
+    for values in (x, y):
+        _, group, size = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(size) - (size - 1) / 2)[group])
+    if min(np.ptp(rank) for rank in ranks) == 0:
         return math.nan
-    return float(spearmanr(x, y).statistic)
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

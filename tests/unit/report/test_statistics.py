@@ -8,20 +8,44 @@ import pytest
 from dmoe.metrics.auc import exact_auc
 from dmoe.report.statistics import (
     bootstrap,
+    bootstrap_auc,
     delong,
     holm,
+    incomplete_beta,
     logloss_rows,
+    normal_quantile,
     placements,
     rank_correlation,
+    t_cdf,
     t_interval,
+    t_quantile,
 )
 
 
-@pytest.mark.parametrize(("values", "quantile"), [(2, 12.7062), (5, 2.77645), (30, 2.04523), (1001, 1.96234)])
-def test_t_intervals_are_as_wide_as_the_tables_say(values, quantile):
-    x = np.random.default_rng(values).normal(size=values)
-    interval = t_interval(x.tolist())
-    assert (interval.high - interval.mean) / (x.std(ddof=1) / math.sqrt(values)) == pytest.approx(quantile, abs=6e-5)
+@pytest.mark.parametrize(
+    ("probability", "degrees", "value"),
+    [(0.975, 1, 12.7062), (0.975, 4, 2.77645), (0.95, 9, 1.83311), (0.995, 29, 2.75639), (0.975, 1000, 1.96234), (0.025, 4, -2.77645)],
+)
+def test_t_quantiles_are_those_of_the_tables(probability, degrees, value):
+    assert t_quantile(probability, degrees) == pytest.approx(value, abs=6e-5)
+    assert t_cdf(t_quantile(probability, degrees), degrees) == pytest.approx(probability, abs=1e-12)
+
+
+def test_t_with_one_and_two_degrees_has_a_closed_form():
+    for t in (-3.0, -0.2, 0.0, 0.7, 5.0):
+        assert t_cdf(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-12)
+        assert t_cdf(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-12)
+
+
+def test_incomplete_beta_equals_its_integral():
+    x = (np.arange(200_000) + 0.5) / 200_000
+    for a, b, at in ((2.0, 3.5, 0.3), (5.0, 1.5, 0.9)):
+        density = x ** (a - 1) * (1 - x) ** (b - 1)
+        assert incomplete_beta(at, a, b) == pytest.approx(density[x < at].sum() / density.sum(), abs=1e-5)
+
+
+def test_normal_quantile():
+    assert normal_quantile(0.975) == pytest.approx(1.959964, abs=1e-6)
 
 
 def test_t_interval_by_hand():
@@ -37,13 +61,6 @@ def test_t_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(0)
     hits = sum((i := t_interval(list(rng.normal(3.0, 2.0, 5)))).low < 3.0 < i.high for _ in range(2000))
     assert hits / 2000 == pytest.approx(0.95, abs=0.015)
-
-
-def bootstrap_auc(scores_N: np.ndarray, labels_N: np.ndarray, resamples: int) -> np.ndarray:
-    """AUCs over resampled rows: slow, and independent of DeLong's formula."""
-    rng, rows = np.random.default_rng(0), len(labels_N)
-    drawn = (rng.integers(0, rows, rows) for _ in range(resamples))
-    return np.array([exact_auc(scores_N[rows_N], labels_N[rows_N]) for rows_N in drawn])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +99,7 @@ def test_delong_equals_its_covariances_by_brute_force(rows):
 
 def test_delong_agrees_with_the_bootstrap(rows):
     one, other, labels = rows
-    resampled = bootstrap_auc(one, labels, 600) - bootstrap_auc(other, labels, 600)
+    resampled = bootstrap_auc(one, labels, exact_auc, 600) - bootstrap_auc(other, labels, exact_auc, 600)
     interval = delong(one, other, labels)
     assert (interval.high - interval.low) / 2 / 1.959964 == pytest.approx(resampled.std(), rel=0.15)
 
