@@ -33,7 +33,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     """A file of mostly sound lines, in which bytes were then changed, lost or put in, anywhere."""
     data = bytearray(GOOD + b"\n" + draw(text) + GOOD + b"\n" * draw(st.integers(0, 1)))
     for _ in range(draw(st.integers(0, 3))):
-        at, kind = draw(st.integers(len(GOOD), len(data) - 1)), draw(st.sampled_from("clp"))
+        at, kind = draw(st.integers(len(GOOD) + 1, max(len(GOOD) + 1, len(data) - 1))), draw(st.sampled_from("clp"))
         data[at : at + (kind != "p")] = b"" if kind == "l" else draw(st.binary(min_size=1, max_size=2))
     return bytes(data)
 
