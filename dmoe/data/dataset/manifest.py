@@ -64,7 +64,7 @@ class CategoricalFeature(Part):
     missing_share: float = Field(ge=0, le=1)
     rare_share: float = Field(ge=0, le=1)
     pooling: Literal["none", "sum", "mean"] = "none"
-    mean_ids: float = Field(1.0, gt=0)
+    mean_ids: float = Field(1.0, gt=0, le=1e9)
     identity: TokenIdentity | None = None
 
     @property
