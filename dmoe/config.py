@@ -147,8 +147,8 @@ class TableConstraint(Strict):
         None, ge=4, description="columns of a column shard: whole embeddings of a wide table, or a part of each"
     )
     ranks: list[int] | None = Field(None, min_length=1, description="the ranks that may hold shards; table-wise and column-wise only")
-    pooling_factor: float | None = Field(None, gt=0, description="ids a row, on average")
-    batch_size: int | None = Field(None, ge=1, description="rows of a rank's batch that look this table up")
+    pooling_factor: float | None = Field(None, gt=0, le=1e9, description="ids a row, on average")
+    batch_size: int | None = Field(None, ge=1, le=1 << 40, description="rows of a rank's batch that look this table up")
 
 
 class ShardingConfig(Strict):
@@ -183,8 +183,8 @@ class CheckpointConfig(Strict):
 
 
 class TrainConfig(Strict):
-    batch_size: int = Field(2048, ge=1, description="rows of the global batch, over all ranks")
-    eval_batch_size: int = Field(8192, ge=1)
+    batch_size: int = Field(2048, ge=1, le=1 << 40, description="rows of the global batch, over all ranks")
+    eval_batch_size: int = Field(8192, ge=1, le=1 << 40)
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0, lt=2**31)

@@ -18,7 +18,13 @@ from dmoe.checkpoint.load import check_fits
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config import Config, dump_config, parse_config
+from dmoe.data.dataset.describe import describe
+from dmoe.data.dataset.describe_words import as_lines as describe_lines
+from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.model.build import make_blueprint, outline_of
@@ -217,6 +223,40 @@ def test_manifests(share, data, tmp_path):
         assert all(one.rows >= 2 for one in blueprint.tables)
 
     hold(share, sound, writer(tmp_path / "manifest.json"), read)
+
+
+LOG_SCHEMA = """
+label: {column: y}
+time: {column: t, format: "%Y-%m-%d %H"}
+dense: [{name: p, transform: standardise}, {name: q, transform: log1p, column: p}]
+categorical: [c, {name: tags, separator: "|", pooling: mean}, {name: h, part: hour}, {name: b, column: p, bucket: {quantiles: 3}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A data set that keeps how its log was read."""
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "schema.yaml").write_text(LOG_SCHEMA)
+    rows = [
+        f"{row % 3 % 2},2024-03-{1 + row // 40:02d} {row % 24:02d},{row * 7 % 11 / 4},{'abc'[row % 3]},x|{row % 5}" for row in range(120)
+    ]
+    (folder / "log.csv").write_text("y,t,p,c,tags\n" + "\n".join(rows) + "\n")
+    schema = load_schema(str(folder / "schema.yaml"))
+    preprocess(Options([str(folder / "log.csv")], str(folder / "d"), schema=schema, where="schema.yaml", min_count=1))
+    return folder / "d"
+
+
+def test_what_a_data_set_keeps_of_its_making(share, prepared):
+    sound = json.loads((prepared / "manifest.json").read_text())
+
+    def read():
+        manifest = load_manifest(str(prepared))
+        load_kept(str(prepared))
+        with_identities(manifest, str(prepared))
+        describe_lines(describe(str(prepared)))
+
+    hold(share, sound, writer(prepared / "manifest.json"), read, ("made_by",))
 
 
 def test_cardinalities_and_devices(share, tmp_path):

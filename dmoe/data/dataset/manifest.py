@@ -18,7 +18,7 @@ from dmoe.errors import UserError, nearest, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.names import first_twice, quoted
 from dmoe.paths import PATHS, join, read_bounded, write_text
-from dmoe.strict import FeatureName, SplitName, Text, checked
+from dmoe.strict import FeatureName, Open, SplitName, Text, checked
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -64,7 +64,7 @@ class CategoricalFeature(Part):
     missing_share: float = Field(ge=0, le=1)
     rare_share: float = Field(ge=0, le=1)
     pooling: Literal["none", "sum", "mean"] = "none"
-    mean_ids: float = Field(1.0, gt=0)
+    mean_ids: float = Field(1.0, gt=0, le=1e9)
     identity: TokenIdentity | None = None
 
     @property
@@ -75,7 +75,7 @@ class CategoricalFeature(Part):
 class Shard(Part):
     """A parquet file; `path` is relative to the manifest."""
 
-    path: Text = Field(min_length=1)
+    path: Text = Field(min_length=1, max_length=1024)
     rows: int = Field(ge=1)
     positives: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -215,6 +215,23 @@ class Manifest(Part):
         return hashlib.sha256(format_json(schema).encode()).hexdigest()[:16]
 
 
+class _Day(Open):
+    name: str
+    rows: int = Field(ge=0, lt=1 << 62)
+    positives: int = Field(ge=0, lt=1 << 62)
+
+
+class _MadeBy(Open):
+    days: list[_Day] | None = None
+    edges: dict[str, list[float]] | None = None
+
+
+class _Read(Open):
+    """What programs read of `made_by`, which is otherwise for people."""
+
+    made_by: _MadeBy = _MadeBy()
+
+
 def load_manifest(folder: str) -> Manifest:
     """Reads and checks `folder/manifest.json`.
 
@@ -235,7 +252,9 @@ def load_manifest(folder: str) -> Manifest:
             f"{path}: manifest version {shown(raw.get('version'))}, this dmoe reads version {VERSION};"
             " make the data set again with this version's dmoe preprocess"
         )
-    return checked(Manifest.model_validate, raw, path)
+    manifest = checked(Manifest.model_validate, raw, path)
+    checked(_Read.model_validate, raw, path)
+    return manifest
 
 
 def save_manifest(folder: str, manifest: Manifest) -> None:

@@ -3,7 +3,7 @@
 Shapes: N rows of a row group.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -96,14 +96,15 @@ class SplitColumns:
             raise UserError(f"{path}: has {first:,} rows, the manifest says {self.shards[shard].rows:,}; make the data set again")
 
     def _check_types(self, path: str, schema: pa.Schema) -> None:
-        types = dict(zip(schema.names, schema.types, strict=True))
+        names = schema.names
+        types, times = dict(zip(names, schema.types, strict=True)), Counter(names)
         expected = {LABEL: pa.uint8()} | dict.fromkeys(self.dense, pa.float32())
         expected |= {feature.name: pa.list_(pa.int32()) if feature.multi_valued else pa.int32() for feature in self.features}
         expected |= {name: dtype for name, dtype in ((WEIGHT, pa.float32()), (GROUP, pa.int64())) if name in self.extra}
         for name, dtype in expected.items():
             if name not in types:
                 raise UserError(f"{path}: no column '{name}', which the manifest names; make the data set again")
-            if schema.names.count(name) > 1:
+            if times[name] > 1:
                 raise UserError(f"{path}: two columns '{name}'; make the data set again")
             found = pa.list_(types[name].value_type) if pa.types.is_list(types[name]) else types[name]
             if found != dtype:

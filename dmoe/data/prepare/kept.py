@@ -9,7 +9,7 @@ from dmoe.data.prepare.moments import are_moments
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
 from dmoe.data.prepare.vocabulary_files import read_all
-from dmoe.errors import UserError
+from dmoe.errors import UserError, one_line
 from dmoe.paths import join
 
 
@@ -42,10 +42,10 @@ def load_kept(folder: str) -> Kept:
     found = moments.items() if isinstance(moments, dict) else ()
     pairs = {name: (float(pair[0]), float(pair[1])) for name, pair in found if are_moments(pair)}
     if absent := [one.name for one in schema.dense if one.transform == "standardise" and one.name not in pairs]:
-        raise UserError(f"{where}: no finite mean and deviation of {absent[0]}; make the data set again")
+        raise UserError(f"{where}: no finite mean and deviation of {one_line(absent[0])}; make the data set again")
     cut = edges if isinstance(edges, dict) else {}
     if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in cut]:
-        raise UserError(f"{where}: the edges of {absent[0]}'s buckets are not there; make the data set again")
+        raise UserError(f"{where}: the edges of {one_line(absent[0])}'s buckets are not there; make the data set again")
     try:
         _check_same(where, manifest, *identities(schema, made_by, {}))
         numbers = {name: [float(edge) for edge in found] for name, found in cut.items()}
@@ -67,7 +67,7 @@ def _check_same(where: str, manifest: Manifest, numbers: dict[str, NumberIdentit
 
 
 def _contradiction(where: str, name: str) -> UserError:
-    return UserError(f"{where}: feature {name}: its identity is not what made_by says; copy the data set again")
+    return UserError(f"{where}: feature {one_line(name)}: its identity is not what made_by says; copy the data set again")
 
 
 def kept_schema(folder: str, manifest: Manifest) -> Schema:
