@@ -112,4 +112,7 @@ class ShardFile:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if self._writer is not None:
+            # Or pyarrow finishes, when it is deleted, a file that is closed, and prints how that went.
+            self._writer.is_open = False
         self._stack.__exit__(*error)

@@ -1,19 +1,26 @@
 """A disk without room, and a file that may not grow: one line that names the file, exit code 2, and nothing half-written stays."""
 
 import errno
+import gc
+import io
 import os
 import resource
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from dmoe.cli.main import main
 from dmoe.data import npy
+from dmoe.data.parquet import ShardFile
+from dmoe.data.prepare.sources import spool
 from dmoe.paths import append_text, write_atomic, write_output, write_text
+from dmoe.serve.score_dataset import write_scores
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
 
@@ -105,6 +112,42 @@ def test_what_is_added_to_or_is_no_file_is_named_as_well():
 def fill(path):
     with write_output(path) as file:
         file.write(bytes(1 << 20))
+
+
+def test_of_several_shards_the_one_without_room_is_named_and_none_stays(tmp_path, small_files):
+    """As preprocessing writes them: a shard of every split at once, row group by row group."""
+    small = pa.table({"label": np.zeros(10, np.uint8)})
+    large = pa.table({"x": np.random.default_rng(0).normal(size=10_000)})
+
+    def write():
+        with ExitStack() as stack:
+            for name, table in (("train", small), ("test", small), ("validation", large)):
+                stack.enter_context(ShardFile(f"{tmp_path}/{name}.parquet", frozenset())).write(table, 10_000)
+
+    with pytest.raises(OSError, match="validation") as error:
+        write()
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, f"{tmp_path}/validation.parquet")
+    assert not files(tmp_path)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
+def test_scores_without_room_are_named_and_none_stays(tmp_path, small_files, name):
+    draw = np.random.default_rng(0)
+    batches = ((draw.normal(size=5000).astype(np.float32), None) for _ in range(3))
+    with pytest.raises(OSError, match="scores") as error:
+        write_scores(f"{tmp_path}/{name}", batches)
+    assert error.value.filename == f"{tmp_path}/{name}"
+    assert not files(tmp_path)
+    del error
+    gc.collect()
+
+
+def test_standard_input_without_room_is_named(tmp_path, small_files):
+    with pytest.raises(OSError, match="stdin") as error:
+        spool(str(tmp_path), io.BytesIO(bytes(2 * LIMIT)))
+    assert error.value.filename == f"{tmp_path}/stdin"
+    assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("layout", npy.FORMATS)

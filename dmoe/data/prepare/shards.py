@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import GROUP, MISSING_ID, RARE_ID, WEIGHT
-from dmoe.data.parquet import many_values, require_finite_columns, sha256_of, writer_options
+from dmoe.data.parquet import ShardFile, many_values, require_finite_columns
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.encode import LABEL
@@ -29,7 +28,7 @@ from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.tokens import Ids
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_atomic, write_text
+from dmoe.paths import write_text
 
 TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64}
 
@@ -126,10 +125,10 @@ class ShardWriter:
     buffered: int = 0
     rows: int = 0
     positives: int = 0
-    writer: Any = None
-    written: ExitStack = field(default_factory=ExitStack)
+    file: ShardFile = field(init=False)
 
     def __post_init__(self) -> None:
+        self.file = ShardFile(self.path, self.job.many)
         schema, room = self.job.tokens.schema, self.job.row_group_rows
         types = TYPES | {one.name: np.float32 for one in schema.dense} | {one.name: np.int32 for one in schema.categorical}
         bags = [one.name for one in schema.categorical if one.pooling]
@@ -167,10 +166,7 @@ class ShardWriter:
         arrays |= {name: pa.concat_arrays(pieces) for name, pieces in self.bags.items()}
         table = pa.table({name: arrays[name] for name in self.order})
         require_finite_columns(self.path, table, self.rows)
-        if self.writer is None:
-            file = self.written.enter_context(write_atomic(self.path, sync=False))
-            self.writer = pq.ParquetWriter(file, table.schema, **writer_options(table.schema, self.job.many))
-        self.writer.write_table(table, row_group_size=n)
+        self.file.write(table, n)
         label_R = self.columns["label"][:n]
         if WEIGHT in self.columns:
             self.weights.append(self.columns[WEIGHT][:n].copy())
@@ -182,11 +178,8 @@ class ShardWriter:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
         if self.buffered:
             self._flush()
-        if self.writer is None:
-            return None
-        self.writer.close()
-        self.written.close()
-        return self.path, self.rows, self.positives, sha256_of(self.path)
+        sha256 = self.file.close()
+        return (self.path, self.rows, self.positives, sha256) if sha256 else None
 
     def weight(self) -> tuple[float, float]:
         """The rows' weight, and that of the positives."""
@@ -209,13 +202,16 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job) for name in names]
     stored = [LABEL, *job.extra, *(one.stored for one in schema.features)]
     assigned: tuple[int, NDArray[np.uint8]] = (-1, np.empty(0, np.uint8))
-    for part, batch, first in splitter.batches(stored, begin, end):
-        if assigned[0] != part:
-            assigned = part, splitter.assign(part)
-        mapped, split_N = map_rows(job, batch), assigned[1][first : first + batch.num_rows]
-        for place, writer in enumerate(writers):
-            writer.add(mapped, np.flatnonzero(split_N == place))
-    closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
+    with ExitStack() as files:
+        for writer in writers:
+            files.enter_context(writer.file)
+        for part, batch, first in splitter.batches(stored, begin, end):
+            if assigned[0] != part:
+                assigned = part, splitter.assign(part)
+            mapped, split_N = map_rows(job, batch), assigned[1][first : first + batch.num_rows]
+            for place, writer in enumerate(writers):
+                writer.add(mapped, np.flatnonzero(split_N == place))
+        closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
     done = Range(
         {name: shard for name, shard in closed.items() if shard},
         [sum(writer.missing[one.name] for writer in writers) for one in schema.dense],

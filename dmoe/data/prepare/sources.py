@@ -9,7 +9,7 @@ import sys
 from typing import IO
 
 from dmoe.errors import UserError
-from dmoe.paths import PATHS
+from dmoe.paths import PATHS, write_atomic
 
 STDIN = "-"
 ENDS_BYTES = 1 << 16
@@ -139,7 +139,7 @@ def spool(folder: str, stream: IO[bytes] | None = None) -> tuple[str, str]:
     """Copies standard input into a file of `folder`; returns the file and the sha256 of its bytes, which is stdin's identity."""
     source = stream or sys.stdin.buffer
     path, digest = os.path.join(folder, "stdin"), hashlib.sha256()
-    with open(path, "wb") as file:
+    with write_atomic(path, sync=False) as file:
         while piece := source.read(4 << 20):
             digest.update(piece)
             file.write(piece)
