@@ -16,6 +16,8 @@ _PUBLIC = {
     "DMoE": "dmoe.model.dmoe",
     "Dataset": "dmoe.data.dataset.dataset",
     "Feature": "dmoe.model.dmoe",
+    "Plan": "dmoe.sharding.plan.module_plan",
+    "Planner": "dmoe.sharding.planner.module_planner",
     "Scorer": "dmoe.serve.scorer",
     "Trainer": "dmoe.train.trainer",
     "UserError": "dmoe.errors",
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from dmoe.model.correlation import CorrelationLoss
     from dmoe.model.dmoe import DMoE, Feature
     from dmoe.serve.scorer import Scorer
+    from dmoe.sharding.plan.module_plan import Plan
+    from dmoe.sharding.planner.module_planner import Planner
     from dmoe.train.trainer import Callback, Trainer
 
 __all__ = [
@@ -41,6 +45,8 @@ __all__ = [
     "DMoE",
     "Dataset",
     "Feature",
+    "Plan",
+    "Planner",
     "Scorer",
     "Trainer",
     "UserError",

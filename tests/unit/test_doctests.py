@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_EXAMPLES = [
     ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sorted((ROOT / "dmoe").rglob("*.py")) if ">>>" in file.read_text()
 ]
-PLAIN_DATA = {"Config", "UserError", "metrics", "load_config", "Batch", "Callback", "Feature", "Scorer"}
+PLAIN_DATA = {"Config", "UserError", "metrics", "load_config", "Batch", "Callback", "Feature", "Plan", "Scorer"}
 """Public names whose use another name's example shows; a scorer needs a trained run (tests/unit/serve)."""
 
 

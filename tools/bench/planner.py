@@ -138,16 +138,12 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
     from torchrec.distributed.planner import EmbeddingShardingPlanner
     from torchrec.distributed.planner.storage_reservations import HeuristicalStorageReservation
     from torchrec.distributed.planner.types import PlannerError
-    from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
     from dmoe.sharding.planner.cluster import topology_of
-    from dmoe.sharding.planner.enumerator import meta_collection
+    from dmoe.sharding.planner.lookup import Lookup, MetaTable, meta_module
     from dmoe.sharding.planner.planner import RESERVED, DoesNotFit
 
-    bags = [
-        EmbeddingBagConfig(name=table.name, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[f"{table.name}_ids"])
-        for table in model.tables
-    ]
+    tables = [MetaTable(table.name, table.rows, table.columns, Lookup((table.mean_ids,))) for table in model.tables]
     # It advises to pass a dense estimate, which is passed.
     warnings.filterwarnings("ignore", "HeuristicalStorageReservation", FutureWarning)
     planner = EmbeddingShardingPlanner(
@@ -156,7 +152,7 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
         storage_reservation=HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * model.dense_bytes + 1),
     )
     try:
-        plan = planner.plan(meta_collection(bags, model.config.optimizer.tables.kind), [EmbeddingBagCollectionSharder()])
+        plan = planner.plan(meta_module(tables, model.config.optimizer.tables.kind), [EmbeddingBagCollectionSharder()])
     except PlannerError as error:
         raise DoesNotFit(str(error).splitlines()[0], 0, 0) from None
     (placed,) = plan.plan.values()

@@ -94,12 +94,13 @@ def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Confi
 def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[Table], device: torch.device, where: str) -> ShardingPlan:
     """A checked plan in TorchRec's form."""
     local = check_plan(kept, where).ranks_a_node
-    parameters = {table.module: _parameter(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
+    parameters = {table.module: parameter_sharding(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
     (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]
     return ShardingPlan(plan={path: EmbeddingModuleShardingPlan(parameters)})
 
 
-def _parameter(row: Mapping[str, Any], device: torch.device, ranks: int, local: int) -> ParameterSharding:
+def parameter_sharding(row: Mapping[str, Any], device: torch.device, ranks: int, local: int) -> ParameterSharding:
+    """A table's entry of a plan in TorchRec's form."""
     if row["shards"] is None:
         return ParameterSharding(row["sharding_type"], row["compute_kernel"], list(range(ranks)), None)
     spec = EnumerableShardingSpec(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,15 @@ class _Tried(Open):
     chosen: bool
 
 
+class _Lookup(Open):
+    """How a module looks the table up (dmoe.sharding.planner.lookup); absent for the tables of dmoe's own models."""
+
+    ids: list[Annotated[float, Field(gt=0, le=MAX_ROWS)]] = Field(min_length=1, max_length=10_000)
+    pooled: bool
+    weighted: bool
+    data_type: Literal["FP32", "FP16"]
+
+
 class _Table(Open):
     size: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Annotated[int, Field(ge=1, le=MAX_COLUMNS)]] = Field(strict=False)
     sharding_type: ShardingTypeName
@@ -50,6 +59,9 @@ class _Table(Open):
     pooling_factor: float = Field(gt=0, le=MAX_ROWS)
     batch_size: int = Field(ge=1, le=MAX_ROWS)
     shards: list[_Shard] | None
+    path: str | None = None
+    parameter: str | None = None
+    lookup: _Lookup | None = None
     decided: str = ""
     tried: list[_Tried] | None = None
 

@@ -1,8 +1,9 @@
-"""TorchRec's sharder with every sharding type on every device, and the types that a config lets a plan use."""
+"""TorchRec's sharders with every sharding type on every device, and the types that a config lets a plan use."""
 
 from typing import Any
 
 from torch import nn
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.types import ModuleSharder, ShardingType
 
@@ -30,7 +31,7 @@ class AnyDeviceSharder(EmbeddingBagCollectionSharder):
 
 def sharders(codecs: dict[str, Any] | None = None) -> list[ModuleSharder[nn.Module]]:
     """For DistributedModelParallel; `codecs` from `codecs_of`."""
-    return [AnyDeviceSharder(qcomm_codecs_registry=codecs)]
+    return [AnyDeviceSharder(qcomm_codecs_registry=codecs), EmbeddingCollectionSharder(qcomm_codecs_registry=codecs)]
 
 
 def allowed_types(config: Config, world_size: int) -> list[str]:

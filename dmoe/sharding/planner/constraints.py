@@ -10,6 +10,7 @@ from dmoe.model.tables import Table
 from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
 from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.lookup import Lookup
 
 PINNABLE = ("table_wise", "column_wise")
 MIN_COLUMNS = 32
@@ -25,8 +26,8 @@ class Rule:
         kernels: None where the config names none: on the device first, in the host's memory if that does not fit.
         partitions: widths of a column shard to try; empty where the table must not be cut by columns.
         ranks: that may hold its shards; None for all.
-        pooling_factor: ids a row.
         batch_size: rows of a rank's batch.
+        lookup: how many ids a row has, and what comes of them.
         reasons: sharding type -> why it is not among `types`.
     """
 
@@ -34,8 +35,8 @@ class Rule:
     kernels: tuple[str, ...] | None
     partitions: tuple[int, ...]
     ranks: tuple[int, ...] | None
-    pooling_factor: float
     batch_size: int
+    lookup: Lookup
     reasons: tuple[tuple[str, str], ...] = ()
 
 
@@ -103,16 +104,31 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
         tuple(asked.kernels) if asked.kernels else None,
         partitions,
         tuple(sorted(set(asked.ranks))) if asked.ranks is not None else None,
-        asked.pooling_factor or table.mean_ids,
         asked.batch_size or -(-config.train.batch_size // cluster.ranks),
+        Lookup((asked.pooling_factor or table.mean_ids,)),
         tuple(sorted(reasons.items())),
     )
 
 
 def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
+    """The width that is asked for, or those that are tried unprompted."""
+    if asked is None:
+        return partitions_of(table)
+    if asked not in (widths := partitions_of(table, 1)):
+        raise UserError(
+            f"{where}.min_partition: {asked} divides neither the row of table {quoted(table.name)} ({table.columns} columns) into whole"
+            f" embeddings of experts nor each of those; one of {list(widths)}"
+        )
+    return (asked,)
+
+
+def partitions_of(table: Table, narrowest: int = MIN_COLUMNS) -> tuple[int, ...]:
     """Widths that divide the row and either hold whole experts' embeddings or divide each of them, widest first.
 
-    The whole row is one of them. Parts of an embedding narrower than MIN_COLUMNS are there only where asked for.
+    The whole row is one of them.
+
+    Args:
+        narrowest: part of an embedding.
     """
     columns = table.columns
     borders = {section.offset for section in table.sections} | {columns}
@@ -125,11 +141,4 @@ def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
         for width in range(columns, 3, -4)
         if columns % width == 0 and (whole_sections(width) or all(border % width == 0 for border in borders))
     ]
-    if asked is not None:
-        if asked not in widths:
-            raise UserError(
-                f"{where}.min_partition: {asked} divides neither the row of table {quoted(table.name)} ({columns} columns) into whole"
-                f" embeddings of experts nor each of those; one of {widths}"
-            )
-        return (asked,)
-    return tuple(width for width in widths if width == columns or whole_sections(width) or width >= MIN_COLUMNS)
+    return tuple(width for width in widths if width == columns or whole_sections(width) or width >= narrowest)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from torchrec.distributed.planner.enumerators import get_partition_by_type
 from torchrec.distributed.planner.types import Shard, ShardingOption
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.planner.cluster import Cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule
-from dmoe.sharding.planner.enumerator import Vector, constraint_of, meta_collection
+from dmoe.sharding.planner.enumerator import Vector, constraint_of
 from dmoe.sharding.planner.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.lookup import MetaTable, lookup_of, meta_module, tables_of
 
 NUMBER, ID, LENGTH = 4, 8, 4
 """Bytes of a weight in memory, of an id and of a bag's length on the wire; a looked-up number there has those of `comm.BYTES`."""
@@ -74,7 +74,7 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
         row, shards, costs = tables[name], placed[name], estimated[name]
         sizes = np.array([[shard["rows"], shard["columns"]] for shard in shards], np.float64)
         where = np.array([shard["rank"] for shard in shards])
-        weights, state = bytes_of(sizes, optimizer)
+        weights, state = bytes_of(sizes, optimizer, lookup_of(row).number_bytes)
         columns: dict[str, Any] = {
             "time": [one.perf.total for one in costs],
             "memory": [one.storage.hbm if on_gpu else one.storage.ddr for one in costs],
@@ -90,11 +90,11 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
     return Prediction(names, **grids, parts=parts)
 
 
-def bytes_of(sizes: Vector, optimizer: str) -> tuple[Vector, Vector]:
-    """Exact bytes of weights and of optimiser state of shards [n, 2] of rows and columns."""
+def bytes_of(sizes: Vector, optimizer: str, number_bytes: int = NUMBER) -> tuple[Vector, Vector]:
+    """Exact bytes of weights and of optimiser state of shards [n, 2] of rows and columns; `number_bytes` of a weight."""
     numbers = sizes[:, 0] * sizes[:, 1]
     per_row = sizes[:, 0] * NUMBER * (optimizer == "rowwise_adagrad") * (sizes[:, 1] > 0)
-    return numbers * NUMBER, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row
+    return numbers * number_bytes, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row
 
 
 def shards_of(row: Mapping[str, Any], ranks: int) -> list[dict[str, int]]:
@@ -113,31 +113,30 @@ def _estimate(
     of_table = {}
     for name, row in tables.items():
         cut = tuple((shard["row"], shard["column"], shard["rows"], shard["columns"]) for shard in placed[name])
-        key = (tuple(row["size"]), row["sharding_type"], row["compute_kernel"], row["pooling_factor"], row["batch_size"], cut)
+        key = (tuple(row["size"]), row["sharding_type"], row["compute_kernel"], lookup_of(row), row["batch_size"], cut)
         of_table[name] = kinds.setdefault(key, name)
     firsts = list(kinds.values())
-    bags = []
-    for number, name in enumerate(firsts):
-        rows, columns = tables[name]["size"]
-        bags.append(EmbeddingBagConfig(name=f"table{number}", embedding_dim=columns, num_embeddings=rows, feature_names=[f"ids{number}"]))
-    module = meta_collection(bags, optimizer)
+    asked = [
+        MetaTable(f"table{number}", tables[name]["size"][0], tables[name]["size"][1], lookup_of(tables[name]))
+        for number, name in enumerate(firsts)
+    ]
+    modules = tables_of(meta_module(asked, optimizer))
     constraints, options = {}, []
-    for bag, parameter, name in zip(bags, module.parameters(), firsts, strict=True):
-        row = tables[name]
-        rule = Rule((), None, (), None, row["pooling_factor"], row["batch_size"])
-        constraints[bag.name] = constraint_of(rule, [], [], None)
+    for one, name in zip(asked, firsts, strict=True):
+        row, (module, parameter) = tables[name], modules[one.name]
+        constraints[one.name] = constraint_of(Rule((), None, (), None, row["batch_size"], one.lookup), [], [], None)
         options.append(
             ShardingOption(
-                name=bag.name,
+                name=one.name,
                 tensor=parameter,
                 module=("", module),
-                input_lengths=[row["pooling_factor"]],
+                input_lengths=list(one.lookup.ids),
                 batch_size=row["batch_size"],
                 sharding_type=row["sharding_type"],
                 partition_by=get_partition_by_type(row["sharding_type"]),
                 compute_kernel=row["compute_kernel"],
-                shards=[Shard(size=[one["rows"], one["columns"]], offset=[one["row"], one["column"]]) for one in placed[name]],
-                is_pooled=True,
+                shards=[Shard(size=[cut["rows"], cut["columns"]], offset=[cut["row"], cut["column"]]) for cut in placed[name]],
+                is_pooled=one.lookup.pooled,
             )
         )
     distinct = DistinctShards(options)
@@ -150,18 +149,21 @@ def _estimate(
 def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster, wire: int) -> tuple[Vector, Vector]:
     """Bytes sent to other ranks and rows read, [R] each. Ids are taken to fall evenly on row shards."""
     ranks, local, nodes = cluster.ranks, cluster.ranks_a_node, cluster.nodes
-    batch, pooling, kind = row["batch_size"], row["pooling_factor"], row["sharding_type"]
+    batch, lookup, kind = row["batch_size"], lookup_of(row), row["sharding_type"]
     sent, lookups = np.zeros(ranks), np.zeros(ranks)
     if kind == "data_parallel":
         rows, columns = row["size"]
         # A ring's all-reduce of the whole table's gradient.
-        return np.full(ranks, 2 * (ranks - 1) / ranks * rows * columns * NUMBER), np.full(ranks, batch * pooling)
+        traffic = 2 * (ranks - 1) / ranks * rows * columns * lookup.number_bytes
+        return np.full(ranks, traffic), np.full(ranks, batch * lookup.ids_a_row)
     by_rows = kind in ("row_wise", "table_row_wise", "grid_shard")
+    id_bytes = ID + NUMBER * lookup.weighted
     for (rows, columns), rank in zip(sizes, where, strict=True):
         share = rows / row["size"][0] if by_rows else 1.0
-        out = batch * columns * wire
-        ids = batch * (pooling * share * ID + LENGTH)
-        lookups[rank] += batch * ranks * pooling * share
+        # Row shards send a part of every sum, but only those single embeddings that they hold.
+        out = batch * columns * min(wire, lookup.number_bytes) * lookup.embeddings_a_row * (1.0 if lookup.pooled else share)
+        ids = batch * (lookup.ids_a_row * share * id_bytes + LENGTH * len(lookup.ids))
+        lookups[rank] += batch * ranks * lookup.ids_a_row * share
         others = np.arange(ranks) != rank
         sent[others] += ids
         if kind in ("table_row_wise", "grid_shard"):
@@ -169,7 +171,7 @@ def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster
             sent[rank] += 2 * (local - 1) * nodes * out + (nodes - 1) * out
             peers = (np.arange(ranks) % local == rank % local) & others
             sent[peers] += out
-        elif kind == "row_wise":
+        elif kind == "row_wise" and lookup.pooled:
             sent[rank] += 2 * (ranks - 1) * out
         else:
             sent[rank] += (ranks - 1) * out

@@ -5,28 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.types import ShardingOption, Topology
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.optim import RowWiseAdagrad
 
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.lookup import MetaTable, meta_module
 
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
-OPTIMIZERS = {
-    "adagrad": torch.optim.Adagrad,
-    "rowwise_adagrad": RowWiseAdagrad,
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-}
 Vector = NDArray[np.float64]
 
 
@@ -95,7 +86,7 @@ def candidates_of(
         wire: bytes of a looked-up number or its gradient between ranks.
     """
     kinds = {alike(table, rules[table.name]): table for table in tables}
-    asked: list[tuple[Alike, EmbeddingBagConfig, ParameterConstraints]] = []
+    asked: list[tuple[Alike, MetaTable, ParameterConstraints]] = []
     for number, (key, table) in enumerate(kinds.items()):
         rule = rules[table.name]
         kernels = list(rule.kernels or (IN_HOST if in_host else ON_DEVICE))
@@ -106,13 +97,13 @@ def candidates_of(
             if not types or (width == table.columns and (whole or len(rule.partitions) > 1)):
                 continue
             name = f"table{number}_{width or 0}"
-            asked.append((key, _bag(name, table.rows, table.columns), constraint_of(rule, types, kernels, width)))
-    constraints = {bag.name: constraint for _, bag, constraint in asked}
-    module = meta_collection([bag for _, bag, _ in asked], optimizer)
+            asked.append((key, MetaTable(name, table.rows, table.columns, rule.lookup), constraint_of(rule, types, kernels, width)))
+    constraints = {one.name: constraint for _, one, constraint in asked}
+    module = meta_module([one for _, one, _ in asked], optimizer)
     enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
     enumerator.wire = wire
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
-    key_of = {bag.name: key for key, bag, _ in asked}
+    key_of = {one.name: key for key, one, _ in asked}
     for option in _sorted(_options(enumerator, module)):
         found[key_of[option.name]].append(_candidate(option))
     return found
@@ -143,21 +134,10 @@ def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int |
         sharding_types=types,
         compute_kernels=kernels,
         min_partition=width,
-        pooling_factors=[rule.pooling_factor],
-        batch_sizes=[rule.batch_size],
+        pooling_factors=list(rule.lookup.ids),
+        batch_sizes=[rule.batch_size] * len(rule.lookup.ids),
+        is_weighted=rule.lookup.weighted,
     )
-
-
-def _bag(name: str, rows: int, columns: int) -> EmbeddingBagConfig:
-    return EmbeddingBagConfig(name=name, embedding_dim=columns, num_embeddings=rows, feature_names=[f"{name}_ids"])
-
-
-def meta_collection(bags: list[EmbeddingBagConfig], optimizer: str) -> EmbeddingBagCollection:
-    """Tables without memory, marked with their optimiser so that its state is counted."""
-    collection = EmbeddingBagCollection(tables=bags, device=torch.device("meta"))
-    for parameter in collection.parameters():
-        parameter._optimizer_classes = [OPTIMIZERS[optimizer]]
-    return collection
 
 
 def _sorted(options: list[ShardingOption]) -> list[ShardingOption]:

@@ -12,7 +12,11 @@ from torchrec.distributed.planner.types import Shard, ShardEstimator, ShardingOp
 from torchrec.distributed.planner.utils import build_sharder_data_map, sharder_name
 from torchrec.distributed.types import CommOp
 
-from dmoe.sharding.plan.sharders import AnyDeviceSharder
+from dmoe.sharding.plan.sharders import sharders
+from dmoe.sharding.planner.lookup import NUMBER_BYTES
+
+WITH_EMBEDDINGS = (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER, CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL)
+"""What carries looked-up embeddings between ranks."""
 
 
 def estimators(topology: Topology, constraints: dict[str, ParameterConstraints]) -> list[ShardEstimator]:
@@ -35,9 +39,9 @@ class DistinctShards:
         Args:
             wire: bytes of a looked-up number or its gradient between ranks, as the codecs' of `comm.py` would tell the estimators.
         """
-        sharder = AnyDeviceSharder()
-        data = build_sharder_data_map({sharder_name(sharder.module_type): sharder})
-        for operation in (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER):
+        data = build_sharder_data_map({sharder_name(one.module_type): one for one in sharders()})
+        # Without a codec a float32 travels as four bytes, a float16 as two: the estimators ask the table.
+        for operation in WITH_EMBEDDINGS if wire < NUMBER_BYTES["FP32"] else ():
             for one in data.values():
                 one.qcomm_dtype_sizes[operation.name] = (wire, wire)
         for estimator in asked:

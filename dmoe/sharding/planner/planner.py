@@ -3,12 +3,12 @@
 import contextlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torchrec.distributed.planner.storage_reservations import HeuristicalStorageReservation
 from torchrec.distributed.planner.types import PlannerError, Topology
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.config import Config
 from dmoe.errors import UserError
@@ -21,8 +21,9 @@ from dmoe.sharding.plan.summary import rank_rows
 from dmoe.sharding.planner.cluster import Cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule, rules_for
 from dmoe.sharding.planner.cost_model import bytes_of, predict
-from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, meta_collection
+from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, constraint_of
 from dmoe.sharding.planner.explain import reasons
+from dmoe.sharding.planner.lookup import MetaTable, meta_module
 from dmoe.sharding.planner.partitioner import Room
 from dmoe.sharding.planner.search import Problem, Solution, search
 
@@ -38,42 +39,92 @@ class DoesNotFit(UserError):
         self.room, self.needed = room, needed
 
 
-def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense_bytes: int, explain: bool = True) -> dict[str, Any]:
-    """The plan as plain data, as `kept.py` writes it: a function of its arguments alone.
+@dataclass(frozen=True)
+class Job:
+    """What is planned beside the tables.
 
-    Args:
+    Attributes:
+        optimizer: of the tables.
+        batch_size: rows of the global batch.
         dense_bytes: of the data-parallel part's parameters, six times which is reserved (TorchRec's rule of thumb).
-        explain: try every table's other candidates once more, to say what they would have cost.
+        comm_precision: in which looked-up embeddings and their gradients travel.
+        types_given: the sharding types were named for all tables; else tables go to the host's memory too where the device's does not do.
+        constraints: identifies what the tables' rules were made of.
+        variant: of the model, for people.
+    """
+
+    optimizer: str
+    batch_size: int
+    dense_bytes: int
+    comm_precision: str = "fp32"
+    types_given: bool = False
+    constraints: str = ""
+    variant: str = ""
+
+
+def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense_bytes: int, explain: bool = True) -> dict[str, Any]:
+    """The plan of a config's model; see `plan_by_rules`.
 
     Raises:
         DoesNotFit: nothing that the config allows fits.
         UserError: a constraint, or a comm_precision, that cannot be.
     """
-    precision = config.sharding.comm_precision
-    check_precision(precision, cluster.device.kind)
-    rules, topology = rules_for(tables, config, cluster), topology_of(cluster)
-    room = room_of(tables, rules, cluster, topology, dense_bytes)
-    problem, solution = _solve(tables, rules, config, cluster, topology, room)
-    rows = _table_rows(tables, rules, problem, solution, config)
+    job = Job(
+        config.optimizer.tables.kind,
+        config.train.batch_size,
+        dense_bytes,
+        config.sharding.comm_precision,
+        bool(config.sharding.types),
+        constraints_hash(config),
+        config.variant,
+    )
+    check_precision(job.comm_precision, cluster.device.kind)
+    return plan_by_rules(tables, rules_for(tables, config, cluster), job, cluster, explain)
+
+
+def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
+    """The plan as plain data, as `plan_file.py` writes it: a function of its arguments alone.
+
+    Args:
+        rules: by table's name.
+        explain: try every table's other candidates once more, to say what they would have cost.
+
+    Raises:
+        DoesNotFit: nothing that the rules allow fits.
+    """
+    topology = topology_of(cluster)
+    room = room_of(tables, rules, cluster, topology, job.dense_bytes)
+    problem, solution = _solve(tables, rules, job, cluster, topology, room)
+    rows = _table_rows(tables, rules, problem, solution, job.optimizer)
     if explain:
         for name, why in reasons(tables, rules, problem, solution).items():
             rows[name] |= why
-    prediction = predict(rows, config.optimizer.tables.kind, cluster, precision)
+    return plan_of_rows(rows, job, cluster, {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}, model_hash(tables, job.optimizer))
+
+
+def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: dict[str, float], model: str) -> dict[str, Any]:
+    """The whole plan with its prediction, of its tables' entries.
+
+    Args:
+        room: bytes of hbm and ddr that there are for tables on a rank.
+        model: identifies the tables.
+    """
+    prediction = predict(rows, job.optimizer, cluster, job.comm_precision)
     return {
         "format": FORMAT,
         "version": VERSION,
         "world_size": cluster.ranks,
-        "batch_size": config.train.batch_size,
-        "optimizer": config.optimizer.tables.kind,
-        "comm_precision": precision,
+        "batch_size": job.batch_size,
+        "optimizer": job.optimizer,
+        "comm_precision": job.comm_precision,
         "cluster": cluster.as_json(),
         "hashes": {
-            "model": model_hash(tables, config.optimizer.tables.kind),
+            "model": model,
             "topology": hash_of(cluster.as_json()),
-            "constraints": constraints_hash(config),
+            "constraints": job.constraints,
         },
-        "model": {"tables": len(tables), "dense_bytes": dense_bytes, "variant": config.variant},
-        "room": {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())},
+        "model": {"tables": len(rows), "dense_bytes": job.dense_bytes, "variant": job.variant},
+        "room": room,
         "predicted": {
             "critical_rank": prediction.critical,
             "time_ms": round(prediction.critical_time, 6),
@@ -85,14 +136,17 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
 
 def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
     """What TorchRec's heuristic reservation leaves for tables on each rank."""
-    bags = [EmbeddingBagConfig(name=one.module, embedding_dim=4, num_embeddings=1, feature_names=[f"{one.module}_ids"]) for one in tables]
+    named = [(f"table{number}", rules[table.name]) for number, table in enumerate(tables)]
+    # Their sizes do not matter here: how many ids they get does.
+    module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
+    constraints = {name: constraint_of(rule, [], [], None) for name, rule in named}
     batch = max(rule.batch_size for rule in rules.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         reservation = HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * dense_bytes + 1)
     storage = []
     with contextlib.suppress(PlannerError):
-        storage = [device.storage for device in reservation.reserve(topology, batch, meta_collection(bags, "sgd"), sharders()).devices]
+        storage = [device.storage for device in reservation.reserve(topology, batch, module, sharders(), constraints).devices]
     # TorchRec refuses what leaves a GPU no memory, but not what leaves a CPU none.
     if not storage or (cluster.device.kind == "cpu" and min(one.ddr for one in storage) <= 0):
         raise DoesNotFit(
@@ -110,12 +164,12 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
 
 
 def _solve(
-    tables: Sequence[Table], rules: dict[str, Rule], config: Config, cluster: Cluster, topology: Topology, room: Room
+    tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, topology: Topology, room: Room
 ) -> tuple[Problem, Solution]:
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
-    for in_host in (False, True) if cluster.device.kind == "cuda" and not config.sharding.types else (False,):
-        found = candidates_of(tables, rules, config.optimizer.tables.kind, topology, in_host, BYTES[config.sharding.comm_precision])
+    for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
+        found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
         if empty := [table for table in tables if not found[alike(table, rules[table.name])]]:
@@ -157,13 +211,13 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
 
 
 def _table_rows(
-    tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution, config: Config
+    tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution, optimizer: str
 ) -> dict[str, dict[str, Any]]:
     rows = {}
     for table, one, ranks in zip(tables, problem.chosen(solution.picks), solution.placed.ranks, strict=True):
         rule = rules[table.name]
         whole = np.array([[table.rows, table.columns]], np.float64)
-        weights, state = bytes_of(whole, config.optimizer.tables.kind)
+        weights, state = bytes_of(whole, optimizer, rule.lookup.number_bytes)
         shards = [
             {"row": offset[0], "column": offset[1], "rows": size[0], "columns": size[1], "rank": int(rank)}
             for size, offset, rank in zip(one.sizes, one.offsets, ranks, strict=True)
@@ -176,7 +230,7 @@ def _table_rows(
             "weight_bytes": int(weights[0]),
             "state_bytes": int(state[0]),
             "time_ms": round(float(one.time.max()), 6),
-            "pooling_factor": rule.pooling_factor,
+            "pooling_factor": rule.lookup.ids_a_row,
             "batch_size": rule.batch_size,
             "shards": None if one.sharding_type == "data_parallel" else shards,
         }

@@ -4,30 +4,42 @@ import pytest
 import torch
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from dmoe.config import parse_config
 from dmoe.sharding.plan.qcomm import BYTES, codecs_of
 from dmoe.sharding.plan.sharders import ALL_TYPES, sharders
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of
-from dmoe.sharding.planner.enumerator import meta_collection
 from dmoe.sharding.planner.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.lookup import Lookup, MetaTable, meta_module
 
 
 @pytest.mark.parametrize(("cluster", "precision"), [("2x4:h100", "fp32"), ("2x4:h100", "fp16"), ("1x3:cpu", "fp32")])
 def test_equal_shards_cost_what_each_would_cost_alone(cluster, precision):
     codecs = codecs_of(parse_config(f"sharding: {{comm_precision: {precision}}}", "test"), torch.device("cpu"))
     topology = topology_of(parse_cluster(cluster))
-    # Rows that no number of ranks divides, a table smaller than the ranks, and a wide one.
-    sizes = {"odd": (1001, 64), "tiny": (2, 32), "large": (123_457, 128)}
-    bags = [EmbeddingBagConfig(name=n, num_embeddings=r, embedding_dim=c, feature_names=[f"{n}_ids"]) for n, (r, c) in sizes.items()]
+    # Rows that no number of ranks divides, a table smaller than the ranks, a wide one, and what other models have.
+    tables = [
+        MetaTable("odd", 1001, 64, Lookup((3.0,))),
+        MetaTable("tiny", 2, 32, Lookup((3.0,))),
+        MetaTable("large", 123_457, 128, Lookup((3.0,))),
+        MetaTable("shared", 5003, 64, Lookup((1.0, 20.0))),
+        MetaTable("weighted", 5003, 64, Lookup((5.0,), weighted=True)),
+        MetaTable("sequence", 5003, 64, Lookup((5.0,), pooled=False)),
+        MetaTable("fp16_table", 5003, 64, Lookup((5.0,), data_type="FP16")),
+    ]
     constraints = {
-        name: ParameterConstraints(sharding_types=list(ALL_TYPES), min_partition=16, pooling_factors=[3.0], batch_sizes=[64])
-        for name in sizes
+        one.name: ParameterConstraints(
+            sharding_types=list(ALL_TYPES),
+            min_partition=16,
+            pooling_factors=list(one.lookup.ids),
+            batch_sizes=[64] * len(one.lookup.ids),
+            is_weighted=one.lookup.weighted,
+        )
+        for one in tables
     }
     asked = estimators(topology, constraints)
     enumerator = EmbeddingEnumerator(topology, 64, constraints, asked)
-    options = enumerator.enumerate(meta_collection(bags, "adagrad"), sharders(codecs))
+    options = enumerator.enumerate(meta_module(tables, "adagrad"), sharders(codecs))
     expected = {}
     for option in options:
         key = option.name, option.sharding_type, option.compute_kernel

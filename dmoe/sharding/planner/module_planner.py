@@ -1,0 +1,166 @@
+"""A TorchRec ShardingPlanner for any model, by the same search as dmoe's own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.distributed import ProcessGroup
+from torchrec.distributed.planner import ParameterConstraints
+from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingPlanner
+
+from dmoe.distributed import broadcast_object, rank
+from dmoe.errors import UserError
+from dmoe.sharding.plan.module_plan import Plan
+from dmoe.sharding.plan.plan_file import hash_of, model_hash
+from dmoe.sharding.plan.sharders import sharders as every_sharder
+from dmoe.sharding.planner.any_module import Found, rules_in, tables_in
+from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job, parse_cluster, topology_of
+from dmoe.sharding.planner.lookup import OPTIMIZERS
+from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows, room_of
+
+Sharders = Sequence[ModuleSharder[nn.Module]]
+
+
+class Planner(ShardingPlanner):
+    """Plans the tables of any model: several EmbeddingBagCollections and EmbeddingCollections, weighted features, shared tables.
+
+    The cluster need not be there, and the model can be on the meta device: nothing is allocated.
+
+    Args:
+        cluster: such as "16x8:h100" or "1x2:cpu" (`dmoe plan make --help`); that of this process group where None.
+        batch_size: rows of the global batch, over all ranks.
+        constraints: TorchRec's, by table's name or a pattern of names. Of their fields, num_poolings, device_group, key_value_params and
+            use_virtual_table are refused.
+        optimizer: of tables whose parameters name none (`apply_optimizer_in_backward`); decides the bytes of state.
+        comm_precision: fp32, fp16 or bf16: in which embeddings travel between ranks, as the sharders' codecs say.
+
+    Example:
+        >>> import dmoe
+        >>> from torchrec.modules.embedding_configs import EmbeddingBagConfig
+        >>> from torchrec.modules.embedding_modules import EmbeddingBagCollection
+        >>> def table(name: str, rows: int) -> EmbeddingBagConfig:
+        ...     return EmbeddingBagConfig(name=name, num_embeddings=rows, embedding_dim=64, feature_names=[f"{name}_ids"])
+        >>> tables = [table("user", 40_000_000), table("item", 3_000_000), table("site", 1000)]
+        >>> model = torch.nn.ModuleDict({"bags": EmbeddingBagCollection(tables, device=torch.device("meta"))})
+        >>> plan = dmoe.Planner("2x8:h100", batch_size=16384).plan(model)
+        >>> sorted(plan.plan["bags"])
+        ['item', 'site', 'user']
+        >>> print(plan.show(top=2).splitlines()[0])
+        2x8:h100: 16 ranks on 2 nodes of 8, global batch 16,384, tables by sgd
+    """
+
+    def __init__(
+        self,
+        cluster: str | Cluster | None = None,
+        *,
+        batch_size: int,
+        constraints: Mapping[str, ParameterConstraints] | None = None,
+        optimizer: str = "sgd",
+        comm_precision: str = "fp32",
+    ) -> None:
+        if optimizer not in OPTIMIZERS:
+            raise UserError(f"optimizer: '{optimizer}', expected one of {', '.join(OPTIMIZERS)}")
+        if batch_size < 1:
+            raise UserError(f"batch_size: {batch_size}, expected at least 1")
+        self.cluster = parse_cluster(cluster) if isinstance(cluster, str) else cluster
+        self.batch_size, self.optimizer, self.comm_precision = batch_size, optimizer, comm_precision
+        self.constraints = dict(constraints or {})
+
+    def plan(self, module: nn.Module, sharders: Sharders | None = None, explain: bool = True) -> Plan:
+        """The plan, made here and now.
+
+        Args:
+            sharders: those that DistributedModelParallel is given: they say which types and kernels a plan may use. Where None, all that
+                TorchRec runs, row-wise types on CPUs among them.
+            explain: keep what else was tried for each table, for `Plan.why`.
+
+        Raises:
+            UserError: nothing fits, or a constraint or a table that cannot be planned; says what to do.
+        """
+        found = tables_in(module)
+        cluster = self.cluster or cluster_of_this_job(_device_of(module))
+        optimizer = self._optimizer(found)
+        tables, rules, extras = rules_in(found, self.constraints, sharders or every_sharder(), cluster, self.batch_size, optimizer)
+        kept = plan_by_rules(tables, rules, self._job(module, found, optimizer), cluster, explain)
+        for name, row in kept["tables"].items():
+            row |= {"path": found[name].path, "parameter": found[name].parameter, "lookup": rules[name].lookup.as_json()}
+        return Plan.of(kept, extras)
+
+    def collective_plan(self, module: nn.Module, sharders: Sharders | None = None, pg: ProcessGroup | None = None) -> Plan:
+        """As `plan`, made on rank 0 of the default process group and given to all.
+
+        Raises:
+            UserError: on every rank; also where `pg` is not the default group.
+        """
+        if pg is not None and pg.size() != _world():
+            raise UserError("collective_plan: dmoe.Planner plans for the default process group")
+        made: Any = None
+        if rank() == 0:
+            try:
+                made = self.plan(module, sharders)
+            except UserError as error:
+                made = str(error)
+        made = broadcast_object(made)
+        if isinstance(made, str):
+            raise UserError(made)
+        return made
+
+    def describe(self, module: nn.Module, plan: ShardingPlan) -> Plan:
+        """Another planner's plan, such as one of TorchRec's EmbeddingShardingPlanner, with dmoe's figures: to show, save, compare, check.
+
+        Raises:
+            UserError: the plan is not for these tables, or uses a kernel that plan files do not know.
+        """
+        found = tables_in(module)
+        cluster = self.cluster or cluster_of_this_job(_device_of(module))
+        optimizer = self._optimizer(found)
+        tables, rules, _ = rules_in(found, self.constraints, every_sharder(), cluster, self.batch_size, optimizer)
+        rows = {}
+        for table in tables:
+            one, rule = found[table.name], rules[table.name]
+            placed: Any = (plan.get_plan_for_module(one.path) or {}).get(one.parameter)
+            if placed is None:
+                raise UserError(f"{one.label}: the plan has no such table")
+            shards = placed.sharding_spec.shards if placed.sharding_spec is not None else None
+            keys = ("row", "column", "rows", "columns", "rank")
+            rows[table.name] = {
+                "size": [table.rows, table.columns],
+                "feature": table.feature,
+                "sharding_type": placed.sharding_type,
+                "compute_kernel": placed.compute_kernel,
+                "pooling_factor": rule.lookup.ids_a_row,
+                "batch_size": rule.batch_size,
+                "shards": shards and [dict(zip(keys, (*s.shard_offsets, *s.shard_sizes, s.placement.rank()), strict=True)) for s in shards],
+                "path": one.path,
+                "parameter": one.parameter,
+                "lookup": rule.lookup.as_json(),
+            }
+        job = self._job(module, found, optimizer)
+        room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
+        free = {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}
+        return Plan.of(plan_of_rows(rows, job, cluster, free, model_hash(tables, optimizer)))
+
+    def _optimizer(self, found: Mapping[str, Found]) -> str:
+        kinds = {one.optimizer or self.optimizer: name for name, one in found.items()}
+        if len(kinds) > 1:
+            told = " and ".join(f"{name} by {kind}" for kind, name in kinds.items())
+            raise UserError(f"tables of several optimisers ({told}): dmoe.Planner plans one a model")
+        return next(iter(kinds))
+
+    def _job(self, module: nn.Module, found: Mapping[str, Found], optimizer: str) -> Job:
+        tables = {id(parameter) for one in found.values() for parameter in one.module.parameters()}
+        dense = sum(one.numel() * one.element_size() for one in module.parameters() if id(one) not in tables)
+        constraints = hash_of({name: str(one) for name, one in self.constraints.items()})
+        return Job(optimizer, self.batch_size, dense, self.comm_precision, False, constraints, type(module).__name__)
+
+
+def _device_of(module: nn.Module) -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _world() -> int:
+    from dmoe.distributed import world_size
+
+    return world_size()
