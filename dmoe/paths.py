@@ -20,28 +20,47 @@ _OPEN_ALREADY = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+", re.ASCII
 
 
 class Paths(PathManager):
-    """iopath's manager, which has S3's handler from the first `s3://` path on: boto3 takes 0.2 s to import."""
+    """iopath's manager, which has S3's handler from the first `s3://` path on (boto3 takes 0.2 s to import), and other stores' of fsspec
+    from theirs: `gs://` by gcsfs, `az://` by adlfs, `hdfs://`."""
 
     def handler(self, path: str) -> Any:
-        """The handler of a path such as `s3://bucket/key`; None where its scheme has none, for S3 where boto3 is not installed."""
+        """The handler of a path such as `s3://bucket/key`; None where its scheme has none, or its package is not installed."""
         scheme = path.split("://")[0] + "://"
-        if scheme == S3 and S3 not in self._path_handlers:
-            try:
+        if scheme in self._path_handlers or "://" not in path:
+            return self._path_handlers.get(scheme)
+        try:
+            if scheme == S3:
                 from dmoe.s3 import RangedS3PathHandler
-            except ImportError:
-                return None
-            self.register_handler(RangedS3PathHandler())
+
+                self.register_handler(RangedS3PathHandler())
+            else:
+                from dmoe.ranged import store_of
+
+                if (store := store_of(scheme)) is not None:
+                    self.register_handler(store)
+        except ImportError:
+            return None
         return self._path_handlers.get(scheme)
 
     # iopath asks this private method of its own for every path; the name is what Python makes of `__get_path_handler` there.
     def _PathManager__get_path_handler(self, path: str | os.PathLike[str]) -> Any:
-        if str(path).startswith(S3) and self.handler(str(path)) is None:
-            raise UserError(f"{path}: {S3} cannot be reached without boto3; install dmoe[s3]")
+        if "://" in str(path) and self.handler(str(path)) is None:
+            raise UserError(unreachable(str(path)))
         return super()._PathManager__get_path_handler(path)
 
 
+def unreachable(path: str) -> str:
+    """Why a path such as `gs://logs/day` has no handler, and what to do."""
+    from dmoe.ranged import package_of
+
+    scheme = path.split("://")[0] + "://"
+    extra = {S3: "install dmoe[s3]", "gs://": "install dmoe[gs]", "gcs://": "install dmoe[gs]", "az://": "install dmoe[az]"}
+    advice = extra.get(scheme) or package_of(scheme) or "use a local path, s3://, gs://, az:// or another scheme of fsspec's"
+    return f"{one_line(path, 300)}: {one_line(scheme, 40)} cannot be reached: {advice}"
+
+
 PATHS = Paths()
-"""Local paths and, with boto3, S3 at once; `PATHS.register_handler(...)` adds more."""
+"""Local paths, S3 with boto3, and fsspec's stores with their packages; `PATHS.register_handler(...)` adds more."""
 
 
 def join(folder: str, *names: str) -> str:

@@ -23,8 +23,9 @@ def test_an_object_is_read_in_ranges(client):
     client.put_object(Bucket="logs", Key="day/a", Body=data)
     raw = PATHS.open("s3://logs/day/a", "rb", buffering=0)
     asked = []
-    get = raw.client.get_object
-    raw.client.get_object = lambda **request: asked.append(request["Range"]) or get(**request)
+    served = PATHS.handler("s3://logs")._get_client("logs")
+    get = served.get_object
+    served.get_object = lambda **request: asked.append(request["Range"]) or get(**request)
     try:
         raw.seek(1000)
         assert raw.read(5000) == data[1000:6000]
@@ -32,7 +33,7 @@ def test_an_object_is_read_in_ranges(client):
         assert raw.read(100) == data[-10:]
         assert raw.read(1) == b""
     finally:
-        del raw.client.get_object
+        del served.get_object
     assert asked == ["bytes=1000-5999", f"bytes={len(data) - 10}-{len(data) - 1}"]
     with PATHS.open("s3://logs/day/a", "rb") as file:
         assert file.read() == data
@@ -74,8 +75,8 @@ def test_without_boto3_a_path_of_s3_is_refused_in_one_line_and_makes_no_folder(t
     monkeypatch.setitem(sys.modules, "dmoe.s3", None)
     monkeypatch.setattr("dmoe.data.prepare.sources.PATHS", Paths())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^--input s3://logs/a: s3:// cannot be read; install dmoe\[s3\]$"):
+    with pytest.raises(UserError, match=r"^--input s3://logs/a: s3:// cannot be reached: install dmoe\[s3\]$"):
         expand("s3://logs/a")
-    with pytest.raises(UserError, match=r"^s3://logs/b: s3:// cannot be reached without boto3; install dmoe\[s3\]$"):
+    with pytest.raises(UserError, match=r"^s3://logs/b: s3:// cannot be reached: install dmoe\[s3\]$"):
         Paths().mkdirs("s3://logs/b")
     assert not list(tmp_path.iterdir())

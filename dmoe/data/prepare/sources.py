@@ -9,7 +9,7 @@ import sys
 from typing import IO
 
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, write_atomic
+from dmoe.paths import PATHS, unreachable, write_atomic
 
 STDIN = "-"
 ENDS_BYTES = 1 << 16
@@ -60,10 +60,8 @@ def expand(pattern: str) -> list[str]:
 
 def _expand_remote(pattern: str) -> list[str]:
     """A glob is matched within one folder; a folder is told by its last `/`."""
-    scheme = pattern.split("://")[0] + "://"
     if PATHS.handler(pattern) is None:
-        hint = "; install dmoe[s3]" if scheme == "s3://" else f", only by {', '.join(sorted(PATHS._path_handlers)) or 'local path'}"
-        raise UserError(f"--input {pattern}: {scheme} cannot be read{hint}")
+        raise UserError(f"--input {unreachable(pattern)}")
     folder, name = pattern.rsplit("/", 1)
     try:
         if name and not glob.has_magic(name):

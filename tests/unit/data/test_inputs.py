@@ -131,7 +131,7 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
             run(["s3://logs/raw/nothing_*"], tmp_path / "e")
         with pytest.raises(UserError, match=r"s3://logs/raw: no such file; a folder ends in '/'"):
             run(["s3://logs/raw"], tmp_path / "e")
-    with pytest.raises(UserError, match="gopher:// cannot be read"):
+    with pytest.raises(UserError, match="gopher:// cannot be reached"):
         run(["gopher://logs/raw"], tmp_path / "e")
 
 
