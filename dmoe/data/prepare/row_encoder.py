@@ -1,0 +1,160 @@
+"""Rows in memory, encoded as the rows of a data set are: the same code types them, and the same vocabularies give their ids.
+
+Shapes: B rows, I numeric features, F categorical features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.manifest import MISSING_ID
+from dmoe.data.prepare.buckets import make_buckets
+from dmoe.data.prepare.encode import encode
+from dmoe.data.prepare.features import Tokens, dense_of
+from dmoe.data.prepare.kept import Kept
+from dmoe.data.prepare.rows import ParquetBlock
+from dmoe.data.prepare.source import File
+from dmoe.data.prepare.split import PartSplitter
+from dmoe.data.prepare.tokens import HashedIds, Ids
+from dmoe.errors import UserError, nearest
+from dmoe.names import quoted
+
+WHERE = "rows"
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """What a model takes: dense [B, I] float32, ids [B, F] int32, and the bags of multi-valued features, whose ids are 0 in `ids_BF`."""
+
+    dense_BI: NDArray[np.float32]
+    ids_BF: NDArray[np.int32]
+    bags: dict[str, Bags]
+
+    def __len__(self) -> int:
+        return len(self.ids_BF)
+
+
+class RowEncoder:
+    """Encodes rows by what a data set keeps of its making.
+
+    Args:
+        kept: of the data set that the model was trained on.
+        dense, categorical: the features that are asked for, in the order of the result's columns.
+
+    Attributes:
+        columns: that rows need to have; a value may be missing.
+    """
+
+    def __init__(self, kept: Kept, dense: Sequence[str], categorical: Sequence[str]) -> None:
+        number_of = {one.name: one for one in kept.schema.dense}
+        token_of = {one.name: one for one in kept.schema.categorical}
+        self.schema = kept.schema.model_copy(
+            update={
+                "format": "parquet",
+                "dense": [number_of[name] for name in dense],
+                "categorical": [token_of[name] for name in categorical],
+            }
+        ).without(kept.schema.optional_for_scores)
+        self.columns = tuple(self.schema.used(labelled=False))
+        self.separators = {one.column or one.name: one.separator or "|" for one in self.schema.categorical if one.pooling}
+        self.moments = kept.moments
+        # Only what splits rows asks for their splitter.
+        self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
+        tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
+        self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
+
+    def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
+        """
+        Args:
+            rows: a table with all of `columns`, of types that a parquet log may have; or a dict a row, in which a column that is not there
+                is missing.
+
+        Raises:
+            UserError: a column that is not there, or a row that preprocessing would have refused; names row, column and value.
+        """
+        table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators)
+        for name in self.columns:
+            if name not in table.column_names:
+                raise UserError(f"{WHERE}: no column {quoted(name)}{nearest(name, table.column_names)}")
+        chosen = table.select(list(self.columns)).combine_chunks()
+        batches = chosen.to_batches() or [pa.RecordBatch.from_pylist([], schema=chosen.schema)]
+        (batch,) = batches
+        block = ParquetBlock(File(WHERE, 0, 0, (), self.columns, self.columns), self.schema, batch, 0)
+        typed = encode(block, self.schema, labelled=False, scoring=True)
+        if typed.rejects:
+            first = typed.rejects[0]
+            raise UserError(f"{WHERE}: row {first.line:,}: {first.reason}")
+        return self._mapped(typed.batches[0])
+
+    def _mapped(self, batch: pa.RecordBatch) -> EncodedRows:
+        size = batch.num_rows
+        dense_BI = np.empty((size, len(self.schema.dense)), np.float32)
+        for index, number in enumerate(self.schema.dense):
+            codes, of_code = dense_of(batch.column(number.stored), number.transform, self.moments.get(number.name))
+            dense_BI[:, index] = of_code[codes]
+        # A feature's ids lie side by side.
+        ids_FB, bags = np.zeros((len(self.schema.categorical), size), np.int32), {}
+        for index, feature in enumerate(self.schema.categorical):
+            coded = self.tokens.of(feature, batch)
+            id_of = np.append(np.int32(MISSING_ID), self.ids[feature.name].look_up(coded.values))
+            if coded.lengths is None:
+                ids_FB[index] = id_of[coded.codes]
+            else:
+                bags[feature.name] = _bags(coded.lengths, id_of[coded.codes])
+        return EncodedRows(dense_BI, ids_FB.T, bags)
+
+
+def _bags(length_B: NDArray[np.int64], id_T: NDArray[np.int32]) -> Bags:
+    """A row without a token has the missing id, as in a data set."""
+    full_B = np.maximum(length_B, 1)
+    offsets = np.concatenate([[0], np.cumsum(full_B)])
+    values = np.full(offsets[-1], MISSING_ID, np.int32)
+    values[np.repeat(length_B > 0, full_B)] = id_T
+    return Bags(values, offsets)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separators: Mapping[str, str] | None = None) -> pa.Table:
+    """Rows as they come out of JSON: texts, numbers, booleans, null, and lists of these; numbers that stand among texts become texts.
+
+    Args:
+        separators: of columns with several values in one text; a text among lists is cut by it.
+
+    Raises:
+        UserError: a value of another kind; names row and column.
+    """
+    arrays = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        try:
+            column = pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+            texts = [_as_text(value, row, name) for row, value in enumerate(values)]
+            separator = (separators or {}).get(name)
+            if separator and any(isinstance(one, list) for one in texts):
+                texts = [one.split(separator) if isinstance(one, str) else one for one in texts]
+            try:
+                column = pa.array(texts)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+                raise UserError(f"{WHERE}: {quoted(name)} has both lists and single values, or text that is no UTF-8") from None
+        if pa.types.is_nested(column.type) and not pa.types.is_list(column.type):
+            row = next(row for row, value in enumerate(values) if value is not None)
+            raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(values[row]).__name__}, expected a value or a list of values")
+        arrays[name] = column.cast(pa.large_string()) if pa.types.is_null(column.type) else column
+    return pa.table(arrays)
+
+
+def _as_text(value: Any, row: int, name: str) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return [_as_text(one, row, name) for one in value]
+    raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(value).__name__}, expected text, a number or a list of these")

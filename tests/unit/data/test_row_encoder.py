@@ -1,0 +1,138 @@
+"""Rows in memory become what the same rows of a log become in a data set, for every kind of schema."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.row_encoder import RowEncoder, table_of
+from dmoe.data.prepare.schema import Schema, load_schema
+from dmoe.errors import UserError
+from dmoe.testing.synthesize import synthesize
+from tests.unit.data.log.logs import make_rows, schema, write_avazu, write_csv
+
+ROWS = 500
+
+
+def rows_of(path: Path, known: Schema) -> list[dict[str, str]]:
+    """The log's rows by Python's own reader, an empty text for a missing value."""
+    with open(path, newline="") as file:
+        lines = list(csv.reader(file, delimiter="\t" if known.format == "text" else known.delimiter_bytes.decode()))
+    names = known.columns if known.header is not True else lines.pop(0)
+    return [dict(zip(names, line, strict=True)) for line in lines]
+
+
+def log_of(kind: str, folder: Path, seed: int) -> tuple[Schema, Path]:
+    path = folder / f"{kind}{seed}"
+    if kind == "criteo":
+        synthesize(str(path), ROWS, seed=seed, scale=0.002)
+        return load_schema("criteo"), path
+    if kind == "avazu":
+        write_avazu(path, ROWS, seed=seed)
+        return load_schema("avazu_x4"), path
+    write_csv(path, make_rows(ROWS, seed=seed))
+    return schema(), path
+
+
+@pytest.fixture(scope="module", params=["criteo", "avazu", "any", "hashed"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Schema, Path, pa.Table, list[dict[str, Any]]]:
+    """(schema, training data set, the rows of a later log as preprocessing gives them, and as they are)."""
+    folder = tmp_path_factory.mktemp("rows")
+    kind = "any" if request.param == "hashed" else request.param
+    known, log = log_of(kind, folder, 0)
+    options = {"ids": "hash", "hash_size": "50"} if request.param == "hashed" else {"min_count": 3}
+    preprocess(Options([str(log)], str(folder / "data"), schema=known, workers=1, **options))
+    _, later = log_of(kind, folder, 1)
+    preprocess(Options([str(later)], str(folder / "later"), vocabulary=str(folder / "data"), scoring=True, workers=1))
+    shards = [pq.read_table(folder / "later" / shard.path) for shard in load_manifest(str(folder / "later")).splits["score"].shards]
+    return known, folder / "data", pa.concat_tables(shards), rows_of(later, known)
+
+
+def names_of(data: Path) -> tuple[list[str], list[str]]:
+    manifest = load_manifest(str(data))
+    return [one.name for one in manifest.dense], [one.name for one in manifest.categorical]
+
+
+def test_rows_are_encoded_as_their_log_is(made):
+    _, data, expected, rows = made
+    dense, categorical = names_of(data)
+    encoder = RowEncoder(load_kept(str(data)), dense, categorical)
+    for given in (rows, table_of(rows, encoder.columns)):
+        found = encoder.encode(given)
+        assert len(found) == expected.num_rows == ROWS
+        for index, name in enumerate(dense):
+            np.testing.assert_array_equal(found.dense_BI[:, index], expected[name].to_numpy())
+        for index, name in enumerate(categorical):
+            if name in found.bags:
+                bags = found.bags[name]
+                lists = [bags.values[low:high].tolist() for low, high in zip(bags.offsets[:-1], bags.offsets[1:], strict=True)]
+                assert lists == expected[name].to_pylist()
+            else:
+                np.testing.assert_array_equal(found.ids_BF[:, index], expected[name].to_numpy())
+    assert len(np.unique(found.ids_BF)) > 5
+
+
+def test_features_are_chosen_and_ordered_and_one_row_is_enough(made):
+    _, data, _, rows = made
+    dense, categorical = names_of(data)
+    whole = RowEncoder(load_kept(str(data)), dense, categorical).encode(rows)
+    some = RowEncoder(load_kept(str(data)), dense[:1], categorical[3:1:-1])
+    assert len(some.columns) <= 4
+    one = some.encode(rows[7:8])
+    np.testing.assert_array_equal(one.dense_BI, whole.dense_BI[7:8, :1])
+    np.testing.assert_array_equal(one.ids_BF, whole.ids_BF[7:8, 3:1:-1])
+    assert len(some.encode([])) == 0
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> RowEncoder:
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "log.csv").write_text("click,site,age,tags\n" + "".join(f"{row % 2},s{row % 4},{row},a|b\n" for row in range(100)))
+    (folder / "schema.yaml").write_text(
+        "label: click\ndense: [age]\n"
+        "categorical: [site, {name: tags, separator: '|', pooling: mean}, {name: old, column: age, bucket: log2}]\n"
+    )
+    preprocess(Options([str(folder / "log.csv")], str(folder / "data"), schema=str(folder / "schema.yaml"), min_count=1, workers=1))
+    return RowEncoder(load_kept(str(folder / "data")), ["age"], ["site", "tags", "old"])
+
+
+def test_what_json_has_is_read_and_what_is_not_there_is_missing(encoder):
+    found = encoder.encode(
+        [{"site": "s1", "age": 7, "tags": ["a"]}, {"age": "7.0", "tags": "a|b"}, {"site": "new"}, {"site": None, "tags": []}]
+    )
+    assert found.dense_BI[:, 0].tolist() == [7, 7, 0, 0]
+    assert found.ids_BF[0, 0] > 1
+    assert found.ids_BF[1:, 0].tolist() == [0, 1, 0]
+    assert found.bags["tags"].lengths.tolist() == [1, 2, 1, 1]
+    assert found.bags["tags"].values[3:].tolist() == [0, 0]
+    assert found.ids_BF[0, 2] == found.ids_BF[1, 2] > 1
+    mixed = encoder.encode([{"site": 1}, {"site": "s1"}, {"site": True}])
+    assert mixed.ids_BF[1, 0] == found.ids_BF[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"age": "old"}, "row 1: age is 'old'"),
+        ({"age": {"years": 7}}, "row 1: 'age' is a dict"),
+        ({"site": {"name": "s1"}}, "row 1: 'site' is a dict"),
+        ({"age": float("inf")}, "row 1: age is "),
+    ],
+)
+def test_a_row_that_cannot_be_encoded_is_named(encoder, row, named):
+    with pytest.raises(UserError) as refused:
+        encoder.encode([{"site": "s1", "age": 3}, row])
+    assert named in str(refused.value)
+
+
+def test_a_table_without_a_column_is_refused_by_name(encoder):
+    with pytest.raises(UserError, match="no column 'tags'"):
+        encoder.encode(pa.table({"site": ["s1"], "age": [3]}))
