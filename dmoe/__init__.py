@@ -6,7 +6,7 @@ The public names are imported when they are first used, so that `import dmoe` co
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dmoe.version import __version__
 
 _PUBLIC = {
     "Batch": "dmoe.data.dataset.batch",
@@ -50,6 +50,7 @@ __all__ = [
     "Scorer",
     "Trainer",
     "UserError",
+    "__version__",
     "load_config",
     "metrics",
 ]

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import dmoe
 from dmoe.data.dataset.manifest import Manifest, Shard, Split
 from dmoe.data.prepare.raw_file import RawFile
 from dmoe.strict import checked
+from dmoe.version import __version__
 
 
 class AnyRange(Protocol):
@@ -66,5 +66,5 @@ def said_of_run(
         "lines": lines,
         "bad_lines": dict(sorted(bad_lines.items())),
         **counted,
-        "versions": {"dmoe": dmoe.__version__, "pyarrow": pa.__version__},
+        "versions": {"dmoe": __version__, "pyarrow": pa.__version__},
     }

@@ -3,6 +3,7 @@
 Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +20,10 @@ from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
+from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, write_atomic
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
@@ -47,6 +50,9 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
+    raw, missing = write_inputs(manifest, config.data.path, output)
+    if missing:
+        show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
     content = ScorerFile(
         variant=config.variant,
         rows=rows,  # type: ignore[arg-type]
@@ -59,7 +65,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         model=config.model,
         bf16=config.train.precision == "bf16",
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
-        files=files,
+        files=files | raw,
         reads=inputs,
     )
     write_scorer_file(output, content)

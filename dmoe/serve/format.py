@@ -1,10 +1,11 @@
-"""What an exported scorer is on disk: `scorer.json`, `tables.safetensors`, `dense.safetensors`.
+"""What an exported scorer is on disk: `scorer.json`, `tables.safetensors`, `dense.safetensors`, and in `inputs` what raw rows are read by.
 
 `tables` holds one matrix `rows` [R, C]: the features' rows one below the other, the table sets' dims side by side; with int8 also `scale`
 [R, S], one a row and set. `dense` holds the parameters of experts, projections, gate and tower, float32.
 """
 
 import hashlib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
 VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 MAX_BYTES = 16 << 20
+INPUT_FILE = re.compile(r"inputs/manifest\.json|inputs/vocabulary/[^/\0]+\.parquet")
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
 
 
@@ -74,13 +76,18 @@ class ScorerFile(Strict):
             raise ValueError("a feature is named twice")
         if any(expert.table_set >= len(self.set_dims) for expert in self.experts):
             raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
-        if set(self.files) != {TABLES, DENSE}:
-            raise ValueError(f"files: expected {TABLES} and {DENSE}")
+        if others := sorted(one for one in set(self.files) ^ {TABLES, DENSE} if not INPUT_FILE.fullmatch(one)):
+            raise ValueError(f"files: expected {TABLES}, {DENSE} and files of inputs/, found or missing {shown(others[0])}")
         if self.reads:
             read = [(one.name, one.cardinality, one.pooling) for one in self.reads.categorical], [one.name for one in self.reads.dense]
             if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
                 raise ValueError("reads: other features than `features` and `dense`")
         return self
+
+    @property
+    def reads_raw_rows(self) -> bool:
+        """Whether the training data's schema and vocabularies are there."""
+        return any(name not in (TABLES, DENSE) for name in self.files)
 
     @property
     def inputs(self) -> list[str]:

@@ -4,20 +4,24 @@ Shapes: B rows, F categorical features, I numeric features, S table sets, K dims
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.dataset.bags import Bags
+from dmoe.data.prepare.row_encoder import RowEncoder
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
-from dmoe.paths import join
+from dmoe.paths import PATHS, inside, join
 from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.raw_inputs import open_encoder
 
 
 class Scorer:
@@ -35,14 +39,26 @@ class Scorer:
 
     Attributes:
         about: what scorer.json says.
+
+    Example:
+        >>> import dmoe
+        >>> from dmoe.testing.small_scorer import small_scorer
+        >>> scorer = dmoe.Scorer(small_scorer())
+        >>> rows = [{"site": "s1", "user": "u3", "price": 2.5}, {"site": "new", "price": None}]
+        >>> [0 < score < 1 for score in scorer.predict(rows).tolist()]
+        [True, True]
     """
 
     def __init__(self, folder: str, verify: bool = True) -> None:
         self.about: ScorerFile = read_scorer_file(folder)
         about = self.about
+        self.folder = folder
         for name, digest in about.files.items():
-            if verify and digest_of(join(folder, name)) != digest:
-                raise UserError(f"{join(folder, name)}: damaged: its checksum is not the one in scorer.json; export it again")
+            path = inside(folder, name)
+            if not PATHS.exists(path):
+                raise UserError(f"{path}: missing, but {FILE} names it; copy the scorer again, or export it again")
+            if verify and digest_of(path) != digest:
+                raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
         tables = TensorFile(join(folder, TABLES))
@@ -70,6 +86,27 @@ class Scorer:
         with torch.random.fork_rng(devices=[]):
             self.mixture = assemble(**parts).eval()
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
+
+    @cached_property
+    def encoder(self) -> RowEncoder:
+        """What makes ids and numbers of raw rows.
+
+        Raises:
+            UserError: the scorer was exported without its training data's vocabularies.
+        """
+        return open_encoder(self.folder, self.about)
+
+    def predict(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The click probability of each raw row, [B] float32: tokens that training did not have are rare, absent ones missing.
+
+        Args:
+            rows: an Arrow table or a dict a row, with the columns of the training log (`encoder.columns`); neither label nor weight.
+
+        Raises:
+            UserError: a column that is not there, a value that preprocessing would have refused, or a scorer that takes ids only.
+        """
+        found = self.encoder.encode(rows)
+        return torch.from_numpy(self.logits(found.dense_BI, found.ids_BF, found.bags)).sigmoid().numpy()
 
     @torch.inference_mode()
     def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags] | None = None, first_row: int = 0) -> np.ndarray:

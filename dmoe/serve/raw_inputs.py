@@ -1,0 +1,63 @@
+"""What a scorer needs to read raw rows: its training data's schema, moments, edges and vocabularies, in the folder `inputs`."""
+
+import shutil
+from typing import Any
+
+from dmoe.data.dataset.manifest import FILE, Manifest, save_manifest
+from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.row_encoder import RowEncoder
+from dmoe.data.prepare.vocabulary_files import FOLDER, file_of
+from dmoe.errors import UserError
+from dmoe.names import file_name
+from dmoe.paths import PATHS, join, write_atomic
+from dmoe.serve.format import ScorerFile, digest_of
+
+INPUTS = "inputs"
+KEPT_OF_MAKING = ("schema", "moments", "edges", "ids", "fingerprint", "vocabulary_sha256")
+
+
+def write_inputs(manifest: Manifest, data: str, output: str) -> tuple[dict[str, str], str]:
+    """Copies what raw rows are read by.
+
+    Args:
+        manifest: the run's, of the data set that it was trained on.
+        data: that data set's folder, which still has to have its vocabularies.
+        output: the scorer's folder.
+
+    Returns:
+        The files' SHA-256 by name; or no file, and why not: the data set is gone, is another by now, or keeps no schema.
+    """
+    folder = join(output, INPUTS)
+    made_by: dict[str, Any] = {key: manifest.made_by[key] for key in KEPT_OF_MAKING if key in manifest.made_by}
+    names = [FILE]
+    try:
+        PATHS.mkdirs(join(folder, FOLDER))
+        save_manifest(folder, manifest.model_copy(update={"splits": {}, "made_by": made_by}))
+        for feature in manifest.categorical if made_by.get("ids") != "hash" else ():
+            if not PATHS.exists(file_of(data, feature.name)):
+                raise UserError(f"{file_of(data, feature.name)}: no such file")
+            with PATHS.open(file_of(data, feature.name), "rb") as source, write_atomic(file_of(folder, feature.name)) as target:
+                shutil.copyfileobj(source, target)
+            names.append(f"{FOLDER}/{file_name(feature.name)}.parquet")
+        load_kept(folder)
+    except UserError as error:
+        for name in names:
+            if PATHS.exists(join(folder, name)):
+                PATHS.rm(join(folder, name))
+        return {}, str(error)
+    return {f"{INPUTS}/{name}": digest_of(join(folder, name)) for name in names}, ""
+
+
+def open_encoder(folder: str, about: ScorerFile) -> RowEncoder:
+    """The encoder of a scorer's raw rows.
+
+    Raises:
+        UserError: the scorer was exported without them, or they are damaged.
+    """
+    if not about.reads_raw_rows:
+        raise UserError(
+            f"{folder}: the scorer takes ids only: it was exported without its training data's vocabularies; export it again"
+            " where the run's data set is"
+        )
+    kept = load_kept(join(folder, INPUTS))
+    return RowEncoder(kept, about.dense, [feature.name for feature in about.features])

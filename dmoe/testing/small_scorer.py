@@ -1,0 +1,60 @@
+"""A small log, a run that was trained on it for a few steps, and its scorer: what examples and tests of serving begin with."""
+
+import random
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import yaml
+
+from dmoe.config import parse_config
+from dmoe.data.dataset.dataset import Dataset
+from dmoe.data.dataset.manifest import save_manifest
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.serve.export import export
+from dmoe.train.trainer import Trainer
+
+SCHEMA = """
+label: click
+dense: [{name: price, transform: log1p}]
+categorical: [site, user, {name: tags, separator: "|", pooling: mean}, {name: price_bucket, column: price, bucket: log2}]
+"""
+MODEL = {"embedding": {"dim": 8}, "experts": ["crossnet", {"kind": "mlp", "hidden": [16]}], "expert_dim": 8, "tower": {"hidden": [8]}}
+
+
+def small_scorer(folder: str | None = None, steps: int = 10, seed: int = 0) -> str:
+    """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
+
+    Args:
+        folder: where all is made; a temporary one, which stays, where None.
+        seed: of the model; another one gives another scorer of the same log.
+    """
+    place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
+    place.mkdir(parents=True, exist_ok=True)
+    data, run, scorer = str(place / "data"), place / "run", str(place / "scorer")
+    write_log(place / "log.csv")
+    (place / "schema.yaml").write_text(SCHEMA)
+    preprocess(Options([str(place / "log.csv")], data, schema=str(place / "schema.yaml"), min_count=2, workers=1))
+    tree = {"model": MODEL, "data": {"path": data, "prefetch": 0}, "train": {"batch_size": 64, "seed": seed}}
+    config, dataset = parse_config(yaml.safe_dump(tree), "small_scorer"), Dataset(data)
+    trainer = Trainer(config, dataset.manifest)
+    for _ in trainer.fit(islice(dataset.batches("train", batch_size=64), steps)):
+        pass
+    trainer.save(str(run / "checkpoints" / f"step-{trainer.progress.step:09d}"))
+    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    save_manifest(str(run), dataset.manifest)
+    export(str(run), scorer)
+    return scorer
+
+
+def write_log(path: Path, rows: int = 1000, seed: int = 0) -> None:
+    """Clicks that depend on the site."""
+    draw = random.Random(seed)
+    lines = ["click,site,user,price,tags"]
+    for _ in range(rows):
+        site = draw.randrange(8)
+        tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
+        price = "" if draw.random() < 0.1 else f"{draw.lognormvariate(1, 1):.2f}"
+        lines.append(f"{int(draw.random() < (0.6 if site < 4 else 0.1))},s{site},u{draw.randrange(40)},{price},{tags}")
+    path.write_text("\n".join(lines) + "\n")
