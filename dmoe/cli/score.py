@@ -1,7 +1,7 @@
 """Scores a log with an exported scorer, in batches.
 
 dmoe score --scorer scorers/dmoe --data data/criteo --split test --output scores.parquet
-dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --vocabulary data/criteo --output scores.parquet
+dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --output scores.parquet
 """
 
 import argparse
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_mutually_exclusive_group(required=True)
     rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
     rows.add_argument("--log", nargs="+", metavar="F", help="a raw log; no label decides whether a row is scored")
-    parser.add_argument("--vocabulary", metavar="D", help="of --log: the data set that the model was trained on")
+    parser.add_argument("--vocabulary", metavar="D", help="of --log: the training data set; the scorer's own copy where absent")
     parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
     parser.add_argument("--rejects", metavar="F", help="of --log: folder for the malformed lines, as dmoe preprocess keeps them")
     parser.add_argument("--split", default="test", help="of --data: which rows (test)")
@@ -38,22 +38,26 @@ def run(arguments: argparse.Namespace) -> None:
 
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.data.skew import shares_of, skew_lines
+    from dmoe.paths import join
     from dmoe.report.statistics import logloss_rows, placements
+    from dmoe.serve.raw_inputs import INPUTS
     from dmoe.serve.score_dataset import check_fits, score_split, write_scores
     from dmoe.serve.score_raw import made_from
     from dmoe.serve.scorer import Scorer
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    scorer = Scorer(arguments.scorer)
-    if arguments.log and arguments.vocabulary:
+    scorer, vocabulary = Scorer(arguments.scorer), arguments.vocabulary
+    if arguments.log and not vocabulary and scorer.about.reads_raw_rows:
+        vocabulary = join(arguments.scorer, INPUTS)
+    if arguments.log and vocabulary:
         # Before the log is read, which takes long.
-        check_fits(scorer.about, load_manifest(arguments.vocabulary), arguments.vocabulary)
+        check_fits(scorer.about, load_manifest(vocabulary), vocabulary)
     began = time.perf_counter()
-    with made_from(arguments.log, arguments.vocabulary, arguments.max_bad_share, arguments.rejects) as made:
+    with made_from(arguments.log, vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
         # An older scorer does not know its training data's shares; the vocabulary of --log is that data's.
-        known = shares_of(load_manifest(arguments.vocabulary)) if arguments.vocabulary else {}
+        known = shares_of(load_manifest(vocabulary)) if vocabulary else {}
         known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
         for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
             show(line, sys.stderr)

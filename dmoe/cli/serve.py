@@ -1,0 +1,86 @@
+"""Serves an exported scorer over HTTP: KServe's v2 protocol, and raw rows as JSON or Arrow at /score.
+
+dmoe serve --model scorers/dmoe
+curl -d '{"rows": [{"C1": "68fd1e64"}]}' localhost:8080/score
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+
+from dmoe.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a scorer's folder, or a file whose first line names one, which is followed")
+    parser.add_argument("--name", default="dmoe", help="of the model in the protocol (dmoe)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
+    parser.add_argument("--workers", type=int, default=1, help="processes, which share the tables' memory (1)")
+    parser.add_argument("--threads", type=int, default=1, help="of matrix products, a process (1)")
+    parser.add_argument("--batch-rows", type=int, default=4096, help="rows of a call of the model at most (4096)")
+    parser.add_argument("--batch-us", type=int, default=200, help="microseconds that a request waits for others (200)")
+    parser.add_argument("--queue-rows", type=int, default=65_536, help="rows that may wait; beyond, 503 (65536)")
+    parser.add_argument("--deadline-ms", type=int, default=2000, help="of a request; beyond, 504 (2000)")
+    parser.add_argument("--max-rows", type=int, default=65_536, help="of a request; beyond, 413 (65536)")
+    parser.add_argument("--max-body-mib", type=int, default=16, help="of a request; beyond, 413 (16)")
+    parser.add_argument("--max-connections", type=int, default=1000, help="a process; beyond, 503 (1000)")
+    parser.add_argument("--token-file", metavar="F", help="its first line is what requests bring as `Authorization: Bearer`")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    try:
+        import uvicorn
+    except ImportError:
+        raise UserError("dmoe serve needs starlette, uvicorn and prometheus-client: install dmoe[serve]") from None
+    from dmoe.serve.server.options import ServeOptions
+    from dmoe.serve.server.versions import folder_of, load_version
+
+    for name in ("workers", "threads", "batch_rows", "queue_rows", "deadline_ms", "max_rows", "max_body_mib", "max_connections"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
+    if arguments.batch_us < 0 or not 0 <= arguments.port < 1 << 16:
+        raise UserError("--batch-us, --port: expected 0 or more, and a port up to 65535")
+    options = ServeOptions(
+        arguments.model,
+        arguments.name,
+        arguments.batch_rows,
+        arguments.batch_us,
+        arguments.queue_rows,
+        arguments.deadline_ms,
+        arguments.max_body_mib,
+        arguments.max_rows,
+        token=_token(arguments.token_file),
+        threads=arguments.threads,
+    )
+    # Before any worker starts, so that a mistake is one line.
+    load_version(folder_of(options.model))
+    options.to_environment()
+    with tempfile.TemporaryDirectory(prefix="dmoe-serve-") as folder:
+        if arguments.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        print(f"serves {options.model} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
+        uvicorn.run(
+            "dmoe.serve.server.app:create",
+            factory=True,
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            limit_concurrency=arguments.max_connections,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=30,
+            access_log=False,
+            log_level="warning",
+        )
+
+
+def _token(path: str | None) -> str:
+    if path is None:
+        return ""
+    from dmoe.paths import read_bounded
+
+    lines = read_bounded(path, 1 << 16, "token file", f"--token-file {path}").decode(errors="replace").splitlines()
+    if not lines or not lines[0].strip():
+        raise UserError(f"--token-file {path}: its first line is empty")
+    return lines[0].strip()

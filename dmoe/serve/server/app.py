@@ -1,0 +1,288 @@
+"""The server's routes and limits. Every answer of the model names the version that made it."""
+
+import asyncio
+import contextlib
+import hmac
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.prepare.row_encoder import EncodedRows
+from dmoe.errors import UserError
+from dmoe.json_text import format_json, parse_json
+from dmoe.serve.score_dataset import probabilities
+from dmoe.serve.server import kserve
+from dmoe.serve.server.batcher import Batcher, QueueFull, TooLate
+from dmoe.serve.server.metrics import Metrics
+from dmoe.serve.server.options import ServeOptions, from_environment
+from dmoe.serve.server.versions import Version, Versions
+from dmoe.version import __version__
+
+ARROW = "application/vnd.apache.arrow.stream"
+EXTENSIONS = ["binary_tensor_data"]
+RETRY_SECONDS = "1"
+
+
+class Refused(Exception):
+    """A request that gets another answer than 200."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers or {}
+
+
+class Server:
+    """What the routes share."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        torch.set_num_threads(options.threads)
+        self.options, self.metrics, self.draining = options, Metrics(), False
+        self.versions = Versions(options.model, self._told)
+        self.batcher = Batcher(options.batch_rows, options.batch_us / 1e6, options.queue_rows, self.metrics.scored)
+        self._named = ""
+
+    def _told(self, event: str, version: str, message: str) -> None:
+        _log({"event": event, "version" if event == "loaded" else "folder": version, "message": message})
+        if event == "loaded":
+            if named := getattr(self, "_named", ""):
+                self.metrics.version.labels(named).set(0)
+            self.metrics.version.labels(version).set(1)
+            self._named = version
+
+    async def scores(self, version: Version, rows: EncodedRows, deadline: float) -> np.ndarray:
+        """The logits of encoded rows.
+
+        Raises:
+            Refused: the queue is full, the deadline has passed, or there are too many rows.
+        """
+        if len(rows) > self.options.rows:
+            raise Refused(413, f"{len(rows):,} rows, this server takes {self.options.rows:,} at once")
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        try:
+            logit_B = await self.batcher.score(version, rows, deadline)
+        except QueueFull:
+            message = f"{self.batcher.waiting_rows:,} rows wait already, and {self.options.queue_rows:,} may"
+            raise Refused(503, message, {"Retry-After": RETRY_SECONDS}) from None
+        except TooLate:
+            raise Refused(504, f"not scored within {self.options.deadline_ms} ms") from None
+        self.metrics.waiting.set(self.batcher.waiting_rows)
+        return logit_B
+
+    async def encoded(self, version: Version, rows: Any) -> EncodedRows:
+        """Raw rows as the model takes them, made on a thread."""
+        if not version.scorer.about.reads_raw_rows:
+            raise Refused(400, "the scorer takes ids only: export it again where the training data is")
+        found = await asyncio.to_thread(version.scorer.encoder.encode, rows)
+        self.metrics.values.inc(found.ids_BF.size + sum(len(bag.values) for bag in found.bags.values()))
+        self.metrics.unknown.inc(int((found.ids_BF == RARE_ID).sum() + sum((bag.values == RARE_ID).sum() for bag in found.bags.values())))
+        return found
+
+    async def body(self, request: Request) -> bytes:
+        """The request's body, within its limits.
+
+        Raises:
+            Refused: it is too large, or comes too slowly.
+        """
+        most = self.options.body_mib << 20
+        length = request.headers.get("content-length", "0")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.options.read_seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most or (length.isdigit() and int(length) > most):
+                        raise Refused(413, f"the body is larger than {self.options.body_mib} MiB", {"Connection": "close"})
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {self.options.read_seconds:g} s", {"Connection": "close"}) from None
+        return b"".join(parts)
+
+    def deadline(self) -> float:
+        return time.monotonic() + self.options.deadline_ms / 1000
+
+
+def routes(server: Server) -> list[Route]:
+    """The protocol's, /score and /metrics."""
+    options = server.options
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": not server.draining}, 503 if server.draining else 200)
+
+    async def about_server(request: Request) -> Response:
+        return JSONResponse({"name": "dmoe", "version": __version__, "extensions": EXTENSIONS})
+
+    def check_model(request: Request) -> Version:
+        current = server.versions.current
+        if request.path_params["model"] != options.name:
+            raise Refused(404, f"no model {request.path_params['model'][:80]}, this server has {options.name}")
+        if request.path_params.get("version", current.name) != current.name:
+            raise Refused(404, f"version {request.path_params['version'][:80]} does not answer now, {current.name} does")
+        return current
+
+    async def model_ready(request: Request) -> Response:
+        version = check_model(request)
+        return JSONResponse({"name": options.name, "ready": True, "version": version.name})
+
+    async def about_model(request: Request) -> Response:
+        version = check_model(request)
+        about = version.scorer.about
+        raw = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in version.columns]
+        ids = [
+            {"name": kserve.DENSE, "datatype": "FP32", "shape": [-1, len(about.dense)]},
+            {"name": kserve.IDS, "datatype": "INT64", "shape": [-1, len(about.features)]},
+        ]
+        tree = {"name": options.name, "versions": [version.name], "platform": "dmoe", "inputs": raw or ids}
+        return JSONResponse(tree | {"outputs": [{"name": name, "datatype": "FP32", "shape": [-1]} for name in kserve.OUTPUTS]})
+
+    async def infer(request: Request) -> Response:
+        deadline, version = server.deadline(), check_model(request)
+        asked = kserve.Request(await server.body(request), request.headers.get(kserve.HEADER_LENGTH))
+        rows = _ids(asked, version) if kserve.IDS in asked.tensors else await server.encoded(version, asked.columns(version.columns))
+        logit_B = await server.scores(version, rows, deadline)
+        score_B = probabilities(logit_B).astype(np.float32)
+        server.metrics.answered(score_B)
+        content, headers = kserve.response(options.name, version.name, asked, {"probability": score_B, "logit": logit_B})
+        _note(request, len(rows), version)
+        return Response(content, headers=headers)
+
+    async def score(request: Request) -> Response:
+        deadline, version = server.deadline(), server.versions.current
+        body, arrow = await server.body(request), request.headers.get("content-type", "").split(";")[0] == ARROW
+        rows = await server.encoded(version, _arrow(body) if arrow else _json_rows(body))
+        score_B = probabilities(await server.scores(version, rows, deadline)).astype(np.float32)
+        server.metrics.answered(score_B)
+        _note(request, len(rows), version)
+        named = {"X-Model-Version": version.name}
+        if not arrow:
+            return JSONResponse({"model": options.name, "version": version.name, "probabilities": score_B.tolist()}, headers=named)
+        sink = pa.BufferOutputStream()
+        table = pa.table({"probability": score_B})
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Response(sink.getvalue().to_pybytes(), headers=named | {"content-type": ARROW})
+
+    async def metrics(request: Request) -> Response:
+        server.metrics.waiting.set(server.batcher.waiting_rows)
+        return Response(server.metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
+
+    def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str = "GET", open_: bool = False) -> Route:
+        return Route(path, _guarded(server, path, handler, open_), methods=[method])
+
+    model = "/v2/models/{model}"
+    return [
+        route("/v2/health/live", live, open_=True),
+        route("/v2/health/ready", ready, open_=True),
+        route("/v2", about_server),
+        *(route(f"{prefix}/ready", model_ready) for prefix in (model, model + "/versions/{version}")),
+        *(route(f"{prefix}/infer", infer, "POST") for prefix in (model, model + "/versions/{version}")),
+        *(route(prefix, about_model) for prefix in (model, model + "/versions/{version}")),
+        route("/score", score, "POST"),
+        route("/metrics", metrics),
+    ]
+
+
+def _guarded(
+    server: Server, path: str, handler: Callable[[Request], Awaitable[Response]], open_: bool
+) -> Callable[[Request], Awaitable[Response]]:
+    """A route with its token, its errors as answers, its line in the log and its metrics."""
+
+    async def answer(request: Request) -> Response:
+        began = time.perf_counter()
+        try:
+            given = request.headers.get("authorization", "").encode()
+            if server.options.token and not open_ and not hmac.compare_digest(given, f"Bearer {server.options.token}".encode()):
+                raise Refused(401, "no valid token", {"WWW-Authenticate": "Bearer"})
+            response = await handler(request)
+        except Refused as error:
+            response = JSONResponse({"error": str(error)}, error.status, error.headers)
+        except UserError as error:
+            response = JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:
+            response = JSONResponse({"error": "the client went away"}, 499)
+        seconds = time.perf_counter() - began
+        server.metrics.requests.labels(path, str(response.status_code)).inc()
+        if not open_ and path != "/metrics":
+            server.metrics.seconds.observe(seconds)
+            told = {"path": path, "status": response.status_code, "ms": round(1000 * seconds, 3), **getattr(request.state, "told", {})}
+            _log(told)
+        return response
+
+    return answer
+
+
+def _note(request: Request, rows: int, version: Version) -> None:
+    request.state.told = {"rows": rows, "version": version.name}
+
+
+def _log(told: dict[str, Any]) -> None:
+    print(format_json({"time": round(time.time(), 3), **told}), file=sys.stderr, flush=True)
+
+
+def _json_rows(body: bytes) -> list[dict[str, Any]]:
+    """`{"rows": [...]}`, a list of rows, or a row."""
+    try:
+        tree = parse_json(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the request is not JSON ({str(error)[:200]})") from None
+    if isinstance(tree, dict):
+        tree = tree["rows"] if isinstance(tree.get("rows"), list) else [tree]
+    if not isinstance(tree, list) or any(not isinstance(row, dict) for row in tree):
+        raise UserError('expected rows: {"rows": [{"column": value, ...}, ...]}')
+    return tree
+
+
+def _arrow(body: bytes) -> pa.Table:
+    try:
+        return pa.ipc.open_stream(body).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"the request is no Arrow stream ({str(error).splitlines()[0][:200]})") from None
+
+
+def _ids(asked: kserve.Request, version: Version) -> EncodedRows:
+    """Rows that come as ids."""
+    about = version.scorer.about
+    if any(feature.pooling != "none" for feature in about.features):
+        raise UserError("the model has multi-valued features, which a tensor of ids cannot hold: send raw columns")
+    ids = asked.tensors[kserve.IDS]
+    dense = asked.tensors.get(kserve.DENSE, np.zeros((len(ids), 0), np.float32))
+    for name, tensor, width in ((kserve.IDS, ids, len(about.features)), (kserve.DENSE, dense, len(about.dense))):
+        if isinstance(tensor, list) or tensor.ndim != 2 or tensor.shape != (len(ids), width):
+            raise UserError(f"tensor '{name}': expected numbers of shape [rows, {width}]")
+    if ids.dtype.kind not in "iu":
+        raise UserError(f"tensor '{kserve.IDS}': expected whole numbers")
+    return EncodedRows(dense.astype(np.float32), ids.astype(np.int64), {})
+
+
+def create(options: ServeOptions | None = None) -> Starlette:
+    """The application of one process.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    server = Server(options or from_environment())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        server.versions.follow(server.options.follow_seconds)
+        yield
+        server.draining = True
+        server.versions.stop()
+
+    app = Starlette(routes=routes(server), lifespan=lifespan)
+    app.state.server = server
+    return app

@@ -1,0 +1,131 @@
+"""Requests that wait are scored together: one call of the model costs nearly the same for one row and for a hundred.
+
+Shapes: B rows of a request, I numeric features, F categorical features.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dmoe.data.dataset.bags import concatenate
+from dmoe.data.prepare.row_encoder import EncodedRows
+from dmoe.serve.server.versions import Version
+
+
+class QueueFull(Exception):
+    """More rows wait than the server takes; try again later."""
+
+
+class TooLate(Exception):
+    """The request's deadline passed before it was scored."""
+
+
+@dataclass
+class _Waiting:
+    version: Version
+    rows: EncodedRows
+    deadline: float
+    answer: "asyncio.Future[np.ndarray]" = field(repr=False)
+
+
+class Batcher:
+    """Scores requests in batches on a thread. A batch is of one version, and a request is never cut.
+
+    Args:
+        rows: at most in a batch, unless one request has more.
+        wait: seconds that the first request of a batch waits for others.
+        queue_rows: that may wait.
+        scored: called with a batch's rows and requests.
+    """
+
+    def __init__(self, rows: int, wait: float, queue_rows: int, scored: Callable[[int, int], None] = lambda rows, requests: None) -> None:
+        self.most, self.wait, self.queue_rows, self.scored = rows, wait, queue_rows, scored
+        self.waiting: deque[_Waiting] = deque()
+        self.waiting_rows = 0
+        self._thread = ThreadPoolExecutor(1, "scorer")
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def score(self, version: Version, rows: EncodedRows, deadline: float) -> np.ndarray:
+        """The logits of a request's rows, [B] float32.
+
+        Args:
+            deadline: of `time.monotonic`.
+
+        Raises:
+            QueueFull, TooLate: as they say.
+            UserError: of these rows: an id or a number that the model cannot take.
+        """
+        if self.waiting_rows and self.waiting_rows + len(rows) > self.queue_rows:
+            raise QueueFull
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        one = _Waiting(version, rows, deadline, asyncio.get_running_loop().create_future())
+        self.waiting.append(one)
+        self.waiting_rows += len(rows)
+        self._wake.set()
+        return await one.answer
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self.wait and self.waiting_rows < self.most:
+                await asyncio.sleep(self.wait)
+            batch = self._take()
+            if not self.waiting:
+                self._wake.clear()
+            if batch:
+                await self._score(batch)
+
+    def _take(self) -> list[_Waiting]:
+        """The next requests of one version; those whose time is over, or whose client has gone, are answered here."""
+        batch: list[_Waiting] = []
+        size, now = 0, time.monotonic()
+        while self.waiting:
+            one = self.waiting[0]
+            if batch and (one.version is not batch[0].version or size + len(one.rows) > self.most):
+                break
+            self.waiting.popleft()
+            self.waiting_rows -= len(one.rows)
+            if one.answer.done():
+                continue
+            if now > one.deadline:
+                one.answer.set_exception(TooLate())
+                continue
+            batch.append(one)
+            size += len(one.rows)
+        return batch
+
+    async def _score(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            logits = await loop.run_in_executor(self._thread, _logits, batch[0].version, [one.rows for one in batch])
+            self.scored(sum(len(one.rows) for one in batch), len(batch))
+        except Exception as error:
+            if len(batch) > 1:
+                # One request's rows must not fail the others'.
+                for one in batch:
+                    await self._score([one])
+                return
+            if not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
+            return
+        for one, logit_B in zip(batch, logits, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(logit_B)
+
+
+def _logits(version: Version, requests: Sequence[EncodedRows]) -> list[np.ndarray]:
+    together = requests[0] if len(requests) == 1 else _concatenated(requests)
+    logit_B = version.scorer.logits(together.dense_BI, together.ids_BF, together.bags)
+    return np.split(logit_B, np.cumsum([len(one) for one in requests])[:-1])
+
+
+def _concatenated(requests: Sequence[EncodedRows]) -> EncodedRows:
+    bags = {name: concatenate([one.bags[name] for one in requests]) for name in requests[0].bags}
+    return EncodedRows(np.concatenate([one.dense_BI for one in requests]), np.concatenate([one.ids_BF for one in requests]), bags)

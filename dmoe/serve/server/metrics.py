@@ -1,0 +1,42 @@
+"""What Prometheus is told, of all worker processes together."""
+
+import os
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+MILLISECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Metrics:
+    """One a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made = self.registry
+        self.requests = Counter("dmoe_requests", "answered requests", ["path", "status"], registry=made)
+        self.seconds = Histogram("dmoe_request_seconds", "from the arrival of a request to its answer", buckets=MILLISECONDS, registry=made)
+        self.rows = Counter("dmoe_rows", "scored rows", registry=made)
+        self.batch_rows = Histogram("dmoe_batch_rows", "rows of a call of the model", buckets=ROWS, registry=made)
+        self.batch_requests = Histogram("dmoe_batch_requests", "requests of a call of the model", buckets=ROWS, registry=made)
+        self.scores = Counter("dmoe_score_sum", "sum of all probabilities; over dmoe_rows, the mean", registry=made)
+        self.values = Counter("dmoe_values", "categorical values of raw rows", registry=made)
+        self.unknown = Counter("dmoe_unknown_values", "those of them that training did not have", registry=made)
+        self.waiting = Gauge("dmoe_waiting_rows", "rows that wait", multiprocess_mode="livesum", registry=made)
+        self.version = Gauge("dmoe_version", "1 for the version that answers", ["version"], multiprocess_mode="livemax", registry=made)
+
+    def scored(self, rows: int, requests: int) -> None:
+        self.batch_rows.observe(rows)
+        self.batch_requests.observe(requests)
+
+    def answered(self, score_B: np.ndarray) -> None:
+        self.rows.inc(len(score_B))
+        self.scores.inc(float(score_B.sum(dtype=np.float64)))
+
+    def text(self) -> bytes:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return bytes(generate_latest(self.registry))
+        every = CollectorRegistry()
+        multiprocess.MultiProcessCollector(every)
+        return bytes(generate_latest(every))

@@ -1,0 +1,115 @@
+"""The version of a model that answers now, and the next one: loaded, checked and tried out before it takes over."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmoe.data.dataset.bags import Bags
+from dmoe.errors import UserError
+from dmoe.paths import PATHS, join, read_bounded
+from dmoe.serve.format import FILE
+from dmoe.serve.scorer import Scorer
+
+MAX_POINTER = 1 << 20
+WARM_UP_ROWS = (1, 64)
+
+
+@dataclass(frozen=True)
+class Version:
+    """`name` tells a scorer's contents: its step, and the beginning of the SHA-256 of its scorer.json."""
+
+    name: str
+    folder: str
+    scorer: Scorer
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
+
+
+def load_version(folder: str) -> Version:
+    """Loads a scorer, checks its files against their checksums, and scores some rows.
+
+    Raises:
+        UserError: not a scorer, or a damaged one.
+    """
+    scorer = Scorer(folder)
+    with PATHS.open(join(folder, FILE), "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    for rows in WARM_UP_ROWS:
+        one_id = Bags(np.zeros(rows, np.int32), np.arange(rows + 1))
+        bags = {feature.name: one_id for feature in scorer.about.features if feature.pooling != "none"}
+        scorer.logits(np.zeros((rows, len(scorer.about.dense)), np.float32), np.zeros((rows, len(scorer.about.features)), np.int32), bags)
+    if scorer.about.reads_raw_rows:
+        scorer.predict([{}])
+    return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer)
+
+
+def folder_of(model: str) -> str:
+    """The scorer's folder that `--model` means: itself, or what the first line of a pointer file names, seen from that file.
+
+    Raises:
+        UserError: neither.
+    """
+    if PATHS.exists(join(model, FILE)):
+        return model
+    text = read_bounded(model, MAX_POINTER, "pointer file", f"--model {model}").decode(errors="replace")
+    line = text.splitlines()[0].strip() if text.strip() else ""
+    if not line:
+        raise UserError(f"--model {model}: neither a scorer (no {FILE}) nor a file whose first line names one")
+    return line if os.path.isabs(line) or "://" in line else join(os.path.dirname(model) or ".", line)
+
+
+class Versions:
+    """The current version of a model, and a thread that follows its pointer file.
+
+    Args:
+        model: a scorer's folder, or a pointer file.
+        told: called with (event, version or folder, message): `loaded`, `refused`.
+    """
+
+    def __init__(self, model: str, told: Callable[[str, str, str], None]) -> None:
+        self.model, self.told = model, told
+        self.current = load_version(folder_of(model))
+        self._refused: tuple[str, int] | None = None
+        self._ended = threading.Event()
+        told("loaded", self.current.name, self.current.folder)
+
+    def follow(self, seconds: float) -> None:
+        """Looks every so often whether the pointer names another scorer; ends with `stop`."""
+        threading.Thread(target=self._follow, args=(seconds,), daemon=True, name="versions").start()
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def _follow(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            self.look()
+
+    def look(self) -> None:
+        """Takes what the pointer names now. One that cannot be loaded is told once, and the current version stays."""
+        try:
+            folder = folder_of(self.model)
+            changed = os.stat(join(folder, FILE)).st_mtime_ns if "://" not in folder else 0
+        except (OSError, UserError) as error:
+            self._refuse(self.model, 0, str(error))
+            return
+        if folder == self.current.folder or self._refused == (folder, changed):
+            return
+        try:
+            version = load_version(folder)
+        # Whatever is wrong with the new one must not end the old one.
+        except Exception as error:
+            self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            return
+        self._refused, self.current = None, version
+        self.told("loaded", version.name, version.folder)
+
+    def _refuse(self, folder: str, changed: int, message: str) -> None:
+        if self._refused != (folder, changed):
+            self._refused = folder, changed
+            self.told("refused", folder, message)

@@ -1,0 +1,263 @@
+"""The server, asked by tritonclient and by plain HTTP: its answers are the scorer's, and every wrong request gets a clear 4xx."""
+
+import contextlib
+import http.client
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from dmoe.errors import UserError
+from dmoe.serve.scorer import Scorer
+from dmoe.serve.server import kserve
+from dmoe.serve.server.options import ServeOptions
+from dmoe.testing.small_scorer import small_scorer
+
+triton = pytest.importorskip("tritonclient.http")
+uvicorn = pytest.importorskip("uvicorn")
+ROWS = [{"site": f"s{n % 9}", "user": f"u{n}", "price": n / 3, "tags": ["t1", f"t{n % 5}"][: n % 3]} for n in range(40)]
+
+
+@contextlib.contextmanager
+def served(model: str, **options: Any) -> Iterator[tuple[str, Any]]:
+    """(host:port, the application) of a server on a thread."""
+    from dmoe.serve.server.app import create
+
+    app = create(ServeOptions(model, **options))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"127.0.0.1:{port}", app
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("served")
+    small_scorer(str(place / "one"))
+    small_scorer(str(place / "two"), steps=5, seed=1)
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with served(str(folder / "one" / "scorer")) as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> np.ndarray:
+    return Scorer(str(folder / "one" / "scorer")).predict(ROWS)
+
+
+def ask(address: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(address, timeout=20)
+    try:
+        connection.request("GET" if body is None else "POST", path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def scored(address: str, rows: list[dict[str, Any]]) -> tuple[str, list[float]]:
+    status, _, body = ask(address, "/score", json.dumps({"rows": rows}).encode())
+    assert status == 200, body
+    tree = json.loads(body)
+    return tree["version"], tree["probabilities"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tritonclient_gets_the_scorers_probabilities(address, expected, binary):
+    client = triton.InferenceServerClient(address)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("dmoe")
+    about = client.get_model_metadata("dmoe")
+    assert {one["name"] for one in about["inputs"]} == {"site", "user", "price", "tags"}
+    columns = {
+        "site": np.array([row["site"] for row in ROWS], object),
+        "user": np.array([row["user"] for row in ROWS], object),
+        "tags": np.array(["|".join(row["tags"]) for row in ROWS], object),
+        "price": np.array([row["price"] for row in ROWS]),
+    }
+    inputs = []
+    for name, values in columns.items():
+        one = triton.InferInput(name, [len(ROWS)], "FP64" if name == "price" else "BYTES")
+        one.set_data_from_numpy(values, binary_data=binary)
+        inputs.append(one)
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("logit", "probability")]
+    answer = client.infer("dmoe", inputs, request_id="17", outputs=outputs)
+    np.testing.assert_allclose(answer.as_numpy("probability"), expected, rtol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-answer.as_numpy("logit"))), expected, rtol=1e-5)
+    assert answer.get_response()["id"] == "17"
+    assert answer.get_response()["model_version"] == about["versions"][0]
+
+
+def test_rows_of_json_and_of_arrow(address, expected):
+    version, found = scored(address, ROWS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert scored(address, [])[1] == []
+    table, sink = pa.Table.from_pylist(ROWS), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    kind = "application/vnd.apache.arrow.stream"
+    status, headers, body = ask(address, "/score", sink.getvalue().to_pybytes(), {"content-type": kind})
+    assert (status, headers["x-model-version"], headers["content-type"]) == (200, version, kind)
+    np.testing.assert_allclose(pa.ipc.open_stream(body).read_all()["probability"].to_numpy(), expected, rtol=1e-5)
+
+
+def test_requests_that_wait_are_scored_together_each_with_its_own_answer(folder, expected):
+    with served(str(folder / "one" / "scorer"), batch_us=50_000) as (address, app), ThreadPoolExecutor(20) as pool:
+        asked = [slice(n, n + 1 + n % 3) for n in range(len(ROWS))]
+        found = list(pool.map(lambda some: scored(address, ROWS[some])[1], asked))
+        for some_rows, one in zip(asked, found, strict=True):
+            np.testing.assert_allclose(one, expected[some_rows], rtol=1e-4)
+        values = {s.name: s.value for m in app.state.server.metrics.registry.collect() for s in m.samples if not s.labels}
+        assert values["dmoe_batch_requests_sum"] == len(asked)
+        assert values["dmoe_batch_requests_count"] < len(asked) / 2
+        assert values["dmoe_rows_total"] == sum(len(one) for one in found)
+        assert "dmoe_unknown_values_total" in ask(address, "/metrics")[2].decode()
+
+
+def test_one_requests_bad_rows_do_not_fail_the_others(folder, expected):
+    with served(str(folder / "one" / "scorer"), batch_us=50_000) as (address, _), ThreadPoolExecutor(8) as pool:
+        huge = {"site": "s1", "price": 1e300}
+        bodies = [json.dumps({"rows": [huge if n == 3 else ROWS[n]]}).encode() for n in range(8)]
+        found = list(pool.map(lambda body: ask(address, "/score", body), bodies))
+        for n, (status, _, body) in enumerate(found):
+            if n != 3:
+                assert status == 200
+                np.testing.assert_allclose(json.loads(body)["probabilities"], expected[n : n + 1], rtol=1e-4)
+
+
+TENSOR = {"name": "site", "datatype": "BYTES", "shape": [1], "data": ["s1"]}
+IDS = {"name": "ids", "datatype": "INT64", "shape": [1, 4], "data": [1, 2, 3, 4]}
+WRONG: list[tuple[str, Any, int, str]] = [
+    ("/score", b"{", 400, "not JSON"),
+    ("/score", b"[1]", 400, "expected rows"),
+    ("/score", {"rows": [{"price": "cheap"}]}, 400, "row 0: price is 'cheap'"),
+    ("/score", {"rows": [{"price": [1, {"a": 1}]}]}, 400, "'price' is a dict"),
+    ("/score", b"[" * 100_000, 400, "not JSON"),
+    ("/v2/models/other/infer", {"inputs": [TENSOR]}, 404, "no model other"),
+    ("/v2/models/dmoe/versions/1/infer", {"inputs": [TENSOR]}, 404, "version 1"),
+    ("/v2/models/dmoe/infer", {}, 400, "`inputs`"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR]}, 400, "no tensor 'price'"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR, TENSOR]}, 400, "twice"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"shape": [2]}]}, 400, "1 values, its shape asks for 2"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"shape": [10**12, 10**12]}]}, 400, "shape"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"datatype": "FP8"}]}, 400, "FP8"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"parameters": {"binary_data_size": 99}}]}, 400, "binary_data_size"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR], "outputs": [{"name": "odds"}]}, 400, "outputs"),
+    (
+        "/v2/models/dmoe/infer",
+        {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [1, 4], "data": [1, 2, 3, 4]}]},
+        400,
+        "multi-valued",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "named"), WRONG)
+def test_a_wrong_request_gets_its_reason(address, expected, path, body, status, named):
+    found, _, answer = ask(address, path, body if isinstance(body, bytes) else json.dumps(body).encode())
+    assert found == status
+    assert named in json.loads(answer)["error"]
+    np.testing.assert_allclose(scored(address, ROWS[:1])[1], expected[:1], rtol=1e-4)
+
+
+def test_a_token_is_asked_for_but_for_health(folder):
+    with served(str(folder / "one" / "scorer"), token="secret") as (address, _):
+        assert ask(address, "/v2/health/ready")[0] == 200
+        for headers in ({}, {"Authorization": "Bearer secre"}, {"Authorization": "secret"}, {"Authorization": "Bearer sécret"}):
+            with contextlib.suppress(UnicodeEncodeError):
+                assert ask(address, "/metrics", headers=headers)[0] == 401
+        assert ask(address, "/metrics", headers={"Authorization": "Bearer secret"})[0] == 200
+
+
+def test_limits_of_body_rows_and_time(folder):
+    with served(str(folder / "one" / "scorer"), body_mib=1, rows=3, deadline_ms=1, batch_us=50_000, read_seconds=0.3) as (address, _):
+        assert ask(address, "/score", b" " * (1 << 20) + b"[]")[0] == 413
+        assert ask(address, "/score", json.dumps(ROWS[:4]).encode())[0] == 413
+        assert ask(address, "/score", json.dumps(ROWS[:1]).encode())[0] == 504
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as slow:
+            slow.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[")
+            assert b" 408 " in slow.recv(1000).split(b"\r\n")[0] + b" "
+
+
+def test_a_full_queue_says_when_to_come_back(folder):
+    with served(str(folder / "one" / "scorer"), queue_rows=2, batch_us=300_000) as (address, _), ThreadPoolExecutor(10) as pool:
+        found = list(pool.map(lambda n: ask(address, "/score", json.dumps(ROWS[n : n + 1]).encode()), range(10)))
+        statuses = [status for status, _, _ in found]
+        assert {200, 503} == set(statuses)
+        assert all("retry-after" in headers for status, headers, _ in found if status == 503)
+
+
+def test_another_version_takes_over_between_two_batches_and_a_bad_one_does_not(folder, tmp_path):
+    of_name = {}
+    pointer = tmp_path / "current"
+    pointer.write_text(f"{folder}/one/scorer\n")
+    expected = {name: Scorer(str(folder / name / "scorer")).predict(ROWS[:5]) for name in ("one", "two")}
+    assert np.abs(expected["one"] - expected["two"]).max() > 1e-3
+    with served(str(pointer), follow_seconds=0.05) as (address, app):
+        stop, answers = threading.Event(), []
+
+        def load() -> None:
+            while not stop.is_set():
+                answers.append(scored(address, ROWS[:5]))
+
+        with ThreadPoolExecutor(3) as pool:
+            loads = [pool.submit(load) for _ in range(3)]
+            for name in ("one", "two", "one", "two"):
+                pointer.write_text(f"{folder}/{name}/scorer\n")
+                ends = time.monotonic() + 30
+                while app.state.server.versions.current.folder != f"{folder}/{name}/scorer":
+                    assert time.monotonic() < ends
+                    time.sleep(0.01)
+                of_name[app.state.server.versions.current.name] = name
+                time.sleep(0.1)
+            shutil.copytree(folder / "one" / "scorer", tmp_path / "damaged")
+            (tmp_path / "damaged" / "tables.safetensors").write_bytes(b"no")
+            before = app.state.server.versions.current.name
+            pointer.write_text("damaged\n")
+            time.sleep(0.5)
+            assert app.state.server.versions.current.name == before
+            stop.set()
+            for one in loads:
+                one.result()
+    assert {of_name[version] for version, _ in answers} == {"one", "two"}
+    for version, found in answers:
+        np.testing.assert_allclose(found, expected[of_name[version]], rtol=1e-4)
+
+
+KEYS = ["inputs", "name", "datatype", "shape", "data", "parameters", "binary_data_size", "outputs"]
+LEAVES = some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=8)
+TREES = some.recursive(LEAVES, lambda one: some.lists(one, max_size=4) | some.dictionaries(some.sampled_from(KEYS), one, max_size=5))
+
+
+@settings(max_examples=300, deadline=None)
+@given(some.binary(max_size=200) | TREES.map(lambda tree: json.dumps(tree).encode()), some.none() | some.integers(-5, 300).map(str))
+def test_any_bytes_are_a_request_or_refused(body, header):
+    with contextlib.suppress(UserError):
+        kserve.Request(body, header).columns(["site"])
