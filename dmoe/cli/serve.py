@@ -5,6 +5,7 @@ curl -d '{"rows": [{"C1": "68fd1e64"}]}' localhost:8080/score
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -57,8 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     # Before any worker starts, so that a mistake is one line.
     load_version(folder_of(options.model))
     options.to_environment()
-    with tempfile.TemporaryDirectory(prefix="dmoe-serve-") as folder:
+    with contextlib.ExitStack() as stack:
         if arguments.workers > 1:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         print(f"serves {options.model} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
         uvicorn.run(

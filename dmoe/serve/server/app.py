@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -230,7 +231,7 @@ def _note(request: Request, rows: int, version: Version) -> None:
 
 
 def _log(told: dict[str, Any]) -> None:
-    print(format_json({"time": round(time.time(), 3), **told}), file=sys.stderr, flush=True)
+    print(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}), file=sys.stderr, flush=True)
 
 
 def _json_rows(body: bytes) -> list[dict[str, Any]]:
