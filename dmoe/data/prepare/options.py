@@ -46,6 +46,7 @@ class Options:
     ids: Literal["counted", "hash"] = option("counted", "by count, or by hash, which needs no counting (counted)")
     hash_size: str | None = option(None, "rows of a table for --ids hash", metavar="N[,C6=N]")
     min_count: int = option(10, "occurrences in the train split that earn a token its own id (%(default)s)")
+    max_ids: int | None = option(None, "tokens of a feature that have an id of their own at most, the most frequent ones", metavar="N")
     split: str = option("0.8,0.1,0.1", "shares of train, validation and test (%(default)s)")
     split_by: Literal["random", "time", "day"] = option(
         "random",
@@ -85,6 +86,8 @@ def check_options(options: Options) -> None:
     for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
+    if options.max_ids is not None and options.max_ids < 1:
+        raise UserError(f"--max-ids is {options.max_ids}, expected 1 or more")
     if options.block_bytes > MAX_BLOCK:
         raise UserError(f"--block-kb is {options.block_bytes >> 10}, expected at most {MAX_BLOCK >> 10}")
     if options.workers < 0:
@@ -129,7 +132,7 @@ def deciding(options: Options) -> dict[str, Any]:
     """The options that decide the data set's bytes, but for the vocabulary's contents; those without effect are left out."""
     names = ["rows_per_shard", "row_group_rows"]
     if options.ids == "counted" and (not options.vocabulary or options.new_tokens == "append"):
-        names = ["min_count", *names]
+        names = ["min_count", *(["max_ids"] if options.max_ids else []), *names]
     out = {name: getattr(options, name) for name in names}
     if options.scoring:
         out["scoring"] = True

@@ -279,5 +279,9 @@ def _vocabularies(task: _Task, tokens: Tokens, engine: Engine) -> list[Vocabular
     shutil.rmtree(folder + ".counts", ignore_errors=True)
     if kept:
         vocabularies = [append_tokens(old, new) for old, new in zip(kept.vocabularies, vocabularies, strict=True)]
+    # After the kept tokens, which never lose their ids, so that what is appended ends where max_ids does.
+    held = [len(one.tokens) for one in kept.vocabularies] if kept else [0] * len(vocabularies)
+    most = [one.max_ids or options.max_ids for one in task.schema.categorical]
+    vocabularies = [one if limit is None else one.cut(max(limit, old)) for one, limit, old in zip(vocabularies, most, held, strict=True)]
     write_all(folder, vocabularies)
     return vocabularies

@@ -116,6 +116,7 @@ class Categorical(Strict):
         pooling: how the embeddings of a row's tokens become one.
         max_values: tokens of a row that are kept, the first ones.
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
+        max_ids: tokens that have an id of their own at most, the most frequent ones; the command's --max-ids where absent.
     """
 
     name: FeatureName
@@ -127,6 +128,7 @@ class Categorical(Strict):
     pooling: Literal["sum", "mean"] | None = None
     max_values: int | None = Field(None, ge=1)
     min_count: int | None = Field(None, ge=1)
+    max_ids: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> "Categorical":

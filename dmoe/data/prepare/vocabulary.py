@@ -33,8 +33,10 @@ class Vocabulary:
         return bool(pa.types.is_large_binary(self.tokens.type))
 
     def cut(self, tokens: int) -> "Vocabulary":
-        """The first so many tokens."""
-        return Vocabulary(self.name, self.tokens[:tokens], self.counts[:tokens])
+        """The first so many tokens, copied, so that the others' memory is given back."""
+        if tokens >= len(self.tokens):
+            return self
+        return Vocabulary(self.name, self.tokens.take(pa.array(np.arange(tokens))), self.counts[:tokens].copy())
 
     def table(self, kind: str) -> Ids:
         """Token -> id, of tokens of the schema's type `kind`."""

@@ -2,75 +2,22 @@
 
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare import counting, pipeline
 from dmoe.data.prepare.engine import Threads
-from dmoe.data.prepare.options import Options
-from dmoe.data.prepare.pipeline import Result, preprocess
-from dmoe.data.prepare.schema import load_schema
-from dmoe.testing.synthesize import synthesize
-from tests.log_files import contents
-from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
+from tests.unit.data.every_schema import data_of, flat, read, run, tokens_of
 from tests.unit.data.reference import mix
 from tests.unit.data.test_continue import Killed
-
-KINDS = ["criteo", "avazu", "any"]
-OTHERS = [one for one in TREE["categorical"] if not isinstance(one, dict) or one["name"] != "tags"]
-BAGS = {"name": "tags", "separator": "|", "pooling": "mean", "max_values": 3}
-ANY = [*OTHERS, BAGS, {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"}]
 
 
 class Far(Threads):
     """Threads that work as other machines' processes would, through files."""
 
     far = True
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def days(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Path]]:
-    """(schema, three days of a log); the first has dates in its files' names alone."""
-    folder = tmp_path_factory.mktemp("days")
-    paths = [folder / f"day_{day}" for day in range(3)]
-    for day, path in enumerate(paths):
-        if request.param == "criteo":
-            synthesize(str(path), 500, seed=day, scale=0.002)
-        elif request.param == "avazu":
-            write_avazu(path, 500, seed=day)
-        else:
-            write_csv(path, [row | {"at": f"2024-01-0{1 + day}{row['at'][10:]}"} for row in make_rows(500, seed=day)])
-    known = {"criteo": "criteo", "avazu": load_schema("avazu_x4"), "any": schema(categorical=ANY)}[request.param]
-    return known, paths
-
-
-def run(days: tuple[Any, list[Path]], output: Path, *numbers: int, **options: Any) -> Result:
-    small = {"min_count": 3, "workers": 1, "rows_per_shard": 400, "row_group_rows": 128, "block_bytes": 20_000}
-    if "vocabulary" not in options:
-        small["schema"] = days[0]
-    return preprocess(Options([str(days[1][number]) for number in numbers or range(3)], str(output), **{**small, **options}))
-
-
-def data_of(folder: Path) -> dict[str, bytes]:
-    return {name: data for name, data in contents(folder).items() if name.endswith(".parquet")}
-
-
-def read(folder: Path, split: str) -> pa.Table:
-    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / split).iterdir())])
-
-
-def tokens_of(folder: Path, name: str) -> dict[Any, int]:
-    table = pq.read_table(folder / "vocabulary" / f"{name}.parquet").to_pydict()
-    return dict(zip(table["token"], table["id"], strict=True))
-
-
-def flat(column: pa.ChunkedArray) -> list[int]:
-    return [one for row in column.to_pylist() for one in (row if isinstance(row, list) else [row])]
 
 
 def test_appended_tokens_come_behind_the_kept_ones_by_count_then_token(days, tmp_path):
