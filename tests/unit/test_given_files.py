@@ -174,6 +174,7 @@ SCHEMA = {
     "categorical": [
         {"name": "b", "separator": "|", "pooling": "mean", "max_values": 20, "min_count": 5},
         {"name": "c", "column": "price", "bucket": {"edges": [0.5, 1.5]}},
+        {"name": "x", "cross": ["c", "t"], "max_ids": 7},
     ],
 }
 

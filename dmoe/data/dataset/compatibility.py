@@ -19,12 +19,14 @@ TOLERANCE = 1e-6
 TOKENS = {
     "text": "the column's text",
     "hex": "hexadecimal numbers",
+    "int": "whole numbers",
     "hour": "hours",
     "weekday": "weekdays",
     "is_weekend": "weekends",
     "log2": "log2 buckets",
     "log_squared": "log_squared buckets",
     "edges": "buckets between edges",
+    "cross": "a cross",
 }
 
 
@@ -136,6 +138,10 @@ class _Check:
         """Whether the log's values become the same tokens."""
         if mine.source != there.source:
             raise self.refuse(name, f"is made of {TOKENS[mine.source]}, but the model was trained with {TOKENS[there.source]}")
+        if mine.cross != there.cross:
+            crosses = [" x ".join(f"{part.name} ({TOKENS[part.source]})" for part in one.cross) for one in (mine, there)]
+            other = ", with other bucket edges" * (crosses[0] == crosses[1])
+            raise self.refuse(name, f"is the cross {crosses[0]}, but the model was trained with {crosses[1]}{other}")
         if mine.edges != there.edges:
             raise self.refuse(name, "has other bucket edges than the model was trained with")
         if mine.hashed != there.hashed:

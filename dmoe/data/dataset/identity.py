@@ -13,10 +13,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dmoe.data.dataset.part import Part
+from dmoe.strict import Text
 
 SHA256 = r"^[0-9a-f]{64}$"
 PIECE = 1 << 20
 """Tokens that are hashed at a time: a vocabulary is never copied whole."""
+
+
+Plain = Literal["text", "hex", "int", "hour", "weekday", "is_weekend", "log2", "log_squared", "edges"]
+
+
+class CrossPart(Part):
+    """What a part of a cross is made of, as TokenIdentity has it of a feature; `name` is the feature's, or the column's."""
+
+    added = ("edges",)
+    name: Text
+    source: Plain
+    edges: str | None = Field(None, pattern=SHA256)
 
 
 class TokenIdentity(Part):
@@ -24,7 +37,7 @@ class TokenIdentity(Part):
 
     Attributes:
         source: how the log's value becomes a token: `text`, `hex` and `int` are the value itself; `hour`, `weekday` and `is_weekend` are
-            parts of the time; `log2`, `log_squared` and `edges` are buckets of a number.
+            parts of the time; `log2`, `log_squared` and `edges` are buckets of a number; `cross` joins the tokens of the features `cross`.
         tokens: digest of the vocabulary, in the order of its ids (`TokenDigest`); None where no vocabulary is known.
         hashed: the hash function that takes a token to its id, where there is no vocabulary; the cardinality is its size.
         edges: digest of the buckets' edges.
@@ -32,13 +45,14 @@ class TokenIdentity(Part):
         missing: texts that mean "no value", beside the empty one; sorted.
     """
 
-    added = ("tokens", "hashed", "edges", "max_values", "missing")
-    source: Literal["text", "hex", "int", "hour", "weekday", "is_weekend", "log2", "log_squared", "edges"]
+    added = ("tokens", "hashed", "edges", "max_values", "missing", "cross")
+    source: Plain | Literal["cross"]
     tokens: str | None = Field(None, pattern=SHA256)
     hashed: str | None = Field(None, min_length=1)
     edges: str | None = Field(None, pattern=SHA256)
     max_values: int | None = Field(None, ge=1)
     missing: tuple[str, ...] = Field((), strict=False)
+    cross: tuple[CrossPart, ...] = Field((), strict=False)
 
 
 class NumberIdentity(Part):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, edges_digest
+from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits, sound_manifest
 from dmoe.data.prepare.schema import Categorical, Schema
@@ -46,7 +46,10 @@ def identities(
                 source=_source(one),
                 tokens=digests.get(one.name),
                 hashed=FUNCTIONS[one.type == "string"] if made_by.get("ids") == "hash" else None,
-                edges=edges_digest(one.bucket.edges or edges[one.name]) if one.bucket and not one.bucket.formula else None,
+                edges=_edges(one, edges),
+                cross=tuple(CrossPart(name=part.name, source=_source(part), edges=_edges(part, edges)) for part in schema.parts_of(one))
+                if one.cross
+                else (),
                 max_values=one.max_values,
                 missing=missing,
             )
@@ -58,9 +61,15 @@ def identities(
 
 
 def _source(one: Categorical) -> Any:
+    if one.cross:
+        return "cross"
     if one.bucket:
         return one.bucket.formula or "edges"
     return one.part or ("text" if one.type == "string" else one.type)
+
+
+def _edges(one: Categorical, quantiles: Mapping[str, Any]) -> str | None:
+    return edges_digest(one.bucket.edges or quantiles[one.name]) if one.bucket and not one.bucket.formula else None
 
 
 def _pair(moments: Any) -> tuple[float, float]:

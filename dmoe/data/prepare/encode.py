@@ -125,7 +125,7 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
         seconds_N = _time(block, schema.time.format, schema.time.column, rows)
         columns[TIME] = seconds_N
     truncated = 0
-    for one in schema.features:
+    for one in schema.stored:
         name = one.column or one.name
         if one.stored in columns:
             continue

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.buckets import Buckets
 from dmoe.data.prepare.coded import TYPES, Coded, read_coded
+from dmoe.data.prepare.crosses import crossed
 from dmoe.data.prepare.parts import read_batches
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.split import PartSplitter
@@ -39,10 +40,12 @@ class Tokens:
 
     @cached_property
     def stored(self) -> list[str]:
-        return sorted({one.stored for one in self.schema.categorical})
+        return sorted({part.stored for one in self.schema.categorical for part in self.schema.parts_of(one)})
 
     def of(self, feature: Categorical, batch: pa.RecordBatch) -> Coded:
         """A feature's tokens in some rows of a part."""
+        if feature.cross:
+            return crossed([self.of(part, batch) for part in self.schema.parts_of(feature)])
         column = batch.column(feature.stored)
         return self.buckets[feature.name].coded(column, feature.type) if feature.bucket else read_coded(column)
 

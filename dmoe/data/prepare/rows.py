@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags, spans
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
-from dmoe.data.prepare.schema import Schema
+from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.to_float import to_float
@@ -49,9 +49,7 @@ class ParquetBlock:
     def __init__(self, file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> None:
         times = {schema.time.column} if schema.time else set()
         pooled = {one.column or one.name for one in schema.categorical if one.pooling}
-        others = {one.column or one.name for one in schema.dense} | {
-            one.column or one.name for one in schema.categorical if not one.pooling
-        }
+        others = {one.column or one.name for one in schema.stored if isinstance(one, Dense) or not one.pooling}
         single = (set(file.used) - pooled) | others | times
         self._path, self._single, self._times = file.path, single, times
         self._columns = {name: batch.column(name) for name in file.used}

@@ -13,6 +13,7 @@ categorical:
   - {name: weekday, part: weekday}
   - {name: price_bucket, column: price, bucket: log2}
   - {name: device, type: hex}
+  - {name: site_x_device, cross: [site_id, device]}
 """
 
 import copy
@@ -26,7 +27,7 @@ from pydantic import Field, field_validator, model_validator
 from dmoe.data.prepare.times import parse_format
 from dmoe.errors import UserError
 from dmoe.names import first_twice, quoted
-from dmoe.strict import FeatureName, Strict, checked
+from dmoe.strict import FeatureName, Strict, Text, checked
 from dmoe.yaml_files import read_mapping
 
 SHIPPED = os.path.join(os.path.dirname(__file__), "schemas")
@@ -113,6 +114,8 @@ class Categorical(Strict):
             the order of their bytes, or of their numbers. Buckets and parts of the time are numbers whatever the type, in that order.
         part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
         bucket: made from a numeric column: the token is its number's bucket.
+        cross: made of the tokens of two or more others, features by their names or columns of text (dmoe.data.prepare.crosses); missing
+            where one of them is.
         pooling: how the embeddings of a row's tokens become one.
         max_values: tokens of a row that are kept, the first ones.
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
@@ -124,6 +127,7 @@ class Categorical(Strict):
     type: Literal["string", "hex", "int"] = "string"
     part: Literal["hour", "weekday", "is_weekend"] | None = None
     bucket: Bucket | None = None
+    cross: list[Text] | None = Field(None, min_length=2)
     separator: str | None = Field(None, min_length=1)
     pooling: Literal["sum", "mean"] | None = None
     max_values: int | None = Field(None, ge=1)
@@ -138,13 +142,16 @@ class Categorical(Strict):
             raise ValueError(f"'{self.name}' is a part of the time; it has no column and no pooling")
         if self.bucket and (self.pooling or self.part):
             raise ValueError(f"'{self.name}' has buckets, so it has no pooling and is no part of the time")
+        if self.cross and (self.column or self.part or self.bucket or self.pooling or self.type != "string"):
+            raise ValueError(f"'{self.name}' is a cross: it has no column, type, part, bucket and pooling of its own")
         if self.type == "hex" and (self.bucket or self.part):
             raise ValueError(f"'{self.name}' has numbers for tokens, so its type is int or string")
         return self
 
     @property
     def stored(self) -> str:
-        """The column of a part (dmoe.data.prepare.parts) that holds the feature's tokens, or the numbers that its buckets are made from."""
+        """The column of a part (dmoe.data.prepare.parts) that holds the feature's tokens, or the numbers that its buckets are made from.
+        A cross has none: see Schema.parts_of."""
         if self.part:
             return f"{self.part}:{self.type}"
         if self.bucket:
@@ -197,7 +204,19 @@ class Schema(Strict):
                 raise ValueError(f"'{one.name}' has pooling, so say what separates its values: separator: '|'")
             if one.part and (self.time is None or not self.time.format):
                 raise ValueError(f"'{one.name}' is a part of the time: give time: {{column: ..., format: ...}}")
+            self._check_cross(one)
         return self
+
+    def _check_cross(self, one: Categorical) -> None:
+        if twice := first_twice(one.cross or []):
+            raise ValueError(f"'{one.name}' crosses {quoted(twice)} twice")
+        for name, part in zip(one.cross or [], self.parts_of(one), strict=False):
+            if part.pooling or part.cross:
+                raise ValueError(f"'{one.name}': part {quoted(name)} {'has several tokens a row' if part.pooling else 'is a cross itself'}")
+            if part not in self.categorical and name in {number.name for number in self.dense}:
+                raise ValueError(f"'{one.name}': part {quoted(name)} is a number; cross a bucket of it")
+            if part not in self.categorical and name in ("", self.label.column):
+                raise ValueError(f"'{one.name}': part {quoted(name)} is {'the label' if name else 'no name'}")
 
     @property
     def optional_for_scores(self) -> tuple[str, ...]:
@@ -222,6 +241,21 @@ class Schema(Strict):
     def features(self) -> list[Dense | Categorical]:
         return [*self.dense, *self.categorical]
 
+    def parts_of(self, one: Categorical) -> list[Categorical]:
+        """The features whose tokens those of `one` are made of: itself, or a cross's parts. A part is named by a feature, else by a column
+        that one reads as tokens, else by a column of text that none reads."""
+        if not one.cross:
+            return [one]
+        named = {part.name: part for part in self.categorical}
+        plain = {part.column: part for part in reversed(self.categorical) if part.column and not (part.bucket or part.pooling)}
+        return [named.get(name) or plain.get(name) or Categorical.model_construct(name=name, column=name) for name in one.cross]
+
+    @property
+    def stored(self) -> list[Dense | Categorical]:
+        """The features that parts store (`stored`): all but crosses, and the columns that crosses alone read."""
+        crossed = [part for one in self.categorical if one.cross for part in self.parts_of(one) if part not in self.categorical]
+        return [*self.dense, *(one for one in self.categorical if not one.cross), *crossed]
+
     @property
     def whole_numbers(self) -> set[str]:
         """The columns that hold integers of 32 bits."""
@@ -234,7 +268,7 @@ class Schema(Strict):
         if not plain or self.time or self.weight or self.group or any(one.pooling or one.part for one in self.categorical):
             return None
         # In the features' order, not a set's: every process is to have the same one.
-        stored = list(dict.fromkeys((kind, column) for one in self.features for kind, _, column in [one.stored.partition(":")]))
+        stored = list(dict.fromkeys((kind, column) for one in self.stored for kind, _, column in [one.stored.partition(":")]))
         kinds = {column: kind for kind, column in stored}
         numbers = {column for column, kind in kinds.items() if kind == "number"}
         if len(kinds) < len(stored) or len(kinds) > MOST_TYPED or "string" in kinds.values() or not numbers <= self.whole_numbers:
@@ -247,9 +281,9 @@ class Schema(Strict):
         for key, column in (("time", self.time and self.time.column), ("weight", self.weight), ("group", self.group)):
             if column:
                 used.setdefault(column, key)
-        features = [(one.column, one.name) for one in self.dense] + [(one.column, one.name) for one in self.categorical if not one.part]
-        for column, name in features:
-            used.setdefault(column or name, name)
+        for one in self.stored:
+            if isinstance(one, Dense) or not one.part:
+                used.setdefault(one.column or one.name, one.name)
         return used
 
 

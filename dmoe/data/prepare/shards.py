@@ -200,7 +200,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     end = min(begin + job.rows_per_shard, splitter.total)
     names = splitter.splitter.names
     writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job) for name in names]
-    stored = [LABEL, *job.extra, *(one.stored for one in schema.features)]
+    stored = [LABEL, *job.extra, *(one.stored for one in schema.dense), *job.tokens.stored]
     assigned: tuple[int, NDArray[np.uint8]] = (-1, np.empty(0, np.uint8))
     with ExitStack() as files:
         for writer in writers:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import Result, preprocess
-from dmoe.data.prepare.schema import Schema, load_schema
+from dmoe.data.prepare.schema import Categorical, Schema, load_schema
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents
 from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
@@ -21,7 +21,14 @@ OTHERS = [one for one in TREE["categorical"] if not isinstance(one, dict) or one
 BAGS = {"name": "tags", "separator": "|", "pooling": "mean", "max_values": 3}
 ANY = [*OTHERS, BAGS, {"name": "bucket", "column": "age", "bucket": "log2", "type": "int"}]
 
-Days = tuple[Any, list[Path]]
+CROSSES = {
+    "criteo": {"hex": ("C1", "C17"), "bucket": ("I5_bucket", "C9"), "three": ("C6", "I1_bucket", "C20")},
+    "avazu": {"text": ("site_id", "app_category"), "time": ("hour", "banner_pos"), "three": ("is_weekend", "C18", "weekday")},
+    "any": {"text": ("site", "user"), "number": ("bucket", "hour", "site"), "column": ("site", "unused")},
+}
+"""Among the parts: columns that no feature reads, or that one reads under another name."""
+
+Days = tuple[Schema, list[Path]]
 """(schema, three days of a log)."""
 
 
@@ -34,16 +41,13 @@ def write_days(kind: str, folder: Path, rows: int = 500) -> Days:
             write_avazu(path, rows, seed=day)
         else:
             write_csv(path, [row | {"at": f"2024-01-0{1 + day}{row['at'][10:]}"} for row in make_rows(rows, seed=day)])
-    known = {"criteo": "criteo", "avazu": load_schema("avazu_x4"), "any": schema(categorical=ANY)}[kind]
-    return known, paths
-
-
-def schema_of(days: Days) -> Schema:
-    return load_schema(days[0]) if isinstance(days[0], str) else days[0]
+    known = {"criteo": load_schema("criteo"), "avazu": load_schema("avazu_x4"), "any": schema(categorical=ANY)}[kind]
+    crosses = [Categorical(name=name, cross=list(parts)) for name, parts in CROSSES[kind].items()]
+    return known.model_copy(update={"categorical": [*known.categorical, *crosses]}), paths
 
 
 def kind_of(days: Days) -> str:
-    return "criteo" if isinstance(days[0], str) else "any" if days[0].weight else "avazu"
+    return {"label": "criteo", "click": "avazu", "clicked": "any"}[days[0].label.column]
 
 
 def raw_rows(days: Days, *numbers: int) -> list[dict[str, str]]:

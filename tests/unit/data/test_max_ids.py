@@ -6,7 +6,7 @@ import pytest
 
 from dmoe.data.prepare.options import Options, check_options
 from dmoe.errors import UserError
-from tests.unit.data.every_schema import Days, flat, kind_of, random_splits, raw_rows, read, run, schema_of, tokens_of
+from tests.unit.data.every_schema import Days, flat, kind_of, random_splits, raw_rows, read, run, tokens_of
 
 PLAIN = {"criteo": "C3", "avazu": "site_id", "any": "site"}
 """A feature that has a column to itself."""
@@ -17,7 +17,7 @@ def token_of(days: Days, text: str) -> int | bytes | None:
 
 
 def test_the_most_frequent_tokens_keep_their_ids_and_the_others_are_rare(days, tmp_path):
-    known = schema_of(days)
+    known = days[0]
     own = [one.model_copy(update={"max_ids": 4}) if one.name == PLAIN[kind_of(days)] else one for one in known.categorical]
     run(days, tmp_path / "whole", min_count=2)
     run(days, tmp_path / "cut", min_count=2, max_ids=7, schema=known.model_copy(update={"categorical": own}))
