@@ -32,7 +32,7 @@ LABELS_SEEN, LABEL_CHARACTERS = 100, 64
 """Of a block, how many values of the label are counted, and how much is kept of each."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 BOOLEANS = {"true": "1", "false": "0"}
-LABEL, TIME = "@label", "@time"
+LABEL, TIME, KEY = "@label", "@time", "@key"
 MOST_SECONDS = float(1 << 53)
 """Beyond this a float64 does not hold whole seconds, so there is no hour of the day."""
 
@@ -60,9 +60,9 @@ class Seen:
 class Encoded:
     """The well-formed rows of a piece as record batches; its malformed ones, by their lines in the piece, of which the first is 1.
 
-    Columns: @label uint8, @weight float32, @group int64, @time float64, and what the schema's features are stored as (`stored`): numbers
-    as float64, null where missing, or where whole as codes of int32 values; tokens as codes of values, or a list of codes a row. Codes are
-    a dictionary's, whose value 0 is null.
+    Columns: @label uint8, @weight float32, @group and @key int64, @time float64, and what the schema's features are stored as (`stored`):
+    numbers as float64, null where missing, or where whole as codes of int32 values; tokens as codes of values, or a list of codes a row.
+    Codes are a dictionary's, whose value 0 is null.
     """
 
     batches: list[pa.RecordBatch]
@@ -120,6 +120,8 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
         columns[WEIGHT] = weight32_N
     if schema.group:
         columns[GROUP] = _group(block.tokens(schema.group))
+    if schema.split_key:
+        columns[KEY] = _group(block.tokens(schema.split_key))
     seconds_N = None
     if schema.time:
         seconds_N = _time(block, schema.time.format, schema.time.column, rows)
@@ -205,6 +207,7 @@ def _number(block: Block, name: str, rows: _Rows) -> pa.Array:
 
 
 def _group(coded: pa.DictionaryArray) -> NDArray[np.int64]:
+    """The hash of each row's value; NO_GROUP where it is missing."""
     of_code = hashes(coded.dictionary.cast(pa.large_binary())).view(np.int64)
     of_code = np.append(np.where(of_code == NO_GROUP, 1, of_code), NO_GROUP)
     return of_code[_codes(coded)]

@@ -48,14 +48,16 @@ class Options:
     min_count: int = option(10, "occurrences in the train split that earn a token its own id (%(default)s)")
     max_ids: int | None = option(None, "tokens of a feature that have an id of their own at most, the most frequent ones", metavar="N")
     split: str = option("0.8,0.1,0.1", "shares of train, validation and test (%(default)s)")
-    split_by: Literal["random", "time", "day"] = option(
+    split_by: Literal["random", "key", "time", "day"] = option(
         "random",
-        "by a hash of seed and row; by the time column, or in the log's order; or by day, of the time column, or a file each: the last"
-        " day's halves are validation and test (%(default)s)",
+        "by a hash of seed and row; by key: of seed and the value of --split-key, so that all rows of one value are in one split; by the"
+        " time column, or in the log's order; or by day, of the time column, or a file each: the last day's halves are validation and test"
+        " (%(default)s)",
     )
+    split_key: str | None = option(None, "of --split-by key: a column, such as the user's (the schema's split_key)", metavar="COLUMN")
     validation_days: int = option(0, "of --split-by day: whole days before the test days")
     test_days: int = option(0, "of --split-by day: whole days at the end")
-    seed: int = option(0, "of the random split (0)")
+    seed: int = option(0, "of the splits by random and key (0)")
     scoring: bool = option(False, "one split, 'score', of all rows; the log needs no labels")
     rows_per_shard: int = option(524_288, "rows of the log that a set of shards comes from (%(default)s)")
     row_group_rows: int = option(32_768, "rows of a parquet row group (%(default)s)")
@@ -109,6 +111,8 @@ def check_options(options: Options) -> None:
     _check_ids(options)
     if options.split_by != "day" and (options.validation_days or options.test_days):
         raise UserError("--validation-days and --test-days go with --split-by day")
+    if options.split_key and (options.split_by != "key" or options.scoring):
+        raise UserError("--split-key goes with --split-by key, and not with --scoring")
     if options.validation_days < 0 or options.test_days < 0:
         raise UserError("--validation-days and --test-days: expected 0 or more")
     parse_shares(options.split)
@@ -142,8 +146,10 @@ def deciding(options: Options) -> dict[str, Any]:
             out |= {"validation_days": options.validation_days, "test_days": options.test_days}
         else:
             out["split"] = ",".join(str(share) for share in parse_shares(options.split))
-        if options.split_by == "random":
+        if options.split_by in ("random", "key"):
             out["seed"] = options.seed
+        if options.split_key:
+            out["split_key"] = options.split_key
     if options.vocabulary:
         out |= {"vocabulary": options.vocabulary, "new_tokens": options.new_tokens}
     if options.hash_size is not None:

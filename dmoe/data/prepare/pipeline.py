@@ -124,6 +124,7 @@ def preprocess(options: Options) -> Result:
     check_options(options)
     kept = load_kept(options.vocabulary) if options.vocabulary else None
     schema, where, dataset = _schema_of(options, kept)
+    schema = _asked(options, schema, where)
     sizes = kept.sizes if kept else parse_sizes(options.hash_size, schema.categorical) if options.hash_size else {}
     if sizes and options.new_tokens == "append":
         raise UserError(f"--vocabulary {options.vocabulary}: has hashed ids, to which none can be appended")
@@ -154,6 +155,14 @@ def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
         return load_schema(given), given, named or "log"
     assert given is not None
     return given, options.where or named or "the schema", named or "log"
+
+
+def _asked(options: Options, schema: Schema, where: str) -> Schema:
+    """The schema with what the options say over it, and without what they leave unused."""
+    key = (options.split_key or schema.split_key) if options.split_by == "key" and not options.scoring else None
+    if options.split_by == "key" and not (key or options.scoring):
+        raise UserError(f"--split-by key: name the column with --split-key, or as split_key in {where}")
+    return schema.model_copy(update={"split_key": key})
 
 
 def _leave_old_work(folder: str) -> None:
@@ -248,7 +257,7 @@ def _fitting(task: _Task, parts: list[Part]) -> tuple[bool, Schema]:
 def _splitter(task: _Task, parts: list[Part]) -> PartSplitter:
     options, time_of = task.options, task.schema.time
     by = "score" if options.scoring else options.split_by
-    rule = Splitter(parse_shares(options.split), by, options.seed if by == "random" else 0)
+    rule = Splitter(parse_shares(options.split), by, options.seed if by in ("random", "key") else 0)
     times: Times = "none" if time_of is None else "dates" if time_of.format else "bare"
     return PartSplitter(rule, parts, times, (options.validation_days, options.test_days))
 

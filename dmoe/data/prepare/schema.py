@@ -166,6 +166,7 @@ class Schema(Strict):
         header: a text file's first line names its columns; with false, `columns` does; with auto, the first line does where it has names
             of `columns`, in any case.
         quote: the character around fields that hold the delimiter; a line is a row all the same.
+        split_key: the column by whose values `--split-by key` splits; the command's --split-key where absent.
         missing: texts that mean "no value", beside the empty one.
     """
 
@@ -179,6 +180,7 @@ class Schema(Strict):
     time: Time | None = None
     weight: str | None = Field(None, min_length=1)
     group: str | None = Field(None, min_length=1)
+    split_key: str | None = Field(None, min_length=1)
     dense: list[Dense] = Field([])
     categorical: list[Categorical] = Field(min_length=1)
 
@@ -265,7 +267,8 @@ class Schema(Strict):
     def typed_columns(self) -> dict[str, str] | None:
         """What each column but the label's holds (number, hex or int), where lines hold nothing else; None where they do."""
         plain = self.format != "parquet" and not (self.quote or self.missing or self.label.positive)
-        if not plain or self.time or self.weight or self.group or any(one.pooling or one.part for one in self.categorical):
+        others = self.time or self.weight or self.group or self.split_key
+        if not plain or others or any(one.pooling or one.part for one in self.categorical):
             return None
         # In the features' order, not a set's: every process is to have the same one.
         stored = list(dict.fromkeys((kind, column) for one in self.stored for kind, _, column in [one.stored.partition(":")]))
@@ -278,7 +281,8 @@ class Schema(Strict):
     def used(self, labelled: bool = True) -> dict[str, str]:
         """Every column that is read, and the schema's key that asks for it."""
         used = {self.label.column: "label"} if labelled else {}
-        for key, column in (("time", self.time and self.time.column), ("weight", self.weight), ("group", self.group)):
+        others = {"time": self.time and self.time.column, "weight": self.weight, "group": self.group, "split_key": self.split_key}
+        for key, column in others.items():
             if column:
                 used.setdefault(column, key)
         for one in self.stored:

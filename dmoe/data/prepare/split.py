@@ -1,17 +1,17 @@
-"""Which split the rows of a part go to: by the rules of dmoe.data.prepare.split_rules, or by the time column.
+"""Which split the rows of a part go to: by the rules of dmoe.data.prepare.split_rules, by the key column, or by the time column.
 
 Shapes: N rows of a part.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.encode import TIME
+from dmoe.data.prepare.encode import KEY, TIME
 from dmoe.data.prepare.parts import Part, read_batches
 from dmoe.data.prepare.split_rules import Splitter, day_cuts
 from dmoe.data.prepare.times import SECONDS_A_DAY
@@ -59,7 +59,8 @@ class PartSplitter:
         """The split of each row of a part, [N] uint8 (its place in the splitter's names)."""
         part = self.parts[number]
         if self.cuts is None:
-            return self.splitter.assign(int(self.firsts[number]), part.rows, self.total)
+            key_N = _column(part, KEY, np.int64) if self.splitter.by == "key" else None
+            return self.splitter.assign(int(self.firsts[number]), part.rows, self.total, key_N)
         key_N = _ordered(_times(part))
         return (key_N >= self.cuts[0]).astype(np.uint8) + (key_N >= self.cuts[1])
 
@@ -109,7 +110,11 @@ class PartSplitter:
 
 
 def _times(part: Part) -> NDArray[np.float64]:
-    return np.concatenate([np.empty(0), *(batch.column(TIME).to_numpy() for batch in read_batches(part, [TIME]))])
+    return _column(part, TIME, np.float64)
+
+
+def _column(part: Part, name: str, dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *(batch.column(name).to_numpy() for batch in read_batches(part, [name]))])
 
 
 def _ordered(time_N: NDArray[np.float64]) -> NDArray[np.uint64]:

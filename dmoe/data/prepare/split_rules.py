@@ -1,4 +1,5 @@
-"""Which split a row goes to: by a stable hash of (seed, row number), by its place in time, or by the day (file) that it comes from."""
+"""Which split a row goes to: by a stable hash of (seed, row number) or of (seed, a column's value), by its place in time, or by the day
+(file) that it comes from."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,17 +23,23 @@ def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def row_hashes(seed: int, first: int, rows: int) -> NDArray[np.uint64]:
+    """splitmix64(splitmix64(seed) + (row + 1) * golden ratio), [rows], of the rows first, first + 1, ...: no two of one seed are equal."""
+    row = np.arange(first + 1, first + rows + 1, dtype=np.uint64)
+    return splitmix64(splitmix64(np.array([seed % 2**64], np.uint64)) + row * GOLDEN)
+
+
 @dataclass(frozen=True)
 class Splitter:
     """Rows are numbered from 0 over the well-formed lines of all inputs.
 
     Args:
-        by: random and time go by `shares` of train, validation and test, which add up to 1; day by `cuts`; score has one split.
+        by: random, key and time go by `shares` of train, validation and test, which add up to 1; day by `cuts`; score has one split.
         cuts: the first row of validation, and the first of test.
     """
 
     shares: tuple[Fraction, Fraction, Fraction]
-    by: Literal["random", "time", "day", "score"]
+    by: Literal["random", "key", "time", "day", "score"]
     seed: int
     cuts: tuple[int, int] = (0, 0)
 
@@ -40,21 +47,23 @@ class Splitter:
     def names(self) -> tuple[str, ...]:
         return (SCORE,) if self.by == "score" else NAMES
 
-    def assign(self, first: int, rows: int, total: int) -> NDArray[np.uint8]:
+    def assign(self, first: int, rows: int, total: int, key_N: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """The splits [rows] uint8 (index in `names`) of the rows first, first + 1, ... of `total`.
 
         random: u = splitmix64(splitmix64(seed) + (row + 1) * golden ratio) / 2^64; train below its share, then validation, then test.
+        key: as random, but u = splitmix64(splitmix64(seed) xor key), where the row's key (the hash of a column's value) is not 0, missing.
         time: the first floor(share * total) rows are train, and so on.
         """
         if self.by == "score":
             return np.zeros(rows, np.uint8)
         row = np.arange(first, first + rows, dtype=np.uint64)
         edges = (self.shares[0], self.shares[0] + self.shares[1])
-        if self.by != "random":
+        if self.by not in ("random", "key"):
             cuts = self.cuts if self.by == "day" else [int(edge * total) for edge in edges]
             return ((row >= cuts[0]).astype(np.uint8) + (row >= cuts[1])).astype(np.uint8)
-        key = splitmix64(np.array([self.seed % 2**64], np.uint64))
-        u = splitmix64(key + (row + np.uint64(1)) * GOLDEN)
+        u = row_hashes(self.seed, first, rows)
+        if key_N is not None:
+            u = np.where(key_N == 0, u, splitmix64(splitmix64(np.array([self.seed % 2**64], np.uint64)) ^ key_N.view(np.uint64)))
         out = np.zeros(rows, np.uint8)
         for edge in edges:
             limit = int(edge * 2**64)
