@@ -122,7 +122,8 @@ class Manifest(Part):
     """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
 
     Attributes:
-        weight, group: the column whose numbers weigh the rows, and the one whose values group them (for GAUC), as the log names them.
+        weight, group: the column whose numbers weigh the rows, and the one whose values group them (for GAUC), as the log names them;
+            `@weight` where only the sampling of negatives weighs rows (`made_by.negatives`).
         weighted_rate: the weighted share of positives in the train split, where rows are weighted.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
-from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.manifest_parts import made_splits, sound_manifest
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.shards import Range
@@ -115,6 +115,7 @@ def build_manifest(
         )
         for one, share in zip(schema.dense, missing, strict=True)
     ]
+    weight_column = schema.weight or (WEIGHT if schema.negatives else None)
     weight, positive = np.sum([done.train_weight for done in ranges], axis=0)
     return sound_manifest(
         dataset=dataset,
@@ -122,7 +123,7 @@ def build_manifest(
         categorical=tuple(categorical),
         splits=splits,
         made_by=json.loads(format_json(made_by)),
-        weight=schema.weight,
+        weight=weight_column,
         group=schema.group,
-        weighted_rate=float(positive / weight) if schema.weight and weight else None,
+        weighted_rate=float(positive / weight) if weight_column and weight else None,
     )

@@ -57,7 +57,10 @@ class Options:
     split_key: str | None = option(None, "of --split-by key: a column, such as the user's (the schema's split_key)", metavar="COLUMN")
     validation_days: int = option(0, "of --split-by day: whole days before the test days")
     test_days: int = option(0, "of --split-by day: whole days at the end")
-    seed: int = option(0, "of the splits by random and key (0)")
+    negatives: float | None = option(
+        None, "keep this share of the train split's negatives, by a hash of seed and row; a kept one weighs 1 / share", metavar="SHARE"
+    )
+    seed: int = option(0, "of the splits by random and key, and of --negatives (0)")
     scoring: bool = option(False, "one split, 'score', of all rows; the log needs no labels")
     rows_per_shard: int = option(524_288, "rows of the log that a set of shards comes from (%(default)s)")
     row_group_rows: int = option(32_768, "rows of a parquet row group (%(default)s)")
@@ -111,6 +114,8 @@ def check_options(options: Options) -> None:
     _check_ids(options)
     if options.split_by != "day" and (options.validation_days or options.test_days):
         raise UserError("--validation-days and --test-days go with --split-by day")
+    if options.negatives is not None and (not 0 < options.negatives <= 1 or options.scoring):
+        raise UserError(f"--negatives is {options.negatives}, expected a share above 0 and at most 1, and no --scoring")
     if options.split_key and (options.split_by != "key" or options.scoring):
         raise UserError("--split-key goes with --split-by key, and not with --scoring")
     if options.validation_days < 0 or options.test_days < 0:
@@ -146,10 +151,10 @@ def deciding(options: Options) -> dict[str, Any]:
             out |= {"validation_days": options.validation_days, "test_days": options.test_days}
         else:
             out["split"] = ",".join(str(share) for share in parse_shares(options.split))
-        if options.split_by in ("random", "key"):
+        named = {"split_key": options.split_key, "negatives": options.negatives}
+        out |= {name: value for name, value in named.items() if value is not None}
+        if options.split_by in ("random", "key") or options.negatives is not None:
             out["seed"] = options.seed
-        if options.split_key:
-            out["split_key"] = options.split_key
     if options.vocabulary:
         out |= {"vocabulary": options.vocabulary, "new_tokens": options.new_tokens}
     if options.hash_size is not None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dmoe.data.dataset.manifest import Manifest
@@ -27,6 +27,7 @@ from dmoe.data.prepare.front import front_for
 from dmoe.data.prepare.hashing import Collisions, measure, parse_sizes
 from dmoe.data.prepare.kept import Kept, load_kept
 from dmoe.data.prepare.lock import alone
+from dmoe.data.prepare.negatives import Negatives
 from dmoe.data.prepare.numbers import train_moments, train_samples
 from dmoe.data.prepare.options import Options, check_options, deciding
 from dmoe.data.prepare.output_folder import finished_before, refuse_other_than_stdin
@@ -124,7 +125,7 @@ def preprocess(options: Options) -> Result:
     check_options(options)
     kept = load_kept(options.vocabulary) if options.vocabulary else None
     schema, where, dataset = _schema_of(options, kept)
-    schema = _asked(options, schema, where)
+    options, schema = _asked(options, schema, where)
     sizes = kept.sizes if kept else parse_sizes(options.hash_size, schema.categorical) if options.hash_size else {}
     if sizes and options.new_tokens == "append":
         raise UserError(f"--vocabulary {options.vocabulary}: has hashed ids, to which none can be appended")
@@ -157,12 +158,14 @@ def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
     return given, options.where or named or "the schema", named or "log"
 
 
-def _asked(options: Options, schema: Schema, where: str) -> Schema:
-    """The schema with what the options say over it, and without what they leave unused."""
+def _asked(options: Options, schema: Schema, where: str) -> tuple[Options, Schema]:
+    """Both with what either asks for, the options first, and without what has no effect."""
     key = (options.split_key or schema.split_key) if options.split_by == "key" and not options.scoring else None
     if options.split_by == "key" and not (key or options.scoring):
         raise UserError(f"--split-by key: name the column with --split-key, or as split_key in {where}")
-    return schema.model_copy(update={"split_key": key})
+    share = None if options.scoring else schema.negatives if options.negatives is None else options.negatives
+    share = None if share == 1 else share
+    return replace(options, split_key=key, negatives=share), schema.model_copy(update={"split_key": key, "negatives": share})
 
 
 def _leave_old_work(folder: str) -> None:
@@ -208,10 +211,14 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     cardinalities = task.sizes or {one.name: one.cardinality for one in vocabularies}
     kinds = {one.name: one.type for one in schema.categorical}
     ids = {one.name: one.table(kinds[one.name]) for one in vocabularies} | {name: HashedIds(rows) for name, rows in task.sizes.items()}
-    job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows)
+    sampled = Negatives(options.negatives, options.seed) if options.negatives is not None else None
+    job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows, sampled)
     ranges = write_shards(job, task.folder("shards"), engine)
     made_by = task.of_schema | {"moments": {name: list(pair) for name, pair in moments.items()}} | ({"edges": edges} if edges else {})
     made_by["truncated_bags"] = sum(part.truncated for part in parts)
+    if sampled:
+        kept_rows = sum(done.shards["train"][1] for done in ranges if "train" in done.shards)
+        made_by["train_rows"] = {"read": kept_rows + sum(done.left_out for done in ranges), "kept": kept_rows}
     if labelled:
         made_by["days"] = days_of(parts, task.files, schema)
     if vocabularies:

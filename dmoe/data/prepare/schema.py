@@ -167,6 +167,7 @@ class Schema(Strict):
             of `columns`, in any case.
         quote: the character around fields that hold the delimiter; a line is a row all the same.
         split_key: the column by whose values `--split-by key` splits; the command's --split-key where absent.
+        negatives: the share of the train split's rows of label 0 that is kept; the command's --negatives where absent.
         missing: texts that mean "no value", beside the empty one.
     """
 
@@ -181,6 +182,7 @@ class Schema(Strict):
     weight: str | None = Field(None, min_length=1)
     group: str | None = Field(None, min_length=1)
     split_key: str | None = Field(None, min_length=1)
+    negatives: float | None = Field(None, gt=0, le=1)
     dense: list[Dense] = Field([])
     categorical: list[Categorical] = Field(min_length=1)
 

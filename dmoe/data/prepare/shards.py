@@ -25,6 +25,8 @@ from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.encode import LABEL
 from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.features import Tokens, dense_of
+from dmoe.data.prepare.negatives import Negatives
+from dmoe.data.prepare.split_rules import NAMES
 from dmoe.data.prepare.tokens import Ids
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
@@ -36,16 +38,19 @@ TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64}
 @dataclass
 class Range:
     """A finished range: per split the shard's (file, rows, positives, sha256); over all its rows, per feature: missing numbers, and
-    (ids missing, rare, all) of categorical ones; [weight, weight of positives] of the train split."""
+    (ids missing, rare, all) of categorical ones; [weight, weight of positives] of the train split; how many of its rows are
+    left out."""
 
     shards: dict[str, tuple[str, int, int, str]]
     missing: list[int]
     ids: list[list[int]]
     train_weight: tuple[float, float]
+    left_out: int = 0
 
     @property
     def rows(self) -> int:
-        return sum(rows for _, rows, _, _ in self.shards.values())
+        """Of the log."""
+        return sum(rows for _, rows, _, _ in self.shards.values()) + self.left_out
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,20 @@ class Job:
     labelled: bool
     rows_per_shard: int
     row_group_rows: int
+    negatives: Negatives | None = None
 
     @property
     def extra(self) -> list[str]:
+        """The columns of shards that are neither label nor features."""
         schema = self.tokens.schema
-        return [name for name, given in ((WEIGHT, schema.weight), (GROUP, schema.group)) if given]
+        return [name for name, given in ((WEIGHT, schema.weight or self.negatives), (GROUP, schema.group)) if given]
+
+    @property
+    def stored(self) -> list[str]:
+        """The columns of parts that rows are made of."""
+        schema = self.tokens.schema
+        given = [name for name, column in ((WEIGHT, schema.weight), (GROUP, schema.group)) if column]
+        return [LABEL, *given, *(one.stored for one in schema.dense), *self.tokens.stored]
 
     @property
     def many(self) -> frozenset[str]:
@@ -87,7 +101,8 @@ def map_rows(job: Job, batch: pa.RecordBatch) -> Mapped:
     schema, rows = job.tokens.schema, np.arange(batch.num_rows)
     mapped = Mapped({}, {})
     for name, stored in {"label": LABEL, **{name: name for name in job.extra}}.items():
-        mapped.scalars[name] = rows, batch.column(stored).to_numpy()
+        ones = name == WEIGHT and not schema.weight
+        mapped.scalars[name] = rows, np.ones(len(rows), np.float32) if ones else batch.column(stored).to_numpy()
     for one in schema.dense:
         mapped.scalars[one.name] = dense_of(batch.column(one.stored), one.transform, job.moments.get(one.name))
     for feature in schema.categorical:
@@ -200,15 +215,18 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     end = min(begin + job.rows_per_shard, splitter.total)
     names = splitter.splitter.names
     writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job) for name in names]
-    stored = [LABEL, *job.extra, *(one.stored for one in schema.dense), *job.tokens.stored]
+    left_out = 0
     assigned: tuple[int, NDArray[np.uint8]] = (-1, np.empty(0, np.uint8))
     with ExitStack() as files:
         for writer in writers:
             files.enter_context(writer.file)
-        for part, batch, first in splitter.batches(stored, begin, end):
+        for part, batch, first in splitter.batches(job.stored, begin, end):
             if assigned[0] != part:
                 assigned = part, splitter.assign(part)
             mapped, split_N = map_rows(job, batch), assigned[1][first : first + batch.num_rows]
+            if job.negatives:
+                split_N, dropped = _sampled(job.negatives, mapped, split_N, int(splitter.firsts[part]) + first)
+                left_out += dropped
             for place, writer in enumerate(writers):
                 writer.add(mapped, np.flatnonzero(split_N == place))
         closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
@@ -217,9 +235,19 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         [sum(writer.missing[one.name] for writer in writers) for one in schema.dense],
         [np.sum([writer.ids[one.name] for writer in writers], axis=0).tolist() for one in schema.categorical],
         writers[0].weight(),
+        left_out,
     )
     write_text(note, format_json(vars(done)), sync=False)
     return done
+
+
+def _sampled(negatives: Negatives, mapped: Mapped, split_N: NDArray[np.uint8], first: int) -> tuple[NDArray[np.uint8], int]:
+    """(the split of each row, that of no split where it is left out; how many are), with the weights of those that are kept."""
+    train_N, label_N = split_N == 0, mapped.scalars["label"][1]
+    out_N = train_N & ~negatives.kept(label_N, first)
+    codes, weight_N = mapped.scalars[WEIGHT]
+    mapped.scalars[WEIGHT] = codes, np.where(train_N, negatives.weights(label_N, weight_N), weight_N)
+    return np.where(out_N, np.uint8(len(NAMES)), split_N), int(out_N.sum())
 
 
 def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:

@@ -13,6 +13,9 @@ def _splits(manifest: Manifest) -> list[str]:
         rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
         rate = rate or ", no labels" * (not split.labelled)
         lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
+    if isinstance(kept := manifest.made_by.get("train_rows"), dict):
+        rate = f", weighted positive rate {manifest.weighted_rate:.4f}" if manifest.weighted_rate is not None else ""
+        lines.append(f"  {kept['kept']:,} of the {kept['read']:,} rows of train: negatives {manifest.made_by.get('negatives'):g}{rate}")
     for name, split in manifest.splits.items():
         if split.labelled and split.rows and split.positives in (0, split.rows):
             label = int(split.positives > 0)
