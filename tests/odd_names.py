@@ -34,7 +34,7 @@ SHARES = "0.6,0.2,0.2"
 CATEGORICAL = (*TOKENS, *BAGS)
 
 
-def make_odd(folder: Path, rows: int = 1400) -> str:
+def make_odd(folder: Path, rows: int = 1400, **changes: Any) -> str:
     """Writes `log.csv` and the data set `d` of it, whose folder it returns."""
     draw = random.Random(0)
     columns = ["click", *TOKENS, *BAGS, *NUMBERS]
@@ -51,6 +51,6 @@ def make_odd(folder: Path, rows: int = 1400) -> str:
         "dense": list(NUMBERS),
         "categorical": [*TOKENS, *({"name": name, "separator": "|", "pooling": "mean"} for name in BAGS)],
     }
-    options = {"min_count": 1, "rows_per_shard": 700, "row_group_rows": 128, "workers": 1, "split": SHARES}
+    options = {"min_count": 1, "rows_per_shard": 700, "row_group_rows": 128, "workers": 1, "split": SHARES, **changes}
     preprocess(Options([str(folder / "log.csv")], str(folder / "d"), schema=parse_schema(schema, "s.yaml"), where="s.yaml", **options))
     return str(folder / "d")

@@ -17,7 +17,6 @@ from dmoe.data.dataset.describe_words import as_lines
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.npy import export as export_npy
 from dmoe.data.prepare.split_rules import Splitter, parse_shares
-from dmoe.data.shuffle import ShuffleOptions, shuffle
 from dmoe.report.data_page import data_page
 from dmoe.report.run_page import page
 from dmoe.report.runs import load_run
@@ -109,9 +108,7 @@ def test_a_data_set_is_described_shuffled_and_exported(odd, tmp_path, recwarn):
     assert max(map(len, as_lines(told))) <= 100
     assert "user.id" in data_page(told)
     assert not [one for one in recwarn if "Glyph" in str(one.message)]
-    made, _ = shuffle(ShuffleOptions(str(odd / "d"), str(tmp_path / "shuffled")))
-    assert [one.name for one in made.categorical] == list(CATEGORICAL)
-    assert [one.top for one in describe(str(tmp_path / "shuffled")).features] == [one.top for one in told.features]
+    assert [one.top for one in describe(make_odd(tmp_path, shuffle=True)).features] == [one.top for one in told.features]
 
 
 def test_npy_has_a_file_a_column_and_says_which(tmp_path):

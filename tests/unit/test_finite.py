@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,6 @@ import torch
 from dmoe.data import npy, parquet
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.pipeline import Options, preprocess
-from dmoe.data.shuffle import ShuffleOptions, shuffle
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import defined
@@ -59,10 +59,10 @@ def given_set(folder: Path, bad: float) -> Path:
     return folder
 
 
-def prepare_log(folder: Path, patch: Patch, bad: float) -> Path:
+def prepare_log(folder: Path, patch: Patch, bad: float, shuffle: bool = False) -> Path:
     patch.setattr("dmoe.data.prepare.features.transformed", lambda value_N, *_: np.full(len(value_N), bad, np.float32))
     write_csv(folder / "log.csv", make_rows(100))
-    make(folder / "out", folder / "log.csv")
+    make(folder / "out", folder / "log.csv", shuffle=shuffle)
     return folder / "out" / "manifest.json"
 
 
@@ -77,11 +77,6 @@ def write_weights(folder: Path, _: Patch, bad: float) -> Path:
     table = pa.table({"label": pa.array([0, 1], pa.uint8()), "@weight": pa.array([1, bad], pa.float32())})
     parquet.write_shard(str(folder / "part.parquet"), table, 10, ())
     return folder / "part.parquet"
-
-
-def shuffle_given(folder: Path, _: Patch, bad: float) -> Path:
-    shuffle(ShuffleOptions(str(given_set(folder / "d", bad)), str(folder / "out"), workers=1))
-    return folder / "out" / "manifest.json"
 
 
 def export_npy(folder: Path, _: Patch, bad: float) -> Path:
@@ -112,7 +107,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Patch, float], Path], str]] = {
     "a log's shards": (prepare_log, r"000000-train\.parquet: price is {bad} at row 0 "),
     "Criteo's shards": (prepare_criteo, r"000000-train\.parquet: I1 is {bad} at row"),
     "a shard's weights": (write_weights, r"part\.parquet: @weight is {bad} at row 1,"),
-    "shuffled shards": (shuffle_given, r"\.parquet: I2 is {bad} at row"),
+    "shuffled shards": (partial(prepare_log, shuffle=True), r"000000-train\.arrow: price is {bad} at row 0 "),
     "npy": (export_npy, r"d: I2 of split 'train' is {bad} at row 1,507,"),
     "random rows": (draw_random_rows, r"train: I1 is {bad} at row 0 \(9 such rows of 9\)"),
     "scores, parquet": (lambda folder, _, bad: score(folder, bad, "s.parquet"), r"the logit is {bad} at row 4,"),

@@ -33,7 +33,7 @@ COMMANDS = {
     "synthesize, packed": "synthesize criteo --rows 2000 --output {out}/log.tsv.gz",
     "preprocess criteo": "preprocess criteo --input {given}/criteo.tsv --output {out}/criteo --min-count 1",
     "preprocess log": "preprocess log --schema {given}/schema.yaml --input {given}/log.csv --output {out}/log --min-count 1",
-    "shuffle": "data shuffle {given}/data --output {out}/shuffled",
+    "shuffle": "preprocess criteo --input {given}/criteo.tsv --output {out}/shuffled --min-count 1 --shuffle",
     "columns": "data export {given}/data --format columns-npy --output {out}/npy",
     "page of a data set": "describe {given}/data --html {out}/page.html",
     "plan": "plan make --config {given}/config.yaml --cardinalities {given}/sizes.yaml --cluster 1x2:cpu --output {out}/plan.json",

@@ -1,7 +1,6 @@
-"""Describe, shuffle or export a data set."""
+"""Describe or export a data set."""
 
 COMMANDS = {
     "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
-    "shuffle": ("dmoe.cli.data.shuffle", "shuffle the rows of every split, globally, into a new data set"),
     "export": ("dmoe.cli.data.export", "write a data set as torchrec's npy files, or as one npy file a column"),
 }

@@ -60,7 +60,8 @@ class Options:
     negatives: float | None = option(
         None, "keep this share of the train split's negatives, by a hash of seed and row; a kept one weighs 1 / share", metavar="SHARE"
     )
-    seed: int = option(0, "of the splits by random and key, and of --negatives (0)")
+    shuffle: bool = option(False, "write the train split in one global random order")
+    seed: int = option(0, "of the splits by random and key, of --negatives and --shuffle (0)")
     scoring: bool = option(False, "one split, 'score', of all rows; the log needs no labels")
     rows_per_shard: int = option(524_288, "rows of the log that a set of shards comes from (%(default)s)")
     row_group_rows: int = option(32_768, "rows of a parquet row group (%(default)s)")
@@ -68,7 +69,12 @@ class Options:
     max_bad_share: float = option(0.001, "fail where more of the lines are malformed (%(default)s)")
     block_bytes: int = option(8 << 20, "text parsed at once (%(default)s); the bytes do not depend on it", flag="--block-kb", scale=1 << 10)
     workers: int = option(0, "threads, or Ray tasks at a time (one a core); the bytes do not depend on it")
-    memory_limit: int = option(512 << 20, "for the counts (%(default)s), of each Ray task; more goes to disk", metavar="MB", scale=1 << 20)
+    memory_limit: int = option(
+        512 << 20,
+        "for the counts, and for the rows of --shuffle (%(default)s), of each Ray task; more goes to disk, or to fewer threads",
+        metavar="MB",
+        scale=1 << 20,
+    )
     engine: Literal["local", "ray"] = option("local", "threads of this process, or Ray's workers (local)")
     ray_address: str | None = option(None, "a Ray cluster; auto: this node's (one is started on this machine)", metavar="HOST:PORT")
     work: str | None = option(None, "local folder for the work in progress (D/.work)", metavar="W")
@@ -116,6 +122,8 @@ def check_options(options: Options) -> None:
         raise UserError("--validation-days and --test-days go with --split-by day")
     if options.negatives is not None and (not 0 < options.negatives <= 1 or options.scoring):
         raise UserError(f"--negatives is {options.negatives}, expected a share above 0 and at most 1, and no --scoring")
+    if options.shuffle and options.scoring:
+        raise UserError("--shuffle and --scoring exclude each other: scores keep the log's order")
     if options.split_key and (options.split_by != "key" or options.scoring):
         raise UserError("--split-key goes with --split-by key, and not with --scoring")
     if options.validation_days < 0 or options.test_days < 0:
@@ -151,9 +159,9 @@ def deciding(options: Options) -> dict[str, Any]:
             out |= {"validation_days": options.validation_days, "test_days": options.test_days}
         else:
             out["split"] = ",".join(str(share) for share in parse_shares(options.split))
-        named = {"split_key": options.split_key, "negatives": options.negatives}
+        named = {"split_key": options.split_key, "negatives": options.negatives, "shuffle": options.shuffle or None}
         out |= {name: value for name, value in named.items() if value is not None}
-        if options.split_by in ("random", "key") or options.negatives is not None:
+        if options.split_by in ("random", "key") or options.negatives is not None or options.shuffle:
             out["seed"] = options.seed
     if options.vocabulary:
         out |= {"vocabulary": options.vocabulary, "new_tokens": options.new_tokens}

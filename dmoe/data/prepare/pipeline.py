@@ -212,8 +212,9 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     kinds = {one.name: one.type for one in schema.categorical}
     ids = {one.name: one.table(kinds[one.name]) for one in vocabularies} | {name: HashedIds(rows) for name, rows in task.sizes.items()}
     sampled = Negatives(options.negatives, options.seed) if options.negatives is not None else None
-    job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows, sampled)
-    ranges = write_shards(job, task.folder("shards"), engine)
+    shuffle = options.seed if options.shuffle else None
+    job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows, sampled, shuffle)
+    ranges = write_shards(job, task.folder("shards"), engine, options.memory_limit)
     made_by = task.of_schema | {"moments": {name: list(pair) for name, pair in moments.items()}} | ({"edges": edges} if edges else {})
     made_by["truncated_bags"] = sum(part.truncated for part in parts)
     if sampled:

@@ -26,13 +26,16 @@ from dmoe.data.prepare.encode import LABEL
 from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.negatives import Negatives
+from dmoe.data.prepare.shuffle import ORDER, SortedFile, gather_shards, order_of, within
 from dmoe.data.prepare.split_rules import NAMES
 from dmoe.data.prepare.tokens import Ids
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
 from dmoe.paths import write_text
 
-TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64}
+TYPES = {"label": np.uint8, WEIGHT: np.float32, GROUP: np.int64, ORDER: np.uint64}
+BAG_TOKENS = 8
+TRAIN = NAMES[0]
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Job:
     """What decides the shards: the rows of parts in order, how they are split and mapped, and how they are cut.
 
     Attributes:
+        shuffle: the seed by which the train split is shuffled, if it is.
         ids: token -> id of each categorical feature, and how many `cardinalities` says; moments: (mean, deviation) of standardised numbers.
     """
 
@@ -69,6 +73,13 @@ class Job:
     rows_per_shard: int
     row_group_rows: int
     negatives: Negatives | None = None
+    shuffle: int | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row in memory, about: BAG_TOKENS of a bag."""
+        bags = sum(one.pooling is not None for one in self.tokens.schema.categorical)
+        return 32 + 4 * len(self.tokens.schema.features) + 4 * BAG_TOKENS * bags
 
     @property
     def extra(self) -> list[str]:
@@ -127,10 +138,11 @@ def _bags(coded: Coded, of_code: NDArray[np.int32]) -> pa.ListArray:
 
 @dataclass
 class ShardWriter:
-    """One parquet shard: rows are buffered up to a row group, which is then written."""
+    """One shard, or where it is shuffled one sorted file: rows are buffered up to a row group, which is then written."""
 
     path: str
     job: Job
+    shuffled: bool
     columns: dict[str, NDArray[Any]] = field(init=False)
     bags: dict[str, list[pa.ListArray]] = field(init=False)
     missing: dict[str, int] = field(init=False)
@@ -140,15 +152,16 @@ class ShardWriter:
     buffered: int = 0
     rows: int = 0
     positives: int = 0
-    file: ShardFile = field(init=False)
+    file: ShardFile | SortedFile = field(init=False)
 
     def __post_init__(self) -> None:
-        self.file = ShardFile(self.path, self.job.many)
+        self.path += ".arrow" if self.shuffled else ".parquet"
+        self.file = SortedFile(self.path) if self.shuffled else ShardFile(self.path, self.job.many)
         schema, room = self.job.tokens.schema, self.job.row_group_rows
         types = TYPES | {one.name: np.float32 for one in schema.dense} | {one.name: np.int32 for one in schema.categorical}
         bags = [one.name for one in schema.categorical if one.pooling]
         # In the order of the shards' columns.
-        names = ["label"] * self.job.labelled + [one.name for one in schema.features] + self.job.extra
+        names = ["label"] * self.job.labelled + [one.name for one in schema.features] + self.job.extra + [ORDER] * self.shuffled
         self.order = names
         self.columns = {name: np.empty(room, types[name]) for name in {"label", *names} - set(bags)}
         self.bags = {name: [] for name in bags}
@@ -160,7 +173,7 @@ class ShardWriter:
         while len(row_R):
             now, row_R = row_R[: self.job.row_group_rows - self.buffered], row_R[self.job.row_group_rows - self.buffered :]
             here = slice(self.buffered, self.buffered + len(now))
-            for name, (codes, of_code) in mapped.scalars.items():
+            for name, (codes, of_code) in ((name, mapped.scalars[name]) for name in self.columns):
                 missing, rare = kernels.gather(codes, now, of_code, self.columns[name][here])
                 if name in self.ids:
                     self.ids[name] += (missing, rare, len(now))
@@ -188,6 +201,9 @@ class ShardWriter:
             self.labels.append(label_R.copy())
         self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(label_R.sum()) * self.job.labelled, 0
         self.bags = {name: [] for name in self.bags}
+        if self.shuffled:
+            # The file keeps the old ones.
+            self.columns = {name: np.empty_like(column) for name, column in self.columns.items()}
 
     def close(self) -> tuple[str, int, int, str] | None:
         """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
@@ -214,7 +230,8 @@ def write_range(job: Job, folder: str, number: int) -> Range:
     begin = number * job.rows_per_shard
     end = min(begin + job.rows_per_shard, splitter.total)
     names = splitter.splitter.names
-    writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}.parquet"), job) for name in names]
+    shuffled = TRAIN if job.shuffle is not None else None
+    writers = [ShardWriter(os.path.join(folder, f"{number:06d}-{name}"), job, name == shuffled) for name in names]
     left_out = 0
     assigned: tuple[int, NDArray[np.uint8]] = (-1, np.empty(0, np.uint8))
     with ExitStack() as files:
@@ -227,6 +244,9 @@ def write_range(job: Job, folder: str, number: int) -> Range:
             if job.negatives:
                 split_N, dropped = _sampled(job.negatives, mapped, split_N, int(splitter.firsts[part]) + first)
                 left_out += dropped
+            if job.shuffle is not None:
+                order_N = order_of(job.shuffle, int(splitter.firsts[part]) + first, batch.num_rows)
+                mapped.scalars[ORDER] = np.arange(batch.num_rows), order_N
             for place, writer in enumerate(writers):
                 writer.add(mapped, np.flatnonzero(split_N == place))
         closed = {name: writer.close() for name, writer in zip(names, writers, strict=True)}
@@ -254,12 +274,25 @@ def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:
     yield write_range(*shared, number)
 
 
-def write_shards(job: Job, folder: str, engine: Engine) -> list[Range]:
-    """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order."""
+def write_shards(job: Job, folder: str, engine: Engine, limit: int) -> list[Range]:
+    """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order.
+
+    Args:
+        limit: bytes, about, of the rows that are held to be shuffled.
+    """
     os.makedirs(folder, exist_ok=True)
+    if job.shuffle is not None:
+        engine = within(engine, min(job.rows_per_shard, job.tokens.splitter.total), job.row_bytes, limit)
     total = job.tokens.splitter.total
     progress = Progress("write", total_rows=total)
     numbers = range(-(-total // job.rows_per_shard))
     ranges = list(run_tasks(engine, _write_range, (job, folder), numbers, lambda done: progress.update(rows=done.rows)))
     progress.close()
+    if job.shuffle is None:
+        return ranges
+    files = [done.shards.pop(TRAIN) for done in ranges if TRAIN in done.shards]
+    shards = gather_shards(files, folder, job.rows_per_shard, job.row_group_rows, job.many, engine)
+    # There are at most as many as ranges.
+    for done, shard in zip(ranges, shards, strict=False):
+        done.shards[TRAIN] = shard
     return ranges

@@ -1,6 +1,7 @@
 """What one log can have, every log can: on Criteo's, on one of Avazu's form, and on one with bags, weights, groups, times and buckets."""
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,11 @@ class Far(Threads):
     """Threads that work as other machines' processes would, through files."""
 
     far = True
+
+
+@contextmanager
+def engines(name: str, workers: int, _: str | None) -> Iterator[Threads]:
+    yield Far(workers) if name == "ray" else Threads(workers)
 
 
 def test_appended_tokens_come_behind_the_kept_ones_by_count_then_token(days, tmp_path):
@@ -78,16 +84,11 @@ def test_bytes_do_not_depend_on_engine_blocks_workers_or_memory(days, tmp_path, 
     run(days, tmp_path / "a")
     expected = data_of(tmp_path / "a")
     for number, options in enumerate([{"block_bytes": 3000, "workers": 3}, {"memory_limit": 1 << 15}, {"engine": "ray", "workers": 2}]):
-
-        @contextmanager
-        def engine(name: str, workers: int, _: str | None):
-            yield Far(workers) if name == "ray" else Threads(workers)
-
         with monkeypatch.context() as patch:
             patch.setattr(counting, "SPILLABLE", 1 << 8)
             patch.setattr(counting, "SMALL_TABLE", 1 << 12)
             patch.setattr(counting, "SMALLEST", 1 << 8)
-            patch.setattr(pipeline, "open_engine", engine)
+            patch.setattr(pipeline, "open_engine", engines)
             run(days, tmp_path / str(number), **options)
         assert data_of(tmp_path / str(number)) == expected, options
 

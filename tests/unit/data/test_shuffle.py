@@ -1,101 +1,81 @@
-"""The offline shuffle: a permutation of every split, in an order known from seed, split and row alone."""
+"""`--shuffle`: the train split in a global order that is known from seed and row alone."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.shuffle import ShuffleOptions, keys_of, shuffle
+from dmoe.data.prepare import pipeline
 from dmoe.errors import UserError
-from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
-from dmoe.testing.synthesize import synthesize
-from tests.log_files import contents, criteo
+from tests.unit.data.every_schema import Days, data_of, label_of, random_splits, raw_rows, read, run
+from tests.unit.data.reference import MASK, mix
+from tests.unit.data.test_continue import Killed
+from tests.unit.data.test_every_schema import engines
+from tests.unit.data.test_negatives import is_kept
 
-SMALL = {"rows_per_shard": 400, "row_group_rows": 100, "workers": 2}
-
-
-class Killed(BaseException):
-    pass
+STREAM = int.from_bytes(b"shuffled", "little")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """The first dense column of a train row is its number."""
-    folder = tmp_path_factory.mktemp("data")
-    make_numbered_data_set(folder, rows=3000)
-    (folder / "vocabulary" / "C1.parquet").write_bytes(b"kept as it is")
-    return folder
+def order_of(row: int, seed: int) -> int:
+    return mix((mix(seed ^ STREAM) + (row + 1) * 0x9E3779B97F4A7C15) & MASK)
 
 
-def run(data: Path, output: Path, **changes) -> Path:
-    shuffle(ShuffleOptions(str(data), str(output), **{**SMALL, **changes}))
-    return output
+def shuffled(days: Days, output: Path, **options: Any) -> Any:
+    return run(days, output, **{"shuffle": True, "seed": 7, **options}).manifest
 
 
-def rows_of(folder: Path, split: str) -> list[tuple]:
-    tables = [pq.read_table(folder / shard.path) for shard in load_manifest(str(folder)).split(split).shards]
-    return [tuple(row.values()) for row in pa.concat_tables(tables).to_pylist()]
+def test_the_train_split_is_a_permutation_in_the_order_of_the_hashes(days, tmp_path):
+    run(days, tmp_path / "a", seed=7)
+    made = shuffled(days, tmp_path / "b")
+    train = [row for row, split in enumerate(random_splits(1500, 7)) if split == 0]
+    order = sorted(range(len(train)), key=lambda place: order_of(train[place], 7))
+    assert read(tmp_path / "b", "train").equals(read(tmp_path / "a", "train").take(order))
+    for name in ("validation", "test"):
+        assert read(tmp_path / "b", name).equals(read(tmp_path / "a", name))
+    old = load_manifest(str(tmp_path / "a"))
+    assert (made.categorical, made.dense, made.weighted_rate) == (old.categorical, old.dense, old.weighted_rate)
+    assert (made.splits["train"].rows, made.splits["train"].positives) == (len(train), old.splits["train"].positives)
+    count = -(-len(train) // 400)
+    assert len(made.splits["train"].shards) == count
+    for number, shard in enumerate(made.splits["train"].shards):
+        path = tmp_path / "b" / shard.path
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256
+        assert pq.ParquetFile(path).metadata.row_group(0).num_rows == 128
+        assert shard.rows == sum(order_of(row, 7) * count >> 64 == number for row in train)
+    assert made.made_by["shuffle"] is True
+    assert not (tmp_path / "b" / ".work").exists()
 
 
-def reference_key(seed: int, split: str, row: int) -> int:
-    def mix(x: int) -> int:
-        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
-        return x ^ (x >> 31)
-
-    name = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "little")
-    return mix((mix((seed % 2**64) ^ name) + (row + 1) * 0x9E3779B97F4A7C15) % 2**64)
+def test_negatives_that_are_left_out_stay_so(days, tmp_path):
+    labels = [label_of(row) for row in raw_rows(days)]
+    shuffled(days, tmp_path / "a", negatives=0.2)
+    kept = [row for row, split in enumerate(random_splits(1500, 7)) if split == 0 and is_kept(labels[row], row, "0.2", 7)]
+    expected = [labels[row] for row in sorted(kept, key=lambda row: order_of(row, 7))]
+    assert read(tmp_path / "a", "train")["label"].to_pylist() == expected
 
 
-def test_every_split_is_a_permutation_in_the_order_of_the_hashes(data, tmp_path):
-    output = run(data, tmp_path / "d", seed=7)
-    for split in ("train", "validation", "test"):
-        before, after = rows_of(data, split), rows_of(output, split)
-        order = sorted(range(len(before)), key=lambda row: reference_key(7, split, row))
-        assert after == [before[row] for row in order]
-    manifest, source = load_manifest(str(output)), load_manifest(str(data))
-    assert manifest.schema_hash == source.schema_hash
-    for name, split in manifest.splits.items():
-        assert (split.rows, split.positives) == (source.splits[name].rows, source.splits[name].positives)
-        for shard in split.shards:
-            assert hashlib.sha256((output / shard.path).read_bytes()).hexdigest() == shard.sha256
-            assert pq.ParquetFile(output / shard.path).metadata.row_group(0).num_rows <= 100
-    assert (output / "vocabulary" / "C1.parquet").read_bytes() == b"kept as it is"
-    assert not (output / ".work").exists()
+def test_bytes_do_not_depend_on_engine_blocks_workers_or_memory(days, tmp_path, monkeypatch):
+    shuffled(days, tmp_path / "a")
+    expected = data_of(tmp_path / "a")
+    monkeypatch.setattr(pipeline, "open_engine", engines)
+    for number, options in enumerate(
+        [{"block_bytes": 3000, "workers": 3}, {"memory_limit": 1, "workers": 2}, {"engine": "ray", "workers": 2}]
+    ):
+        shuffled(days, tmp_path / str(number), **options)
+        assert data_of(tmp_path / str(number)) == expected, options
+    assert shuffled(days, tmp_path / "seed", seed=8).splits["train"].shards != load_manifest(str(tmp_path / "a")).splits["train"].shards
 
 
-def test_the_order_is_global(data, tmp_path):
-    """Every tenth of the shuffled rows comes from all tenths of the source alike, and neighbours were far apart."""
-    output = run(data, tmp_path / "d", seed=1)
-    numbers = np.array([row[1] for row in rows_of(output, "train")]) * SCALE
-    table = np.histogram2d(np.arange(3000), numbers, bins=10, range=[[0, 3000], [0, 3000]])[0]
-    # 81 degrees of freedom: above 140 with probability 5e-5.
-    assert ((table - 30) ** 2 / 30).sum() < 140
-    assert abs(np.abs(np.diff(numbers)).mean() - 1000) < 60
-    assert len({len(pq.read_table(output / s.path)) for s in load_manifest(str(output)).split("train").shards}) > 1
-
-
-def test_bytes_do_not_depend_on_workers_or_memory(data, tmp_path):
-    expected = contents(run(data, tmp_path / "a"))
-    for number, changes in enumerate([{"workers": 1}, {"workers": 4, "memory_limit": 40_000}, {"memory_limit": 1, "workers": 3}]):
-        assert contents(run(data, tmp_path / str(number), **changes)) == expected, changes
-    assert rows_of(run(data, tmp_path / "seed", seed=1), "train") != rows_of(tmp_path / "a", "train")
-    assert len({int(key) for key in keys_of(0, "train", 0, 1000)} | {int(key) for key in keys_of(0, "test", 0, 1000)}) == 2000
-
-
-def test_killed_at_renames(data, tmp_path, monkeypatch):
-    changes = {"workers": 1, "rows_per_shard": 1500, "memory_limit": 80_000}
-    expected = contents(run(data, tmp_path / "whole", **changes))
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(days, tmp_path, monkeypatch):
+    shuffled(days, tmp_path / "whole")
     rename, left, kills = os.replace, [0], 0
 
-    def counting(source, target):
+    def counting(source: Any, target: Any) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise Killed
@@ -103,53 +83,26 @@ def test_killed_at_renames(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", counting)
     while True:
-        # A shard and its note are two renames, and every life copies the vocabularies anew: each gets a little farther.
-        left[0] = 3 + kills
+        # Every life gets a little farther.
+        left[0] = 10 + 2 * kills
         try:
-            run(data, tmp_path / "d", **changes)
+            shuffled(days, tmp_path / "b")
             break
         except Killed:
             kills += 1
     assert kills >= 5
-    assert contents(tmp_path / "d") == expected
+    assert data_of(tmp_path / "b") == data_of(tmp_path / "whole")
 
 
-def test_bags_are_moved_whole(data, tmp_path):
-    source = tmp_path / "s"
-    make_numbered_data_set(source, rows=1000)
-    path = source / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for shard in manifest["splits"]["train"]["shards"]:
-        table = pq.read_table(source / shard["path"])
-        bags = pa.array([[number % 5] * (number % 4) for number in range(len(table))], pa.list_(pa.int32()))
-        pq.write_table(table.append_column("bag", bags), source / shard["path"], row_group_size=64)
-        shard["sha256"] = hashlib.sha256((source / shard["path"]).read_bytes()).hexdigest()
-    path.write_text(json.dumps(manifest))
-    before, after = rows_of(source, "train"), rows_of(run(source, tmp_path / "d"), "train")
-    assert sorted(map(repr, before)) == sorted(map(repr, after))
-    assert before != after
+def test_the_order_is_global():
+    """Every tenth of the order comes from all tenths of the log alike, and neighbours were far apart."""
+    numbers = np.array(sorted(range(3000), key=lambda row: order_of(row, 1)))
+    table = np.histogram2d(np.arange(3000), numbers, bins=10, range=[[0, 3000], [0, 3000]])[0]
+    # 81 degrees of freedom: above 140 with probability 5e-5.
+    assert ((table - 30) ** 2 / 30).sum() < 140
+    assert abs(np.abs(np.diff(numbers)).mean() - 1000) < 60
 
 
-def test_preprocessing_does_not_take_a_shuffled_data_set_for_its_own(tmp_path):
-    synthesize(str(tmp_path / "log.tsv"), 400, seed=3, scale=0.001)
-    preprocess(criteo([str(tmp_path / "log.tsv")], str(tmp_path / "d")))
-    output = run(tmp_path / "d", tmp_path / "shuffled")
-    with pytest.raises(UserError, match="holds another data set; name another folder, or replace it with --overwrite"):
-        preprocess(criteo([str(tmp_path / "log.tsv")], str(output)))
-    assert load_manifest(str(output)).made_by["fingerprint"] != load_manifest(str(tmp_path / "d")).made_by["fingerprint"]
-    assert shuffle(ShuffleOptions(str(tmp_path / "d"), str(output), **SMALL))[1], "it is the shuffle's own finished output"
-
-
-def test_mistakes(data, tmp_path):
-    with pytest.raises(UserError, match="is the data set itself"):
-        run(data, data)
-    with pytest.raises(UserError, match="--row-group-rows is 0"):
-        run(data, tmp_path / "d", row_group_rows=0)
-    output = run(data, tmp_path / "d")
-    with pytest.raises(UserError, match="holds another data set"):
-        run(data, output, seed=5)
-    make_numbered_data_set(tmp_path / "broken", rows=100)
-    shard = tmp_path / "broken" / load_manifest(str(tmp_path / "broken")).splits["test"].shards[0].path
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"test/part-00000\.parquet: its bytes are not those that were written"):
-        run(tmp_path / "broken", tmp_path / "e")
+def test_data_to_score_are_not_shuffled(days, tmp_path):
+    with pytest.raises(UserError, match="--shuffle"):
+        run(days, tmp_path / "a", shuffle=True, scoring=True, ids="hash", hash_size="50")
