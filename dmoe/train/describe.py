@@ -3,8 +3,10 @@
 import torch
 
 from dmoe import distributed
-from dmoe.config import DataConfig
+from dmoe.config import Config, DataConfig
+from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.dataset.notices import feature_notices
 from dmoe.model.cost import Cost, in_one_line
 from dmoe.train.session import Session
 
@@ -32,6 +34,7 @@ def describe(session: Session, cost: Cost) -> str:
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
         f" {ranks} rank(s) on {session.device.type}\n{line}{decoded_twice(config.data, ranks)}"
         f"{converted(config.train.precision, session.device)}{without_auc(config.data, session.manifest)}"
+        f"{of_the_data(config, session.manifest)}"
     )
 
 
@@ -52,6 +55,18 @@ def without_auc(data: DataConfig, manifest: Manifest) -> str:
         if label := manifest.splits[split].only_label:
             found += f"\nsplit '{split}': all {manifest.splits[split].rows:,} rows are {label}, so that it has no AUC{then}"
     return found
+
+
+def of_the_data(config: Config, manifest: Manifest) -> str:
+    """A line, with its line break, for what of the training data may hurt: features that the model reads but that say nothing, and fewer
+    rows than a batch."""
+    inputs = model_inputs(config.data, manifest)
+    read = {one.name for one in inputs.dense} | {one.name for one in inputs.categorical}
+    lines, split, batch = feature_notices(manifest, read), config.data.train_split, config.train.batch_size
+    rows = manifest.splits[split].rows
+    if rows < batch:
+        lines.append(f"split '{split}' has {rows:,} rows, fewer than train.batch_size {batch:,}: an epoch is one step")
+    return "".join(f"\n{one}" for one in lines)
 
 
 def converted(precision: str, device: torch.device) -> str:

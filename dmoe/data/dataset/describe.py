@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_groups
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
+from dmoe.data.dataset.notices import facts, notices
 from dmoe.data.prepare.vocabulary_files import file_of, other_vocabulary, unreadable
 from dmoe.paths import PATHS, join
 
@@ -65,7 +66,8 @@ class FeatureFacts:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything that `dmoe describe` tells. `days` are (name, rows, positives) where the data set knows its days."""
+    """Everything that `dmoe describe` tells. `notes` are facts of its making and warnings, a line each; `days` are (name, rows, positives)
+    where the data set knows its days."""
 
     folder: str
     dataset: str
@@ -75,6 +77,7 @@ class Description:
     days: list[tuple[str, int, int]]
     skew_from: str
     command: str
+    notes: list[str]
 
     @property
     def ids(self) -> int:
@@ -110,6 +113,7 @@ def describe(folder: str) -> Description:
         days=_days(manifest),
         skew_from="the vocabularies' counts" if kept else f"at most {SAMPLE_ROWS:,} rows of the train split",
         command=str(manifest.made_by.get("command", "")),
+        notes=[*facts(manifest), *(f"warning: {one}" for one in notices(manifest))],
     )
 
 

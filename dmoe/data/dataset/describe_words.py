@@ -1,5 +1,6 @@
 """A data set's description as text, at most 100 columns wide."""
 
+import textwrap
 from collections.abc import Sequence
 
 from dmoe.data.dataset.describe import OPTIMIZERS, Description, table_bytes
@@ -75,6 +76,8 @@ def as_lines(description: Description) -> list[str]:
     """The whole description as lines of text."""
     lines = [f"{description.folder}: {description.dataset}, {sum(split.rows for split in description.splits):,} rows"]
     lines += ["", *_table(SPLIT_HEAD, split_rows(description))]
+    if description.notes:
+        lines += ["", *(line for note in description.notes for line in textwrap.wrap(note, 100, subsequent_indent="  "))]
     if description.days:
         lines += ["", *_table(["day", "rows", "label rate"], day_rows(description))]
     dense = [[name, percent(missing), transform] for name, transform, missing in description.dense]

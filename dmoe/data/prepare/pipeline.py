@@ -22,6 +22,7 @@ from dmoe.data.prepare.days import days_of
 from dmoe.data.prepare.described import build_manifest
 from dmoe.data.prepare.encode import Seen
 from dmoe.data.prepare.engine import Engine, open_engine
+from dmoe.data.prepare.extents import constants
 from dmoe.data.prepare.features import Tokens
 from dmoe.data.prepare.front import front_for
 from dmoe.data.prepare.hashing import Collisions, measure, parse_sizes
@@ -220,6 +221,8 @@ def _run_stages(task: _Task, engine: Engine, began: float) -> Result:
     if sampled:
         kept_rows = sum(done.shards["train"][1] for done in ranges if "train" in done.shards)
         made_by["train_rows"] = {"read": kept_rows + sum(done.left_out for done in ranges), "kept": kept_rows}
+    if not options.scoring and (constant := constants((done.extent for done in ranges), [one.name for one in schema.features])):
+        made_by["constant"] = constant
     if labelled:
         made_by["days"] = days_of(parts, task.files, schema)
     if vocabularies:

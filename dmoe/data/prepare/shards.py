@@ -24,6 +24,7 @@ from dmoe.data.prepare import kernels
 from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.encode import LABEL
 from dmoe.data.prepare.engine import Engine, run_tasks
+from dmoe.data.prepare.extents import joined
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.negatives import Negatives
 from dmoe.data.prepare.shuffle import ORDER, SortedFile, gather_shards, order_of, within
@@ -42,13 +43,14 @@ TRAIN = NAMES[0]
 class Range:
     """A finished range: per split the shard's (file, rows, positives, sha256); over all its rows, per feature: missing numbers, and
     (ids missing, rare, all) of categorical ones; [weight, weight of positives] of the train split; how many of its rows are
-    left out."""
+    left out; [lowest, highest] value of each feature, in the shards, but for bags."""
 
     shards: dict[str, tuple[str, int, int, str]]
     missing: list[int]
     ids: list[list[int]]
     train_weight: tuple[float, float]
     left_out: int = 0
+    extent: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -147,6 +149,7 @@ class ShardWriter:
     bags: dict[str, list[pa.ListArray]] = field(init=False)
     missing: dict[str, int] = field(init=False)
     ids: dict[str, NDArray[np.int64]] = field(init=False)
+    extent: dict[str, tuple[float, float]] = field(default_factory=dict)
     weights: list[NDArray[np.float32]] = field(default_factory=list)
     labels: list[NDArray[np.uint8]] = field(default_factory=list)
     buffered: int = 0
@@ -195,6 +198,9 @@ class ShardWriter:
         table = pa.table({name: arrays[name] for name in self.order})
         require_finite_columns(self.path, table, self.rows)
         self.file.write(table, n)
+        features = [name for name in self.order if name in self.columns and (name in self.missing or name in self.ids)]
+        here = {name: (float(self.columns[name][:n].min()), float(self.columns[name][:n].max())) for name in features}
+        self.extent = joined([self.extent, here])
         label_R = self.columns["label"][:n]
         if WEIGHT in self.columns:
             self.weights.append(self.columns[WEIGHT][:n].copy())
@@ -256,6 +262,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         [np.sum([writer.ids[one.name] for writer in writers], axis=0).tolist() for one in schema.categorical],
         writers[0].weight(),
         left_out,
+        joined(writer.extent for writer in writers),
     )
     write_text(note, format_json(vars(done)), sync=False)
     return done

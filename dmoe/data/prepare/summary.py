@@ -1,6 +1,7 @@
 """What a run of preprocessing tells at its end."""
 
 from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.data.dataset.notices import facts, notices
 from dmoe.data.prepare.pipeline import Result
 from dmoe.data.progress import duration, peak_memory_mb
 from dmoe.data.skew import shares_of, skew_lines
@@ -13,13 +14,8 @@ def _splits(manifest: Manifest) -> list[str]:
         rate = f", positive rate {split.positives / split.rows:.4f}" if split.rows and split.labelled else ""
         rate = rate or ", no labels" * (not split.labelled)
         lines.append(f"  {name:<11}{split.rows:>14,} rows in {len(split.shards)} shard{'s' * (len(split.shards) != 1)}{rate}")
-    if isinstance(kept := manifest.made_by.get("train_rows"), dict):
-        rate = f", weighted positive rate {manifest.weighted_rate:.4f}" if manifest.weighted_rate is not None else ""
-        lines.append(f"  {kept['kept']:,} of the {kept['read']:,} rows of train: negatives {manifest.made_by.get('negatives'):g}{rate}")
-    for name, split in manifest.splits.items():
-        if split.labelled and split.rows and split.positives in (0, split.rows):
-            label = int(split.positives > 0)
-            lines.append(f"  warning: all {split.rows:,} rows of {name} have label {label}; nothing can be learned or ranked by one label")
+    lines += [f"  {one}" for one in facts(manifest)]
+    lines += [f"  warning: {one}" for one in notices(manifest)]
     return lines
 
 
