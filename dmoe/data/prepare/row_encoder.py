@@ -53,11 +53,15 @@ class RowEncoder:
     def __init__(self, kept: Kept, dense: Sequence[str], categorical: Sequence[str]) -> None:
         number_of = {one.name: one for one in kept.schema.dense}
         token_of = {one.name: one for one in kept.schema.categorical}
+        self.features = [token_of[name] for name in categorical]
+        # A cross's parts are read as the data set reads them, whether they are asked for or not.
+        parts = {part.name: part for one in self.features for part in kept.schema.parts_of(one) if part.name in token_of}
         self.schema = kept.schema.model_copy(
             update={
                 "format": "parquet",
                 "dense": [number_of[name] for name in dense],
-                "categorical": [token_of[name] for name in categorical],
+                "categorical": list(({one.name: one for one in self.features} | parts).values()),
+                "split_key": None,
             }
         ).without(kept.schema.optional_for_scores)
         self.columns = tuple(self.schema.used(labelled=False))
@@ -98,8 +102,8 @@ class RowEncoder:
             codes, of_code = dense_of(batch.column(number.stored), number.transform, self.moments.get(number.name))
             dense_BI[:, index] = of_code[codes]
         # A feature's ids lie side by side.
-        ids_FB, bags = np.zeros((len(self.schema.categorical), size), np.int32), {}
-        for index, feature in enumerate(self.schema.categorical):
+        ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
+        for index, feature in enumerate(self.features):
             coded = self.tokens.of(feature, batch)
             id_of = np.append(np.int32(MISSING_ID), self.ids[feature.name].look_up(coded.values))
             if coded.lengths is None:

@@ -14,6 +14,8 @@ from dmoe.data.dataset.compatibility import check_compatible, inputs_of
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.coded import Coded
 from dmoe.data.prepare.crosses import crossed
+from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.row_encoder import RowEncoder
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
 from tests.unit.data.every_schema import CROSSES, Days, flat, kind_of, random_splits, raw_rows, read, run, tokens_of
@@ -68,6 +70,16 @@ def test_a_scored_log_has_the_ids_of_the_trained_one(days, tmp_path):
     run(days, tmp_path / "b", 1, vocabulary=str(tmp_path / "a"), scoring=True)
     for name in CROSSES[kind_of(days)]:
         assert flat(read(tmp_path / "b", "score")[name]) == flat(read(tmp_path / "a", "train")[name])[500:]
+
+
+def test_rows_in_memory_have_the_crosses_of_their_log_whatever_else_is_asked_for(days, tmp_path):
+    names = list(CROSSES[kind_of(days)])
+    key = "user" if kind_of(days) == "any" else days[0].label.column
+    run(days, tmp_path / "a", 0, 1, split="1,0,0", split_by="key", split_key=key)
+    encoder = RowEncoder(load_kept(str(tmp_path / "a")), [], names)
+    rows = [{name: row[name] or None for name in encoder.columns} for row in raw_rows(days, 1)]
+    trained = read(tmp_path / "a", "train").slice(500)
+    assert encoder.encode(rows).ids_BF.T.tolist() == [flat(trained[name]) for name in names]
 
 
 def test_criteos_crosses_are_read_by_the_fast_parser(days):
