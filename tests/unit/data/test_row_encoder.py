@@ -17,7 +17,7 @@ from dmoe.data.prepare.row_encoder import RowEncoder, table_of
 from dmoe.data.prepare.schema import Schema, load_schema
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
-from tests.unit.data.log.logs import make_rows, schema, write_avazu, write_csv
+from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
 
 ROWS = 500
 
@@ -39,7 +39,8 @@ def log_of(kind: str, folder: Path, seed: int) -> tuple[Schema, Path]:
         write_avazu(path, ROWS, seed=seed)
         return load_schema("avazu_x4"), path
     write_csv(path, make_rows(ROWS, seed=seed))
-    return schema(), path
+    crosses = [{"name": "site_x_hour", "cross": ["site", "hour"]}, {"name": "who_x_old", "cross": ["who", "old"], "max_ids": 40}]
+    return schema(categorical=[*TREE["categorical"], {"name": "old", "column": "age", "bucket": "log2"}, *crosses]), path
 
 
 @pytest.fixture(scope="module", params=["criteo", "avazu", "any", "hashed"])
@@ -84,11 +85,13 @@ def test_features_are_chosen_and_ordered_and_one_row_is_enough(made):
     _, data, _, rows = made
     dense, categorical = names_of(data)
     whole = RowEncoder(load_kept(str(data)), dense, categorical).encode(rows)
-    some = RowEncoder(load_kept(str(data)), dense[:1], categorical[3:1:-1])
-    assert len(some.columns) <= 4
+    # The last one is a cross of features that are not asked for, where the schema has crosses.
+    chosen = [len(categorical) - 1, 1]
+    some = RowEncoder(load_kept(str(data)), dense[:1], [categorical[place] for place in chosen])
+    assert len(some.columns) <= 5
     one = some.encode(rows[7:8])
     np.testing.assert_array_equal(one.dense_BI, whole.dense_BI[7:8, :1])
-    np.testing.assert_array_equal(one.ids_BF, whole.ids_BF[7:8, 3:1:-1])
+    np.testing.assert_array_equal(one.ids_BF, whole.ids_BF[7:8, chosen])
     assert len(some.encode([])) == 0
 
 
