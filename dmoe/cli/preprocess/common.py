@@ -1,13 +1,10 @@
 """What the sub-commands share."""
 
 import argparse
-import gc
 from typing import Any
 
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
-    # Numba and pyarrow make some 500,000 objects that stay; preparation itself makes hardly any that only the collector frees.
-    gc.set_threshold(100_000)
     # Not at the top: --help must not wait for numba and pyarrow.
     from dmoe.cli.options import given
     from dmoe.data.prepare.options import Options
