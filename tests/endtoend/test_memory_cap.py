@@ -12,7 +12,7 @@ from dmoe.data.dataset.manifest import load_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = 300_000
-CAP = 500 << 20
+CAP = 430 << 20
 
 NAIVE = """
 import sys

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -49,16 +49,28 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     return {**about, "seen": encoded.seen}
 
 
+@dataclass
+class _Hashed:
+    """A file that is written through a checksum."""
+
+    file: BinaryIO
+    sha256: Any
+    closed: bool = False
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
 def _write(path: str, batches: list[pa.RecordBatch]) -> str:
     """Writes an Arrow stream, in which every batch may have dictionaries of its own; returns its checksum."""
-    sink = pa.BufferOutputStream()
-    if batches:
-        with pa.ipc.new_stream(sink, batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-    content = sink.getvalue()
-    _put(path, content)
-    return hashlib.sha256(content).hexdigest()
+    with write_atomic(path, sync=False) as file:
+        out = _Hashed(file, hashlib.sha256())
+        if batches:
+            with pa.ipc.new_stream(out, batches[0].schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+    return str(out.sha256.hexdigest())
 
 
 def _put(path: str, content: Any) -> None:

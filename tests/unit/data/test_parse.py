@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from dmoe.data.prepare.parts import Part, read_batches, stage
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import load_schema
 from dmoe.data.prepare.source import File, find_files
+from dmoe.data.prepare.typed_kernels import eight_hex_digits
 from dmoe.data.prepare.typed_lines import diagnose, layout_of
 from dmoe.data.prepare.typed_text import GROUP_ROWS, TypedText
 from tests.unit.data.reference import well_formed, without_blank_end
@@ -144,3 +146,16 @@ def test_a_group_never_has_more_rows_than_codes():
     found = TypedText(CRITEO, True, False, len(text)).encode(file, lambda: Block(text, 0, len(text), True))
     assert [batch.num_rows for batch in found.batches] == [GROUP_ROWS, 5]
     assert all(len(batch.column(name).dictionary) == 1 for batch in found.batches for name in batch.schema.names[1:])
+
+
+def test_eight_hex_digits_are_read_at_once_as_python_reads_them():
+    draw = np.random.default_rng(0)
+    digits = np.frombuffer(b"0123456789abcdefABCDEF", np.uint8)
+    words = draw.choice(digits, (2000, 8))
+    # Any byte in any place makes no number, but for the digits themselves.
+    words[: 256 * 4, :] = draw.choice(digits, (256 * 4, 8))
+    words[np.arange(1024), draw.integers(0, 8, 1024)] = np.arange(1024) % 256
+    for word in words:
+        text = word.tobytes()
+        good = all(byte in digits for byte in text)
+        assert eight_hex_digits(word.view(np.uint64)[0]) == (int(text, 16) if good else -1), text
