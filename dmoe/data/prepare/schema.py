@@ -156,7 +156,7 @@ class Schema(Strict):
     Attributes:
         header: a text file's first line names its columns; with false, `columns` does; with auto, the first line does where it has names
             of `columns`, in any case.
-        quote: the character around fields that hold the delimiter; a line is a row all the same.
+        quote: the character around fields that hold the delimiter or line ends; null where quotes are text.
         missing: texts that mean "no value", beside the empty one.
     """
 
@@ -215,6 +215,11 @@ class Schema(Strict):
     @property
     def delimiter_bytes(self) -> bytes:
         return (self.delimiter or DELIMITERS.get(self.format, ",")).encode()
+
+    @property
+    def quote_bytes(self) -> bytes:
+        """Empty where quotes are text."""
+        return (self.quote or "").encode()
 
     @property
     def features(self) -> list[Dense | Categorical]:

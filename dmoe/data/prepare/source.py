@@ -1,7 +1,7 @@
 """The files of a log, and their bytes in pieces of whole rows.
 
-A text file is read in order, cut at line ends; a parquet file is read in batches of rows. What a row becomes (dmoe.data.prepare.rows)
-does not depend on the piece that it lies in.
+A text file is read in order, cut at the ends of records; a parquet file is read in batches of rows. What a row becomes
+(dmoe.data.prepare.rows) does not depend on the piece that it lies in.
 """
 
 import csv
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from dmoe.data.prepare.containers import find_layers, read_full, unwrapped
 from dmoe.data.prepare.raw_file import RawFile, WithoutBlankEnd, text_end
+from dmoe.data.prepare.records import cut_at_record, first_record
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
@@ -23,7 +24,7 @@ from dmoe.errors import UserError, nearest
 from dmoe.names import printable
 
 MAX_ROW = 1 << 20
-"""Bytes of the longest line."""
+"""Bytes of the longest line, and of the longest record of several."""
 BYTES_A_ROW = 256
 """By which a parquet batch's rows are chosen for a block size."""
 SNIFFED_LINES = 64
@@ -126,13 +127,13 @@ def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
 
 def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
     """(the columns of a text file that begins with `start`, where its data begins, how many lines of header are before it)."""
-    line = start.partition(b"\n")[0]
+    line = first_record(start, delimiter, schema.quote_bytes, MAX_ROW)
     mark = len(BOM) if line.startswith(BOM) else 0
     if schema.columns and schema.header == "auto":
         found = [field.strip().strip('"') for field in line.decode("utf-8-sig", "replace").split(delimiter.decode())]
         known = {column.lower(): column for column in schema.columns}
         if known.keys() & {field.lower() for field in found}:
-            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, 1
+            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, line.count(b"\n") + 1
     if schema.columns:
         return _unnamed(start, delimiter, schema, schema.columns), mark, 0
     first = line.removesuffix(b"\r")
@@ -144,7 +145,7 @@ def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple
         raise UserError(f"{name}:1: the header is not a line of text") from None
     if not names:
         raise UserError(f"{name}:1: the first line is empty, expected the columns' names")
-    return tuple(names), len(line) + 1, 1
+    return tuple(names), len(line) + 1, line.count(b"\n") + 1
 
 
 def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str]) -> tuple[str, ...]:
@@ -164,23 +165,20 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
     if schema.format == "parquet":
         yield from _parquet_pieces(one, block_bytes)
         return
-    number = 1
+    number = one.header_lines + 1
     with open_raw(one.place) as file:
         stream, ended = unwrapped(one.path, file, one.compression), False
         # In a log of one column an empty line is a row without a value.
         if len(one.columns) > 1:
             stream = WithoutBlankEnd(stream)
-        rest = read_full(one.path, stream, len(BOM)).removeprefix(BOM)
-        if one.header_lines:
-            while b"\n" not in rest and (more := read_full(one.path, stream, block_bytes)):
-                rest += more
-            rest, number = rest.partition(b"\n")[2], 2
+        rest = read_full(one.path, stream, one.header_bytes or len(BOM))
+        rest = b"" if one.header_lines else rest.removeprefix(BOM)
         while not ended:
             more = read_full(one.path, stream, block_bytes)
             ended = len(more) < block_bytes
             text = rest + more
-            cut = len(text) if ended else text.rfind(b"\n") + 1
-            if not cut and len(text) > MAX_ROW:
+            cut = cut_at_record(text, one.delimiter, schema.quote_bytes, MAX_ROW, ended)
+            if not cut and len(text) > 2 * MAX_ROW:
                 raise UserError(f"{one.path}:{number}: a line longer than {MAX_ROW >> 20} MiB; is --schema's format right?")
             text, rest = text[:cut], text[cut:]
             if text:
