@@ -1,6 +1,6 @@
 """The schema file of a log: which of its columns are the label, features, weight, time and group, and how each is read.
 
-format: csv                       # csv, tsv, text (tab or comma, whichever the file has) or parquet; `delimiter:` takes any other character
+format: csv                       # csv, tsv, text (tab or comma, as the file has), jsonl or parquet; `delimiter:` takes any other character
 label: {column: clicked, positive: "yes"}
 time: {column: hour, format: "%y%m%d%H"}
 weight: sample_weight
@@ -106,7 +106,7 @@ class Bucket(Strict):
 
 
 class Categorical(Strict):
-    """A token, or with `pooling` several: separated in the column by `separator`, or a parquet list.
+    """A token, or with `pooling` several: separated in the column by `separator`, or a list of parquet or JSON.
 
     Attributes:
         type: of the tokens: text; hex, of 1 to 8 digits; or int, of 64 bits. Other texts are malformed. Tokens of equal count get ids in
@@ -160,7 +160,7 @@ class Schema(Strict):
         missing: texts that mean "no value", beside the empty one.
     """
 
-    format: Literal["csv", "tsv", "text", "parquet"] = "csv"
+    format: Literal["csv", "tsv", "text", "jsonl", "parquet"] = "csv"
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     header: bool | Literal["auto"] = True
     columns: list[str] | None = Field(None, min_length=2)
@@ -177,11 +177,11 @@ class Schema(Strict):
     def _fits(self) -> "Schema":
         if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
             raise ValueError(f"two features are named {quoted(twice)}")
-        text = self.format != "parquet"
+        text = self.is_text
         if text and (self.header is True) == bool(self.columns):
             raise ValueError("columns: give the columns' names where header is false, and only there")
         if not text and (self.columns or self.delimiter):
-            raise ValueError("a parquet file has its own columns: leave columns and delimiter out")
+            raise ValueError(f"a {self.format} file has its own columns: leave columns and delimiter out")
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns: a name is there twice")
         if self.format == "text" and self.delimiter:
@@ -219,7 +219,19 @@ class Schema(Strict):
     @property
     def quote_bytes(self) -> bytes:
         """Empty where quotes are text."""
-        return (self.quote or "").encode()
+        return (self.quote or "").encode() if self.is_text else b""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether lines hold fields between delimiters."""
+        return self.format not in ("jsonl", "parquet")
+
+    @property
+    def lists(self) -> set[str]:
+        """The columns that only bags are made of, so that a row may have a list there."""
+        pooled = {one.column or one.name for one in self.categorical if one.pooling}
+        single = {one.column or one.name for one in self.features if isinstance(one, Dense) or not (one.pooling or one.part)}
+        return pooled - single - {self.label.column, self.weight, self.group, self.time and self.time.column}
 
     @property
     def features(self) -> list[Dense | Categorical]:
@@ -233,7 +245,7 @@ class Schema(Strict):
     @property
     def typed_columns(self) -> dict[str, str] | None:
         """What each column but the label's holds (number, hex or int), where lines hold nothing else; None where they do."""
-        plain = self.format != "parquet" and not (self.quote or self.missing or self.label.positive)
+        plain = self.is_text and not (self.quote or self.missing or self.label.positive)
         if not plain or self.time or self.weight or self.group or any(one.pooling or one.part for one in self.categorical):
             return None
         # In the features' order, not a set's: every process is to have the same one.

@@ -5,8 +5,11 @@ A text file is read in order, cut at the ends of records; a parquet file is read
 """
 
 import csv
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +24,7 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
 from dmoe.data.prepare.words import occurrences
 from dmoe.errors import UserError, nearest
-from dmoe.names import printable
+from dmoe.names import printable, show
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line, and of the longest record of several."""
@@ -32,8 +35,9 @@ SNIFFED_LINES = 64
 
 @dataclass(frozen=True)
 class File(RawFile):
-    """`columns` are the file's own, in order, `used` those that the schema reads; of a text file, the delimiter, where
-    the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is read in blocks."""
+    """`columns` are the file's own, in order (of JSON lines, the keys of the first ones), `used` those that the schema reads; of a text
+    file, the delimiter, where the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is
+    read in blocks."""
 
     columns: tuple[str, ...]
     used: tuple[str, ...]
@@ -77,6 +81,8 @@ def _describe(path: str, name: str, schema: Schema) -> File | None:
     if not start:
         return None
     size, changed = identity(path)
+    if schema.format == "jsonl":
+        return File(name, size, changed, layers, _keys(start), ())
     first = start.partition(b"\n")[0]
     delimiter = schema.delimiter_bytes if schema.format != "text" else b"\t" if b"\t" in first or b"," not in first else b","
     columns, header_bytes, header_lines = _columns(name, start, delimiter, schema)
@@ -91,12 +97,19 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
         schema = schema.without(key for key in schema.optional_for_scores if schema.column_of(key) not in common)
         labelled = label in common
     used = schema.used(labelled)
+    # A key may be rare; the label and its like are in every row.
+    optional = used.keys() - {label, schema.weight, schema.time and schema.time.column}
     for one in files:
         there = Counter(one.columns)
         if twice := [column for column in used if there[column] > 1]:
             raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
         for column, key in used.items():
-            if column not in there:
+            if column not in there and schema.format == "jsonl" and column in optional:
+                show(
+                    f"warning: {one.path}: no object of its first lines has a key '{column}' ({key}){_hint(column, one.columns)}",
+                    sys.stderr,
+                )
+            elif column not in there:
                 line = ":1" if one.header_lines else ""
                 unlabelled = column == label and not one.header_lines
                 also = "; training data needs labels, --scoring makes data to score without" * unlabelled
@@ -123,6 +136,47 @@ def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
             return tuple(pq.ParquetFile(file).schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no JSON, expected a number or null")
+
+
+# Numbers stay the text that they are, and objects become tuples of pairs, which no list is.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=tuple)
+
+
+def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
+    """(key, value) pairs of the object on a line of JSON: numbers are their texts, objects tuples of pairs.
+
+    Raises:
+        UnicodeDecodeError: the line is no UTF-8.
+        ValueError: it is no object, in one line.
+    """
+    text = line.decode()
+    try:
+        found = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    if not isinstance(found, tuple):
+        raise ValueError("expected an object, such as {...}")
+    return found
+
+
+def _keys(start: bytes) -> tuple[str, ...]:
+    """The keys of the first lines' objects, in the order in which they come."""
+    lines = start.removeprefix(BOM).split(b"\n")
+    found: dict[str, None] = {}
+    for line in lines[:-1] if len(lines) > 1 else lines:
+        with suppress(ValueError):
+            found.update(dict.fromkeys(key for key, _ in json_object(line)))
+    return tuple(found)
 
 
 def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
@@ -169,7 +223,7 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
     with open_raw(one.place) as file:
         stream, ended = unwrapped(one.path, file, one.compression), False
         # In a log of one column an empty line is a row without a value.
-        if len(one.columns) > 1:
+        if len(one.columns) > 1 or schema.format == "jsonl":
             stream = WithoutBlankEnd(stream)
         rest = read_full(one.path, stream, one.header_bytes or len(BOM))
         rest = b"" if one.header_lines else rest.removeprefix(BOM)

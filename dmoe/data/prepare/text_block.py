@@ -51,7 +51,7 @@ class TextBlock:
 
     def _why(self, line: bytes, fields: int) -> tuple[str, str]:
         if fields == UNREADABLE:
-            return _unreadable(line)
+            return unreadable(line)
         if fields == OPEN:
             return "fields", f"a quote that is not closed within {MAX_ROW >> 20} MiB, or text after a closing one"
         if fields == HEADER:
@@ -98,8 +98,9 @@ class TextBlock:
             self._numbers[name] = value_N, found_N
         return self._numbers[name]
 
-    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
+    def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+        assert separator, "which a text's schema gives"
         return bags(self._spans.text, *self._of(name), separator.encode(), most, self._missing)
 
     def timestamps(self, name: str) -> None:
@@ -110,7 +111,8 @@ class TextBlock:
         return self._spans.first[place], self._spans.end[place]
 
 
-def _unreadable(line: bytes) -> tuple[str, str]:
+def unreadable(line: bytes) -> tuple[str, str]:
+    """(kind, reason) of a line that is too long or no text."""
     if len(line) > MAX_ROW:
         return "long", f"the row is longer than {MAX_ROW} bytes"
     try:
