@@ -72,7 +72,8 @@ class BadLines(Watch):
     def add(self, part: Part, last_of_input: bool) -> None:
         """Counts a part; see Watch.count."""
         self.parts.setdefault(part.input, []).append(part)
-        self.count(part.lines, part.bad, lambda: (self.files[part.input].path, next(self.rejects(part.input))), last_of_input)
+        # A row may be of several lines.
+        self.count(part.rows + part.bad, part.bad, lambda: (self.files[part.input].path, next(self.rejects(part.input))), last_of_input)
 
     def rejects(self, number: int) -> Iterator[Reject]:
         """All malformed lines of an input, among the parts so far."""

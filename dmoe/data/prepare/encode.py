@@ -246,7 +246,7 @@ def _part(seconds_N: NDArray[np.float64], part: str) -> NDArray[np.int64]:
 
 def _bags(block: Block, name: str, one: Categorical, rows: _Rows) -> tuple[pa.Array, int]:
     """A list of coded tokens a row, empty where there is none; and how many rows had more than `max_values`."""
-    lists, truncated = block.bags(name, one.separator or "|", one.max_values)
+    lists, truncated = block.bags(name, one.separator, one.max_values)
     coded, bad = coded_as(lists.values, one.type)
     bad_N = np.zeros(len(lists), bool)
     bad_N[np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))[bad]] = True

@@ -19,7 +19,8 @@ HEADER = b"file\tline\tkind\treason\traw\n"
 
 @dataclass(frozen=True)
 class Reject:
-    """A malformed line: 1-based line number, why, and its bytes without the end of line (of a long one, the first MAX_LINE)."""
+    """A malformed line, or row of several: its first line's 1-based number, why, and its bytes without the end of line (of a long one, the
+    first MAX_LINE)."""
 
     line: int
     kind: str
@@ -68,6 +69,8 @@ def write_rejects(folder: str, number: int, path: str, rejects: Iterable[Reject]
                 raise UserError(f"{path}:{reject.line}: {reject.reason}; give what follows as a file of its own")
             counts[reject.kind] += 1
             said = f"{printable(path)}\t{reject.line}\t{reject.kind}\t{reject.reason}\t"
-            file.write(said.encode("utf-8", "backslashreplace") + reject.raw + b"\n")
+            # A row of several lines is kept on one.
+            raw = reject.raw.replace(b"\r\n", b"\n").replace(b"\n", b"\\n")
+            file.write(said.encode("utf-8", "backslashreplace") + raw + b"\n")
             reject = next(iterator, None)
     return counts

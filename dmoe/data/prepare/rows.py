@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags, spans
+from dmoe.data.prepare.json_block import JsonBlock
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source import File
@@ -34,12 +35,14 @@ class Block(Protocol):
     def tokens(self, name: str) -> pa.DictionaryArray: ...
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
     def missing(self, name: str) -> NDArray[np.bool_]: ...
-    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]: ...
+    def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]: ...
     def timestamps(self, name: str) -> pa.Array | None: ...
 
 
 def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
     """The rows of a piece (dmoe.data.prepare.source.pieces), `number` that of its first line or row."""
+    if schema.format == "jsonl":
+        return JsonBlock(file, schema, piece, number)
     return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
 
 
@@ -101,11 +104,11 @@ class ParquetBlock:
         column = self._columns[name] if self._is_bare(name) else self._as_text(name)
         return column if pa.types.is_timestamp(column.type) else None
 
-    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
+    def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         column = self._as_text(name)
         if pa.types.is_large_list(column.type):
             return list_bags(column, most, self._missing)
-        return bags(*spans(column.cast(pa.large_string())), separator.encode(), most, self._missing)
+        return bags(*spans(column.cast(pa.large_string())), (separator or "|").encode(), most, self._missing)
 
 
 def _is_number(text: str) -> bool:

@@ -1,6 +1,6 @@
 """The schema file of a log: which of its columns are the label, features, weight, time and group, and how each is read.
 
-format: csv                       # csv, tsv, text (tab or comma, whichever the file has) or parquet; `delimiter:` takes any other character
+format: csv                       # csv, tsv, text (tab or comma, as the file has), jsonl or parquet; `delimiter:` takes any other character
 label: {column: clicked, positive: "yes"}
 time: {column: hour, format: "%y%m%d%H"}
 weight: sample_weight
@@ -107,7 +107,7 @@ class Bucket(Strict):
 
 
 class Categorical(Strict):
-    """A token, or with `pooling` several: separated in the column by `separator`, or a parquet list.
+    """A token, or with `pooling` several: separated in the column by `separator`, or a list of parquet or JSON.
 
     Attributes:
         type: of the tokens: text; hex, of 1 to 8 digits; or int, of 64 bits. Other texts are malformed. Tokens of equal count get ids in
@@ -165,13 +165,13 @@ class Schema(Strict):
     Attributes:
         header: a text file's first line names its columns; with false, `columns` does; with auto, the first line does where it has names
             of `columns`, in any case.
-        quote: the character around fields that hold the delimiter; a line is a row all the same.
+        quote: the character around fields that hold the delimiter or line ends; null where quotes are text.
         split_key: the column by whose values `--split-by key` splits; the command's --split-key where absent.
         negatives: the share of the train split's rows of label 0 that is kept; the command's --negatives where absent.
         missing: texts that mean "no value", beside the empty one.
     """
 
-    format: Literal["csv", "tsv", "text", "parquet"] = "csv"
+    format: Literal["csv", "tsv", "text", "jsonl", "parquet"] = "csv"
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     header: bool | Literal["auto"] = True
     columns: list[str] | None = Field(None, min_length=2)
@@ -190,11 +190,11 @@ class Schema(Strict):
     def _fits(self) -> "Schema":
         if twice := first_twice([one.name for one in self.dense] + [one.name for one in self.categorical]):
             raise ValueError(f"two features are named {quoted(twice)}")
-        text = self.format != "parquet"
+        text = self.is_text
         if text and (self.header is True) == bool(self.columns):
             raise ValueError("columns: give the columns' names where header is false, and only there")
         if not text and (self.columns or self.delimiter):
-            raise ValueError("a parquet file has its own columns: leave columns and delimiter out")
+            raise ValueError(f"a {self.format} file has its own columns: leave columns and delimiter out")
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns: a name is there twice")
         if self.format == "text" and self.delimiter:
@@ -242,6 +242,23 @@ class Schema(Strict):
         return (self.delimiter or DELIMITERS.get(self.format, ",")).encode()
 
     @property
+    def quote_bytes(self) -> bytes:
+        """Empty where quotes are text."""
+        return (self.quote or "").encode() if self.is_text else b""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether lines hold fields between delimiters."""
+        return self.format not in ("jsonl", "parquet")
+
+    @property
+    def lists(self) -> set[str]:
+        """The columns that only bags are made of, so that a row may have a list there."""
+        pooled = {one.column or one.name for one in self.categorical if one.pooling}
+        single = {one.column or one.name for one in self.features if isinstance(one, Dense) or not (one.pooling or one.part)}
+        return pooled - single - {self.label.column, self.weight, self.group, self.time and self.time.column}
+
+    @property
     def features(self) -> list[Dense | Categorical]:
         return [*self.dense, *self.categorical]
 
@@ -268,7 +285,7 @@ class Schema(Strict):
     @property
     def typed_columns(self) -> dict[str, str] | None:
         """What each column but the label's holds (number, hex or int), where lines hold nothing else; None where they do."""
-        plain = self.format != "parquet" and not (self.quote or self.missing or self.label.positive)
+        plain = self.is_text and not (self.quote or self.missing or self.label.positive)
         others = self.time or self.weight or self.group or self.split_key
         if not plain or others or any(one.pooling or one.part for one in self.categorical):
             return None

@@ -1,12 +1,15 @@
 """The files of a log, and their bytes in pieces of whole rows.
 
-A text file is read in order, cut at line ends; a parquet file is read in batches of rows. What a row becomes (dmoe.data.prepare.rows)
-does not depend on the piece that it lies in.
+A text file is read in order, cut at the ends of records; a parquet file is read in batches of rows. What a row becomes
+(dmoe.data.prepare.rows) does not depend on the piece that it lies in.
 """
 
 import csv
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,15 +18,16 @@ import pyarrow.parquet as pq
 
 from dmoe.data.prepare.containers import find_layers, read_full, unwrapped
 from dmoe.data.prepare.raw_file import RawFile, WithoutBlankEnd, text_end
+from dmoe.data.prepare.records import cut_at_record, first_record
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
 from dmoe.data.prepare.words import occurrences
 from dmoe.errors import UserError, nearest
-from dmoe.names import printable
+from dmoe.names import printable, show
 
 MAX_ROW = 1 << 20
-"""Bytes of the longest line."""
+"""Bytes of the longest line, and of the longest record of several."""
 BYTES_A_ROW = 256
 """By which a parquet batch's rows are chosen for a block size."""
 SNIFFED_LINES = 64
@@ -31,8 +35,9 @@ SNIFFED_LINES = 64
 
 @dataclass(frozen=True)
 class File(RawFile):
-    """`columns` are the file's own, in order, `used` those that the schema reads; of a text file, the delimiter, where
-    the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is read in blocks."""
+    """`columns` are the file's own, in order (of JSON lines, the keys of the first ones), `used` those that the schema reads; of a text
+    file, the delimiter, where the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is
+    read in blocks."""
 
     columns: tuple[str, ...]
     used: tuple[str, ...]
@@ -76,6 +81,8 @@ def _describe(path: str, name: str, schema: Schema) -> File | None:
     if not start:
         return None
     size, changed = identity(path)
+    if schema.format == "jsonl":
+        return File(name, size, changed, layers, _keys(start), ())
     first = start.partition(b"\n")[0]
     delimiter = schema.delimiter_bytes if schema.format != "text" else b"\t" if b"\t" in first or b"," not in first else b","
     columns, header_bytes, header_lines = _columns(name, start, delimiter, schema)
@@ -90,12 +97,19 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
         schema = schema.without(key for key in schema.optional_for_scores if schema.column_of(key) not in common)
         labelled = label in common
     used = schema.used(labelled)
+    # A key may be rare; the label and its like are in every row.
+    optional = used.keys() - {label, schema.weight, schema.time and schema.time.column}
     for one in files:
         there = Counter(one.columns)
         if twice := [column for column in used if there[column] > 1]:
             raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
         for column, key in used.items():
-            if column not in there:
+            if column not in there and schema.format == "jsonl" and column in optional:
+                show(
+                    f"warning: {one.path}: no object of its first lines has a key '{column}' ({key}){_hint(column, one.columns)}",
+                    sys.stderr,
+                )
+            elif column not in there:
                 line = ":1" if one.header_lines else ""
                 unlabelled = column == label and not one.header_lines
                 also = "; training data needs labels, --scoring makes data to score without" * unlabelled
@@ -124,15 +138,56 @@ def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
         raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
 
 
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no JSON, expected a number or null")
+
+
+# Numbers stay the text that they are, and objects become tuples of pairs, which no list is.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=tuple)
+
+
+def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
+    """(key, value) pairs of the object on a line of JSON: numbers are their texts, objects tuples of pairs.
+
+    Raises:
+        UnicodeDecodeError: the line is no UTF-8.
+        ValueError: it is no object, in one line.
+    """
+    text = line.decode()
+    try:
+        found = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    if not isinstance(found, tuple):
+        raise ValueError("expected an object, such as {...}")
+    return found
+
+
+def _keys(start: bytes) -> tuple[str, ...]:
+    """The keys of the first lines' objects, in the order in which they come."""
+    lines = start.removeprefix(BOM).split(b"\n")
+    found: dict[str, None] = {}
+    for line in lines[:-1] if len(lines) > 1 else lines:
+        with suppress(ValueError):
+            found.update(dict.fromkeys(key for key, _ in json_object(line)))
+    return tuple(found)
+
+
 def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
     """(the columns of a text file that begins with `start`, where its data begins, how many lines of header are before it)."""
-    line = start.partition(b"\n")[0]
+    line = first_record(start, delimiter, schema.quote_bytes, MAX_ROW)
     mark = len(BOM) if line.startswith(BOM) else 0
     if schema.columns and schema.header == "auto":
         found = [field.strip().strip('"') for field in line.decode("utf-8-sig", "replace").split(delimiter.decode())]
         known = {column.lower(): column for column in schema.columns}
         if known.keys() & {field.lower() for field in found}:
-            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, 1
+            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, line.count(b"\n") + 1
     if schema.columns:
         return _unnamed(start, delimiter, schema, schema.columns), mark, 0
     first = line.removesuffix(b"\r")
@@ -144,7 +199,7 @@ def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple
         raise UserError(f"{name}:1: the header is not a line of text") from None
     if not names:
         raise UserError(f"{name}:1: the first line is empty, expected the columns' names")
-    return tuple(names), len(line) + 1, 1
+    return tuple(names), len(line) + 1, line.count(b"\n") + 1
 
 
 def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str]) -> tuple[str, ...]:
@@ -164,23 +219,20 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
     if schema.format == "parquet":
         yield from _parquet_pieces(one, block_bytes)
         return
-    number = 1
+    number = one.header_lines + 1
     with open_raw(one.place) as file:
         stream, ended = unwrapped(one.path, file, one.compression), False
         # In a log of one column an empty line is a row without a value.
-        if len(one.columns) > 1:
+        if len(one.columns) > 1 or schema.format == "jsonl":
             stream = WithoutBlankEnd(stream)
-        rest = read_full(one.path, stream, len(BOM)).removeprefix(BOM)
-        if one.header_lines:
-            while b"\n" not in rest and (more := read_full(one.path, stream, block_bytes)):
-                rest += more
-            rest, number = rest.partition(b"\n")[2], 2
+        rest = read_full(one.path, stream, one.header_bytes or len(BOM))
+        rest = b"" if one.header_lines else rest.removeprefix(BOM)
         while not ended:
             more = read_full(one.path, stream, block_bytes)
             ended = len(more) < block_bytes
             text = rest + more
-            cut = len(text) if ended else text.rfind(b"\n") + 1
-            if not cut and len(text) > MAX_ROW:
+            cut = cut_at_record(text, one.delimiter, schema.quote_bytes, MAX_ROW, ended)
+            if not cut and len(text) > 2 * MAX_ROW:
                 raise UserError(f"{one.path}:{number}: a line longer than {MAX_ROW >> 20} MiB; is --schema's format right?")
             text, rest = text[:cut], text[cut:]
             if text:

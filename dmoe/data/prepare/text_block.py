@@ -19,7 +19,7 @@ class TextBlock:
     """Rows of a text; malformed lines are its rejects, and are no rows.
 
     Attributes:
-        line: [N] the row's 1-based line.
+        line: [N] the row's 1-based line, its first.
         lines: of the piece.
     """
 
@@ -31,7 +31,7 @@ class TextBlock:
         self._piece, self._place_of = piece, {name: place for place, name in enumerate(file.used)}
         self._schema, self._names, self._delimiter = schema, file.columns, file.delimiter
         fields, names = [self._place_of.get(name, -1) for name in file.columns], [name.encode() for name in file.columns]
-        self._spans = split(piece, file.delimiter, (schema.quote or "").encode(), fields, names, MAX_ROW)
+        self._spans = split(piece, file.delimiter, schema.quote_bytes, fields, names, MAX_ROW)
         self._no_value = frozenset(schema.missing)
         self._missing = Missing([text.encode() for text in schema.missing])
         self._tokens: dict[str, pa.DictionaryArray] = {}
@@ -51,9 +51,9 @@ class TextBlock:
 
     def _why(self, line: bytes, fields: int) -> tuple[str, str]:
         if fields == UNREADABLE:
-            return _unreadable(line)
+            return unreadable(line)
         if fields == OPEN:
-            return "fields", "a quote that is not closed on its line, or text after a closing one"
+            return "fields", f"a quote that is not closed within {MAX_ROW >> 20} MiB, or text after a closing one"
         if fields == HEADER:
             delimiter = self._delimiter.decode()
             again = header_again(next(csv.reader([line.decode()], delimiter=delimiter, **quoting(self._schema))), self._names)
@@ -98,8 +98,9 @@ class TextBlock:
             self._numbers[name] = value_N, found_N
         return self._numbers[name]
 
-    def bags(self, name: str, separator: str, most: int | None) -> tuple[pa.Array, int]:
+    def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+        assert separator, "which a text's schema gives"
         return bags(self._spans.text, *self._of(name), separator.encode(), most, self._missing)
 
     def timestamps(self, name: str) -> None:
@@ -110,13 +111,14 @@ class TextBlock:
         return self._spans.first[place], self._spans.end[place]
 
 
-def _unreadable(line: bytes) -> tuple[str, str]:
+def unreadable(line: bytes) -> tuple[str, str]:
+    """(kind, reason) of a line that is too long or no text."""
     if len(line) > MAX_ROW:
-        return "long", f"the line is longer than {MAX_ROW} bytes"
+        return "long", f"the row is longer than {MAX_ROW} bytes"
     try:
         line.decode()
     except UnicodeDecodeError as error:
         return "encoding", f"byte 0x{line[error.start]:02x} at column {error.start + 1}, expected UTF-8 text"
     at = line.find(b"\0")
-    at = line.index(b"\r") if at < 0 else at
+    at = line.replace(b"\r\n", b"  ").index(b"\r") if at < 0 else at
     return "encoding", f"byte 0x{line[at]:02x} at column {at + 1}, expected text"

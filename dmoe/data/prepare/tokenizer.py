@@ -1,8 +1,8 @@
 """A piece of a text log -> where the fields of its rows begin and end.
 
-A line is a row of N where it has the right number of fields. A field in quotes begins and ends with one, as RFC 4180 has it: delimiters in
-it are text, two quotes are one. A quote within any other field is text. A byte order mark
-before a line is none of it. Lines end at every `\\n`, or `\\r\\n`, in quotes or not.
+A record is a row of N where it has the right number of fields. A field in quotes begins and ends with one, as RFC 4180 has it: delimiters
+and line ends in it are text, two quotes are one. A quote within any other field is text. A byte order mark before a record is none of it.
+Records end at a `\\n`, or `\\r\\n`, as dmoe.data.prepare.records has it.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,11 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.rejects import BOM
+from dmoe.data.prepare.records import BOM_FIRST, BOM_SECOND, BOM_THIRD, NEWLINE, RETURN
 from dmoe.data.prepare.words import load, occurrences, same_bytes, trailing_zeros
 
 CHUNK = 1 << 16
 """Bytes that are searched for marks at a time: they and the marks stay in the cache."""
-NEWLINE, RETURN = np.uint8(10), np.uint8(13)
-ONLY = 0xFFFF
-BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
 OPEN, UNREADABLE, HEADER = -1, -2, -3
 
 
@@ -29,8 +26,8 @@ class Spans:
 
     Attributes:
         first, end: [columns, N] of each field that is read, in `text`.
-        line: [N] the place of the row's line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
-        bad: [lines, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
+        line: [N] the place of the row's first line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
+        bad: [records, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
             the bytes are, HEADER where the fields are the columns' names.
     """
 
@@ -116,10 +113,11 @@ def _split(
     ends: NDArray[np.int32],
     bad: NDArray[np.int32],
 ) -> tuple[int, int, int]:
-    """Fills what Spans has, from text[:size], which ends with a line end; (rows, lines, malformed lines).
+    """Fills what Spans has, from text[:size], which ends with a line end; (rows, lines, malformed records).
 
     Args:
         quote: the delimiter, where there is none.
+        longest: bytes of the longest record.
         unreadable: lines that are, ascending.
         place_of: of each field in a line, its column among those that are read, -1 where it is not.
         names: of the fields in a header, one after another; `name_at` is where each begins, and the last ends.
@@ -127,41 +125,45 @@ def _split(
     width, quoting = len(place_of), quote != delimiter
     flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
     field_first, field_end = np.empty(width, np.int32), np.empty(width, np.int32)
-    rows, lines, bads, skip, chunk = 0, 0, 0, 0, 0
+    field_doubled = np.empty(width, np.bool_)
+    rows, lines, bads, skip, chunk, reach = 0, 0, 0, 0, 0, CHUNK
     while chunk < size:
         # A chunk ends after a line end; a line that is longer than one is a chunk.
-        stop = min(chunk + CHUNK, size)
+        stop = min(chunk + reach, size)
         while stop > chunk and text[stop - 1] != NEWLINE:
             stop -= 1
         if stop == chunk:
-            stop = min(chunk + CHUNK, size)
+            stop = min(chunk + reach, size)
             while text[stop - 1] != NEWLINE:
                 stop += 1
-            if stop - chunk > len(marks):
-                flags, marks = np.empty(stop - chunk + 8, np.uint8), np.empty(stop - chunk, np.int32)
+        if stop - chunk > len(marks):
+            flags, marks = np.empty(stop - chunk + 8, np.uint8), np.empty(stop - chunk, np.int32)
         found = _marks(text, chunk, stop, delimiter, quote, flags, marks)
         begin, mark = chunk, 0
         while mark < found:
+            record, first_mark = begin, mark
             if text[begin] == BOM_FIRST and text[begin + 1] == BOM_SECOND and text[begin + 2] == BOM_THIRD:
                 # Also within a file, where files were joined.
                 begin += 3
-            fields, wrong, at, characters = 0, False, begin, 0
+            fields, wrong, at, characters, more_lines, any_doubled = 0, False, begin, 0, 0, False
             while True:
                 doubled, close = False, -1
                 if quoting and text[at] == quote:
                     mark += 1
-                    while True:
-                        close = marks[mark]
-                        if text[close] == quote:
-                            if text[close + 1] != quote:
+                    while mark < found:
+                        if text[marks[mark]] == quote:
+                            if text[marks[mark] + 1] != quote:
+                                close = marks[mark]
                                 break
                             doubled = True
                             mark += 1
-                        elif text[close] == NEWLINE:
-                            break
+                        else:
+                            more_lines += text[marks[mark]] == NEWLINE
                         mark += 1
-                    wrong = text[close] == NEWLINE
-                    mark += not wrong
+                    mark += 1
+                    if close < 0 or close - begin > longest:
+                        wrong = True
+                        break
                 while text[marks[mark]] == quote and quoting:
                     mark += 1
                 stop_at = marks[mark]
@@ -170,36 +172,49 @@ def _split(
                 if last and stop_at > begin and text[stop_at - 1] == RETURN:
                     before -= 1
                 if close >= 0:
-                    wrong = wrong or before != close + 1
-                    if wrong:
-                        while text[marks[mark]] != NEWLINE:
-                            mark += 1
+                    if before != close + 1:
+                        wrong = True
                         break
-                if close >= 0:
                     at += 1
-                    end_at = _unquoted(text, at, close, quote) if doubled else close
-                else:
-                    end_at = before
-                characters += end_at - at
+                    before = close
+                characters += before - at
                 if fields < width:
-                    field_first[fields], field_end[fields] = at, end_at
+                    field_first[fields], field_end[fields], field_doubled[fields] = at, before, doubled
+                    any_doubled |= doubled
                     column = place_of[fields]
                     if column >= 0:
-                        first[column, rows], end[column, rows] = at, end_at
+                        first[column, rows], end[column, rows] = at, before
                 fields += 1
                 mark += 1
                 if last:
                     break
                 at = stop_at + 1
-            newline = marks[mark - 1] if not wrong else marks[mark]
-            mark += wrong
+            if wrong and close < 0 and stop < size and stop - begin <= longest:
+                # The quote may close behind the chunk.
+                begin = record
+                break
+            if wrong:
+                mark, more_lines = first_mark, 0
+                while text[marks[mark]] != NEWLINE:
+                    mark += 1
+                mark += 1
+            newline = marks[mark - 1]
             line_end = newline - (newline > begin and text[newline - 1] == RETURN)
             kind = fields if not wrong else OPEN
-            if skip < len(unreadable) and unreadable[skip] == lines:
+            while skip < len(unreadable) and unreadable[skip] <= lines + more_lines:
                 skip += 1
                 kind = UNREADABLE
-            elif line_end - begin > longest:
+            if line_end - begin > longest:
                 kind = UNREADABLE
+            if kind == width and any_doubled:
+                # Not before the record is known to be whole: what is read again must be as it was.
+                for field in range(width):
+                    if field_doubled[field]:
+                        before = _unquoted(text, field_first[field], field_end[field], quote)
+                        characters -= field_end[field] - before
+                        field_end[field] = before
+                        if place_of[field] >= 0:
+                            end[place_of[field], rows] = before
             if kind == width and characters == len(names) and _are_names(text, field_first, field_end, names, name_at):
                 kind = HEADER
             if kind == width:
@@ -208,9 +223,10 @@ def _split(
             else:
                 bad[bads, 0], bad[bads, 1], bad[bads, 2], bad[bads, 3] = lines, begin, line_end, kind
                 bads += 1
-            lines += 1
+            lines += 1 + more_lines
             begin = newline + 1
-        chunk = stop
+        reach = 2 * reach if begin == chunk else CHUNK
+        chunk = begin
     return rows, lines, bads
 
 

@@ -71,3 +71,37 @@ def reference(lines: list[bytes], min_count: int, shares: tuple[str, str, str], 
 def without_blank_end(text: bytes) -> bytes:
     """A text without the empty lines behind its last one."""
     return re.sub(rb"([\r\x1a]*\n)[\r\n\x1a]*\Z", rb"\1", text)
+
+
+def records_of(text: bytes, delimiter: bytes = b",", quote: bytes = b'"') -> list[tuple[int, bytes]]:
+    """(1-based first line, bytes without the line end) of the records: RFC 4180's; one whose quotes are wrong is its first line alone."""
+    found, at, line = [], 0, 1
+    while at < len(text):
+        end = _record_end(text, at + 3 * text.startswith(b"\xef\xbb\xbf", at), delimiter, quote) if quote else None
+        end = (text.find(b"\n", at) + 1 or len(text)) if end is None else end
+        found.append((line, text[at:end].removesuffix(b"\n")))
+        line += text.count(b"\n", at, end)
+        at = end
+    return found
+
+
+def _record_end(text: bytes, at: int, delimiter: bytes, quote: bytes) -> int | None:
+    """Behind the record's line end; None where a quote is not closed or text follows a closing one."""
+    while True:
+        if text.startswith(quote, at):
+            at += 1
+            while True:
+                at = text.find(quote, at)
+                if at < 0:
+                    return None
+                at += 1
+                if not text.startswith(quote, at):
+                    break
+                at += 1
+            if text[at:] not in (b"", b"\r") and not text.startswith((delimiter, b"\n", b"\r\n"), at):
+                return None
+        while at < len(text) and not text.startswith((delimiter, b"\n"), at):
+            at += 1
+        if at == len(text) or text.startswith(b"\n", at):
+            return min(at + 1, len(text))
+        at += 1

@@ -1,4 +1,4 @@
-"""Logs of any bytes, read by a schema: every line is a row or is counted and kept aside, as a plain-Python reference has it."""
+"""Logs of any bytes, read by a schema: every record is a row or is counted and kept aside, as a plain-Python reference has it."""
 
 import gzip
 import itertools
@@ -20,7 +20,7 @@ from dmoe.data.prepare.pipeline import Result, preprocess
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
 from tests.log_files import NO_TEXT, PACKED, packed
-from tests.unit.data.reference import without_blank_end
+from tests.unit.data.reference import records_of, without_blank_end
 
 FOLDERS = itertools.count()
 COLUMNS = ("at", "click", "w", "x", "site", "tags", "unused")
@@ -47,12 +47,12 @@ REFUSED = (
     *NO_TEXT,
 )
 NUMBERS = [b"0", b"1.0", b"2", b"-1", b"+1", b" 1", b"1e400", b"1e39", b"1e-60", b"nan", b"-inf", b"1_0", b"0x1", b"1.", b".5"]
-QUOTES = [b'"a,b"', b'"say ""hi"""', b'"open', b'"a"b', b'a"b', b'""']
+QUOTES = [b'"a,b"', b'"a\nb"', b'"\r\n""\n"', b'"say ""hi"""', b'"open', b'"a"b', b'a"b', b'""']
 OTHERS = [b"", b"NULL", b"\xff", "größe".encode(), b"a\0b", b"a\rb", b"|", b"a||b", b"x,y", b"\xef\xbb\xbf1"]
 
 
 def fields_of(text: str) -> list[str] | None:
-    """The fields of a line of CSV; None where a quote is not closed, or text follows a closing one."""
+    """The fields of a record of CSV; None where a quote is not closed, or text follows a closing one."""
     fields, at = [], 0
     while True:
         if text[at : at + 1] == '"':
@@ -104,7 +104,7 @@ def row_of_line(line: bytes) -> tuple[Any, ...] | None:
         text = line.removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError:
         return None
-    fields = None if "\0" in text or "\r" in text else fields_of(text)
+    fields = None if "\0" in text or "\r" in text.replace("\r\n", "") else fields_of(text)
     return row_of(dict(zip(COLUMNS, fields, strict=True))) if fields and len(fields) == len(COLUMNS) else None
 
 
@@ -158,10 +158,9 @@ def test_every_line_is_a_row_or_is_kept_aside(
     data = ",".join(COLUMNS).encode() + b"\n" + GOOD + b"\n" + body + last
     (folder / "log.csv").write_bytes(gzip.compress(data) if zipped else data)
     result = run(folder, "log.csv", block_bytes=block_bytes)
-    lines = without_blank_end(data).split(b"\n")[1:]
-    lines = lines if lines[-1] else lines[:-1]
-    expected = [row_of_line(line) for line in lines]
-    bad = [number for number, row in enumerate(expected, start=2) if row is None]
+    lines = records_of(without_blank_end(data))[1:]
+    expected = [row_of_line(line) for _, line in lines]
+    bad = [number for (number, _), row in zip(lines, expected, strict=True) if row is None]
     assert (result.lines, sum(result.bad_lines.values())) == (len(lines), len(bad))
     assert rows_in(folder / "d") == [row for row in expected if row is not None]
     assert lines_aside(folder / "d", "00000-log.csv.tsv") == bad

@@ -19,6 +19,7 @@ from dmoe.data.prepare.schema import Schema, parse_schema
 from dmoe.data.prepare.source import MAX_ROW, File
 from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.tokens import TokenIds
+from tests.unit.data.reference import records_of
 
 COLUMNS = ("click", "x", "site", "tags", "unused")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -42,18 +43,21 @@ def block(piece: bytes, of: Schema, number: int = 1) -> TextBlock:
     return TextBlock(File("log.csv", 1, 1, (), COLUMNS, tuple(of.used()), of.delimiter_bytes), of, piece, number)
 
 
+def records(piece: bytes, of: Schema) -> list[tuple[int, bytes]]:
+    return records_of(piece, (of.delimiter or ",").encode(), (of.quote or "").encode())
+
+
 def reference(piece: bytes, of: Schema) -> tuple[dict[int, list[str]], dict[int, str]]:
-    """(fields of the rows by line, kind of the malformed lines)."""
-    lines = piece.split(b"\n")
+    """(fields of the rows by line, kind of the malformed rows)."""
     rows, bad = {}, {}
-    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
+    for number, line in records(piece, of):
         raw = line.removesuffix(b"\r").removeprefix(BOM)
         try:
             text = raw.decode()
         except UnicodeDecodeError:
             bad[number] = "encoding"
             continue
-        if "\0" in text or "\r" in text:
+        if "\0" in text or "\r" in text.replace("\r\n", ""):
             bad[number] = "encoding"
             continue
         options: dict[str, Any] = {"quotechar": of.quote, "strict": True} if of.quote else {"quoting": csv.QUOTE_NONE}
@@ -77,6 +81,7 @@ field = (
     | st.floats(allow_nan=False).map(repr)
     | st.integers(-(10**20), 10**20).map(str)
     | st.text(st.sampled_from("a\"',;|\t é\r\0"), max_size=6)
+    | st.sampled_from(["a\nb", "\n", 'a\r\n"b"', 'a\n"'])
 )
 wrapped = st.tuples(field, st.sampled_from(["{}", "{}", '"{}"', '"{}', '{}"', '"{}"z', "'{}'"]), st.booleans()).map(
     lambda one: one[1].format(one[0].replace('"', '""') if one[2] else one[0])
@@ -112,9 +117,9 @@ def test_rows_fields_tokens_and_numbers_are_those_of_plain_python(
     found = block(piece, of, 7)
     assert (found.line - 6).tolist() == list(rows)
     assert {reject.line - 6: reject.kind for reject in found.rejects} == bad
-    raw = [one.removesuffix(b"\r").removeprefix(BOM) for one in piece.split(b"\n")]
-    assert [found.raw(row) for row in range(len(rows))] == [raw[number - 1] for number in rows]
-    assert [reject.raw for reject in found.rejects] == [raw[number - 1] for number in bad]
+    raw = {number: one.removesuffix(b"\r").removeprefix(BOM) for number, one in records(piece, of)}
+    assert [found.raw(row) for row in range(len(rows))] == [raw[number] for number in rows]
+    assert [reject.raw for reject in found.rejects] == [raw[number] for number in bad]
     none = {"", *missing}
     x, site, tags = ([fields[place] for fields in rows.values()] for place in (1, 2, 3))
     coded = found.tokens("site")
