@@ -1,4 +1,4 @@
-"""dmoe's planner beside TorchRec's default one: seconds to a plan, and the critical rank that TorchRec's estimators predict for it.
+"""dmoe's planner beside TorchRec's default one: CPU seconds to a plan, peak memory, the critical rank's predicted time and its lower bound.
 
 Models x clusters, each planner in a process of its own under a time limit, one after the other for each case. Both plans are predicted
 by the same code (dmoe.sharding.planner.cost_model), from their shards alone. No GPU, no process group.
@@ -30,6 +30,12 @@ MODELS: dict[str, tuple[Sizes, str, int, int]] = {
     "Avazu, 4 x 64, wide": (AVAZU, "wide", 64, 4),
     "100 features, 2 x 64, wide": (POWER_LAW, "wide", 64, 2),
 }
+for _many in (100, 1000, 5000):
+    # Of 10 to 30 million rows, spread evenly and in no order.
+    _rows = [10_000_000 + index * 7_919_933 % 20_000_000 for index in range(_many)]
+    MODELS[f"{_many:,} large tables, 2 x 32, wide"] = (_rows, "wide", 32, 2)
+LARGE_BATCH = 131_072
+"""Rows of the global batch for the large tables, on any cluster; for the others it is ROWS_A_RANK a rank."""
 CLUSTERS = ["1x8:a100-80", "16x8:h100", "128x8:h100"]
 ROWS_A_RANK = 4096
 
@@ -41,15 +47,21 @@ def main() -> int:
     parser.add_argument("--clusters", nargs="+", default=CLUSTERS, help=f"default {' '.join(CLUSTERS)}")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="by the beginning of their names")
     parser.add_argument("--limit", type=float, default=240.0, help="seconds that a planner may take (240)")
+    parser.add_argument("--planners", nargs="+", choices=("dmoe", "torchrec"), default=["dmoe", "torchrec"], help="both unless told")
     parser.add_argument("--output", help="a CSV file beside the table")
     arguments = parser.parse_args()
     names = [name for name in MODELS if any(name.startswith(asked) for asked in arguments.models)]
     rows = []
-    print(f"{'model':<31} {'cluster':<12} {'dmoe s':>8} {'TorchRec s':>11} {'dmoe ms':>9} {'TorchRec ms':>12}  critical rank")
+    print(
+        f"{'model':<34} {'cluster':<12} {'dmoe s':>8} {'TorchRec s':>11} {'dmoe MB':>8} {'TorchRec MB':>12}"
+        f" {'dmoe ms':>9} {'TorchRec ms':>12} {'bound ms':>9}  critical rank"
+    )
     for name in names:
         for cluster in arguments.clusters:
-            ours = _limited("dmoe", name, cluster, arguments.limit)
-            theirs = _limited("torchrec", name, cluster, arguments.limit)
+            ours, theirs = (
+                _limited(who, name, cluster, arguments.limit) if who in arguments.planners else {"note": "-"}
+                for who in ("dmoe", "torchrec")
+            )
             rows.append(
                 {"model": name, "cluster": cluster, "limit_s": arguments.limit, **_fields("dmoe", ours), **_fields("torchrec", theirs)}
             )
@@ -66,19 +78,25 @@ def main() -> int:
 
 
 def _fields(who: str, told: dict[str, Any]) -> dict[str, Any]:
-    return {f"{who}_s": told.get("seconds"), f"{who}_ms": told.get("ms"), f"{who}_note": told.get("note", "")}
+    return {
+        f"{who}_s": told.get("seconds"),
+        f"{who}_ms": told.get("ms"),
+        f"{who}_mb": told.get("mb"),
+        f"{who}_bound_ms": told.get("bound"),
+        f"{who}_note": told.get("note", ""),
+    }
 
 
 def _line(name: str, cluster: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     def number(told: dict[str, Any], key: str) -> str:
-        return f"{told[key]:.2f}" if told.get(key) is not None else str(told["note"])
+        return f"{told[key]:.2f}" if told.get(key) is not None else str(told.get("note", "-"))
 
     verdict = ""
     if ours.get("ms") and theirs.get("ms"):
         verdict = f"{ours['ms'] / theirs['ms']:.3f} of TorchRec's"
     return (
-        f"{name:<31} {cluster:<12} {number(ours, 'seconds'):>8} {number(theirs, 'seconds'):>11}"
-        f" {number(ours, 'ms'):>9} {number(theirs, 'ms'):>12}  {verdict}"
+        f"{name:<34} {cluster:<12} {number(ours, 'seconds'):>8} {number(theirs, 'seconds'):>11} {number(ours, 'mb'):>8}"
+        f" {number(theirs, 'mb'):>12} {number(ours, 'ms'):>9} {number(theirs, 'ms'):>12} {number(ours, 'bound'):>9}  {verdict}"
     )
 
 
@@ -105,6 +123,7 @@ def _limited(who: str, name: str, cluster: str, limit: float) -> dict[str, Any]:
 
 def _plan(who: str, name: str, cluster_name: str, out: Any) -> None:
     from dmoe.config import parse_config
+    from dmoe.data.progress import peak_memory_mb
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.cost_model import predict
     from dmoe.sharding.planner.planner import DoesNotFit
@@ -116,20 +135,25 @@ def _plan(who: str, name: str, cluster_name: str, out: Any) -> None:
     sizes, layout, dim, experts = MODELS[name]
     text = (
         f"model: {{embedding: {{dim: {dim}, layout: {layout}}}, experts: [{', '.join(['mlp'] * experts)}]}}\n"
-        f"train: {{batch_size: {ROWS_A_RANK * cluster.ranks}}}"
+        f"train: {{batch_size: {LARGE_BATCH if 'large tables' in name else ROWS_A_RANK * cluster.ranks}}}"
     )
     config = parse_config(text, name)
     model = describe(config, manifest_of({f"C{n + 1}": max(rows, 2) for n, rows in enumerate(sizes)}, name))
     out.send("ready")
-    began = time.perf_counter()
+    began = time.process_time()
+    bound = None
     try:
-        tables = model.plan(cluster)["tables"] if who == "dmoe" else _torchrec(model, cluster)
+        if who == "dmoe":
+            plan = model.plan(cluster)
+            tables, bound = plan["tables"], plan["predicted"]["bound_ms"]
+        else:
+            tables = _torchrec(model, cluster)
     except DoesNotFit:
-        out.send({"note": "no plan", "seconds": time.perf_counter() - began})
+        out.send({"note": "no plan", "seconds": time.process_time() - began})
         return
-    seconds = time.perf_counter() - began
-    predicted = predict(tables, config.optimizer.tables.kind, cluster)
-    out.send({"seconds": seconds, "ms": predicted.critical_time})
+    # The whole process's, imports included.
+    told = {"seconds": time.process_time() - began, "mb": peak_memory_mb(), "bound": bound}
+    out.send(told | {"ms": predict(tables, config.optimizer.tables.kind, cluster).critical_time})
 
 
 def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
@@ -148,7 +172,7 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
     warnings.filterwarnings("ignore", "HeuristicalStorageReservation", FutureWarning)
     planner = EmbeddingShardingPlanner(
         topology=topology_of(cluster),
-        batch_size=ROWS_A_RANK,
+        batch_size=-(-model.config.train.batch_size // cluster.ranks),
         storage_reservation=HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * model.dense_bytes + 1),
     )
     try:
@@ -170,7 +194,7 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
             "sharding_type": one.sharding_type,
             "compute_kernel": one.compute_kernel,
             "pooling_factor": 1.0,
-            "batch_size": ROWS_A_RANK,
+            "batch_size": -(-model.config.train.batch_size // cluster.ranks),
             "shards": shards,
         }
     return rows

@@ -3,6 +3,7 @@
 import argparse
 
 from dmoe.cli.plan.common import add_cluster, add_model, model_of
+from dmoe.errors import UserError
 from dmoe.names import show
 
 
@@ -10,18 +11,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_cluster(parser)
     parser.add_argument("--output", default="plan.json", help="the plan file to write; train with it by --plan FILE")
+    parser.add_argument(
+        "--gap",
+        type=float,
+        default=0.01,
+        help="stop within this share of the lower bound of the critical rank's time (0.01); Ctrl-C too writes the best plan so far",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.gap < 1:
+        raise UserError(f"--gap {arguments.gap}: expected a share from 0 to below 1, such as 0.01")
     model = model_of(arguments)
     from dmoe.sharding.plan.plan_file import write_plan
+    from dmoe.sharding.plan.summary import over_bound
     from dmoe.sharding.planner.cluster import parse_cluster
 
     cluster = parse_cluster(arguments.cluster)
-    plan = model.plan(cluster)
+    plan = model.plan(cluster, gap=arguments.gap, keep_best=True)
     write_plan(arguments.output, plan)
     predicted = plan["predicted"]
     show(
         f"{arguments.output}: {len(plan['tables'])} tables on {cluster.name}; the critical rank is {predicted['critical_rank']},"
-        f" with {predicted['time_ms']:.2f} ms a step predicted for the tables"
+        f" with {predicted['time_ms']:.2f} ms a step predicted for the tables{over_bound(predicted, predicted['time_ms'])}"
     )
+    if not predicted["complete"]:
+        show("the search was interrupted: this is the best plan that it had")

@@ -76,6 +76,10 @@ class _Room(Open):
     ddr: Number
 
 
+class _Predicted(Open):
+    bound_ms: Number = 0.0
+
+
 class _Plan(Open):
     """The fields that are read of a plan."""
 
@@ -87,6 +91,7 @@ class _Plan(Open):
     cluster: dict[str, Any]
     hashes: dict[str, str]
     room: _Room | None = None
+    predicted: _Predicted | None = None
     tables: dict[str, _Table]
 
 

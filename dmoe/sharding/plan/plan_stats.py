@@ -81,6 +81,8 @@ class Figures:
     prediction: Prediction
     ranks: tuple[RankFigures, ...]
     tables: tuple[TableFigures, ...]
+    bound_ms: float = 0.0
+    """That no plan's critical rank is under; 0 where the plan does not tell."""
 
     @property
     def critical(self) -> int:
@@ -119,6 +121,7 @@ class Figures:
             "memory_a_rank": int(self.cluster.memory),
             "critical_rank": self.critical,
             "time_ms": round(self.time_ms, 6),
+            "bound_ms": self.bound_ms,
             "mean_ms": round(self.mean_ms, 6),
             "imbalance": round(self.imbalance, 4),
             "least_headroom": round(self.headroom(self.fullest), 6),
@@ -153,6 +156,7 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
         prediction,
         tuple(_ranks(prediction, cluster, room, host_room)),
         tuple(_table(plan["tables"][name], name, index, prediction, cluster) for index, name in enumerate(prediction.tables)),
+        (plan.get("predicted") or {}).get("bound_ms", 0.0),
     )
 
 

@@ -12,6 +12,7 @@ from dmoe.names import clip
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
+from dmoe.sharding.plan.summary import over_bound
 
 WIDTH = 100
 FOLD_ABOVE = 32
@@ -98,6 +99,8 @@ def _head(figures: Figures) -> Iterator[str]:
     yield (
         f"critical rank {figures.critical}: {figures.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} x the mean"
     )
+    if over := over_bound({"bound_ms": figures.bound_ms}, figures.time_ms):
+        yield f"  best possible: {over.removeprefix(', ')}, which is {figures.bound_ms:.3f} ms"
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
     yield f"fullest rank {fullest.rank}: {human(fullest.reserved + fullest.memory)} of {human(cluster.memory)} taken, {fits}"
 

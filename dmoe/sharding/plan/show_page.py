@@ -35,7 +35,9 @@ def page(figures: Figures, tables: Sequence[TableFigures], title: str) -> str:
         "<h2>Tables</h2>",
         _listed(tables, figures.cluster.ranks),
         "<h2>Why</h2>",
-        paragraph("What else was tried for a table, and what the plan's critical rank would have taken, all placed anew.", "faint"),
+        paragraph(
+            "What else was tried for a table, and what the plan's critical rank would have taken, all else staying where it is.", "faint"
+        ),
         *(_why(one) for one in tables),
     ]
     return document(title, parts)

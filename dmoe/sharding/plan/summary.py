@@ -1,5 +1,7 @@
 """The rows of a plan's tables: one a rank, one a table, as plain data."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from dmoe.sharding.planner.cost_model import Prediction
@@ -23,3 +25,10 @@ def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:
         }
         for rank in range(len(sums["time"]))
     ]
+
+
+def over_bound(predicted: Mapping[str, Any], time_ms: float) -> str:
+    """How far the critical rank's time is above the best possible one, at most; empty for a plan without a bound."""
+    bound = predicted.get("bound_ms") or 0.0
+    # Rounded up: it is a promise.
+    return f", at most {math.ceil(max(time_ms / bound - 1, 0.0) * 1000 - 1e-3) / 1000:.1%} above a lower bound" if bound > 0 else ""

@@ -139,7 +139,7 @@ def _estimate(
                 is_pooled=one.lookup.pooled,
             )
         )
-    distinct = DistinctShards(options)
+    distinct = DistinctShards(options, constraints)
     distinct.estimate(estimators(topology_of(cluster), constraints), wire)
     distinct.restore()
     shards = {name: list(option.shards) for name, option in zip(firsts, options, strict=True)}

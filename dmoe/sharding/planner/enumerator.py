@@ -1,8 +1,10 @@
 """What each table could be: TorchRec's enumerator and estimators, asked once for tables that are alike."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.types import ShardingOption, Topology
 
+from dmoe.alive import detail
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
 from dmoe.sharding.planner.constraints import Rule
@@ -19,6 +22,8 @@ from dmoe.sharding.planner.lookup import MetaTable, meta_module
 
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
 Vector = NDArray[np.float64]
+TOGETHER = 64
+"""Tables that TorchRec's enumerator is asked about at once: it makes an object a shard, and a thousand ranks have a thousand of them."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,15 @@ class Candidate:
     """A way to shard a table, with what every shard would cost.
 
     Attributes:
-        sizes, offsets: [rows, columns] and [row, column] of each shard.
+        sizes, offsets: [shards, 2], rows and columns, and the row and column where each shard begins.
         time: predicted milliseconds of a step that each shard takes on its rank (TorchRec's EmbeddingPerfEstimator).
         hbm, ddr: bytes of each shard, optimiser state and buffers included (TorchRec's EmbeddingStorageEstimator).
     """
 
     sharding_type: str
     kernel: str
-    sizes: tuple[tuple[int, int], ...]
-    offsets: tuple[tuple[int, int], ...]
+    sizes: NDArray[np.int64]
+    offsets: NDArray[np.int64]
     time: Vector
     hbm: Vector
     ddr: Vector
@@ -98,14 +103,16 @@ def candidates_of(
                 continue
             name = f"table{number}_{width or 0}"
             asked.append((key, MetaTable(name, table.rows, table.columns, rule.lookup), constraint_of(rule, types, kernels, width)))
-    constraints = {one.name: constraint for _, one, constraint in asked}
-    module = meta_module([one for _, one, _ in asked], optimizer)
-    enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
-    enumerator.wire = wire
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
-    key_of = {one.name: key for key, one, _ in asked}
-    for option in _sorted(_options(enumerator, module)):
-        found[key_of[option.name]].append(_candidate(option))
+    for first in range(0, len(asked), TOGETHER):
+        detail(f"candidates of table {first + 1:,} of {len(asked):,}")
+        some = asked[first : first + TOGETHER]
+        constraints = {one.name: constraint for _, one, constraint in some}
+        enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
+        enumerator.wire = wire
+        key_of = {one.name: key for key, one, _ in some}
+        for option in _sorted(_options(enumerator, meta_module([one for _, one, _ in some], optimizer))):
+            found[key_of[option.name]].append(_candidate(option))
     return found
 
 
@@ -118,13 +125,20 @@ class _OnceEnumerator(EmbeddingEnumerator):
         for option in sharding_options:
             option.batch_size = self._constraints[option.name].batch_sizes[0]
         # Restored when `enumerate` is over: it ends with a deep copy of all shards, which nobody asks for.
-        self.distinct = DistinctShards(sharding_options)
+        self.distinct = DistinctShards(sharding_options, self._constraints or {})
         self.distinct.estimate(self._estimators, self.wire)
 
 
 def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[ShardingOption]:
-    options = list(enumerator.enumerate(module, sharders()))
-    enumerator.distinct.restore()
+    # Of a million small lists the collector would look through all, again and again.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        options = list(enumerator.enumerate(module, sharders()))
+        enumerator.distinct.restore()
+    finally:
+        if collects:
+            gc.enable()
     return options
 
 
@@ -147,12 +161,19 @@ def _sorted(options: list[ShardingOption]) -> list[ShardingOption]:
 
 def _candidate(option: ShardingOption) -> Candidate:
     shards = option.shards
+    costs = {id(shard.perf): (shard.perf.total, float(shard.storage.hbm), float(shard.storage.ddr)) for shard in shards}
+    time, hbm, ddr = np.array([costs[id(shard.perf)] for shard in shards]).T
     return Candidate(
         option.sharding_type,
         option.compute_kernel,
-        tuple((shard.size[0], shard.size[1]) for shard in shards),
-        tuple((shard.offset[0], shard.offset[1]) for shard in shards),
-        np.array([shard.perf.total for shard in shards]),
-        np.array([float(shard.storage.hbm) for shard in shards]),
-        np.array([float(shard.storage.ddr) for shard in shards]),
+        _compact(np.array([shard.size for shard in shards])),
+        _compact(np.array([shard.offset for shard in shards])),
+        _compact(time),
+        _compact(hbm),
+        _compact(ddr),
     )
+
+
+def _compact(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers, kept once where all shards have the same."""
+    return np.broadcast_to(values[:1].copy(), values.shape) if (values == values[:1]).all() else values.copy()

@@ -1,10 +1,12 @@
 """TorchRec's estimators, asked once for shards of equal size.
 
 A shard's time and memory depend on its rows and columns alone, beside what its table's option fixes: 1,024 row shards of a table have
-two or three distinct sizes. `tests/unit/sharding/test_estimate.py` compares with the estimators asked shard by shard.
+two or three distinct sizes. The time depends on rows under data_parallel alone: tables that are looked up alike share it.
+`tests/unit/sharding/test_estimate.py` compares with the estimators asked shard by shard.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator, EmbeddingStorageEstimator
@@ -27,8 +29,8 @@ def estimators(topology: Topology, constraints: dict[str, ParameterConstraints])
 class DistinctShards:
     """Options with one shard of each size, until `restore` brings all of them back with what was estimated."""
 
-    def __init__(self, options: Sequence[ShardingOption]) -> None:
-        self.options = list(options)
+    def __init__(self, options: Sequence[ShardingOption], constraints: Mapping[str, ParameterConstraints]) -> None:
+        self.options, self.constraints = list(options), constraints
         self.every = [option.shards for option in self.options]
         for option in self.options:
             sizes = {(shard.size[0], shard.size[1]): shard for shard in option.shards}
@@ -45,7 +47,35 @@ class DistinctShards:
             for one in data.values():
                 one.qcomm_dtype_sizes[operation.name] = (wire, wire)
         for estimator in asked:
-            estimator.estimate(self.options, data)
+            if isinstance(estimator, EmbeddingPerfEstimator):
+                self._estimate_times(estimator, data)
+            else:
+                estimator.estimate(self.options, data)
+
+    def _estimate_times(self, estimator: EmbeddingPerfEstimator, data: Any) -> None:
+        groups: dict[Any, list[ShardingOption]] = {}
+        for option in self.options:
+            groups.setdefault(self._time_key(option), []).append(option)
+        estimator.estimate([some[0] for some in groups.values()], data)
+        for first, *others in groups.values():
+            known = {shard.size[1]: shard.perf for shard in first.shards}
+            for option in others:
+                option.is_weighted = first.is_weighted
+                for shard in option.shards:
+                    shard.perf = known[shard.size[1]]
+
+    def _time_key(self, option: ShardingOption) -> Any:
+        constraint = self.constraints[option.name]
+        return (
+            option.sharding_type,
+            option.compute_kernel,
+            option.name if option.sharding_type == "data_parallel" else frozenset(shard.size[1] for shard in option.shards),
+            option.is_pooled,
+            option.tensor.dtype,
+            constraint.is_weighted,
+            tuple(constraint.pooling_factors or ()),
+            tuple(constraint.batch_sizes or ()),
+        )
 
     def restore(self) -> None:
         """Shards of equal size share their `perf` and `storage` from here on."""

@@ -6,34 +6,37 @@ from typing import Any
 from dmoe.alive import detail
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.constraints import Rule
+from dmoe.sharding.planner.local_search import State
 from dmoe.sharding.planner.search import Problem, Solution
 
 
 def reasons(tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution) -> dict[str, dict[str, Any]]:
     """`decided` in words and `tried`, a row a candidate, for every table.
 
-    A candidate's `plan_ms` is the critical rank's time were this table sharded that way, the others kept and all placed anew; null
-    where that does not fit.
+    A candidate's `plan_ms` is the critical rank's time were this table sharded that way, all others staying where they are; null where
+    that does not fit.
     """
+    state = State(problem.chosen(solution.picks), solution.placed.ranks, problem.pinned, problem.room)
     kept = float(solution.placed.time.max())
     told: dict[tuple[int, int], list[dict[str, Any]]] = {}
     found = {}
     for index, table in enumerate(tables):
         kind, pick = problem.kinds[index], solution.picks[index]
-        # Tables that are alike, chosen alike, would give the same figures.
+        # Tables that are alike, chosen alike, get the first one's figures.
         if (kind, pick) not in told or problem.pinned[index] is not None:
             detail(f"tries what else table {index + 1:,} could do")
-            told[kind, pick] = _tried(problem, solution, index)
+            told[kind, pick] = _tried(problem, solution, state, index)
         tried = told[kind, pick]
         found[table.name] = {"decided": _decided(tried, rules[table.name], kept), "tried": tried}
     return found
 
 
-def _tried(problem: Problem, solution: Solution, index: int) -> list[dict[str, Any]]:
+def _tried(problem: Problem, solution: Solution, state: State, index: int) -> list[dict[str, Any]]:
     rows = []
     for number, one in enumerate(problem.candidates[problem.kinds[index]]):
         chosen = number == solution.picks[index]
-        placed = solution.placed if chosen else problem.place((*solution.picks[:index], number, *solution.picks[index + 1 :]))
+        found = state.worst if chosen else state.find(index, one)
+        worst = found[1] if isinstance(found, tuple) else found
         rows.append(
             {
                 "what": one.label,
@@ -41,7 +44,7 @@ def _tried(problem: Problem, solution: Solution, index: int) -> list[dict[str, A
                 "shard_ms": round(float(one.time.max()), 6),
                 "all_ms": round(float(one.time.sum()), 6),
                 "bytes": int(one.hbm.sum() + one.ddr.sum()),
-                "plan_ms": None if placed is None else round(float(placed.time.max()), 6),
+                "plan_ms": None if worst is None else round(worst, 6),
                 "chosen": chosen,
             }
         )

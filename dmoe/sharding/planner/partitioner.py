@@ -74,12 +74,21 @@ class _Ranks:
     def devices(self, one: Candidate, pinned: tuple[int, ...] | None, node: int | None = None) -> NDArray[np.int64] | None:
         """Each shard on a rank of its own choice, of all or of one node."""
         chosen = []
-        closed = np.zeros(self.shape, bool)
+        closed: NDArray[np.bool_] | None = None
         if pinned is not None:
             closed = ~np.isin(self.number, pinned)
         if node is not None:
+            closed = np.zeros(self.shape, bool) if closed is None else closed
             closed[:, np.arange(self.shape[1]) != node] = True
         for shard in range(len(one.time)):
+            if closed is None:
+                # The least loaded rank has room most often.
+                flat = int(self.time.argmin())
+                where = flat // self.shape[1], flat % self.shape[1]
+                if self.hbm[where] >= one.hbm[shard] and self.ddr[where] >= one.ddr[shard]:
+                    chosen.append(self.take(where, one, shard))
+                    continue
+                closed = np.zeros(self.shape, bool)
             full = closed | (self.hbm < one.hbm[shard]) | (self.ddr < one.ddr[shard])
             flat = int(np.where(full, np.inf, self.time).argmin())
             where = flat // self.shape[1], flat % self.shape[1]

@@ -1,6 +1,7 @@
 """One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, co
 from dmoe.sharding.planner.explain import reasons
 from dmoe.sharding.planner.lookup import MetaTable, meta_module
 from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.search import Problem, Solution, search
+from dmoe.sharding.planner.search import GAP, Problem, Solution, search
 
 RESERVED = 0.15
 """Share of a GPU's memory that is left free, TorchRec's default; dense part and id buffers are counted beside it."""
@@ -51,6 +52,8 @@ class Job:
         types_given: the sharding types were named for all tables; else tables go to the host's memory too where the device's does not do.
         constraints: identifies what the tables' rules were made of.
         variant: of the model, for people.
+        gap: the search ends where the critical rank is within this share of the lower bound.
+        keep_best: an interrupt ends the search with the best plan so far.
     """
 
     optimizer: str
@@ -60,10 +63,20 @@ class Job:
     types_given: bool = False
     constraints: str = ""
     variant: str = ""
+    gap: float = GAP
+    keep_best: bool = False
 
 
-def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense_bytes: int, explain: bool = True) -> dict[str, Any]:
-    """The plan of a config's model; see `plan_by_rules`.
+def plan_tables(
+    tables: Sequence[Table],
+    config: Config,
+    cluster: Cluster,
+    dense_bytes: int,
+    explain: bool = True,
+    gap: float = GAP,
+    keep_best: bool = False,
+) -> dict[str, Any]:
+    """The plan of a config's model; see `plan_by_rules`, and `Job` for `gap` and `keep_best`.
 
     Raises:
         DoesNotFit: nothing that the config allows fits.
@@ -77,6 +90,8 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
         bool(config.sharding.types),
         constraints_hash(config),
         config.variant,
+        gap,
+        keep_best,
     )
     check_precision(job.comm_precision, cluster.device.kind)
     return plan_by_rules(tables, rules_for(tables, config, cluster), job, cluster, explain)
@@ -99,7 +114,10 @@ def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, clu
     if explain:
         for name, why in reasons(tables, rules, problem, solution).items():
             rows[name] |= why
-    return plan_of_rows(rows, job, cluster, {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}, model_hash(tables, job.optimizer))
+    plan = plan_of_rows(rows, job, cluster, {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}, model_hash(tables, job.optimizer))
+    # Rounded down, so that no plan is under it.
+    plan["predicted"] |= {"bound_ms": math.floor(solution.bound * 1e6) / 1e6, "complete": solution.complete}
+    return plan
 
 
 def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: dict[str, float], model: str) -> dict[str, Any]:
@@ -184,7 +202,7 @@ def _solve(
             tuple(rules[table.name].ranks for table in tables),
             room,
         )
-        if (solution := search(problem)) is not None:
+        if (solution := search(problem, job.gap, job.keep_best)) is not None:
             return problem, solution
     assert problem is not None
     raise _does_not_fit(problem, cluster)
@@ -220,7 +238,7 @@ def _table_rows(
         weights, state = bytes_of(whole, optimizer, rule.lookup.number_bytes)
         shards = [
             {"row": offset[0], "column": offset[1], "rows": size[0], "columns": size[1], "rank": int(rank)}
-            for size, offset, rank in zip(one.sizes, one.offsets, ranks, strict=True)
+            for size, offset, rank in zip(one.sizes.tolist(), one.offsets.tolist(), ranks, strict=True)
         ]
         rows[table.name] = {
             "size": [table.rows, table.columns],

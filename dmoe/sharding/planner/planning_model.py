@@ -15,6 +15,7 @@ from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import plan_tables
+from dmoe.sharding.planner.search import GAP
 from dmoe.strict import checked
 from dmoe.yaml_files import read_mapping
 
@@ -38,10 +39,10 @@ class Described:
     def tables(self) -> Sequence[Table]:
         return self.blueprint.tables
 
-    def plan(self, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
+    def plan(self, cluster: Cluster, explain: bool = True, gap: float = GAP, keep_best: bool = False) -> dict[str, Any]:
         """The plan for a cluster; see `plan_tables`."""
         note(f"plans {len(self.tables):,} tables for {cluster.name}")
-        return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain)
+        return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain, gap, keep_best)
 
 
 def describe(config: Config, manifest: Manifest) -> Described:

@@ -3,8 +3,9 @@
 Makespan by its dual (Hochbaum and Shmoys 1987): for a bound on a shard's time, every table takes the candidate within it that costs least
 in all, with a price on memory where memory binds; what is left is placing. A price moves all tables that are alike at once, so between two
 prices only some of them are moved. The best of these plans then goes downhill: the tables of the critical rank try their other candidates,
-alone and with all that are like them. Nothing depends on a clock, so a plan is a function of its inputs. It is a heuristic: no plan is
-known to be the best.
+alone and with all that are like them, all placed anew; and from there step by step, all else staying where it is (`local_search`). Nothing
+depends on a clock, so a plan is a function of its inputs. It is a heuristic, but it knows a time that no plan is under (`lower_bound`), and
+ends where it is near that.
 """
 
 import itertools
@@ -13,12 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dmoe.alive import detail
 from dmoe.sharding.planner.enumerator import Candidate
+from dmoe.sharding.planner.local_search import State, improve
+from dmoe.sharding.planner.lower_bound import first_least, lacks_room, lower_bound
 from dmoe.sharding.planner.partitioner import HOST, Placed, Room, place
 
 BOUNDS, PRICES = 24, (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-TRIES = 500
-"""Changes that one descent may try; placing one takes a few milliseconds for a hundred tables on a thousand ranks."""
+TRIES, TABLES_TRIED = 500, 50_000
+"""Changes that one descent may try with all placed anew, and tables that it may place in all."""
+STEPS_A_RANK = 50
+"""Steps with all else staying that one descent may take, for each rank."""
+GAP = 0.01
+"""Share by which a plan may be over the lower bound and is good enough."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,76 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """`picks[t]` is the index of table t's candidate; `placements` how many plans were tried."""
+    """
+    Attributes:
+        picks: the index of each table's candidate.
+        placements: how many plans were tried, all of whose tables were placed.
+        bound: milliseconds that no plan's critical rank is under.
+        complete: the search was not interrupted.
+    """
 
     picks: tuple[int, ...]
     placed: Placed
     placements: int
+    bound: float = 0.0
+    complete: bool = True
 
 
-def search(problem: Problem) -> Solution | None:
+def search(problem: Problem, gap: float = GAP, keep_best: bool = False) -> Solution | None:
     """The best plan found, or None where none of those tried fits.
 
     Searched among all candidates, and once more among those that do not fill whole hosts: a descent that starts with fewer choices can end
     lower, and the better of both is kept. A config that leaves out other types can still end lower than one that allows all.
+
+    Args:
+        gap: ends where the critical rank is within this share of the lower bound.
+        keep_best: an interrupt ends the search and not the program, once a plan is found.
     """
-    tried: dict[tuple[int, ...], Placed | None] = {}
-    best: Solution | None = None
-    for open_ in _choices(problem):
-        found = _search_among(problem, open_, tried)
-        if found is not None and (best is None or found.placed.score < best.placed.score):
-            best = found
-    return None if best is None else Solution(best.picks, best.placed, len(tried))
+    if lacks_room(problem.candidates, problem.kinds, problem.room):
+        return None
+    found = _Search(problem, gap)
+    complete = True
+    try:
+        found.run()
+    except KeyboardInterrupt:
+        if not keep_best or found.best is None:
+            raise
+        complete = False
+    if found.best is None:
+        return None
+    return Solution(found.best.picks, found.best.placed, len(found.tried), found.bound, complete)
+
+
+class _Search:
+    """What is known so far: plans tried, the best of them, the bound."""
+
+    def __init__(self, problem: Problem, gap: float) -> None:
+        self.problem, self.gap = problem, gap
+        self.tried: dict[tuple[int, ...], Placed | None] = {}
+        self.best: Solution | None = None
+        self.bound = 0.0
+
+    def run(self) -> None:
+        for open_ in _choices(self.problem):
+            _Descent(self, open_).run()
+            if self.near:
+                return
+
+    @property
+    def near(self) -> bool:
+        return self.best is not None and self.best.placed.score[0] <= self.bound * (1 + self.gap)
+
+    def tighten(self) -> None:
+        """Works the bound out, once there is a plan to compare it with."""
+        if self.best is not None and not self.bound:
+            detail("a lower bound")
+            self.bound = lower_bound(self.problem.candidates, self.problem.kinds, self.problem.room, self.best.placed.score[0], self.gap)
+
+    def offer(self, one: Solution) -> None:
+        if self.best is None or one.placed.score < self.best.placed.score:
+            self.best = one
+            over = f", at most {one.placed.score[0] / self.bound - 1:.1%} over a lower bound" if self.bound else ""
+            detail(f"best so far {one.placed.score[0]:.3f} ms{over}, {len(self.tried):,} plans tried")
 
 
 Open = tuple[tuple[int, ...], ...]
@@ -77,30 +135,65 @@ def _choices(problem: Problem) -> list[Open]:
     return [every, single] if all(single) and single != every else [every]
 
 
-def _search_among(problem: Problem, open_: Open, tried: dict[tuple[int, ...], Placed | None]) -> Solution | None:
-    best: Solution | None = None
+class _Descent:
+    """A search among some of the candidates."""
 
-    def attempt(picks: tuple[int, ...]) -> Placed | None:
-        nonlocal best
+    def __init__(self, whole: _Search, open_: Open) -> None:
+        self.whole, self.problem, self.open_ = whole, whole.problem, open_
+        self.best: Solution | None = None
+
+    def run(self) -> None:
+        for picks in _uniform(self.problem, self.open_):
+            self.attempt(picks)
+        for ladder in _ladders(self.problem, self.open_):
+            # The lowest price on memory at which the plan fits; a higher one only makes it slower.
+            for rung, picks in enumerate(ladder):
+                # What lies between two rungs is not faster than the lower one.
+                if self.hopeless(ladder[max(rung - 1, 0)]):
+                    break
+                if self.attempt(picks) is not None:
+                    if rung:
+                        _part_way(self.problem, ladder[rung - 1], picks, self.attempt)
+                    break
+        self.whole.tighten()
+        if self.best is None or self.whole.near:
+            return
+        start = self.best
+        self.walk(start)
+        if self.whole.near:
+            return
+        tries = min(TRIES, TABLES_TRIED // len(self.problem.kinds))
+        _downhill(self.problem, self.open_, start, self.attempt, tries)
+        if self.best is not start:
+            self.walk(self.best)
+
+    def attempt(self, picks: tuple[int, ...]) -> Placed | None:
+        tried = self.whole.tried
         if picks not in tried:
-            tried[picks] = problem.place(picks)
+            tried[picks] = self.problem.place(picks)
         placed = tried[picks]
-        if placed is not None and (best is None or placed.score < best.placed.score):
-            best = Solution(picks, placed, 0)
+        if placed is not None and (self.best is None or placed.score < self.best.placed.score):
+            self.best = Solution(picks, placed, 0)
+            self.whole.offer(self.best)
         return placed
 
-    for picks in _uniform(problem, open_):
-        attempt(picks)
-    for ladder in _ladders(problem, open_):
-        # The lowest price on memory at which the plan fits; a higher one only makes it slower.
-        for rung, picks in enumerate(ladder):
-            if attempt(picks) is not None:
-                if rung:
-                    _part_way(problem, ladder[rung - 1], picks, attempt)
-                break
-    if best is not None:
-        _downhill(problem, open_, best, attempt)
-    return best
+    def hopeless(self, picks: tuple[int, ...]) -> bool:
+        """Whether no placement of them can be faster than the best plan: their mean, or a shard, takes longer."""
+        if self.best is None:
+            return False
+        chosen = self.problem.chosen(picks)
+        mean = sum(one.total_time for one in chosen) / len(self.problem.room.hbm)
+        return max(mean, max(one.longest for one in chosen)) >= self.best.placed.score[0]
+
+    def walk(self, start: Solution) -> None:
+        """Improves a plan with all else staying where it is."""
+        problem = self.problem
+        state = State(problem.chosen(start.picks), start.placed.ranks, problem.pinned, problem.room)
+        others = [[problem.candidates[kind][pick] for pick in self.open_[kind]] for kind in problem.kinds]
+        improve(state, others, self.whole.bound * (1 + self.whole.gap), STEPS_A_RANK * len(problem.room.hbm))
+        numbers = [{id(one): number for number, one in enumerate(group)} for group in problem.candidates]
+        picks = tuple(numbers[kind][id(one)] for kind, one in zip(problem.kinds, state.chosen, strict=True))
+        self.whole.offer(Solution(picks, state.placed(), 0))
 
 
 def _uniform(problem: Problem, open_: Open) -> Iterator[tuple[int, ...]]:
@@ -114,25 +207,27 @@ def _uniform(problem: Problem, open_: Open) -> Iterator[tuple[int, ...]]:
 
 
 def _ladders(problem: Problem, open_: Open) -> Iterator[list[tuple[int, ...]]]:
-    groups = [[group[i] for i in some] for some, group in zip(open_, problem.candidates, strict=True)]
-    longest = [np.array([one.longest for one in group]) for group in groups]
-    total = [np.array([one.total_time for one in group]) for group in groups]
-    bytes_ = [np.array([one.weighed_bytes for one in group]) for group in groups]
-    least = max(float(times.min()) for times in longest)
-    values = np.unique(np.concatenate([np.round(times, 9) for times in longest]))
-    bounds = values[values >= least - 1e-9]
+    # The open candidates of all kinds, one after another.
+    flat = [group[i] for some, group in zip(open_, problem.candidates, strict=True) for i in some]
+    longest, total, bytes_ = np.array([(one.longest, one.total_time, one.weighed_bytes) for one in flat]).T
+    lengths = np.array([len(some) for some in open_])
+    first = np.cumsum(lengths) - lengths
+    least_longest = np.minimum.reduceat(longest, first)
+    values = np.unique(np.round(longest, 9))
+    bounds = values[values >= least_longest.max() - 1e-9]
     if len(bounds) > BOUNDS:
         bounds = bounds[np.linspace(0, len(bounds) - 1, BOUNDS).round().astype(int)]
     # A byte's price in milliseconds: what all tables take, over all room.
-    unit = sum(float(times.min()) for times in total) / max(float(problem.room.hbm.sum()), float(problem.room.ddr.sum()) * 0.01, 1.0)
+    cheapest = float(np.minimum.reduceat(total, first).sum())
+    unit = cheapest / max(float(problem.room.hbm.sum()), float(problem.room.ddr.sum()) * 0.01, 1.0)
+    numbers = np.concatenate([np.array(some) for some in open_])
+    kinds = np.array(problem.kinds)
     for bound in bounds[::-1]:
         ladder = []
         for price in PRICES:
-            group_picks = []
-            for some, times, totals, sizes in zip(open_, longest, total, bytes_, strict=True):
-                cost = np.where(times <= bound + 1e-9, totals + price * unit * len(problem.kinds) * sizes, np.inf)
-                group_picks.append(some[int(cost.argmin() if np.isfinite(cost).any() else times.argmin())])
-            ladder.append(tuple(group_picks[kind] for kind in problem.kinds))
+            cost = np.where(longest <= bound + 1e-9, total + price * unit * len(problem.kinds) * bytes_, np.inf)
+            picks = numbers[first_least(cost, first)]
+            ladder.append(tuple(picks[kinds].tolist()))
         yield list(dict.fromkeys(ladder))
 
 
@@ -156,14 +251,14 @@ def _with(picks: Sequence[int], changed: dict[int, int]) -> tuple[int, ...]:
     return tuple(changed.get(table, pick) for table, pick in enumerate(picks))
 
 
-def _downhill(problem: Problem, open_: Open, start: Solution, attempt: Attempt) -> None:
-    """First improvement over the tables of the critical rank, the heaviest first, until there is none or TRIES are over."""
+def _downhill(problem: Problem, open_: Open, start: Solution, attempt: Attempt, most: int) -> None:
+    """First improvement over the tables of the critical rank, the heaviest first, until there is none or `most` were tried."""
     picks, placed, tries = start.picks, start.placed, 0
     improved = True
-    while improved and tries < TRIES:
+    while improved and tries < most:
         improved = False
         steps = itertools.chain(_changes(problem, open_, picks, placed), _exchanges(problem, open_, picks, placed, attempt))
-        for changed in itertools.islice(steps, TRIES - tries):
+        for changed in itertools.islice(steps, most - tries):
             tries += 1
             found = attempt(changed)
             if found is not None and found.score < placed.score:

@@ -22,6 +22,7 @@ def test_equal_shards_cost_what_each_would_cost_alone(cluster, precision):
         MetaTable("odd", 1001, 64, Lookup((3.0,))),
         MetaTable("tiny", 2, 32, Lookup((3.0,))),
         MetaTable("large", 123_457, 128, Lookup((3.0,))),
+        MetaTable("looked up like large", 99_001, 128, Lookup((3.0,))),
         MetaTable("shared", 5003, 64, Lookup((1.0, 20.0))),
         MetaTable("weighted", 5003, 64, Lookup((5.0,), weighted=True)),
         MetaTable("sequence", 5003, 64, Lookup((5.0,), pooled=False)),
@@ -47,7 +48,7 @@ def test_equal_shards_cost_what_each_would_cost_alone(cluster, precision):
         for shard in option.shards:
             shard.perf = shard.storage = None
     assert any(len(costs) > 2 and len(set(costs)) > 1 for costs in expected.values()), "no table was cut unevenly"
-    distinct = DistinctShards(options)
+    distinct = DistinctShards(options, constraints)
     assert sum(len(option.shards) for option in options) < sum(len(costs) for costs in expected.values())
     distinct.estimate(asked, BYTES[precision])
     distinct.restore()
