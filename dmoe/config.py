@@ -57,7 +57,39 @@ class ModelConfig(Strict):
     gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
         "softmax", description="each logit from that expert's embeddings, or (mmoe) from all; the mean; one softmax a dimension (Crocodile)"
     )
+    mixture: Literal["hidden", "logits"] = Field(
+        "hidden", description="what the gate weighs: the experts' outputs, under one tower, or the logit that a tower makes of each"
+    )
     tower: TowerConfig = TowerConfig()
+    expert_tower: Literal["shared", "own"] = Field(
+        "shared", description="the tower that makes an expert's own logit: the mixture's, or one for each expert"
+    )
+
+    @model_validator(mode="after")
+    def _gate_fits(self) -> "ModelConfig":
+        if self.mixture == "logits" and self.gate == "elementwise":
+            raise ValueError(
+                "gate elementwise weighs dimensions, and mixture logits has one logit an expert: use gate softmax, mmoe or mean"
+            )
+        return self
+
+
+class SupervisionConfig(Strict):
+    """Losses on the logit of each expert alone; beside the mixture's own cross-entropy (ALGORITHM: section 5)."""
+
+    expert_weight: float = Field(
+        0.0, ge=0, description="weight of the mean over experts of the cross-entropy of each one's own logit; 0 is off"
+    )
+    mixture_weight: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the mixture's cross-entropy; 0 (as KDEF) needs gate mean and mixture logits, or nothing would train them",
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether a loss reads the experts' own logits."""
+        return self.expert_weight > 0
 
 
 class CorrelationConfig(Strict):
@@ -221,6 +253,7 @@ class Config(Strict):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
     train: TrainConfig = TrainConfig()
@@ -234,6 +267,15 @@ class Config(Strict):
             raise ValueError(
                 "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
                 " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"
+            )
+        if self.model.mixture == "hidden" and self.model.expert_tower == "own" and not self.supervision.on:
+            raise ValueError(
+                "model.expert_tower: nothing would train an expert's own tower: give supervision.expert_weight, or mixture logits"
+            )
+        if self.supervision.mixture_weight == 0 and (self.model.mixture, self.model.gate, self.supervision.on) != ("logits", "mean", True):
+            raise ValueError(
+                "supervision.mixture_weight: 0 leaves the gate and the mixture's tower untrained; use model.gate mean, model.mixture"
+                " logits and supervision.expert_weight 1"
             )
         cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
         if kind == "rowwise_adagrad" and cut:
