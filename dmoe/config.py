@@ -77,8 +77,11 @@ class ModelConfig(Strict):
 class SupervisionConfig(Strict):
     """Losses on the logit of each expert alone; beside the mixture's own cross-entropy (ALGORITHM: section 5)."""
 
-    expert_weight: float = Field(
-        0.0, ge=0, description="weight of the mean over experts of the cross-entropy of each one's own logit; 0 is off"
+    expert_weight: float | None = Field(
+        None, ge=0, description="weight of the mean over experts of the cross-entropy of each one's own logit; 1 with agreement, else 0"
+    )
+    agreement: Literal["none", "ensemble", "mutual", "kdef"] = Field(
+        "none", description="experts learn the mixture's probability (ensemble), each other's (mutual), or both (kdef); no weight to tune"
     )
     mixture_weight: float = Field(
         1.0,
@@ -89,7 +92,12 @@ class SupervisionConfig(Strict):
     @property
     def on(self) -> bool:
         """Whether a loss reads the experts' own logits."""
-        return self.expert_weight > 0
+        return self.cross_entropy > 0 or self.agreement != "none"
+
+    @property
+    def cross_entropy(self) -> float:
+        """The weight of the experts' own cross-entropy."""
+        return float(self.agreement != "none") if self.expert_weight is None else self.expert_weight
 
 
 class CorrelationConfig(Strict):

@@ -13,7 +13,7 @@ from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Supervision
+from dmoe.model.expert_losses import Agreement, Supervision
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
@@ -135,6 +135,8 @@ def build_task(config: Config, model: Network) -> TrainTask:
 def expert_terms(config: Config) -> list[nn.Module]:
     """The losses that the config asks for beside the mixture's cross-entropy and the correlation."""
     terms: list[nn.Module] = []
-    if config.supervision.expert_weight:
-        terms.append(Supervision(config.supervision.expert_weight))
+    if config.supervision.cross_entropy:
+        terms.append(Supervision(config.supervision.cross_entropy))
+    if (agreement := config.supervision.agreement) != "none":
+        terms.append(Agreement(ensemble=agreement != "mutual", mutual=agreement != "ensemble"))
     return terms

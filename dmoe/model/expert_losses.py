@@ -9,6 +9,7 @@ Shapes: B rows of this rank, M experts.
 import torch
 from torch import Tensor, nn
 
+from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.model.mixture import Outputs
 
 
@@ -28,6 +29,10 @@ class RowMean:
         # Padding is cut out, and not weighed with 0: 0 * inf would be NaN.
         return (x_BN.where(self.weight_B[:, None] > 0, 0) * self.weight_B[:, None]).sum(0) * self.scale.to(x_BN.dtype)
 
+    def over_ranks(self, x_BN: Tensor) -> Tensor:
+        """[N] of [B, N], the mean itself, equal on all ranks; without gradient. Every rank has to call it."""
+        return all_reduce_sum(self(x_BN.detach())) / world_size()
+
 
 class Supervision(nn.Module):
     """weight * mean_m BCE(p_m, y): every expert has to rank alone, which an expert of a de-correlated mixture otherwise need not.
@@ -43,6 +48,46 @@ class Supervision(nn.Module):
 
     def forward(self, outputs: Outputs, label_B: Tensor, mean: RowMean) -> Tensor:
         return self.weight * mean(cross_entropy(outputs.expert_logit_BM, label_B)).mean()
+
+
+class Agreement(nn.Module):
+    """Experts learn each other's probabilities, the less sure ones more, from the surer ones more (KDEF's distillation; no weight to tune).
+
+    With s_m the mean of 1 - |y - p_m| over the rows of all ranks, S a softmax, p the mixture's probability, and gradients through the
+    learner alone, never through the teacher or s:
+
+        ensemble: sum_m S_m(-s) MSE(p_m, p)
+        mutual:   mean_m sum_{n != m} S_n(s_n - s_m) MSE(p_m, p_n), S over the teachers n != m
+
+    Args:
+        ensemble: learn from the mixture.
+        mutual: learn from the other experts; of one expert there is none, and the term is 0.
+
+    Shape:
+        - Input: Outputs with its `expert_logit_BM`; label [B].
+        - Output: [], a rank's share.
+    """
+
+    def __init__(self, ensemble: bool = True, mutual: bool = True) -> None:
+        super().__init__()
+        self.ensemble, self.mutual = ensemble, mutual
+
+    def forward(self, outputs: Outputs, label_B: Tensor, mean: RowMean) -> Tensor:
+        p_BM = outputs.expert_logit_BM.sigmoid()
+        taught_BM = p_BM.detach()
+        sure_M = mean.over_ranks(1 - (label_B[:, None] - taught_BM).abs())
+        loss = p_BM.new_zeros(())
+        if self.ensemble:
+            mixed_B1 = outputs.logit_B.detach().sigmoid()[:, None]
+            loss = loss + ((-sure_M).softmax(0) * mean((p_BM - mixed_B1).square())).sum()
+        if self.mutual and len(sure_M) > 1:
+            # [learner, teacher]: subtracting the learner's own confidence changes no softmax over its teachers.
+            weight_MM = (
+                sure_M.expand(len(sure_M), -1).masked_fill(torch.eye(len(sure_M), device=sure_M.device).bool(), -torch.inf).softmax(1)
+            )
+            apart_BMM = (p_BM[:, :, None] - taught_BM[:, None, :]).square()
+            loss = loss + (weight_MM * mean(apart_BMM.flatten(1)).view_as(weight_MM)).sum() / len(sure_M)
+        return loss
 
 
 def cross_entropy(logit_BM: Tensor, label_B: Tensor) -> Tensor:

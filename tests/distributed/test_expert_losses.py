@@ -4,6 +4,7 @@ Shapes: N rows of all ranks, M experts, D dims.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,27 @@ def supervision(x: dict[str, np.ndarray], _: dict[str, np.ndarray]) -> float:
     return 0.7 * sum(cross_entropy(x["expert"][:, m]) for m in range(EXPERTS)) / EXPERTS
 
 
+def agreement(x: dict[str, np.ndarray], still: dict[str, np.ndarray], ensemble: bool = True, mutual: bool = True) -> float:
+    """KDEF's loss, expert by expert; the teachers' values and the confidences are those of `still`."""
+    p, teacher, mixed = sigmoid(x["expert"]), sigmoid(still["expert"]), sigmoid(still["mixture"])
+    sure = [mean(1 - np.abs(LABELS - teacher[:, m])) for m in range(EXPERTS)]
+    loss = sum(cross_entropy(x["expert"][:, m]) for m in range(EXPERTS)) / EXPERTS
+    for m in range(EXPERTS):
+        if ensemble:
+            loss += np.exp(-sure[m]) / sum(np.exp(-s) for s in sure) * mean((p[:, m] - mixed) ** 2)
+        others = [n for n in range(EXPERTS) if n != m]
+        total = sum(np.exp(sure[n] - sure[m]) for n in others)
+        for n in others if mutual else ():
+            loss += np.exp(sure[n] - sure[m]) / total * mean((p[:, m] - teacher[:, n]) ** 2) / EXPERTS
+    return loss
+
+
 Loss = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], float]
 """Of the values, and of the values as they are where the loss takes no gradient of them."""
 CASES: dict[str, tuple[dict[str, Any], Loss]] = {
+    "kdef": ({"supervision": {"agreement": "kdef"}}, agreement),
+    "mutual": ({"supervision": {"agreement": "mutual"}}, partial(agreement, ensemble=False)),
+    "ensemble": ({"supervision": {"agreement": "ensemble"}}, partial(agreement, mutual=False)),
     "supervision": ({"supervision": {"expert_weight": 0.7}}, supervision),
 }
 

@@ -9,6 +9,13 @@ STEPS, BOUND = 20, 2e-4
 SWITCHES = {
     "own towers": ("supervision.expert_weight=0.5", "model.expert_tower=own"),
     "logits, shared tower": ("supervision.expert_weight=0.5", "model.mixture=logits"),
+    "KDEF, de-correlated residuals": (
+        "supervision={agreement: kdef, mixture_weight: 0}",
+        "model.gate=mean",
+        "model.mixture=logits",
+        "model.expert_tower=own",
+        "correlation.target=residual",
+    ),
 }
 
 
