@@ -100,6 +100,16 @@ class SupervisionConfig(Strict):
         return float(self.agreement != "none") if self.expert_weight is None else self.expert_weight
 
 
+class SpecialisationConfig(Strict):
+    """Losses on the gate and on the experts' outputs of a row (ALGORITHM: section 5)."""
+
+    balance_weight: float = Field(0.0, ge=0, description="weight of the balance of the gate's mass over the experts; 0 is off")
+    balance: Literal["load", "cv2"] = Field(
+        "load", description="M sum_m f_m G_m, f the share of rows whose largest gate is m, G the mean gate; or G's squared variation"
+    )
+    orthogonality_weight: float = Field(0.0, ge=0, description="weight of the squared cosine of two experts' outputs of a row; 0 is off")
+
+
 class CorrelationConfig(Strict):
     """The de-correlation loss; every axis on which the paper can be read is a switch (ALGORITHM: section 2)."""
 
@@ -262,6 +272,7 @@ class Config(Strict):
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    specialisation: SpecialisationConfig = SpecialisationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
     train: TrainConfig = TrainConfig()

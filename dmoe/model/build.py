@@ -13,7 +13,7 @@ from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Agreement, Supervision
+from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
@@ -139,4 +139,9 @@ def expert_terms(config: Config) -> list[nn.Module]:
         terms.append(Supervision(config.supervision.cross_entropy))
     if (agreement := config.supervision.agreement) != "none":
         terms.append(Agreement(ensemble=agreement != "mutual", mutual=agreement != "ensemble"))
+    special = config.specialisation
+    if special.balance_weight:
+        terms.append(Balance(special.balance_weight, special.balance))
+    if special.orthogonality_weight:
+        terms.append(Orthogonality(special.orthogonality_weight))
     return terms

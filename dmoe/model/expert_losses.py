@@ -90,6 +90,56 @@ class Agreement(nn.Module):
         return loss
 
 
+class Balance(nn.Module):
+    """How unevenly the gate uses the experts, with G_m the mean gate over the rows of all ranks.
+
+    `load`: M sum_m f_m G_m, f_m the share of rows whose largest gate is m, without gradient; 1 where both are even. `cv2`: the squared
+    coefficient of variation of G, M sum_m (G_m - 1 / M)^2; 0 where it is even, M - 1 where one expert has all.
+
+    Shape:
+        - Input: Outputs, whose gate is [B, M, G] and is averaged over G.
+        - Output: [], a rank's share.
+    """
+
+    def __init__(self, weight: float, kind: str) -> None:
+        super().__init__()
+        self.weight, self.kind = weight, kind
+
+    def forward(self, outputs: Outputs, label_B: Tensor, mean: RowMean) -> Tensor:
+        gate_BM = outputs.gate_BMG.mean(2)
+        experts = gate_BM.shape[1]
+        if self.kind == "load":
+            largest_BM = nn.functional.one_hot(gate_BM.argmax(1), experts).to(gate_BM.dtype)
+            return self.weight * experts * (mean.over_ranks(largest_BM) * mean(gate_BM)).sum()
+        mass_M, share_M = mean.over_ranks(gate_BM), mean(gate_BM)
+        # M sum (G - 1 / M)^2 at the global G, with the gradient that each rank's share of G has in it.
+        slope_M = 2 * experts * (mass_M - 1 / experts)
+        return self.weight * (experts * (mass_M - 1 / experts).square().sum() + (slope_M * (share_M - share_M.detach())).sum())
+
+
+class Orthogonality(nn.Module):
+    """weight * mean over rows and pairs of experts of cos^2(h_j, h_k): the share of h_j that lies along h_k, row by row.
+
+    After the projections' loss of arXiv 2505.22323, without units, so that smaller outputs do not lower it. Unlike the correlation, it is
+    of one row's outputs as they are, not of the batch's around their mean.
+
+    Shape:
+        - Input: Outputs with hidden [B, M, D].
+        - Output: [], a rank's share; 0 for one expert.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, outputs: Outputs, label_B: Tensor, mean: RowMean) -> Tensor:
+        unit_BMD = nn.functional.normalize(outputs.hidden_BMD, dim=2)
+        experts = unit_BMD.shape[1]
+        cosine_BMM = unit_BMD @ unit_BMD.transpose(1, 2)
+        pairs_B1 = cosine_BMM.square().triu(1).sum((1, 2))[:, None]
+        return self.weight * mean(pairs_B1).sum() * 2 / max(experts * (experts - 1), 1)
+
+
 def cross_entropy(logit_BM: Tensor, label_B: Tensor) -> Tensor:
     """[B, M], of each logit."""
     return nn.functional.binary_cross_entropy_with_logits(logit_BM, label_B[:, None].expand_as(logit_BM), reduction="none")

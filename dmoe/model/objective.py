@@ -19,7 +19,7 @@ from dmoe.model.network import Network, Outputs, watch_gradient
 class Losses(NamedTuple):
     """Scalars of a step. bce and auxiliary are this rank's share times the world size, so that their means over ranks are the global ones;
     the others are global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows,
-    auxiliary the sum of `supervision`'s weighted terms."""
+    auxiliary the weighted sum of the `terms`."""
 
     bce: Tensor
     correlation: Tensor

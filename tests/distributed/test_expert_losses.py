@@ -68,12 +68,34 @@ def agreement(x: dict[str, np.ndarray], still: dict[str, np.ndarray], ensemble: 
     return loss
 
 
+def balance(x: dict[str, np.ndarray], still: dict[str, np.ndarray]) -> float:
+    largest = still["gate"].argmax(1)
+    return 0.3 * EXPERTS * sum(mean((largest == m).astype(float)) * mean(x["gate"][:, m]) for m in range(EXPERTS))
+
+
+def variation(x: dict[str, np.ndarray], _: dict[str, np.ndarray]) -> float:
+    """Of the means over rows, whose own mean is 1 / M where gates sum to 1."""
+    return 0.3 * sum((EXPERTS * mean(x["gate"][:, m]) - 1) ** 2 for m in range(EXPERTS)) / EXPERTS
+
+
+def orthogonality(x: dict[str, np.ndarray], _: dict[str, np.ndarray]) -> float:
+    h, total = x["hidden"], 0.0
+    for j in range(EXPERTS):
+        for k in range(j):
+            dot = (h[:, j] * h[:, k]).sum(1)
+            total += mean(dot**2 / (h[:, j] ** 2).sum(1) / (h[:, k] ** 2).sum(1))
+    return 0.4 * total / 3
+
+
 Loss = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], float]
 """Of the values, and of the values as they are where the loss takes no gradient of them."""
 CASES: dict[str, tuple[dict[str, Any], Loss]] = {
     "kdef": ({"supervision": {"agreement": "kdef"}}, agreement),
     "mutual": ({"supervision": {"agreement": "mutual"}}, partial(agreement, ensemble=False)),
     "ensemble": ({"supervision": {"agreement": "ensemble"}}, partial(agreement, mutual=False)),
+    "load": ({"specialisation": {"balance_weight": 0.3}}, balance),
+    "cv2": ({"specialisation": {"balance_weight": 0.3, "balance": "cv2"}}, variation),
+    "orthogonality": ({"specialisation": {"orthogonality_weight": 0.4}}, orthogonality),
     "supervision": ({"supervision": {"expert_weight": 0.7}}, supervision),
 }
 

@@ -9,6 +9,7 @@ STEPS, BOUND = 20, 2e-4
 SWITCHES = {
     "own towers": ("supervision.expert_weight=0.5", "model.expert_tower=own"),
     "logits, shared tower": ("supervision.expert_weight=0.5", "model.mixture=logits"),
+    "balanced, orthogonal": ("specialisation={balance_weight: 0.1, balance: cv2, orthogonality_weight: 0.1}",),
     "KDEF, de-correlated residuals": (
         "supervision={agreement: kdef, mixture_weight: 0}",
         "model.gate=mean",
