@@ -57,7 +57,57 @@ class ModelConfig(Strict):
     gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
         "softmax", description="each logit from that expert's embeddings, or (mmoe) from all; the mean; one softmax a dimension (Crocodile)"
     )
+    mixture: Literal["hidden", "logits"] = Field(
+        "hidden", description="what the gate weighs: the experts' outputs, under one tower, or the logit that a tower makes of each"
+    )
     tower: TowerConfig = TowerConfig()
+    expert_tower: Literal["shared", "own"] = Field(
+        "shared", description="the tower that makes an expert's own logit: the mixture's, or one for each expert"
+    )
+
+    @model_validator(mode="after")
+    def _gate_fits(self) -> "ModelConfig":
+        if self.mixture == "logits" and self.gate == "elementwise":
+            raise ValueError(
+                "gate elementwise weighs dimensions, and mixture logits has one logit an expert: use gate softmax, mmoe or mean"
+            )
+        return self
+
+
+class SupervisionConfig(Strict):
+    """Losses on the logit of each expert alone; beside the mixture's own cross-entropy (ALGORITHM: section 5)."""
+
+    expert_weight: float | None = Field(
+        None, ge=0, description="weight of the mean over experts of the cross-entropy of each one's own logit; 1 with agreement, else 0"
+    )
+    agreement: Literal["none", "ensemble", "mutual", "kdef"] = Field(
+        "none", description="experts learn the mixture's probability (ensemble), each other's (mutual), or both (kdef); no weight to tune"
+    )
+    mixture_weight: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the mixture's cross-entropy; 0 (as KDEF) needs gate mean and mixture logits, or nothing would train them",
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether a loss reads the experts' own logits."""
+        return self.cross_entropy > 0 or self.agreement != "none"
+
+    @property
+    def cross_entropy(self) -> float:
+        """The weight of the experts' own cross-entropy."""
+        return float(self.agreement != "none") if self.expert_weight is None else self.expert_weight
+
+
+class SpecialisationConfig(Strict):
+    """Losses on the gate and on the experts' outputs of a row (ALGORITHM: section 5)."""
+
+    balance_weight: float = Field(0.0, ge=0, description="weight of the balance of the gate's mass over the experts; 0 is off")
+    balance: Literal["load", "cv2"] = Field(
+        "load", description="M sum_m f_m G_m, f the share of rows whose largest gate is m, G the mean gate; or G's squared variation"
+    )
+    orthogonality_weight: float = Field(0.0, ge=0, description="weight of the squared cosine of two experts' outputs of a row; 0 is off")
 
 
 class CorrelationConfig(Strict):
@@ -221,6 +271,8 @@ class Config(Strict):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    specialisation: SpecialisationConfig = SpecialisationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
     train: TrainConfig = TrainConfig()
@@ -234,6 +286,15 @@ class Config(Strict):
             raise ValueError(
                 "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
                 " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"
+            )
+        if self.model.mixture == "hidden" and self.model.expert_tower == "own" and not self.supervision.on:
+            raise ValueError(
+                "model.expert_tower: nothing would train an expert's own tower: give supervision.expert_weight, or mixture logits"
+            )
+        if self.supervision.mixture_weight == 0 and (self.model.mixture, self.model.gate, self.supervision.on) != ("logits", "mean", True):
+            raise ValueError(
+                "supervision.mixture_weight: 0 leaves the gate and the mixture's tower untrained; use model.gate mean, model.mixture"
+                " logits and supervision.expert_weight 1"
             )
         cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
         if kind == "rowwise_adagrad" and cut:

@@ -1,7 +1,8 @@
 """Streaming metrics as `torchmetrics.Metric`s: reset, device, `MetricCollection`, and exact merging over ranks."""
 
+from dmoe.metrics.ambiguity import Ambiguity, AmbiguityReport
 from dmoe.metrics.auc import BinnedAUC, ExactAUC
 from dmoe.metrics.cec import CecReport, CrossExpertCorrelation
 from dmoe.metrics.grouped import Gauc, GroupedAUC
 
-__all__ = ["BinnedAUC", "CecReport", "CrossExpertCorrelation", "ExactAUC", "Gauc", "GroupedAUC"]
+__all__ = ["Ambiguity", "AmbiguityReport", "BinnedAUC", "CecReport", "CrossExpertCorrelation", "ExactAUC", "Gauc", "GroupedAUC"]

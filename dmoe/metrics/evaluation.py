@@ -14,6 +14,7 @@ from torch import Tensor
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined
+from dmoe.metrics.ambiguity import Ambiguity
 from dmoe.metrics.auc import BinnedAUC, ExactAUC
 from dmoe.metrics.cec import CrossExpertCorrelation
 from dmoe.metrics.grouped import GroupedAUC
@@ -47,6 +48,7 @@ class Evaluation:
         self.solo: list[BinnedAUC] = []
         self.left_out: list[BinnedAUC] = []
         self.correlation: CrossExpertCorrelation | None = None
+        self.ambiguity: Ambiguity | None = None
         self.not_finite = 0
         self.largest: tuple[int, float] | None = None
 
@@ -64,7 +66,8 @@ class Evaluation:
             self._note(bad_B, dense_BD)
             return
         experts, width = outputs.hidden_BMD.shape[1:]
-        if self.correlation is None or self.gate_M is None:
+        if self.correlation is None or self.gate_M is None or self.ambiguity is None:
+            self.ambiguity = Ambiguity(experts).to(self.device)
             self.correlation = CrossExpertCorrelation(experts, width).to(self.device)
             self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
             self.solo = self._aucs(experts)
@@ -78,6 +81,7 @@ class Evaluation:
         gate_BM = outputs.gate_BMG.double().mean(2)
         self.gate_M += (gate_BM * mask_B[:, None]).sum(0)
         self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
+        self.ambiguity.update(logit_B, outputs.expert_logit_BM, gate_BM, label_B, mask_B)
         self.auc.update(logit_B, label_B, mask_B)
         if group_B is not None:
             self.grouped = self.grouped or GroupedAUC()
@@ -122,12 +126,13 @@ class Evaluation:
         """
         self._refuse(dense)
         assert self.correlation is not None
+        assert self.ambiguity is not None
         assert self.gate_M is not None
         rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
         gate_M = (all_reduce_sum(self.gate_M.clone()) / weight).tolist()
         entropy = float(all_reduce_sum(self.gate_entropy.clone()) / weight)
         auc = float(self.auc.compute())
-        correlation = self.correlation.compute()
+        correlation, ambiguity = self.correlation.compute(), self.ambiguity.compute()
         rate = positives / weight
         base = entropy_of(rate)
         figures = {
@@ -148,6 +153,9 @@ class Evaluation:
             "cka_matrix": correlation.cka,
             "dead_dims": correlation.dead,
             "expert_variance": correlation.variance,
+            "ambiguity": ambiguity.value,
+            "ambiguity_even": ambiguity.even,
+            "expert_logloss": ambiguity.expert_logloss,
             "expert_auc": [float(solo.compute()) for solo in self.solo],
             "expert_left_out_auc": [float(left_out.compute()) for left_out in self.left_out],
             "gate_mass": gate_M,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -42,14 +43,18 @@ def assemble(
     built: list[Any] = [
         build_expert(kind, num_fields=fields, field_dim=dim, **options) for (kind, options), dim in zip(experts, dims, strict=True)
     ]
+    own = settings.expert_tower == "own"
+    tower = partial(Tower, settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout)
     mixture = ExpertMixture(
         experts=built,
         projections=[Projection(int(e.out_dim), settings.expert_dim, settings.expert_norm, settings.activation) for e in built],
         gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim, set_of_expert),
-        tower=Tower(settings.expert_dim, settings.tower.hidden, settings.activation, settings.tower.dropout),
+        tower=None if settings.mixture == "logits" and own else tower(),
         dense_fields=[_dense_field(dense, dim) for dim in set_dims] if dense else [],
         set_of_expert=set_of_expert,
         bf16=bf16,
+        expert_towers=[tower() for _ in built] if own else [],
+        mix_logits=settings.mixture == "logits",
     )
     mixture.apply(_initialize_linear)
     return mixture

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
@@ -12,6 +13,7 @@ from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
+from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
@@ -124,5 +126,22 @@ def build_task(config: Config, model: Network) -> TrainTask:
         config.optimizer.embedding_l2,
         within_class=settings.within_class,
         stop_below=settings.stop_below,
+        terms=expert_terms(config),
+        bce_weight=config.supervision.mixture_weight,
     )
-    return TrainTask(model, objective)
+    return TrainTask(model, objective, expert_logits=config.supervision.on)
+
+
+def expert_terms(config: Config) -> list[nn.Module]:
+    """The losses that the config asks for beside the mixture's cross-entropy and the correlation."""
+    terms: list[nn.Module] = []
+    if config.supervision.cross_entropy:
+        terms.append(Supervision(config.supervision.cross_entropy))
+    if (agreement := config.supervision.agreement) != "none":
+        terms.append(Agreement(ensemble=agreement != "mutual", mutual=agreement != "ensemble"))
+    special = config.specialisation
+    if special.balance_weight:
+        terms.append(Balance(special.balance_weight, special.balance))
+    if special.orthogonality_weight:
+        terms.append(Orthogonality(special.orthogonality_weight))
+    return terms

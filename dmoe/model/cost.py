@@ -140,10 +140,18 @@ def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
     return {
         "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator,misc]
         "projections": sum(linear_flops(projection) for projection in mixture.projections),
-        "gate": linear_flops(mixture.gate) + 2 * count * expert_dim,
-        "tower": linear_flops(mixture.tower),
+        "gate": linear_flops(mixture.gate) + 2 * count * (1 if mixture.mix_logits else expert_dim),
+        "tower": _tower_flops(mixture),
         "dense features": sum(linear_flops(field) for field in mixture.dense_fields),
     }
+
+
+def _tower_flops(mixture: ExpertMixture) -> int:
+    """Of the mixture's logit. Experts' own logits that it is not made of cost training and evaluation M towers more, and a scorer none."""
+    if mixture.mix_logits and mixture.expert_towers:
+        return linear_flops(mixture.expert_towers)
+    assert mixture.tower is not None
+    return linear_flops(mixture.tower) * (len(mixture.experts) if mixture.mix_logits else 1)
 
 
 def _saved_bytes(mixture: nn.Module, blueprint: Blueprint) -> int:

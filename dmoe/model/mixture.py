@@ -14,7 +14,7 @@ from dmoe.model.controls import StepControls
 
 class Outputs(NamedTuple):
     """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
-    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the tower's logit of each expert alone, or [B, 0] where nobody asked for it.
+    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the logit of each expert alone, or [B, 0] where nobody asked for it.
     left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]."""
 
     logit_B: Tensor
@@ -31,10 +31,12 @@ class ExpertMixture(nn.Module):
         experts: M interactions [B, F, K] -> [B, out_dim], each with an `out_dim`.
         projections: M modules [B, out_dim] -> [B, D].
         gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D].
-        tower: [..., D] -> [...].
+        tower: [..., D] -> [...], of the mixed output, and of each expert's where these have none of their own; None where it has no use.
         dense_fields: S modules [B, I] -> [B, K], one more field a set; none where integers are not used as numbers.
         set_of_expert: M indices into the table sets.
         bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
+        expert_towers: M modules [B, D] -> [B], each of one expert's own logit; none where they share `tower`.
+        mix_logits: the logit is sum_m g_m z_m, z_m the experts' own logits, in place of tower(sum_m g_m h_m).
 
     Attributes:
         controls: what changes from step to step.
@@ -45,15 +47,18 @@ class ExpertMixture(nn.Module):
         experts: Sequence[nn.Module],
         projections: Sequence[nn.Module],
         gate: nn.Module,
-        tower: nn.Module,
+        tower: nn.Module | None,
         dense_fields: Sequence[nn.Module],
         set_of_expert: Sequence[int],
         bf16: bool = False,
+        expert_towers: Sequence[nn.Module] = (),
+        mix_logits: bool = False,
     ) -> None:
         super().__init__()
         self.experts, self.projections = nn.ModuleList(experts), nn.ModuleList(projections)
         self.dense_fields = nn.ModuleList(dense_fields)
         self.gate, self.tower = gate, tower
+        self.expert_towers, self.mix_logits = nn.ModuleList(expert_towers), mix_logits
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
         self.controls = StepControls()
 
@@ -61,7 +66,21 @@ class ExpertMixture(nn.Module):
         """The logit [B] and nothing beside: what a scorer pays for."""
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
-            return _wide(self.tower((gate_BMG * hidden_BMD).sum(1)))
+            return self._mixed_logit(hidden_BMD, gate_BMG)
+
+    def _mixed_logit(self, hidden_BMD: Tensor, gate_BMG: Tensor, logit_BM: Tensor | None = None) -> Tensor:
+        """The mixture's logit [B]; `logit_BM` spares the experts' own where they are known already."""
+        if self.mix_logits:
+            logit_BM = self._expert_logits(hidden_BMD) if logit_BM is None else logit_BM
+            return (_wide(gate_BMG).squeeze(2) * logit_BM).sum(1)
+        assert self.tower is not None
+        return _wide(self.tower((gate_BMG * hidden_BMD).sum(1)))
+
+    def _expert_logits(self, hidden_BMD: Tensor) -> Tensor:
+        if not self.expert_towers:
+            assert self.tower is not None
+            return _wide(self.tower(hidden_BMD))
+        return torch.stack([_wide(tower(hidden_BMD[:, expert])) for expert, tower in enumerate(self.expert_towers)], 1)
 
     def _mixed(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> tuple[Tensor, Tensor]:
         if self.dense_fields:
@@ -75,23 +94,27 @@ class ExpertMixture(nn.Module):
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
             for_tower_BMD = watch_gradient(hidden_BMD, self.controls.gradient_norms, "task")
-            mixed_BD = (gate_BMG * for_tower_BMD).sum(1)
-            logit_B = _wide(self.tower(mixed_BD))
-            alone = self.controls.expert_logits or not self.training
-            none_B0 = logit_B.new_zeros(len(logit_B), 0)
-            expert_logit_BM = _wide(self.tower(for_tower_BMD)) if alone else none_B0
+            if self.mix_logits:
+                expert_logit_BM = self._expert_logits(for_tower_BMD)
+                logit_B = self._mixed_logit(for_tower_BMD, gate_BMG, expert_logit_BM)
+                none_B0 = logit_B.new_zeros(len(logit_B), 0)
+            else:
+                logit_B = self._mixed_logit(for_tower_BMD, gate_BMG)
+                none_B0 = logit_B.new_zeros(len(logit_B), 0)
+                alone = self.controls.expert_logits or not self.training
+                expert_logit_BM = self._expert_logits(for_tower_BMD) if alone else none_B0
             without = self.controls.leave_out and not self.training and hidden_BMD.shape[1] > 1
-            left_out_BM = self._left_out(hidden_BMD, gate_BMG) if without else none_B0
+            left_out_BM = self._left_out(hidden_BMD, gate_BMG, expert_logit_BM) if without else none_B0
         return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM)
 
-    def _left_out(self, hidden_BMD: Tensor, gate_BMG: Tensor) -> Tensor:
+    def _left_out(self, hidden_BMD: Tensor, gate_BMG: Tensor, logit_BM: Tensor) -> Tensor:
         logits = []
         for expert in range(hidden_BMD.shape[1]):
             others = [index for index in range(hidden_BMD.shape[1]) if index != expert]
             rest_BNG = _wide(gate_BMG[:, others])
             # Where the gate gave everything to this expert, what is left of it decides; all the same where nothing is left.
             rest_BNG = rest_BNG / rest_BNG.sum(1, keepdim=True).clamp(min=torch.finfo(rest_BNG.dtype).tiny)
-            logits.append(_wide(self.tower((rest_BNG * hidden_BMD[:, others]).sum(1))))
+            logits.append(self._mixed_logit(hidden_BMD[:, others], rest_BNG, logit_BM[:, others]))
         return torch.stack(logits, 1)
 
 

@@ -3,6 +3,7 @@
 Shapes: B rows of this rank, F fields, K dims of an embedding, M experts, D width of an expert's output.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,22 +12,25 @@ from torch import Tensor, nn
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.model.controls import StepControls
 from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.expert_losses import RowMean, total
 from dmoe.model.network import Network, Outputs, watch_gradient
 
 
 class Losses(NamedTuple):
-    """Scalars of a step. bce is this rank's share times the world size, so that its mean over ranks is the global one; the others are
-    global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows."""
+    """Scalars of a step. bce and auxiliary are this rank's share times the world size, so that their means over ranks are the global ones;
+    the others are global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows,
+    auxiliary the weighted sum of the `terms`."""
 
     bce: Tensor
     correlation: Tensor
     cec_batch: Tensor
     dead: Tensor
     rows: Tensor
+    auxiliary: Tensor
 
 
 class Objective(nn.Module):
-    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings.
+    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms.
 
     A leaf for TorchRec's pipeline, whose tracing the collectives inside would break.
 
@@ -38,6 +42,8 @@ class Objective(nn.Module):
         embedding_l2: weight of the squared embeddings of the rows looked up.
         within_class: correlations within the rows of each label.
         stop_below: the loss is counted from here on, so that it stops there.
+        terms: further losses, from `expert_losses`.
+        bce_weight: of the mixture's cross-entropy.
     """
 
     def __init__(
@@ -48,8 +54,11 @@ class Objective(nn.Module):
         embedding_l2: float,
         within_class: bool = False,
         stop_below: float = 0.0,
+        terms: Sequence[nn.Module] = (),
+        bce_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        self.terms, self.bce_weight = nn.ModuleList(terms), bce_weight
         self.within_class, self.stop_below = within_class, stop_below
         self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
         self.controls = StepControls()
@@ -64,11 +73,15 @@ class Objective(nn.Module):
         mask_B = (weight_B > 0).to(target_BMD.dtype)
         correlation = self.correlation(target_BMD, mask_B, label_B if self.within_class else None)
         penalty = (correlation.loss - self.stop_below).relu() if self.stop_below else correlation.loss
-        loss = bce + self.alpha * self.controls.alpha_factor * penalty
+        loss = self.bce_weight * bce + self.alpha * self.controls.alpha_factor * penalty
         if self.embedding_l2:
             squares_B = sum(x_BFK.square().sum((1, 2)) for x_BFK in sets_BFK)
             loss = loss + self.embedding_l2 / 2 * (squares_B * weight_B).sum() * scale.to(weight_B.dtype)
-        detached = (bce.detach(), correlation.loss.detach(), correlation.mean_abs, correlation.dead, correlation.rows)
+        auxiliary = torch.zeros_like(bce)
+        if self.terms:
+            auxiliary = total(self.terms, outputs, label_B, RowMean(weight_B, scale))
+            loss = loss + auxiliary
+        detached = (bce.detach(), correlation.loss.detach(), correlation.mean_abs, correlation.dead, correlation.rows, auxiliary.detach())
         return loss, Losses(*detached)
 
     def _target(self, outputs: Outputs, label_B: Tensor) -> Tensor:
@@ -82,14 +95,17 @@ class Objective(nn.Module):
 class TrainTask(nn.Module):
     """The model with its objective, as TorchRec's pipeline calls it: batch -> (loss, what the loop logs and evaluates).
 
+    Args:
+        expert_logits: the objective's terms read every expert's own logit.
+
     Attributes:
         controls: what changes from step to step; the mixture and the objective hold the same object.
     """
 
-    def __init__(self, model: Network, objective: Objective) -> None:
+    def __init__(self, model: Network, objective: Objective, expert_logits: bool = False) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self.controls = StepControls(expert_logits=objective.target != "hidden")
+        self.controls = StepControls(expert_logits=expert_logits or objective.target != "hidden")
         objective.controls = model.mixture.controls = self.controls
 
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced

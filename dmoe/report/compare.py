@@ -203,6 +203,7 @@ def _figure_rows(found: Compared) -> list[list[str]]:
         "calibration",
         "cec",
         "cec_floor",
+        "ambiguity",
         "effective_experts",
         "samples_per_second",
         "eval_samples_per_second",

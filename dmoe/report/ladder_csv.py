@@ -26,6 +26,7 @@ CSV_KEYS = [
     "cec_by_class_floor",
 ]
 CSV_KEYS += ["cec_by_class_ceiling", "cka", "gate_mass", "effective_experts", "gate_perplexity", "expert_auc", "expert_left_out_auc"]
+CSV_KEYS += ["ambiguity", "ambiguity_even", "expert_logloss"]
 CSV_KEYS += ["expert_variance", "dead_dims", "samples_per_second", "train_seconds", "eval_samples_per_second", "rows"]
 
 

@@ -32,6 +32,9 @@ class Figures(Open):
     cec_by_class: list[Figure] | None = None
     cec_within_class: Figure = None
     cec_matrix: list[list[Annotated[float, Field(ge=0, le=1e15)]]]
+    ambiguity: Figure = None
+    ambiguity_even: Figure = None
+    expert_logloss: list[Figure] | None = None
     cka_matrix: list[list[Annotated[float, Field(ge=-1e15, le=1e15)]]]
     dead_dims: list[int]
     expert_variance: list[Annotated[float, Field(ge=0, le=1e15)]]
@@ -50,6 +53,8 @@ class Figures(Open):
         lists = {name: getattr(self, name) for name in ("dead_dims", "expert_variance", "expert_auc")}
         if self.expert_left_out_auc:
             lists["expert_left_out_auc"] = self.expert_left_out_auc
+        if self.expert_logloss is not None:
+            lists["expert_logloss"] = self.expert_logloss
         for name, figures in lists.items():
             if len(figures) != experts:
                 raise ValueError(f"{name} is of {len(figures)} experts, gate_mass of {experts}")
@@ -138,6 +143,7 @@ COLUMNS = [
     ("NE", "ne", "{:.4f}"),
     ("CEC", "cec", "{:.4f}"),
     ("CEC floor", "cec_floor", "{:.4f}"),
+    ("ambiguity", "ambiguity", "{:.4f}"),
     ("samples/s", "samples_per_second", "{:,.0f}"),
 ]
 

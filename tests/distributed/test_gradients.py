@@ -107,6 +107,8 @@ def test_gradients_equal_one_float64_process(ranks, data_set, world_size, reduce
         ("model.embedding.sets=shared", "model.gate=mean"),
         ("model.embedding.dim=10", "model.embedding.layout=separate"),
         ("model.embedding.dim=10",),
+        ("model.mixture=logits", "model.expert_tower=own", "correlation.target=residual"),
+        ("model.mixture=logits", "model.gate=mmoe", "model.embedding.layout=separate"),
     ],
     ids=str,
 )

@@ -3,10 +3,12 @@
 Shapes: B rows, M experts, D dims.
 """
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from dmoe.config import CorrelationConfig
+from dmoe.config import Config, CorrelationConfig, ModelConfig
 from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.gate import MMoEGate
@@ -55,6 +57,41 @@ def test_the_label_itself_is_not_counted_within_classes():
     loss = CorrelationLoss()
     assert loss(hidden_BMD, torch.ones(4000)).loss > 0.5
     assert loss(hidden_BMD, torch.ones(4000), label_B).loss < 0.03
+
+
+@pytest.mark.parametrize("tower", ["shared", "own"])
+def test_the_mixture_of_logits_is_the_gates_sum_of_them(tower):
+    torch.manual_seed(0)
+    model = ModelConfig.model_validate(MODEL.model_dump() | {"mixture": "logits", "expert_tower": tower})
+    mixture = assemble(model, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).double().eval()
+    mixture.controls.leave_out = True
+    found = mixture(torch.randn(6, 3).double(), [torch.randn(6, 2, dim).double() for dim in DIMS])
+    towers = [one.layers for one in mixture.expert_towers] if tower == "own" else [mixture.tower.layers] * 2
+    for row in range(6):
+        logits = []
+        for expert, (hidden, _, last) in enumerate(towers):
+            a = (hidden.weight @ found.hidden_BMD[row, expert] + hidden.bias).detach().numpy()
+            logits.append(float((a / (1 + np.exp(-a))) @ last.weight[0].detach().numpy() + last.bias.detach().numpy()[0]))
+        gate = found.gate_BMG[row, :, 0].tolist()
+        assert found.expert_logit_BM[row].tolist() == pytest.approx(logits)
+        assert found.logit_B[row].item() == pytest.approx(gate[0] * logits[0] + gate[1] * logits[1])
+        assert found.left_out_logit_BM[row].tolist() == pytest.approx(logits[::-1])
+    assert tower == "shared" or mixture.tower is None
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"model": {"mixture": "logits", "gate": "elementwise"}},
+        {"model": {"expert_tower": "own"}},
+        {"supervision": {"mixture_weight": 0, "expert_weight": 1}},
+        {"supervision": {"mixture_weight": 0}, "model": {"mixture": "logits", "gate": "mean"}},
+    ],
+    ids=str,
+)
+def test_what_nothing_would_train_is_refused(tree):
+    with pytest.raises(ValidationError):
+        Config.model_validate(tree)
 
 
 def test_without_an_expert_the_gate_is_shared_by_the_others():

@@ -28,7 +28,7 @@ def evaluated(hidden_BMD: torch.Tensor, gate_BM1: torch.Tensor, label_B: torch.T
     tower = torch.nn.Sequential(torch.nn.Flatten(-1))
     mixture = ExpertMixture([torch.nn.Identity()], [torch.nn.Identity()], MeanGate(), tower, [], [0])
     mixture.tower = _Sum()
-    left_out_BM = mixture._left_out(hidden_BMD, gate_BM1)
+    left_out_BM = mixture._left_out(hidden_BMD, gate_BM1, hidden_BMD.sum(2))
     outputs = Outputs((gate_BM1 * hidden_BMD).sum((1, 2)) - 2, hidden_BMD, gate_BM1, hidden_BMD.sum(2) - 2, left_out_BM - 2)
     evaluation = Evaluation("exact", 1 << 16, torch.device("cpu"))
     evaluation.update(outputs, label_B, torch.ones(ROWS))

@@ -37,10 +37,10 @@ INPUTS = Inputs(
 )
 
 
-def make(folder, rows: str = "fp32") -> tuple[torch.nn.Module, np.ndarray]:
+def make(folder, rows: str = "fp32", model: ModelConfig = MODEL) -> tuple[torch.nn.Module, np.ndarray]:
     """Writes a scorer of random weights; returns its mixture and its rows [R, C] float32."""
     torch.manual_seed(0)
-    mixture = assemble(MODEL, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).eval()
+    mixture = assemble(model, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).eval()
     table_RC = np.random.default_rng(0).normal(size=(sum(CARDINALITY), sum(DIMS))).astype(np.float32)
     entries, arrays = [("rows", DTYPES[rows], table_RC.shape)], [table_RC.astype({"fp32": "f4", "fp16": "f2", "int8": "f4"}[rows])]
     if rows == "int8":
@@ -60,7 +60,7 @@ def make(folder, rows: str = "fp32") -> tuple[torch.nn.Module, np.ndarray]:
         dense=["I0", "I1", "I2"],
         experts=[ScoredExpert(kind=kind, options=options, table_set=i) for i, (kind, options) in enumerate(EXPERTS)],
         set_dims=DIMS,
-        model=MODEL,
+        model=model,
         bf16=False,
         files={name: digest_of(str(folder / name)) for name in (TABLES, DENSE)},
         reads=INPUTS,
@@ -89,6 +89,17 @@ def test_scores_are_the_models(tmp_path, rows, bound):
     expected = by_hand(mixture, table_RC, dense_BI, ids_BF)
     np.testing.assert_allclose(scorer.logits(dense_BI, ids_BF), expected, atol=bound)
     np.testing.assert_allclose(scorer.scores(dense_BI, ids_BF), 1 / (1 + np.exp(-expected)), atol=bound / 4 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"mixture": "logits"}, {"mixture": "logits", "expert_tower": "own", "gate": "mmoe"}, {"expert_tower": "own"}],
+    ids=str,
+)
+def test_scores_are_the_models_whatever_is_mixed(tmp_path, switches):
+    mixture, table_RC = make(tmp_path, model=ModelConfig.model_validate(MODEL.model_dump() | switches))
+    dense_BI, ids_BF = batch()
+    np.testing.assert_allclose(Scorer(str(tmp_path)).logits(dense_BI, ids_BF), by_hand(mixture, table_RC, dense_BI, ids_BF), atol=1e-6)
 
 
 def test_a_quantised_number_is_off_by_half_a_scale_at_most():

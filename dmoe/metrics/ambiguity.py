@@ -1,0 +1,69 @@
+"""What the experts' diversity is worth, in logloss (ALGORITHM: section 5): streaming, mergeable, in float64.
+
+Shapes: B rows of a batch, M experts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+@dataclass(frozen=True)
+class AmbiguityReport:
+    """In nats a row; `nan` where there was no row.
+
+    Attributes:
+        value: mean over rows of sum_m g_m BCE(p_m, y) - BCE(p, y): what the mixture gains over an expert drawn by the gate. Not negative
+            where the mixture is of logits or probabilities (Jensen). Negative is possible where hidden states are mixed under one
+            tower: the experts are then better alone than together.
+        even: as `value`, with 1 / M for each g_m. It can be negative for any mixture whose gate is not the mean.
+        expert_logloss: mean BCE(p_m, y) of each expert.
+    """
+
+    value: float
+    even: float
+    expert_logloss: list[float]
+
+
+class Ambiguity(Metric):
+    """Adds up the logloss of the mixture, of every expert, and of the experts weighed by the gate.
+
+    Args:
+        experts: M.
+
+    Shape:
+        - Input of `update`: logit [B] the mixture's; expert_logit [B, M]; gate [B, M], which sums to 1 over M; label [B]; weight [B], 0
+          for padding (all rows count alike where absent).
+        - Output: AmbiguityReport.
+
+    Example:
+        >>> metric = Ambiguity(experts=2)
+        >>> metric.update(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]))
+        >>> round(metric.compute().value, 4)
+        0.0968
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    sums_L: Tensor
+
+    def __init__(self, experts: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_state("sums_L", torch.zeros(3 + experts, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logit_B: Tensor, expert_logit_BM: Tensor, gate_BM: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:
+        """Adds the rows of a batch."""
+        weight_B1 = (torch.ones_like(label_B) if weight_B is None else weight_B).double()[:, None]
+        logit_BN = torch.cat([logit_B[:, None], expert_logit_BM], 1).double()
+        label_BN = label_B.double()[:, None].expand_as(logit_BN)
+        loss_BN = torch.nn.functional.binary_cross_entropy_with_logits(logit_BN, label_BN, reduction="none")
+        gated_B1 = (gate_BM.double() * loss_BN[:, 1:]).sum(1, keepdim=True)
+        self.sums_L += (torch.cat([torch.ones_like(gated_B1), gated_B1, loss_BN], 1) * weight_B1).sum(0)
+
+    def compute(self) -> AmbiguityReport:
+        """The report over all ranks; every rank has to call it."""
+        gated, mixture, *experts = (self.sums_L[1:] / self.sums_L[0]).tolist()
+        return AmbiguityReport(gated - mixture, sum(experts) / len(experts) - mixture, experts)
