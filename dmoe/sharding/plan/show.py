@@ -12,6 +12,7 @@ from dmoe.names import clip
 from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
+from dmoe.sharding.planner.cluster import Cluster
 
 WIDTH = 100
 FOLD_ABOVE = 32
@@ -99,7 +100,18 @@ def _head(figures: Figures) -> Iterator[str]:
         f"critical rank {figures.critical}: {figures.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} x the mean"
     )
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
-    yield f"fullest rank {fullest.rank}: {human(fullest.reserved + fullest.memory)} of {human(cluster.memory)} taken, {fits}"
+    taken = f"{human(fullest.reserved + fullest.memory)} of {human(cluster.memory_on(fullest.rank))} taken"
+    yield f"fullest rank {fullest.rank}: {taken}, {fits}"
+    for told in unequal(cluster):
+        yield clip(told, WIDTH)
+
+
+def unequal(cluster: Cluster) -> Iterator[str]:
+    """Which ranks are not as the others."""
+    if cluster.without:
+        yield f"left out, without tables: rank{'s' * (len(cluster.without) > 1)} {', '.join(map(str, cluster.without))}"
+    if cluster.memory_of:
+        yield f"other memory: {', '.join(f'rank {rank} {human(size)}' for rank, size in cluster.memory_of)}"
 
 
 def _ranks(figures: Figures, asked: str) -> Iterator[str]:
@@ -132,8 +144,9 @@ def _ranks(figures: Figures, asked: str) -> Iterator[str]:
 
 
 def _rank(rank: RankFigures, figures: Figures, label: str) -> str:
-    memory = bar(((rank.reserved, "="), (rank.memory, "#")), figures.cluster.memory, 10, ".")
+    memory = bar(((rank.reserved, "="), (rank.memory, "#")), figures.cluster.memory_on(rank.rank), 10, ".")
     time = bar(((rank.time_ms, "#"),), figures.time_ms, 12, " ")
+    label = "left out" if rank.rank in figures.cluster.without else label
     label = "DOES NOT FIT" if rank.free < 0 or rank.host_free < 0 else label
     return (
         f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {left(rank.free):>8}  {rank.lookup_share:>7.2%}"

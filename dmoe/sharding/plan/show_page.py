@@ -17,6 +17,7 @@ from dmoe.model.sizes import human, left
 from dmoe.report.html import STYLE, paragraph
 from dmoe.sharding.plan.diff import Difference
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures
+from dmoe.sharding.plan.show import unequal
 from dmoe.sharding.plan.show_words import compact, kernel_word
 
 SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
@@ -88,8 +89,9 @@ def _summary(figures: Figures) -> list[str]:
         paragraph(
             f"Critical rank {critical.rank}: {critical.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} times the"
             f" mean; most of it {', '.join(heaviest) or 'nothing'}. Fullest rank {fullest.rank}:"
-            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory)} taken, {left(fullest.free)}{fits}"
+            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory_on(fullest.rank))} taken, {left(fullest.free)}{fits}"
         ),
+        *(paragraph(f"{told[0].upper()}{told[1:]}.") for told in unequal(cluster)),
         paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
     ]
 
@@ -133,8 +135,8 @@ def _plan(figures: Figures, tables: Sequence[TableFigures], label: str) -> dict[
         "gpu": cluster.device.kind == "cuda",
         "critical": figures.critical,
         "fullest": figures.fullest.rank,
-        "without": [],
-        "capacity": [int(cluster.memory)] * cluster.ranks,
+        "without": list(cluster.without),
+        "capacity": [int(cluster.memory_on(rank)) for rank in range(cluster.ranks)],
         "rank": {
             "time": [round(one.time_ms, 6) for one in ranks],
             "share": [one.lookup_share for one in ranks],
