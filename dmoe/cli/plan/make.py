@@ -16,8 +16,11 @@ def run(arguments: argparse.Namespace) -> None:
     model = model_of(arguments)
     from dmoe.sharding.plan.plan_file import write_plan
     from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.table_use import with_use
 
     cluster = parse_cluster(arguments.cluster)
+    if not arguments.cardinalities:
+        model = with_use(model)
     plan = model.plan(cluster)
     write_plan(arguments.output, plan)
     predicted = plan["predicted"]

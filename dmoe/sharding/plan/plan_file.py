@@ -52,6 +52,15 @@ class _Lookup(Open):
     data_type: Literal["FP32", "FP16"]
 
 
+class _Use(Open):
+    """What the data set's counts say (dmoe.sharding.planner.table_use); absent where no data was there."""
+
+    lookups: Number
+    unique_ids: Number
+    miss_rate: float = Field(ge=0, le=1)
+    hot_rows: Count
+
+
 class _Table(Open):
     size: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Annotated[int, Field(ge=1, le=MAX_COLUMNS)]] = Field(strict=False)
     sharding_type: ShardingTypeName
@@ -62,6 +71,7 @@ class _Table(Open):
     path: str | None = None
     parameter: str | None = None
     lookup: _Lookup | None = None
+    use: _Use | None = None
     decided: str = ""
     tried: list[_Tried] | None = None
 

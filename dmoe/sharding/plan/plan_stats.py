@@ -47,6 +47,7 @@ class TableFigures:
     """One table. `weights`, `state`, `memory` and `sent` are bytes over all ranks; a data-parallel table counts once in the first two.
 
     `time_ms` is the most that it takes of any rank's step. `decided` and `tried` are what the planner kept (`why.py`), empty if it did not.
+    `use` is what the data set's counts said (`planner/table_use.py`).
     """
 
     name: str
@@ -63,6 +64,7 @@ class TableFigures:
     shards: int
     decided: str
     tried: tuple[dict[str, Any], ...]
+    use: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
@@ -202,4 +204,5 @@ def _table(row: Mapping[str, Any], name: str, index: int, prediction: Prediction
         shards=len(shards),
         decided=str(row.get("decided", "")),
         tried=tuple(row.get("tried") or ()),
+        use=row.get("use"),
     )

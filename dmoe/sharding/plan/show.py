@@ -13,6 +13,7 @@ from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
 from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.table_use import told
 
 WIDTH = 100
 FOLD_ABOVE = 32
@@ -102,8 +103,8 @@ def _head(figures: Figures) -> Iterator[str]:
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
     taken = f"{human(fullest.reserved + fullest.memory)} of {human(cluster.memory_on(fullest.rank))} taken"
     yield f"fullest rank {fullest.rank}: {taken}, {fits}"
-    for told in unequal(cluster):
-        yield clip(told, WIDTH)
+    for line in unequal(cluster):
+        yield clip(line, WIDTH)
 
 
 def unequal(cluster: Cluster) -> Iterator[str]:
@@ -183,6 +184,8 @@ def _tables(tables: Sequence[TableFigures], ranks: int) -> Iterator[str]:
 def _why(table: TableFigures) -> Iterator[str]:
     cut = f", {table.shards} shards" if table.sharding in CUT_ROWS else ""
     yield clip(f"{table.name}: {table.rows:,} x {table.columns}, {human(table.size)} with state, {table.sharding}{cut}", WIDTH)
+    if table.use:
+        yield from textwrap.wrap(told(table.use), WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
     if not table.tried:
         yield "  the plan keeps no alternatives (it was made or edited without them); plan again to see them"
         yield ""

@@ -19,6 +19,7 @@ from dmoe.sharding.plan.diff import Difference
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures
 from dmoe.sharding.plan.show import unequal
 from dmoe.sharding.plan.show_words import compact, kernel_word
+from dmoe.sharding.planner.table_use import told
 
 SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
 FEW = 24
@@ -91,7 +92,7 @@ def _summary(figures: Figures) -> list[str]:
             f" mean; most of it {', '.join(heaviest) or 'nothing'}. Fullest rank {fullest.rank}:"
             f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory_on(fullest.rank))} taken, {left(fullest.free)}{fits}"
         ),
-        *(paragraph(f"{told[0].upper()}{told[1:]}.") for told in unequal(cluster)),
+        *(paragraph(f"{line[0].upper()}{line[1:]}.") for line in unequal(cluster)),
         paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
     ]
 
@@ -124,7 +125,7 @@ def _plan(figures: Figures, tables: Sequence[TableFigures], label: str) -> dict[
         "held": [len(one.ranks) for one in tables],
         "where": [compact(one.ranks, cluster.ranks, 60) for one in tables],
         "at": [_runs(one.ranks) if len(one.ranks) <= FEW else "" for one in tables],
-        "use": ["" for one in tables],
+        "use": [told(one.use) if one.use else "" for one in tables],
         "cells": [_cells(figures, place[one.name]) for one in tables],
     }
     ranks = figures.ranks

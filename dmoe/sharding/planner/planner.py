@@ -2,8 +2,8 @@
 
 import contextlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from dmoe.sharding.planner.constraints import Rule, rules_for
 from dmoe.sharding.planner.cost_model import bytes_of, predict
 from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, constraint_of
 from dmoe.sharding.planner.explain import reasons
-from dmoe.sharding.planner.lookup import MetaTable, meta_module
+from dmoe.sharding.planner.lookup import MetaTable, Use, meta_module
 from dmoe.sharding.planner.partitioner import Room
 from dmoe.sharding.planner.search import Problem, Solution, search
 
@@ -62,8 +62,18 @@ class Job:
     variant: str = ""
 
 
-def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense_bytes: int, explain: bool = True) -> dict[str, Any]:
+def plan_tables(
+    tables: Sequence[Table],
+    config: Config,
+    cluster: Cluster,
+    dense_bytes: int,
+    explain: bool = True,
+    uses: Mapping[str, Use] | None = None,
+) -> dict[str, Any]:
     """The plan of a config's model; see `plan_by_rules`.
+
+    Args:
+        uses: by feature, where they were measured.
 
     Raises:
         DoesNotFit: nothing that the config allows fits.
@@ -79,7 +89,12 @@ def plan_tables(tables: Sequence[Table], config: Config, cluster: Cluster, dense
         config.variant,
     )
     check_precision(job.comm_precision, cluster.device.kind)
-    return plan_by_rules(tables, rules_for(tables, config, cluster), job, cluster, explain)
+    rules = rules_for(tables, config, cluster)
+    for table in tables:
+        if (use := (uses or {}).get(table.feature)) is not None:
+            rule = rules[table.name]
+            rules[table.name] = replace(rule, lookup=replace(rule.lookup, use=use))
+    return plan_by_rules(tables, rules, job, cluster, explain)
 
 
 def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
@@ -233,7 +248,7 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
 def _table_rows(
     tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution, optimizer: str
 ) -> dict[str, dict[str, Any]]:
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for table, one, ranks in zip(tables, problem.chosen(solution.picks), solution.placed.ranks, strict=True):
         rule = rules[table.name]
         whole = np.array([[table.rows, table.columns]], np.float64)
@@ -254,4 +269,6 @@ def _table_rows(
             "batch_size": rule.batch_size,
             "shards": None if one.sharding_type == "data_parallel" else shards,
         }
+        if rule.lookup.use is not None:
+            rows[table.name]["use"] = asdict(rule.lookup.use)
     return rows
