@@ -1,6 +1,7 @@
 """Models that are not dmoe's, planned by `dmoe.Planner` and trained on every rank; and the same ones unsharded."""
 
 import copy
+import dataclasses
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 import dmoe
 from dmoe.sharding.plan.sharders import sharders
+from dmoe.sharding.planner.cluster import cluster_of_this_job
 
 STEPS, ROWS, RATE = 4, 16, 0.5
 """Rows of the global batch."""
@@ -92,7 +94,9 @@ def train_whole(kind: str) -> list[Tensor]:
     return logits
 
 
-def train_planned(kind: str, types: tuple[str, ...], by_torchrec: bool = False) -> tuple[list[Tensor], dict[str, str]]:
+def train_planned(
+    kind: str, types: tuple[str, ...], by_torchrec: bool = False, without: tuple[int, ...] = ()
+) -> tuple[list[Tensor], dict[str, str]]:
     """This rank's logits of every step, and the sharding type of every table."""
     ranks, rank = dist.get_world_size(), dist.get_rank()
     model = model_of(kind)
@@ -101,7 +105,8 @@ def train_planned(kind: str, types: tuple[str, ...], by_torchrec: bool = False) 
     for table in tables:
         apply_optimizer_in_backward(torch.optim.SGD, table.parameters(), {"lr": RATE})
     asked = {"*": ParameterConstraints(sharding_types=list(types), min_partition=32, pooling_factors=[2.0])} if types else {}
-    planner = dmoe.Planner(batch_size=ROWS, constraints=asked)
+    cluster = dataclasses.replace(cluster_of_this_job("cpu"), without=without)
+    planner = dmoe.Planner(cluster, batch_size=ROWS, constraints=asked)
     if by_torchrec:
         topology = Topology(world_size=ranks, compute_device="cpu", local_world_size=ranks)
         plan = planner.describe(

@@ -1,5 +1,6 @@
 """A plan made offline is what a run with it really shards by."""
 
+import dataclasses
 import json
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_run_shards_exactly_as_planned_offline(ranks, data_set, tmp_path, worl
     # What the plan says that each rank holds in weights is what it holds.
     for rank, told in enumerate(plan["predicted"]["ranks"]):
         assert told["weights"] == sum(4 * rows * columns for _, _, _, rows, columns, _ in results[rank])
+
+
+def test_a_run_trains_with_a_rank_that_holds_no_table(ranks, data_set, tmp_path):
+    cluster = dataclasses.replace(parse_cluster("1x2:cpu"), without=(1,))
+    plan = describe(small_config(data_set, TYPES), load_manifest(data_set)).plan(cluster)
+    write_plan(str(tmp_path / "plan.json"), plan)
+    first, second = ranks(2).run(held, data_set, str(tmp_path / "plan.json"))
+    assert {shard[0] for shard in first} == set(plan["tables"])
+    assert second == []
 
 
 def test_a_plan_for_something_else_is_refused(ranks, data_set, tmp_path):

@@ -8,8 +8,8 @@ from tests.distributed.foreign_models import train_planned, train_whole
 BAG_TYPES = ["data_parallel", "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard"]
 
 
-def check(pool, kind: str, types: tuple[str, ...], by_torchrec: bool = False) -> set[str]:
-    found = pool.run(train_planned, kind, types, by_torchrec)
+def check(pool, kind: str, types: tuple[str, ...], by_torchrec: bool = False, without: tuple[int, ...] = ()) -> set[str]:
+    found = pool.run(train_planned, kind, types, by_torchrec, without)
     expected = train_whole(kind)
     for step, whole in enumerate(expected):
         together = torch.cat([logits[step] for logits, _ in found])
@@ -33,3 +33,8 @@ def test_several_collections_with_weights_and_a_sequence(ranks, world_size, type
 
 def test_a_plan_of_torchrecs_own_planner(ranks):
     assert check(ranks(2), "mixed", (), by_torchrec=True)
+
+
+@pytest.mark.parametrize("kind", ["dlrm", "mixed"])
+def test_a_rank_that_holds_no_table_trains_with_the_others(ranks, kind):
+    assert check(ranks(2), kind, (), without=(1,)) <= {"table_wise", "column_wise", "table_column_wise"}

@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", help="the plan file that it is compared with")
     add_top(parser, "the tables with the most moved bytes only, this many")
     add_json(parser)
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained page to explore, A beside B")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -21,4 +22,10 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.sharding.plan.plan_file import read_plan
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
+    if arguments.html:
+        from dmoe.paths import write_output
+        from dmoe.sharding.plan.show_page import diff_page
+
+        with write_output(arguments.html) as file:
+            file.write(diff_page(found, arguments.a, arguments.b, "Two sharding plans").encode())
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))

@@ -26,8 +26,11 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.sharding.plan.plan_file import write_plan
     from dmoe.sharding.plan.summary import over_bound
     from dmoe.sharding.planner.cluster import parse_cluster
+    from dmoe.sharding.planner.table_use import with_use
 
     cluster = parse_cluster(arguments.cluster)
+    if not arguments.cardinalities:
+        model = with_use(model)
     plan = model.plan(cluster, gap=arguments.gap, keep_best=True)
     write_plan(arguments.output, plan)
     predicted = plan["predicted"]

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", default="", metavar="RANKS", help="these ranks, such as 0-7,12 or all; more than 32 are folded without")
     add_top(parser, "the first tables of that order only, this many")
     add_json(parser, "all ranks' and the chosen tables' figures as JSON, in bytes and milliseconds")
-    parser.add_argument("--html", metavar="FILE", help="write one self-contained page: heat-maps of ranks x tables, bars, and why")
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained page to explore: heat-map of ranks x tables, lists, why")
 
 
 def run(arguments: argparse.Namespace) -> None:

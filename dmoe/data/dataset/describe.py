@@ -102,7 +102,7 @@ def describe(folder: str) -> Description:
     manifest = load_manifest(folder)
     splits = [_split(folder, name, manifest) for name in manifest.splits]
     kept = all(PATHS.exists(file_of(folder, feature.name)) for feature in manifest.categorical)
-    counts = _kept_counts(folder, manifest) if kept else _sampled_counts(folder, manifest)
+    counts = kept_counts(folder, manifest) if kept else _sampled_counts(folder, manifest)
     features = [_feature(feature, of) for feature, of in zip(manifest.categorical, counts, strict=True)]
     return Description(
         folder=folder,
@@ -135,12 +135,20 @@ def _days(manifest: Manifest) -> list[tuple[str, int, int]]:
     return [(str(day["name"]), int(day["rows"]), int(day["positives"])) for day in days if isinstance(day, dict)]
 
 
-def _kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64]]:
+def kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] | None]:
+    """How often each id of one's own is in the data, of every categorical feature; None where the data set keeps no vocabulary of it.
+
+    Raises:
+        UserError: a vocabulary is damaged, or another data set's.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for feature in manifest.categorical:
         path = file_of(folder, feature.name)
+        if not PATHS.exists(path):
+            yield None
+            continue
         try:
             with PATHS.open(path, "rb") as file:
                 counts = pq.read_table(file, columns=["count"])["count"].to_numpy()

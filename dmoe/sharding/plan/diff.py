@@ -135,7 +135,7 @@ def as_data(found: Difference) -> dict[str, Any]:
 
 
 def _brief(table: TableFigures) -> dict[str, Any]:
-    return {key: value for key, value in asdict(table).items() if key not in ("name", "decided", "tried")}
+    return {key: value for key, value in asdict(table).items() if key not in ("name", "decided", "tried", "use")}
 
 
 def _brief_figures(figures: Figures) -> dict[str, Any]:

@@ -52,6 +52,15 @@ class _Lookup(Open):
     data_type: Literal["FP32", "FP16"]
 
 
+class _Use(Open):
+    """What the data set's counts say (dmoe.sharding.planner.table_use); absent where no data was there."""
+
+    lookups: Number
+    unique_ids: Number
+    miss_rate: float = Field(ge=0, le=1)
+    hot_rows: Count
+
+
 class _Table(Open):
     size: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Annotated[int, Field(ge=1, le=MAX_COLUMNS)]] = Field(strict=False)
     sharding_type: ShardingTypeName
@@ -62,6 +71,7 @@ class _Table(Open):
     path: str | None = None
     parameter: str | None = None
     lookup: _Lookup | None = None
+    use: _Use | None = None
     decided: str = ""
     tried: list[_Tried] | None = None
 
@@ -72,8 +82,11 @@ class _Model(Open):
 
 
 class _Room(Open):
+    """`of`: of ranks with other memory than the rest, in the memory where tables live by default."""
+
     hbm: Number
     ddr: Number
+    of: dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], Annotated[float, Field(ge=-1e18, le=1e18)]] = Field({})
 
 
 class _Predicted(Open):
@@ -152,6 +165,13 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     return dict(kept)
 
 
+def room_on(plan: Mapping[str, Any], cluster: Cluster) -> list[float]:
+    """Bytes for tables on each rank, in the memory where they live by default."""
+    room = plan["room"]
+    equal = float(room["hbm" if cluster.device.kind == "cuda" else "ddr"])
+    return [float(room.get("of", {}).get(str(rank), equal)) for rank in range(cluster.ranks)]
+
+
 def precision_of(plan: Mapping[str, Any]) -> Any:
     """In which looked-up embeddings and their gradients travel; older plans do not say."""
     return plan.get("comm_precision", "fp32")
@@ -191,5 +211,7 @@ def _check_table(row: Mapping[str, Any], cluster: Cluster) -> None:
         raise ValueError("data_parallel tables have kernel dense and shards null, and no others do")
     if cluster.device.kind == "cpu" and row["compute_kernel"].startswith("fused_uvm"):
         raise ValueError(f"kernel {row['compute_kernel']} keeps rows in the host's memory beside a GPU, and {cluster.name} has none")
+    if replicated and cluster.without:
+        raise ValueError(f"data_parallel has the table on every rank, and {cluster.name} leaves out rank {cluster.without[0]}")
     if not replicated:
         check_cuts(row, cluster)

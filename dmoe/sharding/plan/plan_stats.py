@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError
-from dmoe.sharding.plan.plan_file import check_plan, precision_of
+from dmoe.sharding.plan.plan_file import check_plan, precision_of, room_on
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost_model import Prediction, predict
 
@@ -47,6 +47,7 @@ class TableFigures:
     """One table. `weights`, `state`, `memory` and `sent` are bytes over all ranks; a data-parallel table counts once in the first two.
 
     `time_ms` is the most that it takes of any rank's step. `decided` and `tried` are what the planner kept (`why.py`), empty if it did not.
+    `use` is what the data set's counts said (`planner/table_use.py`).
     """
 
     name: str
@@ -63,6 +64,7 @@ class TableFigures:
     shards: int
     decided: str
     tried: tuple[dict[str, Any], ...]
+    use: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
@@ -94,7 +96,8 @@ class Figures:
 
     @property
     def mean_ms(self) -> float:
-        return sum(rank.time_ms for rank in self.ranks) / len(self.ranks)
+        """Of the ranks that may hold tables."""
+        return sum(rank.time_ms for rank in self.ranks) / (len(self.ranks) - len(self.cluster.without))
 
     @property
     def imbalance(self) -> float:
@@ -103,11 +106,11 @@ class Figures:
 
     @property
     def fullest(self) -> RankFigures:
-        return min(self.ranks, key=lambda rank: (rank.free, rank.rank))
+        return min((rank for rank in self.ranks if rank.rank not in self.cluster.without), key=lambda rank: (rank.free, rank.rank))
 
     def headroom(self, rank: RankFigures) -> float:
         """Free share of a rank's memory."""
-        return rank.free / self.cluster.memory
+        return rank.free / self.cluster.memory_on(rank.rank)
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the grids of tables by ranks."""
@@ -119,6 +122,7 @@ class Figures:
             "variant": self.variant,
             "comm_precision": self.comm_precision,
             "memory_a_rank": int(self.cluster.memory),
+            **{key: value for key, value in self.cluster.as_json().items() if key in ("memory_of", "without")},
             "critical_rank": self.critical,
             "time_ms": round(self.time_ms, 6),
             "bound_ms": self.bound_ms,
@@ -144,7 +148,6 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
     cluster = check_plan(plan, where)
     if plan.get("room") is None:
         raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again")
-    room, host_room = float(plan["room"]["hbm"]), float(plan["room"]["ddr"])
     precision = precision_of(plan)
     prediction = predict(plan["tables"], plan["optimizer"], cluster, precision)
     return Figures(
@@ -154,26 +157,25 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
         str(plan["model"].get("variant", "")),
         precision,
         prediction,
-        tuple(_ranks(prediction, cluster, room, host_room)),
+        tuple(_ranks(prediction, cluster, room_on(plan, cluster), float(plan["room"]["ddr"]))),
         tuple(_table(plan["tables"][name], name, index, prediction, cluster) for index, name in enumerate(prediction.tables)),
         (plan.get("predicted") or {}).get("bound_ms", 0.0),
     )
 
 
-def _ranks(prediction: Prediction, cluster: Cluster, room: float, host_room: float) -> list[RankFigures]:
+def _ranks(prediction: Prediction, cluster: Cluster, room: list[float], host_room: float) -> list[RankFigures]:
     sums = {name: getattr(prediction, name).sum(0) for name in ("weights", "state", "memory", "host", "lookups", "sent", "time")}
     holds = (prediction.memory + prediction.host > 0).sum(0)
     all_lookups = max(float(sums["lookups"].sum()), 1e-9)
     on_gpu = cluster.device.kind == "cuda"
-    room = room if on_gpu else host_room
     return [
         RankFigures(
             rank,
             weights=int(sums["weights"][rank]),
             state=int(sums["state"][rank]),
             memory=int(sums["memory"][rank]),
-            reserved=int(cluster.memory - room),
-            free=int(room - sums["memory"][rank]),
+            reserved=int(cluster.memory_on(rank) - room[rank]),
+            free=int(room[rank] - sums["memory"][rank]),
             host=int(sums["host"][rank]),
             host_free=int(host_room - sums["host"][rank]) if on_gpu else 0,
             lookups=round(float(sums["lookups"][rank]), 1),
@@ -206,4 +208,5 @@ def _table(row: Mapping[str, Any], name: str, index: int, prediction: Prediction
         shards=len(shards),
         decided=str(row.get("decided", "")),
         tried=tuple(row.get("tried") or ()),
+        use=row.get("use"),
     )

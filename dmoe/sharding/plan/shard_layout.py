@@ -35,6 +35,8 @@ def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
         row, column, height, width, rank = (shard[key] for key in SHARD)
         if rank >= cluster.ranks:
             raise ValueError(f"shard {number} is on rank {rank}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
+        if rank in cluster.without:
+            raise ValueError(f"shard {number} is on rank {rank}, which {cluster.name} leaves out (without)")
         if row + height > rows or column + width > columns:
             raise ValueError(f"shard {number} reaches beyond the table's {rows} x {columns}")
         shards.append((row, column, height, width, rank))

@@ -13,6 +13,8 @@ from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
 from dmoe.sharding.plan.summary import over_bound
+from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.table_use import told
 
 WIDTH = 100
 FOLD_ABOVE = 32
@@ -102,7 +104,18 @@ def _head(figures: Figures) -> Iterator[str]:
     if over := over_bound({"bound_ms": figures.bound_ms}, figures.time_ms):
         yield f"  best possible: {over.removeprefix(', ')}, which is {figures.bound_ms:.3f} ms"
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
-    yield f"fullest rank {fullest.rank}: {human(fullest.reserved + fullest.memory)} of {human(cluster.memory)} taken, {fits}"
+    taken = f"{human(fullest.reserved + fullest.memory)} of {human(cluster.memory_on(fullest.rank))} taken"
+    yield f"fullest rank {fullest.rank}: {taken}, {fits}"
+    for line in unequal(cluster):
+        yield clip(line, WIDTH)
+
+
+def unequal(cluster: Cluster) -> Iterator[str]:
+    """Which ranks are not as the others."""
+    if cluster.without:
+        yield f"left out, without tables: rank{'s' * (len(cluster.without) > 1)} {', '.join(map(str, cluster.without))}"
+    if cluster.memory_of:
+        yield f"other memory: {', '.join(f'rank {rank} {human(size)}' for rank, size in cluster.memory_of)}"
 
 
 def _ranks(figures: Figures, asked: str) -> Iterator[str]:
@@ -135,8 +148,9 @@ def _ranks(figures: Figures, asked: str) -> Iterator[str]:
 
 
 def _rank(rank: RankFigures, figures: Figures, label: str) -> str:
-    memory = bar(((rank.reserved, "="), (rank.memory, "#")), figures.cluster.memory, 10, ".")
+    memory = bar(((rank.reserved, "="), (rank.memory, "#")), figures.cluster.memory_on(rank.rank), 10, ".")
     time = bar(((rank.time_ms, "#"),), figures.time_ms, 12, " ")
+    label = "left out" if rank.rank in figures.cluster.without else label
     label = "DOES NOT FIT" if rank.free < 0 or rank.host_free < 0 else label
     return (
         f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {left(rank.free):>8}  {rank.lookup_share:>7.2%}"
@@ -173,6 +187,8 @@ def _tables(tables: Sequence[TableFigures], ranks: int) -> Iterator[str]:
 def _why(table: TableFigures) -> Iterator[str]:
     cut = f", {table.shards} shards" if table.sharding in CUT_ROWS else ""
     yield clip(f"{table.name}: {table.rows:,} x {table.columns}, {human(table.size)} with state, {table.sharding}{cut}", WIDTH)
+    if table.use:
+        yield from textwrap.wrap(told(table.use), WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
     if not table.tried:
         yield "  the plan keeps no alternatives (it was made or edited without them); plan again to see them"
         yield ""

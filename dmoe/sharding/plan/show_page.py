@@ -1,46 +1,77 @@
-"""A plan as one self-contained page: heat-maps of ranks by tables, each rank's memory and time, every table's reasons."""
+"""A plan, or two beside one another, as one self-contained page to explore: find a table, sort, point at a cell of the heat-map, ask why.
 
+The page's data is JSON that its script reads (explore/*.js); nothing is fetched, and the page's own policy forbids it.
+"""
+
+import base64
+import hashlib
 import html
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from dmoe.json_text import format_json
 from dmoe.model.sizes import human, left
-from dmoe.names import clip
-from dmoe.report.html import Cell, document, paragraph, table
-from dmoe.report.plots import COLOURS, INK, draw
+from dmoe.report.html import STYLE, paragraph
+from dmoe.sharding.plan.diff import Difference
 from dmoe.sharding.plan.plan_stats import Figures, TableFigures
+from dmoe.sharding.plan.show import unequal
 from dmoe.sharding.plan.show_words import compact, kernel_word
-from dmoe.sharding.planner.enumerator import Vector
+from dmoe.sharding.planner.table_use import told
 
-ROWS = 60
-"""Tables that have a row of their own in the heat-maps; the smaller ones share the last."""
+SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
+FEW = 24
+"""Ranks that a table's panel offers one by one."""
+HELP = (
+    "Click a table to see its candidates and why this one was chosen, a rank to see what it holds. / finds a table, Escape closes a panel."
+)
 
 
 def page(figures: Figures, tables: Sequence[TableFigures], title: str) -> str:
     """The page's text.
 
     Args:
-        tables: those that are listed, in their order; the drawings show all.
+        tables: those that are shown, in their order; the ranks' figures are of all.
     """
-    drawn = (memory_bars(figures), time_bars(figures), *heat_maps(figures))
-    parts = [
-        *_summary(figures),
-        "<h2>Ranks</h2>",
-        *(f"<figure class='scroll'>{svg}</figure>" for svg in drawn[:2]),
-        "<h2>Ranks by tables</h2>",
-        paragraph("White cells hold nothing of the table. The dashed line is the critical rank.", "faint"),
-        *(f"<figure class='scroll'>{svg}</figure>" for svg in drawn[2:]),
-        "<h2>Tables</h2>",
-        _listed(tables, figures.cluster.ranks),
-        "<h2>Why</h2>",
-        paragraph(
-            "What else was tried for a table, and what the plan's critical rank would have taken, all else staying where it is.", "faint"
-        ),
-        *(_why(one) for one in tables),
-    ]
-    return document(title, parts)
+    return _document(title, _summary(figures), {"plans": [_plan(figures, tables, "")]})
+
+
+def diff_page(found: Difference, name_a: str, name_b: str, title: str) -> str:
+    """The page of two plans, A beside B."""
+    changes = {one.name: {"what": one.what, "moved": one.moved} for one in found.changed}
+    plans = [_plan(figures, figures.tables, label) for figures, label in ((found.a, f"A {name_a}"), (found.b, f"B {name_b}"))]
+    told = [paragraph(f"{label}:") + "".join(_summary(one)[:-1]) for one, label in ((found.a, f"A {name_a}"), (found.b, f"B {name_b}"))]
+    told += [paragraph(note) for note in found.notes]
+    told.append(paragraph(f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, with state."))
+    return _document(title, [*told, _summary(found.a)[-1]], {"plans": plans, "changes": changes})
+
+
+def _document(title: str, summary: Sequence[str], data: dict[str, Any]) -> str:
+    folder = resources.files("dmoe.sharding.plan") / "explore"
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = STYLE + (folder / "style.css").read_text(encoding="utf-8")
+    # Only this script runs, whatever a name may hold.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    # In a script's text only a < could end it. ASCII alone, so that no encoding changes it.
+    text = format_json(data, separators=(",", ":")).replace("<", "\\u003c")
+    options = "".join(f"<option value='{key}'>{word}</option>" for key, word in METRICS.items())
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>
+{"".join(summary)}<noscript><p class="bad">The lists and drawings below need JavaScript; dmoe plan show prints them as text.</p></noscript>
+<div class="bar"><label>Find a table<input id="find" type="search" autocomplete="off"></label>
+<label>Heat-map shows<select id="metric">{options}</select></label><span id="found" role="status"></span></div>
+{paragraph(HELP, "faint")}<h2>Ranks by tables</h2><div id="map"></div><h2>Tables</h2><div id="tables"></div>
+<h2>Ranks</h2><div id="bars"></div><div id="ranks"></div></main>
+<aside id="panel" hidden aria-labelledby="chosen"><button type="button">Close</button><h2 id="chosen" tabindex="-1"></h2><div></div></aside>
+<script type="application/json" id="data">{text}</script><script>{script}</script></body></html>
+"""
+
+
+METRICS = {"time": "predicted time", "memory": "memory with state and buffers", "sent": "bytes sent"}
 
 
 def _summary(figures: Figures) -> list[str]:
@@ -59,138 +90,102 @@ def _summary(figures: Figures) -> list[str]:
         paragraph(
             f"Critical rank {critical.rank}: {critical.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} times the"
             f" mean; most of it {', '.join(heaviest) or 'nothing'}. Fullest rank {fullest.rank}:"
-            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory)} taken, {left(fullest.free)}{fits}"
+            f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory_on(fullest.rank))} taken, {left(fullest.free)}{fits}"
         ),
+        *(paragraph(f"{line[0].upper()}{line[1:]}.") for line in unequal(cluster)),
         paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
     ]
 
 
-def memory_bars(figures: Figures) -> str:
-    """What is kept free of tables, weights with state, buffers, up to the memory of a rank."""
-    held = np.array([[rank.reserved, rank.weights + rank.state, rank.memory - rank.weights - rank.state] for rank in figures.ranks]).T
-    # Tables by UVM have their weights in the host's memory.
-    held = np.maximum(held, 0) / 1e9
-    names = ("kept for the rest", "weights and state", "buffers")
-    return _bars(figures, "Memory", "GB", held, names, figures.cluster.memory / 1e9)
+class _Once(dict[Any, int]):
+    """Values by their place in a list that holds each once: tables that are alike have equal words and candidates."""
+
+    def at(self, value: Any) -> int:
+        return self.setdefault(value, len(self))
 
 
-def time_bars(figures: Figures) -> str:
-    """Lookup and exchange, forward and backward."""
-    parts = figures.prediction.parts
-    return _bars(figures, "Predicted time of a step's tables", "ms", np.array(list(parts.values())), tuple(parts), None)
+def _plan(figures: Figures, tables: Sequence[TableFigures], label: str) -> dict[str, Any]:
+    """What explore/data.js reads: columns in place of rows, and each word once."""
+    cluster, words, tried = figures.cluster, _Once(), _Once()
+    place = {name: index for index, name in enumerate(figures.prediction.tables)}
+    columns: dict[str, list[Any]] = {
+        "name": [one.name for one in tables],
+        "rows": [one.rows for one in tables],
+        "columns": [one.columns for one in tables],
+        "weights": [one.weights for one in tables],
+        "state": [one.state for one in tables],
+        "memory": [one.memory for one in tables],
+        "sent": [one.sent for one in tables],
+        "time": [one.time_ms for one in tables],
+        "shards": [one.shards for one in tables],
+        "sharding": [words.at(one.sharding) for one in tables],
+        "kernel": [words.at(kernel_word(one.kernel)) for one in tables],
+        "decided": [words.at(one.decided) for one in tables],
+        "tried": [tried.at(tuple(_tried(row, words) for row in one.tried)) for one in tables],
+        "held": [len(one.ranks) for one in tables],
+        "where": [compact(one.ranks, cluster.ranks, 60) for one in tables],
+        "at": [_runs(one.ranks) if len(one.ranks) <= FEW else "" for one in tables],
+        "use": [told(one.use) if one.use else "" for one in tables],
+        "cells": [_cells(figures, place[one.name]) for one in tables],
+    }
+    ranks = figures.ranks
+    return {
+        "label": label,
+        "ranks": cluster.ranks,
+        "local": cluster.ranks_a_node,
+        "gpu": cluster.device.kind == "cuda",
+        "critical": figures.critical,
+        "fullest": figures.fullest.rank,
+        "without": list(cluster.without),
+        "capacity": [int(cluster.memory_on(rank)) for rank in range(cluster.ranks)],
+        "rank": {
+            "time": [round(one.time_ms, 6) for one in ranks],
+            "share": [one.lookup_share for one in ranks],
+            **{name: [getattr(one, name) for one in ranks] for name in RANK},
+        },
+        "parts": [[name, [round(float(value), 6) for value in values]] for name, values in figures.prediction.parts.items()],
+        "tables": columns,
+        "words": list(words),
+        "tried": list(tried),
+    }
 
 
-def _bars(figures: Figures, title: str, unit: str, parts: Vector, names: Sequence[str], limit: float | None) -> str:
-    edges = np.arange(figures.cluster.ranks + 1) - 0.5
-    x = np.repeat(edges, 2)[1:-1]
-
-    def paint(axes: Any) -> None:
-        below = np.zeros(len(x))
-        for number, (name, values) in enumerate(zip(names, parts, strict=True)):
-            above = below + np.repeat(values, 2)
-            axes.fill_between(x, below, above, color=COLOURS[(7, 0, 1, 2, 3)[number + (limit is None)]], linewidth=0, label=name)
-            below = above
-        if limit is not None and below.max() > limit / 20:
-            axes.axhline(limit, color=COLOURS[3], linewidth=1, label="a rank's memory")
-        _critical(axes, figures, below.max())
-        axes.set(title=title, xlabel="rank", ylabel=unit, xlim=(edges[0], edges[-1]), ylim=(0, max(limit or 0, below.max() or 1) * 1.1))
-        axes.grid(axis="y")
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-
-    return draw(11, 3, paint)
+RANK = ("memory", "reserved", "free", "host", "weights", "state", "sent", "tables")
 
 
-def _critical(axes: Any, figures: Figures, top: float) -> None:
-    axes.axvline(figures.critical, color=INK, linewidth=0.8, linestyle="--")
-    left = figures.critical > figures.cluster.ranks * 0.8
-    axes.annotate(
-        f"critical rank {figures.critical}",
-        (figures.critical, top),
-        xytext=(-4 if left else 4, 2),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        fontsize=8,
-    )
+def _tried(row: dict[str, Any], words: _Once) -> tuple[Any, ...]:
+    return words.at(row["what"]), row["shards"], row["shard_ms"], int(row["bytes"]), row["plan_ms"], int(row["chosen"])
 
 
-def heat_maps(figures: Figures) -> tuple[str, str]:
-    """Milliseconds and bytes of every table on every rank, the largest tables first."""
-    order = sorted(range(len(figures.tables)), key=lambda index: (-figures.tables[index].size, figures.tables[index].name))
-    prediction = figures.prediction
-    return (
-        _heat_map(figures, "Predicted time, ms", prediction.time, order, False),
-        _heat_map(figures, "Memory with state and buffers, GB", (prediction.memory + prediction.host) / 1e9, order, True),
-    )
+def _cells(figures: Figures, index: int) -> list[list[Any]]:
+    """A table's cells as classes of equal ones: [ranks, ms, bytes of memory, sent, weights]; the first is of all ranks that no other has.
 
-
-def _heat_map(figures: Figures, title: str, grid: Vector, order: Sequence[int], logarithmic: bool) -> str:
-    own = list(order) if len(order) <= ROWS + 1 else list(order[:ROWS])
-    rows, names = [grid[index] for index in own], [clip(figures.tables[index].name, 18) for index in own]
-    if len(own) < len(order):
-        rows.append(grid[list(order[ROWS:])].sum(0))
-        names.append(f"{len(order) - ROWS:,} smaller")
-    values = np.ma.masked_less_equal(np.array(rows), 0)
-
-    def paint(axes: Any) -> None:
-        from matplotlib.colors import LogNorm, Normalize
-
-        low, high = (float(values.min()), float(values.max())) if values.count() else (0.1, 1.0)
-        norm = LogNorm(low, max(high, low * 1.01)) if logarithmic else Normalize(0, high)
-        axes.patch.set(facecolor="white", alpha=1.0)
-        image = axes.imshow(values, norm=norm, cmap="viridis_r", aspect="auto", interpolation="nearest")
-        axes.figure.colorbar(image, ax=axes, pad=0.01)
-        axes.axvline(figures.critical, color="black", linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
-        axes.set(title=f"{title}; critical rank {figures.critical}", xlabel="rank")
-        axes.locator_params(axis="x", integer=True)
-
-    return draw(11, 1.3 + 0.17 * len(names), paint)
-
-
-def _listed(tables: Sequence[TableFigures], ranks: int) -> str:
-    head = [
-        "table",
-        "rows x columns",
-        "weights",
-        "with state",
-        "memory in all",
-        "sharding",
-        "kernel",
-        "slowest shard",
-        "sent a step",
-        "ranks",
-    ]
-    return table(
-        head,
+    A column-wise table has two or three classes on a thousand ranks.
+    """
+    grids = figures.prediction
+    values = np.stack(
         [
-            [
-                one.name,
-                f"{one.rows:,} x {one.columns}",
-                human(one.weights),
-                human(one.size),
-                human(one.memory),
-                one.sharding,
-                kernel_word(one.kernel),
-                f"{one.time_ms:.3f} ms",
-                human(one.sent),
-                Cell(compact(one.ranks, ranks, 400), "words"),
-            ]
-            for one in tables
-        ],
+            np.round(grids.time[index], 6),
+            np.round(grids.memory[index] + grids.host[index]),
+            np.round(grids.sent[index]),
+            np.round(grids.weights[index]),
+        ]
     )
+    # Equal columns are next to one another in this order: faster than np.unique for rows.
+    order = np.lexsort(values)
+    starts = np.flatnonzero(np.r_[True, (np.diff(values[:, order]) != 0).any(0)])
+    groups = sorted(np.split(order, starts[1:]), key=lambda group: (-len(group), group.min()))
+    return [
+        ["" if not number else _runs(np.sort(group).tolist()), float(values[0, group[0]]), *map(int, values[1:, group[0]])]
+        for number, group in enumerate(groups)
+    ]
 
 
-def _why(one: TableFigures) -> str:
-    head = html.escape(f"{one.name}: {one.sharding}, {human(one.size)}")
-    if not one.tried:
-        return f"<details><summary>{head}</summary>{paragraph('The plan keeps no alternatives.', 'faint')}</details>"
-    kept = next((row["plan_ms"] for row in one.tried if row["chosen"]), None)
-    rows = []
-    for row in one.tried:
-        does_not = row["plan_ms"] is None
-        cost = Cell("does not fit", "bad") if does_not else f"{row['plan_ms']:.3f} ms"
-        more = "" if does_not or kept is None or row["chosen"] else f"{row['plan_ms'] - kept:+.3f}"
-        what = Cell(f"{row['what']} (chosen)", "good") if row["chosen"] else row["what"]
-        rows.append([what, f"{row['shards']:,}", f"{row['shard_ms']:.3f} ms", human(row["bytes"]), cost, more])
-    listed = table(["tried", "shards", "slowest shard", "memory in all", "the plan's critical rank", ""], rows)
-    return f"<details><summary>{head}</summary>{paragraph(one.decided)}{listed}</details>"
+def _runs(ranks: Sequence[int]) -> str:
+    """`0-7,12` of ranks in order."""
+    if not len(ranks):
+        return ""
+    held = np.asarray(ranks)
+    starts = np.flatnonzero(np.r_[True, np.diff(held) != 1])
+    ends = np.r_[starts[1:], len(held)] - 1
+    return ",".join(f"{held[a]}" if a == b else f"{held[a]}-{held[b]}" for a, b in zip(starts, ends, strict=True))

@@ -21,7 +21,7 @@ from dmoe.model.tables import Section, Table
 from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.constraints import MIN_COLUMNS, Rule, partitions_of
+from dmoe.sharding.planner.constraints import MIN_COLUMNS, Rule, closed_types, partitions_of
 from dmoe.sharding.planner.lookup import NUMBER_BYTES, OPTIMIZERS, Lookup
 
 KERNELS = ("dense", "fused", "fused_uvm", "fused_uvm_caching")
@@ -178,6 +178,9 @@ def _rule(
         if "data_parallel" in (constraint.sharding_types or ()):
             raise UserError(f"{where}: data_parallel; TorchRec runs it for an EmbeddingCollection on GPUs only: leave it out")
         reasons["data_parallel"] = "TorchRec cannot run it for an EmbeddingCollection on CPUs"
+    reasons |= closed_types(cluster)
+    if constraint.sharding_types and (closed := [one for one in types if one in closed_types(cluster)]):
+        raise UserError(f"{where}: sharding type {closed[0]} cannot be: {reasons[closed[0]]}")
     if not constraint.sharding_types:
         types = [one for one in types if one not in reasons]
         if cluster.ranks == 1:

@@ -5,6 +5,7 @@ Bandwidths are bytes a second in one direction, of one device, as its vendor sta
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +66,18 @@ FORM = f"NODESxRANKS:DEVICE such as 16x8:h100, with one of {', '.join(PRESETS)} 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`nodes` hosts of `ranks_a_node` devices. Ranks are numbered host by host."""
+    """`nodes` hosts of `ranks_a_node` devices. Ranks are numbered host by host.
+
+    Attributes:
+        memory_of: (rank, bytes) of ranks that have another `memory` than the device's, as on a node that is shared with others.
+        without: ranks of the job that hold no table. They look up and exchange as all do.
+    """
 
     nodes: int
     ranks_a_node: int
     device: Device
+    memory_of: tuple[tuple[int, float], ...] = ()
+    without: tuple[int, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -84,8 +92,22 @@ class Cluster:
         """Bytes of the memory that tables live in by default."""
         return self.device.hbm if self.device.kind == "cuda" else self.device.ddr
 
+    def memory_on(self, rank: int) -> float:
+        """`memory` of that rank."""
+        return dict(self.memory_of).get(rank, self.memory)
+
+    def equal(self) -> "Cluster":
+        """The same with equal ranks, all of which may hold tables."""
+        return dataclasses.replace(self, memory_of=(), without=())
+
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        kept = dataclasses.asdict(self.equal())
+        del kept["memory_of"], kept["without"]
+        if self.memory_of:
+            kept["memory_of"] = {str(rank): size for rank, size in self.memory_of}
+        if self.without:
+            kept["without"] = list(self.without)
+        return kept
 
     def differences(self, other: "Cluster") -> list[str]:
         """What differs of the things that a plan cannot be carried over."""
@@ -105,7 +127,7 @@ def cluster_from_json(kept: Any, where: str) -> Cluster:
     """
     try:
         device = Device(**kept["device"])
-        cluster = Cluster(kept["nodes"], kept["ranks_a_node"], device)
+        cluster = Cluster(kept["nodes"], kept["ranks_a_node"], device, *_ranks_of(kept, where))
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: the cluster's entry is damaged ({one_line(str(error))}); plan again") from None
     _check(cluster, where)
@@ -113,7 +135,8 @@ def cluster_from_json(kept: Any, where: str) -> Cluster:
 
 
 def parse_cluster(text: str) -> Cluster:
-    """`16x8:h100`, or `16x8:my_gpu.yaml` with a file that lays fields of Device over a preset (`base: h100`).
+    """`16x8:h100`, or `16x8:my_gpu.yaml` with a file that lays fields of Device over a preset (`base: h100`), and may say which ranks have
+    other memory (`memory_of: {3: 40e9}`) and which hold no table (`without: [7]`).
 
     Raises:
         UserError: not of that form, an unknown device, an impossible number.
@@ -122,28 +145,43 @@ def parse_cluster(text: str) -> Cluster:
     if not found:
         raise UserError(f"--cluster {text}: expected {FORM}")
     nodes, ranks_a_node, name = int(found[1]), int(found[2]), found[3]
-    device = PRESETS.get(name.lower())
+    device, unequal = PRESETS.get(name.lower()), _ranks_of({}, "")
     if device is None:
         if not name.endswith((".yaml", ".yml", ".json")):
             raise UserError(f"--cluster {text}: unknown device '{name}'{nearest(name.lower(), PRESETS)}; expected {FORM}")
-        device = _read_device(name)
-    cluster = Cluster(nodes, ranks_a_node, device)
+        device, unequal = _read_device(name)
+    cluster = Cluster(nodes, ranks_a_node, device, *unequal)
     _check(cluster, f"--cluster {text}")
     return cluster
 
 
-def _read_device(path: str) -> Device:
+Unequal = tuple[tuple[tuple[int, float], ...], tuple[int, ...]]
+
+
+def _ranks_of(tree: Mapping[str, Any], where: str) -> Unequal:
+    """`memory_of` and `without` of a file, sorted."""
+    sizes, without = tree.get("memory_of", {}), tree.get("without", [])
+    if not isinstance(sizes, dict) or not all(re.fullmatch(r"\d{1,6}", str(rank)) for rank in sizes):
+        raise UserError(f"{where}: memory_of: expected bytes by rank, such as {{3: 40e9}}")
+    if not isinstance(without, list) or not all(type(rank) is int for rank in without):
+        raise UserError(f"{where}: without: expected a list of ranks, such as [7]")
+    return tuple(sorted((int(rank), size) for rank, size in sizes.items())), tuple(sorted(set(without)))
+
+
+def _read_device(path: str) -> tuple[Device, Unequal]:
     tree = read_mapping(path, f"--cluster {path}", "device's file", "keys such as 'base: h100' and 'network: 25e9'")
     if not tree:
         raise UserError(f"{path}: empty; expected keys such as 'base: h100'")
     known = [field.name for field in dataclasses.fields(Device)]
+    unequal = _ranks_of(tree, path)
+    tree = {key: value for key, value in tree.items() if key not in ("memory_of", "without")}
     base = PRESETS.get(str(tree.pop("base", "h100")).lower())
     if base is None:
         raise UserError(f"{path}: base: expected one of {', '.join(PRESETS)}")
     for key in tree:
         if key not in known:
-            raise UserError(f"{path}: {one_line(key)}: unknown key{nearest(key, known)}")
-    return dataclasses.replace(base, **({"name": f"{base.name}*"} | tree))
+            raise UserError(f"{path}: {one_line(key)}: unknown key{nearest(key, [*known, 'memory_of', 'without'])}")
+    return dataclasses.replace(base, **({"name": f"{base.name}*"} | tree)), unequal
 
 
 def _check(cluster: Cluster, where: str) -> None:
@@ -163,6 +201,20 @@ def _check(cluster: Cluster, where: str) -> None:
             raise UserError(f"{where}: {field.name} is {shown(value)}, expected a positive number, in bytes or bytes a second")
     if cluster.device.kind == "cuda" and cluster.device.hbm < GIB:
         raise UserError(f"{where}: hbm is {cluster.device.hbm!r}, expected bytes, a GiB at least")
+    _check_ranks(cluster, where)
+
+
+def _check_ranks(cluster: Cluster, where: str) -> None:
+    named = [("memory_of", [rank for rank, _ in cluster.memory_of]), ("without", list(cluster.without))]
+    for what, ranks in named:
+        if wrong := [rank for rank in ranks if not 0 <= rank < cluster.ranks]:
+            raise UserError(f"{where}: {what}: rank {wrong[0]}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
+    least = GIB if cluster.device.kind == "cuda" else 1
+    for rank, size in cluster.memory_of:
+        if type(size) not in (int, float) or not least <= size <= MAX_BYTES:
+            raise UserError(f"{where}: memory_of: rank {rank} has {shown(size)}, expected bytes, such as 40e9")
+    if len(cluster.without) == cluster.ranks:
+        raise UserError(f"{where}: without: it names all {cluster.ranks} ranks; one at least has to hold the tables")
 
 
 def topology_of(cluster: Cluster) -> Any:

@@ -40,6 +40,21 @@ class Rule:
     reasons: tuple[tuple[str, str], ...] = ()
 
 
+def closed_types(cluster: Cluster) -> dict[str, str]:
+    """Sharding type -> why it cannot be, where ranks are left out.
+
+    A data-parallel table is whole on every rank. TorchRec could cut rows unevenly, with nothing on the ranks that are left out; but the
+    layout that plans are checked for, as checkpoints and migrations are, has equal blocks of rows on all ranks (`shard_layout.py`).
+    """
+    if not cluster.without:
+        return {}
+    left_out = f"rank {cluster.without[0]} is left out of the cluster"
+    reasons = dict.fromkeys(("data_parallel", "row_wise"), left_out)
+    if len({rank // cluster.ranks_a_node for rank in cluster.without}) == cluster.nodes:
+        reasons |= dict.fromkeys(("table_row_wise", "grid_shard"), "every host has a rank that is left out")
+    return reasons
+
+
 def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict[str, Rule]:
     """Every table's rule.
 
@@ -72,7 +87,10 @@ def _matches(pattern: str, table: Table) -> bool:
 def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster, pattern: str) -> Rule:
     where, rowwise = f"sharding.tables.{one_line(pattern)}", config.optimizer.tables.kind == "rowwise_adagrad"
     types = list(asked.types or allowed_types(config, cluster.ranks))
-    reasons: dict[str, str] = {}
+    reasons = closed_types(cluster)
+    if asked.types and (closed := [kind for kind in asked.types if kind in reasons]):
+        raise UserError(f"{where}.types: {closed[0]} cannot be: {reasons[closed[0]]}")
+    types = [kind for kind in types if kind not in reasons]
     if rowwise and (cut := [kind for kind in asked.types or () if kind in CUT_ROWS]):
         raise UserError(f"{where}.types: {cut[0]} cuts rows, and row-wise Adagrad keeps one state a row; leave it out")
     for kind in sorted(CUT_ROWS) if rowwise else ():
@@ -85,6 +103,8 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
     if asked.ranks is not None:
         if wrong := [rank for rank in asked.ranks if not 0 <= rank < cluster.ranks]:
             raise UserError(f"{where}.ranks: rank {wrong[0]}, but {cluster.name} has ranks 0 to {cluster.ranks - 1}")
+        if wrong := [rank for rank in asked.ranks if rank in cluster.without]:
+            raise UserError(f"{where}.ranks: rank {wrong[0]} is left out of the cluster (without)")
         if asked.types and (wrong_types := [kind for kind in asked.types if kind not in PINNABLE]):
             raise UserError(
                 f"{where}: ranks pin table_wise and column_wise shards only, {wrong_types[0]} has shards on every rank of a host"
@@ -98,7 +118,11 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
     if cluster.device.kind == "cpu" and asked.kernels and any("uvm" in kernel for kernel in asked.kernels):
         raise UserError(f"{where}.kernels: {asked.kernels[0]} is CUDA's; on CPU hosts tables are in the host's memory anyway")
     if not types:
-        raise UserError(f"{where}: no sharding type is left for table {quoted(table.name)}; allow more in sharding.types")
+        why = f" ({closed_types(cluster)[kind]})" if (kind := next(iter(closed_types(cluster)), "")) else ""
+        raise UserError(
+            f"{where if pattern else 'sharding.types'}: no sharding type is left for table {quoted(table.name)}{why};"
+            " allow more in sharding.types"
+        )
     return Rule(
         tuple(types),
         tuple(asked.kernels) if asked.kernels else None,

@@ -86,6 +86,8 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
             np.add.at(grids[what][index], where, values)
         for part, field in zip(parts, ("fwd_compute", "fwd_comms", "bwd_compute", "bwd_comms"), strict=True):
             np.add.at(parts[part], where, [getattr(one.perf, field) for one in costs])
+        # Rows that a cache lacks are fetched before the lookup.
+        np.add.at(parts["forward lookup"], where, [one.perf.prefetch_compute for one in costs])
         grids["sent"][index], grids["lookups"][index] = _traffic(row, sizes, where, cluster, wire)
     return Prediction(names, **grids, parts=parts)
 
@@ -137,6 +139,7 @@ def _estimate(
                 compute_kernel=row["compute_kernel"],
                 shards=[Shard(size=[cut["rows"], cut["columns"]], offset=[cut["row"], cut["column"]]) for cut in placed[name]],
                 is_pooled=one.lookup.pooled,
+                cache_params=one.lookup.cache_params,
             )
         )
     distinct = DistinctShards(options, constraints)

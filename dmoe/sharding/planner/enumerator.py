@@ -151,6 +151,7 @@ def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int |
         pooling_factors=list(rule.lookup.ids),
         batch_sizes=[rule.batch_size] * len(rule.lookup.ids),
         is_weighted=rule.lookup.weighted,
+        cache_params=rule.lookup.cache_params,
     )
 
 

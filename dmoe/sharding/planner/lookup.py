@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import nn
+from torchrec.distributed.planner.constants import UVM_CACHING_RATIO
+from torchrec.distributed.types import CacheParams, CacheStatistics
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.optim import RowWiseAdagrad
@@ -21,6 +23,44 @@ OPTIMIZERS = {
 NUMBER_BYTES = {"FP32": 4, "FP16": 2}
 """Of a stored weight, by TorchRec's name of the type. Optimiser state is float32 whatever the weights are."""
 
+LOAD_FACTOR = UVM_CACHING_RATIO
+"""Share of a table's rows that a cache on the device has room for: TorchRec's own where none is given."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the data set's counts say of a table (table_use.py).
+
+    Attributes:
+        lookups, unique_ids: of a global batch: ids, and different ones expected among them.
+        miss_rate: share of the different ids that a cache of LOAD_FACTOR of the rows is expected not to hold.
+        hot_rows: the fewest rows that take half of all lookups.
+    """
+
+    lookups: float
+    unique_ids: float
+    miss_rate: float
+    hot_rows: int
+
+
+class MeasuredStatistics(CacheStatistics):
+    """A table's use as TorchRec's estimators ask for it, for the load factor that TorchRec gives its kernels."""
+
+    def __init__(self, use: Use) -> None:
+        self.use = use
+
+    @property
+    def expected_lookups(self) -> float:
+        return self.use.unique_ids
+
+    def expected_miss_rate(self, clf: float) -> float:
+        assert clf == LOAD_FACTOR, clf
+        return self.use.miss_rate
+
+    @property
+    def cacheability(self) -> float:
+        return self.use.miss_rate
+
 
 @dataclass(frozen=True)
 class Lookup:
@@ -30,12 +70,14 @@ class Lookup:
         pooled: an EmbeddingBagCollection's table, which gives an embedding a feature; else an EmbeddingCollection's, which gives one an id.
         weighted: each id comes with a weight.
         data_type: a key of NUMBER_BYTES.
+        use: measured, where it was.
     """
 
     ids: tuple[float, ...] = (1.0,)
     pooled: bool = True
     weighted: bool = False
     data_type: str = "FP32"
+    use: Use | None = None
 
     @property
     def ids_a_row(self) -> float:
@@ -51,13 +93,20 @@ class Lookup:
         return NUMBER_BYTES[self.data_type]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"ids": list(self.ids)}
+        """Without the use, which a plan keeps beside it."""
+        return {key: value for key, value in asdict(self).items() if key != "use"} | {"ids": list(self.ids)}
+
+    @property
+    def cache_params(self) -> CacheParams | None:
+        """How TorchRec's estimators are told of the use."""
+        return None if self.use is None else CacheParams(load_factor=LOAD_FACTOR, stats=MeasuredStatistics(self.use))
 
 
 def lookup_of(row: Mapping[str, Any]) -> Lookup:
     """Of a table's entry in a plan. Tables of dmoe's own models have no more than a pooling factor: one feature, sums, float32."""
-    kept = row.get("lookup")
-    return Lookup(**(kept | {"ids": tuple(kept["ids"])})) if kept else Lookup((row["pooling_factor"],))
+    kept, use = row.get("lookup"), row.get("use")
+    measured = Use(**{one.name: use[one.name] for one in fields(Use)}) if use else None
+    return Lookup(**(kept | {"ids": tuple(kept["ids"])}), use=measured) if kept else Lookup((row["pooling_factor"],), use=measured)
 
 
 @dataclass(frozen=True)

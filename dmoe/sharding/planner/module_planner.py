@@ -137,8 +137,7 @@ class Planner(ShardingPlanner):
             }
         job = self._job(module, found, optimizer)
         room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
-        free = {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}
-        return Plan.of(plan_of_rows(rows, job, cluster, free, model_hash(tables, optimizer)))
+        return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, optimizer)))
 
     def _optimizer(self, found: Mapping[str, Found]) -> str:
         kinds = {one.optimizer or self.optimizer: name for name, one in found.items()}

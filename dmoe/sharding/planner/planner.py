@@ -3,8 +3,8 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from dmoe.sharding.planner.constraints import Rule, rules_for
 from dmoe.sharding.planner.cost_model import bytes_of, predict
 from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, constraint_of
 from dmoe.sharding.planner.explain import reasons
-from dmoe.sharding.planner.lookup import MetaTable, meta_module
+from dmoe.sharding.planner.lookup import MetaTable, Use, meta_module
 from dmoe.sharding.planner.partitioner import Room
 from dmoe.sharding.planner.search import GAP, Problem, Solution, search
 
@@ -75,8 +75,12 @@ def plan_tables(
     explain: bool = True,
     gap: float = GAP,
     keep_best: bool = False,
+    uses: Mapping[str, Use] | None = None,
 ) -> dict[str, Any]:
     """The plan of a config's model; see `plan_by_rules`, and `Job` for `gap` and `keep_best`.
+
+    Args:
+        uses: by feature, where they were measured.
 
     Raises:
         DoesNotFit: nothing that the config allows fits.
@@ -94,7 +98,12 @@ def plan_tables(
         keep_best,
     )
     check_precision(job.comm_precision, cluster.device.kind)
-    return plan_by_rules(tables, rules_for(tables, config, cluster), job, cluster, explain)
+    rules = rules_for(tables, config, cluster)
+    for table in tables:
+        if (use := (uses or {}).get(table.feature)) is not None:
+            rule = rules[table.name]
+            rules[table.name] = replace(rule, lookup=replace(rule.lookup, use=use))
+    return plan_by_rules(tables, rules, job, cluster, explain)
 
 
 def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
@@ -114,17 +123,17 @@ def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, clu
     if explain:
         for name, why in reasons(tables, rules, problem, solution).items():
             rows[name] |= why
-    plan = plan_of_rows(rows, job, cluster, {"hbm": float(room.hbm.min()), "ddr": float(room.ddr.min())}, model_hash(tables, job.optimizer))
+    plan = plan_of_rows(rows, job, cluster, room, model_hash(tables, job.optimizer))
     # Rounded down, so that no plan is under it.
     plan["predicted"] |= {"bound_ms": math.floor(solution.bound * 1e6) / 1e6, "complete": solution.complete}
     return plan
 
 
-def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: dict[str, float], model: str) -> dict[str, Any]:
+def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: Room, model: str) -> dict[str, Any]:
     """The whole plan with its prediction, of its tables' entries.
 
     Args:
-        room: bytes of hbm and ddr that there are for tables on a rank.
+        room: that there is for tables on each rank.
         model: identifies the tables.
     """
     prediction = predict(rows, job.optimizer, cluster, job.comm_precision)
@@ -142,7 +151,7 @@ def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, ro
             "constraints": job.constraints,
         },
         "model": {"tables": len(rows), "dense_bytes": job.dense_bytes, "variant": job.variant},
-        "room": room,
+        "room": _kept_room(room, cluster),
         "predicted": {
             "critical_rank": prediction.critical,
             "time_ms": round(prediction.critical_time, 6),
@@ -152,8 +161,22 @@ def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, ro
     }
 
 
+def _kept_room(room: Room, cluster: Cluster) -> dict[str, Any]:
+    """Bytes on an equal rank, and `of` those that have other memory, by rank."""
+    by_rank = room.hbm if cluster.device.kind == "cuda" else room.ddr
+    unequal = {rank for rank, _ in cluster.memory_of} | set(cluster.without)
+    equal = next((rank for rank in range(cluster.ranks) if rank not in unequal), next(r for r in range(cluster.ranks) if by_rank[r] >= 0))
+    kept: dict[str, Any] = {"hbm": float(room.hbm[equal]), "ddr": float(room.ddr[equal])}
+    if of := {str(rank): float(by_rank[rank]) for rank, _ in cluster.memory_of if rank not in cluster.without}:
+        kept["of"] = of
+    return kept
+
+
 def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
-    """What TorchRec's heuristic reservation leaves for tables on each rank."""
+    """What TorchRec's heuristic reservation leaves for tables on each rank; -1 on one that is left out, where not even 0 bytes fit.
+
+    The topology has equal ranks: TorchRec's enumerator would cut rows by the memory of unequal ones.
+    """
     named = [(f"table{number}", rules[table.name]) for number, table in enumerate(tables)]
     # Their sizes do not matter here: how many ids they get does.
     module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
@@ -173,12 +196,18 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
             0.0,
             1.0,
         )
-    return Room(
-        cluster.nodes,
-        cluster.ranks_a_node,
-        np.array([float(one.hbm) for one in storage]),
-        np.array([float(one.ddr) for one in storage]),
-    )
+    hbm, ddr = (np.array([float(getattr(one, name)) for one in storage]) for name in ("hbm", "ddr"))
+    for rank, size in cluster.memory_of:
+        # The share that is reserved is one of the device's memory alone.
+        if cluster.device.kind == "cuda":
+            hbm[rank] += (1 - RESERVED) * (size - cluster.memory)
+        else:
+            ddr[rank] += size - cluster.memory
+    hbm[list(cluster.without)] = ddr[list(cluster.without)] = -1
+    left = hbm if cluster.device.kind == "cuda" else ddr
+    if small := [rank for rank, _ in cluster.memory_of if left[rank] < 0 and rank not in cluster.without]:
+        raise DoesNotFit(f"sharding: rank {small[0]} of {cluster.name} has no memory for the dense part and ids (memory_of)", 0.0, 1.0)
+    return Room(cluster.nodes, cluster.ranks_a_node, hbm, ddr)
 
 
 def _solve(
@@ -217,7 +246,7 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
         return float(on_device * one.hbm.sum() + in_host * one.ddr.sum())
 
     needed = sum(min(size(one) for one in problem.candidates[kind]) for kind in problem.kinds)
-    room = float(on_device * problem.room.hbm.sum() + in_host * problem.room.ddr.clip(0).sum())
+    room = float(on_device * problem.room.hbm.clip(0).sum() + in_host * problem.room.ddr.clip(0).sum())
     types = sorted({one.sharding_type for group in problem.candidates for one in group})
     return DoesNotFit(
         f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"
@@ -231,7 +260,7 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
 def _table_rows(
     tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution, optimizer: str
 ) -> dict[str, dict[str, Any]]:
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for table, one, ranks in zip(tables, problem.chosen(solution.picks), solution.placed.ranks, strict=True):
         rule = rules[table.name]
         whole = np.array([[table.rows, table.columns]], np.float64)
@@ -252,4 +281,6 @@ def _table_rows(
             "batch_size": rule.batch_size,
             "shards": None if one.sharding_type == "data_parallel" else shards,
         }
+        if rule.lookup.use is not None:
+            rows[table.name]["use"] = asdict(rule.lookup.use)
     return rows

@@ -1,7 +1,7 @@
 """A model as the planner sees it, from a config and the sizes of its tables, without a GPU, a process group or a table in memory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.lookup import Use
 from dmoe.sharding.planner.planner import plan_tables
 from dmoe.sharding.planner.search import GAP
 from dmoe.strict import checked
@@ -27,6 +28,7 @@ class Described:
     Attributes:
         dense_bytes: of the dense part's parameters.
         flops: of a row's forward pass, 2 a multiply-add.
+        uses: of features, by `table_use.with_use`.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class Described:
     blueprint: Blueprint
     dense_bytes: int
     flops: int
+    uses: Mapping[str, Use] = field(default_factory=dict)
 
     @property
     def tables(self) -> Sequence[Table]:
@@ -42,7 +45,7 @@ class Described:
     def plan(self, cluster: Cluster, explain: bool = True, gap: float = GAP, keep_best: bool = False) -> dict[str, Any]:
         """The plan for a cluster; see `plan_tables`."""
         note(f"plans {len(self.tables):,} tables for {cluster.name}")
-        return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain, gap, keep_best)
+        return plan_tables(self.tables, self.config, cluster, self.dense_bytes, explain, gap, keep_best, self.uses)
 
 
 def describe(config: Config, manifest: Manifest) -> Described:

@@ -128,7 +128,10 @@ def _nodes(cluster: Cluster) -> Iterator[Attempt]:
 def _devices(cluster: Cluster) -> Iterator[Attempt]:
     larger = [one for one in PRESETS.values() if one.kind == cluster.device.kind == "cuda" and one.hbm > cluster.device.hbm]
     for device in sorted(larger, key=lambda one: (one.hbm, one.usd_an_hour)):
-        yield Attempt(f"{device.name} instead of {cluster.device.name}", cluster=dataclasses.replace(cluster, device=device))
+        yield Attempt(
+            f"{device.name} instead of {cluster.device.name}",
+            cluster=dataclasses.replace(cluster.equal(), device=device, without=cluster.without),
+        )
 
 
 def _types(config: Config) -> Iterator[Attempt]:

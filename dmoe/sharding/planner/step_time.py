@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.model.sizes import human
+from dmoe.sharding.plan.plan_file import room_on
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost_model import bytes_of
 from dmoe.sharding.planner.planning_model import Described
@@ -73,13 +74,16 @@ class Step:
 def step_of(model: Described, plan: Mapping[str, Any], cluster: Cluster) -> Step:
     """The step that a plan for this model and cluster predicts."""
     ranks, batch_size = plan["predicted"]["ranks"], model.config.train.batch_size
+    rooms = room_on(plan, cluster)
+    usable = [rank for rank in range(cluster.ranks) if rank not in cluster.without]
+    fullest = max(usable, key=lambda rank: ranks[rank]["memory"] / rooms[rank] if rooms[rank] > 0 else 0.0)
     return Step(
         cluster.ranks,
         batch_size,
         plan["predicted"]["time_ms"],
         dense_ms(model, cluster),
-        max(rank["memory"] for rank in ranks),
-        plan["room"]["hbm" if cluster.device.kind == "cuda" else "ddr"],
+        ranks[fullest]["memory"],
+        rooms[fullest],
         max(rank["host_memory"] for rank in ranks),
         cluster.ranks * cluster.device.usd_an_hour,
     )
@@ -105,9 +109,9 @@ def table_bytes(model: Described) -> dict[str, int]:
 
 def memory_of(cluster: Cluster, on_device: bool = False) -> float:
     """Bytes that a cluster has for tables and all else: its devices', and its hosts' too unless `on_device`."""
-    device = cluster.device
-    host = 0.0 if on_device and device.kind == "cuda" else device.ddr
-    return cluster.ranks * ((device.hbm if device.kind == "cuda" else 0.0) + host)
+    on_gpu = cluster.device.kind == "cuda"
+    host = cluster.device.ddr if on_gpu and not on_device else 0.0
+    return sum(cluster.memory_on(rank) + host for rank in range(cluster.ranks) if rank not in cluster.without)
 
 
 def shortage(model: Described, cluster: Cluster, on_device: bool = False) -> str:

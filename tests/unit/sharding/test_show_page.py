@@ -1,20 +1,32 @@
-"""The page of a plan: whole, without the network, its drawings true, names of tables no markup."""
+"""The page of a plan: its data are the figures, names of tables are no markup, nothing is fetched.
 
+Its script runs in tests/endtoend/test_plan_page.py.
+"""
+
+import base64
+import hashlib
+import json
 import re
 
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan import show_page
+from dmoe.sharding.plan.diff import difference
 from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.show_page import diff_page, page
 from tests.unit.sharding.small_plans import plan_of, table
 
 TRIED = {"shards": 1, "shard_ms": 1.0, "all_ms": 1.0, "bytes": 4096}
+EVIL = "</script><script>alert(1)</script>'\"&ñ\u2028"[:-1]
+METRICS = ("time", "memory", "sent", "weights")
 
 
-def figures(count=5, cluster="1x2:h100"):
-    tables = {f"T{i}": table(1000 * (i + 1), 16, "table_wise", (0, 0, 1000 * (i + 1), 16, i % 2)) for i in range(count)}
-    tables["<b>$x_{$&"] = table(50, 16, "data_parallel") | {
+def made(count=5, cluster="2x2:h100", kind="table_wise"):
+    tables = {f"T{i}": table(1000 * (i + 1), 16, "table_wise", (0, 0, 1000 * (i + 1), 16, i % 4)) for i in range(count)}
+    tables["cut"] = table(4000, 64, "column_wise", *((0, 16 * i, 4000, 16, 3 - i) for i in range(4)))
+    tables["rows"] = table(4001, 16, "row_wise", *((1001 * i, 0, min(1001, 4001 - 1001 * i), 16, i) for i in range(4)))
+    tables["host"] = table(1001, 16, "table_row_wise", (0, 0, 501, 16, 2), (501, 0, 500, 16, 3))
+    tables[EVIL] = table(50, 16, "data_parallel") | {
         "decided": "next best row_wise",
         "tried": [
             TRIED | {"what": "data_parallel", "plan_ms": 1.0, "chosen": True},
@@ -22,41 +34,77 @@ def figures(count=5, cluster="1x2:h100"):
             TRIED | {"what": "table_wise", "plan_ms": None, "chosen": False},
         ],
     }
-    return figures_of(plan_of(tables, cluster), "test")
+    return plan_of(tables, cluster)
 
 
-def test_the_page_is_whole_and_names_the_critical_rank_every_table_and_why():
-    found = figures()
-    text = show_page.page(found, found.tables, "A plan")
-    assert text.count("<svg") == 4
-    assert text.count("<details>") == len(found.tables)
-    assert f"Critical rank {found.critical}: {found.time_ms:.3f} ms" in text
-    assert all(f"<td>{one.name}</td>" in text for one in found.tables if one.name.startswith("T"))
-    assert "<b>" not in text
-    assert "&lt;b&gt;$x_{$&amp;" in text
-    assert "+0.250" in text
-    assert "does not fit" in text
-    assert not re.search(r"(src|href)=['\"]https?:|<script", text)
+def data_of(text):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
 
 
-def test_many_tables_share_the_heat_maps_last_row_and_nothing_is_lost(monkeypatch):
-    found, drawn = figures(100), {}
+def unpacked(plan, metric):
+    """[tables, ranks] of the classes of cells, as explore/data.js reads them."""
+    grid = np.zeros((len(plan["tables"]["name"]), plan["ranks"]))
+    for index, classes in enumerate(plan["tables"]["cells"]):
+        grid[index] = classes[0][1 + METRICS.index(metric)]
+        for ranks, *values in classes[1:]:
+            for part in ranks.split(","):
+                first, last = (part.split("-") * 2)[:2]
+                grid[index, int(first) : int(last) + 1] = values[METRICS.index(metric)]
+    return grid
 
-    def catch(width, height, paint):
-        from matplotlib.figure import Figure
 
-        axes = Figure().add_subplot()
-        paint(axes)
-        if axes.images:
-            drawn[axes.get_title().split(",")[0]] = (axes.images[0].get_array(), [label.get_text() for label in axes.get_yticklabels()])
-        return "<svg/>"
+def test_the_cells_of_the_page_are_those_of_the_prediction():
+    figures = figures_of(made(), "test")
+    (plan,) = data_of(page(figures, figures.tables, "A plan"))["plans"]
+    grids = figures.prediction
+    assert plan["tables"]["name"] == list(grids.tables)
+    np.testing.assert_allclose(unpacked(plan, "time"), grids.time, atol=5e-7)
+    np.testing.assert_allclose(unpacked(plan, "memory"), grids.memory + grids.host, atol=0.5)
+    np.testing.assert_allclose(unpacked(plan, "sent"), grids.sent, atol=0.5)
+    np.testing.assert_allclose(unpacked(plan, "weights"), grids.weights, atol=0.5)
+    assert plan["rank"]["tables"] == [one.tables for one in figures.ranks]
+    assert plan["critical"] == figures.critical
 
-    monkeypatch.setattr(show_page, "draw", catch)
-    show_page.heat_maps(found)
-    times, names = drawn["Predicted time"]
-    assert times.shape == (show_page.ROWS + 1, 2)
-    assert names[0] == "T99"
-    assert names[-1] == "41 smaller"
-    assert np.asarray(times.filled(0)).sum(0) == pytest.approx([rank.time_ms for rank in found.ranks], rel=1e-4)
-    # T99 lies on rank 1 alone.
-    assert times.mask[0].tolist() == [True, False]
+
+def test_names_are_text_and_only_the_page_s_own_script_may_run():
+    figures = figures_of(made(), "test")
+    text = page(figures, figures.tables, f"A plan {EVIL}")
+    assert "alert(1)</script>" not in text
+    assert EVIL in data_of(text)["plans"][0]["tables"]["name"]
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in text
+    assert "default-src 'none'" in text
+    assert not re.search(r"""(src|href)\s*=|innerHTML|https?://|document\.write|\beval\b""", text)
+
+
+def test_tables_that_are_left_out_are_not_listed_but_count_in_the_ranks():
+    figures = figures_of(made(), "test")
+    (plan,) = data_of(page(figures, figures.tables[:2], "A plan"))["plans"]
+    assert plan["tables"]["name"] == ["T0", "T1"]
+    assert plan["rank"]["time"] == pytest.approx([one.time_ms for one in figures.ranks])
+
+
+def test_tables_that_are_alike_share_what_was_tried():
+    kept = made()
+    kept["tables"]["T0"] |= {key: kept["tables"][EVIL][key] for key in ("decided", "tried")}
+    figures = figures_of(kept, "test")
+    (plan,) = data_of(page(figures, figures.tables, "A plan"))["plans"]
+    place = {name: plan["tables"]["tried"][index] for index, name in enumerate(plan["tables"]["name"])}
+    assert place["T0"] == place[EVIL] != place["T1"]
+    assert plan["tried"][place["T1"]] == []
+    assert [(plan["words"][row[0]], row[4], row[5]) for row in plan["tried"][place[EVIL]]] == [
+        ("data_parallel", 1.0, 1),
+        ("row_wise", 1.25, 0),
+        ("table_wise", None, 0),
+    ]
+
+
+def test_two_plans_lie_beside_one_another_with_what_moves():
+    a, b = made(), made()
+    b["tables"]["T0"]["shards"][0]["rank"] = 3
+    del b["tables"]["T1"]
+    found = difference(a, b, "a", "b")
+    data = data_of(diff_page(found, "a.json", "b.json", "Two"))
+    assert [plan["label"] for plan in data["plans"]] == ["A a.json", "B b.json"]
+    assert data["changes"] == {"T0": {"what": "moved", "moved": found.changed[0].moved}}
+    assert "T1" not in data["plans"][1]["tables"]["name"]
