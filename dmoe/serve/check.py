@@ -32,8 +32,12 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
     with PATHS.open(inside(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
         expected_N, order = kept["logit"], str(kept["order"])
+        # Files of an older dmoe do not say whose logits they are.
+        step = int(kept["step"]) if "step" in kept else None
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
     one, logits = Scorer(scorer), []
+    if step not in (None, one.about.step):
+        return f"not checked: {PREDICTIONS} is of step {step:,}, this scorer of step {one.about.step:,}"
     manifest = load_manifest(config.data.path)
     skewed = skew_lines(one.about.shares, manifest, config.data.path)
     split = manifest.split(config.data.test_split)

@@ -122,7 +122,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: note("evaluates", progress.step), run.file(PREDICTIONS))
+    figures = evaluate(session, test, lambda: note("evaluates", progress.step), (run.file(PREDICTIONS), best))
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -200,7 +200,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: note("evaluates", best), kept)
+    figures = evaluate(session, reader, lambda: note("evaluates", best), (kept, best))
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:

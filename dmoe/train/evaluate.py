@@ -12,27 +12,30 @@ from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.metrics.evaluation import Evaluation, NotFinite
+from dmoe.paths import PATHS
 from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 
 
 @torch.no_grad()
-def evaluate(session: Session, reader: Reader, between: Callable[[], None] | None = None, final: str | None = None) -> dict[str, Any]:
+def evaluate(
+    session: Session, reader: Reader, between: Callable[[], None] | None = None, final: tuple[str, int] | None = None
+) -> dict[str, Any]:
     """The metrics of a split over all ranks' rows, all finite or None; every rank has to call it.
 
     The pipeline must be drained: its batches would be evaluated, or trained on later.
 
     Args:
         between: called before every batch; what it raises ends the evaluation.
-        final: where this is the last word on a model: the AUC without each expert is added, and with `metrics.predictions` every row's
-            logit and label are kept in the file of that name.
+        final: where this is the last word on a model: a file's path, and the model's step. The AUC without each expert is added, and
+            with `metrics.predictions` every row's logit and label are kept in that file; without, an older model's are removed.
 
     Raises:
         NotFinite: on all ranks, where the model's output for some rows is not finite.
     """
     metrics = session.config.metrics
     evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
-    kept = Predictions(reader.order) if final is not None and metrics.predictions else None
+    kept = Predictions(reader.order, final[1]) if final is not None and metrics.predictions else None
     # Numbers of the batches that the pipeline has taken and not given back, to name one where an output is not finite.
     dense: deque[Tensor] = deque()
     batches = _noted(reader.batches(session.config.train.eval_batch_size, rank(), world_size()), dense)
@@ -59,7 +62,9 @@ def evaluate(session: Session, reader: Reader, between: Callable[[], None] | Non
         raise NotFinite(f"{reader}: {error}") from None
     figures |= {"eval_samples_per_second": figures["rows"] / (time.perf_counter() - began)}
     if kept is not None and final is not None:
-        kept.write(final)
+        kept.write(final[0])
+    elif final is not None and rank() == 0 and PATHS.exists(final[0]):
+        PATHS.rm(final[0])
     return figures
 
 

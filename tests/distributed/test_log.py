@@ -64,7 +64,22 @@ def evaluated(log: str) -> tuple[dict[str, Any], float]:
 def scored(log: str, path: str) -> None:
     session = open_small(small_config(log, "metrics.predictions=true", "metrics.auc=exact"))
     train_steps(session, STEPS)
-    evaluate(session, session.reader("test"), final=path)
+    evaluate(session, session.reader("test"), final=(path, STEPS))
+
+
+def scored_and_not_kept(log: str, path: str) -> None:
+    session = open_small(small_config(log))
+    evaluate(session, session.reader("test"), final=(path, 0))
+
+
+def test_a_last_evaluation_without_predictions_leaves_no_older_model_s(ranks, log, tmp_path):
+    path = tmp_path / "p.npz"
+    ranks(1).run(scored, log, str(path))
+    with np.load(path) as kept:
+        assert int(kept["step"]) == STEPS
+    (tmp_path / "other.npz").write_bytes(b"another file")
+    ranks(2).run(scored_and_not_kept, log, str(path))
+    assert [one.name for one in tmp_path.iterdir()] == ["other.npz"]
 
 
 def test_gauc_and_weighted_figures_are_of_all_ranks_rows(ranks, log, tmp_path):

@@ -35,7 +35,7 @@ def evaluated(data: str, path: str, auc: str) -> tuple[str, float]:
     train_steps(session, 3)
     message = ""
     try:
-        evaluate(session, session.reader("test", in_order=True), final=path)
+        evaluate(session, session.reader("test", in_order=True), final=(path, 3))
     except NotFinite as error:
         message = str(error)
     distributed.broadcast_object(message)

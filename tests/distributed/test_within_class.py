@@ -72,7 +72,7 @@ def predictions_on_rank(data: str) -> tuple[np.ndarray, np.ndarray, str]:
     """The test rows' predictions in batches that no number of ranks here divides."""
     session = open_small(small_config(data, "train.eval_batch_size=101"))
     reader = session.reader("test")
-    kept = Predictions(reader.order)
+    kept = Predictions(reader.order, 0)
     batches = reader.batches(101, distributed.rank(), distributed.world_size())
     session.sharded.eval()
     with torch.no_grad():

@@ -97,7 +97,7 @@ def score(folder: Path, bad: float, name: str) -> Path:
 
 
 def keep_predictions(folder: Path, _: Patch, bad: float) -> Path:
-    kept = Predictions("order")
+    kept = Predictions("order", 5)
     kept.add(torch.tensor([0.0, bad]), torch.ones(2), torch.ones(2))
     kept.write(str(folder / "predictions.npz"))
     return folder / "predictions.npz"

@@ -21,10 +21,11 @@ class Predictions:
 
     Args:
         order: names the rows and their order (`Reader.order`): two runs can be compared where it is equal.
+        step: of the model whose logits they are.
     """
 
-    def __init__(self, order: str) -> None:
-        self.order = order
+    def __init__(self, order: str, step: int) -> None:
+        self.order, self.step = order, step
         self.batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor) -> None:
@@ -52,4 +53,4 @@ class Predictions:
         require_finite(logit, f"{path}: the logit")
         if rank() == 0:
             with write_atomic(path) as file:
-                np.savez(file, logit=logit, label=label, order=np.array(self.order))
+                np.savez(file, logit=logit, label=label, order=np.array(self.order), step=np.array(self.step))
