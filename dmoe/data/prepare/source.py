@@ -24,6 +24,7 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
 from dmoe.data.prepare.words import occurrences
 from dmoe.errors import UserError, nearest
+from dmoe.json_text import format_json
 from dmoe.names import printable, show
 
 MAX_ROW = 1 << 20
@@ -157,7 +158,7 @@ def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
     try:
         found = _DECODER.decode(text)
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()
+            format_json(found, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}") from None
     except UnicodeEncodeError:

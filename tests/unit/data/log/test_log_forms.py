@@ -235,7 +235,7 @@ def test_a_label_of_one_class_is_named(tmp_path: Path, label: str, named: str):
     said = summarize(make(tmp_path, text(label=lambda click: label)), "d")
     assert [line for line in said.splitlines() if "60 rows of train" in line and named in line]
     (tmp_path / "both").mkdir()
-    assert "warning" not in summarize(make(tmp_path / "both", text()), "d")
+    assert "have label" not in summarize(make(tmp_path / "both", text()), "d")
 
 
 # A log to score.
