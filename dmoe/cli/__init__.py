@@ -7,7 +7,7 @@ imports the named command alone, and a command imports torch only when it runs, 
 COMMANDS = {
     "preprocess": ("dmoe.cli.preprocess", "turn raw click logs into a data set"),
     "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
-    "data": ("dmoe.cli.data", "describe, shuffle or export a data set"),
+    "data": ("dmoe.cli.data", "describe or export a data set"),
     "synthesize": ("dmoe.cli.synthesize", "write a raw click log with a planted truth"),
     "plan": ("dmoe.cli.plan", "make, read, check and compare sharding plans, without a GPU"),
     "cost": ("dmoe.cli.cost", "parameters, bytes and FLOPs of configs before training"),
