@@ -5,7 +5,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
@@ -145,7 +147,8 @@ def naming(path: str) -> Iterator[None]:
 def write_atomic(path: str, sync: bool = True) -> Iterator[BinaryIO]:
     """Writes a file that is either whole or not there: a new file beside it, of a random name, then renamed.
 
-    No link is followed: one that lies at `path` is replaced. An object store's files are whole or not there by themselves.
+    No link is followed: one that lies at `path` is replaced. A remote file is made in the local folder of
+    temporary files (TMPDIR) and sent when it is whole.
 
     Args:
         sync: wait until the bytes are on the disk, so that the file is whole after a power failure too. Work in progress that has a
@@ -155,8 +158,12 @@ def write_atomic(path: str, sync: bool = True) -> Iterator[BinaryIO]:
         OSError: it cannot be written; what was there before is there still.
     """
     if "://" in path:
-        with naming(path), PATHS.open(path, "wb") as file:
-            yield file
+        # iopath and fsspec send what was written when the file is closed, after an error too: nothing is opened before all is written.
+        with tempfile.TemporaryFile() as whole:
+            yield whole
+            whole.seek(0)
+            with naming(path), PATHS.open(path, "wb") as file:
+                shutil.copyfileobj(whole, file)
         return
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path}: is not a file, and is not replaced by one")

@@ -118,7 +118,7 @@ def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | Non
         All logits, and all labels or None.
 
     Raises:
-        UserError: a logit is not finite. A local file is then as it was before.
+        UserError: a logit is not finite. What was there before is there still.
     """
     with write_output(path) as file:
         return _write_batches(file, batches, path.endswith(".csv"))

@@ -3,6 +3,7 @@
 import io
 
 import fsspec
+import numpy as np
 import pytest
 
 from dmoe.cli.main import main
@@ -10,6 +11,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.sources import expand, identity
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
+from dmoe.serve.score_dataset import write_scores
 
 LINES = b"click,site,user\n" + b"".join(b"%d,s%d,u%d\n" % (row % 3 == 0, row % 5, row % 7) for row in range(300))
 
@@ -79,3 +81,17 @@ def test_what_is_not_installed_is_named(path, advice):
         expand(path)
     assert str(refused.value).startswith(f"--input {path}: ")
     assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["new.csv", "new.parquet", "old.csv"])
+def test_a_refused_score_file_leaves_no_object_and_what_was_there_stays(store, name):
+    def rows():
+        yield np.zeros(3, np.float32), None
+        yield np.array([np.nan], np.float32), None
+
+    store.pipe_file("/logs/old.csv", b"as it was")
+    with pytest.raises(UserError, match="the logit is nan at row 3"):
+        write_scores(f"memory://logs/{name}", rows())
+    assert {key: store.cat_file(key) for key in store.store} == {"/logs/old.csv": b"as it was"}
+    write_scores(f"memory://logs/{name}", iter([(np.zeros(1, np.float32), None)]))
+    assert store.cat_file(f"/logs/{name}") not in (b"", b"as it was")

@@ -4,11 +4,13 @@ import io
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dmoe.data.prepare.sources import expand
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, Paths
+from dmoe.serve.score_dataset import write_scores
 from tests.s3_server import s3_server
 
 
@@ -55,6 +57,23 @@ def test_an_object_that_changes_while_it_is_read_is_an_error_and_an_absent_one_i
     assert not PATHS.exists("s3://logs/b")
     with pytest.raises(FileNotFoundError):
         PATHS.open("s3://logs/b", "rb")
+
+
+def test_a_refused_score_file_leaves_no_object_and_what_was_there_stays(client):
+    def rows():
+        yield np.zeros(3, np.float32), None
+        yield np.array([np.nan], np.float32), None
+
+    client.put_object(Bucket="logs", Key="scores/old.csv", Body=b"as it was")
+    for name in ("new.csv", "new.parquet", "old.csv"):
+        with pytest.raises(UserError, match="the logit is nan at row 3"):
+            write_scores(f"s3://logs/scores/{name}", rows())
+    # The server keeps what other tests of this process put into the bucket.
+    found = client.list_objects_v2(Bucket="logs", Prefix="scores/")["Contents"]
+    assert [one["Key"] for one in found] == ["scores/old.csv"]
+    assert client.get_object(Bucket="logs", Key="scores/old.csv")["Body"].read() == b"as it was"
+    write_scores("s3://logs/scores/old.csv", iter([(np.zeros(1, np.float32), None)]))
+    assert client.get_object(Bucket="logs", Key="scores/old.csv")["Body"].read() == b"score,logit\n0.5,0\n"
 
 
 def test_an_unreachable_server_is_one_error(client, monkeypatch):
