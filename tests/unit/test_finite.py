@@ -286,7 +286,7 @@ WRITERS = {
 
 
 def test_every_function_that_writes_numbers_is_known_to_check_them():
-    """A new writer of parquet, Arrow, npy, safetensors or CSV has to call `dmoe.finite`, and then belongs into WRITERS and the tests above."""
+    """A new writer of parquet, Arrow, npy, safetensors or CSV has to call `dmoe.finite`; it belongs into WRITERS and the tests above."""
     found, unchecked = [], []
     for path in [*(ROOT / "dmoe").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         if "bench" in path.parts:
