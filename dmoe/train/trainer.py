@@ -15,6 +15,8 @@ from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import save_checkpoint
 from dmoe.config import Config
 from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.compatibility import check_compatible, model_inputs
+from dmoe.data.dataset.dataset import Batches
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import device_of_this_rank, rank, start_alone
 from dmoe.errors import UserError
@@ -113,9 +115,16 @@ class Trainer:
     def fit(self, batches: Iterable[Batch]) -> Iterator[Losses]:
         """As `step` for each batch; TorchRec's pipeline copies and distributes the next batches meanwhile.
 
+        Args:
+            batches: those of `Dataset.batches` are checked: their ids must mean what the model's do. Others cannot be, nor can `step`'s.
+
+        Raises:
+            UserError: of a data set with another vocabulary than the model's; names the first feature that differs.
+
         Yields:
             each step's losses. Take all of them: the pipeline must be drained before anything else is called.
         """
+        self._check(batches)
         session, stream = self.session, iter(batches)
         try:
             while True:
@@ -135,8 +144,10 @@ class Trainer:
         figure has no value.
 
         Raises:
-            UserError: on all ranks, the model's output for some rows is not finite; names the number that is the likely reason.
+            UserError: on all ranks, the model's output for some rows is not finite; names the number that is the likely reason. Or the
+                batches are of a data set whose ids mean something else, as in `fit`.
         """
+        self._check(batches)
         session, metrics = self.session, self.config.metrics
         evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
         session.sharded.eval()
@@ -183,6 +194,12 @@ class Trainer:
             # Dropout draws what the command line's loop draws: a function of seed, step and rank.
             torch.manual_seed((self.config.train.seed << 32) ^ (step * 4096 + rank()))
             yield
+
+    def _check(self, batches: Iterable[Batch]) -> None:
+        """Refuses batches of a data set whose ids mean something else. A model of cardinalities alone (`dmoe.DMoE`) cannot tell."""
+        read = model_inputs(self.config.data, self.session.manifest)
+        if isinstance(batches, Batches) and any(one.identity for one in read.categorical):
+            check_compatible(read, batches.inputs, batches.path, ordered=True)
 
     def _count(self, losses: Losses) -> None:
         self.progress.step += 1

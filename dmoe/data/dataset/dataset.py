@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dmoe.data.dataset.batch import Batch
+from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import Manifest, Split, load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
@@ -76,17 +77,22 @@ class Dataset:
                 raise UserError(f"dense: no numeric feature '{name}' in {self.path}{nearest(name, numbers)}")
         columns = list(dense) if dense is not None else numbers
         reader = Reader(self.path, self.manifest, split, chosen, columns, shuffle=shuffle, seed=seed, prefetch=prefetch)
-        return Batches(reader, batch_size, ranks)
+        numeric = {one.name: one for one in self.manifest.dense}
+        read = Inputs(dense=tuple(numeric[name] for name in columns), categorical=tuple(chosen), evidence=self.manifest.evidence)
+        return Batches(reader, batch_size, ranks, read, self.path)
 
 
 class Batches:
     """Iterates over one epoch; iterated again, over the next. The position is exact: it can be kept, and resumed on any number of ranks.
 
     Every rank gets as many batches of as many rows; where a global batch does not divide, the last rows are padding of weight 0.
+
+    Attributes:
+        inputs, path: the features of the batches, with what their ids and numbers mean, and the data set's folder.
     """
 
-    def __init__(self, reader: Reader, batch_size: int, ranks: tuple[int, int] | None) -> None:
-        self.reader, self.batch_size = reader, batch_size
+    def __init__(self, reader: Reader, batch_size: int, ranks: tuple[int, int] | None, inputs: Inputs, path: str) -> None:
+        self.reader, self.batch_size, self.inputs, self.path = reader, batch_size, inputs, path
         self.ranks = ranks or (rank(), world_size())
         self.epoch = self.row = 0
 
