@@ -114,3 +114,13 @@ def cell(text: str) -> str:
     """A CSV cell of text that a spreadsheet shows and does not compute: behind a `'` where it would begin a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
+
+
+def whole_number(text: str) -> int | None:
+    """The number that 1 to 18 ASCII digits write, else None: `isdigit` takes ² too, and `int` refuses thousands of digits.
+
+    Example:
+        >>> whole_number("007"), whole_number("²"), whole_number("-1")
+        (7, None, None)
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None

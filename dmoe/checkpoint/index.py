@@ -12,13 +12,14 @@ from dmoe.checkpoint.tensors import Entry, read_entries
 from dmoe.errors import UserError, one_line, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.names import check_text, printable
-from dmoe.paths import PATHS, check_regular, join, read_bounded, write_atomic
+from dmoe.paths import PATHS, check_regular, inside, join, read_bounded, write_atomic
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
 MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)
+_NAME = "step-{:09d}"
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _STATE = re.compile(r"\w{1,64}", re.ASCII)
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
@@ -71,6 +72,12 @@ class Index:
         return sorted({piece.state for piece in self.pieces})
 
 
+def step_of(folder: str) -> int | None:
+    """The step of a checkpoint's folder by its name; None where it is not named as one."""
+    found = _FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2])
+    return int(found[1]) if found and _NAME.format(int(found[1])) == found[0] else None
+
+
 def write_index(folder: str, index: Index) -> None:
     """Publishes a checkpoint: at once, so that there is never half an index.
 
@@ -97,7 +104,7 @@ def read_index(folder: str) -> Index:
     Raises:
         UserError: none there, torn, damaged, of another version, or of another step than its folder.
     """
-    path = join(folder, INDEX)
+    path = inside(folder, INDEX)
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {INDEX}: not a finished checkpoint")
     try:
@@ -122,9 +129,9 @@ def read_index(folder: str) -> Index:
         index = _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged: {one_line(str(error), 200) or 'a field is wrong'}") from None
-    step, named = index.progress.get("step"), _FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2])
-    if named and (type(step) is not int or step != int(named[1])):
-        raise UserError(f"{path}: damaged: progress.step is {shown(step)}, but the folder is that of step {int(named[1]):,}")
+    step, named = index.progress.get("step"), step_of(folder)
+    if named is not None and (type(step) is not int or step != named):
+        raise UserError(f"{path}: damaged: progress.step is {shown(step)}, but the folder is that of step {named:,}")
     return index
 
 
@@ -139,7 +146,7 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
     for piece in index.pieces:
         pieces.setdefault(piece.file, []).append(piece)
     for name, (size, expected) in sorted(index.files.items())[part::parts]:
-        path = join(folder, name)
+        path = inside(folder, name)
         if not PATHS.exists(path):
             raise UserError(f"{path}: missing, but the checkpoint's index names it")
         digest, found = hashlib.sha256(), 0

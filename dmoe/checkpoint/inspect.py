@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, verify_checkpoint
+from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
@@ -25,7 +25,7 @@ def newest(path: str) -> str:
         return path
     folder = inside(path, "checkpoints")
     names = sorted(PATHS.ls(folder)) if PATHS.exists(folder) else []
-    found = [name for name in names if PATHS.exists(join(folder, name, INDEX))]
+    found = [name for name in names if step_of(name) is not None and PATHS.exists(join(folder, name, INDEX))]
     if not found:
         raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
     return inside(folder, found[-1])
@@ -48,7 +48,7 @@ class Contents:
 
     def file(self, name: str) -> TensorFile:
         if name not in self._files:
-            self._files[name] = TensorFile(join(self.folder, name))
+            self._files[name] = TensorFile(inside(self.folder, name))
         return self._files[name]
 
     def names(self, states: bool = True) -> list[str]:

@@ -12,7 +12,7 @@ from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, TensorFile
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
-from dmoe.paths import join
+from dmoe.paths import inside
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 
 
@@ -60,7 +60,7 @@ def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bo
         there, here = index.tables.get(name), mine.get(name)
         if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
             raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
-    kept = {name: _form(entry.dtype, entry.shape) for name, entry in TensorFile(join(folder, DENSE)).entries.items()}
+    kept = {name: _form(entry.dtype, entry.shape) for name, entry in TensorFile(inside(folder, DENSE)).entries.items()}
     kept = {name: form for name, form in kept.items() if name.startswith("model/")}
     forms = {f"model/{name}": _form(_dtype(value), value.shape) for name, value in dense.state_dict().items()}
     for name in sorted(kept.keys() | forms.keys()):
@@ -91,7 +91,7 @@ class _Files:
 
     def __getitem__(self, name: str) -> TensorFile:
         if name not in self.opened:
-            self.opened[name] = TensorFile(join(self.folder, name))
+            self.opened[name] = TensorFile(inside(self.folder, name))
         return self.opened[name]
 
 

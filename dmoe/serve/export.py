@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import Index, read_index, verify_checkpoint
+from dmoe.checkpoint.index import Index, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config import Config, load_config
@@ -80,7 +80,7 @@ def best_step(run: str) -> int:
     """
     folder = inside(run, "checkpoints")
     names = PATHS.ls(folder) if PATHS.exists(folder) else []
-    steps = sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+    steps = sorted(step for name in names if (step := step_of(name)) is not None)
     published = [step for step in steps if PATHS.exists(join(inside(folder, f"step-{step:09d}"), "index.json"))]
     if not published:
         raise UserError(f"{run}: the run has no checkpoint yet")

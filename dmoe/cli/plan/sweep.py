@@ -92,10 +92,11 @@ def _parts(text: str | None, flag: str) -> list[str]:
 
 def _numbers(text: str | None, flag: str) -> list[int]:
     from dmoe.errors import UserError
+    from dmoe.names import whole_number
 
     numbers = []
     for part in _parts(text, flag):
-        if not part.replace("_", "").isdigit() or not int(part):
+        if not (number := whole_number(part.replace("_", ""))):
             raise UserError(f"{flag}: '{part}' is no whole number of at least 1")
-        numbers.append(int(part))
+        numbers.append(number)
     return numbers

@@ -15,6 +15,7 @@ from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.schema import Categorical
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError, nearest
+from dmoe.names import whole_number
 
 FIRST_ID = RARE_ID + 1
 BUCKET_SIZE = 4096
@@ -33,12 +34,13 @@ def parse_sizes(text: str, features: Sequence[Categorical]) -> dict[str, int]:
     default, named, names = None, {}, [one.name for one in features]
     for part in text.split(","):
         name, _, size = part.strip().rpartition("=")
-        if not size.isdigit() or not FIRST_ID < int(size) < 2**31:
+        rows = whole_number(size)
+        if rows is None or not FIRST_ID < rows < 2**31:
             raise UserError(f"--hash-size '{part.strip()}': expected {FIRST_ID + 1} .. {2**31 - 1} rows, as in 1000000,C6=5000")
         if not name:
-            default = int(size)
+            default = rows
         elif name in names:
-            named[name] = int(size)
+            named[name] = rows
         else:
             raise UserError(f"--hash-size {name}: no such feature{nearest(name, names)}")
     if default is None and len(named) < len(names):

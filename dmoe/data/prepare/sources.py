@@ -9,6 +9,7 @@ import sys
 from typing import IO
 
 from dmoe.errors import UserError
+from dmoe.names import whole_number
 from dmoe.paths import PATHS, unreachable, write_atomic
 
 STDIN = "-"
@@ -21,8 +22,8 @@ def is_remote(path: str) -> bool:
 
 def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
     """Sorts day_2 before day_10, by the file's name first and by its folder then."""
-    parts = re.split(r"(\d+)", os.path.basename(path))
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts], path
+    parts = re.split(r"([0-9]+)", os.path.basename(path))
+    return [(1, part) if (number := whole_number(part)) is None else (0, number) for part in parts], path
 
 
 def find_paths(patterns: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
+from dmoe.names import whole_number
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher, QueueFull, TooLate
@@ -96,14 +97,14 @@ class Server:
             Refused: it is too large, or comes too slowly.
         """
         most = self.options.body_mib << 20
-        length = request.headers.get("content-length", "0")
+        announced = whole_number(request.headers.get("content-length", "0")) or 0
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self.options.read_seconds):
                 async for part in request.stream():
                     size += len(part)
-                    if size > most or (length.isdigit() and int(length) > most):
+                    if max(size, announced) > most:
                         raise Refused(413, f"the body is larger than {self.options.body_mib} MiB", {"Connection": "close"})
                     parts.append(part)
         except TimeoutError:

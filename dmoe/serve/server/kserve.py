@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dmoe.errors import UserError, one_line, shown
 from dmoe.json_text import format_json, parse_json
+from dmoe.names import whole_number
 
 NUMPY = {
     "BOOL": np.bool_,
@@ -48,9 +49,10 @@ class Request:
         """
         head = len(body)
         if header_length is not None:
-            if not header_length.isdigit() or int(header_length) > len(body):
+            length = whole_number(header_length)
+            if length is None or length > len(body):
                 raise UserError(f"header {HEADER_LENGTH}: {shown(header_length)} in a body of {len(body)} bytes")
-            head = int(header_length)
+            head = length
         try:
             tree = parse_json(body[:head])
         except (ValueError, RecursionError) as error:

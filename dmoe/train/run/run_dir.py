@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
+from dmoe.checkpoint.index import INDEX, refuse, step_of, verify_checkpoint
 from dmoe.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.lock import FILE as LOCK
@@ -151,8 +151,8 @@ class RunDir:
         folder = self.file("checkpoints")
         if not PATHS.exists(folder):
             return []
-        names = [name for name in PATHS.ls(folder) if name.startswith("step-") and name[5:].isdigit()]
-        return sorted(int(name[5:]) for name in names if PATHS.exists(join(inside(folder, name), INDEX)))
+        steps = {name: step for name in PATHS.ls(folder) if (step := step_of(name)) is not None}
+        return sorted(step for name, step in steps.items() if PATHS.exists(join(inside(folder, name), INDEX)))
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
         """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none.
