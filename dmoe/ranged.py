@@ -82,7 +82,7 @@ class FsspecPathHandler(PathHandler):
     def __init__(self, scheme: str, store: Any) -> None:
         super().__init__()
         self.scheme, self.store = scheme, store
-        self._local: dict[str, tuple[tuple[int, str], str]] = {}
+        self._local: dict[str, tuple[tuple[int, str], tempfile.TemporaryDirectory[str]]] = {}
 
     def _get_supported_prefixes(self) -> list[str]:
         return [self.scheme]
@@ -143,15 +143,14 @@ class FsspecPathHandler(PathHandler):
             self.store.rm_file(path)
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        """A copy on this machine, brought again where the object is another by now."""
-        identity = self.identity(path)
+        """A copy on this machine, until this process ends; made again where the object has changed."""
+        identity, name = self.identity(path), path.rsplit("/", 1)[-1]
         if force or path not in self._local or self._local[path][0] != identity:
-            folder = os.path.join(tempfile.mkdtemp(prefix="dmoe-"), "")
-            local = folder + path.rsplit("/", 1)[-1]
-            with self._open(path, "rb") as source, open(local, "wb") as target:
+            folder = tempfile.TemporaryDirectory(prefix="dmoe-")
+            with self._open(path, "rb") as source, open(os.path.join(folder.name, name), "wb") as target:
                 shutil.copyfileobj(source, target, BUFFER_BYTES)
-            self._local[path] = identity, local
-        return self._local[path][1]
+            self._local[path] = identity, folder
+        return os.path.join(self._local[path][1].name, name)
 
     def _copy_from_local(self, local_path: str, dst_path: str, overwrite: bool = False, **kwargs: Any) -> bool:
         with _os_errors(dst_path):

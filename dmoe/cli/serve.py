@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         import uvicorn
     except ImportError:
         raise UserError("dmoe serve needs starlette, uvicorn and prometheus-client: install dmoe[serve]") from None
+    from dmoe.serve.server.app import create
     from dmoe.serve.server.options import ServeOptions
     from dmoe.serve.server.versions import folder_of, load_version
 
@@ -55,17 +56,18 @@ def run(arguments: argparse.Namespace) -> None:
         token=_token(arguments.token_file),
         threads=arguments.threads,
     )
-    # Before any worker starts, so that a mistake is one line.
-    load_version(folder_of(options.model))
-    options.to_environment()
+    several = arguments.workers > 1
     with contextlib.ExitStack() as stack:
-        if arguments.workers > 1:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        if several:
+            # Before any worker starts, so that a mistake is one line.
+            load_version(folder_of(options.model))
+            options.to_environment()
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
+        app = "dmoe.serve.server.app:create" if several else create(options)
         print(f"serves {options.model} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
         uvicorn.run(
-            "dmoe.serve.server.app:create",
-            factory=True,
+            app,
+            factory=several,
             host=arguments.host,
             port=arguments.port,
             workers=arguments.workers,

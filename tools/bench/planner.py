@@ -163,6 +163,7 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
     from torchrec.distributed.planner.storage_reservations import HeuristicalStorageReservation
     from torchrec.distributed.planner.types import PlannerError
 
+    from dmoe.sharding.plan.job_plan import placed_row
     from dmoe.sharding.planner.cluster import topology_of
     from dmoe.sharding.planner.lookup import Lookup, MetaTable, meta_module
     from dmoe.sharding.planner.planner import RESERVED, DoesNotFit
@@ -180,24 +181,8 @@ def _torchrec(model: Any, cluster: Any) -> dict[str, Any]:
     except PlannerError as error:
         raise DoesNotFit(str(error).splitlines()[0], 0, 0) from None
     (placed,) = plan.plan.values()
-    rows = {}
-    for table in model.tables:
-        one = placed[table.name]
-        shards = None
-        if one.sharding_type != "data_parallel":
-            shards = [
-                dict(zip(("row", "column", "rows", "columns", "rank"), (*s.shard_offsets, *s.shard_sizes, s.placement.rank()), strict=True))
-                for s in one.sharding_spec.shards
-            ]
-        rows[table.name] = {
-            "size": [table.rows, table.columns],
-            "sharding_type": one.sharding_type,
-            "compute_kernel": one.compute_kernel,
-            "pooling_factor": 1.0,
-            "batch_size": -(-model.config.train.batch_size // cluster.ranks),
-            "shards": shards,
-        }
-    return rows
+    batch_size = -(-model.config.train.batch_size // cluster.ranks)
+    return {table.name: placed_row(placed[table.name], table, table.mean_ids, batch_size) for table in model.tables}
 
 
 if __name__ == "__main__":

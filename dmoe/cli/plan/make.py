@@ -34,9 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
     plan = model.plan(cluster, gap=arguments.gap, keep_best=True)
     write_plan(arguments.output, plan)
     predicted = plan["predicted"]
+    over = over_bound(predicted["bound_ms"], predicted["time_ms"])
     show(
         f"{arguments.output}: {len(plan['tables'])} tables on {cluster.name}; the critical rank is {predicted['critical_rank']},"
-        f" with {predicted['time_ms']:.2f} ms a step predicted for the tables{over_bound(predicted, predicted['time_ms'])}"
+        f" with {predicted['time_ms']:.2f} ms a step predicted for the tables{f', {over}' * bool(over)}"
     )
     if not predicted["complete"]:
         show("the search was interrupted: this is the best plan that it had")

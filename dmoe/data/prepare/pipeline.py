@@ -51,7 +51,8 @@ from dmoe.names import file_name, printable, show
 
 __all__ = ["Options", "Result", "preprocess"]
 
-FORMAT_OF_WORK = 3
+FORMAT, FORMAT_OF_WORK = 3, 4
+"""Of what fingerprints are made from, which data sets keep; and of the work in progress, which another version does not continue."""
 VALUES_SHOWN = 6
 
 
@@ -71,7 +72,7 @@ class Result:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(format_json([FORMAT_OF_WORK, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(format_json([FORMAT, *parts]).encode()).hexdigest()[:16]
 
 
 def _dumped(schema: Schema) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class _Task:
 
     def folder(self, name: str, *decided_by: object) -> str:
         """A folder of the work in progress."""
-        return os.path.join(self.options.work_folder, f"{name}-{_hash(*decided_by) if decided_by else self.fingerprint}")
+        return os.path.join(self.options.work_folder, f"{name}-{_hash(FORMAT_OF_WORK, *(decided_by or [self.fingerprint]))}")
 
 
 def preprocess(options: Options) -> Result:

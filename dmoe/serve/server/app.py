@@ -48,18 +48,17 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         torch.set_num_threads(options.threads)
-        self.options, self.metrics, self.draining = options, Metrics(), False
+        self.options, self.metrics, self.draining, self._answering = options, Metrics(), False, ""
         self.versions = Versions(options.model, self._told)
         self.batcher = Batcher(options.batch_rows, options.batch_us / 1e6, options.queue_rows, self.metrics.scored)
-        self._named = ""
 
     def _told(self, event: str, version: str, message: str) -> None:
         _log({"event": event, "version" if event == "loaded" else "folder": version, "message": message})
         if event == "loaded":
-            if named := getattr(self, "_named", ""):
-                self.metrics.version.labels(named).set(0)
+            if self._answering:
+                self.metrics.version.labels(self._answering).set(0)
             self.metrics.version.labels(version).set(1)
-            self._named = version
+            self._answering = version
 
     async def scores(self, version: Version, rows: EncodedRows, deadline: float) -> np.ndarray:
         """The logits of encoded rows.
@@ -86,8 +85,10 @@ class Server:
         if not version.scorer.about.reads_raw_rows:
             raise Refused(400, "the scorer takes ids only: export it again where the training data is")
         found = await asyncio.to_thread(version.scorer.encoder.encode, rows)
-        self.metrics.values.inc(found.ids_BF.size + sum(len(bag.values) for bag in found.bags.values()))
-        self.metrics.unknown.inc(int((found.ids_BF == RARE_ID).sum() + sum((bag.values == RARE_ID).sum() for bag in found.bags.values())))
+        bags = [bag.values for bag in found.bags.values()]
+        # In `ids_BF` a multi-valued feature has a placeholder, the missing id.
+        self.metrics.values.inc(found.ids_BF.size - len(found) * len(bags) + sum(map(len, bags)))
+        self.metrics.unknown.inc(sum(int((ids == RARE_ID).sum()) for ids in (found.ids_BF, *bags)))
         return found
 
     async def body(self, request: Request) -> bytes:

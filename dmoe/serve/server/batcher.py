@@ -1,4 +1,4 @@
-"""Requests that wait are scored together: one call of the model costs nearly the same for one row and for a hundred.
+"""Coalesces waiting requests into batches, since a call of the model costs nearly the same for one row as for some.
 
 Shapes: B rows of a request, I numeric features, F categorical features.
 """

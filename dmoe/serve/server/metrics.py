@@ -21,7 +21,7 @@ class Metrics:
         self.batch_rows = Histogram("dmoe_batch_rows", "rows of a call of the model", buckets=ROWS, registry=made)
         self.batch_requests = Histogram("dmoe_batch_requests", "requests of a call of the model", buckets=ROWS, registry=made)
         self.scores = Counter("dmoe_score_sum", "sum of all probabilities; over dmoe_rows, the mean", registry=made)
-        self.values = Counter("dmoe_values", "categorical values of raw rows", registry=made)
+        self.values = Counter("dmoe_values", "categorical values of raw rows, missing ones included", registry=made)
         self.unknown = Counter("dmoe_unknown_values", "those of them that training did not have", registry=made)
         self.waiting = Gauge("dmoe_waiting_rows", "rows that wait", multiprocess_mode="livesum", registry=made)
         self.version = Gauge("dmoe_version", "1 for the version that answers", ["version"], multiprocess_mode="livemax", registry=made)

@@ -1,4 +1,4 @@
-"""The version of a model that answers now, and the next one: loaded, checked and tried out before it takes over."""
+"""The version of a model that answers requests, and how the next one takes over: it is loaded, verified and warmed up first."""
 
 import hashlib
 import os
@@ -69,7 +69,7 @@ class Versions:
 
     Args:
         model: a scorer's folder, or a pointer file.
-        told: called with (event, version or folder, message): `loaded`, `refused`.
+        told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
     """
 
     def __init__(self, model: str, told: Callable[[str, str, str], None]) -> None:
@@ -80,7 +80,7 @@ class Versions:
         told("loaded", self.current.name, self.current.folder)
 
     def follow(self, seconds: float) -> None:
-        """Looks every so often whether the pointer names another scorer; ends with `stop`."""
+        """Checks the pointer file every `seconds`, on a thread, until `stop`."""
         threading.Thread(target=self._follow, args=(seconds,), daemon=True, name="versions").start()
 
     def stop(self) -> None:
@@ -91,7 +91,7 @@ class Versions:
             self.look()
 
     def look(self) -> None:
-        """Takes what the pointer names now. One that cannot be loaded is told once, and the current version stays."""
+        """Loads what the pointer names now. A version that cannot be loaded is reported once; the current version stays."""
         try:
             folder = folder_of(self.model)
             changed = os.stat(join(folder, FILE)).st_mtime_ns if "://" not in folder else 0

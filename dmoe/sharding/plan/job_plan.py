@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, ShardMetadata
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, EmbeddingCollectionInterface
 
 from dmoe.config import Config
 from dmoe.distributed import broadcast_object, rank
@@ -17,6 +18,7 @@ from dmoe.sharding.plan.sharders import CUT_ROWS, sharders
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job
 from dmoe.sharding.planner.planner import plan_tables
 
+COLLECTIONS = (EmbeddingBagCollectionInterface, EmbeddingCollectionInterface)
 __all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharders"]
 
 
@@ -52,9 +54,7 @@ def make_plan(model: nn.Module, tables: list[Table], config: Config, device: tor
 
 def dense_bytes_of(model: nn.Module) -> int:
     """Bytes of the parameters that are no tables."""
-    in_tables = {
-        id(parameter) for module in model.modules() if hasattr(module, "embedding_bag_configs") for parameter in module.parameters()
-    }
+    in_tables = {id(parameter) for module in model.modules() if isinstance(module, COLLECTIONS) for parameter in module.parameters()}
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if id(parameter) not in in_tables)
 
 
@@ -97,6 +97,21 @@ def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[T
     parameters = {table.module: parameter_sharding(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
     (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]
     return ShardingPlan(plan={path: EmbeddingModuleShardingPlan(parameters)})
+
+
+def placed_row(placed: ParameterSharding, table: Table, ids_a_row: float, batch_size: int) -> dict[str, Any]:
+    """The entry of a plan file for a table that any planner of TorchRec's has placed; `batch_size` is a rank's."""
+    keys = ("row", "column", "rows", "columns", "rank")
+    spec: Any = placed.sharding_spec
+    return {
+        "size": [table.rows, table.columns],
+        "feature": table.feature,
+        "sharding_type": placed.sharding_type,
+        "compute_kernel": placed.compute_kernel,
+        "pooling_factor": ids_a_row,
+        "batch_size": batch_size,
+        "shards": spec and [dict(zip(keys, (*s.shard_offsets, *s.shard_sizes, s.placement.rank()), strict=True)) for s in spec.shards],
+    }
 
 
 def parameter_sharding(row: Mapping[str, Any], device: torch.device, ranks: int, local: int) -> ParameterSharding:

@@ -101,8 +101,8 @@ def _head(figures: Figures) -> Iterator[str]:
     yield (
         f"critical rank {figures.critical}: {figures.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} x the mean"
     )
-    if over := over_bound({"bound_ms": figures.bound_ms}, figures.time_ms):
-        yield f"  best possible: {over.removeprefix(', ')}, which is {figures.bound_ms:.3f} ms"
+    if over := over_bound(figures.bound_ms, figures.time_ms):
+        yield f"{over}: no plan takes less than {figures.bound_ms:.3f} ms"
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
     taken = f"{human(fullest.reserved + fullest.memory)} of {human(cluster.memory_on(fullest.rank))} taken"
     yield f"fullest rank {fullest.rank}: {taken}, {fits}"

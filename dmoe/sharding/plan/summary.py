@@ -1,7 +1,6 @@
 """The rows of a plan's tables: one a rank, one a table, as plain data."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from dmoe.sharding.planner.cost_model import Prediction
@@ -27,8 +26,16 @@ def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:
     ]
 
 
-def over_bound(predicted: Mapping[str, Any], time_ms: float) -> str:
-    """How far the critical rank's time is above the best possible one, at most; empty for a plan without a bound."""
-    bound = predicted.get("bound_ms") or 0.0
+def over_bound(bound_ms: float, time_ms: float) -> str:
+    """How far the critical rank's time is above the best possible one, at most.
+
+    Args:
+        bound_ms: as a plan keeps it; 0 where it has none.
+
+    Returns:
+        Empty without a bound, and where the time is under it: the file was edited, and the bound is of another cluster or batch.
+    """
+    if not 0 < bound_ms <= time_ms * (1 + 1e-6):
+        return ""
     # Rounded up: it is a promise.
-    return f", at most {math.ceil(max(time_ms / bound - 1, 0.0) * 1000 - 1e-3) / 1000:.1%} above a lower bound" if bound > 0 else ""
+    return f"at most {math.ceil(max(time_ms / bound_ms - 1, 0.0) * 1000 - 1e-3) / 1000:.1%} above a lower bound"

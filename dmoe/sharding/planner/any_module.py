@@ -1,6 +1,7 @@
 """The tables of any TorchRec model, and what a plan may do with each."""
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -74,8 +75,8 @@ def tables_in(module: nn.Module) -> dict[str, Found]:
             queue += [(f"{path}.{name}" if path else name, child) for name, child in one.named_children()]
     if not found:
         raise UserError(f"{type(module).__name__}: no EmbeddingBagCollection or EmbeddingCollection in it: nothing to plan")
-    names = [one.parameter for one in found]
-    return {one.parameter if names.count(one.parameter) == 1 else one.label: one for one in found}
+    times = Counter(one.parameter for one in found)
+    return {one.parameter if times[one.parameter] == 1 else one.label: one for one in found}
 
 
 def _tables_of(path: str, module: Any) -> list[Found]:

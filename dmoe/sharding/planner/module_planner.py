@@ -8,8 +8,9 @@ from torch.distributed import ProcessGroup
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingPlanner
 
-from dmoe.distributed import broadcast_object, rank
+from dmoe.distributed import broadcast_object, device_of_this_rank, rank, world_size
 from dmoe.errors import UserError
+from dmoe.sharding.plan.job_plan import dense_bytes_of, placed_row
 from dmoe.sharding.plan.module_plan import Plan
 from dmoe.sharding.plan.plan_file import hash_of, model_hash
 from dmoe.sharding.plan.sharders import sharders as every_sharder
@@ -78,10 +79,10 @@ class Planner(ShardingPlanner):
             UserError: nothing fits, or a constraint or a table that cannot be planned; says what to do.
         """
         found = tables_in(module)
-        cluster = self.cluster or cluster_of_this_job(_device_of(module))
+        cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
         optimizer = self._optimizer(found)
         tables, rules, extras = rules_in(found, self.constraints, sharders or every_sharder(), cluster, self.batch_size, optimizer)
-        kept = plan_by_rules(tables, rules, self._job(module, found, optimizer), cluster, explain)
+        kept = plan_by_rules(tables, rules, self._job(module, optimizer), cluster, explain)
         for name, row in kept["tables"].items():
             row |= {"path": found[name].path, "parameter": found[name].parameter, "lookup": rules[name].lookup.as_json()}
         return Plan.of(kept, extras)
@@ -92,7 +93,7 @@ class Planner(ShardingPlanner):
         Raises:
             UserError: on every rank; also where `pg` is not the default group.
         """
-        if pg is not None and pg.size() != _world():
+        if pg is not None and pg.size() != world_size():
             raise UserError("collective_plan: dmoe.Planner plans for the default process group")
         made: Any = None
         if rank() == 0:
@@ -112,7 +113,7 @@ class Planner(ShardingPlanner):
             UserError: the plan is not for these tables, or uses a kernel that plan files do not know.
         """
         found = tables_in(module)
-        cluster = self.cluster or cluster_of_this_job(_device_of(module))
+        cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
         optimizer = self._optimizer(found)
         tables, rules, _ = rules_in(found, self.constraints, every_sharder(), cluster, self.batch_size, optimizer)
         rows = {}
@@ -121,21 +122,12 @@ class Planner(ShardingPlanner):
             placed: Any = (plan.get_plan_for_module(one.path) or {}).get(one.parameter)
             if placed is None:
                 raise UserError(f"{one.label}: the plan has no such table")
-            shards = placed.sharding_spec.shards if placed.sharding_spec is not None else None
-            keys = ("row", "column", "rows", "columns", "rank")
-            rows[table.name] = {
-                "size": [table.rows, table.columns],
-                "feature": table.feature,
-                "sharding_type": placed.sharding_type,
-                "compute_kernel": placed.compute_kernel,
-                "pooling_factor": rule.lookup.ids_a_row,
-                "batch_size": rule.batch_size,
-                "shards": shards and [dict(zip(keys, (*s.shard_offsets, *s.shard_sizes, s.placement.rank()), strict=True)) for s in shards],
+            rows[table.name] = placed_row(placed, table, rule.lookup.ids_a_row, rule.batch_size) | {
                 "path": one.path,
                 "parameter": one.parameter,
                 "lookup": rule.lookup.as_json(),
             }
-        job = self._job(module, found, optimizer)
+        job = self._job(module, optimizer)
         room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
         return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, optimizer)))
 
@@ -146,20 +138,7 @@ class Planner(ShardingPlanner):
             raise UserError(f"tables of several optimisers ({told}): dmoe.Planner plans one a model")
         return next(iter(kinds))
 
-    def _job(self, module: nn.Module, found: Mapping[str, Found], optimizer: str) -> Job:
-        tables = {id(parameter) for one in found.values() for parameter in one.module.parameters()}
-        dense = sum(one.numel() * one.element_size() for one in module.parameters() if id(one) not in tables)
+    def _job(self, module: nn.Module, optimizer: str) -> Job:
         constraints = hash_of({name: str(one) for name, one in self.constraints.items()})
-        return Job(optimizer, self.batch_size, dense, self.comm_precision, False, constraints, type(module).__name__)
-
-
-def _device_of(module: nn.Module) -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _world() -> int:
-    from dmoe.distributed import world_size
-
-    return world_size()
+        dense = dense_bytes_of(module)
+        return Job(optimizer, self.batch_size, dense, self.comm_precision, constraints=constraints, variant=type(module).__name__)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from dmoe.sharding.plan.summary import over_bound
 from dmoe.sharding.planner.enumerator import Candidate
 from dmoe.sharding.planner.lower_bound import lower_bound
 from dmoe.sharding.planner.partitioner import Room
@@ -101,3 +102,10 @@ def test_memory_that_binds_has_its_price():
     assert found.placed.time.max() == 10.0
     # Half of the second table's way to the host would do for a relaxation.
     assert 7.0 < found.bound <= 10.0
+
+
+def test_a_bound_is_told_rounded_up_and_not_of_an_edited_file():
+    assert over_bound(10.0, 10.71) == "at most 7.1% above a lower bound"
+    assert over_bound(10.0, 10.7001).startswith("at most 7.1%")
+    assert over_bound(10.0, 10.0).startswith("at most 0.0%")
+    assert over_bound(0.0, 10.0) == over_bound(10.0, 9.0) == ""
