@@ -1,4 +1,4 @@
-"""The correlation of the experts over the global batch, as a loss (ALGORITHM: section 2).
+"""The correlation of the experts over the global batch, as a loss (docs/method.md).
 
 Shapes: B rows of this rank, M experts, D dims of what is de-correlated, P = M * D.
 """
@@ -46,7 +46,7 @@ class CorrelationLoss(nn.Module):
           not explain.
         - Output: Correlation. Its loss is equal on all ranks, its gradient such that averaging over ranks gives the exact one.
 
-    Example:
+    Examples:
         >>> outputs_BMD = torch.tensor([[[1.0], [2.0]], [[2.0], [4.0]], [[3.0], [6.5]]], requires_grad=True)
         >>> found = CorrelationLoss()(outputs_BMD)
         >>> (0.1 * found.loss).backward()

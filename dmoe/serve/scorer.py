@@ -40,7 +40,7 @@ class Scorer:
     Attributes:
         about: what scorer.json says.
 
-    Example:
+    Examples:
         >>> import dmoe
         >>> from dmoe.testing.small_scorer import small_scorer
         >>> scorer = dmoe.Scorer(small_scorer())
