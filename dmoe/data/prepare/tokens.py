@@ -13,18 +13,10 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare import kernels
+from dmoe.data.prepare.spans import buffers
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
 from dmoe.data.prepare.whole_numbers import NumberIds
-from dmoe.data.prepare.words import hash_span, same_bytes
-
-
-def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of a large_binary array without nulls, and its offsets [n + 1]."""
-    if len(tokens) == 0:
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
-    _, offsets, data = tokens.buffers()
-    starts = np.frombuffer(offsets, np.int64)[tokens.offset : tokens.offset + len(tokens) + 1]
-    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), starts
+from dmoe.data.prepare.words import fill_slots, hash_span, hash_spans, mixed, same_bytes
 
 
 @njit(nogil=True, cache=True)
@@ -34,9 +26,7 @@ def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[
         x = np.uint64(0xCBF29CE484222325)
         for at in range(offsets[i], offsets[i + 1]):
             x = (x ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = x ^ (x >> np.uint64(31))
+        out[i] = mixed(x)
 
 
 def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
@@ -53,17 +43,6 @@ def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
     if number.dtype == np.int64:
         bits = np.where(number == number.astype(np.int32), bits & np.uint64(0xFFFFFFFF), bits)
     return splitmix64(bits + GOLDEN)
-
-
-@njit(nogil=True, cache=True)
-def _fill(slots: NDArray[np.int32], hash_of: NDArray[np.uint64], data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-    mask = np.uint64(len(slots) - 1)
-    for i in range(len(hash_of)):
-        hash_of[i] = hash_span(data, offsets[i], offsets[i + 1] - offsets[i])
-        slot = hash_of[i] & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = i + 1
 
 
 @njit(nogil=True, cache=True)
@@ -111,7 +90,8 @@ class TokenIds:
         self.data, self.offsets = buffers(tokens)
         self.hashes = np.empty(len(tokens), np.uint64)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
-        _fill(self.slots, self.hashes, self.data, self.offsets)
+        hash_spans(self.data, self.offsets, self.hashes)
+        fill_slots(self.slots, self.hashes)
         self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:

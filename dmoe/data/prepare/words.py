@@ -8,6 +8,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
+
 
 @intrinsic
 def trailing_zeros(context: Any, word: Any) -> Any:
@@ -46,25 +48,20 @@ def first_bytes(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     return word
 
 
-@njit(nogil=True, cache=True)
-def _mixed(x: np.uint64) -> np.uint64:
-    """The finaliser of splitmix64 (Steele et al. 2014); one to one."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+mixed = njit(nogil=True, cache=True)(splitmix64)
 
 
 @njit(nogil=True, cache=True)
 def hash_span(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     """A hash that spans of equal size, up to 8 bytes, share only where they are equal."""
-    x = np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)
+    x = np.uint64(size) * GOLDEN
     while size > 8:
-        x = _mixed(x ^ load(text, at))
+        x = mixed(x ^ load(text, at))
         at += 8
         size -= 8
     if size:
         x ^= first_bytes(text, at, size)
-    return _mixed(x)
+    return mixed(x)
 
 
 @njit(nogil=True, cache=True)
@@ -76,6 +73,24 @@ def same_bytes(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], there:
         there += 8
         size -= 8
     return size == 0 or first_bytes(one, at, size) == first_bytes(other, there, size)
+
+
+@njit(nogil=True, cache=True)
+def hash_spans(text: NDArray[np.uint8], edges: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
+    """out[i] = hash_span of the bytes edges[i] .. edges[i + 1] - 1."""
+    for i in range(len(out)):
+        out[i] = hash_span(text, edges[i], edges[i + 1] - edges[i])
+
+
+@njit(nogil=True, cache=True)
+def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
+    """Puts the tokens 1, 2, ... of these hashes into an empty table (all slots 0) by open addressing with linear probing."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(hash_of)):
+        slot = hash_of[i] & mask
+        while slots[slot] != 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = i + 1
 
 
 @njit(nogil=True, cache=True)
