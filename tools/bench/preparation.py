@@ -53,7 +53,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of either (one a core)")
     parser.add_argument("--limit", type=float, default=3600.0, metavar="S", help="seconds that a run may take")
-    parser.add_argument("--folder", default="", metavar="F", help="for the logs and what is made of them; a log that is there is used again")
+    parser.add_argument(
+        "--folder", default="", metavar="F", help="for the logs and what is made of them; a log that is there is used again"
+    )
     arguments = parser.parse_args()
     arguments.keep, arguments.logs = False, arguments.logs.split(",")
     if unknown := set(arguments.logs) - set(KINDS):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare import kernels
 from dmoe.data.prepare.spans import buffers
-from dmoe.data.prepare.words import fill_slots, hash_span, same_bytes
+from dmoe.data.prepare.words import fetch_ahead, fill_slots, hash_spans, same_bytes
 
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
 """Slots of a new table of numbers; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
@@ -21,6 +21,7 @@ FEWEST = 1 << 10
 def _add(
     text: NDArray[np.uint8],
     offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
     count: NDArray[np.int64],
     begin: int,
     slots: NDArray[np.int32],
@@ -33,11 +34,12 @@ def _add(
     """Adds the counts of tokens begin, begin + 1, ... until there is no room; (the first that is not added, how many tokens are known)."""
     mask = np.uint64(len(slots) - 1)
     for i in range(begin, len(count)):
+        fetch_ahead(hashes, i, slots, hash_of, known_at)
         if count[i] == 0:
             continue
         at = offsets[i]
         size = offsets[i + 1] - at
-        h = hash_span(text, at, size)
+        h = hashes[i]
         slot = h & mask
         while True:
             j = slots[slot] - 1
@@ -53,7 +55,7 @@ def _add(
                 slots[slot] = size_known
                 break
             there = known_at[j]
-            if hash_of[j] == h and known_at[j + 1] - there == size and same_bytes(known, there, text, at, size):
+            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, text, at, size)):
                 sums[j] += count[i]
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -138,10 +140,11 @@ class TextCounts:
             tokens: large_binary [n], without nulls; with a count [n] of 0 one is left out.
         """
         text, offsets = buffers(tokens)
-        at = 0
+        hashes, at = np.empty(len(counts), np.uint64), 0
+        hash_spans(text, offsets, hashes)
         while True:
             table = self._slots, self._hashes, self._offsets, self._data, self._counts
-            at, self._known = _add(text, offsets, counts, at, *table, self._known)
+            at, self._known = _add(text, offsets, hashes, counts, at, *table, self._known)
             if at == len(counts):
                 return
             self._grow(int(offsets[at + 1] - offsets[at]))

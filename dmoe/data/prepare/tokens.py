@@ -16,7 +16,7 @@ from dmoe.data.prepare import kernels
 from dmoe.data.prepare.spans import buffers
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
 from dmoe.data.prepare.whole_numbers import NumberIds
-from dmoe.data.prepare.words import fill_slots, hash_span, hash_spans, mixed, same_bytes
+from dmoe.data.prepare.words import fetch_ahead, fill_slots, hash_spans, mixed, same_bytes
 
 
 @njit(nogil=True, cache=True)
@@ -53,20 +53,22 @@ def _look_up(
     known_at: NDArray[np.int64],
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
     rare: int,
     out: NDArray[np.int32],
 ) -> None:
     mask = np.uint64(len(slots) - 1)
     for i in range(len(out)):
+        fetch_ahead(hashes, i, slots, known_hash, known_at)
         out[i] = rare
         at = offsets[i]
         size = offsets[i + 1] - at
-        h = hash_span(data, at, size)
+        h = hashes[i]
         slot = h & mask
         while slots[slot] != 0:
             j = slots[slot] - 1
             there = known_at[j]
-            if known_hash[j] == h and known_at[j + 1] - there == size and same_bytes(known, there, data, at, size):
+            if known_hash[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, data, at, size)):
                 out[i] = rare + 1 + j
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -96,9 +98,10 @@ class TokenIds:
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
-        out = np.empty(len(tokens), np.int32)
+        out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         data, offsets = buffers(tokens)
-        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, RARE_ID, out)
+        hash_spans(data, offsets, hashed)
+        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, hashed, RARE_ID, out)
         self.numbers.look_up(data, offsets, out, RARE_ID)
         return out
 

@@ -3,12 +3,16 @@
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
+
+AHEAD = 8
+"""Look-ups whose memory is asked for at a time."""
 
 
 @intrinsic
@@ -19,6 +23,23 @@ def trailing_zeros(context: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.false_bit)
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(context: Any, array: Any, place: Any) -> Any:
+    """Asks for array[place] to be in the cache soon: a look-up in a large table waits for memory, and several can wait at a time."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(array)(context, builder, arguments[0])
+        pointer = builder.bitcast(builder.gep(view.data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To be read, and kept; data.
+        builder.call(function, [pointer, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @njit(nogil=True, cache=True)
@@ -91,6 +112,18 @@ def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
         while slots[slot] != 0:
             slot = (slot + np.uint64(1)) & mask
         slots[slot] = i + 1
+
+
+@njit(nogil=True, cache=True)
+def fetch_ahead(hashes: NDArray[np.uint64], i: int, slots: NDArray[np.int32], hash_of: NDArray[np.uint64], at: NDArray[np.int64]) -> None:
+    """Before the look-up of hashes[i]: has the cache load what look-ups of later ones read of a table's slots, hashes and places."""
+    if i + 2 * AHEAD < len(hashes):
+        mask = np.uint64(len(slots) - 1)
+        prefetch(slots, np.int64(hashes[i + 2 * AHEAD] & mask))
+        known = slots[hashes[i + AHEAD] & mask] - 1
+        if known >= 0:
+            prefetch(hash_of, known)
+            prefetch(at, known)
 
 
 @njit(nogil=True, cache=True)
