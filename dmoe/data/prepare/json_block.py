@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NOTHING, Missing, coded, list_bags, spans
+from dmoe.data.prepare.coding import NOTHING, Missing, coded, list_bags
 from dmoe.data.prepare.rejects import BOM, MAX_LINE, Reject, shown
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import MAX_ROW, File, json_object
+from dmoe.data.prepare.spans import spans
 from dmoe.data.prepare.text_block import unreadable
 from dmoe.data.prepare.to_float import to_float
 from dmoe.names import printable

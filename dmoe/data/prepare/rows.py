@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags, spans
+from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags
 from dmoe.data.prepare.json_block import JsonBlock
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source import File
+from dmoe.data.prepare.spans import spans
 from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.to_float import to_float
 from dmoe.errors import UserError

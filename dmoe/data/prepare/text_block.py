@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NONE, NUMBER, OTHER, Missing, bags, coded, numbers, strings
+from dmoe.data.prepare.coding import NONE, NUMBER, OTHER, Missing, bags, coded, numbers
 from dmoe.data.prepare.rejects import MAX_LINE, Reject, header_again
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import MAX_ROW, File, quoting
+from dmoe.data.prepare.spans import strings
 from dmoe.data.prepare.to_float import to_float
 from dmoe.data.prepare.tokenizer import HEADER, OPEN, UNREADABLE, split
 
