@@ -24,6 +24,8 @@ NO_VALUE = frozenset(
 """Texts that programs write for "no value"."""
 PERHAPS = frozenset(("NA", "na", "none", "-", "?", "--", ".", "unknown", "Unknown", "missing", "-1", "-999", "-9999", "-1.0"))
 """Texts that may be a value: NA is Namibia. They mean "no value" among numbers, a negative one where no other number is negative."""
+HEX_DIGITS = 8
+"""Of tokens that were hashed into 32 bits."""
 CANONICAL = "^(0|-?[1-9][0-9]*)$"
 
 
@@ -94,6 +96,12 @@ class Profile:
             return False
         codes = pa.DictionaryArray.from_arrays(pa.array(np.arange(self.distinct), pa.int32()), self.values)
         return not coded_as(codes, kind)[1].any()
+
+    @cached_property
+    def width(self) -> int:
+        """The length of every text; 0 where they differ."""
+        lengths = pc.unique(pc.utf8_length(self.values)).to_pylist()
+        return int(lengths[0]) if len(lengths) == 1 else 0
 
     def has(self, text: str) -> bool:
         """Whether it is one of the values."""

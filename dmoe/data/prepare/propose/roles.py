@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from dmoe.data.prepare.propose.profile import Profile, shown
+from dmoe.data.prepare.propose.profile import HEX_DIGITS, Profile, shown
 from dmoe.data.prepare.propose.time_formats import find_format, hours_and_days, why_not
 from dmoe.data.prepare.propose.words import NUMBERS, TIMES, TOKENS, USERS, WEIGHTS, rank, words_of
 from dmoe.names import LABEL, RESERVED, printable
@@ -18,7 +18,6 @@ MANY_TOKENS = 20
 """Of a row; more cost training time."""
 FEW = 10
 """Whole numbers of fewer values are tokens, where their name does not say what they are."""
-HEX_DIGITS = 8
 ENOUGH = 1000
 """Values that tell how often tokens come again."""
 
@@ -143,16 +142,11 @@ def _token(one: Profile, why: str = "") -> Role:
     tree: dict[str, Any] = {"name": one.name}
     if one.is_canonical:
         tree["type"] = "int"
-    elif one.readable_as("hex") and _one_width(one) == HEX_DIGITS:
+    elif one.readable_as("hex") and one.width == HEX_DIGITS:
         tree["type"], why = "hex", f"{HEX_DIGITS} hex digits each"
     if one.distinct > 0.5 * one.given and one.given >= ENOUGH:
         why += f"{'; ' * bool(why)}most values come once, so few earn an id"
     return Role(one, "categorical", why, tree)
-
-
-def _one_width(one: Profile) -> int:
-    lengths = pc.unique(pc.utf8_length(one.values)).to_pylist()
-    return int(lengths[0]) if len(lengths) == 1 else 0
 
 
 def _bag(one: Profile, separator: str | None) -> Role:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dmoe.data.prepare.propose.profile import Profile
+from dmoe.data.prepare.propose.profile import HEX_DIGITS, Profile
 from dmoe.data.prepare.schema import Dense, Schema, load_schema, shipped
 
 FEWEST = 5
@@ -42,16 +42,23 @@ def find_fit(profiles: Sequence[Profile], header: bool) -> Fit | None:
 
 
 def _fits(schema: Schema, profiles: Sequence[Profile], header: bool) -> bool:
-    if header:
-        names = {one.name for one in profiles}
-        return len(schema.used()) >= FEWEST and schema.used().keys() <= names
-    if schema.columns is None or len(schema.columns) != len(profiles):
-        return False
-    of = dict(zip(schema.columns, profiles, strict=True))
-    for column, kind in (schema.typed_columns or {}).items():
-        if of[column].distinct and not of[column].readable_as(kind):
+    """Whether it names the log's columns, or, where the log does not, as many; and reads their values."""
+    of = {one.name: one for one in profiles}
+    if not header:
+        if schema.columns is None or len(schema.columns) != len(profiles):
             return False
-    return bool(schema.typed_columns) and set(of[schema.label.column].texts(3)) <= {"0", "1"}
+        of = dict(zip(schema.columns, profiles, strict=True))
+    used = schema.used()
+    if len(used) < FEWEST or not used.keys() <= of.keys() or not set(of[schema.label.column].texts(3)) <= {"0", "1"}:
+        return False
+    kinds = [(one.stored.partition(":")[0], one.column or one.name) for one in schema.stored if isinstance(one, Dense) or not one.part]
+    return all(not of[column].distinct or _holds(of[column], kind, column in schema.whole_numbers) for kind, column in kinds)
+
+
+def _holds(one: Profile, kind: str, whole: bool) -> bool:
+    if kind == "number":
+        return one.readable_as("number") if whole else one.is_number
+    return kind not in ("hex", "int") or (one.readable_as(kind) and (kind == "int" or one.width == HEX_DIGITS))
 
 
 def named(profiles: Sequence[Profile], columns: Sequence[str]) -> list[Profile]:

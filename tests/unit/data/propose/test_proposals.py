@@ -75,6 +75,16 @@ def test_criteo_s_columns_are_named_and_typed_as_its_schema_has_them(tmp_path: P
     assert "--schema criteo" in (tmp_path / "schema.yaml").read_text()
 
 
+def test_criteo_x1_s_scaled_numbers_and_integer_tokens_are_not_taken_for_criteo_s(tmp_path: Path):
+    draw = random.Random(0)
+    names = load_schema("criteo_x1").columns or []
+    rows = [[draw.randrange(2), *(draw.random() for _ in range(13)), *(draw.randrange(1000) for _ in range(26))] for _ in range(ROWS)]
+    tree = proposed(tmp_path, write(tmp_path / "1_train.csv", [names, *rows]))
+    assert tree["dense"] == {f"I{n}": {} for n in range(1, 14)}
+    assert tree["categorical"] == {f"C{n}": {"type": "int"} for n in range(1, 27)}
+    assert "--schema criteo_x1;" in (tmp_path / "schema.yaml").read_text()
+
+
 def test_avazu_s_id_is_left_out_and_its_hour_is_the_time(tmp_path: Path):
     write_avazu(tmp_path / "train.csv", ROWS)
     tree, known = proposed(tmp_path, tmp_path / "train.csv"), load_schema("avazu_x4")
