@@ -12,12 +12,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.data.prepare.json_grammar import (
+    CLOSE_LIST,
+    CLOSE_OBJECT,
+    COLON,
+    COMMA,
+    DEEPEST,
+    OPEN_LIST,
+    OPEN_OBJECT,
+    QUOTE,
+    after_space,
+    behind_any,
+    scalar,
+    string_end,
+)
 from dmoe.data.prepare.words import same_bytes
 
-QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
-OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
-DEEPEST, MOST_KEYS = 64, 256
-"""Lists and objects within one another; keys of a line whose columns are remembered from the line before."""
+MOST_KEYS = 256
+"""Of a line, whose columns are remembered from the line before."""
 SCALAR = -1
 
 
@@ -40,138 +52,6 @@ class Scanned:
     begins: NDArray[np.int32]
     ends: NDArray[np.int32]
     plain: NDArray[np.bool_]
-
-
-@njit(nogil=True, cache=True)
-def _after_space(text: NDArray[np.uint8], at: int, end: int) -> int:
-    while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
-        at += 1
-    return at
-
-
-@njit(nogil=True, cache=True)
-def _string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
-    """Where the quote stands that closes the text that begins at `at`; -1 where it has an escape, or is none."""
-    while at < end:
-        byte = text[np.uintp(at)]
-        if byte == QUOTE:
-            return at
-        if byte == BACKSLASH or byte < 32 or (ascii_only and byte >= 128):
-            return -1
-        at += 1
-    return -1
-
-
-@njit(nogil=True, cache=True)
-def _digits_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    while at < end and 48 <= text[at] <= 57:
-        at += 1
-    return at
-
-
-@njit(nogil=True, cache=True)
-def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Behind a number of JSON; -1 where there is none."""
-    at += text[at] == 45
-    begin = at
-    at = _digits_end(text, at, end)
-    if at == begin or (text[begin] == 48 and at > begin + 1):
-        return -1
-    if at < end and text[at] == 46:
-        begin = at + 1
-        at = _digits_end(text, begin, end)
-        if at == begin:
-            return -1
-    if at < end and (text[at] == 101 or text[at] == 69):
-        begin = at + 1
-        if begin < end and (text[begin] == 43 or text[begin] == 45):
-            begin += 1
-        at = _digits_end(text, begin, end)
-        if at == begin:
-            return -1
-    return at
-
-
-@njit(nogil=True, cache=True)
-def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Behind true, false or null; -1 where there is none of them."""
-    if at + 4 <= end:
-        if text[at] == 116 and text[at + 1] == 114 and text[at + 2] == 117 and text[at + 3] == 101:
-            return at + 4
-        if text[at] == 110 and text[at + 1] == 117 and text[at + 2] == 108 and text[at + 3] == 108:
-            return at + 4
-    if at + 5 <= end and text[at] == 102 and text[at + 1] == 97 and text[at + 2] == 108 and text[at + 3] == 115 and text[at + 4] == 101:
-        return at + 5
-    return -1
-
-
-@njit(nogil=True, cache=True)
-def _scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tuple[int, int, int]:
-    """(first, end) of a value that is no list or object, null's empty, and where the line goes on; that is -1 where there is none."""
-    if at >= end:
-        return 0, 0, -1
-    byte = text[at]
-    if byte == QUOTE:
-        close = _string_end(text, at + 1, end, ascii_only)
-        return at + 1, close, close + 1 if close >= 0 else -1
-    if byte == 45 or 48 <= byte <= 57:
-        behind = _number_end(text, at, end)
-        return at, behind, behind
-    behind = _word_end(text, at, end)
-    return at, at if byte == 110 else behind, behind
-
-
-@njit(nogil=True, cache=True)
-def _behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool, closing: NDArray[np.uint8]) -> int:
-    """Behind a list or an object, whatever it holds; -1 where it is none, or too deep."""
-    depth, value_next, first = 0, True, False
-    while at < end:
-        at = _after_space(text, at, end)
-        if at >= end:
-            return -1
-        byte = text[at]
-        if value_next:
-            if depth and byte == closing[depth - 1] and first:
-                depth -= 1
-                at += 1
-                value_next = False
-            else:
-                if depth and closing[depth - 1] == CLOSE_OBJECT:
-                    if byte != QUOTE:
-                        return -1
-                    at = _string_end(text, at + 1, end, ascii_only)
-                    if at < 0:
-                        return -1
-                    at = _after_space(text, at + 1, end)
-                    if at >= end or text[at] != COLON:
-                        return -1
-                    at = _after_space(text, at + 1, end)
-                    if at >= end:
-                        return -1
-                    byte = text[at]
-                if byte in (OPEN_LIST, OPEN_OBJECT):
-                    if depth == DEEPEST:
-                        return -1
-                    closing[depth] = CLOSE_LIST if byte == OPEN_LIST else CLOSE_OBJECT
-                    depth += 1
-                    at += 1
-                    first = True
-                    continue
-                _, _, at = _scalar(text, at, end, ascii_only)
-                if at < 0:
-                    return -1
-                value_next = False
-        elif byte == COMMA:
-            at += 1
-            value_next, first = True, False
-        elif byte == closing[depth - 1]:
-            depth -= 1
-            at += 1
-        else:
-            return -1
-        if depth == 0:
-            return at
-    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -216,21 +96,21 @@ def _scan(
             first[column, line] = end[column, line] = begin
             items[column, line] = SCALAR
         used_before, number = used, 0
-        at = _after_space(text, begin, stop)
+        at = after_space(text, begin, stop)
         good = stop - begin <= longest and at < stop and text[at] == OPEN_OBJECT
         begin = stop + 1
         if good:
-            at = _after_space(text, at + 1, stop)
+            at = after_space(text, at + 1, stop)
             if at < stop and text[at] == CLOSE_OBJECT:
-                plain[line] = _after_space(text, at + 1, stop) == stop
+                plain[line] = after_space(text, at + 1, stop) == stop
                 continue
         while good:
             good = False
-            at = _after_space(text, at, stop)
+            at = after_space(text, at, stop)
             if at >= stop or text[at] != QUOTE:
                 break
             key = at + 1
-            at = _string_end(text, key, stop, ascii_only)
+            at = string_end(text, key, stop, ascii_only)
             if at < 0:
                 break
             size = at - key
@@ -241,38 +121,38 @@ def _scan(
                 if number < MOST_KEYS:
                     known_first[number], known_size[number], known_column[number] = key, size, column
             number += 1
-            at = _after_space(text, at + 1, stop)
+            at = after_space(text, at + 1, stop)
             if at >= stop or text[at] != COLON:
                 break
-            at = _after_space(text, at + 1, stop)
+            at = after_space(text, at + 1, stop)
             if at >= stop:
                 break
             nested = text[at] == OPEN_LIST or text[at] == OPEN_OBJECT
             if column < 0:
                 if nested:
-                    at = _behind_any(text, at, stop, ascii_only, closing)
+                    at = behind_any(text, at, stop, ascii_only, closing)
                 else:
-                    _, _, at = _scalar(text, at, stop, ascii_only)
+                    _, _, at = scalar(text, at, stop, ascii_only)
             else:
                 if seen[column] == line:
                     break
                 seen[column] = line
                 if not nested:
-                    value_first, value_end, at = _scalar(text, at, stop, ascii_only)
+                    value_first, value_end, at = scalar(text, at, stop, ascii_only)
                     first[column, line], end[column, line] = value_first, value_end
                 elif text[at] == OPEN_LIST and is_list[column]:
                     item_at[column, line] = used
-                    at = _after_space(text, at + 1, stop)
+                    at = after_space(text, at + 1, stop)
                     if at < stop and text[at] == CLOSE_LIST:
                         at += 1
                     else:
                         while True:
-                            value_first, value_end, at = _scalar(text, _after_space(text, at, stop), stop, ascii_only)
+                            value_first, value_end, at = scalar(text, after_space(text, at, stop), stop, ascii_only)
                             if at < 0:
                                 break
                             item_first[used], item_end[used] = value_first, value_end
                             used += 1
-                            at = _after_space(text, at, stop)
+                            at = after_space(text, at, stop)
                             if at < stop and text[at] == COMMA:
                                 at += 1
                                 continue
@@ -283,12 +163,12 @@ def _scan(
                     break
             if at < 0:
                 break
-            at = _after_space(text, at, stop)
+            at = after_space(text, at, stop)
             if at < stop and text[at] == COMMA:
                 at += 1
                 good = True
                 continue
-            good = at < stop and text[at] == CLOSE_OBJECT and _after_space(text, at + 1, stop) == stop
+            good = at < stop and text[at] == CLOSE_OBJECT and after_space(text, at + 1, stop) == stop
             break
         plain[line] = good
         if not good:
