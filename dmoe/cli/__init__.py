@@ -5,6 +5,7 @@ imports the named command alone, and a command imports torch only when it runs, 
 """
 
 COMMANDS = {
+    "schema": ("dmoe.cli.schema", "propose a schema for a raw log, or show those that come along"),
     "preprocess": ("dmoe.cli.preprocess", "turn raw click logs into a data set"),
     "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
     "data": ("dmoe.cli.data", "describe or export a data set"),

@@ -75,7 +75,7 @@ class ParquetBlock:
 
     def _as_text(self, name: str) -> pa.Array:
         if name not in self._text:
-            column = _as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
+            column = as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
             if pa.types.is_large_string(column.type):
                 column = pc.if_else(pc.is_in(column, self._no_value), pa.scalar(None, column.type), column)
             self._text[name] = column
@@ -83,7 +83,7 @@ class ParquetBlock:
 
     def raw(self, row: int) -> bytes:
         texts = {
-            name: _as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
+            name: as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
         }
         return repr({name: column[0].as_py() for name, column in texts.items()}).encode()[:MAX_LINE]
 
@@ -120,7 +120,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
+def as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
     """A parquet column as text, null where it has no value; lists as lists of text, times, where they are read as such, as they are.
 
     Raises:
