@@ -1,5 +1,6 @@
 """A piece of a log as a block of rows: what a text's lines or a parquet file's batch hold, typed when it is asked for."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ class ParquetBlock:
         self._columns = {name: batch.column(name) for name in file.used}
         self._no_value = pa.array(["", *schema.missing], pa.large_string())
         self._missing = Missing([text.encode() for text in schema.missing])
-        self._bare_numbers = not any(_is_number(text) for text in schema.missing)
+        self._bare_numbers = are_bare(schema.missing)
         self._text: dict[str, pa.Array] = {}
         self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows
         self.rejects: list[Reject] = []
@@ -110,6 +111,11 @@ class ParquetBlock:
         if pa.types.is_large_list(column.type):
             return list_bags(column, most, self._missing)
         return bags(*spans(column.cast(pa.large_string())), (separator or "|").encode(), most, self._missing)
+
+
+def are_bare(missing: Iterable[str]) -> bool:
+    """Whether numbers need not become text to tell which are missing: no text that means "no value" is a number."""
+    return not any(_is_number(text) for text in missing)
 
 
 def _is_number(text: str) -> bool:
