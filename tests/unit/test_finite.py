@@ -274,6 +274,7 @@ WRITERS = {
     "export._write_tables": "each chunk goes through require_finite (_chunks)",
     "export._write_dense": "checks",
     "score_dataset._write_batches": "checks",
+    "exposures._write": "the table of _table, whose scores go through require_finite",
     "app.score": "probabilities of logits that Scorer.logits has found finite",
     "numbered_data.make_numbered_data_set": "row numbers, for tests",
     "small_data.write_tokens": "whole numbers, for tests",

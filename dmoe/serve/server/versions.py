@@ -49,18 +49,21 @@ def load_version(folder: str) -> Version:
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer)
 
 
-def folder_of(model: str) -> str:
-    """The scorer's folder that `--model` means: itself, or what the first line of a pointer file names, seen from that file.
+def folder_of(model: str, asked_by: str) -> str:
+    """The scorer's folder that a user means: itself, or what the first line of a pointer file names, seen from that file.
+
+    Args:
+        asked_by: begins the error messages, such as `--model X`.
 
     Raises:
         UserError: neither.
     """
     if PATHS.exists(join(model, FILE)):
         return model
-    text = read_bounded(model, MAX_POINTER, "pointer file", f"--model {model}").decode(errors="replace")
+    text = read_bounded(model, MAX_POINTER, "pointer file", asked_by).decode(errors="replace")
     line = text.splitlines()[0].strip() if text.strip() else ""
     if not line:
-        raise UserError(f"--model {model}: neither a scorer (no {FILE}) nor a file whose first line names one")
+        raise UserError(f"{asked_by}: neither a scorer (no {FILE}) nor a file whose first line names one")
     return line if os.path.isabs(line) or "://" in line else join(os.path.dirname(model) or ".", line)
 
 
@@ -70,11 +73,12 @@ class Versions:
     Args:
         model: a scorer's folder, or a pointer file.
         told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
+        asked_by: begins the messages on a wrong `model`.
     """
 
-    def __init__(self, model: str, told: Callable[[str, str, str], None]) -> None:
-        self.model, self.told = model, told
-        self.current = load_version(folder_of(model))
+    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str) -> None:
+        self.model, self.told, self.asked_by = model, told, asked_by
+        self.current = load_version(folder_of(model, asked_by))
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
         told("loaded", self.current.name, self.current.folder)
@@ -93,7 +97,7 @@ class Versions:
     def look(self) -> None:
         """Loads what the pointer names now. A version that cannot be loaded is reported once; the current version stays."""
         try:
-            folder = folder_of(self.model)
+            folder = folder_of(self.model, self.asked_by)
             changed = os.stat(join(folder, FILE)).st_mtime_ns if "://" not in folder else 0
         except (OSError, UserError) as error:
             self._refuse(self.model, 0, str(error))
