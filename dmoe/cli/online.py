@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
     parser.add_argument("--source", metavar="S", help="a folder, glob or prefix that fills with files")
     parser.add_argument("--run", metavar="R", help="local folder of the run: ledger, checkpoints, vocabularies")
+    parser.add_argument(
+        "--publish", metavar="P", help="folder, local or remote, that gets versions for dmoe serve, and a pointer to the newest"
+    )
     parser.add_argument("--once", action="store_true", help="take what is there, and end")
 
 
@@ -28,4 +31,4 @@ def run(arguments: argparse.Namespace) -> None:
     quiet()
     from dmoe.online.command import online
 
-    online(arguments.config, arguments.set, arguments.source, arguments.run, arguments.once)
+    online(arguments.config, arguments.set, arguments.source, arguments.run, arguments.publish or "", arguments.once)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         if several:
             # Before any worker starts, so that a mistake is one line.
-            load_version(folder_of(options.model))
+            load_version(folder_of(options.model)).remove()
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
         app = "dmoe.serve.server.app:create" if several else create(options)

@@ -14,7 +14,7 @@ from dmoe.online import vocabulary
 from dmoe.online.ids import from_vocabulary
 
 
-def online(config_path: str, overrides: list[str], source: str, run_path: str, once: bool) -> None:
+def online(config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False) -> None:
     """Follows a log, window by window; started again, it goes on where it was.
 
     Raises:
@@ -26,6 +26,7 @@ def online(config_path: str, overrides: list[str], source: str, run_path: str, o
     model = vocabulary.model_manifest(schema, config.online.ids, dataset)
     from dmoe.checkpoint.save import save_checkpoint
     from dmoe.online.loop import Loop
+    from dmoe.online.publish import Publisher
     from dmoe.train.command import join_group, leave_group
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.run.warm_start import begin_from
@@ -60,7 +61,8 @@ def online(config_path: str, overrides: list[str], source: str, run_path: str, o
     state = trainer.progress.online
     if state is None:
         raise UserError(f"--run {run_path}: is a run of dmoe train; choose another, and begin from this one with train.init_from")
-    Loop(trainer, run, source, schema, model, state, step, once).go()
+    publisher = Publisher(publish, run_path, config) if publish and distributed.rank() == 0 else None
+    Loop(trainer, run, source, schema, model, state, step, once, publisher).go()
     run.unlock()
     leave_group()
 
@@ -77,6 +79,8 @@ def check(config: Config, run: str) -> None:
         raise UserError("optimizer.schedule.decay: a run over windows has no end; give optimizer.schedule.decay_steps, or decay none")
     if config.train.epochs != 1 or config.train.max_steps or config.train.early_stopping:
         raise UserError("train.epochs, max_steps, early_stopping: each window is trained once; leave them out")
+    if config.train.checkpoint.keep < 2:
+        raise UserError("train.checkpoint.keep: a version is made of the checkpoint before the newest one too; give 2 or more")
     if config.online.state_decay < 1 and config.optimizer.tables.kind not in ("adagrad", "rowwise_adagrad"):
         raise UserError(f"online.state_decay: optimizer.tables.kind {config.optimizer.tables.kind} has no sums; leave it out")
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from dmoe.online import stages, vocabulary
 from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger, as_lines, committed
 from dmoe.online.prepared import Window, count_rows, first_time, prepare, remove_old, window_folder
+from dmoe.online.publish import Publisher
 from dmoe.online.source import Choice, Chooser, SourceFile, complete_files
 from dmoe.online.waiting import meanwhile
 from dmoe.paths import inside, write_text
@@ -56,10 +58,20 @@ class Loop:
         model: the manifest that the trainer's model is built from.
         state: of the checkpoint that the trainer has loaded.
         once: end when the source has no complete file left.
+        publisher: on rank 0, where versions are published.
     """
 
     def __init__(
-        self, trainer: Trainer, run: RunDir, source: str, schema: Schema, model: Manifest, state: OnlineState, step: int, once: bool
+        self,
+        trainer: Trainer,
+        run: RunDir,
+        source: str,
+        schema: Schema,
+        model: Manifest,
+        state: OnlineState,
+        step: int,
+        once: bool,
+        publisher: Publisher | None,
     ) -> None:
         self.trainer, self.run, self.source, self.schema, self.model, self.once = trainer, run, source, schema, model, once
         self.settings = trainer.config.online
@@ -67,7 +79,9 @@ class Loop:
         parts = (session.sharded, session.tables, session.dense, session.optimizers)
         self.writer = CheckpointWriter(run, *parts, trainer.config.train.checkpoint, step)
         self.together = Together(self.writer)
-        self.state = state
+        self.state, self.publisher = state, publisher
+        self.publishing: threading.Thread | None = None
+        self.failed: list[BaseException] = []
         self.waits_for_commit: dict[str, Any] | None = None
         self.number = state["window"] + 1
         if rank() == 0:
@@ -87,6 +101,9 @@ class Loop:
             UserError: the source, the disk, or an alarm that stops.
         """
         with self.together:
+            if rank() == 0 and self.state["window"]:
+                # The version that a killed run had not finished.
+                self._publish([line for line in self.ledger.good() if line.get("step") == self.writer.published][-1:])
             while True:
                 taken = meanwhile(self._next, "waits for a window", self._between)
                 if taken is None:
@@ -94,6 +111,7 @@ class Loop:
                 self._window(taken)
             self.writer.finish()
             self._committed()
+            self._published(wait=True)
 
     def _between(self) -> None:
         """Between two steps, batches or looks: publishes a checkpoint that is written, and ends where somebody asked for it."""
@@ -248,9 +266,43 @@ class Loop:
             return
         line, self.waits_for_commit = self.waits_for_commit, None
         if rank() == 0:
+            self._publish([line] if line["state"] == "trained" else [])
             names = {state["vocabulary"] for _, state in committed(self.run.path)}
             vocabulary.remove_old(self.run.path, names | {self.state["vocabulary"]})
             remove_old(self.run.path, line["window"], self.settings.windows.keep)
+
+    def _publish(self, lines: list[dict[str, Any]]) -> None:
+        """Begins to publish a window's model, on a thread that reads its checkpoint: training goes on meanwhile."""
+        if self.publisher is None or not lines:
+            return
+        self._published(wait=True)
+        line = lines[0]
+        if not self.publisher.due(time.time()):
+            return
+        checkpoint, name = self.run.checkpoint(line["step"]), f"{line['window']:06d}"
+        changed = [one["changed"] / 1e9 for one in line["files"] if isinstance(one["changed"], int)]
+
+        def publish() -> None:
+            assert self.publisher is not None
+            try:
+                made = self.publisher.publish(line["window"], checkpoint, name, max(changed, default=None))
+            except BaseException as error:
+                self.failed.append(error)
+                return
+            if made:
+                size = f"{made['bytes']:,} bytes of {made['full_bytes']:,}"
+                show(f"version {made['version']}: {made['kind']}, {size}, in {made['seconds']:.1f} s", sys.stderr)
+
+        self.publishing = threading.Thread(target=publish, daemon=True, name="publish")
+        self.publishing.start()
+
+    def _published(self, wait: bool) -> None:
+        """Raises what publishing has ended with; waits for its end where told to."""
+        if self.publishing is not None and (wait or not self.publishing.is_alive()):
+            self.publishing.join()
+            self.publishing = None
+        if self.failed:
+            raise self.failed.pop()
 
 
 def said(line: dict[str, Any]) -> str:

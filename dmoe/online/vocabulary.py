@@ -4,6 +4,7 @@
 last) has a row for each of its tokens; `candidates/C1.parquet` (token, seen) the tokens that have no row yet.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.vocabulary import digest, digest_of
 from dmoe.data.prepare.vocabulary_files import FOLDER, file_of, write_vocabulary
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.names import file_name
 from dmoe.online.ids import FeatureIds, capacity_of, no_ids
 from dmoe.online_settings import IdsConfig
@@ -85,6 +87,14 @@ def save_ids(folder: str, of: Manifest, ids: Mapping[str, FeatureIds]) -> Manife
         The folder's manifest.
     """
     made_by: dict[str, Any] = {key: of.made_by[key] for key in KEPT_OF_MAKING if key in of.made_by}
+    # By content, so that the same windows give the same versions wherever the run lies.
+    parts = [
+        made_by.get("schema"),
+        made_by.get("moments"),
+        made_by.get("edges"),
+        {name: digest_of(one.tokens) for name, one in ids.items()},
+    ]
+    made_by["fingerprint"] = hashlib.sha256(format_json(parts).encode()).hexdigest()[:16]
     categorical = of.categorical
     if ids:
         made_by["vocabulary_sha256"] = digest([one.vocabulary for one in ids.values()])

@@ -203,7 +203,7 @@ class Faults:
 def install(rows: Rows, faults: Faults) -> None:
     """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`; of a run
     over windows `ids` (before a vocabulary is written), `reset` (after rows were made new), `ledger` (after a line), `old` (before old
-    windows are removed)."""
+    windows are removed), `version` (a file of one is sent), `pointer` (before it is moved)."""
     from dmoe.checkpoint import index, save
     from dmoe.data.dataset.reader import Reader
     from dmoe.metrics.evaluation import Evaluation
@@ -249,13 +249,15 @@ def install(rows: Rows, faults: Faults) -> None:
 
         return noted
 
-    from dmoe.online import loop, prepared, stages
+    from dmoe.online import loop, prepared, publish, stages
     from dmoe.online.ledger import Ledger
 
     for owner, name, noted in (
         (prepared, "save_ids", point("ids", prepared.save_ids, after=False)),
         (stages, "initialize_rows", point("reset", stages.initialize_rows, after=True)),
         (Ledger, "add", point("ledger", Ledger.add, after=True)),
+        (publish, "write_atomic", point("version", publish.write_atomic, after=False)),
+        (publish, "write_text_anywhere", point("pointer", publish.write_text_anywhere, after=False)),
         (loop, "remove_old", point("old", loop.remove_old, after=False)),
         (Reader, "_batch", noted_batch),
         (window.Window, "add", noted_add),

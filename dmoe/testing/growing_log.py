@@ -36,8 +36,13 @@ def write_config(folder: Path, **online: Any) -> str:
     tree: dict[str, Any] = {
         "model": MODEL,
         "data": {"prefetch": 0},
-        "train": {"batch_size": 64, "eval_batch_size": 128},
-        "online": {"schema_file": str(folder / "schema.yaml"), "ids": {"capacity": 34, "admit_count": 3.0, "decay": 0.7}, **online},
+        "train": {"batch_size": 64, "eval_batch_size": 128, "checkpoint": {"keep": 100}},
+        "online": {
+            "schema_file": str(folder / "schema.yaml"),
+            "ids": {"capacity": 34, "admit_count": 3.0, "decay": 0.7},
+            "versions": {"full_every": 3},
+            **online,
+        },
     }
     (folder / "online.yaml").write_text(yaml.safe_dump(tree))
     return str(folder / "online.yaml")
