@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json
+from dmoe.online_settings import OnlineConfig
 from dmoe.shipped import find_config
 from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
@@ -319,6 +320,7 @@ class Config(Strict):
     train: TrainConfig = TrainConfig()
     metrics: MetricsConfig = MetricsConfig()
     run: RunConfig = RunConfig()
+    online: OnlineConfig = OnlineConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":

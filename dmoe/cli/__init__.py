@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": ("dmoe.cli.plan", "make, read, check and compare sharding plans, without a GPU"),
     "cost": ("dmoe.cli.cost", "parameters, bytes and FLOPs of configs before training"),
     "train": ("dmoe.cli.train", "train, on one process or under torchrun"),
+    "online": ("dmoe.cli.online", "follow a log that grows: test, train, watch and publish, window by window"),
     "evaluate": ("dmoe.cli.evaluate", "evaluate the best checkpoint of a run"),
     "report": ("dmoe.cli.report", "tables, pages and paired tests of finished runs"),
     "checkpoint": ("dmoe.cli.checkpoint", "inspect, verify, export or compare checkpoints, without torch"),

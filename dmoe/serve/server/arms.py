@@ -212,7 +212,7 @@ def check(options: ServeOptions) -> None:
         paths |= {split.shadow.scorer: f"{where}: shadow.scorer {split.shadow.scorer}"} if split.shadow else {}
         PATHS.mkdirs(split.exposures.folder)
     for path, asked_by in paths.items():
-        load_version(folder_of(path, asked_by))
+        load_version(folder_of(path, asked_by)).remove()
 
 
 def about_split(split: Split) -> dict[str, Any]:
