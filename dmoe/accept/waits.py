@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmoe.accept.conductor import Job
@@ -20,6 +21,8 @@ aten = torch.ops.aten
 WAITING = {aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.masked_select, aten.equal, aten.is_nonzero, aten._unique2}
 """Operators that wait: their result, or its size, is known on the host."""
 WAITING |= {aten.unique_dim, aten.unique_consecutive, aten.argwhere, aten.bincount, aten.item}
+READS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy}
+"""Methods that read what is on the device; on a CPU they reach no operator."""
 LIBRARIES = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics")
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -41,10 +44,31 @@ class Waits(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
+        self._reads = _Reads(self.found)
+
+    def __enter__(self) -> "Waits":
+        self._reads.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self._reads.__exit__(*raised)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if waits(func, args):
             self.found[f"{_caller()} {func.overloadpacket}"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Reads(TorchFunctionMode):
+    def __init__(self, found: Counter[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func in READS:
+            self.found[f"{_caller()} {func.__name__}"] += 1
         return func(*args, **(kwargs or {}))
 
 
