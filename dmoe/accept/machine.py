@@ -25,7 +25,7 @@ def versions(job: Job, notes: Notes) -> None:
         for finding in findings(lookup=False):
             notes.hold(finding.sound, f"{finding.check}: {finding.found}; to repair it: {finding.mend}")
     told = job.ranks.run(describe)
-    job.ranks.kept["machine"] = told[0]
+    job.ranks.kept["machine"] = told[0] | {"host names": sorted({one.pop("host names") for one in told})}
     notes.figure("ranks", len(told))
     notes.figure("device memory", told[0]["memory_gb"], "GB")
     for key in ("torch", "cuda", "nccl", "device"):
@@ -34,7 +34,7 @@ def versions(job: Job, notes: Notes) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """This rank's device and libraries, without names that tell the host."""
+    """This rank's device and libraries, and its host's name, which a report leaves out."""
     import torch
 
     from dmoe import distributed
@@ -53,6 +53,7 @@ def describe() -> dict[str, Any]:
         "backend": "nccl and gloo" if on_gpu else "gloo",
         "cpus": os.cpu_count(),
         "memory_gb": memory / 1e9,
+        "host names": platform.node(),
     }
 
 

@@ -1,6 +1,5 @@
 """An acceptance as lines, as plain data and as one self-contained page; without host names and paths unless they are asked for."""
 
-import getpass
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,24 +14,21 @@ from dmoe.report.html import Cell, document, paragraph, table
 FORMAT, VERSION = "dmoe-accept", 1
 MARKS = {HELD: "ok  ", FAILED: "FAIL", SKIPPED: "--  "}
 KINDS = {HELD: "good", FAILED: "bad", SKIPPED: "faint"}
+ADDRESS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 PATH = re.compile(r"(?<![\w<.])(?:[a-z][a-z0-9+.-]*://|~?/)[^\s'\"(),;:]+")
 
 
-def masked(text: str) -> str:
-    """The text with paths, this host's name and the user's as placeholders."""
-    text = PATH.sub("PATH", text)
-    names = {socket.gethostname(): "HOST", socket.gethostname().split(".")[0]: "HOST", _user(): "USER"}
-    for name, word in names.items():
-        if len(name) > 2:
-            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", word, text)
+def masked(text: str, hosts: Sequence[str] = ()) -> str:
+    """The text with paths, addresses and hosts' names as placeholders.
+
+    Args:
+        hosts: of the other ranks.
+    """
+    text = ADDRESS.sub("ADDRESS", PATH.sub("PATH", text))
+    for host in (socket.gethostname(), *hosts):
+        for name in {host, host.split(".")[0]}:
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "HOST", text) if name else text
     return text
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def as_line(finding: Finding) -> Iterator[str]:
@@ -68,23 +64,25 @@ def as_data(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) 
     Args:
         names: host names and paths stay.
     """
+    about, hosts = dict(about), about.get("host names", [])
+    about = {key: value for key, value in about.items() if names or key != "host names"}
     data: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "held": not counts(findings)[FAILED],
         "counts": counts(findings),
-        "about": dict(about) | ({"host": socket.gethostname(), "folder": str(Path.cwd())} if names else {}),
+        "about": about | ({"folder": str(Path.cwd())} if names else {}),
         "stages": [asdict(finding) for finding in findings],
     }
-    return dict(defined(data if names else _masked(data)))
+    return dict(defined(data if names else _masked(data, hosts)))
 
 
-def _masked(value: Any) -> Any:
+def _masked(value: Any, hosts: Sequence[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _masked(one) for key, one in value.items()}
+        return {key: _masked(one, hosts) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_masked(one) for one in value]
-    return masked(value) if isinstance(value, str) else value
+        return [_masked(one, hosts) for one in value]
+    return masked(value, hosts) if isinstance(value, str) else value
 
 
 def as_page(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) -> str:
