@@ -10,7 +10,7 @@ from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes
 from dmoe.accept.machine import synchronize
 
-SHARE = 0.02
+SHARE = 0.05
 """Of the limit that products and memory set, what a step must reach; a CPU that others use too is slow."""
 MEMORY_FACTOR, MEMORY_SLACK = 1.5, 400e6
 """Peak over what was expected; and bytes of libraries, buffers of collectives and the allocator."""
@@ -175,7 +175,7 @@ def rates(on_gpu: bool) -> dict[str, float]:
         session.pipeline.progress(stream)
     with Recorder() as recorder:
         session.pipeline.progress(stream)
-    taken = [_seconds(lambda: session.pipeline.progress(stream), session.device) for _ in range(12)]
+    taken = [_seconds(lambda: session.pipeline.progress(stream), session.device) for _ in range(8)]
     replay = Replay(recorder.products, session.device)
     replay.run()
     products = min(_seconds(replay.run, session.device) for _ in range(3))

@@ -13,7 +13,7 @@ from dmoe.accept.ranks import Answer
 from dmoe.accept.training import WEIGHT_BOUND, data_folder
 
 LOST, PREEMPTED = 3, 143
-WATCH_SECONDS = 20
+WATCH_SECONDS = 45
 """`run.timeout_seconds` of the runs: after so long without progress a rank is taken for lost."""
 OVERRIDES = (
     "train.epochs=1",
@@ -139,7 +139,9 @@ def expect(answers: dict[int, Answer], codes: set[int]) -> None:
 
 
 def in_words(answer: Answer) -> str:
-    last = next((line for line in reversed(answer.said.splitlines()) if line.strip()), "nothing")
+    lines = [line for line in answer.said.splitlines() if line.strip()]
+    # What the program says of itself is more than what a library says last.
+    last = ([line for line in lines if line.startswith("dmoe.train: ")] or lines or ["nothing"])[-1]
     how = {"late": "had not ended in time", "raised": f"raised {answer.value}", "ended": f"ended with exit code {answer.value}"}
     return f"{how.get(answer.kind, answer.kind)}; it said last: {last[:300]}"
 

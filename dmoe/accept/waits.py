@@ -23,7 +23,8 @@ WAITING = {aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.mask
 WAITING |= {aten.unique_dim, aten.unique_consecutive, aten.argwhere, aten.bincount, aten.item}
 READS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy}
 """Methods that read what is on the device; on a CPU they reach no operator."""
-LIBRARIES = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics")
+LIBRARIES = ("torchrec", "fbgemm_gpu")
+"""Whose own waits are not ours to mend. PyTorch stands between every caller and its operator."""
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -84,14 +85,17 @@ def waits(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _caller() -> str:
-    frame = sys._getframe(2)
+    """The innermost place of dmoe that led here, this package apart; `libraries` where TorchRec, or nobody, stands between."""
+    frame: Any = sys._getframe(2)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(PACKAGE) and "accept" not in Path(name).parts:
-            return f"{Path(name).relative_to(PACKAGE)}:{frame.f_lineno}"
-        if f"site-packages{'/'}" in name and any(f"site-packages/{one}/" in name for one in LIBRARIES[1:]):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE):
+            place = path.relative_to(PACKAGE)
+            if place.parts[0] != "accept":
+                return f"{place}:{frame.f_lineno}"
+        elif any(name in path.parts for name in LIBRARIES):
             return "libraries"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "libraries"
 
 
