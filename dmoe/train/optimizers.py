@@ -93,6 +93,9 @@ class Optimizers:
         self.factor = factor
         for module, rate in zip(self._fused, self._fused_rates, strict=True):
             module.set_learning_rate(rate * factor)
+            # FBGEMM counts every lookup, an evaluation's too, and once it counts it takes no other number from `set_optimizer_step`
+            # (1.8.0): Adam's bias correction would depend on validations, and fused tables part from data-parallel ones.
+            module.iter_cpu.fill_(self.data_parallel.steps)
         self.data_parallel.factor = factor
         for group in self.dense.param_groups:
             group["lr"] = self._dense_config.lr * factor

@@ -4,6 +4,7 @@ Shapes: B rows, F fields, K dims, M experts.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.accept.waits import Waits
+from dmoe.accept.waits import Waits, count
 from dmoe.config import ModelConfig, TableOptimizerConfig
 from dmoe.model.assemble import outline
 from dmoe.model.correlation import CorrelationLoss
@@ -93,6 +94,20 @@ def step(kind: str, weight: torch.Tensor, grad: torch.Tensor, number: int, state
     tables._step(weight, grad, state or {name: one.clone() for name in ("sum", "exp_avg", "exp_avg_sq")}, 0.01)
 
 
+def test_adam_counts_the_steps_of_training_alone(session):
+    """FBGEMM counts every lookup of its kernel, an evaluation's too; here a kernel that has counted to 9, of 3 steps."""
+    optimizers = session.optimizers
+    (kernel,) = shards.fused_modules(session.sharded)
+    steps = optimizers.data_parallel.steps
+    try:
+        kernel.iter_cpu.fill_(9)
+        optimizers.data_parallel.steps = 3
+        optimizers.set_factor(1.0)
+        assert int(kernel.iter_cpu) == 3
+    finally:
+        optimizers.data_parallel.steps = steps
+
+
 def test_the_correlation_from_gathered_rows_leaves_padding_out():
     outputs = torch.randn(8, 3, 4, dtype=torch.float64)
     mask = torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0], dtype=torch.float64)
@@ -110,6 +125,29 @@ def test_the_counter_of_waits_finds_each_kind():
     with Waits() as waits:
         torch.where(x > 1, x, 0).cumsum(0)[torch.tensor([0, 1])]
     assert not waits.found
+
+
+def test_what_pytorch_warns_of_on_a_gpu_is_told_by_dmoes_own_line(monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for a GPU's warning, given where a loss calls the correlation."""
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    class Warned(nn.Module):
+        def forward(self, *_: Any) -> Any:
+            warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            raise KeyError
+
+    def step() -> None:
+        objective = Objective(Warned(), 0.1, "hidden", 0.0)  # type: ignore[arg-type]
+        outputs = SimpleNamespace(logit_B=torch.zeros(2), hidden_BMD=torch.zeros(2, 2, 2))
+        with contextlib.suppress(KeyError):
+            objective(outputs, [], torch.zeros(2), torch.ones(2))
+        warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+
+    found = count(step, on_gpu=True)
+    assert modes == ["warn", "default"]
+    assert sorted((place.partition(":")[0], times) for place, times in found.items()) == [("libraries", 1), ("model/objective.py", 1)]
 
 
 def test_a_windows_seconds_are_taken_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch):
