@@ -154,9 +154,7 @@ def precision(job: Job, notes: Notes) -> None:
         losses = job.ranks.run(plan_run, folder, chosen)[0][0]
         difference = max(abs(a - b) / abs(b) for a, b in zip(losses, plain, strict=True))
         notes.within(f"{name}, largest difference of a loss", difference, 0.05)
-        notes.hold(
-            difference > 0, f"{name}: the losses are those of float32 to the bit, so that nothing was computed or sent in fewer bits"
-        )
+        notes.hold(difference > 0, f"{name}: the losses are float32's to the bit, so that nothing was computed or sent in fewer bits")
 
 
 def compiled(job: Job, notes: Notes) -> None:
