@@ -7,6 +7,7 @@ Alone it starts a rank a GPU, or two on a CPU. Exit code 1 where a stage failed.
 """
 
 import argparse
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.accept.stages import STAGES
     from dmoe.json_text import format_json
     from dmoe.names import show
-    from dmoe.paths import write_output
 
     def told(finding: object) -> None:
         for line in as_line(finding):  # type: ignore[arg-type]
@@ -49,6 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
         (arguments.json, lambda: format_json(as_data(findings, machine, arguments.names), indent=1)),
     ):
         if path:
-            with write_output(path) as file:
-                file.write(text().encode())
+            _write(path, text())
     return 1 if counts(findings)[FAILED] else 0
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        from dmoe.paths import write_output
+    except ModuleNotFoundError:
+        # Where PyTorch alone is installed, a local file is what there is.
+        Path(path).write_text(text)
+        return
+    with write_output(path) as file:
+        file.write(text.encode())

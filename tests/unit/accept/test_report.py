@@ -1,5 +1,6 @@
 """An acceptance's report: verdicts, exit code, nothing of the machine that made it; stages bounded by their level's time."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -124,6 +125,17 @@ def test_whatever_a_stage_does_has_a_verdict_and_the_next_one_runs(run, verdict,
     assert (first.verdict, second.verdict) == (verdict, HELD)
     assert first.reason.startswith(reason)
     assert told == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("level", "module", "verdict"),
+    [("dense", "torchmetrics", SKIPPED), ("dense", "torch", FAILED), ("dense", "dmoe", FAILED), ("quick", "torchmetrics", FAILED)],
+)
+def test_what_a_machine_with_torch_alone_lacks_is_skipped_at_its_level_only(level, module, verdict):
+    absent = Failed(f"rank 0 of 2 raised ModuleNotFoundError: No module named '{module}' (at a:1)")
+    (finding,) = conduct([stage("a", raising(absent))], dataclasses.replace(job(), level=level), 5, lambda _: None)
+    assert finding.verdict == verdict
+    assert module in finding.reason
 
 
 def test_many_problems_are_told_by_the_first_of_them():
