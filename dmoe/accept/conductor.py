@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Failed, Finding, Notes, Skipped
+from dmoe.accept.rank import is_there
 from dmoe.accept.ranks import Ranks
 from dmoe.errors import UserError, nearest
 
@@ -66,9 +67,15 @@ class Job:
 
         Raises:
             Skipped: there is none.
+            Failed: a host does not see it.
         """
         if not self.folder:
             raise Skipped("the hosts share no folder that is known here: give --folder on a disk that all of them see")
+        if self.hosts > 1:
+            seen = self.ranks.kept.get("seen") or self.ranks.run(is_there, self.folder)
+            self.ranks.kept["seen"] = seen
+            if not all(seen):
+                raise Failed(f"--folder: rank {seen.index(False)} does not see it; give one on a disk that all hosts see")
         return self.folder
 
 

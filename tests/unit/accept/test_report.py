@@ -138,6 +138,17 @@ def test_what_a_machine_with_torch_alone_lacks_is_skipped_at_its_level_only(leve
     assert module in finding.reason
 
 
+def test_a_folder_that_a_host_does_not_see_is_named_once_for_all_stages():
+    asked = []
+    ranks = types.SimpleNamespace(until=0.0, size=2, kept={}, run=lambda function, folder: asked.append(folder) or [True, False])
+    one = Job(ranks, "quick", "/shared/a", 2, False)  # type: ignore[arg-type]
+    found = conduct([stage(name, lambda job, notes: job.shared) for name in "ab"], one, 5, lambda _: None)
+    assert [(finding.verdict, "rank 1 does not see it" in finding.reason) for finding in found] == [(FAILED, True)] * 2
+    assert asked == ["/shared/a"]
+    (none,) = conduct([stage("c", lambda job, notes: job.shared)], dataclasses.replace(one, folder=""), 5, lambda _: None)
+    assert none.verdict == SKIPPED
+
+
 def test_many_problems_are_told_by_the_first_of_them():
     def run(job: Job, notes) -> None:
         for number in range(40):
