@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.accept.program import Options, accept
     from dmoe.accept.report import as_data, as_line, as_page, counts, summary
     from dmoe.accept.stages import STAGES
+    from dmoe.errors import UserError
     from dmoe.json_text import format_json
     from dmoe.names import show
 
@@ -38,6 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
         for line in as_line(finding):  # type: ignore[arg-type]
             show(line)
 
+    for option, path in (("--report", arguments.report), ("--json", arguments.json)):
+        # Five minutes later is late for this to be said.
+        if path and "://" not in path and not Path(path).parent.is_dir():
+            raise UserError(f"{option} {path}: no folder '{Path(path).parent}'; make it first")
     options = Options(arguments.level, arguments.only, arguments.minutes, arguments.ranks, arguments.folder)
     found = accept(options, STAGES, told)
     if found is None:

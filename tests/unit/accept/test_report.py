@@ -190,6 +190,13 @@ def test_an_impossible_option_is_named(options, named):
         accept(options, STAGES)
 
 
+def test_a_report_s_folder_that_is_not_there_is_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "accept", None)
+    for option in ("--report", "--json"):
+        with pytest.raises(UserError, match=f"^{option} .*/none/a: no folder"):
+            command.run(parse(["accept", option, str(tmp_path / "none/a")])[2])
+
+
 @pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 1), (FINDINGS[::2], 0)])
 def test_the_exit_code_is_0_only_where_nothing_failed(findings, code, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "accept", lambda options, stages, told: ([told(one) or one for one in findings], ABOUT))
