@@ -46,6 +46,9 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
         if config.kind == "adam":
             kwargs["betas"] = config.betas
         apply_optimizer_in_backward(TABLE_CLASSES[config.kind], [parameter], kwargs)
+        if config.kind == "adam":
+            # The call builds torch.optim's Adam, which takes `betas`; the kernel gets the same dict at sharding and takes each by its name.
+            kwargs["beta1"], kwargs["beta2"] = kwargs.pop("betas")
 
 
 def _table_rate(config: TableOptimizerConfig, table: Table) -> float:

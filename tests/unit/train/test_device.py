@@ -4,6 +4,7 @@ Shapes: B rows, F fields, K dims, M experts.
 """
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,18 +17,21 @@ from torch import nn
 
 from dmoe.accept.waits import Waits, count
 from dmoe.config import ModelConfig, TableOptimizerConfig
+from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.assemble import outline
 from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
 from dmoe.model.initial_weights import initial_block
 from dmoe.model.objective import Losses, Objective
+from dmoe.model.tables import make_tables
 from dmoe.sharding.plan import local_shards as shards
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train import update_check
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.log_window import Window
-from dmoe.train.optimizers import DataParallelTables
+from dmoe.train.optimizers import DataParallelTables, attach_table_optimizer
 from dmoe.train.update_check import TablesMoved
 
 META = torch.device("meta")
@@ -92,6 +96,27 @@ def step(kind: str, weight: torch.Tensor, grad: torch.Tensor, number: int, state
     tables.config, tables.steps = TableOptimizerConfig(kind=kind), number
     one = torch.zeros_like(weight[:, 0] if kind == "rowwise_adagrad" else weight)
     tables._step(weight, grad, state or {name: one.clone() for name in ("sum", "exp_avg", "exp_avg_sq")}, 0.01)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
+def test_the_kernel_of_a_gpu_takes_what_the_table_optimizer_leaves_for_it(kind: str):
+    """FBGEMM's constructor against what TorchRec will give it: on a CPU, Adam never gets so far."""
+    from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
+    from torchrec.distributed.utils import merge_fused_params
+
+    layout = "separate" if kind == "rowwise_adagrad" else "wide"
+    tables = make_tables([CategoricalFeature(name="C1", kind="token", cardinality=9, missing_share=0, rare_share=0)], [8, 8], layout)
+    ebc = MultiEmbedding(tables, META).ebc
+    config = TableOptimizerConfig(kind=kind, lr=0.25, eps=1e-5, betas=(0.8, 0.95))
+    attach_table_optimizer(ebc, tables, config, torch.device("cuda", 0))
+    takes = inspect.signature(SplitTableBatchedEmbeddingBagsCodegen).parameters
+    for parameter in ebc.parameters():
+        (kwargs,) = parameter._optimizer_kwargs
+        given = merge_fused_params(None, dict(kwargs))
+        assert not given.keys() - takes.keys()
+        assert given["learning_rate"] == 0.25
+        assert kind == "sgd" or given["eps"] == 1e-5
+        assert kind != "adam" or (given["beta1"], given["beta2"]) == (0.8, 0.95)
 
 
 def test_adam_counts_the_steps_of_training_alone(session):
