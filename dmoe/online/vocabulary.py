@@ -18,8 +18,8 @@ from dmoe.data.prepare.described import TRANSFORMS
 from dmoe.data.prepare.hashing import parse_sizes
 from dmoe.data.prepare.kept import read_kept
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.vocabulary import digest, digest_of
-from dmoe.data.prepare.vocabulary_files import FOLDER, file_of, write_vocabulary
+from dmoe.data.prepare.vocabulary import digest, digest_of, write_vocabulary
+from dmoe.data.prepare.vocabulary_files import FOLDER, file_of
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.names import file_name

@@ -268,7 +268,7 @@ WRITERS = {
     "counting._spill": "tokens and their counts",
     "parts._write": "numbers that encoding has found finite; shards are made of them and checked",
     "shuffle.close": "sorted rows that ShardWriter has checked",
-    "vocabulary_files.write_vocabulary": "tokens and their counts",
+    "vocabulary.write_vocabulary": "tokens and their counts",
     "vocabulary._write": "tokens and their decayed counts, sums of finite numbers",
     "ladder_csv.ladder_csv": "figures through defined",
     "ladder_csv.differences_csv": "figures through defined",

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.dataset.manifest import MISSING_ID
+
 EXPECTED = {
     "string": "text",
     "hex": "1 to 8 hex digits",
@@ -46,6 +48,15 @@ def read_coded(column: pa.Array) -> Coded:
         lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
         column = column.flatten()
     return Coded(column.indices.to_numpy(), column.dictionary.slice(1), lengths)
+
+
+def bags_of_ids(lengths: NDArray[np.int64], id_T: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(ids, offsets [N + 1]) of rows with so many of the ids each; a row without a token has MISSING_ID."""
+    full_N = np.maximum(lengths, 1)
+    offsets = np.concatenate([[0], np.cumsum(full_N)])
+    values = np.full(offsets[-1], MISSING_ID, np.int32)
+    values[np.repeat(lengths > 0, full_N)] = id_T
+    return values, offsets
 
 
 def coded_as(texts: pa.DictionaryArray, kind: str) -> tuple[pa.DictionaryArray, NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""Spans of a buffer -> a dictionary and codes, bags of them, and numbers: what encoding does once a row, compiled.
+"""Spans of a buffer -> a dictionary and codes, and bags of them: what encoding does once a token, compiled.
 
 Shapes: N rows; spans are (first, end) in a buffer.
 """
@@ -9,38 +9,12 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.data.prepare.missing import NOTHING, Missing, is_missing
 from dmoe.data.prepare.spans import Places, spans, strings
 from dmoe.data.prepare.words import fill_slots, hash_span, same_bytes
 
 FEWEST_SLOTS = 1 << 10
 NO_LIMIT = 2**62
-NONE, NUMBER, OTHER = 0, 1, 2
-"""What `numbers` found: no value, a number, or what only a full parser can tell."""
-EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
-"""Integers up to 2^53 and powers of ten up to 10^22 are doubles, so one product or quotient of them is rounded once (Clinger 1990)."""
-POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
-
-
-class Missing:
-    """The texts that mean "no value", beside the empty one."""
-
-    def __init__(self, texts: list[bytes]) -> None:
-        self.text = np.frombuffer(b"".join(texts), np.uint8)
-        self.edges = np.cumsum([0, *map(len, texts)])
-
-
-NOTHING = Missing([])
-
-
-@njit(nogil=True, cache=True)
-def _is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
-    size = end - first
-    if size == 0:
-        return True
-    for m in range(len(edges) - 1):  # noqa: SIM110 (numba has no any)
-        if edges[m + 1] - edges[m] == size and same_bytes(text, first, none, edges[m], size):
-            return True
-    return False
 
 
 @njit(nogil=True, cache=True)
@@ -71,7 +45,7 @@ def _code(
         while True:
             code = slots[slot] - 1
             if code < 0:
-                if _is_missing(text, at, end[i], none, edges):
+                if is_missing(text, at, end[i], none, edges):
                     codes[i] = -1
                     break
                 code_first[known], code_end[known], hash_of[known] = at, end[i], h
@@ -127,7 +101,7 @@ def _cut(
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
-        if _is_missing(text, first[i], end[i], none, edges):
+        if is_missing(text, first[i], end[i], none, edges):
             continue
         begin, at, kept = first[i], first[i], 0
         while True:
@@ -139,7 +113,7 @@ def _cut(
                 if not found:
                     at += 1
                     continue
-            if not _is_missing(text, begin, at, none, edges):
+            if not is_missing(text, begin, at, none, edges):
                 if kept < most:
                     token_first[used], token_end[used] = begin, at
                     used += 1
@@ -177,7 +151,7 @@ def _keep(
     for i in range(len(lists) - 1):
         offsets[i], kept = used, 0
         for at in range(lists[i], lists[i + 1]):
-            if not _is_missing(text, first[at], end[at], none, edges):
+            if not is_missing(text, first[at], end[at], none, edges):
                 if kept < most:
                     first[used], end[used] = first[at], end[at]
                     used += 1
@@ -195,71 +169,3 @@ def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.
     first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
     used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
     return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
-
-
-@njit(nogil=True, cache=True)
-def _numbers(
-    text: NDArray[np.uint8],
-    first: NDArray[np.int32],
-    end: NDArray[np.int32],
-    none: NDArray[np.uint8],
-    edges: NDArray[np.int64],
-    powers: NDArray[np.float64],
-    value: NDArray[np.float64],
-    found: NDArray[np.uint8],
-) -> None:
-    """[+-] digits [. digits] [e [+-] digits], where it is exact."""
-    for i in range(len(first)):
-        at, stop = np.int64(first[i]), np.int64(end[i])
-        value[i] = 0.0
-        if _is_missing(text, at, stop, none, edges):
-            found[i] = NONE
-            continue
-        found[i] = OTHER
-        negative = text[at] == 45
-        at += negative or text[at] == 43
-        digits, power, seen, point = np.int64(0), np.int64(0), 0, False
-        while at < stop and digits <= EXACT_DIGITS:
-            byte = text[at]
-            if 48 <= byte <= 57:
-                digits = 10 * digits + np.int64(byte - 48)
-                seen += 1
-                power -= point
-            elif byte == 46 and not point:
-                point = True
-            else:
-                break
-            at += 1
-        if seen == 0 or digits > EXACT_DIGITS:
-            continue
-        if at < stop:
-            if text[at] != 101 and text[at] != 69:
-                continue
-            at += 1
-            less = at < stop and text[at] == 45
-            at += less or (at < stop and text[at] == 43)
-            if at == stop or stop - at > 4:
-                continue
-            exponent = np.int64(0)
-            while at < stop and 48 <= text[at] <= 57:
-                exponent = 10 * exponent + np.int64(text[at] - 48)
-                at += 1
-            if at < stop:
-                continue
-            power += -exponent if less else exponent
-        if digits != 0 and abs(power) > EXACT_POWER:
-            continue
-        number = np.float64(digits)
-        if digits != 0:
-            number = number * powers[power] if power >= 0 else number / powers[-power]
-        value[i] = -number if negative else number
-        found[i] = NUMBER
-
-
-def numbers(
-    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing
-) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """(values [N], 0.0 where there is none; NONE, NUMBER or OTHER [N]), each as correctly rounded as the text's full parse."""
-    value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
-    _numbers(text, first, end, missing.text, missing.edges, POWERS, value, found)
-    return value, found

@@ -1,18 +1,27 @@
-"""The manifest of a data set made from a log with a schema."""
+"""The manifest of a data set: its features' identities, its splits, and how it was made."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
-from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest
-from dmoe.data.manifest_parts import made_splits, sound_manifest
+from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest, Shard, Split
+from dmoe.data.prepare.encode import LABEL, TIME
+from dmoe.data.prepare.parts import Part, read_batches
+from dmoe.data.prepare.raw_file import RawFile
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.shards import Range
+from dmoe.data.prepare.source import File
+from dmoe.data.prepare.times import SECONDS_A_DAY
 from dmoe.data.prepare.vocabulary import Vocabulary, digest_of
 from dmoe.json_text import format_json
+from dmoe.strict import checked
+from dmoe.version import __version__
 
 FUNCTIONS = (
     "2 + splitmix64(token + 0x9e3779b97f4a7c15) mod (N - 2)",
@@ -20,6 +29,8 @@ FUNCTIONS = (
 )
 """What HashedIds computes of numbers and of text, as manifests name it: another function takes another name."""
 TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}
+MOST_DAYS = 3_660
+"""A log of more days than ten years have has no times of day in its time column."""
 
 
 def identities(
@@ -127,3 +138,79 @@ def build_manifest(
         group=schema.group,
         weighted_rate=float(positive / weight) if weight_column and weight else None,
     )
+
+
+def made_splits(names: Sequence[str], ranges: Sequence[Range], labelled: bool) -> dict[str, Split]:
+    """The splits, whose shards come from the ranges in order."""
+    return {name: made_split(name, [done.shards[name] for done in ranges if name in done.shards], labelled) for name in names}
+
+
+def made_split(name: str, held: Sequence[tuple[str, int, int, str]], labelled: bool) -> Split:
+    """The split of that name; `held` are its shards as (file, rows, positives, sha256)."""
+    shards = tuple(
+        Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
+        for number, (_, rows, positives, digest) in enumerate(held)
+    )
+    return Split(rows=sum(one.rows for one in shards), positives=sum(one.positives for one in shards), shards=shards, labelled=labelled)
+
+
+def sound_manifest(**fields: Any) -> Manifest:
+    """The manifest of those fields, checked as whoever reads it will check it.
+
+    Raises:
+        UserError: it contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+    """
+    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
+
+
+def said_of_run(
+    dataset: str,
+    flags: Mapping[str, object],
+    deciding: Mapping[str, object],
+    inputs: Sequence[RawFile],
+    fingerprint: str,
+    lines: int,
+    bad_lines: Counter[str],
+    counted: Mapping[str, object],
+) -> dict[str, Any]:
+    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes.
+
+    Args:
+        flags: the command's options that decide the data set's bytes; `deciding` all that does.
+        counted: what else was counted.
+    """
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in flags.items()]
+    return {
+        "command": f"tools/preprocess.py {dataset} --input {' '.join(one.path for one in inputs)} {' '.join(words)}",
+        "fingerprint": fingerprint,
+        "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
+        **deciding,
+        "lines": lines,
+        "bad_lines": dict(sorted(bad_lines.items())),
+        **counted,
+        "versions": {"dmoe": __version__, "pyarrow": pa.__version__},
+    }
+
+
+def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[str, object]]:
+    """(name, rows, positives) of each day in order: by the time column where it has dates, else each input file is one."""
+    rows: Counter[int] = Counter()
+    positives: Counter[int] = Counter()
+    if schema.time and schema.time.format:
+        for part in parts:
+            for batch in read_batches(part, [LABEL, TIME]):
+                day_N = np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64)
+                days, place_N = np.unique(day_N, return_inverse=True)
+                rows.update(dict(zip(days.tolist(), np.bincount(place_N, minlength=len(days)).tolist(), strict=True)))
+                clicks = np.bincount(place_N, weights=batch.column(LABEL).to_numpy(), minlength=len(days)).astype(np.int64)
+                positives.update(dict(zip(days.tolist(), clicks.tolist(), strict=True)))
+            if len(rows) > MOST_DAYS:
+                break
+        else:
+            return [{"name": str(np.datetime64(day, "D")), "rows": rows[day], "positives": positives[day]} for day in sorted(rows)]
+    rows.clear()
+    positives.clear()
+    for part in parts:
+        rows[part.input] += part.rows
+        positives[part.input] += part.seen.positives
+    return [{"name": os.path.basename(one.path), "rows": rows[number], "positives": positives[number]} for number, one in enumerate(files)]

@@ -5,11 +5,8 @@ Every check is of a row alone, so that a row is well-formed or not whatever bloc
 Shapes: N rows of a block.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -17,21 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
+from dmoe.data.prepare.checked_rows import Block, CheckedRows, codes_of
 from dmoe.data.prepare.coded import EXPECTED, coded_as
-from dmoe.data.prepare.rejects import Reject, shown
-from dmoe.data.prepare.rows import Block
+from dmoe.data.prepare.labels import labels_of, values_of_label
+from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.schema import Categorical, Dense, Schema
 from dmoe.data.prepare.times import SECONDS_A_DAY, parse_times
 from dmoe.data.prepare.tokens import hashes
-from dmoe.names import printable
 
-LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
-OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))
-LABEL_HINT = "; the schema says which value is 1: label: {column: ..., positive: ...}"
-LABELS_SEEN, LABEL_CHARACTERS = 100, 64
-"""Of a block, how many values of the label are counted, and how much is kept of each."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
-BOOLEANS = {"true": "1", "false": "0"}
 LABEL, TIME, KEY = "@label", "@time", "@key"
 MOST_SECONDS = float(1 << 53)
 """Beyond this a float64 does not hold whole seconds, so there is no hour of the day."""
@@ -76,40 +66,14 @@ class Encoded:
         return sum(batch.num_rows for batch in self.batches)
 
 
-class _Rows:
-    """Which rows of a block are well-formed, and why the others are not: the first reason that is found counts.
-
-    Args:
-        optional: keys of the schema without whose values a row is a row all the same.
-    """
-
-    def __init__(self, block: Block, optional: Collection[str]) -> None:
-        self.block = block
-        self.ok_N = np.ones(len(block.line), bool)
-        self.why: dict[int, tuple[str, str]] = {}
-        self.optional = optional
-        self.unread: dict[str, NDArray[np.bool_]] = {}
-
-    def refuse(self, bad_N: NDArray[np.bool_], kind: str, name: str, expected: str) -> None:
-        if kind in self.optional:
-            self.unread[kind] = bad_N
-            return
-        for row in np.flatnonzero(bad_N & self.ok_N).tolist():
-            value = self.block.value(name, row)
-            found = "empty" if value in (None, "") else shown(str(value))
-            hint = LABEL_HINT if kind == "label" and str(value).casefold() in OTHER_LABELS else ""
-            self.why[row] = kind, f"{printable(name)} is {found}, expected {expected}{hint}"
-        self.ok_N &= ~bad_N
-
-
 def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = False) -> Encoded:
     """Types a block's columns and takes out the rows that cannot be typed.
 
     Args:
         scoring: what scores do not depend on, such as the label, takes no row out.
     """
-    rows = _Rows(block, ("label", *schema.optional_for_scores) if scoring else ())
-    label_N = _label(block, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
+    rows = CheckedRows(block, ("label", *schema.optional_for_scores) if scoring else ())
+    label_N = labels_of(block, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
     columns: dict[str, pa.Array | NDArray] = {LABEL: label_N}
     if schema.weight:
         weight_N, given_N = block.numbers(schema.weight)
@@ -150,56 +114,12 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
         batch = batch.filter(pa.array(rows.ok_N))
     rejects = [Reject(int(block.line[row]), *why, block.raw(row)) for row, why in rows.why.items()]
     seen = Seen(int(label_N[rows.ok_N].sum()), unread=Counter({key: int((bad_N & rows.ok_N).sum()) for key, bad_N in rows.unread.items()}))
-    if labelled and schema.label.positive is not None:
-        coded = block.tokens(schema.label.column)
-        counts = np.bincount(_codes(coded)[rows.ok_N], minlength=len(coded.dictionary))
-        counted = [(token, count) for token, count in zip(coded.dictionary.to_pylist(), counts.tolist(), strict=False) if count]
-        for token, count in sorted(counted, key=lambda one: (-one[1], one[0]))[:LABELS_SEEN]:
-            seen.labels[_written(token, block, schema)[:LABEL_CHARACTERS]] += count
+    if labelled:
+        seen.labels = values_of_label(block, schema, rows.ok_N)
     return Encoded([batch], block.lines, sorted([*block.rejects, *rejects], key=lambda one: one.line), truncated, seen)
 
 
-def _label(block: Block, schema: Schema, rows: _Rows) -> NDArray[np.uint8]:
-    name, positive = schema.label.column, schema.label.positive
-    coded = block.tokens(name)
-    tokens = coded.dictionary.to_pylist()
-    if positive is None:
-        expected, of_token = "0 or 1", [LABELS.get(token.encode(), 2) for token in tokens]
-    else:
-        expected, same = f"{shown(positive)} or another value", _equal_to(positive, name in block.booleans)
-        of_token = [int(same(token)) for token in tokens]
-    label_N = np.array([*of_token, 2], np.uint8)[_codes(coded)]
-    rows.refuse(label_N > 1, "label", name, expected)
-    return np.where(label_N > 1, np.uint8(0), label_N)
-
-
-def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
-    """Whether a value of the label is `positive`: as numbers, where both are, as booleans, or as texts.
-
-    Args:
-        boolean: the values are a boolean column's "1" and "0".
-    """
-    if boolean and positive.lower() in BOOLEANS:
-        return lambda token: token == BOOLEANS[positive.lower()]
-    if positive.lower() in BOOLEANS:
-        return lambda token: token.lower() == positive.lower()
-    if NUMBER.fullmatch(positive):
-        number = Decimal(positive)
-        return lambda token: NUMBER.fullmatch(token) is not None and Decimal(token) == number
-    return lambda token: token == positive
-
-
-def _written(token: str, block: Block, schema: Schema) -> str:
-    """A value of the label as its file has it."""
-    return {"1": "true", "0": "false"}.get(token, token) if schema.label.column in block.booleans else token
-
-
-def _codes(coded: pa.DictionaryArray) -> NDArray[np.int32]:
-    """len(dictionary) where there is none."""
-    return np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy())
-
-
-def _number(block: Block, name: str, rows: _Rows) -> pa.Array:
+def _number(block: Block, name: str, rows: CheckedRows) -> pa.Array:
     """float64, null where there is none."""
     value_N, given_N = block.numbers(name)
     rows.refuse(~given_N & ~block.missing(name), "number", name, "a finite number or nothing")
@@ -210,10 +130,10 @@ def _group(coded: pa.DictionaryArray) -> NDArray[np.int64]:
     """The hash of each row's value; NO_GROUP where it is missing."""
     of_code = hashes(coded.dictionary.cast(pa.large_binary())).view(np.int64)
     of_code = np.append(np.where(of_code == NO_GROUP, 1, of_code), NO_GROUP)
-    return of_code[_codes(coded)]
+    return of_code[codes_of(coded)]
 
 
-def _time(block: Block, format: str | None, name: str, rows: _Rows) -> NDArray[np.float64]:
+def _time(block: Block, format: str | None, name: str, rows: CheckedRows) -> NDArray[np.float64]:
     """Seconds since 1970, or the bare number where no format is given."""
     column = block.timestamps(name)
     if column is not None:
@@ -230,7 +150,7 @@ def _time(block: Block, format: str | None, name: str, rows: _Rows) -> NDArray[n
         return np.where(np.abs(seconds_N) > MOST_SECONDS, 0.0, seconds_N)
     coded = block.tokens(name)
     seconds, is_time = parse_times(coded.dictionary, format)
-    codes = _codes(coded)
+    codes = codes_of(coded)
     rows.refuse(~np.append(is_time, False)[codes], "time", name, f"a time such as {format}")
     return np.append(seconds, 0.0)[codes]
 
@@ -244,7 +164,7 @@ def _part(seconds_N: NDArray[np.float64], part: str) -> NDArray[np.int64]:
     return weekday if part == "weekday" else np.isin(weekday, (0, 6)).astype(np.int64)
 
 
-def _bags(block: Block, name: str, one: Categorical, rows: _Rows) -> tuple[pa.Array, int]:
+def _bags(block: Block, name: str, one: Categorical, rows: CheckedRows) -> tuple[pa.Array, int]:
     """A list of coded tokens a row, empty where there is none; and how many rows had more than `max_values`."""
     lists, truncated = block.bags(name, one.separator, one.max_values)
     coded, bad = coded_as(lists.values, one.type)
@@ -254,7 +174,7 @@ def _bags(block: Block, name: str, one: Categorical, rows: _Rows) -> tuple[pa.Ar
     return pa.LargeListArray.from_arrays(lists.offsets, coded), truncated
 
 
-def _coded(texts: pa.DictionaryArray, kind: str, name: str, rows: _Rows) -> pa.DictionaryArray:
+def _coded(texts: pa.DictionaryArray, kind: str, name: str, rows: CheckedRows) -> pa.DictionaryArray:
     coded, bad_N = coded_as(texts, kind)
     rows.refuse(bad_N, "integer" if kind == "number" else "token", name, f"{EXPECTED[kind]} or nothing")
     return coded

@@ -45,7 +45,8 @@ class Threads:
         waiting: dict[Future[list[Any]], int] = {}
 
         def finished() -> Iterator[tuple[int, Any]]:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            # In order, so that of several errors the first item's is told.
+            for future in sorted(wait(waiting, return_when=FIRST_COMPLETED).done, key=waiting.__getitem__):
                 place = waiting.pop(future)
                 yield from ((place, result) for result in [*future.result(), None])
 

@@ -3,11 +3,21 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from dmoe.data.prepare.checked_rows import Block
 from dmoe.data.prepare.encode import Encoded, encode
-from dmoe.data.prepare.rows import read_piece
+from dmoe.data.prepare.json_block import JsonBlock
+from dmoe.data.prepare.parquet_block import ParquetBlock
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import File, pieces
+from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.typed_text import TypedText
+
+
+def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
+    """The rows of a piece (dmoe.data.prepare.source.pieces), `number` that of its first line or row."""
+    if schema.format == "jsonl":
+        return JsonBlock(file, schema, piece, number)
+    return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
 
 
 class Front(Protocol):

@@ -7,8 +7,7 @@ from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.prepare.described import identities
 from dmoe.data.prepare.moments import are_moments
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
-from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
-from dmoe.data.prepare.vocabulary_files import read_all
+from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_all, read_vocabulary
 from dmoe.errors import UserError, one_line
 from dmoe.paths import join
 

@@ -125,7 +125,7 @@ class _Piece:
     last: bool = True
 
 
-def stage(files: list[File], front: Front, folder: str, engine: Engine, check: Callable[[Part, bool], None]) -> list[Part]:
+def parse_files(files: list[File], front: Front, folder: str, engine: Engine, check: Callable[[Part, bool], None]) -> list[Part]:
     """Types what is not typed yet and returns the parts in the order of the rows.
 
     Args:

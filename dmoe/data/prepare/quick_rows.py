@@ -20,7 +20,7 @@ from dmoe.data.dataset.manifest import MISSING_ID
 from dmoe.data.prepare.buckets import Buckets, tokens_of
 from dmoe.data.prepare.coded import INTEGER_LIMIT, TYPES
 from dmoe.data.prepare.features import transformed, whole_transformed
-from dmoe.data.prepare.rows import are_bare
+from dmoe.data.prepare.parquet_block import are_bare
 from dmoe.data.prepare.schema import Categorical, Dense
 from dmoe.data.prepare.tokens import Ids
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.bags import Bags, concatenate
 from dmoe.data.dataset.manifest import MISSING_ID
 from dmoe.data.prepare.buckets import make_buckets
+from dmoe.data.prepare.coded import bags_of_ids
 from dmoe.data.prepare.encode import encode
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.kept import Kept
+from dmoe.data.prepare.parquet_block import ParquetBlock
 from dmoe.data.prepare.quick_rows import NotSimple, QuickBucket, QuickDense, QuickOther, QuickTokens, columns_of
-from dmoe.data.prepare.rows import ParquetBlock
 from dmoe.data.prepare.schema import Categorical
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.split import PartSplitter
@@ -186,17 +187,8 @@ class RowEncoder:
             if coded.lengths is None:
                 ids_FB[index] = id_of[coded.codes]
             else:
-                bags[feature.name] = _bags(coded.lengths, id_of[coded.codes])
+                bags[feature.name] = Bags(*bags_of_ids(coded.lengths, id_of[coded.codes]))
         return EncodedRows(dense_BI, ids_FB.T, bags)
-
-
-def _bags(length_B: NDArray[np.int64], id_T: NDArray[np.int32]) -> Bags:
-    """A row without a token has the missing id, as in a data set."""
-    full_B = np.maximum(length_B, 1)
-    offsets = np.concatenate([[0], np.cumsum(full_B)])
-    values = np.full(offsets[-1], MISSING_ID, np.int32)
-    values[np.repeat(length_B > 0, full_B)] = id_T
-    return Bags(values, offsets)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separators: Mapping[str, str] | None = None) -> pa.Table:

@@ -1,7 +1,7 @@
 """The files of a log, and their bytes in pieces of whole rows.
 
 A text file is read in order, cut at the ends of records; a parquet file is read in batches of rows. What a row becomes
-(dmoe.data.prepare.rows) does not depend on the piece that it lies in.
+(dmoe.data.prepare.front) does not depend on the piece that it lies in.
 """
 
 import csv

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NONE, NUMBER, OTHER, Missing, coded, numbers
+from dmoe.data.prepare.coding import coded
+from dmoe.data.prepare.missing import Missing
 from dmoe.data.prepare.spans import strings
-from dmoe.data.prepare.to_float import to_float
+from dmoe.data.prepare.text_numbers import NONE, NUMBER, OTHER, numbers, to_float
 
 
 class SpanBlock:

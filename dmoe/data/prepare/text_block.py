@@ -11,7 +11,8 @@ from dmoe.data.prepare.rejects import MAX_LINE, Reject, header_again
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import MAX_ROW, File, quoting
 from dmoe.data.prepare.span_block import SpanBlock
-from dmoe.data.prepare.tokenizer import HEADER, OPEN, UNREADABLE, split
+from dmoe.data.prepare.tokenizer import split
+from dmoe.data.prepare.tokenizer_kernels import HEADER, OPEN, UNREADABLE
 
 
 class TextBlock(SpanBlock):

@@ -2,18 +2,25 @@
 tokens that a later data set appends come behind."""
 
 import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.identity import tokens_digest
-from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
 from dmoe.data.prepare.spans import buffers
 from dmoe.data.prepare.tokens import Ids, IntegerIds, TokenIds
-from dmoe.data.prepare.vocabulary_files import read_table
+from dmoe.data.prepare.vocabulary_files import file_of, other_vocabulary, read_table, unreadable
+from dmoe.errors import UserError
+from dmoe.names import file_name
+from dmoe.paths import write_atomic
 
 
 @dataclass
@@ -92,3 +99,53 @@ def read_vocabulary(path: str, name: str, integers: bool | None = None) -> Vocab
     kind = pa.int64() if pa.types.is_integer(table["token"].type) else pa.large_binary()
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], kind)
     return Vocabulary(name, tokens.cast(kind), table["count"].to_numpy())
+
+
+def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
+    """Writes token (int64 or binary), id (int32) and count (int64), atomically."""
+    ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
+    table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
+    with write_atomic(path, sync=False) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
+
+
+def write_all(folder: str, vocabularies: Sequence[Vocabulary]) -> None:
+    """Writes a folder of vocabularies, which is there only when all of it is."""
+    shutil.rmtree(folder + ".tmp", ignore_errors=True)
+    os.makedirs(folder + ".tmp")
+    for vocabulary in vocabularies:
+        write_vocabulary(os.path.join(folder + ".tmp", f"{file_name(vocabulary.name)}.parquet"), vocabulary)
+    os.replace(folder + ".tmp", folder)
+
+
+def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable[[str, str], Vocabulary]) -> list[Vocabulary]:
+    """The vocabularies that the data set in `folder` keeps.
+
+    Args:
+        read: of (path, feature's name).
+
+    Raises:
+        UserError: one is missing, damaged, or is not the one that the manifest was written with.
+    """
+    vocabularies = []
+    for feature in features:
+        path = file_of(folder, feature.name)
+        try:
+            vocabulary = read(path, feature.name)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise unreadable(path, error) from None
+        if vocabulary.cardinality != feature.cardinality:
+            raise UserError(f"{path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
+        _check_own(path, feature, vocabulary.tokens)
+        vocabularies.append(vocabulary)
+    return vocabularies
+
+
+def _check_own(path: str, feature: CategoricalFeature, tokens: pa.Array) -> None:
+    """Whether a vocabulary is the manifest's. A manifest that was made before it held digests cannot tell: no token twice, at least."""
+    expected = feature.identity.tokens if feature.identity else None
+    if expected is None:
+        if pc.count_distinct(tokens).as_py() != len(tokens):
+            raise UserError(f"{path}: lists a token twice; make the data set again")
+    elif tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens) != expected:
+        raise other_vocabulary(path)

@@ -1,54 +1,16 @@
 """Vocabularies as files of a data set: `vocabulary/C1.parquet` with the columns token, id and count, in the order of ids."""
 
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dmoe.data.dataset.identity import PIECE, TokenDigest, tokens_digest
-from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature
+from dmoe.data.dataset.identity import PIECE, TokenDigest
+from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.errors import UserError
 from dmoe.names import file_name
-from dmoe.paths import PATHS, join, write_atomic
+from dmoe.paths import PATHS, join
 
 FOLDER = "vocabulary"
-
-
-class AnyVocabulary(Protocol):
-    """Tokens that have an id of their own, in the order of ids: tokens[i], counted counts[i] times, has id 2 + i."""
-
-    name: str
-    tokens: Any
-    counts: NDArray[np.int64]
-
-    @property
-    def cardinality(self) -> int: ...
-
-
-Found = TypeVar("Found", bound=AnyVocabulary)
-
-
-def write_vocabulary(path: str, vocabulary: AnyVocabulary) -> None:
-    """Writes token (int64 or binary), id (int32) and count (int64), atomically."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ids = np.arange(RARE_ID + 1, vocabulary.cardinality, dtype=np.int32)
-    table = pa.table({"token": vocabulary.tokens, "id": ids, "count": vocabulary.counts})
-    with write_atomic(path, sync=False) as file:
-        pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
-
-
-def write_all(folder: str, vocabularies: Sequence[AnyVocabulary]) -> None:
-    """Writes a folder of vocabularies, which is there only when all of it is."""
-    shutil.rmtree(folder + ".tmp", ignore_errors=True)
-    os.makedirs(folder + ".tmp")
-    for vocabulary in vocabularies:
-        write_vocabulary(os.path.join(folder + ".tmp", f"{file_name(vocabulary.name)}.parquet"), vocabulary)
-    os.replace(folder + ".tmp", folder)
 
 
 def file_of(folder: str, feature: str) -> str:
@@ -124,44 +86,6 @@ def read_digests(path: str, first: int) -> tuple[str, str, int]:
 
 def unreadable(path: str, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]}); copy it back or make the data set again")
-
-
-def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable[[str, str], Found]) -> list[Found]:
-    """The vocabularies that the data set in `folder` keeps.
-
-    Args:
-        read: of (path, feature's name).
-
-    Raises:
-        UserError: one is missing, damaged, or is not the one that the manifest was written with.
-    """
-    import pyarrow as pa
-
-    vocabularies = []
-    for feature in features:
-        path = file_of(folder, feature.name)
-        try:
-            vocabulary = read(path, feature.name)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise unreadable(path, error) from None
-        if vocabulary.cardinality != feature.cardinality:
-            raise UserError(f"{path}: {vocabulary.cardinality:,} ids, its manifest says {feature.cardinality:,}")
-        _check_own(path, feature, vocabulary.tokens)
-        vocabularies.append(vocabulary)
-    return vocabularies
-
-
-def _check_own(path: str, feature: CategoricalFeature, tokens: Any) -> None:
-    """Whether a vocabulary is the manifest's. A manifest that was made before it held digests cannot tell: no token twice, at least."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    expected = feature.identity.tokens if feature.identity else None
-    if expected is None:
-        if pc.count_distinct(tokens).as_py() != len(tokens):
-            raise UserError(f"{path}: lists a token twice; make the data set again")
-    elif tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens) != expected:
-        raise other_vocabulary(path)
 
 
 def other_vocabulary(path: str) -> UserError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dmoe.data.criteo import FIELDS
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import pipeline
+from dmoe.data.prepare import stages
 from dmoe.data.prepare.blocks import Block
 from dmoe.data.prepare.pipeline import Result, preprocess
 from dmoe.data.prepare.raw_file import BLANK_END
@@ -146,7 +146,7 @@ def test_what_was_parsed_to_train_is_not_taken_to_score(tmp_path: Path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shards", killed)
+        patch.setattr(stages, "write_shards", killed)
         with pytest.raises(Killed):
             preprocess(criteo([str(log)], str(tmp_path / "e"), **common))
     assert not preprocess(criteo([str(log)], str(tmp_path / "f"), scoring=True, **common)).bad_lines

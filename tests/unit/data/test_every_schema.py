@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import counting, counting_tables, pipeline
+from dmoe.data.prepare import counting, counting_tables, pipeline, stages
 from dmoe.data.prepare.engine import Threads
 from tests.unit.data.every_schema import data_of, flat, read, run, tokens_of
 from tests.unit.data.reference import mix
@@ -101,7 +101,7 @@ def test_a_killed_run_continues_to_the_same_bytes(days, tmp_path, monkeypatch, s
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, stage, killed)
+        patch.setattr(stages, stage, killed)
         with pytest.raises(Killed):
             run(days, tmp_path / "b")
     run(days, tmp_path / "b")

@@ -11,7 +11,7 @@ from dmoe.data.prepare.bad_lines import BadLines
 from dmoe.data.prepare.blocks import Block
 from dmoe.data.prepare.engine import Threads
 from dmoe.data.prepare.front import front_for
-from dmoe.data.prepare.parts import Part, read_batches, stage
+from dmoe.data.prepare.parts import Part, parse_files, read_batches
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import load_schema
 from dmoe.data.prepare.source import File, find_files
@@ -39,7 +39,7 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
     for old in (path / "work").glob("*"):
         old.unlink()
     watch = BadLines(files, 1.0)
-    parts = stage(files, front_for(CRITEO, labelled, False, block_bytes), str(path / "work"), Threads(1), watch.add)
+    parts = parse_files(files, front_for(CRITEO, labelled, False, block_bytes), str(path / "work"), Threads(1), watch.add)
     rows: list[list[int | None]] = []
     for part in parts:
         for batch in read_batches(part, ["@label", *(one.stored for one in (*CRITEO.dense, *CRITEO.categorical[:26]))]):

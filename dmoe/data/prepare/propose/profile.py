@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.coded import coded_as
 from dmoe.data.prepare.propose.sample import Column
-from dmoe.data.prepare.to_float import to_float
+from dmoe.data.prepare.text_numbers import to_float
 from dmoe.errors import one_line
 
 NO_VALUE = frozenset(

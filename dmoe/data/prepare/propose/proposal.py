@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dmoe.data.prepare.encode import encode
+from dmoe.data.prepare.front import read_piece
 from dmoe.data.prepare.propose.label import Chosen, choose_label
 from dmoe.data.prepare.propose.places import PLACES
 from dmoe.data.prepare.propose.profile import Profile, profile, shown
@@ -17,7 +18,6 @@ from dmoe.data.prepare.propose.sample import Asked, Sample, joined, malformed
 from dmoe.data.prepare.propose.shipped_fit import Fit, find_fit, named
 from dmoe.data.prepare.propose.text_sample import read_sample
 from dmoe.data.prepare.rejects import Reject
-from dmoe.data.prepare.rows import read_piece
 from dmoe.data.prepare.schema import Schema, parse_schema
 from dmoe.data.prepare.sources import STDIN, find_paths, spool_start
 from dmoe.errors import UserError

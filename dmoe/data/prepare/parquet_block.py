@@ -1,55 +1,25 @@
-"""A piece of a log as a block of rows: what a text's lines or a parquet file's batch hold, typed when it is asked for."""
+"""A batch of a parquet log as a block of rows, whose columns are typed when they are asked for."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags
-from dmoe.data.prepare.json_block import JsonBlock
+from dmoe.data.prepare.coding import bags, coded, list_bags
+from dmoe.data.prepare.missing import NOTHING, Missing
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.spans import spans
-from dmoe.data.prepare.text_block import TextBlock
-from dmoe.data.prepare.to_float import to_float
+from dmoe.data.prepare.text_numbers import to_float
 from dmoe.errors import UserError
 
 
-class Block(Protocol):
-    """N rows; `line` [N] is each one's 1-based line, or row of a parquet file. Methods: see TextBlock.
-
-    Attributes:
-        booleans: the columns whose "1" and "0" were true and false.
-    """
-
-    line: NDArray[np.int64]
-    lines: int
-    booleans: frozenset[str]
-
-    @property
-    def rejects(self) -> list[Reject]: ...
-    def raw(self, row: int) -> bytes: ...
-    def value(self, name: str, row: int) -> str | None: ...
-    def tokens(self, name: str) -> pa.DictionaryArray: ...
-    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
-    def missing(self, name: str) -> NDArray[np.bool_]: ...
-    def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]: ...
-    def timestamps(self, name: str) -> pa.Array | None: ...
-
-
-def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
-    """The rows of a piece (dmoe.data.prepare.source.pieces), `number` that of its first line or row."""
-    if schema.format == "jsonl":
-        return JsonBlock(file, schema, piece, number)
-    return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
-
-
 class ParquetBlock:
-    """The rows of a batch. A column is text, null where it has no value, a list of such, or times where the schema reads them so."""
+    """The rows of a batch; methods: see TextBlock. A column is text, null where it has no value, a list of such, or times where the schema
+    reads it so."""
 
     def __init__(self, file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> None:
         times = {schema.time.column} if schema.time else set()
