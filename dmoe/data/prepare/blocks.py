@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from dmoe.data.prepare.blank_end import WithoutBlankEnd
 from dmoe.data.prepare.containers import read_full, unwrapped
-from dmoe.data.prepare.raw_file import WithoutBlankEnd
 from dmoe.data.prepare.rejects import MAX_LINE
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.sources import open_raw, read_range

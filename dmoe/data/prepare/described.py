@@ -13,7 +13,6 @@ from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity,
 from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest, Shard, Split
 from dmoe.data.prepare.encode import LABEL, TIME
 from dmoe.data.prepare.parts import Part, read_batches
-from dmoe.data.prepare.raw_file import RawFile
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.shards import Range
 from dmoe.data.prepare.source import File
@@ -98,8 +97,12 @@ def build_manifest(
     made_by: dict[str, Any],
     labelled: bool,
 ) -> Manifest:
-    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids."""
-    splits = made_splits(names, ranges, labelled)
+    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids.
+
+    Raises:
+        UserError: the manifest contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+    """
+    splits = {name: _split(name, ranges, labelled) for name in names}
     total = sum(split.rows for split in splits.values())
     missing = np.sum([done.missing for done in ranges], axis=0) / total
     ids = np.sum([done.ids for done in ranges], axis=0)
@@ -128,25 +131,22 @@ def build_manifest(
     ]
     weight_column = schema.weight or (WEIGHT if schema.negatives else None)
     weight, positive = np.sum([done.train_weight for done in ranges], axis=0)
-    return sound_manifest(
-        dataset=dataset,
-        dense=tuple(dense),
-        categorical=tuple(categorical),
-        splits=splits,
-        made_by=json.loads(format_json(made_by)),
-        weight=weight_column,
-        group=schema.group,
-        weighted_rate=float(positive / weight) if weight_column and weight else None,
-    )
+    fields = {
+        "dataset": dataset,
+        "dense": tuple(dense),
+        "categorical": tuple(categorical),
+        "splits": splits,
+        "made_by": json.loads(format_json(made_by)),
+        "weight": weight_column,
+        "group": schema.group,
+        "weighted_rate": float(positive / weight) if weight_column and weight else None,
+    }
+    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
 
 
-def made_splits(names: Sequence[str], ranges: Sequence[Range], labelled: bool) -> dict[str, Split]:
-    """The splits, whose shards come from the ranges in order."""
-    return {name: made_split(name, [done.shards[name] for done in ranges if name in done.shards], labelled) for name in names}
-
-
-def made_split(name: str, held: Sequence[tuple[str, int, int, str]], labelled: bool) -> Split:
-    """The split of that name; `held` are its shards as (file, rows, positives, sha256)."""
+def _split(name: str, ranges: Sequence[Range], labelled: bool) -> Split:
+    """The split of that name, whose shards come from the ranges in order."""
+    held = [done.shards[name] for done in ranges if name in done.shards]
     shards = tuple(
         Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
         for number, (_, rows, positives, digest) in enumerate(held)
@@ -154,20 +154,11 @@ def made_split(name: str, held: Sequence[tuple[str, int, int, str]], labelled: b
     return Split(rows=sum(one.rows for one in shards), positives=sum(one.positives for one in shards), shards=shards, labelled=labelled)
 
 
-def sound_manifest(**fields: Any) -> Manifest:
-    """The manifest of those fields, checked as whoever reads it will check it.
-
-    Raises:
-        UserError: it contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
-    """
-    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
-
-
 def said_of_run(
     dataset: str,
     flags: Mapping[str, object],
     deciding: Mapping[str, object],
-    inputs: Sequence[RawFile],
+    inputs: Sequence[File],
     fingerprint: str,
     lines: int,
     bad_lines: Counter[str],

@@ -7,8 +7,9 @@ from dmoe.data.prepare.checked_rows import Block
 from dmoe.data.prepare.encode import Encoded, encode
 from dmoe.data.prepare.json_block import JsonBlock
 from dmoe.data.prepare.parquet_block import ParquetBlock
+from dmoe.data.prepare.pieces import pieces
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.source import File, pieces
+from dmoe.data.prepare.source import File
 from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.typed_text import TypedText
 

@@ -1,51 +1,74 @@
-"""The files of a log, and their bytes in pieces of whole rows.
-
-A text file is read in order, cut at the ends of records; a parquet file is read in batches of rows. What a row becomes
-(dmoe.data.prepare.front) does not depend on the piece that it lies in.
-"""
+"""The files of a log: what they are, and which columns they have."""
 
 import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.prepare.containers import find_layers, read_full, unwrapped
-from dmoe.data.prepare.raw_file import RawFile, WithoutBlankEnd, text_end
-from dmoe.data.prepare.records import cut_at_record, first_record
+from dmoe.data.prepare.blank_end import text_end
+from dmoe.data.prepare.containers import find_layers
+from dmoe.data.prepare.records import first_record
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.sources import STDIN, find_paths, identity, open_raw
-from dmoe.data.prepare.words import occurrences
 from dmoe.errors import UserError, nearest
 from dmoe.json_text import format_json
 from dmoe.names import printable, show
 
 MAX_ROW = 1 << 20
 """Bytes of the longest line, and of the longest record of several."""
-BYTES_A_ROW = 256
-"""By which a parquet batch's rows are chosen for a block size."""
 SNIFFED_LINES = 64
 
 
 @dataclass(frozen=True)
-class File(RawFile):
-    """`columns` are the file's own, in order (of JSON lines, the keys of the first ones), `used` those that the schema reads; of a text
-    file, the delimiter, where the data begins, behind so many header lines and a byte-order mark, and where the text ends, of one that is
-    read in blocks."""
+class File:
+    """A file of a log. By `size`, bytes as it lies there, and `changed` (dmoe.data.prepare.sources.identity) a continued run knows it.
 
+    Attributes:
+        path: its name for people; its bytes are at `at`, where that is another place.
+        compression: the layers around its text, the outermost first (dmoe.data.prepare.containers).
+        columns: the file's own, in order (of JSON lines, the keys of the first ones); `used` are those that the schema reads.
+        delimiter, header_bytes, header_lines: of a text file; its data begins behind so many header lines and a byte-order mark.
+        end: where the text ends, of a file that is read in blocks.
+    """
+
+    path: str
+    size: int
+    changed: int | str
+    compression: tuple[str, ...]
     columns: tuple[str, ...]
     used: tuple[str, ...]
     delimiter: bytes = b""
     header_bytes: int = 0
     header_lines: int = 0
     end: int = 0
+    at: str = field(default="", kw_only=True)
+
+    @property
+    def place(self) -> str:
+        return self.at or self.path
+
+    @property
+    def known_by(self) -> list[object]:
+        """Equal for the same file in the same state: what names of work in progress are made from."""
+        return [self.path, self.size, self.changed]
+
+
+def check_unchanged(files: Sequence[File]) -> None:
+    """
+    Raises:
+        UserError: a file was written to since it was found, so that what was read of it may be no state that it ever had.
+    """
+    for one in files:
+        if not one.at and identity(one.path) != (one.size, one.changed):
+            raise UserError(f"{one.path}: changed while it was read; run the same command again when it is complete")
 
 
 def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
@@ -213,42 +236,3 @@ def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str])
 def quoting(schema: Schema) -> dict[str, Any]:
     """How Python's csv is to read the schema's quotes."""
     return {"quotechar": schema.quote, "strict": True} if schema.quote else {"quoting": csv.QUOTE_NONE}
-
-
-def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    """(piece for `read_piece`, number of its first line or row, its bytes), in order; a piece holds whole rows."""
-    if schema.format == "parquet":
-        yield from _parquet_pieces(one, block_bytes)
-        return
-    number = one.header_lines + 1
-    with open_raw(one.place) as file:
-        stream, ended = unwrapped(one.path, file, one.compression), False
-        # In a log of one column an empty line is a row without a value.
-        if len(one.columns) > 1 or schema.format == "jsonl":
-            stream = WithoutBlankEnd(stream)
-        rest = read_full(one.path, stream, one.header_bytes or len(BOM))
-        rest = b"" if one.header_lines else rest.removeprefix(BOM)
-        while not ended:
-            more = read_full(one.path, stream, block_bytes)
-            ended = len(more) < block_bytes
-            text = rest + more
-            cut = cut_at_record(text, one.delimiter, schema.quote_bytes, MAX_ROW, ended)
-            if not cut and len(text) > 2 * MAX_ROW:
-                raise UserError(f"{one.path}:{number}: a line longer than {MAX_ROW >> 20} MiB; is --schema's format right?")
-            text, rest = text[:cut], text[cut:]
-            if text:
-                yield text, number, len(text)
-                number += occurrences(text, b"\n")
-
-
-def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    number = 1
-    try:
-        with open_raw(one.place) as raw:
-            file = pq.ParquetFile(raw, page_checksum_verification=True)
-            rows = max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(max(block_bytes // BYTES_A_ROW, 1), columns=list(one.used), use_threads=False):
-                yield batch, number, one.size * batch.num_rows // rows
-                number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{one.path}: cannot be read at row {number:,} ({str(error).splitlines()[0][:100]})") from None

@@ -30,12 +30,11 @@ from dmoe.data.prepare.numbers import train_moments, train_samples
 from dmoe.data.prepare.options import Options, deciding
 from dmoe.data.prepare.output_folder import publish, set_aside
 from dmoe.data.prepare.parts import Part, parse_files
-from dmoe.data.prepare.raw_file import check_unchanged
 from dmoe.data.prepare.rejects import shown
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.shard_writer import constants
 from dmoe.data.prepare.shards import write_shards
-from dmoe.data.prepare.source import File
+from dmoe.data.prepare.source import File, check_unchanged
 from dmoe.data.prepare.split import PartSplitter, Times
 from dmoe.data.prepare.split_rules import Splitter, parse_shares
 from dmoe.data.prepare.tokens import HashedIds
