@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from dmoe.data.prepare.parts import Part, read_rejects
 from dmoe.data.prepare.rejects import Reject
-from dmoe.data.prepare.source import File
+from dmoe.data.prepare.source.log_files import File
+from dmoe.data.prepare.write.parts import Part, read_rejects
 from dmoe.errors import UserError
 
 ALL_BAD_LINES = 10_000

@@ -9,17 +9,17 @@ import time
 from collections import Counter
 from dataclasses import replace
 
-from dmoe.data.prepare.engine import open_engine
-from dmoe.data.prepare.hashing import parse_sizes
+from dmoe.data.prepare.count.hashed_sizes import parse_sizes
+from dmoe.data.prepare.engines.engine import open_engine
 from dmoe.data.prepare.kept import Kept, load_kept
-from dmoe.data.prepare.lock import alone
 from dmoe.data.prepare.options import Options, check_options
-from dmoe.data.prepare.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.data.prepare.schema import Schema, load_schema, shipped
-from dmoe.data.prepare.source import find_files, spooled_file
-from dmoe.data.prepare.sources import spool
+from dmoe.data.prepare.source.log_files import find_files, spooled_file
+from dmoe.data.prepare.source.raw_bytes import spool
 from dmoe.data.prepare.stages import FORMAT_OF_WORK, Result, Task, run_stages
+from dmoe.data.prepare.write.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.errors import UserError
+from dmoe.lock import alone
 
 __all__ = ["Options", "Result", "preprocess"]
 

@@ -15,30 +15,30 @@ from typing import Any
 
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.bad_lines import BadLines
-from dmoe.data.prepare.buckets import make_buckets, quantile_edges
-from dmoe.data.prepare.counting import count
-from dmoe.data.prepare.described import build_manifest, days_of, said_of_run
-from dmoe.data.prepare.encode import Seen
-from dmoe.data.prepare.engine import Engine
-from dmoe.data.prepare.features import Tokens
-from dmoe.data.prepare.front import front_for
-from dmoe.data.prepare.hashing import Collisions, measure
+from dmoe.data.prepare.count.counting import count
+from dmoe.data.prepare.count.hashed_sizes import Collisions, measure
+from dmoe.data.prepare.count.train_numbers import train_moments, train_samples
+from dmoe.data.prepare.count.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary, write_all
+from dmoe.data.prepare.encode.encode_rows import Seen
+from dmoe.data.prepare.engines.engine import Engine
 from dmoe.data.prepare.kept import Kept
-from dmoe.data.prepare.mapped_rows import Job
-from dmoe.data.prepare.negatives import Negatives
-from dmoe.data.prepare.numbers import train_moments, train_samples
 from dmoe.data.prepare.options import Options, deciding
-from dmoe.data.prepare.output_folder import publish, set_aside
-from dmoe.data.prepare.parts import Part, parse_files
+from dmoe.data.prepare.parse.front_ends import front_for
 from dmoe.data.prepare.rejects import shown
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.shard_writer import constants
-from dmoe.data.prepare.shards import write_shards
-from dmoe.data.prepare.source import File, check_unchanged
-from dmoe.data.prepare.split import PartSplitter, Times
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
-from dmoe.data.prepare.tokens import HashedIds
-from dmoe.data.prepare.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary, write_all
+from dmoe.data.prepare.source.log_files import File, check_unchanged
+from dmoe.data.prepare.split.negatives import Negatives
+from dmoe.data.prepare.split.part_splitter import PartSplitter, Times
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.tokens.buckets import make_buckets, quantile_edges
+from dmoe.data.prepare.tokens.token_columns import Tokens
+from dmoe.data.prepare.tokens.token_ids import HashedIds
+from dmoe.data.prepare.write.manifest_building import build_manifest, days_of, said_of_run
+from dmoe.data.prepare.write.mapped_rows import Job
+from dmoe.data.prepare.write.output_folder import publish, set_aside
+from dmoe.data.prepare.write.parts import Part, parse_files
+from dmoe.data.prepare.write.shard_writer import constants
+from dmoe.data.prepare.write.shards import write_shards
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.malloc import give_back_freed_memory

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from dmoe.data.prepare import counting, counting_tables
-from dmoe.data.prepare.buckets import make_buckets
-from dmoe.data.prepare.engine import Threads, run_tasks
-from dmoe.data.prepare.features import Tokens
-from dmoe.data.prepare.front import front_for
-from dmoe.data.prepare.hashing import measure, parse_sizes
-from dmoe.data.prepare.parts import parse_files
+from dmoe.data.prepare.count import count_tables as counting_tables
+from dmoe.data.prepare.count import counting
+from dmoe.data.prepare.count.hashed_sizes import measure, parse_sizes
+from dmoe.data.prepare.engines.engine import Threads, run_tasks
+from dmoe.data.prepare.parse.front_ends import front_for
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import Schema, load_schema
-from dmoe.data.prepare.source import find_files
-from dmoe.data.prepare.split import PartSplitter
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.source.log_files import find_files
+from dmoe.data.prepare.split.part_splitter import PartSplitter
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.tokens.buckets import make_buckets
+from dmoe.data.prepare.tokens.token_columns import Tokens
+from dmoe.data.prepare.write.parts import parse_files
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo

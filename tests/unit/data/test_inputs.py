@@ -9,9 +9,9 @@ import pytest
 from iopath.common.file_io import PathHandler
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import output_folder as publishing
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.split_rules import day_cuts
+from dmoe.data.prepare.split.split_rules import day_cuts
+from dmoe.data.prepare.write import output_folder as publishing
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
 from dmoe.testing.synthesize import synthesize
@@ -52,7 +52,7 @@ def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
 
 def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, expected, monkeypatch):
     import dmoe.data.prepare.stages as module
-    from dmoe.data.prepare.typed_text import TypedText
+    from dmoe.data.prepare.parse.typed_text import TypedText
 
     class Killed(BaseException):
         pass
