@@ -216,6 +216,8 @@ def _solve(
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
+        if not in_host and not job.types_given and cluster.device.kind == "cuda" and _overflows(tables, rules, job, room):
+            continue
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
@@ -235,6 +237,16 @@ def _solve(
             return problem, solution
     assert problem is not None
     raise _does_not_fit(problem, cluster)
+
+
+def _overflows(tables: Sequence[Table], rules: dict[str, Rule], job: Job, room: Room) -> bool:
+    """Whether weights and state of the tables alone, each held once, are larger than all devices' room: nothing need be enumerated."""
+    needed = 0.0
+    for table in tables:
+        if not rules[table.name].kernels:
+            size = np.array([[table.rows, table.columns]], np.float64)
+            needed += float(np.sum(bytes_of(size, job.optimizer, rules[table.name].lookup.number_bytes)))
+    return needed > float(room.hbm.clip(0).sum())
 
 
 def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
