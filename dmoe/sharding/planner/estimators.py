@@ -15,10 +15,11 @@ from torchrec.distributed.planner.utils import build_sharder_data_map, sharder_n
 from torchrec.distributed.types import CommOp
 
 from dmoe.sharding.plan.sharders import sharders
-from dmoe.sharding.planner.lookup import NUMBER_BYTES
+from dmoe.sharding.planner.lookup import NUMBER_BYTES, MeasuredStatistics
 
 WITH_EMBEDDINGS = (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER, CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL)
 """What carries looked-up embeddings between ranks."""
+CACHED = "fused_uvm_caching"
 
 
 def estimators(topology: Topology, constraints: dict[str, ParameterConstraints]) -> list[ShardEstimator]:
@@ -66,6 +67,7 @@ class DistinctShards:
 
     def _time_key(self, option: ShardingOption) -> Any:
         constraint = self.constraints[option.name]
+        statistics = constraint.cache_params and constraint.cache_params.stats
         return (
             option.sharding_type,
             option.compute_kernel,
@@ -75,6 +77,8 @@ class DistinctShards:
             constraint.is_weighted,
             tuple(constraint.pooling_factors or ()),
             tuple(constraint.batch_sizes or ()),
+            # Only a cache's time depends on what the data's counts say.
+            statistics.use if option.compute_kernel == CACHED and isinstance(statistics, MeasuredStatistics) else None,
         )
 
     def restore(self) -> None:

@@ -2,8 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -17,6 +17,7 @@ from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.planner import DoesNotFit
 from dmoe.sharding.planner.planning_model import describe
 from dmoe.sharding.planner.step_time import Step, shortage, step_of
+from dmoe.sharding.planner.table_use import Counted, uses_of
 
 KNEE = 0.5
 """A cluster whose ranks each do less than this share of the work of the best one's is beyond the knee."""
@@ -65,6 +66,7 @@ def sweep(
     experts: Sequence[int],
     layouts: Sequence[str],
     told: Callable[[int, int, Point], None] = lambda done, total, point: None,
+    groups: Mapping[str, Counted] | None = None,
 ) -> list[Point]:
     """Plans every point of the grid, in the order of its arguments.
 
@@ -72,6 +74,7 @@ def sweep(
         batch_sizes: global; the config's own where empty. So for `experts` (how many of the config's, which repeat where there are fewer)
             and `layouts`.
         told: called after each point with how many are done, of how many.
+        groups: of the data set, by `table_use.groups_in`: each point's tables are used as it says.
     """
     grid = list(
         itertools.product(
@@ -83,7 +86,7 @@ def sweep(
     )
     points = []
     for layout, count, batch_size, cluster in grid:
-        points.append(_point(config, manifest, cluster, batch_size, count, layout))
+        points.append(_point(config, manifest, cluster, batch_size, count, layout, groups or {}))
         told(len(points), len(grid), points[-1])
     return points
 
@@ -103,14 +106,16 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     return parse_config(dump_config(config), "the config", list(overrides)) if overrides else config
 
 
-def _point(config: Config, manifest: Manifest, cluster: Cluster, batch_size: int, count: int, layout: str) -> Point:
+def _point(
+    config: Config, manifest: Manifest, cluster: Cluster, batch_size: int, count: int, layout: str, groups: Mapping[str, Counted]
+) -> Point:
     began = time.perf_counter()
     step, problem = None, ""
     overrides = [f"train.batch_size={batch_size}", f"model.embedding.layout={layout}"]
     if count != len(config.model.experts):
         overrides.append(with_experts(config, count))
     try:
-        model = describe(changed(config, overrides), manifest)
+        model = replace(describe(changed(config, overrides), manifest), uses=uses_of(groups, batch_size))
         layout = table_layout(model.config, len(model.blueprint.set_dims))
         step = step_of(model, model.plan(cluster, explain=False), cluster)
     except DoesNotFit:

@@ -12,23 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.describe import kept_counts
-from dmoe.data.dataset.manifest import CategoricalFeature
+from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.sharding.planner.lookup import LOAD_FACTOR, Use
 from dmoe.sharding.planner.planning_model import Described
 
 Groups = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Probability that a lookup is of an id, and how many ids have it."""
+Counted = tuple[CategoricalFeature, Groups]
+
+
+def groups_in(folder: str, manifest: Manifest) -> dict[str, Counted]:
+    """Every feature whose vocabulary the data set keeps, with its ids by how often they are looked up.
+
+    Args:
+        folder: of the data set; none where empty.
+
+    Raises:
+        UserError: a vocabulary is damaged, or another data set's.
+    """
+    if not folder:
+        return {}
+    counted = zip(manifest.categorical, kept_counts(folder, manifest), strict=True)
+    return {feature.name: (feature, groups_of(counts, feature)) for feature, counts in counted if counts is not None and counts.sum() > 0}
+
+
+def uses_of(groups: Mapping[str, Counted], batch_size: int) -> dict[str, Use]:
+    """The use of each feature's table at a global batch of so many rows."""
+    return {name: measure(one, feature.cardinality, batch_size * feature.mean_ids) for name, (feature, one) in groups.items()}
 
 
 def with_use(model: Described) -> Described:
     """The model with the use of each feature whose vocabulary the data set keeps; as it is where it has no data set."""
-    folder, uses = model.config.data.path, {}
-    features = model.manifest.categorical
-    for feature, counts in zip(features, kept_counts(folder, model.manifest), strict=True) if folder else ():
-        if counts is not None and counts.sum() > 0:
-            lookups = model.config.train.batch_size * feature.mean_ids
-            uses[feature.name] = measure(groups_of(counts, feature), feature.cardinality, lookups)
-    return replace(model, uses=uses)
+    return replace(model, uses=uses_of(groups_in(model.config.data.path, model.manifest), model.config.train.batch_size))
 
 
 def groups_of(counts: NDArray[np.int64], feature: CategoricalFeature) -> Groups:
@@ -86,4 +101,16 @@ def told(use: Mapping[str, float]) -> str:
         f"{use['lookups']:,.0f} lookups a batch of {use['unique_ids']:,.0f} different ids, half of them of {use['hot_rows']:,}"
         f" row{'s' * (use['hot_rows'] != 1)}; a cache of {LOAD_FACTOR:.0%} of the rows misses {use['miss_rate']:.1%} of these ids by the"
         f" data's counts, where {1 - LOAD_FACTOR:.0%} of lookups is assumed without data"
+    )
+
+
+def in_short(uses: Mapping[str, Use]) -> str:
+    """Of all tables that were measured, what caches miss beside what is assumed without data; empty where none was."""
+    if not uses:
+        return ""
+    asked = sum(use.unique_ids for use in uses.values())
+    missed = sum(use.unique_ids * use.miss_rate for use in uses.values())
+    return (
+        f"ids counted in the data ({len(uses)} feature{'s' * (len(uses) != 1)}): caches of {LOAD_FACTOR:.0%} of the rows miss"
+        f" {missed / asked:.1%} of a batch's different ids, where {1 - LOAD_FACTOR:.0%} of lookups is assumed without data"
     )
