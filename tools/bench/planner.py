@@ -1,7 +1,7 @@
 """dmoe's planner beside an earlier one of dmoe's and TorchRec's: CPU seconds, peak memory, the critical rank's predicted time, its bound.
 
 Models x clusters, each planner in a process of its own, one after the other, under a limit of CPU seconds. All plans are predicted by
-the same code (dmoe.sharding.planner.cost_model), from their shards alone. TorchRec's proposers are its default ones, the uniform one
+the same code (dmoe.sharding.planner.cost.cost_model), from their shards alone. TorchRec's proposers are its default ones, the uniform one
 first; at the limit the best plan so far is kept. A row is written as soon as it is there, and one that `--output` already has is not
 run again. `--scaling` prints how dmoe's cost grows with tables and with ranks. No GPU, no process group.
 """
@@ -164,7 +164,7 @@ _DIGITS = {"seconds": 1, "mb": 0, "ms": 4, "bound_ms": 4}
 
 def _critical_time(tables: dict[str, Any], cluster: str) -> float:
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.cost_model import predict
+    from dmoe.sharding.planner.cost.cost_model import predict
 
     return predict(tables, "adagrad", parse_cluster(cluster)).critical_time
 
@@ -232,7 +232,7 @@ def _torchrec(model: Any, cluster: Any, until: float) -> tuple[dict[str, Any], s
 
     from dmoe.sharding.plan.job_plan import placed_row
     from dmoe.sharding.planner.cluster import topology_of
-    from dmoe.sharding.planner.lookup import Lookup, MetaTable, meta_module
+    from dmoe.sharding.planner.cost.lookup import Lookup, MetaTable, meta_module
     from dmoe.sharding.planner.planner import RESERVED, DoesNotFit
 
     tables = [MetaTable(table.name, table.rows, table.columns, Lookup((table.mean_ids,))) for table in model.tables]

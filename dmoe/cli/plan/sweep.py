@@ -36,11 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from dmoe.data.progress import duration
     from dmoe.paths import write_output
+    from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, sweep
+    from dmoe.sharding.planner.advice.sweep_page import page
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.step_time import ASSUMED
-    from dmoe.sharding.planner.sweep import Point, as_lines, as_records, sweep
-    from dmoe.sharding.planner.sweep_page import page
-    from dmoe.sharding.planner.table_use import groups_in, in_short, uses_of
+    from dmoe.sharding.planner.cost.step_time import ASSUMED
+    from dmoe.sharding.planner.cost.table_use import groups_in, in_short, uses_of
 
     clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
     began, terminal = time.monotonic(), sys.stderr.isatty()

@@ -17,8 +17,8 @@ from dmoe.model.tables import Table
 from dmoe.sharding.plan.plan_file import check_plan, model_hash, read_plan
 from dmoe.sharding.plan.sharders import CUT_ROWS, sharders
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job
+from dmoe.sharding.planner.cost.table_use import groups_in, uses_of
 from dmoe.sharding.planner.planner import plan_tables
-from dmoe.sharding.planner.table_use import groups_in, uses_of
 
 COLLECTIONS = (EmbeddingBagCollectionInterface, EmbeddingCollectionInterface)
 __all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharders"]

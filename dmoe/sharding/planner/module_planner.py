@@ -19,9 +19,9 @@ from dmoe.sharding.plan.sharders import sharders as every_sharder
 from dmoe.sharding.planner.any_module import Found, rules_in, tables_in
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job, parse_cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule
-from dmoe.sharding.planner.lookup import OPTIMIZERS
+from dmoe.sharding.planner.cost.lookup import OPTIMIZERS
+from dmoe.sharding.planner.cost.table_use import Counted, groups_in, uses_of
 from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows, room_of
-from dmoe.sharding.planner.table_use import Counted, groups_in, uses_of
 
 Sharders = Sequence[ModuleSharder[nn.Module]]
 

@@ -17,16 +17,16 @@ from dmoe.model.sizes import human
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.plan_file import FORMAT, VERSION, constraints_hash, hash_of, model_hash
 from dmoe.sharding.plan.qcomm import BYTES, check_precision
+from dmoe.sharding.plan.report.summary import rank_rows
 from dmoe.sharding.plan.sharders import sharders
-from dmoe.sharding.plan.summary import rank_rows
 from dmoe.sharding.planner.cluster import Cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule, rules_for
-from dmoe.sharding.planner.cost_model import bytes_of, predict
-from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, constraint_of
+from dmoe.sharding.planner.cost.cost_model import bytes_of, predict
+from dmoe.sharding.planner.cost.enumerator import Candidate, alike, candidates_of, constraint_of
+from dmoe.sharding.planner.cost.lookup import MetaTable, Use, meta_module
 from dmoe.sharding.planner.explain import reasons
-from dmoe.sharding.planner.lookup import MetaTable, Use, meta_module
-from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.search import GAP, Problem, Solution, search
+from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.search import GAP, Problem, Solution, search
 
 RESERVED = 0.15
 """Share of a GPU's memory that is left free, TorchRec's default; dense part and id buffers are counted beside it."""

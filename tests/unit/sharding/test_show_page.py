@@ -11,9 +11,9 @@ import re
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.diff import difference
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show_page import diff_page, page
+from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show_page import diff_page, page
 from tests.unit.sharding.small_plans import plan_of, table
 
 TRIED = {"shards": 1, "shard_ms": 1.0, "all_ms": 1.0, "bytes": 4096}

@@ -18,9 +18,9 @@ from dmoe.model.build import make_blueprint
 from dmoe.sharding.plan.job_plan import kept_plan
 from dmoe.sharding.plan.plan_file import check_plan
 from dmoe.sharding.planner.cluster import parse_cluster
-from dmoe.sharding.planner.cost_model import predict
-from dmoe.sharding.planner.lookup import LOAD_FACTOR, Lookup, Use, lookup_of
-from dmoe.sharding.planner.table_use import groups_of, measure
+from dmoe.sharding.planner.cost.cost_model import predict
+from dmoe.sharding.planner.cost.lookup import LOAD_FACTOR, Lookup, Use, lookup_of
+from dmoe.sharding.planner.cost.table_use import groups_of, measure
 from tests.odd_names import make_odd
 from tests.unit.sharding.small_plans import plan_of, table
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.plots import COLOURS, INK, draw, literal
-from dmoe.sharding.planner.step_time import ASSUMED, Step
-from dmoe.sharding.planner.sweep import KNEE, Point, in_words, knees
+from dmoe.sharding.planner.advice.sweep import KNEE, Point, in_words, knees
+from dmoe.sharding.planner.cost.step_time import ASSUMED, Step
 
 MEASURES: tuple[tuple[str, str, Callable[[Step], float], bool], ...] = (
     ("Step time", "ms a step", lambda step: step.ms, True),

@@ -12,7 +12,7 @@ import numpy as np
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import check_plan, precision_of, room_on
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.cost_model import Prediction, predict
+from dmoe.sharding.planner.cost.cost_model import Prediction, predict
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import numpy as np
 from dmoe.json_text import format_json
 from dmoe.model.sizes import human, left
 from dmoe.report.html import STYLE, paragraph
-from dmoe.sharding.plan.diff import Difference
-from dmoe.sharding.plan.plan_stats import Figures, TableFigures
-from dmoe.sharding.plan.show import unequal
-from dmoe.sharding.plan.show_words import compact, kernel_word
-from dmoe.sharding.planner.table_use import told
+from dmoe.sharding.plan.report.diff import Difference
+from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures
+from dmoe.sharding.plan.report.show import unequal
+from dmoe.sharding.plan.report.show_words import compact, kernel_word
+from dmoe.sharding.planner.cost.table_use import told
 
 SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
 FEW = 24
@@ -49,7 +49,7 @@ def diff_page(found: Difference, name_a: str, name_b: str, title: str) -> str:
 
 
 def _document(title: str, summary: Sequence[str], data: dict[str, Any]) -> str:
-    folder = resources.files("dmoe.sharding.plan") / "explore"
+    folder = resources.files("dmoe.sharding.plan.report") / "explore"
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = STYLE + (folder / "style.css").read_text(encoding="utf-8")
     # Only this script runs, whatever a name may hold.

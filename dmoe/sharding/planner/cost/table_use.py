@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.describe import kept_counts
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
-from dmoe.sharding.planner.lookup import LOAD_FACTOR, Use
+from dmoe.sharding.planner.cost.lookup import LOAD_FACTOR, Use
 from dmoe.sharding.planner.planning_model import Described
 
 Groups = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -14,7 +14,7 @@ import numpy as np
 from dmoe.model.sizes import human
 from dmoe.sharding.plan.plan_file import room_on
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.cost_model import bytes_of
+from dmoe.sharding.planner.cost.cost_model import bytes_of
 from dmoe.sharding.planner.planning_model import Described
 
 PASSES = 3

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmoe.alive import detail
-from dmoe.sharding.planner.enumerator import Candidate
-from dmoe.sharding.planner.local_search import State, improve
-from dmoe.sharding.planner.lower_bound import first_least, lacks_room, lower_bound
-from dmoe.sharding.planner.mixture import mixtures
-from dmoe.sharding.planner.partitioner import HOST, Placed, Room, place
+from dmoe.sharding.planner.cost.enumerator import Candidate
+from dmoe.sharding.planner.search.local_search import State, improve
+from dmoe.sharding.planner.search.lower_bound import first_least, lacks_room, lower_bound
+from dmoe.sharding.planner.search.mixture import mixtures
+from dmoe.sharding.planner.search.partitioner import HOST, Placed, Room, place
 
 BOUNDS, PRICES = 24, (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 TRIES, TABLES_TRIED = 500, 50_000

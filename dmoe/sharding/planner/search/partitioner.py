@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.enumerator import Candidate, Vector
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
 
 EVERYWHERE, HOST = ("data_parallel", "row_wise"), ("table_row_wise", "table_column_wise", "grid_shard")
 

@@ -9,10 +9,10 @@ import yaml
 
 from dmoe.config import Config, override_key
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS
+from dmoe.sharding.planner.advice.sweep import with_experts
 from dmoe.sharding.planner.cluster import MAX_RANKS, PRESETS, Cluster
+from dmoe.sharding.planner.cost.step_time import table_bytes
 from dmoe.sharding.planner.planning_model import Described
-from dmoe.sharding.planner.step_time import table_bytes
-from dmoe.sharding.planner.sweep import with_experts
 
 EFFECTS = ("the same model", "the same model, trained otherwise", "another model")
 MOST_NODES = 64

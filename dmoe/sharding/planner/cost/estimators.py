@@ -15,7 +15,7 @@ from torchrec.distributed.planner.utils import build_sharder_data_map, sharder_n
 from torchrec.distributed.types import CommOp
 
 from dmoe.sharding.plan.sharders import sharders
-from dmoe.sharding.planner.lookup import NUMBER_BYTES, MeasuredStatistics
+from dmoe.sharding.planner.cost.lookup import NUMBER_BYTES, MeasuredStatistics
 
 WITH_EMBEDDINGS = (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER, CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL)
 """What carries looked-up embeddings between ranks."""

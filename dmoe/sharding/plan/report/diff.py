@@ -10,8 +10,8 @@ import numpy as np
 from dmoe.model.sizes import human, left
 from dmoe.names import clip
 from dmoe.sharding.plan.migration import moved, rectangles
-from dmoe.sharding.plan.plan_stats import Figures, TableFigures, figures_of
-from dmoe.sharding.plan.show_words import compact, kernel_word
+from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures, figures_of
+from dmoe.sharding.plan.report.show_words import compact, kernel_word
 
 WIDTH = 100
 

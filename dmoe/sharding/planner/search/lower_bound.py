@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.enumerator import Candidate, Vector
-from dmoe.sharding.planner.partitioner import Room
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
+from dmoe.sharding.planner.search.partitioner import Room
 
 STEPS = 24
 """Of the prices, for one function and time."""

@@ -11,9 +11,9 @@ from torchrec.distributed.planner.types import Shard, ShardingOption
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.planner.cluster import Cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule
-from dmoe.sharding.planner.enumerator import Vector, constraint_of
-from dmoe.sharding.planner.estimators import DistinctShards, estimators
-from dmoe.sharding.planner.lookup import MetaTable, lookup_of, meta_module, tables_of
+from dmoe.sharding.planner.cost.enumerator import Vector, constraint_of
+from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.cost.lookup import MetaTable, lookup_of, meta_module, tables_of
 
 NUMBER, ID, LENGTH = 4, 8, 4
 """Bytes of a weight in memory, of an id and of a bag's length on the wire; a looked-up number there has those of `comm.BYTES`."""

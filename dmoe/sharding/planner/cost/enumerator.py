@@ -17,8 +17,8 @@ from dmoe.alive import detail
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
 from dmoe.sharding.planner.constraints import Rule
-from dmoe.sharding.planner.estimators import DistinctShards, estimators
-from dmoe.sharding.planner.lookup import MetaTable, meta_module
+from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
 
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
 Vector = NDArray[np.float64]

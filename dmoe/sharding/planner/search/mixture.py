@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.enumerator import Candidate, Vector
-from dmoe.sharding.planner.lower_bound import first_least
-from dmoe.sharding.planner.partitioner import Room
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
+from dmoe.sharding.planner.search.lower_bound import first_least
+from dmoe.sharding.planner.search.partitioner import Room
 
 PRICES = (0.1, 1.0, 10.0, 1e3, 1e6)
 """Of all memory, in units of what all tables take at least; the last one asks for bytes alone."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dmoe.model.sizes import human
-from dmoe.sharding.planner.calibrate import SENT_BOUND, Calibration, slowest
+from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, Calibration, slowest
 
 
 def cluster_text(calibration: Calibration) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.sizes import human, left
 from dmoe.names import clip
-from dmoe.sharding.plan.plan_stats import Figures, RankFigures, TableFigures
+from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures, TableFigures
+from dmoe.sharding.plan.report.show_words import bar, compact, histogram, kernel_word, ranks_in
+from dmoe.sharding.plan.report.summary import over_bound
 from dmoe.sharding.plan.sharders import CUT_ROWS
-from dmoe.sharding.plan.show_words import bar, compact, histogram, kernel_word, ranks_in
-from dmoe.sharding.plan.summary import over_bound
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.table_use import told
+from dmoe.sharding.planner.cost.table_use import told
 
 WIDTH = 100
 FOLD_ABOVE = 32

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from dmoe.sharding.planner.cost_model import Prediction
+from dmoe.sharding.planner.cost.cost_model import Prediction
 
 
 def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.enumerator import Candidate, Vector
-from dmoe.sharding.planner.partitioner import EVERYWHERE, HOST, Placed, Room
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
+from dmoe.sharding.planner.search.partitioner import EVERYWHERE, HOST, Placed, Room
 
 LESS = 1e-9
 """By which a time must be less to count as that, in milliseconds."""
