@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from dmoe.sharding.planner.cluster import PRESETS, Cluster, Device
 from dmoe.sharding.planner.cost.step_time import step_of
-from dmoe.sharding.planner.planner import DoesNotFit
 from dmoe.sharding.planner.planning_model import describe
+from dmoe.sharding.planner.room import DoesNotFit
 from tools.bench.case import Case, config_of, manifest_of
 
 ROUNDS = 8

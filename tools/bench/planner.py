@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from dmoe.errors import run_command
+from dmoe.errors import UserError, run_command
 
 CRITEO_1TB = [40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10, 2_209, 11_938, 155, 4]
 CRITEO_1TB += [976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36]
@@ -187,7 +187,6 @@ def _plan(who: str, name: str, cluster_name: str, file: str, limit: float) -> No
     from dmoe.config import parse_config
     from dmoe.data.progress import peak_memory_mb
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.planner import DoesNotFit
     from dmoe.sharding.planner.planning_model import describe, manifest_of
     from dmoe.train.log_filters import quiet
 
@@ -211,7 +210,7 @@ def _plan(who: str, name: str, cluster_name: str, file: str, limit: float) -> No
         else:
             plan = model.plan(cluster)
             told |= {"tables": plan["tables"], "bound_ms": plan["predicted"].get("bound_ms")}
-    except DoesNotFit:
+    except UserError:
         told["note"] = "no plan"
     # Memory is the whole process's, imports included.
     told |= {"seconds": time.process_time() - began, "mb": peak_memory_mb()}
@@ -233,7 +232,7 @@ def _torchrec(model: Any, cluster: Any, until: float) -> tuple[dict[str, Any], s
     from dmoe.sharding.plan.job_plan import placed_row
     from dmoe.sharding.planner.cluster import topology_of
     from dmoe.sharding.planner.cost.lookup import Lookup, MetaTable, meta_module
-    from dmoe.sharding.planner.planner import RESERVED, DoesNotFit
+    from dmoe.sharding.planner.room import RESERVED
 
     tables = [MetaTable(table.name, table.rows, table.columns, Lookup((table.mean_ids,))) for table in model.tables]
     # It advises to pass a dense estimate, which is passed.
@@ -263,7 +262,7 @@ def _torchrec(model: Any, cluster: Any, until: float) -> tuple[dict[str, Any], s
     except PlannerError as error:
         if over:
             return {}, f"> {seconds:.0f} s"
-        raise DoesNotFit(str(error).splitlines()[0], 0, 0) from None
+        raise UserError(str(error).splitlines()[0]) from None
     (placed,) = plan.plan.values()
     batch_size = -(-model.config.train.batch_size // cluster.ranks)
     found = {table.name: placed_row(placed[table.name], table, table.mean_ids, batch_size) for table in model.tables}

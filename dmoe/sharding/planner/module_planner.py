@@ -21,7 +21,8 @@ from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job, parse_cl
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.cost.lookup import OPTIMIZERS
 from dmoe.sharding.planner.cost.table_use import Counted, groups_in, uses_of
-from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows, room_of
+from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows
+from dmoe.sharding.planner.room import room_of
 
 Sharders = Sequence[ModuleSharder[nn.Module]]
 

@@ -9,7 +9,8 @@ from dmoe.sharding.plan.report.summary import over_bound
 from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.search.lower_bound import lower_bound
 from dmoe.sharding.planner.search.partitioner import Room
-from dmoe.sharding.planner.search.search import Problem, search
+from dmoe.sharding.planner.search.problem import Problem
+from dmoe.sharding.planner.search.search import search
 
 
 def candidate(kind, times, hbm, ddr):

@@ -7,7 +7,8 @@ import pytest
 
 from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.search.partitioner import Room
-from dmoe.sharding.planner.search.search import Problem, search
+from dmoe.sharding.planner.search.problem import Problem
+from dmoe.sharding.planner.search.search import search
 
 
 def candidate(name, times, hbm, ddr=0.0):

@@ -11,7 +11,8 @@ from dmoe.sharding.plan import check
 from dmoe.sharding.plan.report import diff, show, show_page
 from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
-from dmoe.sharding.planner.planner import DoesNotFit, plan_tables
+from dmoe.sharding.planner.planner import plan_tables
+from dmoe.sharding.planner.room import DoesNotFit
 from tests.unit.sharding.small_plans import plan_of, table
 
 NEGATIVE = re.compile(r"-[\d.]+ (B|[kMGT]B)\b")

@@ -22,8 +22,8 @@ from dmoe.sharding.planner.cluster import GIB, cluster_from_json, parse_cluster,
 from dmoe.sharding.planner.constraints import rules_for
 from dmoe.sharding.planner.cost.enumerator import constraint_of
 from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
-from dmoe.sharding.planner.planner import RESERVED, DoesNotFit, room_of
 from dmoe.sharding.planner.planning_model import describe, manifest_of
+from dmoe.sharding.planner.room import RESERVED, DoesNotFit, room_of
 from tests.unit.sharding.small_plans import plan_of, table
 
 CONFIG = "{model: {embedding: {dim: 64}, expert_dim: 8, experts: [mlp]}, train: {batch_size: 4096}}"

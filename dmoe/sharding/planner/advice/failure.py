@@ -13,8 +13,8 @@ from dmoe.sharding.planner.advice.remedies import EFFECTS, IN_HOST, Attempt, Lev
 from dmoe.sharding.planner.advice.sweep import changed
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.step_time import ASSUMED, Step, memory_of, shortage, step_of, table_bytes
-from dmoe.sharding.planner.planner import DoesNotFit
 from dmoe.sharding.planner.planning_model import Described, describe
+from dmoe.sharding.planner.room import DoesNotFit
 
 NOT_OFFERED = "fp16 rows: tables train in float32 here, only an exported scorer can have fp16 or int8 ones"
 

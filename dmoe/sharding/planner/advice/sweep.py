@@ -16,8 +16,8 @@ from dmoe.model.build import table_layout
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.step_time import Step, shortage, step_of
 from dmoe.sharding.planner.cost.table_use import Counted, uses_of
-from dmoe.sharding.planner.planner import DoesNotFit
 from dmoe.sharding.planner.planning_model import describe
+from dmoe.sharding.planner.room import DoesNotFit
 
 KNEE = 0.5
 """A cluster whose ranks each do less than this share of the work of the best one's is beyond the knee."""
