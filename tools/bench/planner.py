@@ -46,10 +46,7 @@ LARGE_BATCH = 131_072
 """Rows of the global batch for the large tables, on any cluster; for the others it is ROWS_A_RANK a rank."""
 CLUSTERS = ["1x8:a100-80", "16x8:h100", "128x8:h100"]
 ROWS_A_RANK = 4096
-GROWING = (
-    [(many, "16x8:h100") for many in (125, 250, 500, 1000, 2000, 4000)],
-    [(many, "128x8:h100") for many in (125, 250, 500, 1000, 2000, 4000)],
-)
+GROWING = [[(many, cluster) for many in (125, 250, 500, 1000, 2000)] for cluster in ("16x8:h100", "128x8:h100")]
 MORE_RANKS = [(1000, f"{nodes}x8:h100") for nodes in (16, 32, 64, 128)]
 FIELDS = ["planner", "model", "cluster", "limit_s", "seconds", "mb", "ms", "bound_ms", "note"]
 Row = dict[str, Any]

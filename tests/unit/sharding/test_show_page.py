@@ -84,6 +84,15 @@ def test_tables_that_are_left_out_are_not_listed_but_count_in_the_ranks():
     assert plan["rank"]["time"] == pytest.approx([one.time_ms for one in figures.ranks])
 
 
+def test_a_page_says_how_far_from_the_best_its_plan_can_be():
+    kept = made()
+    time_ms = figures_of(kept, "test").time_ms
+    kept["predicted"] = {"bound_ms": time_ms / 1.25}
+    figures = figures_of(kept, "test")
+    assert "25.0% above a lower bound" in page(figures, figures.tables, "A plan")
+    assert "lower bound" not in page(figures_of(made(), "test"), figures.tables, "A plan")
+
+
 def test_tables_that_are_alike_share_what_was_tried():
     kept = made()
     kept["tables"]["T0"] |= {key: kept["tables"][EVIL][key] for key in ("decided", "tried")}

@@ -19,6 +19,7 @@ from dmoe.sharding.plan.report.diff import Difference
 from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures
 from dmoe.sharding.plan.report.show import unequal
 from dmoe.sharding.plan.report.show_words import compact, kernel_word
+from dmoe.sharding.plan.report.summary import over_bound
 from dmoe.sharding.planner.cost.table_use import told
 
 SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
@@ -81,6 +82,7 @@ def _summary(figures: Figures) -> list[str]:
         f"{figures.tables[index].name} {shares[index]:.3f} ms" for index in np.argsort(-shares, kind="stable")[:3] if shares[index] > 0
     ]
     size = sum(one.size for one in figures.tables)
+    over = over_bound(figures.bound_ms, figures.time_ms)
     fits = " free." if fullest.free >= 0 else ". It does not fit."
     return [
         paragraph(
@@ -92,6 +94,7 @@ def _summary(figures: Figures) -> list[str]:
             f" mean; most of it {', '.join(heaviest) or 'nothing'}. Fullest rank {fullest.rank}:"
             f" {human(fullest.memory + fullest.reserved)} of {human(cluster.memory_on(fullest.rank))} taken, {left(fullest.free)}{fits}"
         ),
+        *([paragraph(f"{over[0].upper()}{over[1:]}: no plan takes less than {figures.bound_ms:.3f} ms.")] if over else []),
         *(paragraph(f"{line[0].upper()}{line[1:]}.") for line in unequal(cluster)),
         paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
     ]
