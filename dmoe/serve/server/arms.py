@@ -161,7 +161,10 @@ class Arms:
         """Scores a request again, after its answer, and logs both."""
         version, state = shadow.versions.current, "failed"
         try:
-            found = rows if isinstance(rows, EncodedRows) else await asyncio.to_thread(version.scorer.encoder.encode, rows)
+            found = rows
+            if not isinstance(rows, EncodedRows):
+                # On the shadow's own thread: it takes none of those that answers wait for.
+                found = await asyncio.get_running_loop().run_in_executor(shadow.batcher.thread, version.scorer.encoder.encode, rows)
             logit_B = await shadow.batcher.score(version, found, time.monotonic() + SHADOW_SECONDS)
             one = replace(one, shadow_B=probabilities(logit_B).astype(np.float32), shadow_version=version.name)
             state = "scored"

@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
         assert {ask(address, "/score", body, {"X-User": unit})[0] for unit in units} == {200}
         found = list(pool.map(lambda unit: ask(address, "/score", body, {"X-User": unit})[0], units))
         assert set(found) == {200}
-        app.state.server.arms.shadow.versions.current = None
+        versions = app.state.server.arms.shadow.versions
+        versions.current = replace(versions.current, scorer=None)
         assert ask(address, "/score", body, {"X-User": units[0]})[0] == 200
     rows = logged(tmp_path)
     assert len(rows) == 2 * (2 * len(units) + 1)
