@@ -1,6 +1,7 @@
 """A server with a split: each unit gets its arm's scores under its version's name, and every answer is in the log."""
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -173,3 +174,56 @@ def test_a_model_that_is_not_there_is_named_with_its_arm(folder, tmp_path):
         check(ServeOptions("", split=path))
     with pytest.raises(UserError, match=r"arms\.new\.scorer .*three"), served("", split=path):
         pass
+
+
+def test_arms_are_reloaded_under_load_and_no_answer_mixes_versions(folder, tmp_path, expected):
+    """Both arms follow a pointer file; the control's changes from one scorer to the other and back, the other one's is damaged once."""
+    of_name = {"one": expected["control"], "two": expected["new"]}
+    pointers = {"control": tmp_path / "control", "new": tmp_path / "new"}
+    for arm, name in (("control", "one"), ("new", "two")):
+        pointers[arm].write_text(f"{folder}/{name}/scorer\n")
+    arms = {arm: {"scorer": str(path), "share": 0.4} for arm, path in pointers.items()}
+    path = split_file(folder, tmp_path, arms=arms, exposures={"folder": str(tmp_path / "exposures"), "rows": 40, "seconds": 3600})
+    arm_of = dict(zip(UNITS, Assigner(read_split(path, "")).arms_of(UNITS), strict=True))
+    body = json.dumps({"rows": ROWS[:5]}).encode()
+    with served("", split=path, follow_seconds=0.05) as (address, app), ThreadPoolExecutor(4) as pool:
+        stop, version_of = threading.Event(), {}
+
+        def load(start: int) -> list[tuple[str, str, str, list[float]]]:
+            found = []
+            while not stop.is_set():
+                unit = UNITS[(start + len(found)) % 30]
+                status, _, text = ask(address, "/score", body, {"X-User": unit})
+                tree = json.loads(text)
+                assert status == 200, tree
+                found.append((unit, tree["version"], tree["request_id"], tree["probabilities"]))
+            return found
+
+        loads = [pool.submit(load, 7 * n) for n in range(3)]
+        models = app.state.server.arms.of_arm
+        version_of[models["new"].versions.current.name] = "two"
+        for name in ("one", "two", "one", "two"):
+            pointers["control"].write_text(f"{folder}/{name}/scorer\n")
+            ends = time.monotonic() + 60
+            while models["control"].versions.current.folder != f"{folder}/{name}/scorer":
+                assert time.monotonic() < ends
+                time.sleep(0.01)
+            version_of[models["control"].versions.current.name] = name
+            pointers["new"].write_text("gone\n")
+            time.sleep(0.2)
+        stop.set()
+        answers = [answer for one in loads for answer in one.result()]
+    assert set(version_of.values()) == {"one", "two"}
+    by_request = {}
+    for unit, version, request, scores in answers:
+        np.testing.assert_allclose(scores, of_name[version_of[version]][:5], rtol=1e-4)
+        if arm_of[unit] == "new":
+            assert version_of[version] == "two", "a version that cannot be loaded does not take over"
+        by_request[request] = (unit, version)
+    assert {version_of[version] for unit, version, _, _ in answers if arm_of[unit] == "control"} == {"one", "two"}
+    rows = logged(tmp_path)
+    assert len(rows) == 5 * sum(bool(arm_of[unit]) for unit, _, _, _ in answers)
+    for row in rows:
+        assert by_request[row["request_id"]] == (row["unit"], row["version"])
+        assert row["score"] == pytest.approx(of_name[version_of[row["version"]]][row["row"]], rel=1e-4)
+    assert len(list((tmp_path / "exposures").iterdir())) > 1
