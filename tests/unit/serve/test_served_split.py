@@ -1,6 +1,7 @@
 """A server with a split: each unit gets its arm's scores under its version's name, and every answer is in the log."""
 
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,11 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
         assert {ask(address, "/score", body, {"X-User": unit})[0] for unit in units} == {200}
         found = list(pool.map(lambda unit: ask(address, "/score", body, {"X-User": unit})[0], units))
         assert set(found) == {200}
+        ends = time.monotonic() + 60
+        # Until the shadow has nothing to do: it would drop the next request, not fail at it.
+        while sum(metric(app, "dmoe_shadow_rows_total", state=state) for state in ("scored", "dropped")) < 4 * len(units):
+            assert time.monotonic() < ends
+            time.sleep(0.01)
         versions = app.state.server.arms.shadow.versions
         versions.current = replace(versions.current, scorer=None)
         assert ask(address, "/score", body, {"X-User": units[0]})[0] == 200
@@ -227,3 +233,24 @@ def test_arms_are_reloaded_under_load_and_no_answer_mixes_versions(folder, tmp_p
         assert by_request[row["request_id"]] == (row["unit"], row["version"])
         assert row["score"] == pytest.approx(of_name[version_of[row["version"]]][row["row"]], rel=1e-4)
     assert len(list((tmp_path / "exposures").iterdir())) > 1
+
+
+def test_ids_are_refused_where_the_arms_are_of_different_data(tmp_path_factory, tmp_path):
+    """The scorers have one value a row, so that ids are taken at all."""
+    place = tmp_path_factory.mktemp("ids")
+    small_scorer(str(place / "one"), tags=False)
+    for name, other in (("same", False), ("other", True)):
+        shutil.copytree(place / "one" / "scorer", place / name / "scorer")
+        if other:
+            about = json.loads((place / name / "scorer" / "scorer.json").read_text())
+            about["files"]["inputs/vocabulary/site.parquet"] = "0" * 64
+            (place / name / "scorer" / "scorer.json").write_text(json.dumps(about))
+    tensors = [{"name": "ids", "datatype": "INT64", "shape": [1, 3], "data": [1, 2, 3]}]
+    tensors += [{"name": "dense", "datatype": "FP32", "shape": [1, 1], "data": [0.5]}]
+    for name, status in (("same", 200), ("other", 400)):
+        arms = {"control": {"scorer": "one/scorer", "share": 0.5}, "new": {"scorer": f"{name}/scorer", "share": 0.5}}
+        with served("", split=split_file(place, tmp_path, arms=arms)) as (address, _):
+            found = ask(address, "/v2/models/dmoe/infer", json.dumps({"inputs": tensors}).encode(), {"X-User": "u1"})
+            assert found[0] == status, found
+            if status == 400:
+                assert "ids" in json.loads(found[2])["error"]
