@@ -166,7 +166,8 @@ def _children(pid: int) -> list[int]:
 
 
 def _workers(said: Path, pid: int) -> list[int]:
-    loaded = {json.loads(line)["pid"] for line in said.read_text().splitlines() if '"loaded"' in line}
+    # The last line may be half written.
+    loaded = {json.loads(line)["pid"] for line in said.read_text().splitlines(True) if '"loaded"' in line and line.endswith("\n")}
     return [child for child in _children(pid) if child in loaded]
 
 

@@ -260,7 +260,9 @@ def _headers(told: dict[str, Any]) -> dict[str, str]:
 
 
 def _log(told: dict[str, Any]) -> None:
-    print(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}), file=sys.stderr, flush=True)
+    # One write a line: print makes two, between which another worker's line may come.
+    sys.stderr.write(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}) + "\n")
+    sys.stderr.flush()
 
 
 def create(options: ServeOptions | None = None) -> Starlette:
