@@ -177,7 +177,10 @@ def routes(server: Server) -> list[Route]:
         version = chosen.version
         if request.path_params.get("version", version.name) != version.name:
             raise Refused(404, f"version {request.path_params['version'][:80]} does not answer this request, {version.name} does")
-        raw = None if kserve.IDS in asked.tensors else asked.columns(version.columns)
+        if (ids := kserve.IDS in asked.tensors) and not server.arms.same_ids:
+            raise Refused(400, "the scorers of the A/B test are of different data sets, whose ids differ: send raw columns")
+        also = [name for name in server.arms.shadow_columns if name in asked.tensors]
+        raw = None if ids else asked.columns(list(dict.fromkeys((*version.columns, *also))))
         rows = bodies.ids_of(asked, version) if raw is None else await server.encoded(version, raw)
         logit_B = await server.scores(chosen, rows, deadline)
         score_B = probabilities(logit_B).astype(np.float32)
@@ -257,7 +260,9 @@ def _headers(told: dict[str, Any]) -> dict[str, str]:
 
 
 def _log(told: dict[str, Any]) -> None:
-    print(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}), file=sys.stderr, flush=True)
+    # One write a line: print makes two, between which another worker's line may come.
+    sys.stderr.write(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}) + "\n")
+    sys.stderr.flush()
 
 
 def create(options: ServeOptions | None = None) -> Starlette:
