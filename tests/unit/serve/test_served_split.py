@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,8 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
             assert time.monotonic() < ends
             time.sleep(0.01)
         versions = app.state.server.arms.shadow.versions
-        versions.current = replace(versions.current, scorer=None)
+        # A scorer that has no encoder.
+        versions.current = replace(versions.current, scorer=SimpleNamespace(folder=versions.current.folder))
         assert ask(address, "/score", body, {"X-User": units[0]})[0] == 200
     rows = logged(tmp_path)
     assert len(rows) == 2 * (2 * len(units) + 1)
