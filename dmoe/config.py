@@ -54,9 +54,13 @@ class ModelConfig(Strict):
     expert_dim: Width = Field(64, description="d, the width of every expert's projected output")
     expert_norm: Literal["layer", "none"] = "layer"
     activation: Literal["silu", "relu"] = "silu"
-    gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
-        "softmax", description="each logit from that expert's embeddings, or (mmoe) from all; the mean; one softmax a dimension (Crocodile)"
+    gate: Literal["softmax", "mmoe", "mean", "elementwise", "dselect_k"] = Field(
+        "softmax",
+        description="each logit from that expert's embeddings, or (mmoe) from all; the mean; one softmax a dimension (Crocodile);"
+        " at most gate_experts experts a row (DSelect-k)",
     )
+    gate_experts: int = Field(2, ge=1, le=64, description="dselect_k: experts that a row may use, k")
+    gate_gamma: float = Field(1.0, gt=0, le=1e6, description="dselect_k: width of the smooth step; the wider, the later a choice is final")
     mixture: Literal["hidden", "logits"] = Field(
         "hidden", description="what the gate weighs: the experts' outputs, under one tower, or the logit that a tower makes of each"
     )
@@ -71,6 +75,8 @@ class ModelConfig(Strict):
             raise ValueError(
                 "gate elementwise weighs dimensions, and mixture logits has one logit an expert: use gate softmax, mmoe or mean"
             )
+        if self.gate == "dselect_k" and self.gate_experts > len(self.experts):
+            raise ValueError(f"gate_experts: is {self.gate_experts}, and there are {len(self.experts)} experts to choose from")
         return self
 
 
@@ -108,6 +114,14 @@ class SpecialisationConfig(Strict):
         "load", description="M sum_m f_m G_m, f the share of rows whose largest gate is m, G the mean gate; or G's squared variation"
     )
     orthogonality_weight: float = Field(0.0, ge=0, description="weight of the squared cosine of two experts' outputs of a row; 0 is off")
+    gate_entropy_weight: float = Field(
+        0.0, ge=0, description="gate dselect_k: weight of the entropy of each selector, which makes it choose one expert a row; 0 is off"
+    )
+    gate_reach_weight: float = Field(
+        1.0,
+        ge=0,
+        description="gate dselect_k: weight of what keeps selectors off codes that are no expert's, where experts are no power of 2",
+    )
 
 
 class CorrelationConfig(Strict):
@@ -296,6 +310,8 @@ class Config(Strict):
                 "supervision.mixture_weight: 0 leaves the gate and the mixture's tower untrained; use model.gate mean, model.mixture"
                 " logits and supervision.expert_weight 1"
             )
+        if self.specialisation.gate_entropy_weight and self.model.gate != "dselect_k":
+            raise ValueError(f"specialisation.gate_entropy_weight: gate {self.model.gate} has no selectors; use model.gate dselect_k")
         cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
         if kind == "rowwise_adagrad" and cut:
             raise ValueError(

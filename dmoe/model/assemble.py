@@ -48,7 +48,9 @@ def assemble(
     mixture = ExpertMixture(
         experts=built,
         projections=[Projection(int(e.out_dim), settings.expert_dim, settings.expert_norm, settings.activation) for e in built],
-        gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim, set_of_expert),
+        gate=make_gate(
+            settings.gate, [fields * dim for dim in dims], settings.expert_dim, set_of_expert, settings.gate_experts, settings.gate_gamma
+        ),
         tower=None if settings.mixture == "logits" and own else tower(),
         dense_fields=[_dense_field(dense, dim) for dim in set_dims] if dense else [],
         set_of_expert=set_of_expert,

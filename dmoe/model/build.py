@@ -13,7 +13,7 @@ from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
+from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, SelectorPenalty, Supervision
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
@@ -144,4 +144,10 @@ def expert_terms(config: Config) -> list[nn.Module]:
         terms.append(Balance(special.balance_weight, special.balance))
     if special.orthogonality_weight:
         terms.append(Orthogonality(special.orthogonality_weight))
+    if config.model.gate == "dselect_k":
+        experts = len(config.model.experts)
+        # A power of two has no code without an expert.
+        reach = special.gate_reach_weight if experts & (experts - 1) else 0.0
+        if special.gate_entropy_weight or reach:
+            terms.append(SelectorPenalty(special.gate_entropy_weight, reach))
     return terms
