@@ -52,7 +52,10 @@ class ModelConfig(Strict):
     embedding: EmbeddingConfig = EmbeddingConfig()
     experts: list[str | dict[str, Any]] = Field(["crossnet", "cin", "mlp"], min_length=1, max_length=64)
     expert_dim: Width = Field(64, description="d, the width of every expert's projected output")
-    expert_norm: Literal["layer", "none"] = "layer"
+    expert_norm: Literal["layer", "batch", "none"] = Field(
+        "layer",
+        description="of an expert's output, before its activation; batch: over the global batch, in evaluation by running moments (HoME)",
+    )
     activation: Literal["silu", "relu"] = "silu"
     gate: Literal["softmax", "mmoe", "mean", "elementwise", "dselect_k"] = Field(
         "softmax",

@@ -11,6 +11,7 @@ from torch import nn
 
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
+from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.experts import build_expert
 from dmoe.model.gate import make_gate
 from dmoe.model.mixture import ExpertMixture
@@ -57,6 +58,7 @@ def assemble(
         bf16=bf16,
         expert_towers=[tower() for _ in built] if own else [],
         mix_logits=settings.mixture == "logits",
+        norm=NormalisedExperts(len(built), settings.expert_dim, settings.activation) if settings.expert_norm == "batch" else None,
     )
     mixture.apply(_initialize_linear)
     return mixture

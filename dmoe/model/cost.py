@@ -12,6 +12,7 @@ from torch import nn
 
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
@@ -172,8 +173,14 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
     alive: list[torch.Tensor] = []
     dense_BI = torch.zeros(rows, len(blueprint.dense))
     sets_BFK = [torch.zeros(rows, len(blueprint.features), dim, requires_grad=True) for dim in blueprint.set_dims]
+    # One rank may ask, and what it asks with is no batch to learn moments from.
+    normalised = [part for part in mixture.modules() if isinstance(part, NormalisedExperts)]
+    for part in normalised:
+        part.apart = True
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         mixture.train()(dense_BI, sets_BFK)
+    for part in normalised:
+        part.apart = False
     return sum(kept.values())
 
 

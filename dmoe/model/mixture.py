@@ -38,6 +38,7 @@ class ExpertMixture(nn.Module):
         set_of_expert: M indices into the table sets.
         bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
         expert_towers: M modules [B, D] -> [B], each of one expert's own logit; none where they share `tower`.
+        norm: normalises and activates the projections' outputs together, ([B, M, D], mask [B]) -> [B, M, D]; None where each does so.
         mix_logits: the logit is sum_m g_m z_m, z_m the experts' own logits, in place of tower(sum_m g_m h_m).
 
     Attributes:
@@ -55,11 +56,12 @@ class ExpertMixture(nn.Module):
         bf16: bool = False,
         expert_towers: Sequence[nn.Module] = (),
         mix_logits: bool = False,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.experts, self.projections = nn.ModuleList(experts), nn.ModuleList(projections)
         self.dense_fields = nn.ModuleList(dense_fields)
-        self.gate, self.tower = gate, tower
+        self.gate, self.tower, self.norm = gate, tower, norm
         self.expert_towers, self.mix_logits = nn.ModuleList(expert_towers), mix_logits
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
         self.controls = StepControls()
@@ -68,7 +70,7 @@ class ExpertMixture(nn.Module):
         """The logit [B] and nothing beside: what a scorer pays for. Under a sparse gate an expert sees the rows that chose it alone."""
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self._inputs(dense_BI, sets_BFK)
-            if getattr(self.gate, "sparse", False):
+            if getattr(self.gate, "sparse", False) and self.norm is None:
                 return self._sparse_logit(inputs)
             return self._mixed_logit(self._hidden(inputs), self._gated(inputs)[0])
 
@@ -116,18 +118,20 @@ class ExpertMixture(nn.Module):
             sets_BFK = [torch.cat([x_BFK, field_B1K], 1) for x_BFK, field_B1K in zip(sets_BFK, fields, strict=True)]
         return [sets_BFK[index] for index in self.set_of_expert]
 
-    def _hidden(self, inputs: list[Tensor]) -> Tensor:
-        return torch.stack([project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)], 1)
+    def _hidden(self, inputs: list[Tensor], mask_B: Tensor | None = None) -> Tensor:
+        hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
+        hidden_BMD = torch.stack(hidden, 1)
+        return hidden_BMD if self.norm is None else self.norm(hidden_BMD, mask_B)
 
     def _gated(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """The gate [B, M, G], and what the selectors of a sparse one gave."""
         found = self.gate([x_BFK.flatten(1) for x_BFK in inputs])
         return found if isinstance(found, tuple) else (found, None)
 
-    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
+    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor], mask_B: Tensor | None = None) -> Outputs:
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self._inputs(dense_BI, sets_BFK)
-            hidden_BMD = self._hidden(inputs)
+            hidden_BMD = self._hidden(inputs, mask_B)
             gate_BMG, selector_BLM = self._gated(inputs)
             for_tower_BMD = watch_gradient(hidden_BMD, self.controls.gradient_norms, "task")
             if self.mix_logits:

@@ -12,7 +12,7 @@ import numpy as np
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
 from dmoe.checkpoint.index import Index, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
-from dmoe.checkpoint.tensors import TensorFile, write_tensors
+from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import load_manifest
@@ -27,6 +27,8 @@ from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
+EPS, NORM = 1e-5, "norm."
+"""Of `dmoe.model.batch_norm.NormalisedExperts`, which needs torch."""
 ADVICE = "the model overflowed; export an earlier step"
 
 
@@ -49,7 +51,8 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     index = verify_checkpoint(folder)
     plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
-    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
+    model = config.model
+    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output, len(model.experts))}
     raw, missing = write_inputs(manifest, config.data.path, output)
     if missing:
         show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
@@ -62,7 +65,8 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         dense=plan["dense"],
         experts=plan["experts"],
         set_dims=plan["set_dims"],
-        model=config.model,
+        # Batch norm is folded into the layers before it.
+        model=model.model_copy(update={"expert_norm": "none"}) if model.expert_norm == "batch" else model,
         bf16=config.train.precision == "bf16",
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files | raw,
@@ -168,10 +172,25 @@ def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
             yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 
 
-def _write_dense(folder: str, output: str) -> str:
-    kept = TensorFile(join(folder, KEPT_DENSE))
-    names = sorted(name for name in kept.entries if name.startswith("model/"))
-    entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
-    with write_atomic(join(output, DENSE)) as file:
-        return write_tensors(file, entries, arrays)[1]
+def _write_dense(folder: str, output: str, experts: int) -> str:
+    file = TensorFile(join(folder, KEPT_DENSE))
+    names = sorted(name for name in file.entries if name.startswith("model/"))
+    arrays = {name.removeprefix("model/"): require_finite(file.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names}
+    if f"{NORM}running_mean" in arrays:
+        arrays = _without_batch_norm(arrays, experts, folder)
+    entries = [(name, NAMES[array.dtype], array.shape) for name, array in arrays.items()]
+    with write_atomic(join(output, DENSE)) as out:
+        return write_tensors(out, entries, arrays.values())[1]
+
+
+def _without_batch_norm(arrays: dict[str, np.ndarray], experts: int, folder: str) -> dict[str, np.ndarray]:
+    """The same function without `NormalisedExperts`: its running moments, weights and biases go into the linear layers before it."""
+    found = {name: array for name, array in arrays.items() if not name.startswith(NORM)}
+    moments = {name.removeprefix(NORM): array.astype(np.float64) for name, array in arrays.items() if name.startswith(NORM)}
+    scale_P = moments["weight"] / np.sqrt(moments["running_var"] + EPS)
+    shift_P = moments["bias"] - moments["running_mean"] * scale_P
+    for expert, (scale_D, shift_D) in enumerate(zip(np.split(scale_P, experts), np.split(shift_P, experts), strict=True)):
+        weight, bias = (f"projections.{expert}.0.{part}" for part in ("weight", "bias"))
+        for name, value in ((weight, found[weight] * scale_D[:, None]), (bias, shift_D)):
+            found[name] = require_finite(value.astype(np.float32), f"{folder}: {name}", advice=ADVICE)
+    return found
