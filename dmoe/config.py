@@ -34,7 +34,13 @@ class DataConfig(Strict):
 
 class EmbeddingConfig(Strict):
     dim: int = Field(16, ge=1, le=4096)
-    sets: Literal["per_expert", "shared"] = Field("per_expert", description="ME: a table set per expert; SE: one for all")
+    sets: Literal["per_expert", "shared", "light"] = Field(
+        "per_expert",
+        description="ME: a table set per expert; SE: one for all; light: one for all, and private rows for the most frequent ids",
+    )
+    private_ids: int = Field(
+        1000, ge=1, lt=2**31, description="light: ids of each feature, most frequent first, with a row of each expert's"
+    )
     layout: Literal["auto", "wide", "separate"] = "auto"
     init_std: float = Field(0.01, ge=0)
 
@@ -273,6 +279,7 @@ class MetricsConfig(Strict):
     auc: Literal["binned", "exact"] = "binned"
     auc_bins: int = Field(1 << 20, ge=2, le=1 << 24)
     predictions: bool = Field(False, description="keep every test row's logit and label in the run, for paired tests between runs")
+    expert_predictions: bool = Field(False, description="with predictions, keep each expert's logit and gate too, for dmoe report experts")
     abundance: bool = Field(True, description="information abundance of the tables at the end, which reads them once from the checkpoint")
 
 
@@ -299,7 +306,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
         kind, layout = self.optimizer.tables.kind, self.model.embedding.layout
-        if kind == "rowwise_adagrad" and layout == "wide" and self.model.embedding.sets == "per_expert" and len(self.model.experts) > 1:
+        if kind == "rowwise_adagrad" and layout == "wide" and self.model.embedding.sets != "shared" and len(self.model.experts) > 1:
             raise ValueError(
                 "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
                 " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"
@@ -315,6 +322,8 @@ class Config(Strict):
             )
         if self.specialisation.gate_entropy_weight and self.model.gate != "dselect_k":
             raise ValueError(f"specialisation.gate_entropy_weight: gate {self.model.gate} has no selectors; use model.gate dselect_k")
+        if self.metrics.expert_predictions and not self.metrics.predictions:
+            raise ValueError("metrics.expert_predictions: they lie beside the mixture's; set metrics.predictions=true too")
         cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
         if kind == "rowwise_adagrad" and cut:
             raise ValueError(

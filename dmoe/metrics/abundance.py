@@ -22,7 +22,9 @@ def information_abundance(folder: str) -> dict[str, Any]:
         `sets`: the mean over features of each table set; `tables`: logical table -> IA.
     """
     contents = Contents(folder)
-    tables = {name: abundance_of_gram(_gram(contents, name)) for name in contents.index.tables}
+    # Of a light multi-embedding an expert's embeddings are counted, the shared rows with its private ones added.
+    names = [name for name in contents.index.tables if not name.endswith("/shared")]
+    tables = {name: abundance_of_gram(_gram(contents, name)) for name in names}
     sets: dict[int, list[float]] = {}
     for name, value in tables.items():
         sets.setdefault(int(name.rpartition("/")[2]), []).append(value)
@@ -39,7 +41,12 @@ def abundance_of_gram(gram_KK: np.ndarray) -> float:
 def _gram(contents: Contents, table: str) -> np.ndarray:
     rows, dim = contents.index.tables[table]
     gram_KK = np.zeros((dim, dim))
-    for low in range(0, rows, CHUNK_ROWS):
-        chunk_NK = contents.rows(table, low, min(low + CHUNK_ROWS, rows)).astype(np.float64)
+    shared = f"{table.rpartition('/')[0]}/shared"
+    whole = contents.index.tables.get(shared, (rows, dim))[0]
+    for low in range(0, whole, CHUNK_ROWS):
+        high = min(low + CHUNK_ROWS, whole)
+        chunk_NK = contents.rows(shared if shared in contents.index.tables else table, low, high).astype(np.float64)
+        if shared in contents.index.tables and low < rows:
+            chunk_NK[: rows - low] += contents.rows(table, low, min(high, rows))
         gram_KK += chunk_NK.T @ chunk_NK
     return gram_KK

@@ -1,10 +1,13 @@
 """From a config and a manifest to a model; the one place that reads the config on the model's behalf."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
@@ -18,6 +21,7 @@ from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
+from dmoe.model.private_ids import PrivateIds
 from dmoe.model.tables import Table, make_tables
 
 
@@ -41,6 +45,12 @@ class Blueprint:
     set_of_expert: tuple[int, ...]
     tables: tuple[Table, ...]
 
+    @cached_property
+    def lookups(self) -> Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None:
+        """Makes of a batch's ids what the tables look up; None where that is the ids as they are."""
+        bounds = {table.feature: table.rows for table in self.tables if table.private}
+        return PrivateIds([feature.name for feature in self.features], [bounds[one.name] for one in self.features]) if bounds else None
+
 
 def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     """Reads what the model will be.
@@ -57,7 +67,9 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     if not features:
         raise UserError("data.features: the model would look up no feature at all")
     specs = expert_specs(config.model)
-    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)))
+    embedding = config.model.embedding
+    private = embedding.private_ids if embedding.sets == "light" else None
+    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)), private)
     return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))
 
 

@@ -17,6 +17,7 @@ from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
 from dmoe.model.sizes import human
+from dmoe.model.tables import SHARED
 
 STATES_A_NUMBER = {"adagrad": 1.0, "rowwise_adagrad": 0.0, "sgd": 0.0, "adam": 2.0, "adamw": 2.0}
 ROW_SCALE_BYTES = 4
@@ -24,7 +25,8 @@ ROW_SCALE_BYTES = 4
 
 @dataclass(frozen=True)
 class SetCost:
-    """A table set. `stored_bytes` are float32 with padding, as they lie in memory while training."""
+    """A table set, or, of a light multi-embedding, the shared tables or an expert's private rows. `stored_bytes` are float32 with
+    padding, as they lie in memory while training."""
 
     experts: tuple[int, ...]
     parameters: int
@@ -101,11 +103,11 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
     """As `cost_of`, of a model that is built already."""
     table_kind, dense_kind = config.optimizer.tables.kind, config.optimizer.dense.kind
     sets = []
-    for index, dim in enumerate(blueprint.set_dims):
-        rows = sum(feature.cardinality for feature in blueprint.features)
-        stored = sum(t.rows * s.stored * 4 for t in blueprint.tables for s in t.sections if s.set_index == index)
-        readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if read == index)
-        sets.append(SetCost(readers, rows * dim, stored, rows, dim))
+    for index in sorted({section.set_index for table in blueprint.tables for section in table.sections}):
+        parts = [(table.rows, section) for table in blueprint.tables for section in table.sections if section.set_index == index]
+        rows, dim = sum(count for count, _ in parts), parts[0][1].dim
+        readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if index in (SHARED, read))
+        sets.append(SetCost(readers, rows * dim, sum(count * section.stored * 4 for count, section in parts), rows, dim))
     stored_bytes = sum(one.stored_bytes for one in sets)
     row_states = 4 * sum(table.rows for table in blueprint.tables) if table_kind == "rowwise_adagrad" else 0
     dense = sum(parameter.numel() for parameter in mixture.parameters())

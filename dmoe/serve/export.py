@@ -5,7 +5,8 @@ Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain, product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, write_atomic
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, scale_of, write_scorer_file
 from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
 
@@ -30,6 +31,15 @@ CHUNK_ROWS = 65536
 EPS, NORM = 1e-5, "norm."
 """Of `dmoe.model.batch_norm.NormalisedExperts`, which needs torch."""
 ADVICE = "the model overflowed; export an earlier step"
+
+
+class _Part(NamedTuple):
+    """A matrix of the scorer's tables: features with their rows, and the table sets that lie side by side in a row, with their dims."""
+
+    name: str
+    features: list[tuple[str, int]]
+    sets: list[Any]
+    dims: list[int]
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
@@ -95,15 +105,21 @@ def best_step(run: str) -> int:
 def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
     """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     specs = expert_specs(config.model)
-    for feature in inputs.categorical:
-        for table_set, dim in enumerate(specs.set_dims):
-            found = index.tables.get(f"{feature.name}/{table_set}")
-            if found != (feature.cardinality, dim):
-                raise UserError(
-                    f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
-                )
+    light, dims = config.model.embedding.sets == "light", list(specs.set_dims)
+    features = [(feature.name, feature.cardinality) for feature in inputs.categorical]
+    private = [(name, min(count, config.model.embedding.private_ids)) for name, count in features]
+    every = list(range(len(dims)))
+    parts = (
+        [_Part("rows", features, ["shared"], dims[:1]), _Part("private", private, every, dims)]
+        if light
+        else [_Part("rows", features, every, dims)]
+    )
+    for part in parts:
+        for (name, count), (table_set, dim) in product(part.features, zip(part.sets, part.dims, strict=True)):
+            if (found := index.tables.get(f"{name}/{table_set}")) != (count, dim):
+                raise UserError(f"table '{name}/{table_set}' is {found} in the checkpoint, the run's config says {(count, dim)}")
     return {
-        "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
+        "parts": parts,
         "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
         "dense": [feature.name for feature in inputs.dense],
         "experts": [
@@ -115,20 +131,21 @@ def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
 
 
 def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> str:
-    dims, total = plan["set_dims"], sum(count for _, count in plan["features"])
-    entries = [("rows", DTYPES[rows], (total, sum(dims)))]
-    chunks = _chunks(Contents(folder), plan)
-    if rows == "int8":
-        entries.append(("scale", "F32", (total, len(dims))))
-        # The file wants all rows before the scales, which are few: they wait in memory.
-        scales: list[np.ndarray] = []
-        data: Iterator[np.ndarray] = _then(_quantised(chunks, dims, scales), scales)
-    elif rows == "fp16":
-        data = (_half(chunk_NC, folder) for chunk_NC in chunks)
-    else:
-        data = chunks
+    kept = Contents(folder)
+    entries: list[tuple[str, str, tuple[int, ...]]] = []
+    data: list[Iterator[np.ndarray]] = []
+    for part in plan["parts"]:
+        total, chunks = sum(count for _, count in part.features), _chunks(kept, part)
+        entries.append((part.name, DTYPES[rows], (total, sum(part.dims))))
+        if rows == "int8":
+            entries.append((scale_of(part.name), "F32", (total, len(part.dims))))
+            # The file wants all rows before the scales, which are few: they wait in memory.
+            scales: list[np.ndarray] = []
+            data.append(_then(_quantised(chunks, part.dims, scales), scales))
+        else:
+            data.append((_half(chunk_NC, folder) for chunk_NC in chunks) if rows == "fp16" else chunks)
     with write_atomic(join(output, TABLES)) as file:
-        return write_tensors(file, entries, data)[1]
+        return write_tensors(file, entries, chain.from_iterable(data))[1]
 
 
 def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -162,12 +179,12 @@ def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
     return rows_NC.astype(np.float16)
 
 
-def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
+def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:
     """Every feature's rows, all sets side by side, float32."""
-    for name, count in plan["features"]:
+    for name, count in part.features:
         for low in range(0, count, CHUNK_ROWS):
             high = min(low + CHUNK_ROWS, count)
-            sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
+            sets = [kept.rows(f"{name}/{table_set}", low, high) for table_set in part.sets]
             chunk_NC = np.concatenate(sets, 1, dtype=np.float32)
             yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 

@@ -1,7 +1,8 @@
 """What an exported scorer is on disk: `scorer.json`, `tables.safetensors`, `dense.safetensors`, and in `inputs` what raw rows are read by.
 
 `tables` holds one matrix `rows` [R, C]: the features' rows one below the other, the table sets' dims side by side; with int8 also `scale`
-[R, S], one a row and set. `dense` holds the parameters of experts, projections, gate and tower, float32.
+[R, S], one a row and set. Of a light multi-embedding `rows` is of the one set that all share, and `private` (with `private_scale`) of all
+sets and of the first ids of each feature alone. `dense` holds the parameters of experts, projections, gate and tower, float32.
 """
 
 import hashlib
@@ -85,6 +86,11 @@ class ScorerFile(Strict):
         return self
 
     @property
+    def light(self) -> bool:
+        """Whether all sets share the rows of ids, and the first ids of each feature have `private` rows beside."""
+        return self.model.embedding.sets == "light"
+
+    @property
     def reads_raw_rows(self) -> bool:
         """Whether the training data's schema and vocabularies are there."""
         return any(name not in (TABLES, DENSE) for name in self.files)
@@ -93,6 +99,11 @@ class ScorerFile(Strict):
     def inputs(self) -> list[str]:
         """The names of all features that the model reads."""
         return [*(feature.name for feature in self.features), *self.dense]
+
+
+def scale_of(name: str) -> str:
+    """What the scales of a matrix of int8 rows are called."""
+    return "scale" if name == "rows" else f"{name}_scale"
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:

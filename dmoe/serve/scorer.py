@@ -3,7 +3,6 @@
 Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,8 +19,9 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import PATHS, inside, join
-from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 from dmoe.serve.raw_inputs import open_encoder
+from dmoe.serve.rows import LightRows, Rows
 
 
 class Scorer:
@@ -63,8 +63,14 @@ class Scorer:
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
         tables = TensorFile(join(folder, TABLES))
         total = int(self.cardinality_F.sum())
-        self.rows_RC = _tensor(tables, "rows", (total, sum(about.set_dims)), DTYPES[about.rows])
-        self.scale_RS = _tensor(tables, "scale", (total, len(about.set_dims)), "F32") if about.rows == "int8" else None
+        if about.light:
+            bound_F = np.minimum(self.cardinality_F, about.model.embedding.private_ids)
+            shared = Rows(tables, "rows", total, about.set_dims[:1], about.rows)
+            self.rows: Rows | LightRows = LightRows(
+                shared, Rows(tables, "private", int(bound_F.sum()), about.set_dims, about.rows), bound_F
+            )
+        else:
+            self.rows = Rows(tables, "rows", total, about.set_dims, about.rows)
         parts: dict[str, Any] = {
             "settings": about.model,
             "fields": len(about.features),
@@ -125,11 +131,7 @@ class Scorer:
         self._check(ids_BF, first_row)
         for index, name in enumerate(self.about.dense):
             require_finite(dense_BI[:, index], name, first_row)
-        row_BF = torch.from_numpy(ids_BF.astype(np.int64) + self.offset_F)
-        looked_up_BFC = self.rows_RC[row_BF].float()
-        sets_BFK = list(looked_up_BFC.split(self.about.set_dims, 2))
-        if self.scale_RS is not None:
-            sets_BFK = [x * s for x, s in zip(sets_BFK, self.scale_RS[row_BF].split(1, 2), strict=True)]
+        sets_BFK = self._sets(ids_BF, slice(None))
         for index, feature in enumerate(self.about.features):
             if feature.pooling != "none":
                 if bags is None or feature.name not in bags:
@@ -155,6 +157,12 @@ class Scorer:
         """The click probability of each row, [B] float32."""
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
 
+    def _sets(self, ids: np.ndarray, feature: int | slice) -> list[Tensor]:
+        """The embeddings of ids of one feature, [V], or of all, [B, F], of each set."""
+        ids = ids.astype(np.int64)
+        row = torch.from_numpy(ids + self.offset_F[feature])
+        return self.rows(row, torch.from_numpy(ids), feature) if isinstance(self.rows, LightRows) else self.rows(row)
+
     def _pooled(self, index: int, bags: Bags, mean: bool, first_row: int) -> list[Tensor]:
         """A multi-valued feature's embedding of each row, [B, K] for each table set."""
         wrong = (bags.values < 0) | (bags.values >= self.cardinality_F[index])
@@ -163,10 +171,7 @@ class Scorer:
             row, feature = first_row + int(np.searchsorted(bags.offsets, place, side="right")) - 1, self.about.features[index]
             raise UserError(f"{feature.name}: id {bags.values[place]} at row {row:,}, the model has {feature.cardinality:,} ids")
         lengths_B = torch.from_numpy(bags.lengths)
-        row_V = torch.from_numpy(bags.values.astype(np.int64) + self.offset_F[index])
-        sets = list(self.rows_RC[row_V].float().split(self.about.set_dims, 1))
-        if self.scale_RS is not None:
-            sets = [x_VK * s for x_VK, s in zip(sets, self.scale_RS[row_V].split(1, 1), strict=True)]
+        sets = self._sets(bags.values, index)
         of_V = torch.repeat_interleave(lengths_B)
         summed = [x_VK.new_zeros(len(bags), x_VK.shape[1]).index_add_(0, of_V, x_VK) for x_VK in sets]
         return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
@@ -179,13 +184,3 @@ class Scorer:
             raise UserError(
                 f"{feature.name}: id {ids_BF[row, column]} at row {first_row + row:,}, the model has {feature.cardinality:,} ids"
             )
-
-
-def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> Tensor:
-    entry: Any = file.entries.get(name)
-    if entry is None or entry.shape != shape or entry.dtype != dtype:
-        raise UserError(f"{file.path}: '{name}' is not {dtype} {list(shape)}; export it again")
-    with warnings.catch_warnings():
-        # The file stays mapped and is never written: tables larger than memory are read as they are needed.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(file.rows(name))

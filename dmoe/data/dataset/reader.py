@@ -7,7 +7,7 @@ and any number of ranks can resume from it.
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Reader:
             decodes those that it takes rows of, so ranks beyond this number decode what others decode too.
         seed: of the order.
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
+        lookups: makes of a batch's ids what a model's tables look up.
         pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
 
     Raises:
@@ -56,12 +57,14 @@ class Reader:
         seed: int = 0,
         prefetch: int = 2,
         pin_memory: bool = False,
+        lookups: Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None = None,
     ) -> None:
         if not manifest.split(split).labelled:
             raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; dmoe score scores it")
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
+        self.lookups = lookups
         self.lanes = 1 if shuffle == "none" else window_row_groups
         self._decoded: dict[int, Columns] = {}
         self._ordered: tuple[int, EpochOrder] | None = None
@@ -135,6 +138,8 @@ class Reader:
             lengths=torch.from_numpy(lengths.reshape(-1)),
             stride=size,
         )
+        if self.lookups is not None:
+            sparse = self.lookups(sparse)
         parts = (torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
         return Batch(*parts, None if group is None else torch.from_numpy(group))
 

@@ -36,7 +36,7 @@ def begin_from(session: Session, path: str) -> tuple[int, str]:
     except UserError as error:
         raise UserError(f"train.init_from: {error}") from None
     there = read_index(folder).tables
-    new = {table.feature: table.rows - there[table.logical_name(table.sections[0])][0] for table in session.tables}
+    new = {table.feature: table.rows - there[table.logical_name(table.sections[0])][0] for table in session.tables if not table.private}
     grown = sum(rows > 0 for rows in new.values())
     line = f"begins from {folder}: {sum(new.values()):,} new ids in {grown} of {len(new)} features"
     return kept["step"] + kept.get("steps_before", 0), line

@@ -16,6 +16,9 @@ from dmoe.train.trainer import Trainer
 SWITCHES = {
     "batch norm": ("model.expert_norm=batch",),
     "batch norm under a sparse gate": ("model.expert_norm=batch", "model.gate=dselect_k", "model.gate_experts=1", "model.gate_gamma=0.01"),
+    "light": ("model.embedding.sets=light", "model.embedding.private_ids=5"),
+    "light, of sums, separate": ("model.embedding.sets=light", "model.embedding.private_ids=30", "model.embedding.layout=separate"),
+    "light, padded": ("model.embedding.sets=light", "model.embedding.private_ids=1", "model.embedding.dim=6"),
 }
 
 
