@@ -157,6 +157,7 @@ class Evaluation:
             "ambiguity": ambiguity.value,
             "ambiguity_even": ambiguity.even,
             "expert_logloss": ambiguity.expert_logloss,
+            "expert_responsibility": ambiguity.responsibility,
             "expert_auc": [float(solo.compute()) for solo in self.solo],
             "expert_left_out_auc": [float(left_out.compute()) for left_out in self.left_out],
             "gate_mass": gate_M,
