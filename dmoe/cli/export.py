@@ -11,7 +11,7 @@ from dmoe.names import show
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="the run's directory")
     parser.add_argument("--output", required=True, help="the scorer's folder")
-    parser.add_argument("--rows", choices=("fp32", "fp16", "int8"), default="fp32", help="numbers of the embedding rows (fp32)")
+    parser.add_argument("--rows", choices=("fp32", "fp16", "int8", "pq"), default="fp32", help="numbers of the embedding rows (fp32)")
     parser.add_argument("--step", type=int, help="another checkpoint than the best")
     parser.add_argument(
         "--check", type=int, default=20_000, metavar="ROWS", help="compare with the run's own scores on so many rows (20000)"

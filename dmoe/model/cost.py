@@ -16,6 +16,7 @@ from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
+from dmoe.model.product_quantisation import quantised_bytes
 from dmoe.model.sizes import human
 from dmoe.model.tables import SHARED
 
@@ -33,6 +34,7 @@ class SetCost:
     stored_bytes: int
     rows: int
     dim: int
+    feature_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class Cost:
         return int((self.embedding_bytes + self.table_state_bytes) / ranks + dense)
 
     def scorer_bytes(self, rows: str) -> int:
-        """Of an exported scorer whose embedding rows are fp32, fp16 or int8 (with a scale a row)."""
+        """Of an exported scorer whose embedding rows are fp32, fp16, int8 (with a scale a row) or pq."""
+        if rows == "pq":
+            return sum(quantised_bytes(one.feature_rows, [one.dim]) for one in self.sets) + self.dense_parameters * 4
         width = {"fp32": 4, "fp16": 2, "int8": 1}[rows]
         scales = ROW_SCALE_BYTES * sum(one.rows for one in self.sets) if rows == "int8" else 0
         return self.embedding_parameters * width + scales + self.dense_parameters * 4
@@ -105,9 +109,10 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
     sets = []
     for index in sorted({section.set_index for table in blueprint.tables for section in table.sections}):
         parts = [(table.rows, section) for table in blueprint.tables for section in table.sections if section.set_index == index]
-        rows, dim = sum(count for count, _ in parts), parts[0][1].dim
+        counts, dim = tuple(count for count, _ in parts), parts[0][1].dim
+        rows = sum(counts)
         readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if index in (SHARED, read))
-        sets.append(SetCost(readers, rows * dim, sum(count * section.stored * 4 for count, section in parts), rows, dim))
+        sets.append(SetCost(readers, rows * dim, sum(count * section.stored * 4 for count, section in parts), rows, dim, counts))
     stored_bytes = sum(one.stored_bytes for one in sets)
     row_states = 4 * sum(table.rows for table in blueprint.tables) if table_kind == "rowwise_adagrad" else 0
     dense = sum(parameter.numel() for parameter in mixture.parameters())
@@ -201,10 +206,10 @@ def in_one_line(cost: Cost, batch_size: int, ranks: int, copy_limit: float = 0.0
 def cost_rows(costs: dict[str, Cost], batch_size: int, ranks: int) -> list[list[str]]:
     """A header and a row a variant, as text."""
     head = ["variant", "embedding params", "dense params", "bytes per table set", "table state", "MFLOP/row", "lookups/row"]
-    rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8"]]
+    rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8", "pq"]]
     for name, cost in costs.items():
         sets = " + ".join(human(one.stored_bytes) for one in cost.sets[:6]) + (" + ..." if len(cost.sets) > 6 else "")
         figures: list[Any] = [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", sets, human(cost.table_state_bytes)]
         figures += [f"{cost.total_flops / 1e6:.3f}", cost.lookups, human(cost.training_bytes(batch_size, ranks))]
-        rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8"))])
+        rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8", "pq"))])
     return rows

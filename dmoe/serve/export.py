@@ -4,7 +4,7 @@ Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, product
 from typing import Any, NamedTuple
 
@@ -21,9 +21,11 @@ from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
+from dmoe.model.product_quantisation import BLOCK, CENTROIDS
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, write_atomic
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, scale_of, write_scorer_file
+from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, codebook_of, scale_of, write_scorer_file
+from dmoe.serve.quantise import encoded, learn_codebooks, row_weights
 from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
 
@@ -46,7 +48,8 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     """Writes a scorer of a run's best checkpoint.
 
     Args:
-        rows: of the tables: fp32, fp16, or int8 with a scale a row and table set.
+        rows: of the tables: fp32, fp16, int8 with a scale a row and table set, or pq, a byte for four numbers, chosen by how often ids
+            were seen.
         step: another checkpoint than the best.
 
     Raises:
@@ -62,7 +65,8 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
     model = config.model
-    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output, len(model.experts))}
+    weights = row_weights(config.data.path, manifest, [name for name, _ in plan["parts"][0].features]) if rows == "pq" else {}
+    files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: _write_dense(folder, output, len(model.experts))}
     raw, missing = write_inputs(manifest, config.data.path, output)
     if missing:
         show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
@@ -130,12 +134,19 @@ def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
     }
 
 
-def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> str:
+def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str, weights: Mapping[str, np.ndarray]) -> str:
     kept = Contents(folder)
     entries: list[tuple[str, str, tuple[int, ...]]] = []
     data: list[Iterator[np.ndarray]] = []
     for part in plan["parts"]:
         total, chunks = sum(count for _, count in part.features), _chunks(kept, part)
+        if rows == "pq":
+            books = learn_codebooks(part.features, part.dims, lambda part=part: _chunks(kept, part), weights)  # type: ignore[misc]
+            blocks = books.shape[1]
+            entries.append((part.name, DTYPES[rows], (total, blocks)))
+            entries.append((codebook_of(part.name), "F32", (len(books) * blocks * CENTROIDS, BLOCK)))
+            data += [encoded(part.features, part.dims, chunks, books), iter([books])]
+            continue
         entries.append((part.name, DTYPES[rows], (total, sum(part.dims))))
         if rows == "int8":
             entries.append((scale_of(part.name), "F32", (total, len(part.dims))))

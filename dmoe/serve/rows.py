@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.errors import UserError
-from dmoe.serve.format import DTYPES, scale_of
+from dmoe.model.product_quantisation import BLOCK, CENTROIDS, codebooks_of
+from dmoe.serve.format import DTYPES, codebook_of, scale_of
 
 
 class Rows:
@@ -21,30 +22,46 @@ class Rows:
 
     Args:
         file: `tables.safetensors`.
-        name: of the matrix, [R, C]; int8 rows have a scale a row and set beside it, `scale` of `rows`, else `NAME_scale`, [R, S].
-        count: R.
+        name: of the matrix; int8 rows have a scale a row and set beside it, quantised ones their codebooks.
+        counts: rows of each feature.
         dims: of each set.
-        kind: fp32, fp16 or int8.
+        kind: fp32, fp16, int8 or pq.
 
     Raises:
         UserError: the file has another matrix, or none.
     """
 
-    def __init__(self, file: TensorFile, name: str, count: int, dims: Sequence[int], kind: str) -> None:
-        self.dims = list(dims)
-        self.rows_RC = _tensor(file, name, (count, sum(dims)), DTYPES[kind])
+    def __init__(self, file: TensorFile, name: str, counts: Sequence[int], dims: Sequence[int], kind: str) -> None:
+        self.dims, count = list(dims), sum(counts)
+        self.blocks = [-(-dim // BLOCK) for dim in dims]
+        width = sum(self.blocks) if kind == "pq" else sum(dims)
+        self.rows_RC = _tensor(file, name, (count, width), DTYPES[kind])
         self.scale_RS = _tensor(file, scale_of(name), (count, len(dims)), "F32") if kind == "int8" else None
+        self.codebook: Tensor | None = None
+        if kind == "pq":
+            books = codebooks_of(counts)
+            self.codebook = _tensor(file, codebook_of(name), ((max(books) + 1) * width * CENTROIDS, BLOCK), "F32")
+            self.ends_F, self.first_F = torch.tensor(counts).cumsum(0), torch.tensor(books) * width
+            self.block_J = torch.arange(width)
 
     @property
     def nbytes(self) -> int:
-        return self.rows_RC.nbytes + (0 if self.scale_RS is None else self.scale_RS.nbytes)
+        return self.rows_RC.nbytes + sum(one.nbytes for one in (self.scale_RS, self.codebook) if one is not None)
 
     def __call__(self, row: Tensor) -> list[Tensor]:
         """[..., K] of each set, float32, of rows [...]."""
+        if self.codebook is not None:
+            return self._decoded(row, self.codebook)
         sets = list(self.rows_RC[row].float().split(self.dims, -1))
         if self.scale_RS is None:
             return sets
         return [x * scale for x, scale in zip(sets, self.scale_RS[row].split(1, -1), strict=True)]
+
+    def _decoded(self, row: Tensor, codebook: Tensor) -> list[Tensor]:
+        first = self.first_F[torch.bucketize(row.contiguous(), self.ends_F, right=True)]
+        code = (first.unsqueeze(-1) + self.block_J) * CENTROIDS + self.rows_RC[row]
+        sets = codebook[code].split(self.blocks, -2)
+        return [x.flatten(-2)[..., :dim] for x, dim in zip(sets, self.dims, strict=True)]
 
 
 class LightRows:

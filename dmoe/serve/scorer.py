@@ -28,7 +28,7 @@ class Scorer:
     """An exported model.
 
     fp32 scores equal the evaluation's but for the order of sums: within 1e-5 of the logit. fp16 and int8 rows change the embeddings by
-    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `dmoe export --check` measures.
+    2^-11 and 1/254 of a row's largest number at most, pq rows without a bound; what that does to scores, `dmoe export --check` measures.
 
     Args:
         folder: that dmoe export wrote.
@@ -62,15 +62,13 @@ class Scorer:
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
         tables = TensorFile(join(folder, TABLES))
-        total = int(self.cardinality_F.sum())
+        counts = self.cardinality_F.tolist()
         if about.light:
             bound_F = np.minimum(self.cardinality_F, about.model.embedding.private_ids)
-            shared = Rows(tables, "rows", total, about.set_dims[:1], about.rows)
-            self.rows: Rows | LightRows = LightRows(
-                shared, Rows(tables, "private", int(bound_F.sum()), about.set_dims, about.rows), bound_F
-            )
+            shared = Rows(tables, "rows", counts, about.set_dims[:1], about.rows)
+            self.rows: Rows | LightRows = LightRows(shared, Rows(tables, "private", bound_F.tolist(), about.set_dims, about.rows), bound_F)
         else:
-            self.rows = Rows(tables, "rows", total, about.set_dims, about.rows)
+            self.rows = Rows(tables, "rows", counts, about.set_dims, about.rows)
         parts: dict[str, Any] = {
             "settings": about.model,
             "fields": len(about.features),

@@ -8,6 +8,7 @@ import torch
 
 from dmoe.config import load_config
 from dmoe.data.dataset.dataset import Dataset
+from dmoe.model.cost import cost_of
 from dmoe.serve.score_dataset import score_split
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
@@ -34,6 +35,21 @@ def logits_of_the_model(folder: Path) -> np.ndarray:
         for batch in trainer.session.reader("test", in_order=True).batches(32, 0, 1):
             logits.append(trainer.session.sharded(batch)[1][1].logit_B[batch.weight_B > 0].numpy())
     return np.concatenate(logits)
+
+
+@pytest.mark.parametrize("own_rows", [1 << 30, 12, 1], ids="codebooks of features from {} rows on".format)
+@pytest.mark.parametrize("switches", [(), ("model.embedding={sets: light, private_ids: 7, dim: 6}",)], ids=["full", "light"])
+def test_quantised_rows_are_exact_where_there_are_no_more_rows_than_centroids(tmp_path, monkeypatch, switches, own_rows):
+    """Whatever shares a codebook: the scorer finds each feature's own, block and all."""
+    monkeypatch.setattr("dmoe.model.product_quantisation.OWN_ROWS", own_rows)
+    scorer = Scorer(small_scorer(str(tmp_path), settings=switches, rows="pq"))
+    found = np.concatenate([logit_B for logit_B, _ in score_split(scorer, str(tmp_path / "data"), "test", 50)])
+    np.testing.assert_allclose(found, logits_of_the_model(tmp_path), atol=1e-5)
+    config, manifest = load_config(str(tmp_path / "run" / "config.yaml")), Dataset(str(tmp_path / "data")).manifest
+    dense = sum(parameter.nbytes for parameter in scorer.mixture.parameters())
+    told = cost_of(config, manifest).scorer_bytes("pq")
+    # Sets that lie in one file share no codebook, so that what is told a set at a time is what is there.
+    assert told == scorer.rows.nbytes + dense
 
 
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
