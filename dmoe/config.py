@@ -34,12 +34,16 @@ class DataConfig(Strict):
 
 class EmbeddingConfig(Strict):
     dim: int = Field(16, ge=1, le=4096)
-    sets: Literal["per_expert", "shared", "light"] = Field(
+    sets: Literal["per_expert", "shared", "light", "hashed"] = Field(
         "per_expert",
-        description="ME: a table set per expert; SE: one for all; light: one for all, and private rows for the most frequent ids",
+        description="ME: a table set per expert; SE: one for all; light: one for all, and private rows for the most frequent ids; hashed:"
+        " one for all, which every expert reads through its own hash",
     )
     private_ids: int = Field(
         1000, ge=1, lt=2**31, description="light: ids of each feature, most frequent first, with a row of each expert's"
+    )
+    hashed_rows: int = Field(
+        100_000, ge=1, lt=2**31, description="hashed: rows of a feature's table; a feature of fewer ids has a row for each"
     )
     layout: Literal["auto", "wide", "separate"] = "auto"
     init_std: float = Field(0.01, ge=0)
@@ -306,7 +310,12 @@ class Config(Strict):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
         kind, layout = self.optimizer.tables.kind, self.model.embedding.layout
-        if kind == "rowwise_adagrad" and layout == "wide" and self.model.embedding.sets != "shared" and len(self.model.experts) > 1:
+        if (
+            kind == "rowwise_adagrad"
+            and layout == "wide"
+            and self.model.embedding.sets in ("per_expert", "light")
+            and len(self.model.experts) > 1
+        ):
             raise ValueError(
                 "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
                 " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"

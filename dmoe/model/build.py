@@ -21,7 +21,7 @@ from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
-from dmoe.model.private_ids import PrivateIds
+from dmoe.model.private_ids import HashedIds, PrivateIds
 from dmoe.model.tables import Table, make_tables
 
 
@@ -48,8 +48,11 @@ class Blueprint:
     @cached_property
     def lookups(self) -> Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None:
         """Makes of a batch's ids what the tables look up; None where that is the ids as they are."""
+        names = [feature.name for feature in self.features]
+        if experts := self.tables[0].readers:
+            return HashedIds(names, [one.cardinality for one in self.features], [table.rows for table in self.tables], experts)
         bounds = {table.feature: table.rows for table in self.tables if table.private}
-        return PrivateIds([feature.name for feature in self.features], [bounds[one.name] for one in self.features]) if bounds else None
+        return PrivateIds(names, [bounds[name] for name in names]) if bounds else None
 
 
 def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
@@ -69,7 +72,8 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     specs = expert_specs(config.model)
     embedding = config.model.embedding
     private = embedding.private_ids if embedding.sets == "light" else None
-    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)), private)
+    hashed = embedding.hashed_rows if embedding.sets == "hashed" else None
+    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)), private, hashed)
     return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))
 
 

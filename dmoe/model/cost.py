@@ -122,8 +122,8 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
         dense_parameters=dense,
         dense_state_bytes=int(dense * 4 * STATES_A_NUMBER[dense_kind]),
         flops=flops_of(mixture, config.model.expert_dim),
-        lookups=round(sum(table.mean_ids for table in blueprint.tables)),
-        lookup_bytes=4 * sum(table.columns for table in blueprint.tables),
+        lookups=round(sum(table.mean_ids * len(table.keys) for table in blueprint.tables)),
+        lookup_bytes=4 * sum(table.columns * len(table.keys) for table in blueprint.tables),
         saved_bytes=_saved_bytes(mixture, blueprint),
     )
 

@@ -17,7 +17,7 @@ from dmoe.model.tables import SHARED, Section, Table, bag_configs
 class MultiEmbedding(nn.Module):
     """S table sets over F features (Multi-Embedding, Guo et al. 2023), as one EmbeddingBagCollection that TorchRec shards.
 
-    A light one (tables of `make_tables(..., private_ids)`) looks up what `PrivateIds` makes of a batch's ids.
+    A light one (`make_tables(..., private_ids)`) looks up what `PrivateIds` makes of a batch's ids, a hashed one what `HashedIds` does.
 
     Args:
         tables: from `make_tables`, all of one layout.
@@ -49,14 +49,21 @@ class SplitSets(nn.Module):
 
     def __init__(self, tables: Sequence[Table]) -> None:
         super().__init__()
-        shared = [table for table in tables if table.sections[0].set_index == SHARED]
-        sets = [table for table in tables if table.sections[0].set_index != SHARED]
-        readers = Counter(table.key for table in tables)
-        self.keys = [f"{table.key}@{table.module}" if readers[table.key] > 1 else table.key for table in tables]
-        self.wide = len(sets[0].sections) > 1 or len({table.feature for table in sets}) == len(sets)
-        self.sections = sets[0].sections if self.wide else tuple(table.sections[0] for table in sets if table.feature == sets[0].feature)
+        hashed = tables[0].readers
+        shared = [] if hashed else [table for table in tables if table.sections[0].set_index == SHARED]
+        sets = [table for table in tables if table not in shared]
+        count = Counter(key for table in tables for key in table.keys)
+        names = [[f"{key}@{table.module}" if count[key] > 1 else key for key in table.keys] for table in tables]
+        self.keys = [name for one in names for name in one]
+        self.wide = not hashed and (len(sets[0].sections) > 1 or len({table.feature for table in sets}) == len(sets))
+        if self.wide:
+            self.sections = sets[0].sections
+        elif hashed:
+            self.sections = sets[0].sections * hashed
+        else:
+            self.sections = tuple(table.sections[0] for table in sets if table.feature == sets[0].feature)
         step = 1 if self.wide else len(self.sections)
-        self.mean_F = [table.pooling == "mean" for table in sets[::step]]
+        self.mean_F = [table.pooling == "mean" for table in (sets if hashed else sets[::step])]
         of_sets = self.keys[len(shared) :]
         self.groups = [of_sets[index::step] for index in range(step)]
         self.shared = shared[0].sections[0] if shared else None
@@ -69,7 +76,7 @@ class SplitSets(nn.Module):
         sets_BFK = self._cut(looked_up)
         if not any(self.mean_F):
             return sets_BFK
-        # A light multi-embedding's private ids come after all of a row's.
+        # A light multi-embedding's private ids come after all of a row's; hashes leave every expert as many.
         lengths_BF = ids.lengths().view(-1, len(sets_BFK[0]))[: len(self.mean_F)].T.to(sets_BFK[0].dtype)
         mean_F = torch.tensor(self.mean_F).to(lengths_BF.device, non_blocking=True)
         # Padding has empty bags, whose sum is 0.

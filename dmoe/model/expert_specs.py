@@ -45,8 +45,10 @@ def expert_specs(model: ModelConfig) -> ExpertSpecs:
         sets.append(table_set)
     if sorted(dims) != list(range(len(dims))):
         raise UserError(f"model.experts: table sets are {sorted(dims)}, expected 0 to {len(dims) - 1} without a gap")
-    if model.embedding.sets == "light" and len(set(dims.values())) > 1:
-        raise UserError(f"model.experts: dims of the table sets are {list(dims.values())}, expected one, as sets light shares a table")
+    if model.embedding.sets in ("light", "hashed") and len(set(dims.values())) > 1:
+        raise UserError(
+            f"model.experts: dims of the table sets are {list(dims.values())}, expected one, as sets {model.embedding.sets} share a table"
+        )
     return ExpertSpecs(tuple(experts), tuple(sets), tuple(dims[index] for index in range(len(dims))))
 
 

@@ -4,7 +4,8 @@ A checkpoint, the initial weights and a report speak of logical tables; the plan
 feature's sets lie side by side in one row; in the `separate` layout each has a table of its own.
 
 A light multi-embedding has one table a feature that all sets share, `C1/shared`, and for its most frequent ids one more row a set, `C1/0`,
-`C1/1`, ...: an embedding is the sum of both, and of the less frequent ids the shared row alone.
+`C1/1`, ...: an embedding is the sum of both, and of the less frequent ids the shared row alone. A hashed one has `C1/shared` alone, of
+which each expert reads the rows that its own hash makes of ids.
 
 Tables are named after features, which may have any name; TorchRec, for which a table's name is an attribute of a module, gets one of ours.
 """
@@ -27,6 +28,11 @@ SHARED = -1
 def private_key(feature: str) -> str:
     """What a batch calls a feature's ids that have private rows. No feature's name begins so."""
     return f"@private {feature}"
+
+
+def hash_key(feature: str, expert: int) -> str:
+    """What a batch calls the rows that an expert's hash makes of a feature's ids."""
+    return f"@{expert} {feature}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Table:
         pooling: `sum` or `mean` of the embeddings of a row's ids.
         mean_ids: ids that a row looks up, on average: the planner's pooling factor.
         private: holds rows of a light multi-embedding's most frequent ids alone; ids below `rows` are looked up in it.
+        readers: experts that read it, each through its own hash of the ids; 0 where ids are rows.
     """
 
     name: str
@@ -62,11 +69,14 @@ class Table:
     pooling: str = "sum"
     mean_ids: float = 1.0
     private: bool = False
+    readers: int = 0
 
     @property
-    def key(self) -> str:
+    def keys(self) -> list[str]:
         """What a batch calls the ids that are looked up."""
-        return private_key(self.feature) if self.private else self.feature
+        if self.readers:
+            return [hash_key(self.feature, expert) for expert in range(self.readers)]
+        return [private_key(self.feature) if self.private else self.feature]
 
     @property
     def columns(self) -> int:
@@ -77,7 +87,11 @@ class Table:
 
 
 def make_tables(
-    features: Sequence[CategoricalFeature], set_dims: Sequence[int], layout: str, private_ids: int | None = None
+    features: Sequence[CategoricalFeature],
+    set_dims: Sequence[int],
+    layout: str,
+    private_ids: int | None = None,
+    hashed_rows: int | None = None,
 ) -> list[Table]:
     """The physical tables of a model, in the features' order.
 
@@ -86,7 +100,16 @@ def make_tables(
         set_dims: the dim of every table set; one entry where all experts share one.
         layout: `wide` or `separate`.
         private_ids: of a light multi-embedding, ids of each feature that have private rows. The shared tables come first.
+        hashed_rows: most rows of a feature's one table, which every set reads through a hash of its own.
     """
+    if hashed_rows is not None:
+        sections = (Section(SHARED, 0, set_dims[0]),)
+        return _numbered(
+            [
+                replace(_table(feature, feature.name, sections), rows=min(feature.cardinality, hashed_rows), readers=len(set_dims))
+                for feature in features
+            ]
+        )
     if private_ids is None:
         return _numbered([table for feature in features for table in _tables_of(feature, set_dims, layout)])
     # Names end in a part that no other table of the feature has, so that no two tables have one name, whatever features are called.
@@ -132,6 +155,6 @@ def _table(feature: CategoricalFeature, name: str, sections: tuple[Section, ...]
 def bag_configs(tables: Sequence[Table]) -> list[EmbeddingBagConfig]:
     """TorchRec's description of the tables. All sum: a mean is made of the sum by SplitSets, which see."""
     return [
-        EmbeddingBagConfig(name=table.module, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=[table.key])
+        EmbeddingBagConfig(name=table.module, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=table.keys)
         for table in tables
     ]

@@ -65,7 +65,9 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     plan, shares = _plan(config, inputs, index), shares_of(manifest)
     PATHS.mkdirs(output)
     model = config.model
-    weights = row_weights(config.data.path, manifest, [name for name, _ in plan["parts"][0].features]) if rows == "pq" else {}
+    # Several ids share a hashed row, another lot for each expert: these rows weigh alike.
+    counted = rows == "pq" and config.model.embedding.sets != "hashed"
+    weights = row_weights(config.data.path, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
     files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: _write_dense(folder, output, len(model.experts))}
     raw, missing = write_inputs(manifest, config.data.path, output)
     if missing:
@@ -109,15 +111,16 @@ def best_step(run: str) -> int:
 def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
     """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     specs = expert_specs(config.model)
-    light, dims = config.model.embedding.sets == "light", list(specs.set_dims)
+    dims, embedding = list(specs.set_dims), config.model.embedding
     features = [(feature.name, feature.cardinality) for feature in inputs.categorical]
-    private = [(name, min(count, config.model.embedding.private_ids)) for name, count in features]
     every = list(range(len(dims)))
-    parts = (
-        [_Part("rows", features, ["shared"], dims[:1]), _Part("private", private, every, dims)]
-        if light
-        else [_Part("rows", features, every, dims)]
-    )
+    if embedding.sets == "light":
+        private = [(name, min(count, embedding.private_ids)) for name, count in features]
+        parts = [_Part("rows", features, ["shared"], dims[:1]), _Part("private", private, every, dims)]
+    elif embedding.sets == "hashed":
+        parts = [_Part("rows", [(name, min(count, embedding.hashed_rows)) for name, count in features], ["shared"], dims[:1])]
+    else:
+        parts = [_Part("rows", features, every, dims)]
     for part in parts:
         for (name, count), (table_set, dim) in product(part.features, zip(part.sets, part.dims, strict=True)):
             if (found := index.tables.get(f"{name}/{table_set}")) != (count, dim):

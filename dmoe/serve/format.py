@@ -2,9 +2,9 @@
 
 `tables` holds one matrix `rows` [R, C]: the features' rows one below the other, the table sets' dims side by side; with int8 also `scale`
 [R, S], one a row and set; with pq it is [R, J], a byte a block of four numbers, beside `codebook` [G * J * 256, 4]
-(`dmoe.model.product_quantisation`). Of a light multi-embedding `rows` is of the one set that all share, and `private` (with `private_scale`
-or `private_codebook`) of all sets and of the first ids of each feature alone. `dense` holds the parameters of experts, projections, gate
-and tower, float32.
+(`dmoe.model.product_quantisation`). Of a light or hashed multi-embedding `rows` is of the one set that all share; of a light one `private`
+(with `private_scale` or `private_codebook`) is of all sets and of the first ids of each feature alone. `dense` holds the parameters of
+experts, projections, gate and tower, float32.
 """
 
 import hashlib
@@ -86,11 +86,6 @@ class ScorerFile(Strict):
             if read != ([(one.name, one.cardinality, one.pooling) for one in self.features], self.dense):
                 raise ValueError("reads: other features than `features` and `dense`")
         return self
-
-    @property
-    def light(self) -> bool:
-        """Whether all sets share the rows of ids, and the first ids of each feature have `private` rows beside."""
-        return self.model.embedding.sets == "light"
 
     @property
     def reads_raw_rows(self) -> bool:

@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.errors import UserError
+from dmoe.model.own_hash import hashed_rows
 from dmoe.model.product_quantisation import BLOCK, CENTROIDS, codebooks_of
-from dmoe.serve.format import DTYPES, codebook_of, scale_of
+from dmoe.serve.format import DTYPES, ScorerFile, codebook_of, scale_of
 
 
 class Rows:
@@ -64,40 +64,105 @@ class Rows:
         return [x.flatten(-2)[..., :dim] for x, dim in zip(sets, self.dims, strict=True)]
 
 
+class FullRows:
+    """A row of all sets for each id of each feature.
+
+    Args:
+        rows: the features' one below the other.
+        counts: ids of each feature.
+    """
+
+    def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
+        self.rows, self.offset_F = rows, _offsets(counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """[..., K] of each set, of ids [...] of one feature, or [..., F] of all."""
+        return self.rows(ids + self.offset_F[feature])
+
+
 class LightRows:
     """Rows of a light multi-embedding: one that all sets share, and of the first ids of each feature one more of each set.
 
     Args:
-        shared: one set.
-        private: of the ids below `bound_F`, feature after feature.
-        bound_F: ids of each feature that have private rows.
+        shared: of every id, one set.
+        private: of the first ids of each feature.
+        counts: ids of each feature.
+        bounds: ids of each feature that have private rows.
     """
 
-    def __init__(self, shared: Rows, private: Rows, bound_F: np.ndarray) -> None:
-        self.shared, self.private = shared, private
-        self.bound_F = torch.from_numpy(bound_F)
-        self.offset_F = self.bound_F.cumsum(0) - self.bound_F
+    def __init__(self, shared: Rows, private: Rows, counts: Sequence[int], bounds: Sequence[int]) -> None:
+        self.shared, self.private, self.offset_F = shared, private, _offsets(counts)
+        self.bound_F, self.private_offset_F = torch.tensor(bounds), _offsets(bounds)
 
     @property
     def nbytes(self) -> int:
         return self.shared.nbytes + self.private.nbytes
 
-    def __call__(self, row: Tensor, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """[..., K] of each set.
-
-        Args:
-            row: of the shared matrix.
-            ids: [...] those of `feature`, or [..., F] of all.
-        """
-        (shared,) = self.shared(row)
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """As `FullRows`."""
+        (shared,) = self.shared(ids + self.offset_F[feature])
         own = ids < self.bound_F[feature]
-        found = self.private((ids + self.offset_F[feature])[own])
         sets = []
-        for x_NK in found:
+        for x_NK in self.private((ids + self.private_offset_F[feature])[own]):
             whole = shared.clone()
             whole[own] += x_NK
             sets.append(whole)
         return sets
+
+
+class HashedRows:
+    """Rows of which every set reads those that its own hash makes of ids; of a feature with no more ids than rows, the ids' own.
+
+    Args:
+        rows: one set.
+        cardinalities: ids of each feature.
+        counts: rows of each feature.
+        sets: S.
+    """
+
+    def __init__(self, rows: Rows, cardinalities: Sequence[int], counts: Sequence[int], sets: int) -> None:
+        self.rows, self.offset_F, self.sets = rows, _offsets(counts), sets
+        self.hashed_F = torch.tensor(counts) < torch.tensor(cardinalities)
+        self.count_F = torch.tensor(counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """As `FullRows`."""
+        made = [hashed_rows(ids, number, self.count_F[feature]).where(self.hashed_F[feature], ids) for number in range(self.sets)]
+        return [x for rows in made for x in self.rows(rows + self.offset_F[feature])]
+
+
+def open_rows(file: TensorFile, about: ScorerFile) -> FullRows | LightRows | HashedRows:
+    """What looks embeddings up in a scorer's tables.
+
+    Raises:
+        UserError: the file has other tables than scorer.json says.
+    """
+    counts, embedding = [feature.cardinality for feature in about.features], about.model.embedding
+    if embedding.sets == "light":
+        bounds = [min(count, embedding.private_ids) for count in counts]
+        shared, private = (
+            Rows(file, "rows", counts, about.set_dims[:1], about.rows),
+            Rows(file, "private", bounds, about.set_dims, about.rows),
+        )
+        return LightRows(shared, private, counts, bounds)
+    if embedding.sets == "hashed":
+        rows = [min(count, embedding.hashed_rows) for count in counts]
+        return HashedRows(Rows(file, "rows", rows, about.set_dims[:1], about.rows), counts, rows, len(about.set_dims))
+    return FullRows(Rows(file, "rows", counts, about.set_dims, about.rows), counts)
+
+
+def _offsets(counts: Sequence[int]) -> Tensor:
+    """Where each feature's rows begin, [F]."""
+    count_F = torch.tensor(counts)
+    return count_F.cumsum(0) - count_F
 
 
 def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> Tensor:

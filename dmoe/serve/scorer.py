@@ -21,7 +21,7 @@ from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import PATHS, inside, join
 from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 from dmoe.serve.raw_inputs import open_encoder
-from dmoe.serve.rows import LightRows, Rows
+from dmoe.serve.rows import open_rows
 
 
 class Scorer:
@@ -60,15 +60,7 @@ class Scorer:
             if verify and digest_of(path) != digest:
                 raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
-        self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
-        tables = TensorFile(join(folder, TABLES))
-        counts = self.cardinality_F.tolist()
-        if about.light:
-            bound_F = np.minimum(self.cardinality_F, about.model.embedding.private_ids)
-            shared = Rows(tables, "rows", counts, about.set_dims[:1], about.rows)
-            self.rows: Rows | LightRows = LightRows(shared, Rows(tables, "private", bound_F.tolist(), about.set_dims, about.rows), bound_F)
-        else:
-            self.rows = Rows(tables, "rows", counts, about.set_dims, about.rows)
+        self.rows = open_rows(TensorFile(join(folder, TABLES)), about)
         parts: dict[str, Any] = {
             "settings": about.model,
             "fields": len(about.features),
@@ -157,9 +149,7 @@ class Scorer:
 
     def _sets(self, ids: np.ndarray, feature: int | slice) -> list[Tensor]:
         """The embeddings of ids of one feature, [V], or of all, [B, F], of each set."""
-        ids = ids.astype(np.int64)
-        row = torch.from_numpy(ids + self.offset_F[feature])
-        return self.rows(row, torch.from_numpy(ids), feature) if isinstance(self.rows, LightRows) else self.rows(row)
+        return self.rows(torch.from_numpy(ids.astype(np.int64)), feature)
 
     def _pooled(self, index: int, bags: Bags, mean: bool, first_row: int) -> list[Tensor]:
         """A multi-valued feature's embedding of each row, [B, K] for each table set."""

@@ -13,6 +13,7 @@ SWITCHES = {
     "sparse gate of three": ("model.gate=dselect_k", "specialisation.gate_entropy_weight=0.1"),
     "normalised experts": ("model.expert_norm=batch",),
     "light": ("model.embedding={sets: light, private_ids: 12}",),
+    "hashed": ("model.embedding={sets: hashed, hashed_rows: 20}",),
     "KDEF, de-correlated residuals": (
         "supervision={agreement: kdef, mixture_weight: 0}",
         "model.gate=mean",

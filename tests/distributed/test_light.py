@@ -39,6 +39,30 @@ def test_every_sharding_type(ranks, data_set, alone, types, layout):
     check(ranks(4).run(train_and_tell, data_set, STEPS, LIGHT, f"sharding.types=[{types}]", f"model.embedding.layout={layout}"), alone)
 
 
+@pytest.mark.parametrize(
+    "types", ["grid_shard", *(pytest.param(one, marks=pytest.mark.slow) for one in ("column_wise", "table_row_wise", "data_parallel"))]
+)
+def test_every_sharding_type_of_hashed_tables(ranks, data_set, types):
+    hashed = "model.embedding={sets: hashed, hashed_rows: 20, dim: 8}"
+    (expected,) = ranks(1).run(train_and_tell, data_set, STEPS, hashed, "sharding.types=[table_wise]")
+    check(ranks(4).run(train_and_tell, data_set, STEPS, hashed, f"sharding.types=[{types}]"), expected)
+
+
+def test_hashed_rows_that_would_be_other_ids_are_refused(ranks, data_set, tmp_path):
+    """C2 had 30 ids and has 90."""
+    make_data_set(tmp_path / "grown", cardinalities=(55, 90, 25, 61), seed=5)
+    grown = str(tmp_path / "grown")
+    for before, now, feature in ((20, 20, ""), (35, 35, "C2"), (20, 25, "C1"), (100, 100, "")):
+        run = tmp_path / f"run {before} {now}"
+        run.mkdir()
+        of_before, of_now = (f"model.embedding={{sets: hashed, hashed_rows: {rows}}}" for rows in (before, now))
+        save_manifest(str(run), load_manifest(data_set))
+        (run / "config.yaml").write_text(dump_config(small_config(data_set, of_before)))
+        ranks(1).run(resume.save, data_set, str(run / "checkpoints" / f"step-{resume.BEFORE:09d}"), of_before)
+        (found,) = ranks(1).run(growing.refusal, grown, str(run), of_now)
+        assert (f": {feature}: " in found and "hashed_rows" in found) if feature else not found
+
+
 def test_bags_on_three_ranks(ranks, tmp_path):
     write_csv(tmp_path / "log.csv", make_rows(900))
     log = str(make(tmp_path / "d", tmp_path / "log.csv", rows_per_shard=512))

@@ -51,8 +51,27 @@ def _look(session: Session, path: str) -> str:
     folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
     data = session.config.data
     now = model_inputs(data, with_identities(session.manifest, data.path))
-    check_compatible(run_inputs(run), now, data.path, ordered=True, grown=True)
+    before = run_inputs(run)
+    check_compatible(before, now, data.path, ordered=True, grown=True)
+    _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})
     return folder
+
+
+def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
+    """Refuses hashed rows that would be other ids' than they were: of another number of rows, or ids' own until now.
+
+    Raises:
+        UserError: names the feature.
+    """
+    there, now = read_index(folder).tables, {one.name: one.cardinality for one in session.blueprint.features}
+    for table in (table for table in session.tables if table.readers):
+        rows, ids = there.get(table.logical_name(table.sections[0]), (table.rows, 0))[0], before[table.feature]
+        if (rows < ids, table.rows < now[table.feature]) != (False, False) and (rows != table.rows or rows >= ids):
+            was = f"hashed to {rows:,} rows" if rows < ids else "not hashed"
+            raise UserError(
+                f"{folder}: {table.feature}: its {ids:,} ids were {was}, its {now[table.feature]:,} ids would be hashed to {table.rows:,};"
+                " keep model.embedding.hashed_rows, above the ids of a feature that was not hashed, or train anew"
+            )
 
 
 def _run_of(checkpoint: str) -> str:

@@ -1,4 +1,4 @@
-"""A light multi-embedding against its definition, T_m[x] = S[x] + 1[x < q] P_m[x], and its bytes, told before training.
+"""Light and hashed multi-embeddings against their definitions, S[x] + 1[x < q] P_m[x] and S[h_m(x)], and their bytes, told before training.
 
 Shapes: B rows, F features, K dims.
 """
@@ -16,7 +16,8 @@ from dmoe.model.build import make_blueprint
 from dmoe.model.cost import cost_of
 from dmoe.model.dmoe import Feature, manifest_of
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.private_ids import PrivateIds
+from dmoe.model.own_hash import hashed_rows
+from dmoe.model.private_ids import HashedIds, PrivateIds
 from dmoe.model.tables import make_tables
 
 SIZES, BOUND = {"C1": 5, "C2": 70, "tags": 9, "sums": 9}, 6
@@ -73,10 +74,53 @@ def test_an_embedding_is_the_shared_row_and_a_frequent_ids_own(layout, dim, sets
                 np.testing.assert_allclose(x_BFK[row, field].detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def splitmix(x: int) -> int:
+    """In Python's integers, cut to 64 bits."""
+    x = x * 0x9E3779B97F4A7C15 % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def test_every_expert_reads_one_table_through_its_own_hash():
+    dim, sets, most = 6, 3, 8
+    tables = make_tables(FEATURES, [dim] * sets, "wide", hashed_rows=most)
+    assert [table.rows for table in tables] == [5, 8, 8, 8]
+    model, rng, logical = MultiEmbedding(tables), np.random.default_rng(0), {}
+    for table in tables:
+        values = rng.normal(size=(table.rows, dim)).astype(np.float32)
+        weight = model.ebc.embedding_bags[table.module].weight
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+            weight[:, :dim] = torch.from_numpy(values)
+        logical[table.feature] = values
+    found = model(HashedIds(list(SIZES), list(SIZES.values()), [table.rows for table in tables], sets)(ids_of(BAGS)))
+    apart = 0
+    for expert, x_BFK in enumerate(found):
+        for field, (name, bags) in enumerate(BAGS.items()):
+            for row, bag in enumerate(bags):
+                read = [i if SIZES[name] <= most else (splitmix(i * 64 + expert + 1) >> 1) % most for i in bag]
+                apart += read != bag
+                expected = logical[name][read].sum(0) / (max(len(bag), 1) if name == "tags" else 1)
+                np.testing.assert_allclose(x_BFK[row, field].detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert apart > 10
+
+
+def test_two_ids_that_one_expert_confuses_are_apart_for_another():
+    ids = torch.arange(20_000)
+    first, second = (hashed_rows(ids, expert, 10_000) for expert in (0, 1))
+    assert torch.bincount(first, minlength=10_000).max() < 15
+    together = (first[:10_000] == first[10_000:]) & (second[:10_000] == second[10_000:])
+    assert together.sum() <= 1
+
+
 def test_ids_that_were_made_already_stay_as_they_are():
     private = PrivateIds(list(SIZES), [2, 2, 2, 2])
     once = private(ids_of(BAGS))
     assert private(once) is once
+    hashed = HashedIds(list(SIZES), list(SIZES.values()), [5, 8, 8, 8], 2)
+    once = hashed(ids_of(BAGS))
+    assert hashed(once) is once
 
 
 def test_no_two_tables_have_one_name():
@@ -96,6 +140,12 @@ def test_bytes_are_told_before_training():
     assert [one.rows for one in light.sets] == [1205, 205, 205, 205]
     assert [one.experts for one in light.sets] == [(0, 1, 2), (0,), (1,), (2,)]
     assert light.scorer_bytes("int8") == light.embedding_parameters + 4 * (1205 + 3 * 205) + 4 * light.dense_parameters
+
+
+def test_bytes_of_hashed_tables_are_told():
+    text = "model: {experts: [mlp, mlp, mlp], embedding: {dim: 8, sets: hashed, hashed_rows: 100}}"
+    cost = cost_of(parse_config(text, "test"), manifest_of({"C1": 5, "C2": 1000, "C3": 200}, []))
+    assert (cost.embedding_bytes, cost.lookups, cost.lookup_bytes) == (205 * 8 * 4, 9, 9 * 8 * 4)
 
 
 def test_rowwise_adagrad_lays_private_rows_out_separately():

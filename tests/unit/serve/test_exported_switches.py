@@ -19,6 +19,7 @@ SWITCHES = {
     "batch norm under a sparse gate": ("model.expert_norm=batch", "model.gate=dselect_k", "model.gate_experts=1", "model.gate_gamma=0.01"),
     "light": ("model.embedding.sets=light", "model.embedding.private_ids=5"),
     "light, of sums, separate": ("model.embedding.sets=light", "model.embedding.private_ids=30", "model.embedding.layout=separate"),
+    "hashed": ("model.embedding.sets=hashed", "model.embedding.hashed_rows=7"),
     "light, padded": ("model.embedding.sets=light", "model.embedding.private_ids=1", "model.embedding.dim=6"),
 }
 
@@ -38,7 +39,11 @@ def logits_of_the_model(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("own_rows", [1 << 30, 12, 1], ids="codebooks of features from {} rows on".format)
-@pytest.mark.parametrize("switches", [(), ("model.embedding={sets: light, private_ids: 7, dim: 6}",)], ids=["full", "light"])
+@pytest.mark.parametrize(
+    "switches",
+    [(), ("model.embedding={sets: light, private_ids: 7, dim: 6}",), ("model.embedding={sets: hashed, hashed_rows: 9}",)],
+    ids=["full", "light", "hashed"],
+)
 def test_quantised_rows_are_exact_where_there_are_no_more_rows_than_centroids(tmp_path, monkeypatch, switches, own_rows):
     """Whatever shares a codebook: the scorer finds each feature's own, block and all."""
     monkeypatch.setattr("dmoe.model.product_quantisation.OWN_ROWS", own_rows)
