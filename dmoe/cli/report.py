@@ -4,6 +4,7 @@ dmoe report runs RUN... --output page.html
 dmoe report compare RUN_A RUN_B --output page.html
 dmoe report experts RUN --slice C3 --frequency C3 --parts 4 --output page.html
 dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
+dmoe report frontier --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
 """
 
 import argparse
@@ -48,17 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     experts.add_argument("--output", help="the HTML page to write")
     ladder = commands.add_parser("ladder", help="train a list of variants over seeds, and say what the data supports; resumes by itself")
-    ladder.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
-    ladder.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
-    ladder.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
-    ladder.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
+    _add_ladder(ladder)
     ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
     ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
     ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
-    ladder.add_argument(
+    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
+    frontier = commands.add_parser(
+        "frontier",
+        help="what quality costs: a trained ladder's variants against bytes, FLOPs and latency, and which dominate; trains nothing",
+    )
+    _add_ladder(frontier)
+    frontier.set_defaults(jobs=0, torchx="", torchx_arg=[], report_only=True)
+
+
+def _add_ladder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
+    parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
+    parser.add_argument(
         "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
     )
-    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
 
 
 def run(arguments: argparse.Namespace) -> int | None:
