@@ -139,8 +139,8 @@ def frontier_page(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str
         bullets(sentences(ladder, points, found)),
         table(["variant", "AUC", "logloss", *prices], rows),
         paragraph(
-            "Mean over seeds, ± half of its 95% interval (Student's t). Green: on the frontier of AUC against this price, by means. FLOPs are"
-            " of a row's forward pass; latency is the fastest call of the first seed's run, exported with fp32 rows, one thread.",
+            "Mean over seeds, ± half of its 95% interval (Student's t). Green: on the frontier of AUC against this price, by means. FLOPs"
+            " are of a row's forward pass; latency is the fastest call of the first seed's run, exported with fp32 rows, one thread.",
             "faint",
         ),
         figures(drawn),
