@@ -32,6 +32,17 @@ class WindowState(TypedDict):
     sums: Annotated[list[float | None], Field(min_length=4, max_length=4)]
 
 
+@with_config(_STRICT)
+class OnlineState(TypedDict):
+    """Of a run over windows: how many are done, the bytes of its ledger that say so and their SHA-256, and the folder that tells which
+    token each row of the tables is for."""
+
+    window: Count
+    ledger_bytes: Count
+    ledger_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    vocabulary: Annotated[str, Field(pattern=r"^[0-9]{6,12}$|^$")]
+
+
 @dataclass
 class Progress:
     """Plain data.
@@ -47,6 +58,7 @@ class Progress:
         best_auc: of the best validation; None before the first one, and while the validation rows have one label only.
         best_logloss: of the best validation where it has no AUC.
         window: sums of the figures since the last line of the log (`Window.state`).
+        online: of a run over windows of a log that grows.
     """
 
     # Read by pydantic when a checkpoint's progress is checked.
@@ -67,6 +79,7 @@ class Progress:
     seconds: Annotated[float, Field(ge=0)] = 0.0
     schedule: ScheduleState = field(default_factory=ScheduleState)
     window: WindowState | None = None
+    online: OnlineState | None = None
 
     def validated(self, auc: float | None, logloss: float) -> None:
         """Takes note of a validation of this step. A higher AUC is better; a lower logloss is, where no AUC is defined."""

@@ -14,7 +14,9 @@ from dmoe.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a scorer's folder, or a file whose first line names one, which is followed")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", default="", help="a scorer's folder, or a file whose first line names one, which is followed")
+    what.add_argument("--split", default="", metavar="FILE", help="an A/B test: its arms, their scorers and shares (docs/serve.md)")
     parser.add_argument("--name", default="dmoe", help="of the model in the protocol (dmoe)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
@@ -36,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     except ImportError:
         raise UserError("dmoe serve needs starlette, uvicorn and prometheus-client: install dmoe[serve]") from None
     from dmoe.serve.server.app import create
+    from dmoe.serve.server.arms import check
     from dmoe.serve.server.options import ServeOptions
-    from dmoe.serve.server.versions import folder_of, load_version
 
     for name in ("workers", "threads", "batch_rows", "queue_rows", "deadline_ms", "max_rows", "max_body_mib", "max_connections"):
         if getattr(arguments, name) < 1:
@@ -55,16 +57,17 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.max_rows,
         token=_token(arguments.token_file),
         threads=arguments.threads,
+        split=arguments.split,
     )
     several = arguments.workers > 1
     with contextlib.ExitStack() as stack:
         if several:
             # Before any worker starts, so that a mistake is one line.
-            load_version(folder_of(options.model))
+            check(options)
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
         app = "dmoe.serve.server.app:create" if several else create(options)
-        print(f"serves {options.model} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
+        print(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
         uvicorn.run(
             app,
             factory=several,

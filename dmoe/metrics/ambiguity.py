@@ -1,4 +1,4 @@
-"""What the experts' diversity is worth, in logloss (ALGORITHM: section 5): streaming, mergeable, in float64.
+"""What the experts' diversity is worth, in logloss (docs/method.md): streaming, mergeable, in float64.
 
 Shapes: B rows of a batch, M experts.
 """
@@ -42,7 +42,7 @@ class Ambiguity(Metric):
           for padding (all rows count alike where absent).
         - Output: AmbiguityReport.
 
-    Example:
+    Examples:
         >>> metric = Ambiguity(experts=2)
         >>> metric.update(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]))
         >>> round(metric.compute().value, 4)

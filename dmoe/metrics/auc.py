@@ -35,7 +35,7 @@ class BinnedAUC(Metric):
         - Input of `update`: logit [B] (not a probability), label [B] of 0 and 1, weight [B] (0 for padding; 1 where absent).
         - Output: [] float64; NaN where one of the labels does not occur, or where a logit was NaN.
 
-    Example:
+    Examples:
         >>> metric = BinnedAUC()
         >>> metric.update(torch.tensor([-2.0, -1.0, 0.5, 2.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         >>> metric.compute()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class SoftmaxGate(nn.Module):
-    """g = softmax(a) with a_m = w_m . E_m + b_m: each expert's logit from its own embeddings (ALGORITHM: section 1).
+    """g = softmax(a) with a_m = w_m . E_m + b_m: each expert's logit from its own embeddings (docs/method.md).
 
     Args:
         input_dims: N of each expert.
@@ -102,6 +102,7 @@ class DSelectKGate(nn.Module):
     """
 
     sparse = True
+    code_MJ: Tensor
 
     def __init__(self, input_dims: Sequence[int], set_of_expert: Sequence[int], selectors: int, gamma: float = 1.0) -> None:
         super().__init__()
@@ -113,7 +114,8 @@ class DSelectKGate(nn.Module):
         # A single expert has no bits, and a layer of width 0 no initial weights.
         self.codes = nn.Linear(width, selectors * self.bits) if self.bits else None
         self.weights = nn.Linear(width, selectors)
-        self.code_MJ = [[bool(expert >> bit & 1) for bit in range(self.bits)] for expert in range(experts)]
+        codes = [[bool(expert >> bit & 1) for bit in range(self.bits)] for expert in range(experts)]
+        self.register_buffer("code_MJ", torch.tensor(codes), persistent=False)
 
     def forward(self, inputs: Sequence[Tensor]) -> Sparse:
         x_BN = torch.cat([inputs[reader] for reader in self.readers], 1)
@@ -122,8 +124,7 @@ class DSelectKGate(nn.Module):
             selector_BLM = torch.ones_like(share_BL1)
         else:
             step_BL1J = smooth_step(_wide(self.codes(x_BN)), self.gamma).unflatten(1, (self.selectors, 1, self.bits))
-            code_MJ = torch.tensor(self.code_MJ, device=x_BN.device)
-            selector_BLM = torch.where(code_MJ, step_BL1J, 1 - step_BL1J).prod(3)
+            selector_BLM = torch.where(self.code_MJ, step_BL1J, 1 - step_BL1J).prod(3)
         return Sparse((share_BL1 * selector_BLM).sum(1).unsqueeze(2), selector_BLM)
 
 

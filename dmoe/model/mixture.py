@@ -43,6 +43,7 @@ class ExpertMixture(nn.Module):
 
     Attributes:
         controls: what changes from step to step.
+        skips: under a sparse gate, `logits` runs an expert for the rows that gave it weight alone.
     """
 
     def __init__(
@@ -64,13 +65,13 @@ class ExpertMixture(nn.Module):
         self.gate, self.tower, self.norm = gate, tower, norm
         self.expert_towers, self.mix_logits = nn.ModuleList(expert_towers), mix_logits
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
-        self.controls = StepControls()
+        self.controls, self.skips = StepControls(), True
 
     def logits(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Tensor:
         """The logit [B] and nothing beside: what a scorer pays for. Under a sparse gate an expert sees the rows that chose it alone."""
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self._inputs(dense_BI, sets_BFK)
-            if getattr(self.gate, "sparse", False) and self.norm is None:
+            if self.skips and getattr(self.gate, "sparse", False) and self.norm is None:
                 return self._sparse_logit(inputs)
             return self._mixed_logit(self._hidden(inputs), self._gated(inputs)[0])
 

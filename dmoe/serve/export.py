@@ -16,7 +16,7 @@ from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
-from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
@@ -61,21 +61,41 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
     step = best_step(run) if step is None else step
     folder = inside(run, "checkpoints", f"step-{step:09d}")
+    content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows)
+    if missing:
+        show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
+    return content
+
+
+def export_checkpoint(
+    folder: str, config: Config, manifest: Manifest, inputs: Inputs, data: str, output: str, rows: str, spare: bool = False
+) -> tuple[ScorerFile, str]:
+    """Writes a scorer of a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        manifest: of the data set whose ids its rows are for; `inputs` what the model reads of it, `data` the folder with its vocabularies.
+        spare: the tables may have more rows than there are ids, which are left out.
+
+    Returns:
+        what scorer.json says, and why the scorer takes ids only, empty where it reads raw rows.
+
+    Raises:
+        UserError: a damaged checkpoint, one of another model, or a weight that is not finite, or that fp16 cannot hold.
+    """
     index = verify_checkpoint(folder)
-    plan, shares = _plan(config, inputs, index), shares_of(manifest)
+    plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
     PATHS.mkdirs(output)
     model = config.model
     # Several ids share a hashed row, another lot for each expert: these rows weigh alike.
-    counted = rows == "pq" and config.model.embedding.sets != "hashed"
-    weights = row_weights(config.data.path, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
+    counted = rows == "pq" and model.embedding.sets != "hashed"
+    weights = row_weights(data, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
     files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: _write_dense(folder, output, len(model.experts))}
-    raw, missing = write_inputs(manifest, config.data.path, output)
-    if missing:
-        show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
+    raw, missing = write_inputs(manifest, data, output)
     content = ScorerFile(
         variant=config.variant,
         rows=rows,  # type: ignore[arg-type]
-        step=step,
+        step=index.progress["step"],
         schema_hash=manifest.schema_hash,
         features=plan["scored"],
         dense=plan["dense"],
@@ -89,7 +109,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         reads=inputs,
     )
     write_scorer_file(output, content)
-    return content
+    return content, missing
 
 
 def best_step(run: str) -> int:
@@ -108,7 +128,7 @@ def best_step(run: str) -> int:
     return best if best in published else published[-1]
 
 
-def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
+def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str, Any]:
     """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     specs = expert_specs(config.model)
     dims, embedding = list(specs.set_dims), config.model.embedding
@@ -123,7 +143,8 @@ def _plan(config: Config, inputs: Inputs, index: Index) -> dict[str, Any]:
         parts = [_Part("rows", features, every, dims)]
     for part in parts:
         for (name, count), (table_set, dim) in product(part.features, zip(part.sets, part.dims, strict=True)):
-            if (found := index.tables.get(f"{name}/{table_set}")) != (count, dim):
+            found = index.tables.get(f"{name}/{table_set}")
+            if found is None or found[1] != dim or (found[0] < count if spare else found[0] != count):
                 raise UserError(f"table '{name}/{table_set}' is {found} in the checkpoint, the run's config says {(count, dim)}")
     return {
         "parts": parts,

@@ -20,7 +20,7 @@ from typing import Any
 
 from dmoe.testing.numbered_data import SCALE
 
-PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "dmoe.testing.elastic"]
+PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "dmoe.online.loop", "dmoe.testing.elastic"]
 
 
 @dataclass
@@ -37,7 +37,13 @@ class Outcome:
 
 
 def launch(
-    folder: Path, ranks: int, arguments: list[str], faults: list[dict[str, Any]] | None = None, restarts: int = 0, number: int = 0
+    folder: Path,
+    ranks: int,
+    arguments: list[str],
+    faults: list[dict[str, Any]] | None = None,
+    restarts: int = 0,
+    number: int = 0,
+    command: str = "train",
 ) -> Outcome:
     """Runs `python -m dmoe.train ARGUMENTS` on so many ranks until it ends.
 
@@ -46,6 +52,7 @@ def launch(
         faults: each `{"at": point, "rank": r, "attempt": a, "do": what, ...}`; see `Faults`.
         restarts: as torchrun's --max-restarts.
         number: of this launch within a folder, so that the rows of several are told apart.
+        command: of dmoe, `train` or `online`.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -74,14 +81,14 @@ def launch(
     )
     began, codes = time.monotonic(), {}
     try:
-        elastic_launch(config, train_rank)(str(folder), number, arguments, faults or [])
+        elastic_launch(config, train_rank)(str(folder), number, arguments, faults or [], command)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
     said = "".join(path.read_text(errors="replace") for path in sorted(logs.rglob("std*.log"), key=lambda path: path.stat().st_mtime))
     return Outcome(codes, said, time.monotonic() - began)
 
 
-def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict[str, Any]]) -> None:
+def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict[str, Any]], command: str) -> None:
     """What a rank's process does."""
     import torch
 
@@ -94,7 +101,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
     mine = Faults(Path(folder), rank, attempt, faults)
     install(Rows(Path(folder) / f"rows-{number:03d}-{attempt:03d}-{rank}.jsonl"), mine)
     mine.at("start")
-    if code := main(arguments, program="dmoe.train", path=["train"]):
+    if code := main(arguments, program=f"dmoe.{command}", path=[command]):
         sys.exit(code)
 
 
@@ -194,7 +201,9 @@ class Faults:
 
 
 def install(rows: Rows, faults: Faults) -> None:
-    """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`."""
+    """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`; of a run
+    over windows `ids` (before a vocabulary is written), `reset` (after rows were made new), `ledger` (after a line), `old` (before old
+    windows are removed), `version` (a file of one is sent), `pointer` (before it is moved)."""
     from dmoe.checkpoint import index, save
     from dmoe.data.dataset.reader import Reader
     from dmoe.metrics.evaluation import Evaluation
@@ -229,7 +238,27 @@ def install(rows: Rows, faults: Faults) -> None:
         update(self, *arguments)
         faults.at("evaluate")
 
+    def point(name: str, function: Any, after: bool) -> Any:
+        def noted(*arguments: Any) -> Any:
+            if not after:
+                faults.at(name)
+            made = function(*arguments)
+            if after:
+                faults.at(name)
+            return made
+
+        return noted
+
+    from dmoe.online import loop, prepared, publish, stages
+    from dmoe.online.ledger import Ledger
+
     for owner, name, noted in (
+        (prepared, "save_ids", point("ids", prepared.save_ids, after=False)),
+        (stages, "initialize_rows", point("reset", stages.initialize_rows, after=True)),
+        (Ledger, "add", point("ledger", Ledger.add, after=True)),
+        (publish, "write_atomic", point("version", publish.write_atomic, after=False)),
+        (publish, "write_text_anywhere", point("pointer", publish.write_text_anywhere, after=False)),
+        (loop, "remove_old", point("old", loop.remove_old, after=False)),
         (Reader, "_batch", noted_batch),
         (window.Window, "add", noted_add),
         (Evaluation, "update", noted_update),

@@ -45,7 +45,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
     window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
-    device = _join(config, "dmoe.train")
+    device = join_group(config, "dmoe.train")
     _holds(run, resume)
     note("waits for another training to leave run.dir")
     run.lock()
@@ -53,7 +53,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     holds = _holds(run, resume)
     _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
     run.unlock()
-    _leave()
+    leave_group()
 
 
 def _holds(run: Any, resume: bool) -> bool:
@@ -64,7 +64,7 @@ def _holds(run: Any, resume: bool) -> bool:
     return holds
 
 
-def _join(config: Config, program: str) -> Any:
+def join_group(config: Config, program: str) -> Any:
     # Without this, glibc returns buffers of 10 MB to the system in every step, and a tenth of the step goes into page faults.
     keep_freed_memory()
     # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
@@ -73,7 +73,7 @@ def _join(config: Config, program: str) -> Any:
     return device
 
 
-def _leave() -> None:
+def leave_group() -> None:
     """Leaves the group at the end of a sound run. After an error it is left to `exits`, which needs the group to say so on one rank."""
     watch.end()
     distributed.stop()
@@ -177,7 +177,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     skewed = skew_lines(shares_of(trained_on), manifest, folder)
     chosen = split or config.data.test_split
     manifest.split(chosen)
-    device = _join(config, "dmoe.evaluate")
+    device = join_group(config, "dmoe.evaluate")
     distributed.on_rank_0(lambda: check_data(run_inputs(run_path), manifest, folder))
     _verify_shards(folder, manifest, [chosen])
     from dmoe.checkpoint.index import read_index, verify_checkpoint
@@ -207,7 +207,7 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
         for line in skewed:
             show(line, sys.stderr)
         show(f"{chosen} of step {best:,}: {headline(figures)}")
-    _leave()
+    leave_group()
     return figures
 
 

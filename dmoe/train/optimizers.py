@@ -194,10 +194,11 @@ class DataParallelTables:
             state["sum"].add_(grad.square().mean(1))
             weight.addcdiv_(grad, state["sum"].sqrt().add_(eps)[:, None].expand_as(grad), value=-rate)
         else:
+            # By a mask and not by an index, whose size a device would have to be asked for.
             first, second = self.config.betas
-            touched = grad.abs().amax(1) > 0
-            mean, square, g = state["exp_avg"], state["exp_avg_sq"], grad[touched]
-            mean[touched] = first * mean[touched] + (1 - first) * g
-            square[touched] = second * square[touched] + (1 - second) * g.square()
-            corrected = (square[touched] / (1 - second**self.steps)).sqrt() + eps
-            weight[touched] -= rate * mean[touched] / (1 - first**self.steps) / corrected
+            touched = (grad != 0).any(1, keepdim=True)
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            mean.copy_(torch.where(touched, first * mean + (1 - first) * grad, mean))
+            square.copy_(torch.where(touched, second * square + (1 - second) * grad.square(), square))
+            corrected = (square / (1 - second**self.steps)).sqrt() + eps
+            weight.sub_(torch.where(touched, rate * mean / (1 - first**self.steps) / corrected, 0))

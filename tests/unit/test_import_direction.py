@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = [
     {"launch"},
     {"cli"},
+    {"accept"},
     {"online", "report", "testing"},
     {"serve"},
     {"train"},
@@ -21,7 +22,16 @@ LEVELS = [
 """A package imports from lower lines and from modules beside the packages, such as dmoe.config."""
 LEAVES = {"dmoe.report.document", "dmoe.report.html", "dmoe.report.plots", "dmoe.report.statistics"}
 """Know no subject: any package may use them."""
-ENTRIES = {"dmoe.__main__", "dmoe.evaluate", "dmoe.train.__main__", "dmoe.doctor", "dmoe.ray_nodes", "dmoe.testing.elastic"}
+ENTRIES = {
+    "dmoe.__main__",
+    "dmoe.accept.__main__",
+    "dmoe.evaluate",
+    "dmoe.train.__main__",
+    "dmoe.online.__main__",
+    "dmoe.doctor",
+    "dmoe.ray_nodes",
+    "dmoe.testing.elastic",
+}
 """Programs: started, never imported by a package below the command line."""
 
 

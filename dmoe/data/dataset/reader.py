@@ -7,7 +7,7 @@ and any number of ranks can resume from it.
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Reader:
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
         lookups: makes of a batch's ids what a model's tables look up.
         pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
+        rows: of a feature, the id that each of its ids is given out as, where the model's are others; [cardinality] int32.
 
     Raises:
         UserError: a shard is missing, or is not what the manifest says.
@@ -58,6 +59,7 @@ class Reader:
         prefetch: int = 2,
         pin_memory: bool = False,
         lookups: Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None = None,
+        rows: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if not manifest.split(split).labelled:
             raise UserError(f"{folder}: split '{split}' has no labels to train on or to measure by; dmoe score scores it")
@@ -65,6 +67,7 @@ class Reader:
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
         self.lookups = lookups
+        self._row_of = dict(rows or {})
         self.lanes = 1 if shuffle == "none" else window_row_groups
         self._decoded: dict[int, Columns] = {}
         self._ordered: tuple[int, EpochOrder] | None = None
@@ -168,6 +171,9 @@ class Reader:
     def _decode(self, epoch: int, index: int) -> Columns:
         """The rows of the epoch's row group `index`, in its order."""
         columns = self._columns.read(self._order(epoch).groups[index])
+        for name, row_of in self._row_of.items():
+            column = columns[name]
+            columns[name] = Bags(row_of[column.values], column.offsets) if isinstance(column, Bags) else row_of[column]
         if self.shuffle != "window":
             return columns
         order = np.random.default_rng([self.seed, epoch, index]).permutation(len(columns[LABEL]))

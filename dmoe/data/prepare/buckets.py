@@ -37,19 +37,22 @@ class Buckets:
             return np.where(value_N > 2, large_N, np.clip(np.floor(value_N), -limit, limit)).astype(np.int64)
         return np.searchsorted(self.edges, value_N, side="right").astype(np.int64)
 
+    def of_whole(self, value_N: NDArray[np.int32]) -> NDArray[np.int64]:
+        """As `numbers`, of whole numbers."""
+        return kernels.log_squared(value_N) if self.bucket.formula == "log_squared" else self.numbers(value_N.astype(np.float64))
+
     def coded(self, column: pa.Array, kind: str) -> Coded:
         """A column of numbers as tokens, int64 or their text."""
         if pa.types.is_dictionary(column.type):
             whole = read_coded(column)
-            value_V = whole.values.to_numpy()
-            squared = self.bucket.formula == "log_squared"
-            return Coded(whole.codes, _tokens(kernels.log_squared(value_V) if squared else self.numbers(value_V.astype(np.float64)), kind))
+            return Coded(whole.codes, tokens_of(self.of_whole(whole.values.to_numpy()), kind))
         given_N = column.is_valid().to_numpy(zero_copy_only=False)
         numbers, code_N = np.unique(self.numbers(column.fill_null(0.0).to_numpy()), return_inverse=True)
-        return Coded(np.where(given_N, code_N.reshape(-1) + 1, 0), _tokens(numbers, kind))
+        return Coded(np.where(given_N, code_N.reshape(-1) + 1, 0), tokens_of(numbers, kind))
 
 
-def _tokens(number_V: NDArray[np.int64], kind: str) -> pa.Array:
+def tokens_of(number_V: NDArray[np.int64], kind: str) -> pa.Array:
+    """Buckets' numbers as tokens, int64 or their text."""
     return pa.array(number_V) if kind == "int" else pa.array(number_V.astype(str), pa.large_string()).cast(pa.large_binary())
 
 

@@ -3,20 +3,17 @@
 Shapes: N rows; spans are (first, end) in a buffer.
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.words import hash_span, same_bytes
+from dmoe.data.prepare.spans import Places, spans, strings
+from dmoe.data.prepare.words import fill_slots, hash_span, same_bytes
 
 FEWEST_SLOTS = 1 << 10
 NO_LIMIT = 2**62
-Places = NDArray[np.signedinteger[Any]]
-"""Of 32 bits in a text, of 64 in an Arrow array."""
 NONE, NUMBER, OTHER = 0, 1, 2
 """What `numbers` found: no value, a number, or what only a full parser can tell."""
 EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
@@ -84,11 +81,7 @@ def _code(
                 if 2 * known > len(slots):
                     slots = np.zeros(4 * len(slots), np.int32)
                     mask = np.uint64(len(slots) - 1)
-                    for j in range(known):
-                        slot = hash_of[j] & mask
-                        while slots[slot] != 0:
-                            slot = (slot + np.uint64(1)) & mask
-                        slots[slot] = j + 1
+                    fill_slots(slots, hash_of[:known])
                 break
             there = code_first[code]
             if hash_of[code] == h and code_end[code] - there == size and (size <= 8 or same_bytes(text, at, text, there, size)):
@@ -96,24 +89,6 @@ def _code(
                 break
             slot = (slot + np.uint64(1)) & mask
     return known
-
-
-@njit(nogil=True, cache=True)
-def _gather(text: NDArray[np.uint8], first: Places, offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-    for i in range(len(first)):
-        at = first[i]
-        for to in range(offsets[i], offsets[i + 1]):
-            out[to] = text[at]
-            at += 1
-
-
-def strings(text: NDArray[np.uint8], first: Places, end: Places) -> pa.Array:
-    """The spans as large_string, copied."""
-    offsets = np.zeros(len(first) + 1, np.int64)
-    np.cumsum(end - first, out=offsets[1:])
-    data = np.empty(offsets[-1], np.uint8)
-    _gather(text, first, offsets, data)
-    return pa.Array.from_buffers(pa.large_string(), len(first), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
@@ -220,16 +195,6 @@ def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.
     first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
     used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
     return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
-
-
-def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """(bytes, first [N], end [N]) of a large_string array, an empty one where it is null."""
-    if not len(column):
-        return np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    _, offsets, data = column.buffers()
-    at = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    end = at[1:] if not column.null_count else np.where(column.is_valid().to_numpy(zero_copy_only=False), at[1:], at[:-1])
-    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), at[:-1], end
 
 
 @njit(nogil=True, cache=True)

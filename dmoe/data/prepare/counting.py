@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count as numbers
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare import kernels
-from dmoe.data.prepare.counting_tables import CountingTable
+from dmoe.data.prepare.counting_tables import new_counts
 from dmoe.data.prepare.engine import Engine, run_tasks
 from dmoe.data.prepare.tokens import hashes
 from dmoe.data.progress import Progress
@@ -26,94 +25,11 @@ from dmoe.paths import write_atomic
 
 CUTS_LOG2 = 7
 """Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
-SMALLEST, SPILLABLE = 1 << 12, 1 << 18
-"""Slots of a new table; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
 SMALL_TABLE = 1 << 18
 MOST_BATCHES = 1024
 """Every cut reads a slice of each batch's counts."""
 ENTRY_BYTES = 64
 """What a spilled entry takes while it is added up, about."""
-
-
-class Counts(Protocol):
-    """Counts of one feature's tokens."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that they take."""
-
-    @property
-    def used(self) -> int:
-        """How many tokens they hold."""
-
-    def room(self, tokens: int) -> int:
-        """Bytes that they will take more of, to add so many tokens."""
-
-    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
-
-    def table(self) -> pa.Table:
-        """token, count: each token once."""
-
-
-class NumberCounts:
-    """Of hex or integer tokens (uint32 or int64), in a hash table."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
-
-    @property
-    def used(self) -> int:
-        return self.slots_used
-
-    @property
-    def size(self) -> int:
-        return self.keys.nbytes + self.counts.nbytes
-
-    def room(self, tokens: int) -> int:
-        slots = len(self.keys)
-        while 2 * (self.slots_used + tokens) > slots:
-            slots *= 2
-        return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
-
-    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        while 2 * (self.slots_used + len(tokens)) > len(self.keys):
-            keys, counted = self.keys, self.counts
-            self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
-            self.slots_used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
-        self.slots_used = kernels.add_counts(self.keys, self.counts, self.slots_used, tokens.to_numpy(), counts)
-
-    def table(self) -> pa.Table:
-        here = self.counts > 0
-        return pa.table({"token": self.keys[here], "count": self.counts[here]})
-
-
-class TextCounts:
-    """Of byte strings, in a hash table."""
-
-    def __init__(self) -> None:
-        self.known = CountingTable()
-
-    @property
-    def size(self) -> int:
-        return self.known.nbytes
-
-    @property
-    def used(self) -> int:
-        return len(self.known)
-
-    def room(self, tokens: int) -> int:
-        return 0
-
-    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        self.known.add(tokens, counts)
-
-    def table(self) -> pa.Table:
-        tokens, counts = self.known.entries(np.arange(len(self.known)))
-        return pa.table({"token": tokens, "count": counts})
-
-
-def new_counts(tokens: pa.DataType) -> Counts:
-    return TextCounts() if pa.types.is_large_binary(tokens) else NumberCounts(tokens.to_pandas_dtype())
 
 
 @dataclass(frozen=True)

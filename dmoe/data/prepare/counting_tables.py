@@ -1,20 +1,27 @@
-"""Counts by token, in a hash table of byte strings: each token is held once, however often it is added."""
+"""Counts by token, in hash tables: of numbers, and of byte strings."""
+
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.tokens import buffers
-from dmoe.data.prepare.words import hash_span, same_bytes
+from dmoe.data.prepare import kernels
+from dmoe.data.prepare.spans import buffers
+from dmoe.data.prepare.words import fetch_ahead, fill_slots, hash_spans, same_bytes
 
+SMALLEST, SPILLABLE = 1 << 12, 1 << 18
+"""Slots of a new table of numbers; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
 FEWEST = 1 << 10
+"""Tokens that a new table of byte strings has room for."""
 
 
 @njit(nogil=True, cache=True)
 def _add(
     text: NDArray[np.uint8],
     offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
     count: NDArray[np.int64],
     begin: int,
     slots: NDArray[np.int32],
@@ -27,11 +34,12 @@ def _add(
     """Adds the counts of tokens begin, begin + 1, ... until there is no room; (the first that is not added, how many tokens are known)."""
     mask = np.uint64(len(slots) - 1)
     for i in range(begin, len(count)):
+        fetch_ahead(hashes, i, slots, hash_of, known_at)
         if count[i] == 0:
             continue
         at = offsets[i]
         size = offsets[i + 1] - at
-        h = hash_span(text, at, size)
+        h = hashes[i]
         slot = h & mask
         while True:
             j = slots[slot] - 1
@@ -47,36 +55,67 @@ def _add(
                 slots[slot] = size_known
                 break
             there = known_at[j]
-            if hash_of[j] == h and known_at[j + 1] - there == size and same_bytes(known, there, text, at, size):
+            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, text, at, size)):
                 sums[j] += count[i]
                 break
             slot = (slot + np.uint64(1)) & mask
     return len(count), size_known
 
 
-@njit(nogil=True, cache=True)
-def _fill(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
-    mask = np.uint64(len(slots) - 1)
-    for j in range(len(hash_of)):
-        slot = hash_of[j] & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = j + 1
+class Counts(Protocol):
+    """Counts of one feature's tokens."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+
+    @property
+    def used(self) -> int:
+        """How many tokens they hold."""
+
+    def room(self, tokens: int) -> int:
+        """Bytes that they will take more of, to add so many tokens."""
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
+
+    def table(self) -> pa.Table:
+        """token, count: each token once."""
 
 
-@njit(nogil=True, cache=True)
-def _take(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[np.uint8], out_at: NDArray[np.int64]
-) -> None:
-    for i in range(len(rows)):
-        to = out_at[i]
-        for at in range(offsets[rows[i]], offsets[rows[i] + 1]):
-            out[to] = data[at]
-            to += 1
+class NumberCounts:
+    """Of hex or integer tokens (uint32 or int64), in a hash table."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
+
+    @property
+    def used(self) -> int:
+        return self.slots_used
+
+    @property
+    def size(self) -> int:
+        return self.keys.nbytes + self.counts.nbytes
+
+    def room(self, tokens: int) -> int:
+        slots = len(self.keys)
+        while 2 * (self.slots_used + tokens) > slots:
+            slots *= 2
+        return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        while 2 * (self.slots_used + len(tokens)) > len(self.keys):
+            keys, counted = self.keys, self.counts
+            self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
+            self.slots_used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
+        self.slots_used = kernels.add_counts(self.keys, self.counts, self.slots_used, tokens.to_numpy(), counts)
+
+    def table(self) -> pa.Table:
+        here = self.counts > 0
+        return pa.table({"token": self.keys[here], "count": self.counts[here]})
 
 
-class CountingTable:
-    """Token -> count. Not for several threads at a time."""
+class TextCounts:
+    """Of byte strings: each is held once, in a hash table of their numbers. Not for several threads at a time."""
 
     def __init__(self) -> None:
         self._known = 0
@@ -84,12 +123,16 @@ class CountingTable:
         self._hashes, self._counts = np.empty(FEWEST, np.uint64), np.empty(FEWEST, np.int64)
         self._offsets, self._data = np.zeros(FEWEST + 1, np.int64), np.empty(8 * FEWEST, np.uint8)
 
-    def __len__(self) -> int:
+    @property
+    def used(self) -> int:
         return self._known
 
     @property
-    def nbytes(self) -> int:
+    def size(self) -> int:
         return sum(one.nbytes for one in (self._slots, self._hashes, self._counts, self._offsets, self._data))
+
+    def room(self, tokens: int) -> int:
+        return 0
 
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
         """
@@ -97,10 +140,11 @@ class CountingTable:
             tokens: large_binary [n], without nulls; with a count [n] of 0 one is left out.
         """
         text, offsets = buffers(tokens)
-        at = 0
+        hashes, at = np.empty(len(counts), np.uint64), 0
+        hash_spans(text, offsets, hashes)
         while True:
             table = self._slots, self._hashes, self._offsets, self._data, self._counts
-            at, self._known = _add(text, offsets, counts, at, *table, self._known)
+            at, self._known = _add(text, offsets, hashes, counts, at, *table, self._known)
             if at == len(counts):
                 return
             self._grow(int(offsets[at + 1] - offsets[at]))
@@ -115,34 +159,13 @@ class CountingTable:
             self._hashes, self._counts = np.concatenate([self._hashes, more.view(np.uint64)]), np.concatenate([self._counts, more])
             self._offsets = np.concatenate([self._offsets, more])
             self._slots = np.zeros(2 * len(self._slots), np.int32)
-            _fill(self._slots, self._hashes[: self._known])
+            fill_slots(self._slots, self._hashes[: self._known])
 
-    def entries(self, rows: NDArray[np.int64]) -> tuple[pa.Array, NDArray[np.int64]]:
-        """(tokens, large_binary, counts) of these of the tokens, by their places."""
-        sizes = self._offsets[1 : self._known + 1] - self._offsets[: self._known]
-        offsets = np.concatenate([[0], np.cumsum(sizes[rows])])
-        data = np.empty(offsets[-1], np.uint8)
-        _take(self._data, self._offsets, rows, data, offsets)
-        return pa.Array.from_buffers(pa.large_binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(data)]), self._counts[rows]
-
-    @property
-    def hashes(self) -> NDArray[np.uint64]:
-        """Of each token, [n]."""
-        return self._hashes[: self._known]
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Of each token, [n]."""
-        return self._counts[: self._known]
+    def table(self) -> pa.Table:
+        edges = self._offsets[: self._known + 1]
+        held = [None, pa.py_buffer(edges), pa.py_buffer(self._data[: edges[-1]])]
+        return pa.table({"token": pa.Array.from_buffers(pa.large_binary(), self._known, held), "count": self._counts[: self._known]})
 
 
-@njit(nogil=True, cache=True)
-def count_codes(codes: NDArray[np.int32], offsets: NDArray[np.int64], counted: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
-    """out[code] += 1 for the codes of every row that is `counted`: offsets[i] .. offsets[i + 1] - 1 are row i's, one a row where empty."""
-    for i in range(len(counted)):
-        if counted[i]:
-            if len(offsets) == 0:
-                out[codes[i]] += 1
-            else:
-                for at in range(offsets[i], offsets[i + 1]):
-                    out[codes[at]] += 1
+def new_counts(tokens: pa.DataType) -> Counts:
+    return TextCounts() if pa.types.is_large_binary(tokens) else NumberCounts(tokens.to_pandas_dtype())

@@ -89,13 +89,17 @@ def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[flo
     return np.clip(value_N, -limit, limit).astype(np.float32)
 
 
+def whole_transformed(value_V: NDArray[np.int32], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
+    """As `transformed`, of whole numbers."""
+    return kernels.log1p(value_V) if transform == "log1p" else transformed(value_V.astype(np.float64), transform, moments)
+
+
 def dense_of(column: pa.Array, transform: str, moments: tuple[float, float] | None) -> tuple[NDArray, NDArray[np.float32]]:
     """A dense feature as (code of each row [N], 0 where missing; value of each code [V + 1], 0.0 of code 0)."""
     if pa.types.is_dictionary(column.type):
         coded = read_coded(column)
         value_V = coded.values.to_numpy()
-        made = kernels.log1p(value_V) if transform == "log1p" else transformed(value_V.astype(np.float64), transform, moments)
-        return coded.codes, np.append(np.float32(0), made)
+        return coded.codes, np.append(np.float32(0), whole_transformed(value_V, transform, moments))
     given_N = column.is_valid().to_numpy(zero_copy_only=False)
     made = transformed(column.fill_null(0.0).to_numpy(), transform, moments)
     return np.where(given_N, np.arange(1, len(given_N) + 1), 0), np.append(np.float32(0), made)

@@ -1,30 +1,33 @@
 """A piece of a log of JSON lines as a block of rows: one object a line, whose keys are the columns.
 
 A value's token is what the line has: 1, 1.0 and "1" are the texts 1, 1.0 and 1, as in the CSV of the same log; true and false are those
-texts. Python's json reads the lines: pyarrow.json rounds 1.50 and large integers to float64, takes NaN, and refuses a block for one line.
+texts. Compiled code reads plain lines (dmoe.data.prepare.json_scan), Python's json all others, such as those with escapes. pyarrow.json
+does neither: it rounds 1.50 and large integers to float64, takes NaN, and refuses a block for one line.
+
+Shapes: N rows, T items of lists.
 """
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NOTHING, Missing, coded, list_bags, spans
+from dmoe.data.prepare.coding import bags, list_bags
+from dmoe.data.prepare.json_scan import SCALAR, scan
 from dmoe.data.prepare.rejects import BOM, MAX_LINE, Reject, shown
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import MAX_ROW, File, json_object
+from dmoe.data.prepare.span_block import SpanBlock
+from dmoe.data.prepare.spans import strings
 from dmoe.data.prepare.text_block import unreadable
-from dmoe.data.prepare.to_float import to_float
 from dmoe.names import printable
 
 BOOLEANS = {True: "true", False: "false"}
 TEXTS = frozenset((str, type(None)))
 
 
-class JsonBlock:
+class JsonBlock(SpanBlock):
     """Rows of JSON lines; malformed lines are its rejects, and are no rows. Methods: see TextBlock."""
 
     def __init__(self, file: File, schema: Schema, piece: bytes, number: int) -> None:
@@ -34,24 +37,30 @@ class JsonBlock:
         """
         self.rejects: list[Reject] = []
         self.booleans: frozenset[str] = frozenset()
-        self._lists, self._missing = schema.lists, Missing([text.encode() for text in schema.missing])
-        self._no_value = pa.array(["", *schema.missing], pa.large_string())
-        rows: list[list[Any]] = []
-        self._raw: list[bytes] = []
-        places: list[int] = []
-        lines = piece.split(b"\n")
-        lines = lines if lines[-1] else lines[:-1]
-        for place, line in enumerate(lines, start=number):
-            found = self._row(line.removeprefix(BOM).removesuffix(b"\r"), file.used)
-            if isinstance(found, tuple):
-                self.rejects.append(Reject(place, *found, line[:MAX_LINE]))
+        self._lists = schema.lists
+        text, found = scan(piece, file.used, frozenset(self._lists), MAX_ROW)
+        kept, more = found.plain.copy(), _More(len(text), len(found.item_first))
+        for place in np.flatnonzero(~found.plain).tolist():
+            line = piece[found.begins[place] : found.ends[place]]
+            row = self._row(line.removeprefix(BOM).removesuffix(b"\r"), file.used)
+            if isinstance(row, tuple):
+                self.rejects.append(Reject(number + place, *row, line[:MAX_LINE]))
                 continue
-            rows.append(found)
-            self._raw.append(line[:MAX_LINE])
-            places.append(place)
-        self._values = {name: [row[at] for row in rows] for at, name in enumerate(file.used)}
-        self._text: dict[str, pa.Array] = {}
-        self.line, self.lines = np.array(places, np.int64), len(lines)
+            kept[place] = True
+            for at, value in enumerate(row):
+                if isinstance(value, list):
+                    found.item_at[at, place], found.items[at, place] = more.items(value), len(value)
+                else:
+                    found.items[at, place] = SCALAR
+                    found.first[at, place], found.end[at, place] = more.text(value)
+        first, end, items, item_at = found.first, found.end, found.items, found.item_at
+        if not kept.all():
+            first, end, items, item_at = (np.ascontiguousarray(one[:, kept]) for one in (first, end, items, item_at))
+        super().__init__(file.used, np.append(text, np.frombuffer(more.data, np.uint8)) if more.data else text, first, end, schema.missing)
+        self._items, self._item_at = items, item_at
+        self._item_first, self._item_end = more.behind(found.item_first, found.item_end)
+        self._piece, self._begins, self._ends = piece, found.begins[kept], found.ends[kept]
+        self.line, self.lines = np.flatnonzero(kept) + np.int64(number), len(kept)
 
     def _row(self, line: bytes, used: tuple[str, ...]) -> list[Any] | tuple[str, str]:
         """The values of the columns that are used: text, a list of texts, or None; (kind, reason) of a malformed line."""
@@ -88,40 +97,55 @@ class JsonBlock:
         return row
 
     def raw(self, row: int) -> bytes:
-        return self._raw[row]
-
-    def value(self, name: str, row: int) -> str | None:
-        value: str | None = self._column(name)[row].as_py()
-        return value
-
-    def tokens(self, name: str) -> pa.DictionaryArray:
-        return coded(*spans(self._column(name)), NOTHING)
-
-    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        return to_float(self._column(name))
-
-    def missing(self, name: str) -> NDArray[np.bool_]:
-        return np.asarray(self._column(name).is_null().to_numpy(zero_copy_only=False))
+        return self._piece[self._begins[row] : self._ends[row]][:MAX_LINE]
 
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         """A value that is no list is cut at the separator; without one it is a bag of itself."""
-        no_value = self._no_values
-        lists = [
-            one if one is None or isinstance(one, list) else [] if one in no_value else one.split(separator) if separator else [one]
-            for one in self._values[name]
-        ]
-        return list_bags(pa.array(lists, pa.large_list(pa.large_string())), most, self._missing)
+        place = self._place_of[name]
+        (first_N, end_N), items_N = self._of(name), self._items[place]
+        listed_N = items_N != SCALAR
+        if separator and not listed_N.any():
+            return bags(self._text, first_N, end_N, separator.encode(), most, self._missing)
+        if separator and bool((end_N > first_N)[~listed_N].any()):
+            column = pa.array([self._split(name, row, separator) for row in range(len(items_N))], pa.large_list(pa.large_string()))
+            return list_bags(column, most, self._missing)
+        size_N = np.where(listed_N, items_N, 1).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(size_N)])
+        first_T, end_T, listed_T = np.repeat(first_N, size_N), np.repeat(end_N, size_N), np.repeat(listed_N, size_N)
+        # The items of row n are item_at[n] .. item_at[n] + size[n] - 1.
+        at_T = (np.repeat(self._item_at[place] - offsets[:-1], size_N) + np.arange(offsets[-1]))[listed_T]
+        first_T[listed_T], end_T[listed_T] = self._item_first[at_T], self._item_end[at_T]
+        return list_bags(pa.LargeListArray.from_arrays(pa.array(offsets), strings(self._text, first_T, end_T)), most, self._missing)
 
-    def timestamps(self, name: str) -> None:
-        """JSON has none."""
+    def _split(self, name: str, row: int, separator: str) -> list[str]:
+        """A list's items, or the parts of a text."""
+        place = self._place_of[name]
+        if (size := int(self._items[place, row])) == SCALAR:
+            return (self.value(name, row) or "").split(separator)
+        begin = int(self._item_at[place, row])
+        return [self._text[self._item_first[at] : self._item_end[at]].tobytes().decode() for at in range(begin, begin + size)]
 
-    @cached_property
-    def _no_values(self) -> frozenset[str]:
-        return frozenset(self._no_value.to_pylist())
 
-    def _column(self, name: str) -> pa.Array:
-        """As text, null where it has no value."""
-        if name not in self._text:
-            column = pa.array(self._values[name], pa.large_string())
-            self._text[name] = pc.if_else(pc.is_in(column, self._no_value), pa.scalar(None, column.type), column)
-        return self._text[name]
+class _More:
+    """Values of lines that Python's json read, behind the text and the items of the scanned ones."""
+
+    def __init__(self, size: int, items: int) -> None:
+        self.data, self._size, self._items = bytearray(), size, items
+        self._spans: list[tuple[int, int]] = []
+
+    def text(self, value: str | None) -> tuple[int, int]:
+        """(first, end) of a text; None's is empty."""
+        begin = self._size + len(self.data)
+        self.data += (value or "").encode()
+        return begin, self._size + len(self.data)
+
+    def items(self, values: list[str | None]) -> int:
+        """The place of the first of a list's items."""
+        place = self._items + len(self._spans)
+        self._spans += [self.text(one) for one in values]
+        return place
+
+    def behind(self, first_T: NDArray[np.int32], end_T: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The scanned items' spans, and these behind them."""
+        spans = np.array(self._spans, np.int32).reshape(-1, 2)
+        return np.append(first_T, spans[:, 0]), np.append(end_T, spans[:, 1])

@@ -21,7 +21,7 @@ class Negatives:
 
     A kept one weighs 1 / share, so that weighted sums over the rows, such as the loss, have the whole log's as their expectation.
 
-    Example:
+    Examples:
         >>> Negatives(0.5, seed=0).weights(np.array([1, 0]), np.array([1, 3], np.float32))
         array([1., 6.], dtype=float32)
     """

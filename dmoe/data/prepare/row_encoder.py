@@ -3,6 +3,7 @@
 Shapes: B rows, I numeric features, F categorical features.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.bags import Bags, concatenate
 from dmoe.data.dataset.manifest import MISSING_ID
 from dmoe.data.prepare.buckets import make_buckets
 from dmoe.data.prepare.encode import encode
 from dmoe.data.prepare.features import Tokens, dense_of
 from dmoe.data.prepare.kept import Kept
+from dmoe.data.prepare.quick_rows import NotSimple, QuickBucket, QuickDense, QuickOther, QuickTokens, columns_of
 from dmoe.data.prepare.rows import ParquetBlock
+from dmoe.data.prepare.schema import Categorical
 from dmoe.data.prepare.source import File
 from dmoe.data.prepare.split import PartSplitter
 from dmoe.data.prepare.tokens import HashedIds, Ids
@@ -25,6 +28,8 @@ from dmoe.errors import UserError, nearest
 from dmoe.names import quoted
 
 WHERE = "rows"
+PIECE, PIECES_OF_A_TABLE = 256, 4
+"""Rows that are looked at together: so many stay in a core's cache while their columns are read one after another."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,14 @@ class EncodedRows:
 
     def __len__(self) -> int:
         return len(self.ids_BF)
+
+
+def concatenated(parts: Sequence[EncodedRows]) -> EncodedRows:
+    """All parts' rows, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    bags = {name: concatenate([one.bags[name] for one in parts]) for name in parts[0].bags}
+    return EncodedRows(np.concatenate([one.dense_BI for one in parts]), np.concatenate([one.ids_BF for one in parts]), bags)
 
 
 class RowEncoder:
@@ -71,6 +84,7 @@ class RowEncoder:
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
+        self._quick_dense, self._quick = self._quick_ways()
 
     def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
         """
@@ -81,6 +95,17 @@ class RowEncoder:
         Raises:
             UserError: a column that is not there, or a row that preprocessing would have refused; names row, column and value.
         """
+        # A table of many rows is typed already, column by column.
+        if not 0 < len(rows) <= (PIECES_OF_A_TABLE * PIECE if isinstance(rows, pa.Table) else len(rows)):
+            return self.encode_all(rows)
+        kinds: dict[str, type] = {}
+        try:
+            return concatenated([self._quickly(rows[low : low + PIECE], kinds) for low in range(0, len(rows), PIECE)])
+        except (NotSimple, UnicodeEncodeError):
+            return self.encode_all(rows)
+
+    def encode_all(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
+        """As `encode`, by the pipeline alone."""
         table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators)
         for name in self.columns:
             if name not in table.column_names:
@@ -94,6 +119,58 @@ class RowEncoder:
             first = typed.rejects[0]
             raise UserError(f"{WHERE}: row {first.line:,}: {first.reason}")
         return self._mapped(typed.batches[0])
+
+    def _quick_ways(self) -> tuple[list[QuickDense], list[QuickTokens | QuickBucket | QuickOther]]:
+        schema, missing = self.schema, frozenset(("", *self.schema.missing))
+        whole = {one.name: (one.column or one.name) in schema.whole_numbers for one in schema.features}
+        dense = [QuickDense(one, whole[one.name], missing, self.moments.get(one.name)) for one in schema.dense]
+        found: list[QuickTokens | QuickBucket | QuickOther] = []
+        for one in self.features:
+            if one.cross or one.part:
+                found.append(self._quick_other(one))
+            elif one.bucket:
+                found.append(QuickBucket(one, whole[one.name], missing, self.tokens.buckets[one.name], self.ids[one.name]))
+            else:
+                found.append(QuickTokens(one, self.ids[one.name], missing))
+        return dense, found
+
+    def _quick_other(self, feature: Categorical) -> QuickOther:
+        """By an encoder of that feature alone, which shares this one's tables."""
+        alone, known = copy.copy(self), {one.name for one in self.schema.categorical}
+        needed = {one.name: one for one in (feature, *(part for part in self.schema.parts_of(feature) if part.name in known))}
+        schema = self.schema.model_copy(update={"dense": [], "categorical": list(needed.values())})
+        alone.features, alone.schema = [feature], schema.without(schema.optional_for_scores)
+        alone.columns = tuple(alone.schema.used(labelled=False))
+        alone.tokens = Tokens(alone.schema, self.tokens.splitter, self.tokens.buckets)
+
+        def encode(rows: list[dict[str, Any]]) -> list[int]:
+            try:
+                found: list[int] = alone.encode_all(rows).ids_BF[:, 0].tolist()
+            except UserError:
+                raise NotSimple from None
+            return found
+
+        return QuickOther(alone.columns, encode)
+
+    def _quickly(self, rows: pa.Table | Sequence[Mapping[str, Any]], kinds: dict[str, type]) -> EncodedRows:
+        """
+        Args:
+            kinds: of the columns' values so far.
+
+        Raises:
+            NotSimple: these rows have something that only the pipeline knows.
+        """
+        columns, size = columns_of(rows, self.columns, kinds), len(rows)
+        dense_BI = np.empty((size, len(self._quick_dense)), np.float32)
+        for index, dense in enumerate(self._quick_dense):
+            dense_BI[:, index] = dense.of(columns)
+        ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
+        for index, (feature, one) in enumerate(zip(self.features, self._quick, strict=True)):
+            if feature.pooling and isinstance(one, QuickTokens):
+                bags[feature.name] = one.bags(columns)
+            else:
+                ids_FB[index] = one.of(columns)
+        return EncodedRows(dense_BI, ids_FB.T, bags)
 
     def _mapped(self, batch: pa.RecordBatch) -> EncodedRows:
         size = batch.num_rows

@@ -1,5 +1,6 @@
 """A piece of a log as a block of rows: what a text's lines or a parquet file's batch hold, typed when it is asked for."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -7,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags, spans
+from dmoe.data.prepare.coding import NOTHING, Missing, bags, coded, list_bags
 from dmoe.data.prepare.json_block import JsonBlock
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source import File
+from dmoe.data.prepare.spans import spans
 from dmoe.data.prepare.text_block import TextBlock
 from dmoe.data.prepare.to_float import to_float
 from dmoe.errors import UserError
@@ -58,7 +60,7 @@ class ParquetBlock:
         self._columns = {name: batch.column(name) for name in file.used}
         self._no_value = pa.array(["", *schema.missing], pa.large_string())
         self._missing = Missing([text.encode() for text in schema.missing])
-        self._bare_numbers = not any(_is_number(text) for text in schema.missing)
+        self._bare_numbers = are_bare(schema.missing)
         self._text: dict[str, pa.Array] = {}
         self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows
         self.rejects: list[Reject] = []
@@ -74,7 +76,7 @@ class ParquetBlock:
 
     def _as_text(self, name: str) -> pa.Array:
         if name not in self._text:
-            column = _as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
+            column = as_text(self._path, name, self._columns[name], name in self._single, name in self._times)
             if pa.types.is_large_string(column.type):
                 column = pc.if_else(pc.is_in(column, self._no_value), pa.scalar(None, column.type), column)
             self._text[name] = column
@@ -82,7 +84,7 @@ class ParquetBlock:
 
     def raw(self, row: int) -> bytes:
         texts = {
-            name: _as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
+            name: as_text(self._path, name, column.slice(row, 1), False, name in self._times) for name, column in self._columns.items()
         }
         return repr({name: column[0].as_py() for name, column in texts.items()}).encode()[:MAX_LINE]
 
@@ -111,6 +113,11 @@ class ParquetBlock:
         return bags(*spans(column.cast(pa.large_string())), (separator or "|").encode(), most, self._missing)
 
 
+def are_bare(missing: Iterable[str]) -> bool:
+    """Whether numbers need not become text to tell which are missing: no text that means "no value" is a number."""
+    return not any(_is_number(text) for text in missing)
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -119,7 +126,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
+def as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
     """A parquet column as text, null where it has no value; lists as lists of text, times, where they are read as such, as they are.
 
     Raises:

@@ -59,7 +59,7 @@ def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = 
     Raises:
         UserError: none found, one that cannot be read, or that lacks a column which the schema names.
     """
-    files = [one for path in find_paths(patterns) if (one := _describe(path, path, schema))]
+    files = [one for path in find_paths(patterns) if (one := describe(path, path, schema))]
     if not files:
         raise UserError(f"--input {' '.join(patterns)}: empty, no rows to read")
     return _checked(files, schema, where, scoring)
@@ -67,13 +67,13 @@ def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = 
 
 def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
     """As `find_files`, of standard input, whose bytes were copied to `path` (dmoe.data.prepare.sources.spool)."""
-    one = _describe(path, STDIN, schema)
+    one = describe(path, STDIN, schema)
     if not one:
         raise UserError(f"--input {STDIN}: empty, no rows to read")
     return _checked([replace(one, changed=digest, at=path)], schema, where, scoring)
 
 
-def _describe(path: str, name: str, schema: Schema) -> File | None:
+def describe(path: str, name: str, schema: Schema) -> File | None:
     """The file, called `name`; None where it is empty."""
     if schema.format == "parquet":
         found = _parquet_columns(path, name)

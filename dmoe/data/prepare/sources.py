@@ -143,3 +143,15 @@ def spool(folder: str, stream: IO[bytes] | None = None) -> tuple[str, str]:
             digest.update(piece)
             file.write(piece)
     return path, digest.hexdigest()
+
+
+def spool_start(folder: str, most: int = 64 << 20) -> str:
+    """Copies the start of standard input into a file of `folder`; all of it, where only its end tells what it is (parquet, zip)."""
+    source, path, size = sys.stdin.buffer, os.path.join(folder, "stdin"), 0
+    with open(path, "wb") as file:
+        head = source.read(4)
+        file.write(head)
+        while (size < most or head[:2] == b"PK" or head == b"PAR1") and (piece := source.read(1 << 20)):
+            file.write(piece)
+            size += len(piece)
+    return path

@@ -5,17 +5,16 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from dmoe.data.prepare.coding import NONE, NUMBER, OTHER, Missing, bags, coded, numbers, strings
+from dmoe.data.prepare.coding import bags
 from dmoe.data.prepare.rejects import MAX_LINE, Reject, header_again
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source import MAX_ROW, File, quoting
-from dmoe.data.prepare.to_float import to_float
+from dmoe.data.prepare.span_block import SpanBlock
 from dmoe.data.prepare.tokenizer import HEADER, OPEN, UNREADABLE, split
 
 
-class TextBlock:
+class TextBlock(SpanBlock):
     """Rows of a text; malformed lines are its rejects, and are no rows.
 
     Attributes:
@@ -28,14 +27,11 @@ class TextBlock:
         Args:
             number: of the piece's first line.
         """
-        self._piece, self._place_of = piece, {name: place for place, name in enumerate(file.used)}
-        self._schema, self._names, self._delimiter = schema, file.columns, file.delimiter
-        fields, names = [self._place_of.get(name, -1) for name in file.columns], [name.encode() for name in file.columns]
+        place_of = {name: place for place, name in enumerate(file.used)}
+        fields, names = [place_of.get(name, -1) for name in file.columns], [name.encode() for name in file.columns]
         self._spans = split(piece, file.delimiter, schema.quote_bytes, fields, names, MAX_ROW)
-        self._no_value = frozenset(schema.missing)
-        self._missing = Missing([text.encode() for text in schema.missing])
-        self._tokens: dict[str, pa.DictionaryArray] = {}
-        self._numbers: dict[str, tuple[NDArray[np.float64], NDArray[np.uint8]]] = {}
+        super().__init__(file.used, self._spans.text, self._spans.first, self._spans.end, schema.missing)
+        self._piece, self._schema, self._names, self._delimiter = piece, schema, file.columns, file.delimiter
         self.line = self._spans.line + np.int64(number)
         self.lines = self._spans.lines
         self.booleans: frozenset[str] = frozenset()
@@ -65,50 +61,10 @@ class TextBlock:
         """The row's line, its start."""
         return self._piece[self._spans.begins[row] : self._spans.ends[row]][:MAX_LINE]
 
-    def value(self, name: str, row: int) -> str | None:
-        """A field's text, None where missing."""
-        first, end = self._of(name)
-        text = self._spans.text[first[row] : end[row]].tobytes().decode()
-        return None if text in self._no_value else text
-
-    def tokens(self, name: str) -> pa.DictionaryArray:
-        """A column as codes and the tokens in the order in which they come, null where missing."""
-        if name not in self._tokens:
-            self._tokens[name] = coded(self._spans.text, *self._of(name), self._missing)
-        return self._tokens[name]
-
-    def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
-        value_N, found_N = self._parsed(name)
-        return value_N, found_N == NUMBER
-
-    def missing(self, name: str) -> NDArray[np.bool_]:
-        """Where a column has no value [N]."""
-        return np.asarray(self._parsed(name)[1] == NONE)
-
-    def _parsed(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """(values [N]; NONE, NUMBER, or OTHER where a text is no finite number [N])."""
-        if name not in self._numbers:
-            first, end = self._of(name)
-            value_N, found_N = numbers(self._spans.text, first, end, self._missing)
-            other = np.flatnonzero(found_N == OTHER)
-            if len(other):
-                value_N[other], given = to_float(strings(self._spans.text, first[other], end[other]))
-                found_N[other[given]] = NUMBER
-            self._numbers[name] = value_N, found_N
-        return self._numbers[name]
-
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
         assert separator, "which a text's schema gives"
-        return bags(self._spans.text, *self._of(name), separator.encode(), most, self._missing)
-
-    def timestamps(self, name: str) -> None:
-        """Text has none."""
-
-    def _of(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        place = self._place_of[name]
-        return self._spans.first[place], self._spans.end[place]
+        return bags(self._text, *self._of(name), separator.encode(), most, self._missing)
 
 
 def unreadable(line: bytes) -> tuple[str, str]:

@@ -13,18 +13,10 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare import kernels
+from dmoe.data.prepare.spans import buffers
 from dmoe.data.prepare.split_rules import GOLDEN, splitmix64
 from dmoe.data.prepare.whole_numbers import NumberIds
-from dmoe.data.prepare.words import hash_span, same_bytes
-
-
-def buffers(tokens: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of a large_binary array without nulls, and its offsets [n + 1]."""
-    if len(tokens) == 0:
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
-    _, offsets, data = tokens.buffers()
-    starts = np.frombuffer(offsets, np.int64)[tokens.offset : tokens.offset + len(tokens) + 1]
-    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), starts
+from dmoe.data.prepare.words import fetch_ahead, fill_slots, hash_spans, mixed, same_bytes
 
 
 @njit(nogil=True, cache=True)
@@ -34,9 +26,7 @@ def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[
         x = np.uint64(0xCBF29CE484222325)
         for at in range(offsets[i], offsets[i + 1]):
             x = (x ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = x ^ (x >> np.uint64(31))
+        out[i] = mixed(x)
 
 
 def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
@@ -56,17 +46,6 @@ def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
 
 
 @njit(nogil=True, cache=True)
-def _fill(slots: NDArray[np.int32], hash_of: NDArray[np.uint64], data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-    mask = np.uint64(len(slots) - 1)
-    for i in range(len(hash_of)):
-        hash_of[i] = hash_span(data, offsets[i], offsets[i + 1] - offsets[i])
-        slot = hash_of[i] & mask
-        while slots[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = i + 1
-
-
-@njit(nogil=True, cache=True)
 def _look_up(
     slots: NDArray[np.int32],
     known_hash: NDArray[np.uint64],
@@ -74,20 +53,22 @@ def _look_up(
     known_at: NDArray[np.int64],
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
     rare: int,
     out: NDArray[np.int32],
 ) -> None:
     mask = np.uint64(len(slots) - 1)
     for i in range(len(out)):
+        fetch_ahead(hashes, i, slots, known_hash, known_at)
         out[i] = rare
         at = offsets[i]
         size = offsets[i + 1] - at
-        h = hash_span(data, at, size)
+        h = hashes[i]
         slot = h & mask
         while slots[slot] != 0:
             j = slots[slot] - 1
             there = known_at[j]
-            if known_hash[j] == h and known_at[j + 1] - there == size and same_bytes(known, there, data, at, size):
+            if known_hash[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, data, at, size)):
                 out[i] = rare + 1 + j
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -111,14 +92,16 @@ class TokenIds:
         self.data, self.offsets = buffers(tokens)
         self.hashes = np.empty(len(tokens), np.uint64)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
-        _fill(self.slots, self.hashes, self.data, self.offsets)
+        hash_spans(self.data, self.offsets, self.hashes)
+        fill_slots(self.slots, self.hashes)
         self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
-        out = np.empty(len(tokens), np.int32)
+        out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         data, offsets = buffers(tokens)
-        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, RARE_ID, out)
+        hash_spans(data, offsets, hashed)
+        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, hashed, RARE_ID, out)
         self.numbers.look_up(data, offsets, out, RARE_ID)
         return out
 

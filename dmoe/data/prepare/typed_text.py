@@ -84,7 +84,10 @@ class TypedText:
             else:
                 text += b"\n"
         at, limit = block.start, min(block.limit, len(text))
-        buffer, found = np.frombuffer(text + b"\0", np.uint8), Encoded([], 0, [], 0, Seen())
+        ended = text.rfind(b"\n") + 1
+        # No field holds a line end or a byte 0. Only where the last line is too long does the text lack the end of a line of the block.
+        buffer = np.frombuffer(text, np.uint8)[:ended] if ended >= limit else np.frombuffer(text + b"\0", np.uint8)
+        found = Encoded([], 0, [], 0, Seen())
         kinds, places = np.array(layout.kinds, np.int64), np.array(layout.places, np.int64)
         scratch.fit(self.block_bytes // len(layout.names) + 1, len(self.kinds), self.dtype)
         if LABEL_FIELD not in layout.kinds:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.identity import tokens_digest
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.tokens import Ids, IntegerIds, TokenIds, buffers
+from dmoe.data.prepare.spans import buffers
+from dmoe.data.prepare.tokens import Ids, IntegerIds, TokenIds
 from dmoe.data.prepare.vocabulary_files import read_table
 
 

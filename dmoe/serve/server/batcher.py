@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dmoe.data.dataset.bags import concatenate
-from dmoe.data.prepare.row_encoder import EncodedRows
+from dmoe.data.prepare.row_encoder import EncodedRows, concatenated
 from dmoe.serve.server.versions import Version
 
 
@@ -121,11 +120,6 @@ class Batcher:
 
 
 def _logits(version: Version, requests: Sequence[EncodedRows]) -> list[np.ndarray]:
-    together = requests[0] if len(requests) == 1 else _concatenated(requests)
+    together = concatenated(requests)
     logit_B = version.scorer.logits(together.dense_BI, together.ids_BF, together.bags)
     return np.split(logit_B, np.cumsum([len(one) for one in requests])[:-1])
-
-
-def _concatenated(requests: Sequence[EncodedRows]) -> EncodedRows:
-    bags = {name: concatenate([one.bags[name] for one in requests]) for name in requests[0].bags}
-    return EncodedRows(np.concatenate([one.dense_BI for one in requests]), np.concatenate([one.ids_BF for one in requests]), bags)

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import numpy as np
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join, read_bounded
+from dmoe.serve.delta import DELTA, materialise
 from dmoe.serve.format import FILE
 from dmoe.serve.scorer import Scorer
 
@@ -20,25 +23,55 @@ WARM_UP_ROWS = (1, 64)
 
 @dataclass(frozen=True)
 class Version:
-    """`name` tells a scorer's contents: its step, and the beginning of the SHA-256 of its scorer.json."""
+    """`name` tells a scorer's contents: its step, and the beginning of the SHA-256 of its scorer.json.
+
+    `folder` is the version's; where it is a delta, the scorer's files are in a temporary folder, `scorer.folder`.
+    """
 
     name: str
     folder: str
     scorer: Scorer
+    digest: str = ""
+
+    @property
+    def made_here(self) -> bool:
+        return self.scorer.folder != self.folder
+
+    def remove(self) -> None:
+        """Removes what was made of deltas; its pages stay mapped for requests that still use them."""
+        if self.made_here:
+            shutil.rmtree(self.scorer.folder, ignore_errors=True)
 
     @property
     def columns(self) -> tuple[str, ...]:
         return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
 
 
-def load_version(folder: str) -> Version:
-    """Loads a scorer, checks its files against their checksums, and scores some rows.
+def load_version(folder: str, current: Version | None = None) -> Version:
+    """Loads a scorer, or makes it of a chain of deltas; checks its files against their checksums, and scores some rows.
+
+    Args:
+        current: the version that answers now, from which a delta may lead.
 
     Raises:
         UserError: not a scorer, or a damaged one.
     """
-    scorer = Scorer(folder)
-    with PATHS.open(join(folder, FILE), "rb") as file:
+    place = folder
+    try:
+        if PATHS.exists(join(folder, DELTA)):
+            place = tempfile.mkdtemp(prefix="dmoe-serve-")
+            made = materialise(folder, place, {current.digest: current.scorer.folder} if current else None)
+            assert made == place
+        return _load(folder, place)
+    except BaseException:
+        if place != folder:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _load(folder: str, place: str) -> Version:
+    scorer = Scorer(place)
+    with PATHS.open(join(place, FILE), "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     for rows in WARM_UP_ROWS:
         one_id = Bags(np.zeros(rows, np.int32), np.arange(rows + 1))
@@ -46,21 +79,24 @@ def load_version(folder: str) -> Version:
         scorer.logits(np.zeros((rows, len(scorer.about.dense)), np.float32), np.zeros((rows, len(scorer.about.features)), np.int32), bags)
     if scorer.about.reads_raw_rows:
         scorer.predict([{}])
-    return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer)
+    return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
 
 
-def folder_of(model: str) -> str:
-    """The scorer's folder that `--model` means: itself, or what the first line of a pointer file names, seen from that file.
+def folder_of(model: str, asked_by: str) -> str:
+    """The scorer's folder that a user means: itself, or what the first line of a pointer file names, seen from that file.
+
+    Args:
+        asked_by: begins the error messages, such as `--model X`.
 
     Raises:
         UserError: neither.
     """
-    if PATHS.exists(join(model, FILE)):
+    if PATHS.exists(join(model, FILE)) or PATHS.exists(join(model, DELTA)):
         return model
-    text = read_bounded(model, MAX_POINTER, "pointer file", f"--model {model}").decode(errors="replace")
+    text = read_bounded(model, MAX_POINTER, "pointer file", asked_by).decode(errors="replace")
     line = text.splitlines()[0].strip() if text.strip() else ""
     if not line:
-        raise UserError(f"--model {model}: neither a scorer (no {FILE}) nor a file whose first line names one")
+        raise UserError(f"{asked_by}: neither a scorer (no {FILE}) nor a file whose first line names one")
     return line if os.path.isabs(line) or "://" in line else join(os.path.dirname(model) or ".", line)
 
 
@@ -70,11 +106,12 @@ class Versions:
     Args:
         model: a scorer's folder, or a pointer file.
         told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
+        asked_by: begins the messages on a wrong `model`.
     """
 
-    def __init__(self, model: str, told: Callable[[str, str, str], None]) -> None:
-        self.model, self.told = model, told
-        self.current = load_version(folder_of(model))
+    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str) -> None:
+        self.model, self.told, self.asked_by = model, told, asked_by
+        self.current = load_version(folder_of(model, asked_by))
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
         told("loaded", self.current.name, self.current.folder)
@@ -85,6 +122,7 @@ class Versions:
 
     def stop(self) -> None:
         self._ended.set()
+        self.current.remove()
 
     def _follow(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
@@ -93,21 +131,27 @@ class Versions:
     def look(self) -> None:
         """Loads what the pointer names now. A version that cannot be loaded is reported once; the current version stays."""
         try:
-            folder = folder_of(self.model)
-            changed = os.stat(join(folder, FILE)).st_mtime_ns if "://" not in folder else 0
+            folder = folder_of(self.model, self.asked_by)
+            changed = 0 if "://" in folder else max(os.stat(path).st_mtime_ns for path in self._descriptions(folder))
         except (OSError, UserError) as error:
             self._refuse(self.model, 0, str(error))
             return
         if folder == self.current.folder or self._refused == (folder, changed):
             return
         try:
-            version = load_version(folder)
+            version = load_version(folder, self.current)
         # Whatever is wrong with the new one must not end the old one.
         except Exception as error:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             return
-        self._refused, self.current = None, version
+        before, self._refused, self.current = self.current, None, version
+        before.remove()
         self.told("loaded", version.name, version.folder)
+
+    @staticmethod
+    def _descriptions(folder: str) -> list[str]:
+        there = [path for path in (join(folder, FILE), join(folder, DELTA)) if os.path.exists(path)]
+        return there or [join(folder, FILE)]
 
     def _refuse(self, folder: str, changed: int, message: str) -> None:
         if self._refused != (folder, changed):

@@ -35,7 +35,7 @@ class Planner(ShardingPlanner):
         optimizer: of tables whose parameters name none (`apply_optimizer_in_backward`); decides the bytes of state.
         comm_precision: fp32, fp16 or bf16: in which embeddings travel between ranks, as the sharders' codecs say.
 
-    Example:
+    Examples:
         >>> import dmoe
         >>> from torchrec.modules.embedding_configs import EmbeddingBagConfig
         >>> from torchrec.modules.embedding_modules import EmbeddingBagCollection

@@ -18,6 +18,7 @@ from dmoe.alive import detail
 from dmoe.sharding.planner.enumerator import Candidate
 from dmoe.sharding.planner.local_search import State, improve
 from dmoe.sharding.planner.lower_bound import first_least, lacks_room, lower_bound
+from dmoe.sharding.planner.mixture import mixtures
 from dmoe.sharding.planner.partitioner import HOST, Placed, Room, place
 
 BOUNDS, PRICES = 24, (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -155,6 +156,8 @@ class _Descent:
                     if rung:
                         _part_way(self.problem, ladder[rung - 1], picks, self.attempt)
                     break
+        if self.best is None:
+            self.mix()
         self.whole.tighten()
         if self.best is None or self.whole.near:
             return
@@ -166,6 +169,13 @@ class _Descent:
         _downhill(self.problem, self.open_, start, self.attempt, tries)
         if self.best is not start:
             self.walk(self.best)
+
+    def mix(self) -> None:
+        """Where no price on all memory makes a plan fit: some tables on the devices, the others in the hosts' memory."""
+        for of_bound in mixtures(self.problem.candidates, self.open_, self.problem.kinds, self.problem.room):
+            for picks in of_bound:
+                if self.hopeless(picks) or self.attempt(picks) is not None:
+                    break
 
     def attempt(self, picks: tuple[int, ...]) -> Placed | None:
         tried = self.whole.tried

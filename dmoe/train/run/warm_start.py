@@ -6,6 +6,7 @@ from dmoe.checkpoint.index import INDEX, read_index
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
@@ -14,13 +15,14 @@ from dmoe.train.run.run_inputs import run_inputs
 from dmoe.train.session import Session
 
 
-def begin_from(session: Session, path: str) -> tuple[int, str]:
+def begin_from(session: Session, path: str, manifest: Manifest | None = None) -> tuple[int, str]:
     """Loads the weights and the optimisers' states; rows that the checkpoint's tables lack keep their initial weights and empty states.
 
     Every rank has to call it. Step, epoch, position in the data, schedule and best AUC are not taken: the run is a new one.
 
     Args:
         path: a checkpoint, or a run, whose best checkpoint is taken.
+        manifest: of the data set whose ids the tables' rows are for, where the session's does not say.
 
     Returns:
         The steps that led to these weights, and a line that says what was loaded.
@@ -29,7 +31,7 @@ def begin_from(session: Session, path: str) -> tuple[int, str]:
         UserError: damaged, of other features, dims or optimisers, of larger tables, or of other ids.
     """
     try:
-        folder = on_rank_0(lambda: _look(session, path))
+        folder = on_rank_0(lambda: _look(session, manifest or session.manifest, path))
         if problem := problem_of(folder):
             raise UserError(problem)
         kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, grown=True)
@@ -42,15 +44,15 @@ def begin_from(session: Session, path: str) -> tuple[int, str]:
     return kept["step"] + kept.get("steps_before", 0), line
 
 
-def _look(session: Session, path: str) -> str:
+def _look(session: Session, manifest: Manifest, path: str) -> str:
     """The folder of the checkpoint, once the data set is known to go on from the run's.
 
     Raises:
         UserError: no checkpoint there, or what its ids mean is unknown or something else.
     """
-    folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
     data = session.config.data
-    now = model_inputs(data, with_identities(session.manifest, data.path))
+    folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
+    now = model_inputs(data, with_identities(manifest, data.path))
     before = run_inputs(run)
     check_compatible(before, now, data.path, ordered=True, grown=True)
     _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})

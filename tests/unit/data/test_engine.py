@@ -110,8 +110,8 @@ def test_batches_hold_the_parts_in_order_and_no_more_are_made_than_allowed():
 @pytest.mark.parametrize("limit", [512 << 20, 20_000], ids=["roomy", "tight"])
 @pytest.mark.parametrize("log", LOGS, indirect=True)
 def test_counts_are_those_of_a_counter_however_they_are_made(log, tmp_path, monkeypatch, engine, limit):
-    monkeypatch.setattr(counting, "SPILLABLE", 1 << 12)
-    monkeypatch.setattr(counting, "SMALLEST", 1 << 8)
+    monkeypatch.setattr(counting_tables, "SPILLABLE", 1 << 12)
+    monkeypatch.setattr(counting_tables, "SMALLEST", 1 << 8)
     monkeypatch.setattr(counting, "SMALL_TABLE", 1 << 10)
     monkeypatch.setattr(counting_tables, "FEWEST", 1 << 4)
     tokens = tokens_of(log, tmp_path)

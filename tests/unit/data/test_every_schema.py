@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import counting, pipeline
+from dmoe.data.prepare import counting, counting_tables, pipeline
 from dmoe.data.prepare.engine import Threads
 from tests.unit.data.every_schema import data_of, flat, read, run, tokens_of
 from tests.unit.data.reference import mix
@@ -85,9 +85,9 @@ def test_bytes_do_not_depend_on_engine_blocks_workers_or_memory(days, tmp_path, 
     expected = data_of(tmp_path / "a")
     for number, options in enumerate([{"block_bytes": 3000, "workers": 3}, {"memory_limit": 1 << 15}, {"engine": "ray", "workers": 2}]):
         with monkeypatch.context() as patch:
-            patch.setattr(counting, "SPILLABLE", 1 << 8)
+            patch.setattr(counting_tables, "SPILLABLE", 1 << 8)
             patch.setattr(counting, "SMALL_TABLE", 1 << 12)
-            patch.setattr(counting, "SMALLEST", 1 << 8)
+            patch.setattr(counting_tables, "SMALLEST", 1 << 8)
             patch.setattr(pipeline, "open_engine", engines)
             run(days, tmp_path / str(number), **options)
         assert data_of(tmp_path / str(number)) == expected, options

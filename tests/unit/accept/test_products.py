@@ -1,8 +1,8 @@
-"""What limit.py replays of a step: every matrix product in it, forward and backward, whatever it is called by."""
+"""What the stage of speed and limit.py replay of a step: every matrix product in it, forward and backward, whatever it is called by."""
 
 import torch
 
-from tools.bench.products import Recorder, Replay
+from dmoe.accept.products import Recorder, Replay
 
 
 def test_every_form_of_a_product_is_recorded_with_its_flops() -> None:

@@ -1,0 +1,214 @@
+"""A window's files as rows on the disk, with what its ids mean before and after it.
+
+Shapes: N ids of the window's own vocabulary.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.files import open_shard
+from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID, Manifest
+from dmoe.data.prepare.containers import find_layers, unwrapped
+from dmoe.data.prepare.encode import TIME
+from dmoe.data.prepare.front import AnyLog
+from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.schema import Schema
+from dmoe.data.prepare.source import MAX_ROW, find_files
+from dmoe.data.prepare.sources import open_raw
+from dmoe.online.ids import Change, FeatureIds, update
+from dmoe.online.source import SourceFile
+from dmoe.online.vocabulary import folder_of, save_ids
+from dmoe.online_settings import OnlineConfig
+from dmoe.paths import PATHS, inside
+
+SPLIT = "train"
+DATA = "data"
+BLOCK_BYTES, PIECE_BYTES = 1 << 16, 4 << 20
+Maps = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A prepared window. Every rank has it; plain data.
+
+    Attributes:
+        folder, manifest: of its data set, whose one split has all rows; ids are those of the window's own vocabulary.
+        vocabulary: name of the folder with the ids that the model has after it.
+        test, train: for each feature, the table's row of each id, before the window and after it; empty where ids are hashed.
+        born: for each feature, the rows to be made new before it is trained, ascending.
+        figures: what its rows and ids are like (`dmoe.online.watch`).
+    """
+
+    number: int
+    folder: str
+    manifest: Manifest
+    vocabulary: str
+    test: Maps
+    train: Maps
+    born: Maps
+    figures: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        return self.manifest.splits[SPLIT].rows
+
+
+def window_folder(run: str, number: int) -> str:
+    return inside(run, "windows", f"{number:06d}")
+
+
+def prepare(
+    run: str,
+    number: int,
+    files: Sequence[SourceFile],
+    schema: Schema,
+    settings: OnlineConfig,
+    model: Manifest,
+    before: str,
+    ids: Mapping[str, FeatureIds],
+    workers: int = 0,
+) -> tuple[Window, dict[str, FeatureIds]]:
+    """Makes the window's data set and the ids after it; continues what a killed run had begun.
+
+    Args:
+        schema: of the first window; later ones are read as it was (`plain`).
+        model: its manifest, whose cardinalities are the tables' rows.
+        before: name of the vocabulary before the window, empty for the first; `ids` are its.
+
+    Raises:
+        UserError: the files are not a log of this schema, too many lines are malformed, or a file changed meanwhile.
+    """
+    folder = inside(window_folder(run, number), DATA)
+    hashed = bool(settings.ids.hash_size)
+    words: dict[str, Any] = {"vocabulary": folder_of(run, before)} if before else {"schema": schema, "where": "the schema"}
+    if before and not hashed:
+        words["new_tokens"] = "append"
+    elif hashed and not before:
+        words |= {"ids": "hash", "hash_size": settings.ids.hash_size}
+    made = preprocess(
+        Options(
+            [one.name for one in files],
+            folder,
+            min_count=1,
+            split="1,0,0",
+            max_bad_share=settings.windows.max_bad_share,
+            workers=workers,
+            **words,
+        )
+    ).manifest
+    counts, figures = _look(folder, made)
+    changes: dict[str, Change] = {}
+    after: dict[str, FeatureIds] = {}
+    if not hashed:
+        own = {one.name: one.tokens for one in load_kept(folder).vocabularies}
+        for feature in model.categorical:
+            after[feature.name], changes[feature.name] = update(
+                ids[feature.name], own[feature.name], counts[feature.name], number, feature.cardinality, settings.ids
+            )
+    name = f"{number:06d}"
+    save_ids(folder_of(run, name), made, after)
+    figures |= _of_ids(counts, changes)
+    window = Window(
+        number,
+        folder,
+        made,
+        name,
+        {feature: change.test_N for feature, change in changes.items()},
+        {feature: change.train_N for feature, change in changes.items()},
+        {feature: change.born for feature, change in changes.items()},
+        figures,
+    )
+    return window, after
+
+
+def _look(folder: str, manifest: Manifest) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any]]:
+    """Sightings of each id of each feature, [N]; and mean and deviation of each number, and the positive rate."""
+    split = manifest.splits[SPLIT]
+    counts = {one.name: np.zeros(one.cardinality, np.int64) for one in manifest.categorical}
+    sums = {one.name: np.zeros(2) for one in manifest.dense}
+    names = [*counts, *sums]
+    for shard in split.shards:
+        with open_shard(folder, shard) as file:
+            for group in range(file.metadata.num_row_groups):
+                table = file.read_row_group(group, columns=names, use_threads=False)
+                for name, count in counts.items():
+                    column = table[name].combine_chunks()
+                    flat = column.flatten() if pa.types.is_list(column.type) else column
+                    count += np.bincount(flat.to_numpy(), minlength=len(count))
+                for name, total in sums.items():
+                    value_N = table[name].to_numpy().astype(np.float64)
+                    total += (value_N.sum(), np.square(value_N).sum())
+    means = {}
+    for name, pair in sums.items():
+        mean, square = (float(one) / split.rows for one in pair)
+        means[name] = [mean, max(square - mean * mean, 0.0) ** 0.5]
+    return counts, {"rate": split.positives / split.rows, "means": means}
+
+
+def _of_ids(counts: Mapping[str, NDArray[np.int64]], changes: Mapping[str, Change]) -> dict[str, Any]:
+    """Of each feature, shares of its values: missing, unknown to the model before the window, and those of the most frequent token."""
+    missing, unknown, top = {}, {}, {}
+    for name, count_N in counts.items():
+        total = max(int(count_N.sum()), 1)
+        rare_N = changes[name].test_N == RARE_ID if name in changes else np.arange(len(count_N)) == RARE_ID
+        missing[name] = float(count_N[MISSING_ID] / total)
+        unknown[name] = float(count_N[rare_N].sum() / total)
+        top[name] = float(count_N[RARE_ID + 1 :].max(initial=0) / total)
+    told = {"missing": missing, "unknown": unknown, "top": top}
+    if changes:
+        ids = Counter[str]()
+        for change in changes.values():
+            ids.update(born=len(change.born), evicted=change.evicted, waiting=change.waiting)
+        told["ids"] = dict(ids)
+    return told
+
+
+def remove_old(run: str, newest: int, keep: int) -> None:
+    """Removes the windows' rows but for the newest ones."""
+    folder = inside(run, "windows")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.isdigit() and int(name) <= newest - keep:
+            shutil.rmtree(inside(folder, name), ignore_errors=True)
+
+
+def first_time(path: str, schema: Schema, where: str = "the schema") -> float | None:
+    """Seconds since 1970 of a file's first well-formed row; None where the schema has no time, or the file no row.
+
+    Raises:
+        UserError: the file is not a log of this schema.
+    """
+    if schema.time is None or schema.time.format is None:
+        return None
+    (file, *_), read, labelled = find_files([path], schema, where)
+    front = AnyLog(read, labelled, False, BLOCK_BYTES)
+    for _, piece, _ in front.pieces(file):
+        for batch in front.encode(file, piece).batches:
+            if batch.num_rows:
+                return float(batch.column(TIME)[0].as_py())
+    return None
+
+
+def count_rows(path: str, schema: Schema) -> int:
+    """Rows of a file, about: line ends, where values hold line ends too."""
+    if schema.format == "parquet":
+        with PATHS.open(path, "rb") as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
+    layers, start = find_layers(path, path, MAX_ROW + 1)
+    count = 0
+    if start:
+        with open_raw(path) as file:
+            stream = unwrapped(path, file, layers)
+            while piece := stream.read(PIECE_BYTES):
+                count += piece.count(b"\n")
+    return count

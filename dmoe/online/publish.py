@@ -1,0 +1,179 @@
+"""Versions for scorers: full ones, deltas between them, a pointer that is replaced atomically; old ones are removed. No torch.
+
+`TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.delta`); the first line of `TARGET/current` names
+the one to use. `RUN/published/000012` is the last one in full, with which the next one is compared: what has changed is what has other
+bytes, whatever plan trained it.
+"""
+
+import os
+import shutil
+import time
+from typing import Any
+
+from dmoe.config import Config
+from dmoe.data.dataset.compatibility import model_inputs
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.json_text import format_json
+from dmoe.online.vocabulary import folder_of
+from dmoe.paths import PATHS, append_text, inside, join, write_atomic, write_text
+from dmoe.serve.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
+from dmoe.serve.export import export_checkpoint
+from dmoe.serve.format import FILE, digest_of
+
+POINTER, VERSIONS, LOG = "current", "versions", "published.jsonl"
+
+
+class Publisher:
+    """
+    Args:
+        target: a folder, local or remote.
+        run: the run's folder.
+    """
+
+    def __init__(self, target: str, run: str, config: Config) -> None:
+        self.target, self.run, self.config, self.settings = target, run, config, config.online.versions
+
+    def due(self, now: float) -> bool:
+        """Whether the next version is to be made, at that time (seconds since 1970)."""
+        last = self.names()[-1:]
+        if not last or not self.settings.minutes:
+            return True
+        path = inside(self.run, LOG)
+        return not os.path.exists(path) or now - os.path.getmtime(path) >= self.settings.minutes * 60
+
+    def names(self) -> list[str]:
+        """Versions that are whole, oldest first."""
+        folder = join(self.target, VERSIONS)
+        names = sorted({path.rstrip("/").rsplit("/", 1)[-1] for path in PATHS.ls(folder)}) if PATHS.exists(folder) else []
+        return [name for name in names if name.isdigit() and (self._is_full(name) or self._holds(name, DELTA))]
+
+    def current(self) -> str:
+        """The version that the pointer names, empty where there is none."""
+        path = join(self.target, POINTER)
+        if not PATHS.exists(path):
+            return ""
+        with PATHS.open(path, "r") as file:
+            return str(file.readline()).strip().rsplit("/", 1)[-1]
+
+    def publish(self, window: int, checkpoint: str, vocabulary: str, complete: float | None = None) -> dict[str, Any] | None:
+        """Makes the version of a window's checkpoint, and moves the pointer to it; what a killed run left of it is made again.
+
+        Args:
+            vocabulary: name of the ids that the checkpoint's rows have.
+            complete: when the window's last file was complete, in seconds since 1970.
+
+        Returns:
+            what was made, with its size beside a full version's; None where it is there already.
+
+        Raises:
+            UserError: it cannot be written, or a weight is not finite or does not fit its type.
+        """
+        name = f"{window:06d}"
+        if self.current() == name and name in self.names():
+            return None
+        began = time.time()
+        data = folder_of(self.run, vocabulary)
+        manifest = load_manifest(data)
+        new = inside(self.run, "published", name)
+        shutil.rmtree(new, ignore_errors=True)
+        os.makedirs(os.path.dirname(new), exist_ok=True)
+        inputs = model_inputs(self.config.data, manifest)
+        export_checkpoint(checkpoint, self.config, manifest, inputs, data, new, self.settings.rows, spare=True)
+        made = self._make(name, new)
+        write_text_anywhere(join(self.target, POINTER), f"{VERSIONS}/{name}\n")
+        for other in os.listdir(os.path.dirname(new)):
+            if other != name:
+                shutil.rmtree(inside(self.run, "published", other))
+        self._forget()
+        now = time.time()
+        told = {"version": name, **made, "seconds": round(now - began, 3), "done": round(now, 3)}
+        if complete is not None:
+            told["freshness"] = round(now - complete, 3)
+        append_text(inside(self.run, LOG), format_json(told) + "\n")
+        return told
+
+    def back_to(self, window: int) -> str:
+        """Moves the pointer to the newest version that is not of a later window; its name, empty where there is none."""
+        names = [name for name in self.names() if int(name) <= window]
+        if names:
+            write_text_anywhere(join(self.target, POINTER), f"{VERSIONS}/{names[-1]}\n")
+        return names[-1] if names else ""
+
+    def _make(self, name: str, new: str) -> dict[str, Any]:
+        """Writes the version, its description last."""
+        full_bytes, parent = bytes_of(new), self.current()
+        old = inside(self.run, "published", parent) if parent else ""
+        parent_there = parent in self.names() and os.path.exists(join(old, FILE)) and self._sha256(parent) == digest_of(join(old, FILE))
+        if parent_there and self._deltas_behind(parent) < self.settings.full_every - 1:
+            beside = inside(self.run, "published", f"{name}.delta")
+            shutil.rmtree(beside, ignore_errors=True)
+            try:
+                delta = make_delta(old, new, parent, beside)
+                self._remove(name)
+                self._send(beside, name, DELTA)
+                size = bytes_of(beside)
+                return {"kind": "delta", "parent": parent, "bytes": size, "full_bytes": full_bytes, "rows": sum(delta.changed.values())}
+            except Unlike:
+                pass
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        self._remove(name)
+        self._send(new, name, FILE)
+        return {"kind": "full", "bytes": full_bytes, "full_bytes": full_bytes}
+
+    def _send(self, source: str, name: str, last: str) -> None:
+        files = [os.path.relpath(os.path.join(top, one), source) for top, _, found in os.walk(source) for one in found]
+        for one in [*(file for file in files if file != last), last]:
+            target = join(self.target, VERSIONS, name, one)
+            if "://" not in target:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(join(source, one), "rb") as file, write_atomic(target) as copy:
+                shutil.copyfileobj(file, copy)
+
+    def _forget(self) -> None:
+        """Removes the versions before the oldest full one that is kept."""
+        names = self.names()
+        full = [name for name in names if self._is_full(name)]
+        if len(full) <= self.settings.keep_full:
+            return
+        oldest = full[-self.settings.keep_full]
+        for name in names:
+            if name < oldest and name != self.current():
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        """The description first: half a version must not look like one."""
+        folder = join(self.target, VERSIONS, name)
+        for last in (FILE, DELTA):
+            if self._holds(name, last):
+                PATHS.rm(join(folder, last))
+        if "://" not in folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for one in PATHS.ls(folder) if PATHS.exists(folder) else ():
+                PATHS.rm(join(folder, one.rstrip("/").rsplit("/", 1)[-1]))
+
+    def _holds(self, name: str, file: str) -> bool:
+        return bool(PATHS.exists(join(self.target, VERSIONS, name, file)))
+
+    def _is_full(self, name: str) -> bool:
+        return self._holds(name, FILE)
+
+    def _sha256(self, name: str) -> str:
+        folder = join(self.target, VERSIONS, name)
+        delta = read_delta(folder)
+        return digest_of(join(folder, FILE)) if delta is None else delta.scorer_sha256
+
+    def _deltas_behind(self, name: str) -> int:
+        """How many deltas lead from the last full version to this one."""
+        count = 0
+        while (delta := read_delta(join(self.target, VERSIONS, name))) is not None:
+            name, count = delta.parent, count + 1
+        return count
+
+
+def write_text_anywhere(path: str, text: str) -> None:
+    """As `write_text`; a remote store replaces an object in one step as well."""
+    if "://" not in path:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    write_text(path, text)

@@ -1,0 +1,161 @@
+"""A run over windows: killed at any point it ends as if it had not been, to the bit; and every row is tested once and learned once."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmoe.checkpoint.inspect import diff, newest
+from dmoe.config import load_config
+from dmoe.data.dataset.compatibility import model_inputs
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.errors import UserError
+from dmoe.online.publish import Publisher
+from dmoe.serve.delta import materialise
+from dmoe.serve.export import export_checkpoint
+from dmoe.serve.format import digest_of
+from dmoe.serve.scorer import Scorer
+from dmoe.serve.server.versions import Versions
+from dmoe.testing.elastic import Outcome, launch
+from dmoe.testing.growing_log import write_config, write_window
+
+WINDOWS = 5
+KILLS = {
+    1: "start 1, half 1, ids 1, evaluate 3, reset 1, ledger 1, write 2, version 2, pointer 1, batch 5, old 1, ledger 2",
+    2: "ids 2, reset 1, ledger 1, half 1, version 1",
+}
+"""Points, and at which passing of one the process is killed, one a start."""
+ON_ANY_RANK = ("start", "evaluate", "reset", "batch")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> tuple[str, str]:
+    """The config's path, and the log's folder."""
+    folder = tmp_path_factory.mktemp("log")
+    for number in range(1, WINDOWS + 1):
+        write_window(folder / "logs" / f"w{number}.csv", number)
+    return write_config(folder), str(folder / "logs")
+
+
+def follow(folder: Path, log: tuple[str, str], ranks: int, faults: list[dict[str, Any]] | None = None, number: int = 0) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    arguments = ["--config", log[0], "--source", log[1], "--run", str(folder / "run"), "--publish", str(folder / "versions"), "--once"]
+    return launch(folder, ranks, arguments, faults, restarts=len(faults or []), number=number, command="online")
+
+
+def ledger(folder: Path) -> list[dict[str, Any]]:
+    """Without what a clock says."""
+    lines = [json.loads(line) for line in (folder / "run" / "ledger.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "done")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(log, tmp_path_factory):
+    """`undisturbed(2)` is the folder of a sound run on two ranks."""
+    made: dict[int, Path] = {}
+
+    def get(ranks: int) -> Path:
+        if ranks not in made:
+            made[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
+            outcome = follow(made[ranks], log, ranks)
+            assert outcome.succeeded, outcome.said
+        return made[ranks]
+
+    return get
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file."""
+    return {str(path.relative_to(folder)): digest_of(str(path)) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def same(a: Path, b: Path, tolerance: float = 0.0) -> None:
+    lines, differ = diff(newest(str(a / "run")), newest(str(b / "run")), tolerance)
+    assert not differ, lines
+    names = [sorted(path.name for path in (one / "run" / "vocabulary").iterdir()) for one in (a, b)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        found = [load_manifest(str(one / "run" / "vocabulary" / name)) for one in (a, b)]
+        assert [one.identity for one in found[0].categorical] == [one.identity for one in found[1].categorical]
+    if not tolerance:
+        assert contents(a / "versions") == contents(b / "versions")
+
+
+def full_export(run: Path, line: dict[str, Any], rows: str, output: Path) -> None:
+    """Of the checkpoint of a window, by the ids of the window."""
+    data = str(run / "vocabulary" / f"{line['window']:06d}")
+    config, manifest = load_config(str(run / "config.yaml")), load_manifest(data)
+    checkpoint = str(run / "checkpoints" / f"step-{line['step']:09d}")
+    export_checkpoint(checkpoint, config, manifest, model_inputs(config.data, manifest), data, str(output), rows, spare=True)
+
+
+@pytest.mark.parametrize("rows", ["fp32", "fp16", "int8"])
+def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, undisturbed, rows):
+    run, lines = undisturbed(1) / "run", ledger(undisturbed(1))
+    config = load_config(str(run / "config.yaml"), [f"online.versions.rows={rows}", "online.versions.full_every=4"])
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("published*"))
+    publisher = Publisher(str(tmp_path / "versions"), str(tmp_path / "run"), config)
+    kinds, sizes = [], []
+    for line in lines:
+        made = publisher.publish(line["window"], str(run / "checkpoints" / f"step-{line['step']:09d}"), f"{line['window']:06d}")
+        assert publisher.publish(line["window"], "made already", "") is None
+        kinds, sizes = [*kinds, made["kind"]], [*sizes, made["bytes"] / made["full_bytes"]]
+        full_export(run, line, rows, tmp_path / "full" / made["version"])
+    assert kinds == ["full", "delta", "delta", "delta", "full"]
+    assert max(sizes[1:4]) < 1
+    for name in publisher.names():
+        output = tmp_path / "made" / name
+        place = materialise(str(tmp_path / "versions" / "versions" / name), str(output))
+        assert contents(Path(place)) == contents(tmp_path / "full" / name)
+    assert publisher.current() == "000005"
+    (tmp_path / "versions" / "versions" / "000003" / "rows.safetensors").write_bytes(b"x")
+    for name in ("000003", "000004"):
+        with pytest.raises(UserError, match=r"000003/rows\.safetensors: missing or damaged"):
+            materialise(str(tmp_path / "versions" / "versions" / name), str(tmp_path / "made" / f"{name}-again"))
+
+
+def test_a_server_follows_deltas(undisturbed, tmp_path):
+    versions, lines, told = undisturbed(1) / "versions", ledger(undisturbed(1)), []
+    pointer = tmp_path / "current"
+    pointer.write_text(f"{versions}/versions/000001")
+    following = Versions(str(pointer), lambda *event: told.append(event))
+    names = sorted(path.name for path in (versions / "versions").iterdir())
+    assert names == [f"{line['window']:06d}" for line in lines]
+    places = []
+    for name in names[1:]:
+        pointer.write_text(f"{versions}/versions/{name}")
+        following.look()
+        full_export(undisturbed(1) / "run", lines[int(name) - 1], "fp32", tmp_path / name)
+        rows = [{"site": "s1", "user": f"u{4 * int(name) + 3}", "price": 2.5, "tags": "t1|t2"}, {"site": "s7"}]
+        assert following.current.scorer.predict(rows).tolist() == Scorer(str(tmp_path / name)).predict(rows).tolist()
+        places.append(following.current.scorer.folder)
+    assert [event for event, *_ in told] == ["loaded"] * len(names)
+    # What was made of deltas is removed once it does not answer any more.
+    following.stop()
+    assert not [place for place in places if place.startswith(tempfile.gettempdir() + "/dmoe-serve-") and Path(place).exists()]
+
+
+def test_every_window_is_tested_and_learned_once_and_ids_come_and_go(undisturbed):
+    lines = ledger(undisturbed(1))
+    assert [line["window"] for line in lines] == list(range(1, WINDOWS + 1))
+    assert [Path(line["files"][0]["name"]).name for line in lines] == [f"w{number}.csv" for number in range(1, WINDOWS + 1)]
+    assert {(line["state"], line["rows"], line["test"]["rows"], line["steps"]) for line in lines} == {("trained", 400, 400, 7)}
+    assert sum(line["data"]["ids"]["evicted"] for line in lines) > 5
+    assert lines[-1]["test"]["auc"] > 0.7 > 0.55 > lines[0]["test"]["auc"]
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, undisturbed, ranks):
+    faults = [
+        {"at": point, "number": int(number), "rank": attempt % ranks if point in ON_ANY_RANK else 0, "attempt": attempt, "do": "kill"}
+        for attempt, (point, number) in enumerate(kill.split() for kill in KILLS[ranks].split(", "))
+    ]
+    outcome = follow(tmp_path / "killed", log, ranks, faults)
+    assert outcome.succeeded, outcome.said
+    # Every kill was reached: each start but the last left its logs.
+    assert len(list((tmp_path / "killed" / "logs-0").rglob("attempt_*"))) == len(faults) + 1
+    assert ledger(tmp_path / "killed") == ledger(undisturbed(ranks))
+    same(tmp_path / "killed", undisturbed(ranks))
