@@ -1,17 +1,21 @@
 """Runs the stages one after another, each within its time, and goes on after one that failed."""
 
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Failed, Finding, Notes, Skipped
+from dmoe.accept.rank import is_there
 from dmoe.accept.ranks import Ranks
 from dmoe.errors import UserError, nearest
 
 MINUTES = {"dense": 5.0, "quick": 5.0, "full": 20.0}
 """Of all stages of a level together."""
+NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '((?!torch\b|dmoe\b)\w+)")
+"""On a rank: what a machine with PyTorch alone lacks is no failure at level `dense`."""
 MOST_TOLD = 5
 """Of a stage's problems."""
 
@@ -63,9 +67,15 @@ class Job:
 
         Raises:
             Skipped: there is none.
+            Failed: a host does not see it.
         """
         if not self.folder:
             raise Skipped("the hosts share no folder that is known here: give --folder on a disk that all of them see")
+        if self.hosts > 1:
+            seen = self.ranks.kept.get("seen") or self.ranks.run(is_there, self.folder)
+            self.ranks.kept["seen"] = seen
+            if not all(seen):
+                raise Failed(f"--folder: rank {seen.index(False)} does not see it; give one on a disk that all hosts see")
         return self.folder
 
 
@@ -112,7 +122,8 @@ def _finding(stage: Stage, job: Job, bound: float, too_late: str) -> Finding:
             more = len(notes.problems) - MOST_TOLD
             raise Failed("; ".join([*notes.problems[:MOST_TOLD], *[f"and {more} more"] * (more > 0)]))
     except Failed as error:
-        verdict, reason = FAILED, str(error)
+        absent = NOT_INSTALLED.search(str(error)) if job.level == "dense" else None
+        verdict, reason = (SKIPPED, f"{absent[1]} is not installed") if absent else (FAILED, str(error))
     except Skipped as error:
         verdict, reason = SKIPPED, str(error)
     except UserError as error:

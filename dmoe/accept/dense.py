@@ -185,6 +185,8 @@ def metric_differences() -> dict[str, float]:
 
     from dmoe import distributed
     from dmoe.metrics import Ambiguity, BinnedAUC, CrossExpertCorrelation, ExactAUC, GroupedAUC
+    from dmoe.metrics.evaluation import Evaluation
+    from dmoe.model.mixture import Outputs
 
     ranks, rank, device = distributed.world_size(), distributed.rank(), distributed.device_of_this_rank()
     hidden_NMD, label_N, mask_N = made_rows(ranks)
@@ -194,13 +196,16 @@ def metric_differences() -> dict[str, float]:
     group_N = torch.arange(len(label_N)) % 5 + 1
     binned, exact, grouped = BinnedAUC(1 << 16).to(device), ExactAUC(), GroupedAUC()
     cec, ambiguity = CrossExpertCorrelation(EXPERTS, WIDTH).to(device), Ambiguity(EXPERTS).to(device)
+    evaluation = Evaluation("binned", 1 << 16, device)
     for part in (slice(rank * 64, rank * 64 + 40), slice(rank * 64 + 40, (rank + 1) * 64)):
         logit, label, mask = (x[part].to(device) for x in (logit_N, label_N, mask_N))
         binned.update(logit, label, mask)
         exact.update(logit, label, mask)
         grouped.update(logit, label, mask, group_N[part].to(device))
         cec.update(hidden_NMD[part].to(device), label, mask)
-        ambiguity.update(logit, logit_NM[part].to(device), gate_NM[part].to(device), label, mask)
+        gate, alone, hidden = (x[part].to(device) for x in (gate_NM, logit_NM, hidden_NMD))
+        ambiguity.update(logit, alone, gate, label, mask)
+        evaluation.update(Outputs(logit, hidden, gate.unsqueeze(2), alone, alone[:, :0]), label, mask)
     kept = (mask_N > 0).numpy()
     scores, labels = logit_N.double().numpy()[kept], label_N.numpy()[kept] > 0.5
     groups = group_N.numpy()[kept]
@@ -211,7 +216,12 @@ def metric_differences() -> dict[str, float]:
     loss_NM = np.logaddexp(0, logit_NM.double().numpy()[kept]) - labels[:, None] * logit_NM.double().numpy()[kept]
     mixed_N = np.logaddexp(0, scores) - labels * scores
     value = float(((gate_NM.double().numpy()[kept] * loss_NM).sum(1) - mixed_N).mean())
+    figures = evaluation.compute()
     pairs = [
+        ("logloss", figures["logloss"], float(mixed_N.mean())),
+        ("calibration", figures["calibration"], float((1 / (1 + np.exp(-scores))).sum() / labels.sum())),
+        ("mass of a gate", figures["gate_mass"][0], float(gate_NM.double().numpy()[kept][:, 0].mean())),
+        ("AUC of an expert alone", figures["expert_auc"][1], _auc(logit_NM[:, 1].double().numpy()[kept], labels)),
         ("AUC, binned", float(binned.compute()), _auc(scores, labels)),
         ("AUC, exact", float(exact.compute()), _auc(scores, labels)),
         ("GAUC", grouped.compute().value, sum(a * n for a, n in sound) / sum(n for _, n in sound)),

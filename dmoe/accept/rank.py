@@ -72,6 +72,11 @@ def named(name: str) -> Callable[..., Any]:
     return found
 
 
+def is_there(folder: str) -> bool:
+    """Whether this rank's host sees a folder."""
+    return os.path.isdir(folder)
+
+
 def told(error: BaseException) -> str:
     """Kind and message of an error, and where it was raised: the last places of its traceback, functions only."""
     places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]

@@ -105,18 +105,21 @@ def count(step: Any, on_gpu: bool) -> dict[str, int]:
         with Waits() as mode:
             step()
         return dict(mode.found)
+    found: Counter[str] = Counter()
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        if "synchroniz" in str(message):
+            found[_caller()] += 1
+
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings():
             warnings.simplefilter("always")
+            # Is called where the warning is given: what stands above is who waits.
+            warnings.showwarning = note
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    found: Counter[str] = Counter()
-    for one in told:
-        if "synchroniz" in str(one.message):
-            path = Path(one.filename)
-            found[f"{path.relative_to(PACKAGE)}:{one.lineno}" if path.is_relative_to(PACKAGE) else "libraries"] += 1
     return dict(found)
 
 

@@ -7,6 +7,7 @@ Alone it starts a rank a GPU, or two on a CPU. Exit code 1 where a stage failed.
 """
 
 import argparse
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.accept.program import Options, accept
     from dmoe.accept.report import as_data, as_line, as_page, counts, summary
     from dmoe.accept.stages import STAGES
+    from dmoe.errors import UserError
     from dmoe.json_text import format_json
     from dmoe.names import show
-    from dmoe.paths import write_output
 
     def told(finding: object) -> None:
         for line in as_line(finding):  # type: ignore[arg-type]
             show(line)
 
+    for option, path in (("--report", arguments.report), ("--json", arguments.json)):
+        # Five minutes later is late for this to be said.
+        if path and "://" not in path and not Path(path).parent.is_dir():
+            raise UserError(f"{option} {path}: no folder '{Path(path).parent}'; make it first")
     options = Options(arguments.level, arguments.only, arguments.minutes, arguments.ranks, arguments.folder)
     found = accept(options, STAGES, told)
     if found is None:
@@ -49,6 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
         (arguments.json, lambda: format_json(as_data(findings, machine, arguments.names), indent=1)),
     ):
         if path:
-            with write_output(path) as file:
-                file.write(text().encode())
+            _write(path, text())
     return 1 if counts(findings)[FAILED] else 0
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        from dmoe.paths import write_output
+    except ModuleNotFoundError:
+        # Where PyTorch alone is installed, a local file is what there is.
+        Path(path).write_text(text)
+        return
+    with write_output(path) as file:
+        file.write(text.encode())

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from dmoe.metrics.auc import all_reduced
+
 
 @dataclass(frozen=True)
 class AmbiguityReport:
@@ -54,7 +56,7 @@ class Ambiguity(Metric):
     sums_L: Tensor
 
     def __init__(self, experts: int, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**{"dist_sync_fn": all_reduced, **settings})
         self.add_state("sums_L", torch.zeros(3 + 2 * experts, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logit_B: Tensor, expert_logit_BM: Tensor, gate_BM: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:

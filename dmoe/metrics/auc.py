@@ -63,12 +63,13 @@ class BinnedAUC(Metric):
 
     def compute(self) -> Tensor:
         """The AUC over all ranks; sets `error_bound`. Every rank has to call it."""
-        negatives_N, positives_N = self.counts_2N
+        # On the CPU: a device's cumulative sum of floats need not be the same twice.
+        negatives_N, positives_N = self.counts_2N.cpu()
         pairs = negatives_N.sum() * positives_N.sum()
         below_N = negatives_N.cumsum(0) - negatives_N
         tied_N = negatives_N * positives_N
         self.error_bound = float(tied_N.sum() / 2 / pairs)
-        return ((positives_N * below_N).sum() + tied_N.sum() / 2) / pairs
+        return (((positives_N * below_N).sum() + tied_N.sum() / 2) / pairs).to(self.counts_2N.device)
 
 
 class ExactAUC(Metric):

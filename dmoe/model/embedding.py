@@ -78,7 +78,7 @@ class SplitSets(nn.Module):
             return sets_BFK
         # A light multi-embedding's private ids come after all of a row's; hashes leave every expert as many.
         lengths_BF = ids.lengths().view(-1, len(sets_BFK[0]))[: len(self.mean_F)].T.to(sets_BFK[0].dtype)
-        mean_F = torch.tensor(self.mean_F).to(lengths_BF.device, non_blocking=True)
+        mean_F = torch.tensor(self.mean_F, device="cpu").to(lengths_BF.device, non_blocking=True)
         # Padding has empty bags, whose sum is 0.
         divisor_BF1 = torch.where(mean_F, lengths_BF.clamp(min=1), 1).unsqueeze(2)
         return [x_BFK / divisor_BF1 for x_BFK in sets_BFK]

@@ -17,7 +17,7 @@ from dmoe.checkpoint.progress import OnlineState
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.sources import identity
+from dmoe.data.prepare.source.raw_bytes import identity
 from dmoe.distributed import broadcast_object, rank
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json

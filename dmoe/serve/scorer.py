@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.dataset.bags import Bags
-from dmoe.data.prepare.row_encoder import RowEncoder
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
@@ -22,6 +21,7 @@ from dmoe.paths import PATHS, inside, join
 from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 from dmoe.serve.onnx_engine import OnnxEngine, choose_engine
 from dmoe.serve.raw_inputs import open_encoder
+from dmoe.serve.row_encoder import RowEncoder
 from dmoe.serve.rows import open_rows
 
 

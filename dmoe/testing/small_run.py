@@ -46,6 +46,7 @@ def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]
     session.sharded.train()
     losses = []
     for _ in range(steps):
+        session.optimizers.set_factor(session.optimizers.factor)
         parts, *_ = session.pipeline.progress(batches)
         bce = distributed.all_reduce_sum(parts.bce.double() + parts.auxiliary.double()) / distributed.world_size()
         losses.append(float(bce + session.config.correlation.alpha * parts.correlation))

@@ -46,6 +46,9 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
         if config.kind == "adam":
             kwargs["betas"] = config.betas
         apply_optimizer_in_backward(TABLE_CLASSES[config.kind], [parameter], kwargs)
+        if config.kind == "adam":
+            # The call builds torch.optim's Adam, which takes `betas`; the kernel gets the same dict at sharding and takes each by its name.
+            kwargs["beta1"], kwargs["beta2"] = kwargs.pop("betas")
 
 
 def _table_rate(config: TableOptimizerConfig, table: Table) -> float:
@@ -93,6 +96,9 @@ class Optimizers:
         self.factor = factor
         for module, rate in zip(self._fused, self._fused_rates, strict=True):
             module.set_learning_rate(rate * factor)
+            # FBGEMM counts every lookup, an evaluation's too, and once it counts it takes no other number from `set_optimizer_step`
+            # (1.8.0): Adam's bias correction would depend on validations, and fused tables part from data-parallel ones.
+            module.iter_cpu.fill_(self.data_parallel.steps)
         self.data_parallel.factor = factor
         for group in self.dense.param_groups:
             group["lr"] = self._dense_config.lr * factor

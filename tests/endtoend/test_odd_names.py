@@ -16,7 +16,7 @@ from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_words import as_lines
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.npy import export as export_npy
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 from dmoe.report.data_page import data_page
 from dmoe.report.run_page import page
 from dmoe.report.runs import load_run

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dmoe.data.prepare.times import parse_format
+from dmoe.data.prepare.encode.times import parse_format
 from dmoe.strict import FeatureName, Strict, Text
 
 
@@ -27,8 +27,8 @@ class Label(Strict):
 
 
 class Time(Strict):
-    """`format`: of strptime (dmoe.data.prepare.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent. Times are
-    UTC, unless the format has %z."""
+    """`format`: of strptime (dmoe.data.prepare.encode.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent.
+    Times are UTC, unless the format has %z."""
 
     column: str = Field(min_length=1)
     format: str | None = Field(None, min_length=1)
@@ -51,7 +51,7 @@ class Dense(Strict):
 
     @property
     def stored(self) -> str:
-        """The column of a part (dmoe.data.prepare.parts) that holds the feature's values."""
+        """The column of a part (dmoe.data.prepare.write.parts) that holds the feature's values."""
         return f"number:{self.column or self.name}"
 
 
@@ -86,8 +86,8 @@ class Categorical(Strict):
             the order of their bytes, or of their numbers. Buckets and parts of the time are numbers whatever the type, in that order.
         part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
         bucket: made from a numeric column: the token is its number's bucket.
-        cross: made of the tokens of two or more others, features by their names or columns of text (dmoe.data.prepare.crosses); missing
-            where one of them is.
+        cross: made of the tokens of two or more others, features by their names or columns of text (dmoe.data.prepare.tokens.crosses);
+            missing where one of them is.
         pooling: how the embeddings of a row's tokens become one.
         max_values: tokens of a row that are kept, the first ones.
         min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
@@ -122,8 +122,8 @@ class Categorical(Strict):
 
     @property
     def stored(self) -> str:
-        """The column of a part (dmoe.data.prepare.parts) that holds the feature's tokens, or the numbers that its buckets are made from.
-        A cross has none: see Schema.parts_of."""
+        """The column of a part (dmoe.data.prepare.write.parts) that holds the feature's tokens, or the numbers that its buckets are made
+        from. A cross has none: see Schema.parts_of."""
         if self.part:
             return f"{self.part}:{self.type}"
         if self.bucket:

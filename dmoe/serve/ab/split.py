@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from dmoe.data.prepare.split_rules import splitmix64
-from dmoe.data.prepare.tokens import hashes
+from dmoe.data.prepare.split.split_rules import splitmix64
+from dmoe.data.prepare.tokens.token_ids import hashes
 from dmoe.paths import join
 from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import read_mapping

@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.names import whole_number
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server import bodies, kserve
 from dmoe.serve.server.arms import REQUEST_ID, Arms, Chosen, NoUnit, request_id

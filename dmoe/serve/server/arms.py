@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError, shown
 from dmoe.paths import PATHS
 from dmoe.serve.ab.exposures import Exposure, ExposureLog
 from dmoe.serve.ab.split import OUTSIDE, Assigner, Split, read_split
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.metrics import Metrics

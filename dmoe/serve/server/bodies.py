@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.server import kserve
 from dmoe.serve.server.versions import Version
 

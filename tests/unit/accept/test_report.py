@@ -1,5 +1,6 @@
 """An acceptance's report: verdicts, exit code, nothing of the machine that made it; stages bounded by their level's time."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -126,6 +127,28 @@ def test_whatever_a_stage_does_has_a_verdict_and_the_next_one_runs(run, verdict,
     assert told == [first, second]
 
 
+@pytest.mark.parametrize(
+    ("level", "module", "verdict"),
+    [("dense", "torchmetrics", SKIPPED), ("dense", "torch", FAILED), ("dense", "dmoe", FAILED), ("quick", "torchmetrics", FAILED)],
+)
+def test_what_a_machine_with_torch_alone_lacks_is_skipped_at_its_level_only(level, module, verdict):
+    absent = Failed(f"rank 0 of 2 raised ModuleNotFoundError: No module named '{module}' (at a:1)")
+    (finding,) = conduct([stage("a", raising(absent))], dataclasses.replace(job(), level=level), 5, lambda _: None)
+    assert finding.verdict == verdict
+    assert module in finding.reason
+
+
+def test_a_folder_that_a_host_does_not_see_is_named_once_for_all_stages():
+    asked = []
+    ranks = types.SimpleNamespace(until=0.0, size=2, kept={}, run=lambda function, folder: asked.append(folder) or [True, False])
+    one = Job(ranks, "quick", "/shared/a", 2, False)  # type: ignore[arg-type]
+    found = conduct([stage(name, lambda job, notes: job.shared) for name in "ab"], one, 5, lambda _: None)
+    assert [(finding.verdict, "rank 1 does not see it" in finding.reason) for finding in found] == [(FAILED, True)] * 2
+    assert asked == ["/shared/a"]
+    (none,) = conduct([stage("c", lambda job, notes: job.shared)], dataclasses.replace(one, folder=""), 5, lambda _: None)
+    assert none.verdict == SKIPPED
+
+
 def test_many_problems_are_told_by_the_first_of_them():
     def run(job: Job, notes) -> None:
         for number in range(40):
@@ -165,6 +188,13 @@ def test_the_stages_of_a_level_and_a_name_that_is_none():
 def test_an_impossible_option_is_named(options, named):
     with pytest.raises(UserError, match=f"^{named}: "):
         accept(options, STAGES)
+
+
+def test_a_report_s_folder_that_is_not_there_is_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "accept", None)
+    for option in ("--report", "--json"):
+        with pytest.raises(UserError, match=f"^{option} .*/none/a: no folder"):
+            command.run(parse(["accept", option, str(tmp_path / "none/a")])[2])
 
 
 @pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 1), (FINDINGS[::2], 0)])

@@ -62,7 +62,7 @@ def test_killed_at_renames(log, tmp_path, monkeypatch):
 
 
 def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
-    import dmoe.data.prepare.pipeline as module
+    import dmoe.data.prepare.stages as module
 
     preprocess(options(log, tmp_path / "whole"))
 

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import bucket, dense
-from dmoe.data.prepare import counting, counting_tables, kernels
+from dmoe.data.prepare.count import count_tables as counting_tables
+from dmoe.data.prepare.count import counting
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.tokens import kernels
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import make_rows, schema, write_csv
 

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher

@@ -4,6 +4,8 @@ Shapes: B rows, F fields, K dims, M experts.
 """
 
 import contextlib
+import inspect
+import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,20 +15,23 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.accept.waits import Waits
+from dmoe.accept.waits import Waits, count
 from dmoe.config import ModelConfig, TableOptimizerConfig
+from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.assemble import outline
 from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
 from dmoe.model.initial_weights import initial_block
 from dmoe.model.objective import Losses, Objective
+from dmoe.model.tables import make_tables
 from dmoe.sharding.plan import local_shards as shards
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train import update_check
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.log_window import Window
-from dmoe.train.optimizers import DataParallelTables
+from dmoe.train.optimizers import DataParallelTables, attach_table_optimizer
 from dmoe.train.update_check import TablesMoved
 
 META = torch.device("meta")
@@ -93,6 +98,41 @@ def step(kind: str, weight: torch.Tensor, grad: torch.Tensor, number: int, state
     tables._step(weight, grad, state or {name: one.clone() for name in ("sum", "exp_avg", "exp_avg_sq")}, 0.01)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
+def test_the_kernel_of_a_gpu_takes_what_the_table_optimizer_leaves_for_it(kind: str):
+    """FBGEMM's constructor against what TorchRec will give it: on a CPU, Adam never gets so far."""
+    from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
+    from torchrec.distributed.utils import merge_fused_params
+
+    layout = "separate" if kind == "rowwise_adagrad" else "wide"
+    tables = make_tables([CategoricalFeature(name="C1", kind="token", cardinality=9, missing_share=0, rare_share=0)], [8, 8], layout)
+    ebc = MultiEmbedding(tables, META).ebc
+    config = TableOptimizerConfig(kind=kind, lr=0.25, eps=1e-5, betas=(0.8, 0.95))
+    attach_table_optimizer(ebc, tables, config, torch.device("cuda", 0))
+    takes = inspect.signature(SplitTableBatchedEmbeddingBagsCodegen).parameters
+    for parameter in ebc.parameters():
+        (kwargs,) = parameter._optimizer_kwargs
+        given = merge_fused_params(None, dict(kwargs))
+        assert not given.keys() - takes.keys()
+        assert given["learning_rate"] == 0.25
+        assert kind == "sgd" or given["eps"] == 1e-5
+        assert kind != "adam" or (given["beta1"], given["beta2"]) == (0.8, 0.95)
+
+
+def test_adam_counts_the_steps_of_training_alone(session):
+    """FBGEMM counts every lookup of its kernel, an evaluation's too; here a kernel that has counted to 9, of 3 steps."""
+    optimizers = session.optimizers
+    (kernel,) = shards.fused_modules(session.sharded)
+    steps = optimizers.data_parallel.steps
+    try:
+        kernel.iter_cpu.fill_(9)
+        optimizers.data_parallel.steps = 3
+        optimizers.set_factor(1.0)
+        assert int(kernel.iter_cpu) == 3
+    finally:
+        optimizers.data_parallel.steps = steps
+
+
 def test_the_correlation_from_gathered_rows_leaves_padding_out():
     outputs = torch.randn(8, 3, 4, dtype=torch.float64)
     mask = torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0], dtype=torch.float64)
@@ -110,6 +150,29 @@ def test_the_counter_of_waits_finds_each_kind():
     with Waits() as waits:
         torch.where(x > 1, x, 0).cumsum(0)[torch.tensor([0, 1])]
     assert not waits.found
+
+
+def test_what_pytorch_warns_of_on_a_gpu_is_told_by_dmoes_own_line(monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for a GPU's warning, given where a loss calls the correlation."""
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    class Warned(nn.Module):
+        def forward(self, *_: Any) -> Any:
+            warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            raise KeyError
+
+    def step() -> None:
+        objective = Objective(Warned(), 0.1, "hidden", 0.0)  # type: ignore[arg-type]
+        outputs = SimpleNamespace(logit_B=torch.zeros(2), hidden_BMD=torch.zeros(2, 2, 2))
+        with contextlib.suppress(KeyError):
+            objective(outputs, [], torch.zeros(2), torch.ones(2))
+        warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+
+    found = count(step, on_gpu=True)
+    assert modes == ["warn", "default"]
+    assert sorted((place.partition(":")[0], times) for place, times in found.items()) == [("libraries", 1), ("model/objective.py", 1)]
 
 
 def test_a_windows_seconds_are_taken_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmoe.data.prepare.encode import LABELS, NUMBER
+from dmoe.data.prepare.encode.labels import LABELS, NUMBER
 from dmoe.data.prepare.propose.profile import Profile, shown
 from dmoe.data.prepare.propose.words import RATINGS, label_rank
 from dmoe.errors import UserError, nearest

@@ -1,9 +1,9 @@
 """Pieces of a text file that lie all over it, where it can be read anywhere."""
 
-from dmoe.data.prepare.containers import read_full, unwrapped
-from dmoe.data.prepare.records import cut_at_record
-from dmoe.data.prepare.source import MAX_ROW, File
-from dmoe.data.prepare.sources import open_raw, read_range
+from dmoe.data.prepare.source.containers import read_full, unwrapped
+from dmoe.data.prepare.source.log_files import MAX_ROW, File
+from dmoe.data.prepare.source.raw_bytes import open_raw, read_range
+from dmoe.data.prepare.source.record_ends import cut_at_record
 
 PLACES = 20
 """From which rows are taken."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.coded import coded_as
+from dmoe.data.prepare.encode.text_numbers import to_float
 from dmoe.data.prepare.propose.sample import Column
-from dmoe.data.prepare.to_float import to_float
+from dmoe.data.prepare.tokens.coded_column import coded_as
 from dmoe.errors import one_line
 
 NO_VALUE = frozenset(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dmoe.data.prepare.encode import encode
+from dmoe.data.prepare.encode.encode_rows import encode
+from dmoe.data.prepare.parse.front_ends import read_piece
 from dmoe.data.prepare.propose.label import Chosen, choose_label
 from dmoe.data.prepare.propose.places import PLACES
 from dmoe.data.prepare.propose.profile import Profile, profile, shown
@@ -17,9 +18,8 @@ from dmoe.data.prepare.propose.sample import Asked, Sample, joined, malformed
 from dmoe.data.prepare.propose.shipped_fit import Fit, find_fit, named
 from dmoe.data.prepare.propose.text_sample import read_sample
 from dmoe.data.prepare.rejects import Reject
-from dmoe.data.prepare.rows import read_piece
 from dmoe.data.prepare.schema import Schema, parse_schema
-from dmoe.data.prepare.sources import STDIN, find_paths, spool_start
+from dmoe.data.prepare.source.raw_bytes import STDIN, find_paths, spool_start
 from dmoe.errors import UserError
 from dmoe.names import printable, quoted
 from dmoe.yaml_files import flow_yaml, parse_yaml

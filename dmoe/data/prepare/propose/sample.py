@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmoe.data.prepare.parse.parquet_block import as_text
+from dmoe.data.prepare.parse.text_block import unreadable
 from dmoe.data.prepare.propose.places import PLACES, bytes_a_row, read_places
 from dmoe.data.prepare.rejects import BOM, Reject
-from dmoe.data.prepare.rows import as_text
 from dmoe.data.prepare.schema import Schema, parse_schema
-from dmoe.data.prepare.source import File, describe, json_object
-from dmoe.data.prepare.sources import open_raw
-from dmoe.data.prepare.text_block import unreadable
+from dmoe.data.prepare.source.log_files import File, describe, json_object
+from dmoe.data.prepare.source.raw_bytes import open_raw
 from dmoe.errors import UserError
 from dmoe.names import first_twice, quoted
 

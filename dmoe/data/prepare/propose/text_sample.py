@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dmoe.data.prepare.containers import find_layers
+from dmoe.data.prepare.parse.text_block import TextBlock
 from dmoe.data.prepare.propose.form import find_delimiter, has_header, rows_of
 from dmoe.data.prepare.propose.places import bytes_a_row, read_places
 from dmoe.data.prepare.propose.sample import (
@@ -19,9 +19,9 @@ from dmoe.data.prepare.propose.sample import (
     refuse_all,
 )
 from dmoe.data.prepare.rejects import BOM
-from dmoe.data.prepare.source import MAX_ROW
-from dmoe.data.prepare.sources import open_raw
-from dmoe.data.prepare.text_block import TextBlock
+from dmoe.data.prepare.source.containers import find_layers
+from dmoe.data.prepare.source.log_files import MAX_ROW
+from dmoe.data.prepare.source.raw_bytes import open_raw
 from dmoe.errors import UserError
 
 

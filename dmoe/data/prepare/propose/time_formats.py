@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dmoe.data.prepare.encode.times import parse_times
 from dmoe.data.prepare.propose.profile import Profile
-from dmoe.data.prepare.times import parse_times
 
 DAYS = (
     "%Y-%m-%d",

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.prepare import json_block
-from dmoe.data.prepare.json_block import JsonBlock
-from dmoe.data.prepare.json_scan import scan
+from dmoe.data.prepare.parse import json_block
+from dmoe.data.prepare.parse.json_block import JsonBlock
+from dmoe.data.prepare.parse.json_scan import scan
 from dmoe.data.prepare.schema import parse_schema
-from dmoe.data.prepare.source import MAX_ROW, File, json_object
+from dmoe.data.prepare.source.log_files import MAX_ROW, File, json_object
 
 USED = ("click", "x", "site", "tags", "bag")
 TREE: dict[str, Any] = {

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.prepare.counting_tables import TextCounts
+from dmoe.data.prepare.count.count_tables import TextCounts
+from dmoe.data.prepare.parse.text_block import TextBlock
 from dmoe.data.prepare.rejects import BOM, REORDERED, REPEATED
 from dmoe.data.prepare.schema import Schema, parse_schema
-from dmoe.data.prepare.source import MAX_ROW, File
-from dmoe.data.prepare.text_block import TextBlock
-from dmoe.data.prepare.tokens import TokenIds
+from dmoe.data.prepare.source.log_files import MAX_ROW, File
+from dmoe.data.prepare.tokens.token_ids import TokenIds
 from tests.unit.data.reference import records_of
 
 COLUMNS = ("click", "x", "site", "tags", "unused")

@@ -489,7 +489,7 @@ def test_mistakes_of_the_command_are_one_line(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_stdin_that_never_ends_is_read_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from dmoe.data.prepare import sources
+    from dmoe.data.prepare.source import raw_bytes as sources
 
     class Endless(io.RawIOBase):
         read_so_far = 0
