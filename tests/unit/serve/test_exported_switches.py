@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dmoe.config import load_config
+from dmoe.config import load_config, parse_config
 from dmoe.data.dataset.dataset import Dataset
+from dmoe.errors import UserError
 from dmoe.model.cost import cost_of
+from dmoe.online.command import check
+from dmoe.serve.delta import Unlike, make_delta
+from dmoe.serve.portable.modules import WholeScorer
 from dmoe.serve.score_dataset import score_split
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
@@ -64,3 +68,21 @@ def test_a_scorers_logits_are_the_models(tmp_path, switches):
     expected = logits_of_the_model(tmp_path)
     assert expected.std() > 0.001
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "switches", [("model.embedding={sets: light, private_ids: 7}",), ("model.embedding={sets: hashed, hashed_rows: 9}",), ()]
+)
+def test_what_other_formats_cannot_hold_is_refused_by_name(tmp_path, switches):
+    """A graph and a delta are of one matrix of rows: a version with others is published whole."""
+    folder = small_scorer(str(tmp_path), settings=switches, rows="fp32" if switches else "pq")
+    with pytest.raises(UserError, match=switches[0].split("sets: ")[1].split(",")[0] if switches else "pq"):
+        WholeScorer(Scorer(folder))
+    with pytest.raises(Unlike):
+        make_delta(folder, folder, "parent", str(tmp_path / "delta"))
+
+
+def test_ids_that_come_and_go_have_no_private_and_no_hashed_rows():
+    for sets in ("light", "hashed"):
+        with pytest.raises(UserError, match=f"sets: {sets}"):
+            check(parse_config(f"model: {{embedding: {{sets: {sets}}}}}", "test"), "run")
