@@ -9,6 +9,7 @@ from typing import Any
 
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Failed, Finding, Notes, Skipped
 from dmoe.accept.rank import is_there
+from dmoe.accept.rank import told as in_words
 from dmoe.accept.ranks import Ranks
 from dmoe.errors import UserError, nearest
 
@@ -118,21 +119,19 @@ def _finding(stage: Stage, job: Job, bound: float, too_late: str) -> Finding:
         if bound < 1:
             raise Failed(too_late)
         stage.run(job, notes)
-        if notes.problems:
-            more = len(notes.problems) - MOST_TOLD
-            raise Failed("; ".join([*notes.problems[:MOST_TOLD], *[f"and {more} more"] * (more > 0)]))
-    except Failed as error:
-        absent = NOT_INSTALLED.search(str(error)) if job.level == "dense" else None
-        verdict, reason = (SKIPPED, f"{absent[1]} is not installed") if absent else (FAILED, str(error))
     except Skipped as error:
         verdict, reason = SKIPPED, str(error)
-    except UserError as error:
-        verdict, reason = FAILED, str(error)
+    except (Failed, UserError) as error:
+        absent = NOT_INSTALLED.search(str(error)) if job.level == "dense" else None
+        verdict, reason = (SKIPPED, f"{absent[1]} is not installed") if absent else (FAILED, str(error))
     except Exception as error:
         # A fault of the stage's own must not keep the others from being run.
-        from dmoe.accept.rank import told as in_words
-
         verdict, reason = FAILED, in_words(error)
+    if notes.problems:
+        # What was seen first is what led to the end, where the stage then ended.
+        more = len(notes.problems) - MOST_TOLD
+        told = [*notes.problems[:MOST_TOLD], *[f"and {more} more"] * (more > 0), *[reason] * bool(reason)]
+        verdict, reason = FAILED, "; ".join(told)
     meaning = {HELD: stage.held, FAILED: stage.failed, SKIPPED: f"Nothing is known of this: {stage.held[0].lower()}{stage.held[1:]}"}
     finding = Finding(stage.name, verdict, meaning[verdict], reason, tuple(notes.figures))
     return replace(finding, seconds=time.monotonic() - began, bound=bound)

@@ -110,7 +110,7 @@ def measured(on_gpu: bool) -> dict[str, Any]:
     import torch.distributed as dist
 
     from dmoe import distributed
-    from dmoe.sharding.planner.calibrate import SENT_BOUND, compare
+    from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, compare
     from dmoe.train.rehearsal.measure import FORMAT, VERSION, measure, resident_bytes
 
     started = resident_bytes()

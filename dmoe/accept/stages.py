@@ -9,7 +9,8 @@ STAGES = (
         "Driver, PyTorch and the libraries on it fit each other, and every rank has the same.",
         "The installation does not fit this machine; nothing below can be trusted.",
         machine.versions,
-        60,
+        # The first start of all ranks is in it; from a shared disk, imports take their time.
+        120,
         torch_alone=True,
     ),
     Stage(
@@ -112,7 +113,7 @@ STAGES = (
         "Training, validation, checkpoint, test and the scorer work from files to files, and resume on half the ranks.",
         "A whole training does not work or does not resume here; what was seen says where it ended.",
         stops.pipeline,
-        120,
+        150,
     ),
     Stage(
         "preemption",

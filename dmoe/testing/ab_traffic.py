@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import beta
 
 from dmoe.serve.ab.exposures import Exposure, ExposureLog
 
@@ -20,6 +21,7 @@ def write_traffic(
     lost: float = 0.0,
     correlation: float = 0.05,
     shadow: bool = False,
+    fades: bool = False,
     seed: int = 0,
 ) -> tuple[str, str]:
     """Two arms of as many units, `control` and `new`; of each unit about a row a day, in requests of one row.
@@ -28,6 +30,7 @@ def write_traffic(
         rate: the control's click rate; `lift`: the new one's is `rate + lift`.
         lost: the share of the new arm's units that is not logged.
         correlation: of the clicks of a unit.
+        fades: the lift falls to 0 from the first day to the last.
 
     Returns:
         The folder of exposures, and the CSV file of clicks, which come up to 10 minutes after their exposure.
@@ -38,13 +41,15 @@ def write_traffic(
     log = ExposureLog(exposures, 10**7, 10**6, split)
     arm_U = draw.integers(0, 2, units)
     strength = 1 / correlation - 1
-    mean_U = rate + lift * arm_U
-    p_U = draw.beta(mean_U * strength, (1 - mean_U) * strength)
+    luck_U = draw.random(units)
     kept_U = ~((arm_U == 1) & (draw.random(units) < lost))
     with open(clicks, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["request_id", "time"])
         for day in range(days):
+            mean_U = rate + lift * arm_U * (1 - day / (days - 1) if fades else 1)
+            # A unit that clicks much does so every day.
+            p_U = beta.ppf(luck_U, mean_U * strength, (1 - mean_U) * strength)
             for unit in np.repeat(np.arange(units), draw.poisson(1.0, units)):
                 if not kept_U[unit]:
                     continue

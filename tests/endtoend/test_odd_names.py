@@ -25,10 +25,10 @@ from dmoe.serve.score_dataset import score_split
 from dmoe.serve.score_raw import made_from
 from dmoe.serve.scorer import Scorer
 from dmoe.sharding.plan.plan_file import read_plan
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import View, matching
-from dmoe.sharding.plan.show import as_lines as plan_lines
-from dmoe.sharding.plan.show_page import page as plan_page
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import View, matching
+from dmoe.sharding.plan.report.show import as_lines as plan_lines
+from dmoe.sharding.plan.report.show_page import page as plan_page
 from tests.odd_names import CATEGORICAL, NUMBERS, SHARES, make_odd
 
 ROOT = Path(__file__).parents[2]

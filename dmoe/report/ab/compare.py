@@ -84,7 +84,7 @@ def compare(
     planned_days: int,
 ) -> Comparison:
     sums = [_daily_sums(joined, arm, value_N, day_N) for arm in (0, number)]
-    means = [float(x_DU.sum() / n_DU.sum()) for x_DU, n_DU, _ in sums]
+    means = [float(one.x_K.sum() / one.n_K.sum()) for one in sums]
     effects, first = _cumulative(sums)
     last, day, so_far = effects[-1], int(day_N.min()), len(effects)
     half = relative_half = math.inf
@@ -124,33 +124,53 @@ def compare(
     )
 
 
-Sums = tuple[np.ndarray, np.ndarray, np.ndarray]
+@dataclass(frozen=True)
+class _Sums:
+    """An arm's sums a day and unit, K of them, ordered by day: numbers of units, values, rows; where each day starts; clicks a day."""
+
+    unit_K: np.ndarray
+    x_K: np.ndarray
+    n_K: np.ndarray
+    start_D: np.ndarray
+    clicks_D: np.ndarray
+    units: int
+
+    def of(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values and rows of each unit on the days from `first` to before `last`, [U]."""
+        part = slice(self.start_D[first], self.start_D[last])
+        unit_K = self.unit_K[part]
+        return np.bincount(unit_K, self.x_K[part], self.units), np.bincount(unit_K, self.n_K[part], self.units)
 
 
-def _daily_sums(joined: Joined, arm: int, value_N: np.ndarray, day_N: np.ndarray) -> Sums:
-    """Of an arm: sums of values [D, U], rows [D, U], clicks [D]."""
+def _daily_sums(joined: Joined, arm: int, value_N: np.ndarray, day_N: np.ndarray) -> _Sums:
     of_arm, days = joined.arm_N == arm, int(day_N.max() - day_N.min()) + 1
     _, unit_N = np.unique(joined.unit_N[of_arm], return_inverse=True)
-    units = int(unit_N.max()) + 1
-    place_N = (day_N[of_arm] - day_N.min()) * units + unit_N
-    x_DU = np.bincount(place_N, value_N[of_arm], days * units).reshape(days, units)
-    n_DU = np.bincount(place_N, minlength=days * units).astype(float).reshape(days, units)
-    clicks_D = np.bincount(day_N[of_arm] - day_N.min(), joined.clicked_N[of_arm], days)
-    return x_DU, n_DU, clicks_D
+    units, at_N = int(unit_N.max()) + 1, day_N[of_arm] - day_N.min()
+    place_K, place_N = np.unique(at_N * units + unit_N, return_inverse=True)
+    return _Sums(
+        place_K % units,
+        np.bincount(place_N, value_N[of_arm]),
+        np.bincount(place_N).astype(float),
+        np.searchsorted(place_K, np.arange(days + 1) * units),
+        np.bincount(at_N, joined.clicked_N[of_arm], days),
+        units,
+    )
 
 
-def _cumulative(sums: Sequence[Sums]) -> tuple[list[Effect], int | None]:
+def _cumulative(sums: Sequence[_Sums]) -> tuple[list[Effect], int | None]:
     """The effect after each day, and the number of the first day with data enough; None where there is none."""
     found: list[Effect] = []
     first = None
-    totals = [(np.zeros(n_DU.shape[1]), np.zeros(n_DU.shape[1])) for _, n_DU, _ in sums]
-    for at in range(len(sums[0][0])):
+    totals = [(np.zeros(one.units), np.zeros(one.units)) for one in sums]
+    for at in range(len(sums[0].clicks_D)):
         arms, enough = [], True
-        for (x_DU, n_DU, clicks_D), (x_U, n_U) in zip(sums, totals, strict=True):
-            x_U += x_DU[at]
-            n_U += n_DU[at]
+        for one, (x_U, n_U) in zip(sums, totals, strict=True):
+            # A unit is there once a day.
+            today = slice(one.start_D[at], one.start_D[at + 1])
+            x_U[one.unit_K[today]] += one.x_K[today]
+            n_U[one.unit_K[today]] += one.n_K[today]
             seen = n_U > 0
-            enough &= int(seen.sum()) >= FEW_UNITS and clicks_D[: at + 1].sum() >= FEW_CLICKS
+            enough &= int(seen.sum()) >= FEW_UNITS and one.clicks_D[: at + 1].sum() >= FEW_CLICKS
             arms.append(ratio_of_sums(x_U[seen], n_U[seen]) if seen.any() else (math.nan, math.nan))
         found.append(effect(*arms))
         if first is None and enough and found[-1].variance > 0:
@@ -158,15 +178,15 @@ def _cumulative(sums: Sequence[Sums]) -> tuple[list[Effect], int | None]:
     return found, first
 
 
-def _alone(sums: Sequence[Sums], day: int) -> list[tuple[int, float, float]]:
+def _alone(sums: Sequence[_Sums], day: int) -> list[tuple[int, float, float]]:
     """(day, effect, its standard error) of each day alone that has an effect."""
     alone = []
-    for at in range(len(sums[0][0])):
-        seen = [(x_DU[at][n_DU[at] > 0], n_DU[at][n_DU[at] > 0]) for x_DU, n_DU, _ in sums]
-        if all(len(n_U) for _, n_U in seen):
-            one = effect(*(ratio_of_sums(x_U, n_U) for x_U, n_U in seen))
-            if one.variance > 0:
-                alone.append((day + at, float(one.absolute), math.sqrt(one.variance)))
+    for at in range(len(sums[0].clicks_D)):
+        today = [slice(one.start_D[at], one.start_D[at + 1]) for one in sums]
+        if all(part.stop > part.start for part in today):
+            found = effect(*(ratio_of_sums(one.x_K[part], one.n_K[part]) for one, part in zip(sums, today, strict=True)))
+            if found.variance > 0:
+                alone.append((day + at, float(found.absolute), math.sqrt(found.variance)))
     return alone
 
 
@@ -178,23 +198,20 @@ def _days_needed(information: float, days: int, tau: float, alpha: float, target
     return int(narrow_D.argmax()) if narrow_D.any() and target > 0 else None
 
 
-def _novelty(sums: Sequence[Sums]) -> tuple[float, float, float] | None:
+def _novelty(sums: Sequence[_Sums]) -> tuple[float, float, float] | None:
     """The effect of the second half of the days less that of the first, with its interval by units; None of less than four days."""
-    days = len(sums[0][0])
+    days = len(sums[0].clicks_D)
     if days < 4:
         return None
-    value, variance, sign = 0.0, 0.0, -1
-    for x_DU, n_DU, _ in sums:
-        influence_U, change = np.zeros(x_DU.shape[1]), 0.0
-        for half, of_half in ((-1, slice(0, days // 2)), (1, slice(days - days // 2, days))):
-            x_U, n_U = x_DU[of_half].sum(0), n_DU[of_half].sum(0)
+    value, variance = 0.0, 0.0
+    for sign, one in zip((-1, 1), sums, strict=True):
+        influence_U = np.zeros(one.units)
+        for half, (x_U, n_U) in ((-1, one.of(0, days // 2)), (1, one.of(days - days // 2, days))):
             if not n_U.sum():
                 return None
             mean = x_U.sum() / n_U.sum()
-            change += half * mean
+            value += sign * half * mean
             influence_U += half * (x_U - mean * n_U) / n_U.sum()
-        value += sign * change
         variance += float(np.square(influence_U).sum())
-        sign = 1
     half_width = normal_quantile(1 - NOVELTY_ALPHA / 2) * math.sqrt(variance)
     return float(value), float(value - half_width), float(value + half_width)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dmoe.errors import UserError, nearest, shown
+from dmoe.errors import UserError, nearest, one_line, shown
 from dmoe.json_text import parse_json
 from dmoe.names import quoted
 from dmoe.paths import PATHS, join
@@ -155,8 +155,8 @@ def load_clicks(paths: Sequence[str]) -> pa.Table:
         table = _read_parquet(path, []) if path.endswith(".parquet") else _read_csv(path)
         names = set(table.column_names)
         if "request_id" not in names and not {"unit", "time"} <= names:
-            hint = nearest("request_id", names)
-            raise UserError(f"{path}: expected columns request_id (and row), or unit and time; found none such{hint}")
+            there = ", ".join(one_line(name, 40) for name in table.column_names[:10])
+            raise UserError(f"{path}: expected columns request_id (and row), or unit and time, found {there or 'none'}")
         columns = {}
         for name in ("request_id", "unit"):
             if name in names:

@@ -194,9 +194,10 @@ def notes(reading: Reading) -> list[str]:
 
 def explained(reading: Reading) -> str:
     """What the intervals of the effects are."""
+    confidence = f"{100 * reading.comparisons[0].confidence:.4g} %"
     return (
-        f"Intervals and p are by units and hold however often they are looked at, at {reading.comparisons[0].confidence:.2%}. The logloss"
-        " of an arm is of its own rows: it also differs where the click rate does."
+        f"Intervals and p are by units and hold however often they are looked at, at {confidence}. The logloss of an arm is of its own"
+        " rows: it also differs where the click rate does."
     )
 
 

@@ -34,6 +34,7 @@ from dmoe.version import __version__
 ARROW = "application/vnd.apache.arrow.stream"
 EXTENSIONS = ["binary_tensor_data"]
 RETRY_SECONDS = "1"
+FEW_ROWS = 8
 
 
 class Refused(Exception):
@@ -88,10 +89,12 @@ class Server:
         return sum(model.batcher.waiting_rows for model in self.arms.models)
 
     async def encoded(self, version: Version, rows: Any) -> EncodedRows:
-        """Raw rows as the model takes them, made on a thread."""
+        """Raw rows as the model takes them, made on a thread where they are many."""
         if not version.scorer.about.reads_raw_rows:
             raise Refused(400, "the scorer takes ids only: export it again where the training data is")
-        found = await asyncio.to_thread(version.scorer.encoder.encode, rows)
+        encode = version.scorer.encoder.encode
+        # Handing a row over to a thread takes longer than its encoding.
+        found = encode(rows) if len(rows) <= FEW_ROWS else await asyncio.to_thread(encode, rows)
         bags = [bag.values for bag in found.bags.values()]
         # In `ids_BF` a multi-valued feature has a placeholder, the missing id.
         self.metrics.values.inc(found.ids_BF.size - len(found) * len(bags) + sum(map(len, bags)))
@@ -177,7 +180,10 @@ def routes(server: Server) -> list[Route]:
         version = chosen.version
         if request.path_params.get("version", version.name) != version.name:
             raise Refused(404, f"version {request.path_params['version'][:80]} does not answer this request, {version.name} does")
-        raw = None if kserve.IDS in asked.tensors else asked.columns(version.columns)
+        if (ids := kserve.IDS in asked.tensors) and not server.arms.same_ids:
+            raise Refused(400, "the scorers of the A/B test are of different data sets, whose ids differ: send raw columns")
+        also = [name for name in server.arms.shadow_columns if name in asked.tensors]
+        raw = None if ids else asked.columns(list(dict.fromkeys((*version.columns, *also))))
         rows = bodies.ids_of(asked, version) if raw is None else await server.encoded(version, raw)
         logit_B = await server.scores(chosen, rows, deadline)
         score_B = probabilities(logit_B).astype(np.float32)
@@ -257,7 +263,9 @@ def _headers(told: dict[str, Any]) -> dict[str, str]:
 
 
 def _log(told: dict[str, Any]) -> None:
-    print(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}), file=sys.stderr, flush=True)
+    # One write a line: print makes two, between which another worker's line may come.
+    sys.stderr.write(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}) + "\n")
+    sys.stderr.flush()
 
 
 def create(options: ServeOptions | None = None) -> Starlette:

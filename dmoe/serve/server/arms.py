@@ -22,7 +22,7 @@ from dmoe.serve.server.options import ServeOptions
 from dmoe.serve.server.versions import Version, Versions, folder_of, load_version
 
 MAX_UNIT, MAX_REQUEST_ID = 1000, 200
-REQUEST_ID = "x-request-id"
+REQUEST_ID, VOCABULARY = "x-request-id", "inputs/vocabulary/"
 SHADOW_SECONDS, DRAIN_SECONDS = 30.0, 10.0
 """In which a shadow has to score a request; and in which it has to end at SIGTERM."""
 
@@ -83,7 +83,7 @@ class Arms:
     def _model(self, path: str, asked_by: str, queue_rows: int = 0) -> Model:
         key = f"{path}\0shadow" if queue_rows else path
         if key not in self._by_path:
-            versions = Versions(path, lambda *event: self._told(path, *event), asked_by)
+            versions = Versions(path, lambda *event: self._told(path, *event), asked_by, self.options.engine)
             o = self.options
             scored = (lambda rows, requests: None) if queue_rows else self.metrics.scored
             self._by_path[key] = Model(versions, Batcher(o.batch_rows, o.batch_us / 1e6, queue_rows or o.queue_rows, scored))
@@ -99,6 +99,18 @@ class Arms:
         """The names of the versions that answer now, without the shadow's."""
         models = [self.control] if self.split is None else self.of_arm.values()
         return sorted({model.versions.current.name for model in models})
+
+    @property
+    def shadow_columns(self) -> tuple[str, ...]:
+        """What the shadow reads of raw rows."""
+        return self.shadow.versions.current.columns if self.shadow else ()
+
+    @property
+    def same_ids(self) -> bool:
+        """Whether an id is the same value to every model: their features, cardinalities and vocabularies are equal."""
+        abouts = [model.versions.current.scorer.about for model in self.models]
+        kept = [{name: digest for name, digest in about.files.items() if name.startswith(VOCABULARY)} for about in abouts]
+        return all((about.schema_hash, files) == (abouts[0].schema_hash, kept[0]) for about, files in zip(abouts, kept, strict=True))
 
     def choose(self, column: Callable[[str], Sequence[Any]], headers: Mapping[str, str], fields: Mapping[str, Any]) -> Chosen:
         """What answers a request.
@@ -161,7 +173,10 @@ class Arms:
         """Scores a request again, after its answer, and logs both."""
         version, state = shadow.versions.current, "failed"
         try:
-            found = rows if isinstance(rows, EncodedRows) else await asyncio.to_thread(version.scorer.encoder.encode, rows)
+            found = rows
+            if not isinstance(rows, EncodedRows):
+                # On the shadow's own thread: it takes none of those that answers wait for.
+                found = await asyncio.get_running_loop().run_in_executor(shadow.batcher.thread, version.scorer.encoder.encode, rows)
             logit_B = await shadow.batcher.score(version, found, time.monotonic() + SHADOW_SECONDS)
             one = replace(one, shadow_B=probabilities(logit_B).astype(np.float32), shadow_version=version.name)
             state = "scored"
@@ -212,7 +227,7 @@ def check(options: ServeOptions) -> None:
         paths |= {split.shadow.scorer: f"{where}: shadow.scorer {split.shadow.scorer}"} if split.shadow else {}
         PATHS.mkdirs(split.exposures.folder)
     for path, asked_by in paths.items():
-        load_version(folder_of(path, asked_by)).remove()
+        load_version(folder_of(path, asked_by), engine=options.engine).remove()
 
 
 def about_split(split: Split) -> dict[str, Any]:

@@ -149,6 +149,18 @@ def test_a_folder_that_a_host_does_not_see_is_named_once_for_all_stages():
     assert none.verdict == SKIPPED
 
 
+@pytest.mark.parametrize("error", [Failed("late"), Skipped("late"), ZeroDivisionError("late")], ids=repr)
+def test_a_problem_that_was_seen_is_told_first_and_fails_the_stage_however_it_ends(error):
+    def run(job: Job, notes) -> None:
+        notes.hold(False, "seen")
+        raise error
+
+    (finding,) = conduct([stage("a", run)], job(), 5, lambda _: None)
+    assert finding.verdict == FAILED
+    assert finding.reason.startswith("seen; ")
+    assert "late" in finding.reason
+
+
 def test_many_problems_are_told_by_the_first_of_them():
     def run(job: Job, notes) -> None:
         for number in range(40):

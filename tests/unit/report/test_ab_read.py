@@ -211,6 +211,26 @@ def test_with_a_plan_a_large_difference_is_ruled_out(planted, capsys, tmp_path):
     assert max(-one["low"], one["high"]) <= 0.15
 
 
+def test_a_novelty_is_told_and_each_day_alone_is_its_rows(tmp_path, capsys):
+    write_traffic(tmp_path, units=3000, days=6, rate=0.2, lift=0.2, fades=True)
+    tree = read(tmp_path, capsys, "--until", "2027-01-01")
+    one = tree["comparisons"][0]
+    change, low, high = one["novelty"]
+    # The lift falls from .2 on the first day to 0 on the last: 0.16 in the first half in the mean, .04 in the second.
+    assert low < -0.12 < high < 0
+    assert change == pytest.approx(-0.12, abs=0.04)
+    (path,) = (tmp_path / "exposures").iterdir()
+    clicked = set(load_clicks([f"{tmp_path}/clicks.csv"])["request_id"].to_pylist())
+    for at, day in enumerate(one["days"]):
+        rates = []
+        for arm in ("control", "new"):
+            mine = [row for row in pq.read_table(path).to_pylist() if row["arm"] == arm and row["time"].day == at + 1]
+            rates.append(np.mean([row["request_id"] in clicked for row in mine]))
+        assert day["absolute"] == pytest.approx(rates[1] - rates[0])
+    assert main(["ab", "read", "--exposures", f"{tmp_path}/exposures", "--clicks", f"{tmp_path}/clicks.csv"]) == 0
+    assert "NOVELTY" in capsys.readouterr().out
+
+
 def test_days_read_alone_are_the_looks_of_the_whole(planted, capsys):
     """What was told on a day stays true of it: later data do not change it."""
     whole = read(planted, capsys)["comparisons"][0]

@@ -1,8 +1,11 @@
 """A server with a split: each unit gets its arm's scores under its version's name, and every answer is in the log."""
 
 import json
+import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +148,13 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
         assert {ask(address, "/score", body, {"X-User": unit})[0] for unit in units} == {200}
         found = list(pool.map(lambda unit: ask(address, "/score", body, {"X-User": unit})[0], units))
         assert set(found) == {200}
-        app.state.server.arms.shadow.versions.current = None
+        ends = time.monotonic() + 60
+        # Until the shadow has nothing to do: it would drop the next request, not fail at it.
+        while sum(metric(app, "dmoe_shadow_rows_total", state=state) for state in ("scored", "dropped")) < 4 * len(units):
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        versions = app.state.server.arms.shadow.versions
+        versions.current = replace(versions.current, scorer=None)
         assert ask(address, "/score", body, {"X-User": units[0]})[0] == 200
     rows = logged(tmp_path)
     assert len(rows) == 2 * (2 * len(units) + 1)
@@ -171,3 +180,77 @@ def test_a_model_that_is_not_there_is_named_with_its_arm(folder, tmp_path):
         check(ServeOptions("", split=path))
     with pytest.raises(UserError, match=r"arms\.new\.scorer .*three"), served("", split=path):
         pass
+
+
+def test_arms_are_reloaded_under_load_and_no_answer_mixes_versions(folder, tmp_path, expected):
+    """Both arms follow a pointer file; the control's changes from one scorer to the other and back, the other one's is damaged once."""
+    of_name = {"one": expected["control"], "two": expected["new"]}
+    pointers = {"control": tmp_path / "control", "new": tmp_path / "new"}
+    for arm, name in (("control", "one"), ("new", "two")):
+        pointers[arm].write_text(f"{folder}/{name}/scorer\n")
+    arms = {arm: {"scorer": str(path), "share": 0.4} for arm, path in pointers.items()}
+    path = split_file(folder, tmp_path, arms=arms, exposures={"folder": str(tmp_path / "exposures"), "rows": 40, "seconds": 3600})
+    arm_of = dict(zip(UNITS, Assigner(read_split(path, "")).arms_of(UNITS), strict=True))
+    body = json.dumps({"rows": ROWS[:5]}).encode()
+    with served("", split=path, follow_seconds=0.05) as (address, app), ThreadPoolExecutor(4) as pool:
+        stop, version_of = threading.Event(), {}
+
+        def load(start: int) -> list[tuple[str, str, str, list[float]]]:
+            found = []
+            while not stop.is_set():
+                unit = UNITS[(start + len(found)) % 30]
+                status, _, text = ask(address, "/score", body, {"X-User": unit})
+                tree = json.loads(text)
+                assert status == 200, tree
+                found.append((unit, tree["version"], tree["request_id"], tree["probabilities"]))
+            return found
+
+        loads = [pool.submit(load, 7 * n) for n in range(3)]
+        models = app.state.server.arms.of_arm
+        version_of[models["new"].versions.current.name] = "two"
+        for name in ("one", "two", "one", "two"):
+            pointers["control"].write_text(f"{folder}/{name}/scorer\n")
+            ends = time.monotonic() + 60
+            while models["control"].versions.current.folder != f"{folder}/{name}/scorer":
+                assert time.monotonic() < ends
+                time.sleep(0.01)
+            version_of[models["control"].versions.current.name] = name
+            pointers["new"].write_text("gone\n")
+            time.sleep(0.2)
+        stop.set()
+        answers = [answer for one in loads for answer in one.result()]
+    assert set(version_of.values()) == {"one", "two"}
+    by_request = {}
+    for unit, version, request, scores in answers:
+        np.testing.assert_allclose(scores, of_name[version_of[version]][:5], rtol=1e-4)
+        if arm_of[unit] == "new":
+            assert version_of[version] == "two", "a version that cannot be loaded does not take over"
+        by_request[request] = (unit, version)
+    assert {version_of[version] for unit, version, _, _ in answers if arm_of[unit] == "control"} == {"one", "two"}
+    rows = logged(tmp_path)
+    assert len(rows) == 5 * sum(bool(arm_of[unit]) for unit, _, _, _ in answers)
+    for row in rows:
+        assert by_request[row["request_id"]] == (row["unit"], row["version"])
+        assert row["score"] == pytest.approx(of_name[version_of[row["version"]]][row["row"]], rel=1e-4)
+    assert len(list((tmp_path / "exposures").iterdir())) > 1
+
+
+def test_ids_are_refused_where_the_arms_are_of_different_data(tmp_path_factory, tmp_path):
+    """The scorers have one value a row, so that ids are taken at all."""
+    place = tmp_path_factory.mktemp("ids")
+    small_scorer(str(place / "one"), tags=False)
+    for name, other in (("same", False), ("other", True)):
+        shutil.copytree(place / "one" / "scorer", place / name / "scorer")
+        if other:
+            about = json.loads((place / name / "scorer" / "scorer.json").read_text())
+            about["files"]["inputs/vocabulary/site.parquet"] = "0" * 64
+            (place / name / "scorer" / "scorer.json").write_text(json.dumps(about))
+    tensors = [{"name": "ids", "datatype": "INT64", "shape": [1, 3], "data": [1, 2, 3]}]
+    tensors += [{"name": "dense", "datatype": "FP32", "shape": [1, 1], "data": [0.5]}]
+    for name, status in (("same", 200), ("other", 400)):
+        arms = {"control": {"scorer": "one/scorer", "share": 0.5}, "new": {"scorer": f"{name}/scorer", "share": 0.5}}
+        with served("", split=split_file(place, tmp_path, arms=arms)) as (address, _):
+            found = ask(address, "/v2/models/dmoe/infer", json.dumps({"inputs": tensors}).encode(), {"X-User": "u1"})
+            assert found[0] == status, found
+            if status == 400:
+                assert "ids" in json.loads(found[2])["error"]

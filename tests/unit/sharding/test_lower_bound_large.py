@@ -17,7 +17,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 import dmoe
 from dmoe.config import parse_config
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of
-from dmoe.sharding.planner.cost_model import predict
+from dmoe.sharding.planner.cost.cost_model import predict
 from dmoe.sharding.planner.planning_model import describe, manifest_of
 
 

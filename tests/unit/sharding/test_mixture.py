@@ -7,11 +7,12 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.sharding.planner.cluster import parse_cluster
-from dmoe.sharding.planner.enumerator import Candidate
-from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.planner import DoesNotFit
+from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.planning_model import describe, manifest_of
-from dmoe.sharding.planner.search import Problem, search
+from dmoe.sharding.planner.room import DoesNotFit
+from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.problem import Problem
+from dmoe.sharding.planner.search.search import search
 
 
 def whole(kernel, time, hbm, ddr):

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count as numbers
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.count.count_tables import new_counts
 from dmoe.data.prepare.engines.engine import Engine, run_tasks
+from dmoe.data.prepare.tokens.token_columns import Tokens
 from dmoe.data.prepare.tokens.token_ids import hashes
 from dmoe.data.progress import Progress
 from dmoe.paths import write_atomic
@@ -101,22 +101,7 @@ class Counting:
         self.runs[feature].append(Run(path, tuple(edges.tolist())))
 
 
-class Columns(Protocol):
-    """What is counted: the columns of parts (dmoe.data.prepare.tokens.token_columns.Tokens)."""
-
-    @property
-    def rows_of(self) -> list[int]:
-        """Each part's rows."""
-
-    @property
-    def types(self) -> dict[str, pa.DataType]:
-        """Each feature's type of tokens."""
-
-    def train_counts(self, number: int) -> Iterator[tuple[str, pa.Array, NDArray[np.int64]]]:
-        """(feature, tokens, how often each occurs in the train split) of part `number`, some of its rows at a time."""
-
-
-def count(columns: Columns, least: dict[str, int], limit: int, engine: Engine, folder: str, rows_a_batch: int) -> dict[str, pa.Table]:
+def count(columns: Tokens, least: dict[str, int], limit: int, engine: Engine, folder: str, rows_a_batch: int) -> dict[str, pa.Table]:
     """token, count of each feature's tokens that the train split has at least `least` times, in no order.
 
     Args:
@@ -158,7 +143,7 @@ def batches(rows: list[int], least: int, most: int = MOST_BATCHES) -> list[tuple
     return list(pairwise(cuts))
 
 
-def _count_part(shared: tuple[Columns, Counting], number: int) -> Iterator[int]:
+def _count_part(shared: tuple[Tokens, Counting], number: int) -> Iterator[int]:
     columns, counting = shared
     for feature, tokens, counts in columns.train_counts(number):
         counting.add(feature, tokens, counts)
@@ -166,7 +151,7 @@ def _count_part(shared: tuple[Columns, Counting], number: int) -> Iterator[int]:
     yield columns.rows_of[number]
 
 
-def _count_far(shared: tuple[Columns, int, str], batch: tuple[int, int]) -> Iterator[tuple[dict[str, list[Run]], int]]:
+def _count_far(shared: tuple[Tokens, int, str], batch: tuple[int, int]) -> Iterator[tuple[dict[str, list[Run]], int]]:
     columns, limit, folder = shared
     counting = Counting(columns.types, limit, folder, f"{batch[0]:06d}-{batch[1]:06d}-")
     for number in range(*batch):

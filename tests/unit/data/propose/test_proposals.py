@@ -18,12 +18,15 @@ import pytest
 
 from dmoe.cli.main import main
 from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.propose import places
 from dmoe.data.prepare.propose.proposal import propose
 from dmoe.data.prepare.propose.sample import Asked
 from dmoe.data.prepare.schema import load_schema, parse_schema, shipped
+from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from dmoe.yaml_files import parse_yaml
 from tests.log_files import packed, pipe
+from tests.s3_server import s3_server
 from tests.unit.data.log.logs import make_rows, write_avazu, write_csv
 
 ROWS = 1200
@@ -369,12 +372,28 @@ def test_what_says_nothing_is_left_out_with_the_reason(tmp_path: Path):
     assert all("every row" in said[name] for name in ("unique", "row_id"))
 
 
+def test_what_tells_the_label_is_no_feature(tmp_path: Path):
+    """The label once more, in other words, and a time that clicks alone have."""
+    draw = random.Random(0)
+    rows = []
+    for _ in range(ROWS):
+        click = draw.randrange(2)
+        bought = f"2024-03-0{draw.randrange(1, 9)}" if click else ""
+        rows.append([click, "no" if click else draw.choice(["yes", "maybe"]), bought, draw.choice("abc"), draw.choice(["x", f"y{click}"])])
+    tree = proposed(tmp_path, write(tmp_path / "log.csv", [["clk", "nonclk", "buy_date", "site", "strong"], *rows]))
+    assert tree["label"] == {"column": "clk"}
+    assert (list(tree["categorical"]), tree.get("time")) == (["site", "strong"], None)
+    left_out = (tmp_path / "schema.yaml").read_text().partition("# Left out:")[2].strip().splitlines()
+    assert [line.split(":")[0] for line in left_out] == ["#   nonclk", "#   buy_date"]
+    assert all("after the click" in line for line in left_out)
+
+
 def test_a_log_in_order_is_sampled_from_its_start_to_its_end(tmp_path: Path):
     """The first rows are of one class and one site: what they are alone would be left out, and the price a token."""
     rows = 400_000
     with open(tmp_path / "log.csv", "w") as file:
         file.write("click,site,price\n")
-        file.writelines(f"{int(n > rows // 2)},s{n * 4 // rows},{n // 1000 + (n > rows * 0.9) / 4}\n" for n in range(rows))
+        file.writelines(f"{int(n > rows // 3)},s{n * 4 // rows},{n // 1000 + (n > rows * 0.9) / 4}\n" for n in range(rows))
     text = propose([str(tmp_path / "log.csv")], Asked(rows=1000))
     tree = tree_of(text)
     assert (list(tree["categorical"]), list(tree["dense"])) == (["site"], ["price"])
@@ -506,3 +525,17 @@ def test_stdin_that_never_ends_is_read_to_a_bound(tmp_path: Path, monkeypatch: p
     path = sources.spool_start(str(tmp_path), most=3 << 20)
     assert Path(path).stat().st_size <= 5 << 20
     assert source.read_so_far <= 6 << 20
+
+
+def test_a_log_on_s3_is_read_in_places_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(places, "FEWEST_BYTES", 1 << 14)
+    data = "click,site\n" + "".join(f"{int(n > 9000)},s{n // 3000}\n" for n in range(12_000))
+    with s3_server(monkeypatch, "proposed") as client:
+        client.put_object(Bucket="proposed", Key="raw/day_0.csv", Body=data.encode())
+        text = propose(["s3://proposed/raw/day_*"], Asked(rows=100))
+        assert "2 values" in next(line for line in text.splitlines() if line.startswith("label"))
+        assert " 20 places " in text
+        assert "--input 's3://proposed/raw/day_*'" in text
+        assert tree_of(text)["categorical"] == {"site": {}}
+        with pytest.raises(UserError, match=r"s3://proposed/raw/none\.csv: no such file"):
+            propose(["s3://proposed/raw/none.csv"], Asked())
