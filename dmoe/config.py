@@ -45,8 +45,14 @@ class DataConfig(Strict):
 
 class EmbeddingConfig(Strict):
     dim: int = Field(16, ge=1, le=4096, description="width of one expert's embedding of a feature")
-    sets: Literal["per_expert", "shared"] = Field(
-        "per_expert", description="one set of tables for each expert (ME), or one set for all (SE)"
+    sets: Literal["per_expert", "shared", "light", "hashed"] = Field(
+        "per_expert",
+        description="per_expert: one set of tables for each expert (ME); shared: one set for all (SE); light: one set for all, and private"
+        " rows of each expert for the most frequent ids; hashed: one set for all, which every expert reads through its own hash",
+    )
+    private_ids: int = Field(1000, ge=1, lt=2**31, description="light: ids of each feature, the most frequent, that have private rows")
+    hashed_rows: int = Field(
+        100_000, ge=1, lt=2**31, description="hashed: rows of a feature's table; a feature of fewer ids has a row for each"
     )
     layout: Literal["auto", "wide", "separate"] = Field(
         "auto",
@@ -71,13 +77,18 @@ class ModelConfig(Strict):
         ["crossnet", "cin", "mlp"], min_length=1, max_length=64, description="kinds of expert, each a name or {kind: name, option: value}"
     )
     expert_dim: Width = Field(64, description="d, the width of every expert's projected output")
-    expert_norm: Literal["layer", "none"] = Field("layer", description="normalisation of an expert's projected output")
+    expert_norm: Literal["layer", "batch", "none"] = Field(
+        "layer",
+        description="normalisation of an expert's projected output; batch: over the global batch, in evaluation by running moments (HoME)",
+    )
     activation: Literal["silu", "relu"] = Field("silu", description="activation of an expert's projected output")
-    gate: Literal["softmax", "mmoe", "mean", "elementwise"] = Field(
+    gate: Literal["softmax", "mmoe", "mean", "elementwise", "dselect_k"] = Field(
         "softmax",
         description="softmax: an expert's gate logit is made of its own embeddings; mmoe: of all embeddings; mean: equal weights;"
-        " elementwise: one softmax for each output dimension (Crocodile)",
+        " elementwise: one softmax for each output dimension (Crocodile); dselect_k: at most gate_experts experts for each row (DSelect-k)",
     )
+    gate_experts: int = Field(2, ge=1, le=64, description="dselect_k: experts that a row may use, k")
+    gate_gamma: float = Field(1.0, gt=0, le=1e6, description="dselect_k: width of the smooth step; the wider, the later a choice is final")
     mixture: Literal["hidden", "logits"] = Field(
         "hidden", description="what the gate weighs: the experts' hidden outputs, which one tower reads, or the experts' own logits"
     )
@@ -92,6 +103,8 @@ class ModelConfig(Strict):
             raise ValueError(
                 "gate elementwise weighs dimensions, and mixture logits has one logit an expert: use gate softmax, mmoe or mean"
             )
+        if self.gate == "dselect_k" and self.gate_experts > len(self.experts):
+            raise ValueError(f"gate_experts: is {self.gate_experts}, and there are {len(self.experts)} experts to choose from")
         return self
 
 
@@ -129,6 +142,14 @@ class SpecialisationConfig(Strict):
         "load", description="M sum_m f_m G_m, f the share of rows whose largest gate is m, G the mean gate; or G's squared variation"
     )
     orthogonality_weight: float = Field(0.0, ge=0, description="weight of the squared cosine of two experts' outputs of a row; 0 is off")
+    gate_entropy_weight: float = Field(
+        0.0, ge=0, description="gate dselect_k: weight of the entropy of each selector, which makes it choose one expert a row; 0 is off"
+    )
+    gate_reach_weight: float = Field(
+        1.0,
+        ge=0,
+        description="gate dselect_k: weight of what keeps selectors off codes that are no expert's, where experts are no power of 2",
+    )
 
 
 class CorrelationConfig(Strict):
@@ -296,6 +317,9 @@ class MetricsConfig(Strict):
     )
     auc_bins: int = Field(1 << 20, ge=2, le=1 << 24, description="bins of the histogram")
     predictions: bool = Field(False, description="keep the logit and label of every test row in the run, for paired tests between runs")
+    expert_predictions: bool = Field(
+        False, description="with predictions, keep the logit and the gate weight of each expert too, for dmoe report experts"
+    )
     abundance: bool = Field(True, description="information abundance of the tables, measured at the end from the checkpoint")
 
 
@@ -325,7 +349,12 @@ class Config(Strict):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
         kind, layout = self.optimizer.tables.kind, self.model.embedding.layout
-        if kind == "rowwise_adagrad" and layout == "wide" and self.model.embedding.sets == "per_expert" and len(self.model.experts) > 1:
+        if (
+            kind == "rowwise_adagrad"
+            and layout == "wide"
+            and self.model.embedding.sets in ("per_expert", "light")
+            and len(self.model.experts) > 1
+        ):
             raise ValueError(
                 "model.embedding.layout: row-wise Adagrad keeps one state a row, and a wide row holds all experts' embeddings,"
                 " so wide would train another model than separate; use layout separate (or auto), or optimizer.tables.kind adagrad"
@@ -339,6 +368,10 @@ class Config(Strict):
                 "supervision.mixture_weight: 0 leaves the gate and the mixture's tower untrained; use model.gate mean, model.mixture"
                 " logits and supervision.expert_weight 1"
             )
+        if self.specialisation.gate_entropy_weight and self.model.gate != "dselect_k":
+            raise ValueError(f"specialisation.gate_entropy_weight: gate {self.model.gate} has no selectors; use model.gate dselect_k")
+        if self.metrics.expert_predictions and not self.metrics.predictions:
+            raise ValueError("metrics.expert_predictions: they lie beside the mixture's; set metrics.predictions=true too")
         cut = {"column_wise", "table_column_wise", "grid_shard"} & set(self.sharding.types or [])
         if kind == "rowwise_adagrad" and cut:
             raise ValueError(

@@ -2,17 +2,30 @@
 
 dmoe cost --data data/criteo configs/criteo_*.yaml
 dmoe cost --data data/criteo --ladder configs/ladder_demo.yaml
+dmoe cost --data data/criteo --match criteo_dmoe criteo_hetero_se --output control.yaml
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from dmoe.errors import UserError
 from dmoe.names import show
+
+if TYPE_CHECKING:
+    from dmoe.config import Config
+    from dmoe.data.dataset.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="*", help="experiments, YAML files")
     parser.add_argument("--ladder", help="all variants of a ladder")
+    parser.add_argument(
+        "--match",
+        metavar="TARGET",
+        help="find the dim and widths at which the config has TARGET's parameters and FLOPs",
+    )
+    parser.add_argument("--tolerance", type=float, default=0.02, help="with --match: relative difference that counts as equal (0.02)")
+    parser.add_argument("--output", help="with --match: the config to write")
     parser.add_argument("--data", required=True, help="the data set, for the tables' sizes")
     parser.add_argument("--ranks", type=int, default=1, help="processes that the tables are spread over (1)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every config; repeatable")
@@ -23,6 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("name a config, or --ladder")
     if arguments.ranks < 1:
         raise UserError(f"--ranks {arguments.ranks}: expected at least one")
+    if arguments.match and (len(arguments.config) != 1 or arguments.ladder):
+        raise UserError("--match: name one config to change, and no --ladder")
+    if not 0 < arguments.tolerance < 1:
+        raise UserError(f"--tolerance {arguments.tolerance:g}: expected a share above 0 and below 1")
     from dmoe.train.log_filters import quiet
 
     quiet()
@@ -38,6 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
         spec = load_spec(arguments.ladder)
         configs |= {spec.label(name): resolve(spec, arguments.ladder, name, 0, overrides, "none") for name in spec.variants}
     manifest = load_manifest(arguments.data)
+    if arguments.match:
+        configs = _matched(arguments, load_config(arguments.match, overrides), configs, manifest)
     costs = {name: cost_of(config, manifest) for name, config in configs.items()}
     batch_size = next(iter(configs.values())).train.batch_size
     show(as_text(cost_rows(costs, batch_size, arguments.ranks)))
@@ -47,3 +66,22 @@ def run(arguments: argparse.Namespace) -> None:
         " optimiser's state, four copies of the dense part and the activations, spread evenly; torch and TorchRec take about"
         " 0.7 GB beside it."
     )
+
+
+def _matched(arguments: argparse.Namespace, target: "Config", configs: "dict[str, Config]", manifest: "Manifest") -> "dict[str, Config]":
+    from dmoe.config import dump_config
+    from dmoe.model.match import match
+    from dmoe.paths import write_output
+
+    ((path, control),) = configs.items()
+    found = match(target, control, manifest, arguments.tolerance)
+    for what, (mine, asked) in (("embedding parameters", found.embedding), ("dense parameters", found.dense), ("FLOPs a row", found.flops)):
+        show(f"{what}: {mine:,} of {asked:,} ({mine / asked - 1:+.2%})")
+    if found.off > arguments.tolerance:
+        show(f"no widths come within {arguments.tolerance:g}; these come nearest")
+    show(f"model.embedding.dim: {found.config.model.embedding.dim}\nmodel.experts: {found.config.model.experts}")
+    if arguments.output:
+        with write_output(arguments.output) as file:
+            file.write(dump_config(found.config).encode())
+        show(f"config: {arguments.output}")
+    return {arguments.match: target, path: found.config}

@@ -13,7 +13,7 @@ from dmoe.names import show
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="the run's directory")
     parser.add_argument("--output", required=True, help="the scorer's folder")
-    parser.add_argument("--rows", choices=("fp32", "fp16", "int8"), default="fp32", help="numbers of the embedding rows (fp32)")
+    parser.add_argument("--rows", choices=("fp32", "fp16", "int8", "pq"), default="fp32", help="numbers of the embedding rows (fp32)")
     parser.add_argument(
         "--format",
         choices=("scorer", "onnx", "aoti", "triton"),

@@ -1,8 +1,10 @@
-"""Tables and pages of finished runs, a paired test of two runs, or a whole ladder of variants over seeds.
+"""Tables and pages of finished runs, a paired test of two runs, one run's experts on slices, or a whole ladder of variants over seeds.
 
 dmoe report runs RUN... --output page.html
 dmoe report compare RUN_A RUN_B --output page.html
+dmoe report experts RUN --slice C3 --frequency C3 --parts 4 --output page.html
 dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
+dmoe report frontier --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
 """
 
 import argparse
@@ -29,18 +31,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=float, default=0.1, help="share of candidates that a ranking shows, for the A/B test of clicks (0.1)"
     )
     compare.add_argument("--output", help="the HTML page to write")
+    experts = commands.add_parser("experts", help="who of a run's experts is good at what: slices of its test rows, with intervals")
+    experts.add_argument("run", help="directory of a finished run with metrics.predictions and metrics.expert_predictions")
+    experts.add_argument(
+        "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the run's own test"
+    )
+    experts.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="by the values of this feature; repeatable")
+    experts.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+    experts.add_argument(
+        "--frequency", action="append", default=[], metavar="FEATURE", help="by how often this feature's ids were seen; repeatable"
+    )
+    experts.add_argument(
+        "--parts",
+        type=int,
+        default=0,
+        help="by equal stretches of the rows in the files' order: of time, where the log was split by time (0)",
+    )
+    experts.add_argument("--output", help="the HTML page to write")
     ladder = commands.add_parser("ladder", help="train a list of variants over seeds, and say what the data supports; resumes by itself")
-    ladder.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
-    ladder.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
-    ladder.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
-    ladder.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
+    _add_ladder(ladder)
     ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
     ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
     ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
-    ladder.add_argument(
+    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
+    frontier = commands.add_parser(
+        "frontier",
+        help="what quality costs: a trained ladder's variants against bytes, FLOPs and latency, and which dominate; trains nothing",
+    )
+    _add_ladder(frontier)
+    frontier.set_defaults(jobs=0, torchx="", torchx_arg=[], report_only=True)
+
+
+def _add_ladder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
+    parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
+    parser.add_argument(
         "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
     )
-    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
 
 
 def run(arguments: argparse.Namespace) -> int | None:
@@ -49,6 +78,9 @@ def run(arguments: argparse.Namespace) -> int | None:
         return None
     if arguments.command == "compare":
         _compare(arguments)
+        return None
+    if arguments.command == "experts":
+        _experts(arguments)
         return None
     if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
         raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
@@ -84,6 +116,17 @@ def _compare(arguments: argparse.Namespace) -> None:
     from dmoe.report.compare import as_page, as_text, compare_runs
 
     found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
+    show(as_text(found))
+    _write(arguments.output, as_page(found) if arguments.output else "")
+
+
+def _experts(arguments: argparse.Namespace) -> None:
+    if arguments.slices < 1 or arguments.parts < 0:
+        raise UserError("--slices and --parts: expected at least one value of a feature, and no negative number")
+    from dmoe.report.expert_slices import as_page, as_text, experts_of_run
+
+    given = (arguments.slice, arguments.slices, arguments.frequency, arguments.parts, arguments.evaluation)
+    found = experts_of_run(arguments.run, *given)
     show(as_text(found))
     _write(arguments.output, as_page(found) if arguments.output else "")
 

@@ -22,11 +22,13 @@ def information_abundance(folder: str) -> dict[str, Any]:
         `sets`: the mean over features of each table set; `tables`: logical table -> IA.
     """
     contents = Contents(folder)
-    tables = {name: abundance_of_gram(_gram(contents, name)) for name in contents.index.tables}
-    sets: dict[int, list[float]] = {}
+    # Of a light multi-embedding an expert's embeddings are counted, the shared rows with its private ones added.
+    names = [name for name in contents.index.tables if not name.endswith("/shared")] or list(contents.index.tables)
+    tables = {name: abundance_of_gram(_gram(contents, name)) for name in names}
+    sets: dict[str, list[float]] = {}
     for name, value in tables.items():
-        sets.setdefault(int(name.rpartition("/")[2]), []).append(value)
-    return {"sets": [float(np.mean(sets[number])) for number in sorted(sets)], "tables": tables}
+        sets.setdefault(name.rpartition("/")[2], []).append(value)
+    return {"sets": [float(np.mean(sets[number])) for number in sorted(sets, key=lambda name: (len(name), name))], "tables": tables}
 
 
 def abundance_of_gram(gram_KK: np.ndarray) -> float:
@@ -39,7 +41,13 @@ def abundance_of_gram(gram_KK: np.ndarray) -> float:
 def _gram(contents: Contents, table: str) -> np.ndarray:
     rows, dim = contents.index.tables[table]
     gram_KK = np.zeros((dim, dim))
-    for low in range(0, rows, CHUNK_ROWS):
-        chunk_NK = contents.rows(table, low, min(low + CHUNK_ROWS, rows)).astype(np.float64)
+    shared = f"{table.rpartition('/')[0]}/shared"
+    whole = contents.index.tables.get(shared, (rows, dim))[0]
+    added = shared in contents.index.tables and shared != table
+    for low in range(0, whole, CHUNK_ROWS):
+        high = min(low + CHUNK_ROWS, whole)
+        chunk_NK = contents.rows(shared if added else table, low, high).astype(np.float64)
+        if added and low < rows:
+            chunk_NK[: rows - low] += contents.rows(table, low, min(high, rows))
         gram_KK += chunk_NK.T @ chunk_NK
     return gram_KK

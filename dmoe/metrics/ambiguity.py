@@ -23,11 +23,14 @@ class AmbiguityReport:
             tower: the experts are then better alone than together.
         even: as `value`, with 1 / M for each g_m. It can be negative for any mixture whose gate is not the mean.
         expert_logloss: mean BCE(p_m, y) of each expert.
+        responsibility: of each expert, the mean of g_m p_m(y) / sum_n g_n p_n(y): the part of the label that the gate credits it with once
+            it knows it.
     """
 
     value: float
     even: float
     expert_logloss: list[float]
+    responsibility: list[float]
 
 
 class Ambiguity(Metric):
@@ -54,7 +57,7 @@ class Ambiguity(Metric):
 
     def __init__(self, experts: int, **settings: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduced, **settings})
-        self.add_state("sums_L", torch.zeros(3 + experts, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums_L", torch.zeros(3 + 2 * experts, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logit_B: Tensor, expert_logit_BM: Tensor, gate_BM: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:
         """Adds the rows of a batch."""
@@ -63,9 +66,12 @@ class Ambiguity(Metric):
         label_BN = label_B.double()[:, None].expand_as(logit_BN)
         loss_BN = torch.nn.functional.binary_cross_entropy_with_logits(logit_BN, label_BN, reduction="none")
         gated_B1 = (gate_BM.double() * loss_BN[:, 1:]).sum(1, keepdim=True)
-        self.sums_L += (torch.cat([torch.ones_like(gated_B1), gated_B1, loss_BN], 1) * weight_B1).sum(0)
+        # p_m(y) = exp(-loss). A gate of 0 has no part, and a row of sure and wrong experts is no 0 / 0.
+        credit_BM = (gate_BM.double().log() - loss_BN[:, 1:]).softmax(1)
+        self.sums_L += (torch.cat([torch.ones_like(gated_B1), gated_B1, loss_BN, credit_BM.nan_to_num(0.0)], 1) * weight_B1).sum(0)
 
     def compute(self) -> AmbiguityReport:
         """The report over all ranks; every rank has to call it."""
-        gated, mixture, *experts = (self.sums_L[1:] / self.sums_L[0]).tolist()
-        return AmbiguityReport(gated - mixture, sum(experts) / len(experts) - mixture, experts)
+        gated, mixture, *rest = (self.sums_L[1:] / self.sums_L[0]).tolist()
+        experts, credit = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+        return AmbiguityReport(gated - mixture, sum(experts) / len(experts) - mixture, experts, credit)

@@ -42,7 +42,7 @@ class Evaluation:
         self.auc: BinnedAUC | ExactAUC = BinnedAUC(bins).to(device) if auc == "binned" else ExactAUC()
         self.bins = bins
         self.grouped: GroupedAUC | None = None
-        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(7, dtype=torch.float64, device=device)
         self.gate_M: Tensor | None = None
         self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
         self.solo: list[BinnedAUC] = []
@@ -77,8 +77,9 @@ class Evaluation:
         loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
         positive_B = mask_B * label_B
         counts = [(mask_B > 0).sum(), (positive_B > 0).sum()]
-        self.sums += torch.stack([*counts, mask_B.sum(), positive_B.sum(), (mask_B * logit_B.sigmoid()).sum(), (mask_B * loss_B).sum()])
         gate_BM = outputs.gate_BMG.double().mean(2)
+        weighed = [mask_B, positive_B, mask_B * logit_B.sigmoid(), mask_B * loss_B, mask_B * (gate_BM > 0).sum(1)]
+        self.sums += torch.stack([*counts, *(x_B.sum() for x_B in weighed)])
         self.gate_M += (gate_BM * mask_B[:, None]).sum(0)
         self.gate_entropy += (torch.special.entr(gate_BM).sum(1) * mask_B).sum()
         self.ambiguity.update(logit_B, outputs.expert_logit_BM, gate_BM, label_B, mask_B)
@@ -128,7 +129,7 @@ class Evaluation:
         assert self.correlation is not None
         assert self.ambiguity is not None
         assert self.gate_M is not None
-        rows, clicks, weight, positives, predicted, loss = all_reduce_sum(self.sums.clone()).tolist()
+        rows, clicks, weight, positives, predicted, loss, active = all_reduce_sum(self.sums.clone()).tolist()
         gate_M = (all_reduce_sum(self.gate_M.clone()) / weight).tolist()
         entropy = float(all_reduce_sum(self.gate_entropy.clone()) / weight)
         auc = float(self.auc.compute())
@@ -156,9 +157,11 @@ class Evaluation:
             "ambiguity": ambiguity.value,
             "ambiguity_even": ambiguity.even,
             "expert_logloss": ambiguity.expert_logloss,
+            "expert_responsibility": ambiguity.responsibility,
             "expert_auc": [float(solo.compute()) for solo in self.solo],
             "expert_left_out_auc": [float(left_out.compute()) for left_out in self.left_out],
             "gate_mass": gate_M,
+            "active_experts": active / weight,
             "effective_experts": math.exp(entropy_over(gate_M)),
             "gate_perplexity": math.exp(entropy),
         }
@@ -172,7 +175,10 @@ class Evaluation:
 
 def _finite_rows(outputs: Outputs) -> Tensor:
     """Whether all that is measured of a row is finite, [B]."""
-    logits = torch.cat([outputs.logit_B[:, None], outputs.expert_logit_BM, outputs.left_out_logit_BM, outputs.gate_BMG.flatten(1)], 1)
+    parts = [outputs.logit_B[:, None], outputs.expert_logit_BM, outputs.left_out_logit_BM, outputs.gate_BMG.flatten(1)]
+    if outputs.selector_BLM is not None:
+        parts.append(outputs.selector_BLM.flatten(1))
+    logits = torch.cat(parts, 1)
     return torch.isfinite(logits).all(1) & torch.isfinite(outputs.hidden_BMD).flatten(1).all(1)
 
 

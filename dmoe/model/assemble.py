@@ -11,6 +11,7 @@ from torch import nn
 
 from dmoe.config import ModelConfig
 from dmoe.errors import UserError
+from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.experts import build_expert
 from dmoe.model.gate import make_gate
 from dmoe.model.mixture import ExpertMixture
@@ -48,13 +49,16 @@ def assemble(
     mixture = ExpertMixture(
         experts=built,
         projections=[Projection(int(e.out_dim), settings.expert_dim, settings.expert_norm, settings.activation) for e in built],
-        gate=make_gate(settings.gate, [fields * dim for dim in dims], settings.expert_dim, set_of_expert),
+        gate=make_gate(
+            settings.gate, [fields * dim for dim in dims], settings.expert_dim, set_of_expert, settings.gate_experts, settings.gate_gamma
+        ),
         tower=None if settings.mixture == "logits" and own else tower(),
         dense_fields=[_dense_field(dense, dim) for dim in set_dims] if dense else [],
         set_of_expert=set_of_expert,
         bf16=bf16,
         expert_towers=[tower() for _ in built] if own else [],
         mix_logits=settings.mixture == "logits",
+        norm=NormalisedExperts(len(built), settings.expert_dim, settings.activation) if settings.expert_norm == "batch" else None,
     )
     mixture.apply(_initialize_linear)
     return mixture

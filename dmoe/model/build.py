@@ -1,10 +1,13 @@
 """From a config and a manifest to a model; the one place that reads the config on the model's behalf."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
@@ -13,11 +16,12 @@ from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
+from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, SelectorPenalty, Supervision
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
 from dmoe.model.objective import Objective, TrainTask
+from dmoe.model.private_ids import HashedIds, PrivateIds
 from dmoe.model.tables import Table, make_tables
 
 
@@ -41,6 +45,15 @@ class Blueprint:
     set_of_expert: tuple[int, ...]
     tables: tuple[Table, ...]
 
+    @cached_property
+    def lookups(self) -> Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None:
+        """Makes of a batch's ids what the tables look up; None where that is the ids as they are."""
+        names = [feature.name for feature in self.features]
+        if experts := self.tables[0].readers:
+            return HashedIds(names, [one.cardinality for one in self.features], [table.rows for table in self.tables], experts)
+        bounds = {table.feature: table.rows for table in self.tables if table.private}
+        return PrivateIds(names, [bounds[name] for name in names]) if bounds else None
+
 
 def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     """Reads what the model will be.
@@ -57,7 +70,10 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
     if not features:
         raise UserError("data.features: the model would look up no feature at all")
     specs = expert_specs(config.model)
-    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)))
+    embedding = config.model.embedding
+    private = embedding.private_ids if embedding.sets == "light" else None
+    hashed = embedding.hashed_rows if embedding.sets == "hashed" else None
+    tables = make_tables(features, specs.set_dims, table_layout(config, len(specs.set_dims)), private, hashed)
     return Blueprint(features, dense, specs.experts, specs.set_dims, specs.set_of_expert, tuple(tables))
 
 
@@ -144,4 +160,10 @@ def expert_terms(config: Config) -> list[nn.Module]:
         terms.append(Balance(special.balance_weight, special.balance))
     if special.orthogonality_weight:
         terms.append(Orthogonality(special.orthogonality_weight))
+    if config.model.gate == "dselect_k":
+        experts = len(config.model.experts)
+        # A power of two has no code without an expert.
+        reach = special.gate_reach_weight if experts & (experts - 1) else 0.0
+        if special.gate_entropy_weight or reach:
+            terms.append(SelectorPenalty(special.gate_entropy_weight, reach))
     return terms

@@ -12,10 +12,13 @@ from torch import nn
 
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
+from dmoe.model.product_quantisation import quantised_bytes
 from dmoe.model.sizes import human
+from dmoe.model.tables import SHARED
 
 STATES_A_NUMBER = {"adagrad": 1.0, "rowwise_adagrad": 0.0, "sgd": 0.0, "adam": 2.0, "adamw": 2.0}
 ROW_SCALE_BYTES = 4
@@ -23,13 +26,15 @@ ROW_SCALE_BYTES = 4
 
 @dataclass(frozen=True)
 class SetCost:
-    """A table set. `stored_bytes` are float32 with padding, as they lie in memory while training."""
+    """A table set, or, of a light multi-embedding, the shared tables or an expert's private rows. `stored_bytes` are float32 with
+    padding, as they lie in memory while training."""
 
     experts: tuple[int, ...]
     parameters: int
     stored_bytes: int
     rows: int
     dim: int
+    feature_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ class Cost:
         return int((self.embedding_bytes + self.table_state_bytes) / ranks + dense)
 
     def scorer_bytes(self, rows: str) -> int:
-        """Of an exported scorer whose embedding rows are fp32, fp16 or int8 (with a scale a row)."""
+        """Of an exported scorer whose embedding rows are fp32, fp16, int8 (with a scale a row) or pq."""
+        if rows == "pq":
+            return sum(quantised_bytes(one.feature_rows, [one.dim]) for one in self.sets) + self.dense_parameters * 4
         width = {"fp32": 4, "fp16": 2, "int8": 1}[rows]
         scales = ROW_SCALE_BYTES * sum(one.rows for one in self.sets) if rows == "int8" else 0
         return self.embedding_parameters * width + scales + self.dense_parameters * 4
@@ -100,11 +107,12 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
     """As `cost_of`, of a model that is built already."""
     table_kind, dense_kind = config.optimizer.tables.kind, config.optimizer.dense.kind
     sets = []
-    for index, dim in enumerate(blueprint.set_dims):
-        rows = sum(feature.cardinality for feature in blueprint.features)
-        stored = sum(t.rows * s.stored * 4 for t in blueprint.tables for s in t.sections if s.set_index == index)
-        readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if read == index)
-        sets.append(SetCost(readers, rows * dim, stored, rows, dim))
+    for index in sorted({section.set_index for table in blueprint.tables for section in table.sections}):
+        parts = [(table.rows, section) for table in blueprint.tables for section in table.sections if section.set_index == index]
+        counts, dim = tuple(count for count, _ in parts), parts[0][1].dim
+        rows = sum(counts)
+        readers = tuple(expert for expert, read in enumerate(blueprint.set_of_expert) if index in (SHARED, read))
+        sets.append(SetCost(readers, rows * dim, sum(count * section.stored * 4 for count, section in parts), rows, dim, counts))
     stored_bytes = sum(one.stored_bytes for one in sets)
     row_states = 4 * sum(table.rows for table in blueprint.tables) if table_kind == "rowwise_adagrad" else 0
     dense = sum(parameter.numel() for parameter in mixture.parameters())
@@ -114,8 +122,8 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
         dense_parameters=dense,
         dense_state_bytes=int(dense * 4 * STATES_A_NUMBER[dense_kind]),
         flops=flops_of(mixture, config.model.expert_dim),
-        lookups=round(sum(table.mean_ids for table in blueprint.tables)),
-        lookup_bytes=4 * sum(table.columns for table in blueprint.tables),
+        lookups=round(sum(table.mean_ids * len(table.keys) for table in blueprint.tables)),
+        lookup_bytes=4 * sum(table.columns * len(table.keys) for table in blueprint.tables),
         saved_bytes=_saved_bytes(mixture, blueprint),
     )
 
@@ -172,8 +180,14 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
     alive: list[torch.Tensor] = []
     dense_BI = torch.zeros(rows, len(blueprint.dense))
     sets_BFK = [torch.zeros(rows, len(blueprint.features), dim, requires_grad=True) for dim in blueprint.set_dims]
+    # One rank may ask, and what it asks with is no batch to learn moments from.
+    normalised = [part for part in mixture.modules() if isinstance(part, NormalisedExperts)]
+    for part in normalised:
+        part.apart = True
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         mixture.train()(dense_BI, sets_BFK)
+    for part in normalised:
+        part.apart = False
     return sum(kept.values())
 
 
@@ -192,10 +206,10 @@ def in_one_line(cost: Cost, batch_size: int, ranks: int, copy_limit: float = 0.0
 def cost_rows(costs: dict[str, Cost], batch_size: int, ranks: int) -> list[list[str]]:
     """A header and a row a variant, as text."""
     head = ["variant", "embedding params", "dense params", "bytes per table set", "table state", "MFLOP/row", "lookups/row"]
-    rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8"]]
+    rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8", "pq"]]
     for name, cost in costs.items():
         sets = " + ".join(human(one.stored_bytes) for one in cost.sets[:6]) + (" + ..." if len(cost.sets) > 6 else "")
         figures: list[Any] = [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", sets, human(cost.table_state_bytes)]
         figures += [f"{cost.total_flops / 1e6:.3f}", cost.lookups, human(cost.training_bytes(batch_size, ranks))]
-        rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8"))])
+        rows.append([name, *map(str, figures), *(human(cost.scorer_bytes(kind)) for kind in ("fp32", "fp16", "int8", "pq"))])
     return rows

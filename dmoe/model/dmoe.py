@@ -81,7 +81,7 @@ class DMoE(Network):
         initialize_whole_tables(self.embedding.ebc, spec.tables, seed, config.model.embedding.init_std)
 
     def forward(self, dense_BI: Tensor, ids: KeyedJaggedTensor) -> Outputs:  # type: ignore[override]
-        return super().forward(dense_BI, ids)[0]
+        return super().forward(dense_BI, ids if self.spec.lookups is None else self.spec.lookups(ids))[0]
 
 
 def manifest_of(features: Mapping[str, int | Feature], dense: Sequence[str]) -> Manifest:

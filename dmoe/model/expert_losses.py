@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.model.mixture import Outputs
 
+ENTROPY_EPS, LEAST_REACH = 1e-6, 1e-3
+
 
 class RowMean:
     """Means over the weighted rows of all ranks, as this rank's share times the world size.
@@ -138,6 +140,30 @@ class Orthogonality(nn.Module):
         cosine_BMM = unit_BMD @ unit_BMD.transpose(1, 2)
         pairs_B1 = cosine_BMM.square().triu(1).sum((1, 2))[:, None]
         return self.weight * mean(pairs_B1).sum() * 2 / max(experts * (experts - 1), 1)
+
+
+class SelectorPenalty(nn.Module):
+    """What makes a sparse gate sparse (DSelect-k): means over rows, sums over its selectors.
+
+    entropy_weight * sum_l H(r_l), H(r) = -sum_m r_m log(r_m + 1e-6): the lower, the nearer a selector is to one expert. And, where the
+    number of experts is no power of 2, reach_weight * sum_l (1 / sum_m r_lm - 1): away from codes that are no expert's. It has no
+    gradient where less than a thousandth of a selector is left for experts.
+
+    Shape:
+        - Input: Outputs with its `selector_BLM`.
+        - Output: [], a rank's share.
+    """
+
+    def __init__(self, entropy_weight: float, reach_weight: float) -> None:
+        super().__init__()
+        self.entropy_weight, self.reach_weight = entropy_weight, reach_weight
+
+    def forward(self, outputs: Outputs, label_B: Tensor, mean: RowMean) -> Tensor:
+        r_BLM = outputs.selector_BLM
+        assert r_BLM is not None
+        entropy_BL = -(r_BLM * (r_BLM + ENTROPY_EPS).log()).sum(2)
+        reach_BL = 1 / r_BLM.sum(2).clamp(min=LEAST_REACH) - 1
+        return (self.entropy_weight * mean(entropy_BL) + self.reach_weight * mean(reach_BL)).sum()
 
 
 def cross_entropy(logit_BM: Tensor, label_B: Tensor) -> Tensor:

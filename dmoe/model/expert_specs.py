@@ -37,7 +37,7 @@ def expert_specs(model: ModelConfig) -> ExpertSpecs:
     dims: dict[int, int] = {}
     for index, spec in enumerate(model.experts):
         kind, options = _expert(spec, index)
-        table_set = options.pop("table_set", index if model.embedding.sets == "per_expert" else 0)
+        table_set = options.pop("table_set", 0 if model.embedding.sets == "shared" else index)
         dim = options.pop("dim", model.embedding.dim)
         if dims.setdefault(table_set, dim) != dim:
             raise UserError(f"model.experts: expert {index + 1} wants dim {dim} of table set {table_set}, which has dim {dims[table_set]}")
@@ -45,6 +45,10 @@ def expert_specs(model: ModelConfig) -> ExpertSpecs:
         sets.append(table_set)
     if sorted(dims) != list(range(len(dims))):
         raise UserError(f"model.experts: table sets are {sorted(dims)}, expected 0 to {len(dims) - 1} without a gap")
+    if model.embedding.sets in ("light", "hashed") and len(set(dims.values())) > 1:
+        raise UserError(
+            f"model.experts: dims of the table sets are {list(dims.values())}, expected one, as sets {model.embedding.sets} share a table"
+        )
     return ExpertSpecs(tuple(experts), tuple(sets), tuple(dims[index] for index in range(len(dims))))
 
 

@@ -15,13 +15,15 @@ from dmoe.model.controls import StepControls
 class Outputs(NamedTuple):
     """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
     gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the logit of each expert alone, or [B, 0] where nobody asked for it.
-    left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]."""
+    left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]. selector_BLM: [B, L, M] what
+    each selector of a sparse gate gives each expert; None of other gates."""
 
     logit_B: Tensor
     hidden_BMD: Tensor
     gate_BMG: Tensor
     expert_logit_BM: Tensor
     left_out_logit_BM: Tensor
+    selector_BLM: Tensor | None = None
 
 
 class ExpertMixture(nn.Module):
@@ -30,16 +32,18 @@ class ExpertMixture(nn.Module):
     Args:
         experts: M interactions [B, F, K] -> [B, out_dim], each with an `out_dim`.
         projections: M modules [B, out_dim] -> [B, D].
-        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D].
+        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D]; a sparse one gives a `Sparse`.
         tower: [..., D] -> [...], of the mixed output, and of each expert's where these have none of their own; None where it has no use.
         dense_fields: S modules [B, I] -> [B, K], one more field a set; none where integers are not used as numbers.
         set_of_expert: M indices into the table sets.
         bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
         expert_towers: M modules [B, D] -> [B], each of one expert's own logit; none where they share `tower`.
+        norm: normalises and activates the projections' outputs together, ([B, M, D], mask [B]) -> [B, M, D]; None where each does so.
         mix_logits: the logit is sum_m g_m z_m, z_m the experts' own logits, in place of tower(sum_m g_m h_m).
 
     Attributes:
         controls: what changes from step to step.
+        skips: under a sparse gate, `logits` runs an expert for the rows that gave it weight alone.
     """
 
     def __init__(
@@ -53,20 +57,47 @@ class ExpertMixture(nn.Module):
         bf16: bool = False,
         expert_towers: Sequence[nn.Module] = (),
         mix_logits: bool = False,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.experts, self.projections = nn.ModuleList(experts), nn.ModuleList(projections)
         self.dense_fields = nn.ModuleList(dense_fields)
-        self.gate, self.tower = gate, tower
+        self.gate, self.tower, self.norm = gate, tower, norm
         self.expert_towers, self.mix_logits = nn.ModuleList(expert_towers), mix_logits
         self.set_of_expert, self.bf16 = list(set_of_expert), bf16
-        self.controls = StepControls()
+        self.controls, self.skips = StepControls(), True
 
     def logits(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Tensor:
-        """The logit [B] and nothing beside: what a scorer pays for."""
+        """The logit [B] and nothing beside: what a scorer pays for. Under a sparse gate an expert sees the rows that chose it alone."""
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
-            hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
-            return self._mixed_logit(hidden_BMD, gate_BMG)
+            inputs = self._inputs(dense_BI, sets_BFK)
+            if self.skips and getattr(self.gate, "sparse", False) and self.norm is None:
+                return self._sparse_logit(inputs)
+            return self._mixed_logit(self._hidden(inputs), self._gated(inputs)[0])
+
+    def _sparse_logit(self, inputs: list[Tensor]) -> Tensor:
+        gate_BM = self._gated(inputs)[0].squeeze(2)
+        mixed_BW: Tensor | None = None
+        for index, x_BFK in enumerate(inputs):
+            rows_R = gate_BM[:, index].nonzero().squeeze(1)
+            if not len(rows_R):
+                continue
+            x_RFK = x_BFK if len(rows_R) == len(x_BFK) else x_BFK[rows_R]
+            part_RW = _wide(self.projections[index](self.experts[index](x_RFK)))
+            if self.mix_logits:
+                tower = self.expert_towers[index] if self.expert_towers else self.tower
+                assert tower is not None
+                part_RW = _wide(tower(part_RW)).unsqueeze(1)
+            if mixed_BW is None:
+                mixed_BW = part_RW.new_zeros(len(gate_BM), part_RW.shape[1])
+            mixed_BW.index_add_(0, rows_R, part_RW * gate_BM[rows_R, index].to(part_RW.dtype)[:, None])
+        if mixed_BW is None:
+            # No row, or none that chose an expert: codes are nobody's where M is no power of 2.
+            return self._mixed_logit(self._hidden(inputs), gate_BM.unsqueeze(2))
+        if self.mix_logits:
+            return mixed_BW.squeeze(1)
+        assert self.tower is not None
+        return _wide(self.tower(mixed_BW))
 
     def _mixed_logit(self, hidden_BMD: Tensor, gate_BMG: Tensor, logit_BM: Tensor | None = None) -> Tensor:
         """The mixture's logit [B]; `logit_BM` spares the experts' own where they are known already."""
@@ -82,17 +113,27 @@ class ExpertMixture(nn.Module):
             return _wide(self.tower(hidden_BMD))
         return torch.stack([_wide(tower(hidden_BMD[:, expert])) for expert, tower in enumerate(self.expert_towers)], 1)
 
-    def _mixed(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _inputs(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> list[Tensor]:
         if self.dense_fields:
             fields = [field(dense_BI).unsqueeze(1) for field in self.dense_fields]
             sets_BFK = [torch.cat([x_BFK, field_B1K], 1) for x_BFK, field_B1K in zip(sets_BFK, fields, strict=True)]
-        inputs = [sets_BFK[index] for index in self.set_of_expert]
-        hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
-        return torch.stack(hidden, 1), self.gate([x_BFK.flatten(1) for x_BFK in inputs])
+        return [sets_BFK[index] for index in self.set_of_expert]
 
-    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Outputs:
+    def _hidden(self, inputs: list[Tensor], mask_B: Tensor | None = None) -> Tensor:
+        hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
+        hidden_BMD = torch.stack(hidden, 1)
+        return hidden_BMD if self.norm is None else self.norm(hidden_BMD, mask_B)
+
+    def _gated(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The gate [B, M, G], and what the selectors of a sparse one gave."""
+        found = self.gate([x_BFK.flatten(1) for x_BFK in inputs])
+        return found if isinstance(found, tuple) else (found, None)
+
+    def forward(self, dense_BI: Tensor, sets_BFK: list[Tensor], mask_B: Tensor | None = None) -> Outputs:
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
-            hidden_BMD, gate_BMG = self._mixed(dense_BI, sets_BFK)
+            inputs = self._inputs(dense_BI, sets_BFK)
+            hidden_BMD = self._hidden(inputs, mask_B)
+            gate_BMG, selector_BLM = self._gated(inputs)
             for_tower_BMD = watch_gradient(hidden_BMD, self.controls.gradient_norms, "task")
             if self.mix_logits:
                 expert_logit_BM = self._expert_logits(for_tower_BMD)
@@ -105,7 +146,7 @@ class ExpertMixture(nn.Module):
                 expert_logit_BM = self._expert_logits(for_tower_BMD) if alone else none_B0
             without = self.controls.leave_out and not self.training and hidden_BMD.shape[1] > 1
             left_out_BM = self._left_out(hidden_BMD, gate_BMG, expert_logit_BM) if without else none_B0
-        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM)
+        return Outputs(logit_B, _wide(hidden_BMD), _wide(gate_BMG), expert_logit_BM, left_out_BM, selector_BLM)
 
     def _left_out(self, hidden_BMD: Tensor, gate_BMG: Tensor, logit_BM: Tensor) -> Tensor:
         logits = []

@@ -16,7 +16,8 @@ class Network(nn.Module):
     """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925).
 
     Shape:
-        - Input: dense [B, I] float; ids, a KeyedJaggedTensor with one key a feature.
+        - Input: dense [B, I] float; ids, a KeyedJaggedTensor with one key a feature; mask [B], 0 for padding, for what
+          is normalised over a batch; all rows where absent.
         - Output: Outputs.
     """
 
@@ -24,6 +25,6 @@ class Network(nn.Module):
         super().__init__()
         self.embedding, self.mixture = embedding, mixture
 
-    def forward(self, dense_BI: Tensor, ids: KeyedJaggedTensor) -> tuple[Outputs, list[Tensor]]:
+    def forward(self, dense_BI: Tensor, ids: KeyedJaggedTensor, mask_B: Tensor | None = None) -> tuple[Outputs, list[Tensor]]:
         sets_BFK = self.embedding(ids)
-        return self.mixture(dense_BI, sets_BFK), sets_BFK
+        return self.mixture(dense_BI, sets_BFK, mask_B), sets_BFK

@@ -109,6 +109,6 @@ class TrainTask(nn.Module):
         objective.controls = model.mixture.controls = self.controls
 
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
-        outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse)
+        outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse, batch.weight_B)
         loss, losses = self.objective(outputs, sets_BFK, batch.label_B, batch.weight_B)
         return loss, (losses, outputs, batch.label_B, batch.weight_B, batch.group_B)

@@ -14,17 +14,20 @@ from dmoe.model.experts.options import Activation
 class Projection(nn.Sequential):
     """Linear -> norm -> activation: gives every expert one width, and the non-linearity without which ME equals SE.
 
+    With norm `batch`, the linear layer alone: `NormalisedExperts` does the rest for all experts at once.
+
     Shape:
         - Input: [B, I].
         - Output: [B, D].
     """
 
     def __init__(self, in_dim: int, out_dim: int, norm: str, activation: Activation) -> None:
-        super().__init__(
-            nn.Linear(in_dim, out_dim),
-            nn.LayerNorm(out_dim) if norm == "layer" else nn.Identity(),
-            ACTIVATIONS[activation](),
-        )
+        # A bias before batch norm changes nothing: its gradient is rounding, which Adam would follow.
+        linear = nn.Linear(in_dim, out_dim, bias=norm != "batch")
+        if norm == "batch":
+            super().__init__(linear)
+        else:
+            super().__init__(linear, nn.LayerNorm(out_dim) if norm == "layer" else nn.Identity(), ACTIVATIONS[activation]())
 
 
 class Tower(nn.Module):

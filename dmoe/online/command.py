@@ -74,6 +74,10 @@ def check(config: Config, run: str) -> None:
     """
     if "://" in run:
         raise UserError(f"--run {run}: remote, expected a local folder; publish to a remote one with --publish")
+    if (sets := config.model.embedding.sets) in ("light", "hashed"):
+        raise UserError(
+            f"model.embedding.sets: {sets} reads rows by an id's rank or hash, and ids come and go over windows; use per_expert or shared"
+        )
     schedule = config.optimizer.schedule
     if schedule.decay != "none" and schedule.decay_steps is None:
         raise UserError("optimizer.schedule.decay: a run over windows has no end; give optimizer.schedule.decay_steps, or decay none")

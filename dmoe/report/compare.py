@@ -4,18 +4,10 @@ Shapes: N test rows.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dmoe.data.dataset.bags import Bags, concatenate
-from dmoe.data.dataset.epoch_order import order_name
-from dmoe.data.dataset.files import verify_shard
-from dmoe.data.dataset.manifest import load_manifest
-from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS, join
+from dmoe.errors import UserError
 from dmoe.report.ab_test import AbTest, sizes
 from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.indicators import warnings
@@ -24,6 +16,7 @@ from dmoe.report.results import Predicted, load_predictions
 from dmoe.report.run_page import names_of
 from dmoe.report.runs import Run, load_run
 from dmoe.report.runs import as_text as in_columns
+from dmoe.report.slices import column_of_test, groups
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
 from dmoe.report.verdicts import told
 
@@ -97,72 +90,12 @@ def _check_same_rows(run_a: str, run_b: str, a: Predicted, b: Predicted) -> None
 def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, difference_N: np.ndarray) -> list[Slice]:
     column_N = column_of_test(run, feature, a.order)
     found = []
-    for value, rows_N in _groups(column_N, values):
+    for value, rows_N in groups(column_N, values):
         labels = a.label[rows_N]
         enough = min(int(labels.sum()), int((~labels).sum())) >= MIN_OF_A_LABEL
         auc = delong(a.logit[rows_N], b.logit[rows_N], labels) if enough else None
         found.append(Slice(feature, value, int(rows_N.sum()), auc, bootstrap(difference_N[rows_N], resamples=1000)))
     return found
-
-
-def _groups(column_N: np.ndarray | Bags, values: int) -> list[tuple[str, np.ndarray]]:
-    """(value, rows [N] bool) of each slice. Of a multi-valued feature a slice has the rows that hold the id: one row may be in several."""
-    if isinstance(column_N, Bags):
-        row_V = np.repeat(np.arange(len(column_N)), column_N.lengths)
-        held_V = np.unique(np.stack([column_N.values, row_V]), axis=1)
-        return _slices_of(held_V[0], held_V[1], len(column_N), values)
-    if column_N.dtype.kind == "f":
-        edges = np.unique(np.quantile(column_N, np.linspace(0, 1, values + 1)))
-        bins_N = np.clip(np.searchsorted(edges, column_N, "right") - 1, 0, max(len(edges) - 2, 0))
-        return [(f"{edges[i]:.3g} .. {edges[min(i + 1, len(edges) - 1)]:.3g}", bins_N == i) for i in range(max(len(edges) - 1, 1))]
-    return _slices_of(column_N, np.arange(len(column_N)), len(column_N), values)
-
-
-def _slices_of(id_V: np.ndarray, row_V: np.ndarray, rows: int, values: int) -> list[tuple[str, np.ndarray]]:
-    """The slices of the most frequent ids, and of the rows that have none of them; each (id, row) stands once."""
-    ids, counts = np.unique(id_V, return_counts=True)
-    groups, rest_N = [], np.ones(rows, bool)
-    for value in ids[np.argsort(-counts, kind="stable")][:values]:
-        here_N = np.zeros(rows, bool)
-        here_N[row_V[id_V == value]] = True
-        rest_N &= ~here_N
-        groups.append((f"id {value}{ {0: ' (missing)', 1: ' (rare)'}.get(int(value), '') }", here_N))
-    return [*groups, ("all others", rest_N)] if rest_N.any() else groups
-
-
-def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
-    """A feature's values in the order of the run's test rows; bags where it is multi-valued.
-
-    Args:
-        order: names the rows that the run was tested on.
-
-    Raises:
-        UserError: no such feature, or the data set is not what the run was tested on.
-    """
-    folder, split = run.metrics.get("data", run.config.data.path), run.metrics.get("split", run.config.data.test_split)
-    manifest = load_manifest(folder)
-    names = [*(one.name for one in manifest.dense), *(one.name for one in manifest.categorical)]
-    if feature not in names:
-        raise UserError(f"--slice {feature}: no such feature in {folder}{nearest(feature, names)}")
-    held = manifest.split(split)
-    if order_name(held.shards) != order:
-        raise UserError(
-            f"--slice {feature}: {folder} has other rows in split '{split}' than those that {run.path} was tested on; evaluate both runs"
-            " again on the data as it is now, with dmoe evaluate --output NAME.json, and compare with --evaluation NAME"
-        )
-    parts: list[Any] = []
-    for shard in held.shards:
-        verify_shard(folder, shard, held.labelled)
-        with PATHS.open(join(folder, shard.path), "rb") as file:
-            parts += [_values(chunk) for chunk in pq.read_table(file, columns=[feature]).column(feature).chunks]
-    return concatenate(parts) if isinstance(parts[0], Bags) else np.concatenate(parts)
-
-
-def _values(chunk: pa.Array) -> np.ndarray | Bags:
-    if not pa.types.is_list(chunk.type):
-        return np.asarray(chunk.to_numpy())
-    offsets = chunk.offsets.to_numpy().astype(np.int64)
-    return Bags(chunk.flatten().to_numpy(), offsets - offsets[0])
 
 
 def sentences(found: Compared) -> list[str]:

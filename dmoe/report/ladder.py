@@ -29,7 +29,7 @@ def run_ladder(
     report_only: bool,
     latency_rounds: int,
 ) -> int:
-    """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, runs.csv and differences.csv.
+    """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, frontier.html, runs.csv and differences.csv.
 
     Args:
         jobs: runs at a time; 0 takes as many as cores and memory allow.
@@ -123,6 +123,7 @@ def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[st
 
 
 def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dict[str, Any], output: str, about: list[str]) -> None:
+    from dmoe.report.frontier import frontier_page
     from dmoe.report.ladder_csv import differences_csv, ladder_csv
     from dmoe.report.ladder_page import ladder_page
     from dmoe.report.results import answer, collect
@@ -132,6 +133,7 @@ def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dic
     answers = answer(ladder)
     files = {
         "ladder.html": ladder_page(ladder, answers, costs, about, served),
+        "frontier.html": frontier_page(ladder, costs, about, served),
         "runs.csv": ladder_csv(ladder, costs, served),
         "differences.csv": differences_csv(answers),
     }
@@ -139,4 +141,4 @@ def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dic
         write_text(inside(output, name), text)
     for line in supported(ladder, answers) + not_supported(ladder, answers)[:1]:
         _say(f"- {line}")
-    _say(f"page: {join(output, 'ladder.html')}")
+    _say(f"pages: {join(output, 'ladder.html')}, {join(output, 'frontier.html')}")

@@ -37,5 +37,4 @@ def measure(scorers: Mapping[str, Scorer], rounds: int, threads: int = 1, batche
 
 def bytes_of(scorer: Scorer) -> int:
     """Of the rows, their scales and the dense parameters."""
-    scales = scorer.scale_RS.nbytes if scorer.scale_RS is not None else 0
-    return int(scorer.rows_RC.nbytes + scales + sum(parameter.nbytes for parameter in scorer.mixture.parameters()))
+    return int(scorer.rows.nbytes + sum(parameter.nbytes for parameter in scorer.mixture.parameters()))

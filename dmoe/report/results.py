@@ -24,11 +24,14 @@ PREDICTIONS = "predictions.npz"
 
 @dataclass(frozen=True)
 class Predicted:
-    """A run's test rows: logit [N], label [N] bool, and what names the rows and their order."""
+    """A run's test rows: logit [N], label [N] bool, and what names the rows and their order. With `metrics.expert_predictions` also each
+    expert's logit [N, M] and gate [N, M]; else these are None."""
 
     logit: np.ndarray
     label: np.ndarray
     order: str
+    expert_logit: np.ndarray | None = None
+    gate: np.ndarray | None = None
 
 
 def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
@@ -43,12 +46,15 @@ def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
     try:
         check_regular(path, path)
         with PATHS.open(path, "rb") as file, zipfile.ZipFile(file) as kept:
-            found = Predicted(_array(kept, "logit"), _array(kept, "label"), str(_array(kept, "order")[()]))
+            of_experts = [_array(kept, part) for part in ("expert_logit", "gate") if f"{part}.npy" in kept.namelist()]
+            found = Predicted(_array(kept, "logit"), _array(kept, "label"), str(_array(kept, "order")[()]), *of_experts)
     except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({one_line(str(error))}); evaluate the run again with dmoe.evaluate") from None
     if found.logit.dtype.kind != "f" or found.label.dtype != bool or found.logit.ndim != 1 or found.logit.shape != found.label.shape:
         raise UserError(f"{path}: damaged (rows of logit and label do not fit); evaluate the run again with dmoe.evaluate")
-    if not np.isfinite(found.logit).all():
+    if of_experts and (len(of_experts) != 2 or any(x.ndim != 2 or x.dtype.kind != "f" or len(x) != len(found.logit) for x in of_experts)):
+        raise UserError(f"{path}: damaged (rows of logits and experts do not fit); evaluate the run again with dmoe.evaluate")
+    if not all(np.isfinite(x).all() for x in (found.logit, *of_experts)):
         raise UserError(f"{path}: damaged (a logit is not finite); evaluate the run again with dmoe.evaluate")
     return found
 

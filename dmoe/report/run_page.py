@@ -56,7 +56,7 @@ def _points(run: Run, kind: str, key: str) -> tuple[str, list[float], list[float
 def _experts(run: Run) -> str:
     metrics = run.metrics
     without = metrics.get("expert_left_out_auc") or [None] * len(names_of(run))
-    logloss = metrics.get("expert_logloss") or [None] * len(names_of(run))
+    logloss, credit = (metrics.get(f"expert_{name}") or [None] * len(names_of(run)) for name in ("logloss", "responsibility"))
     rows = [
         [
             f"{index} {name}",
@@ -64,12 +64,13 @@ def _experts(run: Run) -> str:
             _number(without[index], 4),
             _number(logloss[index], 4),
             _number(metrics["gate_mass"][index], 3),
+            _number(credit[index], 3),
             _number(metrics["expert_variance"][index], 4),
             str(metrics["dead_dims"][index]),
         ]
         for index, name in enumerate(names_of(run))
     ]
-    head = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass", "variance", "dead dims"]
+    head = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass", "responsibility", "variance", "dead dims"]
     found = warnings(metrics, names_of(run))
     return f"<h3>{html.escape(run.config.variant)}</h3>" + table(head, rows) + (bullets(found) if found else "")
 

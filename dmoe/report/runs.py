@@ -35,6 +35,7 @@ class Figures(Open):
     ambiguity: Figure = None
     ambiguity_even: Figure = None
     expert_logloss: list[Figure] | None = None
+    expert_responsibility: list[Figure] | None = None
     cka_matrix: list[list[Annotated[float, Field(ge=-1e15, le=1e15)]]]
     dead_dims: list[int]
     expert_variance: list[Annotated[float, Field(ge=0, le=1e15)]]
@@ -53,8 +54,9 @@ class Figures(Open):
         lists = {name: getattr(self, name) for name in ("dead_dims", "expert_variance", "expert_auc")}
         if self.expert_left_out_auc:
             lists["expert_left_out_auc"] = self.expert_left_out_auc
-        if self.expert_logloss is not None:
-            lists["expert_logloss"] = self.expert_logloss
+        for name in ("expert_logloss", "expert_responsibility"):
+            if getattr(self, name) is not None:
+                lists[name] = getattr(self, name)
         for name, figures in lists.items():
             if len(figures) != experts:
                 raise ValueError(f"{name} is of {len(figures)} experts, gate_mass of {experts}")

@@ -89,10 +89,11 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
         parent: what the old one is called where the delta will lie.
 
     Raises:
-        Unlike: they have other features, dims, experts or kinds of rows.
+        Unlike: they have other features, dims, experts or kinds of rows, or rows that are quantised, private or hashed.
     """
     before, after = read_scorer_file(old), read_scorer_file(new)
-    if _form(before) != _form(after):
+    # Of other matrices than `rows` a delta says nothing: a full version takes its place.
+    if _form(before) != _form(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
         raise Unlike
     os.makedirs(output, exist_ok=True)
     index_N, changed = _changed_rows(old, new, before, after)

@@ -4,16 +4,17 @@ Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
 from dmoe.checkpoint.index import Index, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
-from dmoe.checkpoint.tensors import TensorFile, read_entries, write_tensors
+from dmoe.checkpoint.tensors import NAMES, TensorFile, read_entries, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import Manifest, load_manifest
@@ -21,23 +22,37 @@ from dmoe.data.skew import shares_of
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
+from dmoe.model.product_quantisation import BLOCK, CENTROIDS
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, write_atomic, write_text
 from dmoe.serve.card import FILE as CARD
 from dmoe.serve.card import Card, as_markdown, make_card
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, codebook_of, scale_of, write_scorer_file
+from dmoe.serve.quantise import encoded, learn_codebooks, row_weights
 from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
+EPS, NORM = 1e-5, "norm."
+"""Of `dmoe.model.batch_norm.NormalisedExperts`, which needs torch."""
 ADVICE = "the model overflowed; export an earlier step"
+
+
+class _Part(NamedTuple):
+    """A matrix of the scorer's tables: features with their rows, and the table sets that lie side by side in a row, with their dims."""
+
+    name: str
+    features: list[tuple[str, int]]
+    sets: list[Any]
+    dims: list[int]
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
     """Writes a scorer of a run's best checkpoint.
 
     Args:
-        rows: of the tables: fp32, fp16, or int8 with a scale a row and table set.
+        rows: of the tables: fp32, fp16, int8 with a scale a row and table set, or pq, a byte for four numbers, chosen by how often ids
+            were seen.
         step: another checkpoint than the best.
 
     Raises:
@@ -87,7 +102,11 @@ def export_checkpoint(
     plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
     card = card_of(index) if card_of else None
     PATHS.mkdirs(output)
-    files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
+    model = config.model
+    # Several ids share a hashed row, another lot for each expert: these rows weigh alike.
+    counted = rows == "pq" and model.embedding.sets != "hashed"
+    weights = row_weights(data, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
+    files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: _write_dense(folder, output, len(model.experts))}
     raw, missing = write_inputs(manifest, data, output)
     content = ScorerFile(
         variant=config.variant,
@@ -98,7 +117,8 @@ def export_checkpoint(
         dense=plan["dense"],
         experts=plan["experts"],
         set_dims=plan["set_dims"],
-        model=config.model,
+        # Batch norm is folded into the layers before it.
+        model=model.model_copy(update={"expert_norm": "none"}) if model.expert_norm == "batch" else model,
         bf16=config.train.precision == "bf16",
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files | raw,
@@ -131,15 +151,23 @@ def best_step(run: str) -> int:
 def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str, Any]:
     """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
     specs = expert_specs(config.model)
-    for feature in inputs.categorical:
-        for table_set, dim in enumerate(specs.set_dims):
-            found = index.tables.get(f"{feature.name}/{table_set}")
-            if found is None or found[1] != dim or (found[0] < feature.cardinality if spare else found[0] != feature.cardinality):
-                raise UserError(
-                    f"table '{feature.name}/{table_set}' is {found} in the checkpoint, the run's config says {(feature.cardinality, dim)}"
-                )
+    dims, embedding = list(specs.set_dims), config.model.embedding
+    features = [(feature.name, feature.cardinality) for feature in inputs.categorical]
+    every = list(range(len(dims)))
+    if embedding.sets == "light":
+        private = [(name, min(count, embedding.private_ids)) for name, count in features]
+        parts = [_Part("rows", features, ["shared"], dims[:1]), _Part("private", private, every, dims)]
+    elif embedding.sets == "hashed":
+        parts = [_Part("rows", [(name, min(count, embedding.hashed_rows)) for name, count in features], ["shared"], dims[:1])]
+    else:
+        parts = [_Part("rows", features, every, dims)]
+    for part in parts:
+        for (name, count), (table_set, dim) in product(part.features, zip(part.sets, part.dims, strict=True)):
+            found = index.tables.get(f"{name}/{table_set}")
+            if found is None or found[1] != dim or (found[0] < count if spare else found[0] != count):
+                raise UserError(f"table '{name}/{table_set}' is {found} in the checkpoint, the run's config says {(count, dim)}")
     return {
-        "features": [(feature.name, feature.cardinality) for feature in inputs.categorical],
+        "parts": parts,
         "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
         "dense": [feature.name for feature in inputs.dense],
         "experts": [
@@ -150,21 +178,29 @@ def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str
     }
 
 
-def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str) -> str:
-    dims, total = plan["set_dims"], sum(count for _, count in plan["features"])
-    entries = [("rows", DTYPES[rows], (total, sum(dims)))]
-    chunks = _chunks(Contents(folder), plan)
-    if rows == "int8":
-        entries.append(("scale", "F32", (total, len(dims))))
-        # The file wants all rows before the scales, which are few: they wait in memory.
-        scales: list[np.ndarray] = []
-        data: Iterator[np.ndarray] = _then(_quantised(chunks, dims, scales), scales)
-    elif rows == "fp16":
-        data = (_half(chunk_NC, folder) for chunk_NC in chunks)
-    else:
-        data = chunks
+def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str, weights: Mapping[str, np.ndarray]) -> str:
+    kept = Contents(folder)
+    entries: list[tuple[str, str, tuple[int, ...]]] = []
+    data: list[Iterator[np.ndarray]] = []
+    for part in plan["parts"]:
+        total, chunks = sum(count for _, count in part.features), _chunks(kept, part)
+        if rows == "pq":
+            books = learn_codebooks(part.features, part.dims, lambda part=part: _chunks(kept, part), weights)  # type: ignore[misc]
+            blocks = books.shape[1]
+            entries.append((part.name, DTYPES[rows], (total, blocks)))
+            entries.append((codebook_of(part.name), "F32", (len(books) * blocks * CENTROIDS, BLOCK)))
+            data += [encoded(part.features, part.dims, chunks, books), iter([books])]
+            continue
+        entries.append((part.name, DTYPES[rows], (total, sum(part.dims))))
+        if rows == "int8":
+            entries.append((scale_of(part.name), "F32", (total, len(part.dims))))
+            # The file wants all rows before the scales, which are few: they wait in memory.
+            scales: list[np.ndarray] = []
+            data.append(_then(_quantised(chunks, part.dims, scales), scales))
+        else:
+            data.append((_half(chunk_NC, folder) for chunk_NC in chunks) if rows == "fp16" else chunks)
     with write_atomic(join(output, TABLES)) as file:
-        return write_tensors(file, entries, data)[1]
+        return write_tensors(file, entries, chain.from_iterable(data))[1]
 
 
 def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -198,12 +234,12 @@ def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
     return rows_NC.astype(np.float16)
 
 
-def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
+def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:
     """Every feature's rows, all sets side by side, float32."""
-    for name, count in plan["features"]:
+    for name, count in part.features:
         for low in range(0, count, CHUNK_ROWS):
             high = min(low + CHUNK_ROWS, count)
-            sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
+            sets = [kept.rows(f"{name}/{table_set}", low, high) for table_set in part.sets]
             chunk_NC = np.concatenate(sets, 1, dtype=np.float32)
             yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 
@@ -213,10 +249,25 @@ def _dense_parameters(folder: str) -> int:
     return sum(prod(entry.shape) for name, entry in entries.items() if name.startswith("model/"))
 
 
-def _write_dense(folder: str, output: str) -> str:
-    kept = TensorFile(join(folder, KEPT_DENSE))
-    names = sorted(name for name in kept.entries if name.startswith("model/"))
-    entries = [(name.removeprefix("model/"), kept.entries[name].dtype, kept.entries[name].shape) for name in names]
-    arrays = (require_finite(kept.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names)
-    with write_atomic(join(output, DENSE)) as file:
-        return write_tensors(file, entries, arrays)[1]
+def _write_dense(folder: str, output: str, experts: int) -> str:
+    file = TensorFile(join(folder, KEPT_DENSE))
+    names = sorted(name for name in file.entries if name.startswith("model/"))
+    arrays = {name.removeprefix("model/"): require_finite(file.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names}
+    if f"{NORM}running_mean" in arrays:
+        arrays = _without_batch_norm(arrays, experts, folder)
+    entries = [(name, NAMES[array.dtype], array.shape) for name, array in arrays.items()]
+    with write_atomic(join(output, DENSE)) as out:
+        return write_tensors(out, entries, arrays.values())[1]
+
+
+def _without_batch_norm(arrays: dict[str, np.ndarray], experts: int, folder: str) -> dict[str, np.ndarray]:
+    """The same function without `NormalisedExperts`: its running moments, weights and biases go into the linear layers before it."""
+    found = {name: array for name, array in arrays.items() if not name.startswith(NORM)}
+    moments = {name.removeprefix(NORM): array.astype(np.float64) for name, array in arrays.items() if name.startswith(NORM)}
+    scale_P = moments["weight"] / np.sqrt(moments["running_var"] + EPS)
+    shift_P = moments["bias"] - moments["running_mean"] * scale_P
+    for expert, (scale_D, shift_D) in enumerate(zip(np.split(scale_P, experts), np.split(shift_P, experts), strict=True)):
+        weight, bias = (f"projections.{expert}.0.{part}" for part in ("weight", "bias"))
+        for name, value in ((weight, found[weight] * scale_D[:, None]), (bias, shift_D)):
+            found[name] = require_finite(value.astype(np.float32), f"{folder}: {name}", advice=ADVICE)
+    return found

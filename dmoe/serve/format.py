@@ -1,7 +1,10 @@
 """What an exported scorer is on disk: `scorer.json`, `tables.safetensors`, `dense.safetensors`, and in `inputs` what raw rows are read by.
 
 `tables` holds one matrix `rows` [R, C]: the features' rows one below the other, the table sets' dims side by side; with int8 also `scale`
-[R, S], one a row and set. `dense` holds the parameters of experts, projections, gate and tower, float32.
+[R, S], one a row and set; with pq it is [R, J], a byte a block of four numbers, beside `codebook` [G * J * 256, 4]
+(`dmoe.model.product_quantisation`). Of a light or hashed multi-embedding `rows` is of the one set that all share; of a light one `private`
+(with `private_scale` or `private_codebook`) is of all sets and of the first ids of each feature alone. `dense` holds the parameters of
+experts, projections, gate and tower, float32.
 """
 
 import hashlib
@@ -26,7 +29,7 @@ PORTABLE = (ONNX, ONNX_DENSE, AOTI, f"{ONNX}.data", f"{ONNX_DENSE}.data")
 """Files that another runtime reads, where they were asked for; those of `.data` hold weights beyond what one ONNX file can."""
 MAX_BYTES = 16 << 20
 INPUT_FILE = re.compile(r"inputs/manifest\.json|inputs/vocabulary/[^/\0]+\.parquet")
-DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
+DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8", "pq": "U8"}
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -76,7 +79,7 @@ class ScorerFile(Strict):
     format: Literal["dmoe-scorer"] = FORMAT
     version: Literal[1] = VERSION
     variant: Text
-    rows: Literal["fp32", "fp16", "int8"]
+    rows: Literal["fp32", "fp16", "int8", "pq"]
     step: int = Field(ge=0)
     schema_hash: str
     features: list[ScoredFeature] = Field(min_length=1)
@@ -115,6 +118,16 @@ class ScorerFile(Strict):
     def inputs(self) -> list[str]:
         """The names of all features that the model reads."""
         return [*(feature.name for feature in self.features), *self.dense]
+
+
+def scale_of(name: str) -> str:
+    """What the scales of a matrix of int8 rows are called."""
+    return "scale" if name == "rows" else f"{name}_scale"
+
+
+def codebook_of(name: str) -> str:
+    """What the codebooks of a matrix of quantised rows are called."""
+    return "codebook" if name == "rows" else f"{name}_codebook"
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:

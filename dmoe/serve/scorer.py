@@ -3,7 +3,6 @@
 Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -19,17 +18,18 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import PATHS, inside, join
-from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 from dmoe.serve.onnx_engine import OnnxEngine, choose_engine
 from dmoe.serve.raw_inputs import open_encoder
 from dmoe.serve.row_encoder import RowEncoder
+from dmoe.serve.rows import open_rows
 
 
 class Scorer:
     """An exported model.
 
     fp32 scores equal the evaluation's but for the order of sums: within 1e-5 of the logit. fp16 and int8 rows change the embeddings by
-    2^-11 and 1/254 of a row's largest number at most; what that does to scores, `dmoe export --check` measures.
+    2^-11 and 1/254 of a row's largest number at most, pq rows without a bound; what that does to scores, `dmoe export --check` measures.
 
     Args:
         folder: that dmoe export wrote.
@@ -64,12 +64,8 @@ class Scorer:
             if verify and digest_of(path) != digest:
                 raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
+        self.rows = open_rows(TensorFile(join(folder, TABLES)), about)
         self._bag_places = {one.name: index for index, one in enumerate(about.features) if one.pooling != "none"}
-        self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
-        tables = TensorFile(join(folder, TABLES))
-        total = int(self.cardinality_F.sum())
-        self.rows_RC = _tensor(tables, "rows", (total, sum(about.set_dims)), DTYPES[about.rows])
-        self.scale_RS = _tensor(tables, "scale", (total, len(about.set_dims)), "F32") if about.rows == "int8" else None
         parts: dict[str, Any] = {
             "settings": about.model,
             "fields": len(about.features),
@@ -154,11 +150,7 @@ class Scorer:
 
     def embeddings(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> list[Tensor]:
         """The fields of each table set, [B, F, K] float32, of ids in their range."""
-        row_BF = torch.from_numpy(ids_BF.astype(np.int64) + self.offset_F)
-        looked_up_BFC = self.rows_RC[row_BF].float()
-        sets_BFK = list(looked_up_BFC.split(self.about.set_dims, 2))
-        if self.scale_RS is not None:
-            sets_BFK = [x * s for x, s in zip(sets_BFK, self.scale_RS[row_BF].split(1, 2), strict=True)]
+        sets_BFK = self._sets(ids_BF, slice(None))
         for name, index in self._bag_places.items():
             pooled = self._pooled(index, bags[name], self.about.features[index].pooling == "mean")
             for x_BFK, x_BK in zip(sets_BFK, pooled, strict=True):
@@ -177,6 +169,10 @@ class Scorer:
         """The click probability of each row, [B] float32."""
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
 
+    def _sets(self, ids: np.ndarray, feature: int | slice) -> list[Tensor]:
+        """The embeddings of ids of one feature, [V], or of all, [B, F], of each set."""
+        return self.rows(torch.from_numpy(ids.astype(np.int64)), feature)
+
     def _check_bag(self, index: int, bags: Bags, first_row: int) -> None:
         wrong = (bags.values < 0) | (bags.values >= self.cardinality_F[index])
         if wrong.any():
@@ -187,10 +183,7 @@ class Scorer:
     def _pooled(self, index: int, bags: Bags, mean: bool) -> list[Tensor]:
         """A multi-valued feature's embedding of each row, [B, K] for each table set."""
         lengths_B = torch.from_numpy(bags.lengths)
-        row_V = torch.from_numpy(bags.values.astype(np.int64) + self.offset_F[index])
-        sets = list(self.rows_RC[row_V].float().split(self.about.set_dims, 1))
-        if self.scale_RS is not None:
-            sets = [x_VK * s for x_VK, s in zip(sets, self.scale_RS[row_V].split(1, 1), strict=True)]
+        sets = self._sets(bags.values, index)
         of_V = torch.repeat_interleave(lengths_B)
         summed = [x_VK.new_zeros(len(bags), x_VK.shape[1]).index_add_(0, of_V, x_VK) for x_VK in sets]
         return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
@@ -203,13 +196,3 @@ class Scorer:
             raise UserError(
                 f"{feature.name}: id {ids_BF[row, column]} at row {first_row + row:,}, the model has {feature.cardinality:,} ids"
             )
-
-
-def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> Tensor:
-    entry: Any = file.entries.get(name)
-    if entry is None or entry.shape != shape or entry.dtype != dtype:
-        raise UserError(f"{file.path}: '{name}' is not {dtype} {list(shape)}; export it again")
-    with warnings.catch_warnings():
-        # The file stays mapped and is never written: tables larger than memory are read as they are needed.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(file.rows(name))

@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -24,13 +25,17 @@ categorical: [site, user, {TAGS}{{name: price_bucket, column: price, bucket: log
 MODEL = {"embedding": {"dim": 8}, "experts": ["crossnet", {"kind": "mlp", "hidden": [16]}], "expert_dim": 8, "tower": {"hidden": [8]}}
 
 
-def small_scorer(folder: str | None = None, steps: int = 10, seed: int = 0, tags: bool = True) -> str:
+def small_scorer(
+    folder: str | None = None, steps: int = 10, seed: int = 0, tags: bool = True, settings: Sequence[str] = (), rows: str = "fp32"
+) -> str:
     """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
 
     Args:
         folder: where all is made; a temporary one, which stays, where None.
         seed: of the model; another one gives another scorer of the same log.
         tags: read the column of several values a row.
+        settings: laid over the model's config, as `key=value`.
+        rows: of the scorer.
     """
     place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
     place.mkdir(parents=True, exist_ok=True)
@@ -39,14 +44,14 @@ def small_scorer(folder: str | None = None, steps: int = 10, seed: int = 0, tags
     (place / "schema.yaml").write_text(SCHEMA if tags else SCHEMA.replace(TAGS, ""))
     preprocess(Options([str(place / "log.csv")], data, schema=str(place / "schema.yaml"), min_count=2, workers=1))
     tree = {"model": MODEL, "data": {"path": data, "prefetch": 0}, "train": {"batch_size": 64, "seed": seed}}
-    config, dataset = parse_config(yaml.safe_dump(tree), "small_scorer"), Dataset(data)
+    config, dataset = parse_config(yaml.safe_dump(tree), "small_scorer", list(settings)), Dataset(data)
     trainer = Trainer(config, dataset.manifest)
     for _ in trainer.fit(islice(dataset.batches("train", batch_size=64), steps)):
         pass
     trainer.save(str(run / "checkpoints" / f"step-{trainer.progress.step:09d}"))
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     save_manifest(str(run), dataset.manifest)
-    export(str(run), scorer)
+    export(str(run), scorer, rows)
     return scorer
 
 

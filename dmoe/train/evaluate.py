@@ -52,7 +52,8 @@ def evaluate(
                 break
             evaluation.update(outputs, label_B, weight_B, group_B, dense.popleft())
             if kept is not None:
-                kept.add(outputs.logit_B, label_B, weight_B)
+                more = {"expert_logit": outputs.expert_logit_BM, "gate": outputs.gate_BMG.mean(2)} if metrics.expert_predictions else {}
+                kept.add(outputs.logit_B, label_B, weight_B, **more)
     finally:
         session.sharded.train()
         session.task.controls.leave_out = False

@@ -1,6 +1,6 @@
 """Everything that a run or an evaluation needs, built once: device, data, sharded model, optimisers, pipeline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torchrec.distributed.types import ShardingEnv
 
 from dmoe.alive import note
 from dmoe.config import Config
+from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import world_size
@@ -67,7 +68,13 @@ class Session:
             seed=self.config.train.seed,
             prefetch=data.prefetch,
             pin_memory=self.device.type == "cuda",
+            lookups=self.blueprint.lookups,
         )
+
+    def on_device(self, batch: Batch) -> Batch:
+        """A batch of anybody's making, as the model takes it."""
+        lookups = self.blueprint.lookups
+        return (batch if lookups is None else replace(batch, sparse=lookups(batch.sparse))).to(self.device)
 
 
 class _Alone(DataParallelWrapper):

@@ -106,7 +106,7 @@ class Trainer:
         session = self.session
         with self._prepared():
             session.optimizers.zero_grad()
-            loss, (losses, *_) = session.sharded(batch.to(session.device))
+            loss, (losses, *_) = session.sharded(session.on_device(batch))
             loss.backward()
             session.optimizers.step()
         self._count(losses)
@@ -125,7 +125,8 @@ class Trainer:
             each step's losses. Take all of them: the pipeline must be drained before anything else is called.
         """
         self._check(batches)
-        session, stream = self.session, iter(batches)
+        session = self.session
+        stream = iter(batches) if session.blueprint.lookups is None else map(session.on_device, batches)
         try:
             while True:
                 with self._prepared():
@@ -153,7 +154,7 @@ class Trainer:
         session.sharded.eval()
         try:
             for batch in batches:
-                _, (_, outputs, label_B, weight_B, group_B) = session.sharded(batch.to(session.device))
+                _, (_, outputs, label_B, weight_B, group_B) = session.sharded(session.on_device(batch))
                 evaluation.update(outputs, label_B, weight_B, group_B, batch.dense_BD)
         finally:
             session.sharded.train()

@@ -28,7 +28,10 @@ def test_equals_numpy_over_uneven_ranks(ranks, world_size):
     alone = [cross_entropy(x["expert"][:, m]) for m in range(3)]
     p = sigmoid(x["expert"])
     losses = -np.where(LABELS[:, None] == 1, np.log(p), np.log(1 - p))
+    credit = x["gate"] * np.exp(-losses)
+    credit /= credit.sum(1, keepdims=True)
     for report in ranks(world_size).run(on_rank):
+        assert report.responsibility == pytest.approx([mean(credit[:, m]) for m in range(3)], rel=1e-12)
         assert report.expert_logloss == pytest.approx(alone, rel=1e-12)
         assert report.value == pytest.approx(mean((x["gate"] * losses).sum(1)) - cross_entropy(x["mixture"]), rel=1e-12)
         assert report.even == pytest.approx(np.mean(alone) - cross_entropy(x["mixture"]), rel=1e-12)

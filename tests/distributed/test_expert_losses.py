@@ -19,13 +19,13 @@ from dmoe.model.mixture import Outputs
 from dmoe.model.objective import Objective
 from tests.distributed.test_correlation import SHARES
 
-ROWS, EXPERTS, DIMS = 9, 3, 4
+ROWS, EXPERTS, DIMS, SELECTORS = 9, 3, 4, 2
 LABELS = np.array([1, 0, 0, 1, 0, 1, 0, 0, 1], np.float64)
 WEIGHTS = np.array([1, 2, 0.5, 1, 1, 3, 1, 0.25, 1], np.float64)
 
 
 def values() -> dict[str, np.ndarray]:
-    """The experts' logits [N, M], the mixture's [N], the gate [N, M] and the hidden states [N, M, D]."""
+    """The experts' logits [N, M], the mixture's [N], the gate [N, M], the hidden states [N, M, D] and the gate's selectors [N, L, M]."""
     rng = np.random.default_rng(5)
     gate = rng.random((ROWS, EXPERTS)) + 0.1
     return {
@@ -33,6 +33,7 @@ def values() -> dict[str, np.ndarray]:
         "mixture": rng.normal(size=ROWS),
         "gate": gate / gate.sum(1, keepdims=True),
         "hidden": rng.normal(size=(ROWS, EXPERTS, DIMS)),
+        "selector": rng.dirichlet(np.full(EXPERTS + 1, 5.0), (ROWS, SELECTORS))[:, :, :EXPERTS],
     }
 
 
@@ -87,6 +88,18 @@ def orthogonality(x: dict[str, np.ndarray], _: dict[str, np.ndarray]) -> float:
     return 0.4 * total / 3
 
 
+def selectors(x: dict[str, np.ndarray], _: dict[str, np.ndarray], entropy: float = 0.2, reach: float = 0.6) -> float:
+    """DSelect-k's penalties, selector by selector."""
+    total = 0.0
+    for number in range(SELECTORS):
+        r = x["selector"][:, number]
+        total += entropy * sum(mean(-r[:, m] * np.log(r[:, m] + 1e-6)) for m in range(EXPERTS))
+        total += reach * mean(1 / (r[:, 0] + r[:, 1] + r[:, 2]) - 1)
+    return total
+
+
+SPARSE = {"model": {"gate": "dselect_k"}, "specialisation": {"gate_entropy_weight": 0.2, "gate_reach_weight": 0.6}}
+FOUR = {"model": {"gate": "dselect_k", "experts": ["mlp"] * 4}, "specialisation": {"gate_entropy_weight": 0.2}}
 Loss = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], float]
 """Of the values, and of the values as they are where the loss takes no gradient of them."""
 CASES: dict[str, tuple[dict[str, Any], Loss]] = {
@@ -96,6 +109,8 @@ CASES: dict[str, tuple[dict[str, Any], Loss]] = {
     "load": ({"specialisation": {"balance_weight": 0.3}}, balance),
     "cv2": ({"specialisation": {"balance_weight": 0.3, "balance": "cv2"}}, variation),
     "orthogonality": ({"specialisation": {"orthogonality_weight": 0.4}}, orthogonality),
+    "selectors": (SPARSE, selectors),
+    "selectors of a power of two": (FOUR, partial(selectors, reach=0.0)),
     "supervision": ({"supervision": {"expert_weight": 0.7}}, supervision),
 }
 
@@ -129,7 +144,7 @@ def on_rank(settings: dict[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
     x = {name: mine(one, 99.0).requires_grad_() for name, one in values().items()}
     objective = Objective(CorrelationLoss(), 0.0, "hidden", 0.0, terms=expert_terms(Config.model_validate(settings)), bce_weight=0.0)
     none = torch.zeros(padded, 0, dtype=torch.float64)
-    outputs = Outputs(x["mixture"], x["hidden"], x["gate"].unsqueeze(2), x["expert"], none)
+    outputs = Outputs(x["mixture"], x["hidden"], x["gate"].unsqueeze(2), x["expert"], none, x["selector"])
     loss, losses = objective(outputs, [], mine(LABELS, 0), mine(WEIGHTS, 0))
     loss.backward()
     gradients = {}

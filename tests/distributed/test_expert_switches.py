@@ -10,6 +10,10 @@ SWITCHES = {
     "own towers": ("supervision.expert_weight=0.5", "model.expert_tower=own"),
     "logits, shared tower": ("supervision.expert_weight=0.5", "model.mixture=logits"),
     "balanced, orthogonal": ("specialisation={balance_weight: 0.1, balance: cv2, orthogonality_weight: 0.1}",),
+    "sparse gate of three": ("model.gate=dselect_k", "specialisation.gate_entropy_weight=0.1"),
+    "normalised experts": ("model.expert_norm=batch",),
+    "light": ("model.embedding={sets: light, private_ids: 12}",),
+    "hashed": ("model.embedding={sets: hashed, hashed_rows: 20}",),
     "KDEF, de-correlated residuals": (
         "supervision={agreement: kdef, mixture_weight: 0}",
         "model.gate=mean",

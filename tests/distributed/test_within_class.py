@@ -68,7 +68,7 @@ def test_within_classes_equals_float64_reference(ranks, norm, world_size, reduce
     np.testing.assert_allclose(np.concatenate([g for _, g in results]), numeric_gradient(outputs(), norm), rtol=1e-5, atol=1e-7)
 
 
-def predictions_on_rank(data: str) -> tuple[np.ndarray, np.ndarray, str]:
+def predictions_on_rank(data: str) -> tuple[dict[str, np.ndarray], str]:
     """The test rows' predictions in batches that no number of ranks here divides."""
     session = open_small(small_config(data, "train.eval_batch_size=101"))
     reader = session.reader("test")
@@ -78,15 +78,16 @@ def predictions_on_rank(data: str) -> tuple[np.ndarray, np.ndarray, str]:
     with torch.no_grad():
         for _ in range(reader.steps(101)):
             _, outputs_, label_B, weight_B, _ = session.pipeline.progress(batches)
-            kept.add(outputs_.logit_B, label_B, weight_B)
-    logit, label = kept.gather()
-    return logit, label, kept.order
+            kept.add(outputs_.logit_B, label_B, weight_B, expert_logit=outputs_.expert_logit_BM)
+    return kept.gather(), kept.order
 
 
 def test_predictions_are_in_one_order_for_any_number_of_ranks(ranks, data_set):
     (alone,) = ranks(1).run(predictions_on_rank, data_set)
     for world_size in (2, 3):
-        logit, label, order = ranks(world_size).run(predictions_on_rank, data_set)[0]
-        assert order == alone[2]
-        np.testing.assert_array_equal(label, alone[1])
-        np.testing.assert_allclose(logit, alone[0], atol=1e-5)
+        found, order = ranks(world_size).run(predictions_on_rank, data_set)[0]
+        assert order == alone[1]
+        assert found["expert_logit"].shape == (len(found["label"]), 3)
+        np.testing.assert_array_equal(found["label"], alone[0]["label"])
+        for name in ("logit", "expert_logit"):
+            np.testing.assert_allclose(found[name], alone[0][name], atol=1e-5)

@@ -20,7 +20,11 @@ def test_resolved_config_reads_back_equal():
         ("train: {batch_size: x}", [], "a.yaml: train.batch_size: input should be a valid integer, found 'x'"),
         ("train: {batch_size: 0}", [], "a.yaml: train.batch_size: input should be greater than or equal to 1, found 0"),
         ("train: {batch_size: true}", [], "a.yaml: train.batch_size: input should be a valid integer, found True"),
-        ("model: {gate: soft}", [], "a.yaml: model.gate: input should be 'softmax', 'mmoe', 'mean' or 'elementwise', found 'soft'"),
+        (
+            "model: {gate: soft}",
+            [],
+            "a.yaml: model.gate: input should be 'softmax', 'mmoe', 'mean', 'elementwise' or 'dselect_k', found 'soft'",
+        ),
         ("", ["train.batchsize=3"], "a.yaml: train.batchsize: unknown key, did you mean 'batch_size'?"),
         ("", ["train.batch_size"], "--set train.batch_size: expected key=value, such as train.batch_size=4096"),
         ("train: 3", ["train.epochs=1"], "--set train.epochs=1: 'train' is a value, it has no keys below it"),

@@ -164,6 +164,7 @@ def test_a_scorer_names_the_row_and_the_number_of_a_score_that_is_not_finite(tmp
 def outputs(**changes: torch.Tensor) -> Outputs:
     torch.manual_seed(0)
     shapes = {"logit_B": (6,), "hidden_BMD": (6, 2, 3), "gate_BMG": (6, 2, 1), "expert_logit_BM": (6, 2), "left_out_logit_BM": (6, 2)}
+    shapes["selector_BLM"] = (6, 1, 2)
     return Outputs(**{name: torch.rand(shape) for name, shape in shapes.items()} | changes)
 
 

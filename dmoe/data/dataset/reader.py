@@ -7,7 +7,7 @@ and any number of ranks can resume from it.
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Reader:
             decodes those that it takes rows of, so ranks beyond this number decode what others decode too.
         seed: of the order.
         prefetch: batches that a thread prepares ahead; 0 reads when asked.
+        lookups: makes of a batch's ids what a model's tables look up.
         pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
         rows: of a feature, the id that each of its ids is given out as, where the model's are others; [cardinality] int32.
 
@@ -57,6 +58,7 @@ class Reader:
         seed: int = 0,
         prefetch: int = 2,
         pin_memory: bool = False,
+        lookups: Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None = None,
         rows: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if not manifest.split(split).labelled:
@@ -64,6 +66,7 @@ class Reader:
         self.shards = manifest.split(split).shards
         self.features, self.dense = list(features), list(dense)
         self.shuffle, self.seed, self.prefetch, self.pin_memory = shuffle, seed, prefetch, pin_memory
+        self.lookups = lookups
         self._row_of = dict(rows or {})
         self.lanes = 1 if shuffle == "none" else window_row_groups
         self._decoded: dict[int, Columns] = {}
@@ -138,6 +141,8 @@ class Reader:
             lengths=torch.from_numpy(lengths.reshape(-1)),
             stride=size,
         )
+        if self.lookups is not None:
+            sparse = self.lookups(sparse)
         parts = (torch.from_numpy(dense), sparse, torch.from_numpy(label), torch.from_numpy(weight))
         return Batch(*parts, None if group is None else torch.from_numpy(group))
 

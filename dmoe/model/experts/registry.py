@@ -8,6 +8,7 @@ The contract of an expert:
   products between embeddings. Biases, norms, activations and sums are left out.
 
 No statistic of the batch may enter an expert (batch norm): it would differ over ranks, and the plan must not change the mathematics.
+`model.expert_norm: batch` normalises experts' outputs over the global batch.
 """
 
 import inspect

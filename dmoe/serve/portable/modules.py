@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dmoe.errors import UserError
 from dmoe.model.mixture import ExpertMixture
 from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name, values_name
+from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
 ROWS, SCALE = "rows", "scale"
@@ -35,15 +37,18 @@ class WholeScorer(nn.Module):
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
-        about = scorer.about
+        about, rows = scorer.about, scorer.rows
+        if not isinstance(rows, FullRows) or about.rows == "pq":
+            what = "rows pq" if about.rows == "pq" else f"model.embedding.sets {about.model.embedding.sets}"
+            raise UserError(f"{scorer.folder}: {what} has no ONNX graph; export rows fp32, fp16 or int8 of sets per_expert or shared")
         self.mixture, self.dims, self.many = in_float32(scorer.mixture), about.set_dims, [one.pooling for one in about.features]
         self.dense_columns = DenseColumns(self.mixture.dense_fields) if about.dense else None
         self.mixture.dense_fields = nn.ModuleList()
-        self.offsets = [int(offset) for offset in scorer.offset_F]
-        self.register_buffer("offset_F", torch.from_numpy(scorer.offset_F), persistent=False)
+        self.offsets = rows.offset_F.tolist()
+        self.register_buffer("offset_F", rows.offset_F, persistent=False)
         bags = [one.name for one in about.features if one.pooling != "none"]
         self.inputs = [DENSE] * bool(about.dense) + [IDS] + [make(name) for name in bags for make in (values_name, lengths_name)]
-        self.tables = [ROWS] + [SCALE] * (scorer.scale_RS is not None)
+        self.tables = [ROWS] + [SCALE] * (about.rows == "int8")
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         named = list(given)
@@ -109,10 +114,11 @@ class DenseColumns(nn.Module):
 
 
 def in_float32(mixture: ExpertMixture) -> ExpertMixture:
-    """The mixture without autocast, its weights shared: runtimes for CPUs have no bfloat16 products."""
+    """The mixture without autocast, its weights shared: runtimes for CPUs have no bfloat16 products. Nor does a graph leave experts out by
+    what rows chose."""
     copied = copy.copy(mixture)
     copied._modules = dict(mixture._modules)
-    copied.bf16 = False
+    copied.bf16, copied.skips = False, False
     return copied
 
 

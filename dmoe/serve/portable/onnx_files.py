@@ -16,6 +16,7 @@ from dmoe.paths import join
 from dmoe.serve.format import ONNX, ONNX_DENSE, TABLES
 from dmoe.serve.onnx_engine import DENSE, IDS
 from dmoe.serve.portable.modules import OUTPUTS, ROWS, DensePart, WholeScorer
+from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
 LARGEST = 1 << 30
@@ -35,10 +36,11 @@ def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
     """
     tables = read_entries(join(scorer.folder, TABLES))
     whole, dense = WholeScorer(scorer), DensePart(scorer)
-    rows, scale = scorer.rows_RC[:1], None if scorer.scale_RS is None else scorer.scale_RS[:1]
+    assert isinstance(scorer.rows, FullRows)
+    stored = scorer.rows.rows
     given = example(scorer, whole.inputs)
     # The tables of an example: a graph is of any number of their rows.
-    small = [torch.cat([one] * EXAMPLE_ROWS) for one in (rows, scale) if one is not None]
+    small = [torch.cat([one[:1]] * EXAMPLE_ROWS) for one in (stored.rows_RC, stored.scale_RS) if one is not None]
     program = _exported(whole, [*given, *small], [*whole.inputs, *whole.tables], products)
     for name in whole.tables:
         _refer(program.graph, name, tables["rows" if name == ROWS else name])

@@ -129,7 +129,7 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
         partitions,
         tuple(sorted(set(asked.ranks))) if asked.ranks is not None else None,
         asked.batch_size or -(-config.train.batch_size // cluster.ranks),
-        Lookup((asked.pooling_factor or table.mean_ids,)),
+        Lookup((asked.pooling_factor or table.mean_ids,) * len(table.keys)),
         tuple(sorted(reasons.items())),
     )
 

@@ -87,7 +87,8 @@ def plan_tables(
     check_precision(job.comm_precision, cluster.device.kind)
     rules = rules_for(tables, config, cluster)
     for table in tables:
-        if (use := (uses or {}).get(table.feature)) is not None:
+        # Measured of all of a feature's ids; private rows are of the most frequent ones, and hashed ones of several.
+        if (use := (uses or {}).get(table.feature)) is not None and not table.private and not table.readers:
             rule = rules[table.name]
             rules[table.name] = replace(rule, lookup=replace(rule.lookup, use=use))
     return plan_by_rules(tables, rules, job, cluster, explain)

@@ -15,7 +15,7 @@ FILE = "predictions.npz"
 
 
 class Predictions:
-    """Collects the rows of this rank's batches: 5 bytes a row.
+    """Collects the rows of this rank's batches: 5 bytes a row, and 8 more for each expert where these are kept too.
 
     A global batch is cut into one stretch a rank, so the rows of all ranks, batch by batch and rank by rank, are in the files' order.
 
@@ -26,22 +26,29 @@ class Predictions:
 
     def __init__(self, order: str, step: int) -> None:
         self.order, self.step = order, step
-        self.batches: list[tuple[np.ndarray, np.ndarray]] = []
+        self.batches: list[dict[str, np.ndarray]] = []
 
-    def add(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor) -> None:
+    def add(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor, **more: Tensor) -> None:
+        """Keeps the rows of a batch.
+
+        Args:
+            more: further numbers of each row by name, [B] or [B, M]; the same names in every batch.
+        """
         kept_B = weight_B > 0
-        self.batches.append((logit_B[kept_B].float().cpu().numpy(), (label_B[kept_B] > 0.5).cpu().numpy()))
+        numbers = {name: x[kept_B].float().cpu().numpy() for name, x in {"logit": logit_B, **more}.items()}
+        self.batches.append({**numbers, "label": (label_B[kept_B] > 0.5).cpu().numpy()})
 
-    def gather(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits [rows] float32 and labels [rows] bool of all ranks; every rank has to call it, rank 0 gets them, others get none."""
+    def gather(self) -> dict[str, np.ndarray]:
+        """logit [rows] float32, label [rows] bool and what else was kept, of all ranks; every rank has to call it, rank 0 gets them, others
+        get none."""
         parts: list[Any] = [self.batches]
         if world_size() > 1:
             parts = [None] * world_size()
             dist.gather_object(self.batches, parts if rank() == 0 else None)
         if rank() != 0:
-            return np.empty(0, np.float32), np.empty(0, bool)
+            return {}
         in_order = [batch for step in zip(*parts, strict=True) for batch in step]
-        return np.concatenate([logit for logit, _ in in_order]), np.concatenate([label for _, label in in_order])
+        return {name: np.concatenate([batch[name] for batch in in_order]) for name in in_order[0]}
 
     def write(self, path: str) -> None:
         """Writes an npz on rank 0; every rank has to call it.
@@ -49,8 +56,9 @@ class Predictions:
         Raises:
             UserError: on rank 0, a logit is not finite. `Evaluation` refuses such rows before, on all ranks.
         """
-        logit, label = self.gather()
-        require_finite(logit, f"{path}: the logit")
+        found = self.gather()
+        for name, numbers in found.items():
+            require_finite(numbers, f"{path}: the {name}")
         if rank() == 0:
             with write_atomic(path) as file:
-                np.savez(file, logit=logit, label=label, order=np.array(self.order), step=np.array(self.step))
+                np.savez(file, **found, order=np.array(self.order), step=np.array(self.step))  # type: ignore[arg-type]

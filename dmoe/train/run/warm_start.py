@@ -4,7 +4,6 @@ from pathlib import Path
 
 from dmoe.checkpoint.index import INDEX, read_index
 from dmoe.checkpoint.load import load_checkpoint
-from dmoe.config import DataConfig
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest
@@ -32,29 +31,49 @@ def begin_from(session: Session, path: str, manifest: Manifest | None = None) ->
         UserError: damaged, of other features, dims or optimisers, of larger tables, or of other ids.
     """
     try:
-        folder = on_rank_0(lambda: _look(session.config.data, manifest or session.manifest, path))
+        folder = on_rank_0(lambda: _look(session, manifest or session.manifest, path))
         if problem := problem_of(folder):
             raise UserError(problem)
         kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, grown=True)
     except UserError as error:
         raise UserError(f"train.init_from: {error}") from None
     there = read_index(folder).tables
-    new = {table.feature: table.rows - there[table.logical_name(table.sections[0])][0] for table in session.tables}
+    new = {table.feature: table.rows - there[table.logical_name(table.sections[0])][0] for table in session.tables if not table.private}
     grown = sum(rows > 0 for rows in new.values())
     line = f"begins from {folder}: {sum(new.values()):,} new ids in {grown} of {len(new)} features"
     return kept["step"] + kept.get("steps_before", 0), line
 
 
-def _look(data: DataConfig, manifest: Manifest, path: str) -> str:
+def _look(session: Session, manifest: Manifest, path: str) -> str:
     """The folder of the checkpoint, once the data set is known to go on from the run's.
 
     Raises:
         UserError: no checkpoint there, or what its ids mean is unknown or something else.
     """
+    data = session.config.data
     folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
     now = model_inputs(data, with_identities(manifest, data.path))
-    check_compatible(run_inputs(run), now, data.path, ordered=True, grown=True)
+    before = run_inputs(run)
+    check_compatible(before, now, data.path, ordered=True, grown=True)
+    _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})
     return folder
+
+
+def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
+    """Refuses hashed rows that would be other ids' than they were: of another number of rows, or ids' own until now.
+
+    Raises:
+        UserError: names the feature.
+    """
+    there, now = read_index(folder).tables, {one.name: one.cardinality for one in session.blueprint.features}
+    for table in (table for table in session.tables if table.readers):
+        rows, ids = there.get(table.logical_name(table.sections[0]), (table.rows, 0))[0], before[table.feature]
+        if (rows < ids, table.rows < now[table.feature]) != (False, False) and (rows != table.rows or rows >= ids):
+            was = f"hashed to {rows:,} rows" if rows < ids else "not hashed"
+            raise UserError(
+                f"{folder}: {table.feature}: its {ids:,} ids were {was}, its {now[table.feature]:,} ids would be hashed to {table.rows:,};"
+                " keep model.embedding.hashed_rows, above the ids of a feature that was not hashed, or train anew"
+            )
 
 
 def _run_of(checkpoint: str) -> str:

@@ -6,7 +6,7 @@ import torch
 from dmoe.config import parse_config
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.model.build import build_model, make_blueprint
-from dmoe.model.cost import cost_of, in_one_line, together
+from dmoe.model.cost import cost_of, cost_of_parts, in_one_line, together
 from dmoe.model.sizes import human
 
 ROWS = (100, 30)
@@ -51,6 +51,19 @@ def test_dense_parameters_and_flops_are_the_models(manifest):
     assert cost.dense_parameters == sum(p.numel() for p in mixture.parameters())
     linear = [module for module in mixture.modules() if isinstance(module, torch.nn.Linear)]
     assert cost.total_flops == sum(2 * m.in_features * m.out_features for m in linear) + 2 * 5
+
+
+def test_counting_activations_teaches_batch_norm_nothing(manifest):
+    """One rank may ask, so no collective may wait for the others, and no running moment may move."""
+    settings = config("model: {experts: [mlp, cin], expert_dim: 4, expert_norm: batch}")
+    blueprint = make_blueprint(settings, manifest)
+    mixture = build_model(settings, blueprint).mixture
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dmoe.model.batch_norm.all_reduce_sum", lambda x: pytest.fail("a collective"))
+        cost_of_parts(settings, blueprint, mixture)
+    assert mixture.norm.batches == 0
+    assert not mixture.norm.running_mean.any()
+    assert not mixture.norm.apart
 
 
 def test_activations_are_what_autograd_keeps(manifest):

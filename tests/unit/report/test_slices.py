@@ -12,7 +12,8 @@ from dmoe.data.dataset.epoch_order import order_name
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Shard, Split, load_manifest, save_manifest
 from dmoe.errors import UserError
-from dmoe.report.compare import _groups, column_of_test
+from dmoe.report.slices import column_of_test
+from dmoe.report.slices import groups as groups_of
 
 TAGS = [[2, 3], [0], [3, 3, 4], [2], [5, 2], [3]]
 IDS = [2, 0, 3, 2, 1, 2]
@@ -36,7 +37,7 @@ def data_set(folder):
 def groups(folder, feature, values):
     run = data_set(folder)
     order = order_name(load_manifest(str(folder)).split("test").shards)
-    found = _groups(column_of_test(run, feature, order), values)
+    found = groups_of(column_of_test(run, feature, order), values)
     return {name: np.flatnonzero(rows).tolist() for name, rows in found}
 
 

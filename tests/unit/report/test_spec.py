@@ -1,5 +1,7 @@
 """The ladder's file: what it makes of variants, and what it says of mistakes."""
 
+from pathlib import Path
+
 import pytest
 
 from dmoe.errors import UserError
@@ -71,8 +73,24 @@ def test_mistakes_are_named(folder, text, message):
 
 
 def test_the_shipped_ladders_resolve():
-    for path in ("configs/ladder_demo.yaml", "configs/ladder_frappe.yaml"):
+    paths = sorted(Path("configs").glob("ladder_*.yaml"))
+    assert len(paths) == 4
+    for path in map(str, paths):
         spec = load_spec(path)
         for name in spec.variants:
             resolve(spec, path, name, 0, [], "r")
-    assert resolve(spec, path, "hetero_se_wide", 0, [], "r").model.embedding.dim == 48
+    frappe = "configs/ladder_frappe.yaml"
+    assert resolve(load_spec(frappe), frappe, "hetero_se_wide", 0, [], "r").model.embedding.dim == 48
+
+
+def test_the_experts_ladder_varies_one_thing_at_a_time():
+    """Four arms and two of agreement, on three table sets: within an arm all losses are alike, within a table set all tables."""
+    path = "configs/ladder_experts.yaml"
+    spec = load_spec(path)
+    arms = ("none", "sup", "dec", "both", "kdef", "kdef_dec")
+    found = {name: resolve(spec, path, name, 0, [], "r") for name in spec.variants}
+    for arm in arms:
+        assert len({str((found[f"{kind}_{arm}"].correlation, found[f"{kind}_{arm}"].supervision)) for kind in ("me", "light", "wide")}) == 1
+    for kind in ("me", "light", "wide"):
+        assert len({str((found[f"{kind}_{arm}"].model.embedding, found[f"{kind}_{arm}"].model.experts)) for arm in arms}) == 1
+        assert len({str((found[f"{kind}_{arm}"].correlation, found[f"{kind}_{arm}"].supervision)) for arm in arms}) == len(arms)

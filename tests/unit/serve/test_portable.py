@@ -45,7 +45,13 @@ def changed(**switches: object) -> ModelConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
-    [MODEL, changed(gate="elementwise"), changed(gate="mmoe", mixture="logits", expert_tower="own"), changed(gate="mean")],
+    [
+        MODEL,
+        changed(gate="elementwise"),
+        changed(gate="mmoe", mixture="logits", expert_tower="own"),
+        changed(gate="mean"),
+        changed(gate="dselect_k", gate_gamma=0.3),
+    ],
     ids=lambda model: str(model.gate),
 )
 def test_every_expert_under_every_gate_scores_as_the_model_does(tmp_path, model):

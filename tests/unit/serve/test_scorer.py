@@ -94,7 +94,12 @@ def test_scores_are_the_models(tmp_path, rows, bound):
 
 @pytest.mark.parametrize(
     "switches",
-    [{"mixture": "logits"}, {"mixture": "logits", "expert_tower": "own", "gate": "mmoe"}, {"expert_tower": "own"}],
+    [
+        {"mixture": "logits"},
+        {"mixture": "logits", "expert_tower": "own", "gate": "mmoe"},
+        {"expert_tower": "own"},
+        {"gate": "dselect_k", "gate_experts": 1, "gate_gamma": 0.1},
+    ],
     ids=str,
 )
 def test_scores_are_the_models_whatever_is_mixed(tmp_path, switches):

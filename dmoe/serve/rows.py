@@ -1,0 +1,175 @@
+"""Embedding rows of an exported scorer, as its file stores them.
+
+Shapes: R rows, S table sets, C columns of all sets, N rows that are looked up, K dims of a set.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmoe.checkpoint.tensors import TensorFile
+from dmoe.errors import UserError
+from dmoe.model.own_hash import hashed_rows
+from dmoe.model.product_quantisation import BLOCK, CENTROIDS, codebooks_of
+from dmoe.serve.format import DTYPES, ScorerFile, codebook_of, scale_of
+
+
+class Rows:
+    """A matrix of rows in which table sets lie side by side; it stays in the file until a row is looked up.
+
+    Args:
+        file: `tables.safetensors`.
+        name: of the matrix; int8 rows have a scale a row and set beside it, quantised ones their codebooks.
+        counts: rows of each feature.
+        dims: of each set.
+        kind: fp32, fp16, int8 or pq.
+
+    Raises:
+        UserError: the file has another matrix, or none.
+    """
+
+    def __init__(self, file: TensorFile, name: str, counts: Sequence[int], dims: Sequence[int], kind: str) -> None:
+        self.dims, count = list(dims), sum(counts)
+        self.blocks = [-(-dim // BLOCK) for dim in dims]
+        width = sum(self.blocks) if kind == "pq" else sum(dims)
+        self.rows_RC = _tensor(file, name, (count, width), DTYPES[kind])
+        self.scale_RS = _tensor(file, scale_of(name), (count, len(dims)), "F32") if kind == "int8" else None
+        self.codebook: Tensor | None = None
+        if kind == "pq":
+            books = codebooks_of(counts)
+            self.codebook = _tensor(file, codebook_of(name), ((max(books) + 1) * width * CENTROIDS, BLOCK), "F32")
+            self.ends_F, self.first_F = torch.tensor(counts).cumsum(0), torch.tensor(books) * width
+            self.block_J = torch.arange(width)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows_RC.nbytes + sum(one.nbytes for one in (self.scale_RS, self.codebook) if one is not None)
+
+    def __call__(self, row: Tensor) -> list[Tensor]:
+        """[..., K] of each set, float32, of rows [...]."""
+        if self.codebook is not None:
+            return self._decoded(row, self.codebook)
+        sets = list(self.rows_RC[row].float().split(self.dims, -1))
+        if self.scale_RS is None:
+            return sets
+        return [x * scale for x, scale in zip(sets, self.scale_RS[row].split(1, -1), strict=True)]
+
+    def _decoded(self, row: Tensor, codebook: Tensor) -> list[Tensor]:
+        first = self.first_F[torch.bucketize(row.contiguous(), self.ends_F, right=True)]
+        code = (first.unsqueeze(-1) + self.block_J) * CENTROIDS + self.rows_RC[row]
+        sets = codebook[code].split(self.blocks, -2)
+        return [x.flatten(-2)[..., :dim] for x, dim in zip(sets, self.dims, strict=True)]
+
+
+class FullRows:
+    """A row of all sets for each id of each feature.
+
+    Args:
+        rows: the features' one below the other.
+        counts: ids of each feature.
+    """
+
+    def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
+        self.rows, self.offset_F = rows, _offsets(counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """[..., K] of each set, of ids [...] of one feature, or [..., F] of all."""
+        return self.rows(ids + self.offset_F[feature])
+
+
+class LightRows:
+    """Rows of a light multi-embedding: one that all sets share, and of the first ids of each feature one more of each set.
+
+    Args:
+        shared: of every id, one set.
+        private: of the first ids of each feature.
+        counts: ids of each feature.
+        bounds: ids of each feature that have private rows.
+    """
+
+    def __init__(self, shared: Rows, private: Rows, counts: Sequence[int], bounds: Sequence[int]) -> None:
+        self.shared, self.private, self.offset_F = shared, private, _offsets(counts)
+        self.bound_F, self.private_offset_F = torch.tensor(bounds), _offsets(bounds)
+
+    @property
+    def nbytes(self) -> int:
+        return self.shared.nbytes + self.private.nbytes
+
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """As `FullRows`."""
+        (shared,) = self.shared(ids + self.offset_F[feature])
+        own = ids < self.bound_F[feature]
+        sets = []
+        for x_NK in self.private((ids + self.private_offset_F[feature])[own]):
+            whole = shared.clone()
+            whole[own] += x_NK
+            sets.append(whole)
+        return sets
+
+
+class HashedRows:
+    """Rows of which every set reads those that its own hash makes of ids; of a feature with no more ids than rows, the ids' own.
+
+    Args:
+        rows: one set.
+        cardinalities: ids of each feature.
+        counts: rows of each feature.
+        sets: S.
+    """
+
+    def __init__(self, rows: Rows, cardinalities: Sequence[int], counts: Sequence[int], sets: int) -> None:
+        self.rows, self.offset_F, self.sets = rows, _offsets(counts), sets
+        self.hashed_F = torch.tensor(counts) < torch.tensor(cardinalities)
+        self.count_F = torch.tensor(counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+    def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
+        """As `FullRows`."""
+        made = [hashed_rows(ids, number, self.count_F[feature]).where(self.hashed_F[feature], ids) for number in range(self.sets)]
+        return [x for rows in made for x in self.rows(rows + self.offset_F[feature])]
+
+
+def open_rows(file: TensorFile, about: ScorerFile) -> FullRows | LightRows | HashedRows:
+    """What looks embeddings up in a scorer's tables.
+
+    Raises:
+        UserError: the file has other tables than scorer.json says.
+    """
+    counts, embedding = [feature.cardinality for feature in about.features], about.model.embedding
+    if embedding.sets == "light":
+        bounds = [min(count, embedding.private_ids) for count in counts]
+        shared, private = (
+            Rows(file, "rows", counts, about.set_dims[:1], about.rows),
+            Rows(file, "private", bounds, about.set_dims, about.rows),
+        )
+        return LightRows(shared, private, counts, bounds)
+    if embedding.sets == "hashed":
+        rows = [min(count, embedding.hashed_rows) for count in counts]
+        return HashedRows(Rows(file, "rows", rows, about.set_dims[:1], about.rows), counts, rows, len(about.set_dims))
+    return FullRows(Rows(file, "rows", counts, about.set_dims, about.rows), counts)
+
+
+def _offsets(counts: Sequence[int]) -> Tensor:
+    """Where each feature's rows begin, [F]."""
+    count_F = torch.tensor(counts)
+    return count_F.cumsum(0) - count_F
+
+
+def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> Tensor:
+    entry: Any = file.entries.get(name)
+    if entry is None or entry.shape != shape or entry.dtype != dtype:
+        raise UserError(f"{file.path}: '{name}' is not {dtype} {list(shape)}; export it again")
+    with warnings.catch_warnings():
+        # The file stays mapped and is never written: tables larger than memory are read as they are needed.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(file.rows(name))
