@@ -118,7 +118,8 @@ class Profile:
 
     @property
     def mean(self) -> float:
-        return float(np.average(self.numbers, weights=self.counts))
+        with np.errstate(over="ignore"):
+            return float(np.average(self.numbers, weights=self.counts))
 
 
 def profile(column: Column, rows: int) -> Profile:
