@@ -90,12 +90,19 @@ class Profile:
         """Whether its texts are integers without leading zeros, so that equal numbers are equal texts."""
         return self.readable_as("int") and bool(pc.all(pc.match_substring_regex(self.values, CANONICAL)).as_py())
 
+    @cached_property
+    def _readable(self) -> dict[str, bool]:
+        """What `readable_as` found before."""
+        return {}
+
     def readable_as(self, kind: str) -> bool:
         """Whether preprocessing reads every value as `kind`: hex, int (64 bits) or number (an integer of 32)."""
         if self.is_time or not self.distinct:
             return False
-        codes = pa.DictionaryArray.from_arrays(pa.array(np.arange(self.distinct), pa.int32()), self.values)
-        return not coded_as(codes, kind)[1].any()
+        if kind not in self._readable:
+            codes = pa.DictionaryArray.from_arrays(pa.array(np.arange(self.distinct), pa.int32()), self.values)
+            self._readable[kind] = not coded_as(codes, kind)[1].any()
+        return self._readable[kind]
 
     @cached_property
     def width(self) -> int:

@@ -18,12 +18,15 @@ import pytest
 
 from dmoe.cli.main import main
 from dmoe.data.prepare.kept import load_kept
+from dmoe.data.prepare.propose import places
 from dmoe.data.prepare.propose.proposal import propose
 from dmoe.data.prepare.propose.sample import Asked
 from dmoe.data.prepare.schema import load_schema, parse_schema, shipped
+from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from dmoe.yaml_files import parse_yaml
 from tests.log_files import packed, pipe
+from tests.s3_server import s3_server
 from tests.unit.data.log.logs import make_rows, write_avazu, write_csv
 
 ROWS = 1200
@@ -506,3 +509,17 @@ def test_stdin_that_never_ends_is_read_to_a_bound(tmp_path: Path, monkeypatch: p
     path = sources.spool_start(str(tmp_path), most=3 << 20)
     assert Path(path).stat().st_size <= 5 << 20
     assert source.read_so_far <= 6 << 20
+
+
+def test_a_log_on_s3_is_read_in_places_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(places, "FEWEST_BYTES", 1 << 14)
+    data = "click,site\n" + "".join(f"{int(n > 9000)},s{n // 3000}\n" for n in range(12_000))
+    with s3_server(monkeypatch, "proposed") as client:
+        client.put_object(Bucket="proposed", Key="raw/day_0.csv", Body=data.encode())
+        text = propose(["s3://proposed/raw/day_*"], Asked(rows=100))
+        assert "2 values" in next(line for line in text.splitlines() if line.startswith("label"))
+        assert " 20 places " in text
+        assert "--input 's3://proposed/raw/day_*'" in text
+        assert tree_of(text)["categorical"] == {"site": {}}
+        with pytest.raises(UserError, match=r"s3://proposed/raw/none\.csv: no such file"):
+            propose(["s3://proposed/raw/none.csv"], Asked())
