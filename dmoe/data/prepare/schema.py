@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from dmoe.data.prepare.schema_features import Bucket, Categorical, Dense, Label, Time
-from dmoe.errors import UserError
+from dmoe.errors import UserError, nearest
 from dmoe.names import first_twice, quoted
 from dmoe.strict import Strict, checked
 from dmoe.yaml_files import read_mapping
@@ -197,6 +197,8 @@ def load_schema(path: str) -> Schema:
     """
     if path in shipped():
         path = os.path.join(SHIPPED, f"{path}.yaml")
+    elif path.isidentifier() and not os.path.exists(path):
+        raise UserError(f"--schema {path}: no such file, and no schema that dmoe brings along{nearest(path, shipped())}")
     return parse_schema(read_mapping(path, f"--schema {path}", "schema", EXPECTED), path)
 
 

@@ -15,6 +15,7 @@ from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import load_schema, shipped
 from dmoe.data.prepare.summary import summarize
+from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.every_schema import read, tokens_of
 
@@ -72,3 +73,8 @@ def test_criteo_x1_s_three_files_are_its_splits(tmp_path: Path):
         assert read(tmp_path / "d", "test")[name].to_pylist() == [ids.get(int(row[at]), 1) for row in files["3_test"]]
     assert "configs/criteo_x1.yaml" in summarize(done, "d")
     assert pq.read_schema(next((tmp_path / "d" / "train").iterdir())).field("I1").type == "float"
+
+
+def test_a_misspelt_name_is_told_the_nearest():
+    with pytest.raises(UserError, match=r"--schema criteo_x11: no such file.*'criteo_x1'"):
+        load_schema("criteo_x11")
