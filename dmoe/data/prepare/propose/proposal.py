@@ -11,6 +11,7 @@ from typing import Any
 from dmoe.data.prepare.encode.encode_rows import encode
 from dmoe.data.prepare.parse.front_ends import read_piece
 from dmoe.data.prepare.propose.label import Chosen, choose_label
+from dmoe.data.prepare.propose.leaks import tellers
 from dmoe.data.prepare.propose.places import PLACES
 from dmoe.data.prepare.propose.profile import Profile, profile, shown
 from dmoe.data.prepare.propose.roles import Role, feature_name, group_of, parts_of_time, roles_of
@@ -74,7 +75,8 @@ def _text(sample: Sample, inputs: Sequence[str], label: str | None, positive: st
     chosen = choose_label(profiles, name, label, positive)
     if fit and label == fit.label:
         chosen = replace(chosen, why=why)
-    roles = roles_of(profiles, chosen.column, fit.roles if fit else {})
+    columns = [replace(column, name=one.name) for column, one in zip(sample.columns, profiles, strict=True)]
+    roles = roles_of(profiles, chosen.column, fit.roles if fit else {}, tellers(columns, chosen))
     tree, reasons = _tree(form, chosen, profiles, roles)
     if not tree["categorical"]:
         out = ", ".join(f"{quoted(one.name)} ({one.why})" for one in roles if one.kind == "out")

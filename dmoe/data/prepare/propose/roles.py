@@ -36,16 +36,19 @@ class Role:
         return self.profile.name
 
 
-def roles_of(profiles: Sequence[Profile], label: str, known: Mapping[str, Any]) -> list[Role]:
+def roles_of(profiles: Sequence[Profile], label: str, known: Mapping[str, Any], tell: Mapping[str, str]) -> list[Role]:
     """
     Args:
         known: what a schema that dmoe brings along makes of columns of these names.
+        tell: columns that tell the label (dmoe.data.prepare.propose.leaks), and why.
     """
     rest = [one for one in profiles if one.name != label]
-    time = _time_of(rest)
+    time = _time_of([one for one in rest if one.name not in tell])
     roles = []
     for one in rest:
-        if time and one.name == time.name:
+        if one.name in tell:
+            roles.append(Role(one, "out", tell[one.name], {}))
+        elif time and one.name == time.name:
             roles.append(time)
         elif one.name in known and one.distinct and not one.most_items:
             kind, tree = known[one.name]

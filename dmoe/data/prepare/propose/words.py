@@ -8,6 +8,8 @@ LABELS = {
     "click": 1,
     "clicked": 1,
     "clicks": 1,
+    "clk": 1,
+    "isclick": 1,
     "converted": 2,
     "conversion": 2,
     "purchased": 2,

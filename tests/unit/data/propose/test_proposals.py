@@ -372,12 +372,28 @@ def test_what_says_nothing_is_left_out_with_the_reason(tmp_path: Path):
     assert all("every row" in said[name] for name in ("unique", "row_id"))
 
 
+def test_what_tells_the_label_is_no_feature(tmp_path: Path):
+    """The label once more, in other words, and a time that clicks alone have."""
+    draw = random.Random(0)
+    rows = []
+    for _ in range(ROWS):
+        click = draw.randrange(2)
+        bought = f"2024-03-0{draw.randrange(1, 9)}" if click else ""
+        rows.append([click, "no" if click else draw.choice(["yes", "maybe"]), bought, draw.choice("abc"), draw.choice(["x", f"y{click}"])])
+    tree = proposed(tmp_path, write(tmp_path / "log.csv", [["clk", "nonclk", "buy_date", "site", "strong"], *rows]))
+    assert tree["label"] == {"column": "clk"}
+    assert (list(tree["categorical"]), tree.get("time")) == (["site", "strong"], None)
+    left_out = (tmp_path / "schema.yaml").read_text().partition("# Left out:")[2].strip().splitlines()
+    assert [line.split(":")[0] for line in left_out] == ["#   nonclk", "#   buy_date"]
+    assert all("after the click" in line for line in left_out)
+
+
 def test_a_log_in_order_is_sampled_from_its_start_to_its_end(tmp_path: Path):
     """The first rows are of one class and one site: what they are alone would be left out, and the price a token."""
     rows = 400_000
     with open(tmp_path / "log.csv", "w") as file:
         file.write("click,site,price\n")
-        file.writelines(f"{int(n > rows // 2)},s{n * 4 // rows},{n // 1000 + (n > rows * 0.9) / 4}\n" for n in range(rows))
+        file.writelines(f"{int(n > rows // 3)},s{n * 4 // rows},{n // 1000 + (n > rows * 0.9) / 4}\n" for n in range(rows))
     text = propose([str(tmp_path / "log.csv")], Asked(rows=1000))
     tree = tree_of(text)
     assert (list(tree["categorical"]), list(tree["dense"])) == (["site"], ["price"])
