@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.encode import LABELS
+from dmoe.data.prepare.encode.labels import LABELS
 from dmoe.data.prepare.propose.label import Chosen
 from dmoe.data.prepare.propose.sample import Column
 
