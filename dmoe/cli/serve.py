@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
     parser.add_argument("--workers", type=int, default=1, help="processes, which share the tables' memory (1)")
     parser.add_argument("--threads", type=int, default=1, help="of matrix products, a process (1)")
+    parser.add_argument(
+        "--engine", choices=("onnx", "torch"), help="what computes the scores (onnx where the scorer was exported with --format onnx)"
+    )
     parser.add_argument("--batch-rows", type=int, default=4096, help="rows of a call of the model at most (4096)")
     parser.add_argument("--batch-us", type=int, default=200, help="microseconds that a request waits for others (200)")
     parser.add_argument("--queue-rows", type=int, default=65_536, help="rows that may wait; beyond, 503 (65536)")
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.serve.server.app import create
     from dmoe.serve.server.arms import check
     from dmoe.serve.server.options import ServeOptions
+    from dmoe.serve.server.protocol import BoundedProtocol
 
     for name in ("workers", "threads", "batch_rows", "queue_rows", "deadline_ms", "max_rows", "max_body_mib", "max_connections"):
         if getattr(arguments, name) < 1:
@@ -58,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         token=_token(arguments.token_file),
         threads=arguments.threads,
         split=arguments.split,
+        engine=arguments.engine,
     )
     several = arguments.workers > 1
     with contextlib.ExitStack() as stack:
@@ -71,6 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         uvicorn.run(
             app,
             factory=several,
+            http=BoundedProtocol,
+            ws="none",
             host=arguments.host,
             port=arguments.port,
             workers=arguments.workers,

@@ -83,7 +83,7 @@ class Arms:
     def _model(self, path: str, asked_by: str, queue_rows: int = 0) -> Model:
         key = f"{path}\0shadow" if queue_rows else path
         if key not in self._by_path:
-            versions = Versions(path, lambda *event: self._told(path, *event), asked_by)
+            versions = Versions(path, lambda *event: self._told(path, *event), asked_by, self.options.engine)
             o = self.options
             scored = (lambda rows, requests: None) if queue_rows else self.metrics.scored
             self._by_path[key] = Model(versions, Batcher(o.batch_rows, o.batch_us / 1e6, queue_rows or o.queue_rows, scored))
@@ -212,7 +212,7 @@ def check(options: ServeOptions) -> None:
         paths |= {split.shadow.scorer: f"{where}: shadow.scorer {split.shadow.scorer}"} if split.shadow else {}
         PATHS.mkdirs(split.exposures.folder)
     for path, asked_by in paths.items():
-        load_version(folder_of(path, asked_by)).remove()
+        load_version(folder_of(path, asked_by), engine=options.engine).remove()
 
 
 def about_split(split: Split) -> dict[str, Any]:

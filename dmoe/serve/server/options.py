@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from dmoe.json_text import format_json, parse_json
 
@@ -23,6 +24,7 @@ class ServeOptions:
         token: that requests bring as `Authorization: Bearer`; none where empty.
         threads: of matrix products, a process.
         split: the file of an A/B test's split; none where empty.
+        engine: of the scorers, as Scorer has it.
     """
 
     model: str
@@ -38,6 +40,7 @@ class ServeOptions:
     token: str = ""
     threads: int = 1
     split: str = ""
+    engine: Literal["torch", "onnx"] | None = None
 
     def to_environment(self) -> None:
         """For worker processes, which inherit it; not on a command line, where others could read the token."""

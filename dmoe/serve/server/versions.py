@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from dmoe.serve.scorer import Scorer
 
 MAX_POINTER = 1 << 20
 WARM_UP_ROWS = (1, 64)
+Engine = Literal["torch", "onnx"] | None
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class Version:
         return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
 
 
-def load_version(folder: str, current: Version | None = None) -> Version:
+def load_version(folder: str, current: Version | None = None, engine: Engine = None) -> Version:
     """Loads a scorer, or makes it of a chain of deltas; checks its files against their checksums, and scores some rows.
 
     Args:
         current: the version that answers now, from which a delta may lead.
+        engine: of the scorer.
 
     Raises:
         UserError: not a scorer, or a damaged one.
@@ -62,15 +65,15 @@ def load_version(folder: str, current: Version | None = None) -> Version:
             place = tempfile.mkdtemp(prefix="dmoe-serve-")
             made = materialise(folder, place, {current.digest: current.scorer.folder} if current else None)
             assert made == place
-        return _load(folder, place)
+        return _load(folder, place, engine)
     except BaseException:
         if place != folder:
             shutil.rmtree(place, ignore_errors=True)
         raise
 
 
-def _load(folder: str, place: str) -> Version:
-    scorer = Scorer(place)
+def _load(folder: str, place: str, engine: Engine) -> Version:
+    scorer = Scorer(place, engine=engine)
     with PATHS.open(join(place, FILE), "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     for rows in WARM_UP_ROWS:
@@ -107,11 +110,12 @@ class Versions:
         model: a scorer's folder, or a pointer file.
         told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
         asked_by: begins the messages on a wrong `model`.
+        engine: of the scorers.
     """
 
-    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str) -> None:
-        self.model, self.told, self.asked_by = model, told, asked_by
-        self.current = load_version(folder_of(model, asked_by))
+    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str, engine: Engine = None) -> None:
+        self.model, self.told, self.asked_by, self.engine = model, told, asked_by, engine
+        self.current = load_version(folder_of(model, asked_by), engine=engine)
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
         told("loaded", self.current.name, self.current.folder)
@@ -139,7 +143,7 @@ class Versions:
         if folder == self.current.folder or self._refused == (folder, changed):
             return
         try:
-            version = load_version(folder, self.current)
+            version = load_version(folder, self.current, self.engine)
         # Whatever is wrong with the new one must not end the old one.
         except Exception as error:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
