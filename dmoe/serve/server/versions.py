@@ -13,12 +13,12 @@ import numpy as np
 
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import PATHS, join
 from dmoe.serve.delta import DELTA, materialise
 from dmoe.serve.format import FILE
+from dmoe.serve.pointer import folder_at, read_pointer
 from dmoe.serve.scorer import Scorer
 
-MAX_POINTER = 1 << 20
 WARM_UP_ROWS = (1, 64)
 Engine = Literal["torch", "onnx"] | None
 
@@ -96,11 +96,7 @@ def folder_of(model: str, asked_by: str) -> str:
     """
     if PATHS.exists(join(model, FILE)) or PATHS.exists(join(model, DELTA)):
         return model
-    text = read_bounded(model, MAX_POINTER, "pointer file", asked_by).decode(errors="replace")
-    line = text.splitlines()[0].strip() if text.strip() else ""
-    if not line:
-        raise UserError(f"{asked_by}: neither a scorer (no {FILE}) nor a file whose first line names one")
-    return line if os.path.isabs(line) or "://" in line else join(os.path.dirname(model) or ".", line)
+    return folder_at(model, read_pointer(model, asked_by)[0])
 
 
 class Versions:
