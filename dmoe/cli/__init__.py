@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": ("dmoe.cli.serve", "serve an exported scorer over HTTP: KServe v2, JSON rows, Arrow"),
     "ab": ("dmoe.cli.ab", "an online A/B test of scorers: assign its units, plan its size, read its result"),
     "versions": ("dmoe.cli.versions", "publish a served model's next version, or go back"),
+    "deploy": ("dmoe.cli.deploy", "print the manifests that run dmoe serve on Kubernetes"),
     "doctor": ("dmoe.cli.doctor", "check this machine, and name the command that repairs it"),
     "accept": ("dmoe.cli.accept", "prove dmoe on this machine or cluster, stage by stage, with a report"),
     "demo": ("dmoe.cli.demo", "from a raw log to a trained and evaluated model, step by step"),

@@ -14,7 +14,7 @@ import torchx.specs as specs
 from dmoe.cli.train import overrides_of
 from dmoe.config import setting
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_run, check_training, work_of
+from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job
 from dmoe.names import show
 
@@ -297,6 +297,52 @@ def accept(
         words = ["--level", level, *["--folder", folder] * bool(folder), "--report", report, "--json", json, *arguments]
         check_arguments(["accept", *words])
         return distributed_job(place, "dmoe.accept", words, "")
+
+    return _or_one_line(job)
+
+
+def serve(
+    *arguments: str,
+    model: str,
+    port: int = 8080,
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-serve",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: str = "",
+    mounts: str = "",
+    max_retries: int = 0,
+    venv: str = "",
+) -> specs.AppDef:
+    """Serves a scorer over HTTP on one node, a worker process for each of its cores. For Kubernetes, `dmoe deploy` prints a Deployment.
+
+    Args:
+        arguments: further arguments for dmoe serve, behind `--`, such as `--token-file /secrets/token`
+        model: the scorer's folder, or a pointer file that is followed
+        port: to listen on, on all of the node's addresses
+        elsewhere: True where the scorer lies on a disk that only the cluster sees: it is not looked for here
+        j: 1x1
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs, each a worker process
+        memMB: memory in MB; pages of the tables count once, however many workers map them
+        h: a named resource instead of cpu and memMB, such as cpu8
+        env: environment variables of the process, or as JSON
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        venv: a virtual environment that the node sees, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, 0, memMB, h, env, mounts, max_retries, venv=venv)
+        command = ["python", "-m", "dmoe", "serve", "--model", model, "--host", "0.0.0.0", "--port", str(port)]
+        command += ["--workers", str(place.resource.cpu), *arguments]
+        check_arguments(command[3:])
+        check_model(model, elsewhere, place.mounted)
+        return single_job(place, "serve", command)
 
     return _or_one_line(job)
 

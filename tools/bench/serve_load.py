@@ -166,7 +166,8 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: 
         failed += head.split()[1] != b"200"
         free.put_nowait((reader, writer))
 
-    began, due, tasks = time.perf_counter(), 0.0, []
+    began, due = time.perf_counter(), 0.0
+    tasks: list[asyncio.Task[None]] = []
     while due < seconds:
         due += draw.expovariate(rate)
         if (early := began + due - time.perf_counter()) > 0:

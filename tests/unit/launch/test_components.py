@@ -15,7 +15,7 @@ from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")
-NAMES = ("train", "evaluate", "preprocess", "ladder", "accept")
+NAMES = ("train", "evaluate", "preprocess", "ladder", "accept", "serve")
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +230,15 @@ def test_accept_is_a_supervisor_for_each_rank_and_its_options_are_checked(capsys
     assert command[command.index("--nproc-per-node") + 1] == "8"
     assert app.roles[0].name == "accept"
     assert "invalid choice: 'quik'" in message_of(capsys, "accept", "--level", "quik")
+
+
+def test_serve_is_a_worker_for_each_core_of_a_node(tmp_path, capsys):
+    app = materialize_appdef(components.serve, ["--model", str(tmp_path), "--port", "80", "--h", "cpu4", "--", "--batch-us", "0"])
+    command = command_of(app)
+    assert command[command.index("serve") + 1 :] == [
+        *["--model", str(tmp_path), "--host", "0.0.0.0", "--port", "80", "--workers", "4", "--batch-us", "0"]
+    ]
+    assert parse(command[command.index("dmoe") + 1 :])[2].workers == 4
+    assert "--model nothing" in message_of(capsys, "serve", "--model", "nothing")
+    assert "--wrkers" in message_of(capsys, "serve", "--model", str(tmp_path), "--", "--wrkers", "2")
+    assert materialize_appdef(components.serve, ["--model", "/far/away", "--elsewhere", "True"]).roles[0].num_replicas == 1
