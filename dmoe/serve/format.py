@@ -15,6 +15,7 @@ from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.serve.card import Card
 from dmoe.strict import FeatureName, Strict, Text, checked
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
@@ -69,6 +70,7 @@ class ScorerFile(Strict):
         reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
             exported it.
         portable: of each file for another runtime.
+        card: None where an older dmoe exported it.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
@@ -87,6 +89,7 @@ class ScorerFile(Strict):
     files: dict[str, str]
     reads: Inputs | None = None
     portable: dict[str, Parity] = Field(default_factory=dict)
+    card: Card | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ScorerFile":
@@ -117,7 +120,7 @@ class ScorerFile(Strict):
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
     # An older dmoe reads a file that has none of them.
-    absent = {name for name in ("reads", "portable") if not getattr(content, name)}
+    absent = {name for name in ("reads", "portable", "card") if not getattr(content, name)}
     dumped = content.model_dump(mode="json", exclude=absent)
     write_text(join(folder, FILE), format_json(dumped, indent=1) + "\n")
 
