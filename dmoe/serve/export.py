@@ -4,7 +4,7 @@ Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -24,7 +24,7 @@ from dmoe.model.expert_specs import expert_specs
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, write_atomic, write_text
 from dmoe.serve.card import FILE as CARD
-from dmoe.serve.card import as_markdown, make_card
+from dmoe.serve.card import Card, as_markdown, make_card
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
@@ -47,23 +47,34 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
     config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
-    is_best = step is None
-    step = best_step(run) if step is None else step
-    folder = inside(run, "checkpoints", f"step-{step:09d}")
-    content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows)
+    folder = inside(run, "checkpoints", f"step-{best_step(run) if step is None else step:09d}")
+
+    def card_of(index: Index) -> Card:
+        return make_card(run, config, manifest, index, _dense_parameters(folder), best=step is None)
+
+    content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows, card_of=card_of)
     if missing:
         show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
     return content
 
 
 def export_checkpoint(
-    folder: str, config: Config, manifest: Manifest, inputs: Inputs, data: str, output: str, rows: str, spare: bool = False
+    folder: str,
+    config: Config,
+    manifest: Manifest,
+    inputs: Inputs,
+    data: str,
+    output: str,
+    rows: str,
+    spare: bool = False,
+    card_of: Callable[[Index], Card] | None = None,
 ) -> tuple[ScorerFile, str]:
     """Writes a scorer of a checkpoint.
 
     Args:
         folder: of the checkpoint.
         manifest: of the data set whose ids its rows are for; `inputs` what the model reads of it, `data` the folder with its vocabularies.
+        card_of: makes the model's card of the checkpoint's index.
         spare: the tables may have more rows than there are ids, which are left out.
 
     Returns:
@@ -74,6 +85,7 @@ def export_checkpoint(
     """
     index = verify_checkpoint(folder)
     plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
+    card = card_of(index) if card_of else None
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     raw, missing = write_inputs(manifest, data, output)
@@ -91,11 +103,11 @@ def export_checkpoint(
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files | raw,
         reads=inputs,
-        card=make_card(run, config, manifest, index, _dense_parameters(folder), is_best),
+        card=card,
     )
-    assert content.card
-    kinds = [one.kind for one in content.experts]
-    write_text(join(output, CARD), as_markdown(content.card, content.variant, step, rows, kinds))
+    if card:
+        kinds = [one.kind for one in content.experts]
+        write_text(join(output, CARD), as_markdown(card, content.variant, content.step, rows, kinds))
     write_scorer_file(output, content)
     return content, missing
 

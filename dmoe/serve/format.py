@@ -70,7 +70,7 @@ class ScorerFile(Strict):
         reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
             exported it.
         portable: of each file for another runtime.
-        card: None where an older dmoe exported it.
+        card: of the run; None where an older dmoe exported it, or it is of no run that has ended.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
