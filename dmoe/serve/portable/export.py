@@ -51,12 +51,13 @@ def scorer_folder(format: str, output: str, name: str) -> str:
     return join(output, name, triton.VERSION_FOLDER) if format == "triton" else output
 
 
-def add_format(folder: str, format: Format, name: str, rows: int) -> dict[str, Parity]:
+def add_format(folder: str, format: Format, name: str, rows: int, products: Literal["fp32", "int8"] = "fp32") -> dict[str, Parity]:
     """
     Args:
         folder: a scorer's.
         name: of the model, to Triton.
         rows: to compare, at least.
+        products: of an ONNX file. Those of int8 are compared too, and may differ.
 
     Returns:
         the parity of each file, which scorer.json keeps too.
@@ -65,8 +66,8 @@ def add_format(folder: str, format: Format, name: str, rows: int) -> dict[str, P
         UserError: a file's answers are not the scorer's.
     """
     scorer = Scorer(folder, engine="torch")
-    written = aoti_file.write_aoti(scorer) if format == "aoti" else onnx_files.write_onnx(scorer)
-    parities = {one: _compared(scorer, one, max(rows, 1)) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
+    written = aoti_file.write_aoti(scorer) if format == "aoti" else onnx_files.write_onnx(scorer, products)
+    parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
     if format == "triton":
         write_text(join(folder, "..", "config.pbtxt"), triton.config_of(name, scorer.about))
     about = scorer.about
@@ -75,7 +76,7 @@ def add_format(folder: str, format: Format, name: str, rows: int) -> dict[str, P
     return parities
 
 
-def _compared(scorer: Scorer, name: str, rows: int) -> Parity:
+def _compared(scorer: Scorer, name: str, rows: int, products: str = "fp32") -> Parity:
     """Compares one row, two, and then as many as remain at a time, of random ids and numbers."""
     rng, logits, expected = np.random.default_rng(0), [], []
     run, runtime = _runner(scorer, name)
@@ -89,8 +90,10 @@ def _compared(scorer: Scorer, name: str, rows: int) -> Parity:
     require_finite(found_B, f"{join(scorer.folder, name)}: the logit")
     logit = float(np.abs(found_B - expected_B).max())
     probability = float(np.abs(_sigmoid(found_B) - _sigmoid(expected_B)).max())
-    if logit > BOUND * max(1.0, float(np.abs(expected_B).max())) and not scorer.about.bf16:
+    exact = products == "fp32" and not scorer.about.bf16
+    if exact and logit > BOUND * max(1.0, float(np.abs(expected_B).max())):
         raise UserError(f"{join(scorer.folder, name)}: its logits differ from the scorer's by {logit:.2g} on {done:,} rows")
+    runtime += ", int8 products" * (products == "int8")
     return Parity(runtime=runtime, rows=done, logit=logit, probability=probability)
 
 

@@ -1,6 +1,7 @@
 """`model.onnx`, the whole scorer, and `dense.onnx`, its part behind the tables."""
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ ONNX_TYPES = {"F32": 1, "F16": 10, "I8": 3}
 EXAMPLE_ROWS = 3
 
 
-def write_onnx(scorer: Scorer) -> list[str]:
+def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
     """Writes both files into the scorer's folder; `model.onnx` reads the tables where they are, in tables.safetensors.
+
+    Args:
+        products: fp32, or int8: weights of matrix products are int8 with a scale a column, their inputs int8 by each call's largest number.
 
     Returns:
         the files' names.
@@ -35,11 +39,11 @@ def write_onnx(scorer: Scorer) -> list[str]:
     given = example(scorer, whole.inputs)
     # The tables of an example: a graph is of any number of their rows.
     small = [torch.cat([one] * EXAMPLE_ROWS) for one in (rows, scale) if one is not None]
-    program = _exported(whole, [*given, *small], [*whole.inputs, *whole.tables])
+    program = _exported(whole, [*given, *small], [*whole.inputs, *whole.tables], products)
     for name in whole.tables:
         _refer(program.graph, name, tables["rows" if name == ROWS else name])
     files = _save(program, scorer.folder, ONNX)
-    return files + _save(_exported(dense, example(scorer, dense.inputs), dense.inputs), scorer.folder, ONNX_DENSE)
+    return files + _save(_exported(dense, example(scorer, dense.inputs), dense.inputs, products), scorer.folder, ONNX_DENSE)
 
 
 def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
@@ -80,7 +84,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _exported(module: nn.Module, given: list[Tensor], names: list[str]) -> Any:
+def _exported(module: nn.Module, given: list[Tensor], names: list[str], products: str) -> Any:
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
@@ -91,8 +95,19 @@ def _exported(module: nn.Module, given: list[Tensor], names: list[str]) -> Any:
             output_names=OUTPUTS,
             dynamic_shapes=dynamic_shapes(names),
         )
-    assert program is not None
-    return program.model_proto
+        assert program is not None
+        return program.model_proto if products == "fp32" else _quantised(program.model_proto)
+
+
+def _quantised(proto: Any) -> Any:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory(prefix="dmoe-onnx-") as folder:
+        path = join(folder, "int8.onnx")
+        # Signed weights: processors multiply them with unsigned inputs in one instruction (VNNI), where they have it.
+        quantize_dynamic(proto, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+        return onnx.load(path)
 
 
 def _refer(graph: Any, name: str, entry: Any) -> None:

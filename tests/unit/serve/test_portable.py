@@ -89,6 +89,19 @@ def test_bags_and_every_kind_of_rows(tmp_path, rows, pooling, monkeypatch):
 
 
 @pytest.mark.slow
+def test_products_of_int8_are_near_and_their_distance_is_kept(tmp_path):
+    make(tmp_path, experts=EVERY_EXPERT)
+    found = export.add_format(str(tmp_path), "onnx", "dmoe", 400, "int8")
+    scorer, reference = Scorer(str(tmp_path)), Scorer(str(tmp_path), engine="torch")
+    dense_BI, ids_BF = batch(300)
+    exact, near = reference.logits(dense_BI, ids_BF), scorer.logits(dense_BI, ids_BF)
+    assert np.abs(near - exact).max() > 1e-5
+    assert np.abs(near - exact).mean() < 0.1 * exact.std()
+    assert "int8" in found[ONNX].runtime
+    assert any(node.op_type == "MatMulInteger" for node in onnx.load(str(tmp_path / ONNX), load_external_data=False).graph.node)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_the_dense_part_compiled(tmp_path):
     make(tmp_path)
@@ -160,6 +173,7 @@ def test_answers_that_differ_are_refused(tmp_path, monkeypatch):
         (["--format", "onnx", "--output", "s3://bucket/x"], "--output s3://bucket/x"),
         (["--format", "triton", "--output", "x", "--name", "a/b"], "--name a/b"),
         (["--format", "aoti", "--output", "x"], "no-such-compiler"),
+        (["--products", "int8", "--output", "x"], "--products int8"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_nothing_is_written(tmp_path, capsys, monkeypatch, given, named):
