@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.prepare.source import MAX_ROW
+from dmoe.data.prepare.source.log_files import MAX_ROW
 from tests.log_files import NO_TEXT, PACKED, packed
 from tests.unit.data.log.test_log_fuzz import COLUMNS, lines_aside, made_or_refused, row_of, rows_in, run
 from tests.unit.data.reference import without_blank_end
