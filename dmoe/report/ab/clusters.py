@@ -19,7 +19,7 @@ def ratio_of_sums(x_U: np.ndarray, n_U: np.ndarray) -> tuple[Any, Any]:
 
     Example:
         >>> mean, variance = ratio_of_sums(np.array([1.0, 0.0, 2.0]), np.array([2.0, 2.0, 2.0]))
-        >>> round(mean, 4), round(variance, 4)
+        >>> round(float(mean), 4), round(float(variance), 4)
         (0.5, 0.0833)
     """
     units, total = x_U.shape[-1], n_U.sum(-1)

@@ -30,8 +30,8 @@ def boundary(ratio: Any, alpha: float) -> Any:
         ratio: I / tau, of any shape, above 0.
 
     Example:
-        >>> round(boundary(tightest(0.05), 0.05), 3)  # at its best; an interval for one look has 1.96
-        3.034
+        >>> round(float(boundary(tightest(0.05), 0.05)), 3)  # at its best; an interval for one look has 1.96
+        3.035
     """
     return np.sqrt((1 + 1 / ratio) * (np.log1p(ratio) - 2 * math.log(alpha)))
 

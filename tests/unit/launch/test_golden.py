@@ -9,23 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, IMAGE, SCHEDULERS, VOLUMES, app_of, readme_command, request_of, text_of
+from tests.unit.launch.render import CLUSTER, FURTHER, GOLDEN, IMAGE, SCHEDULERS, VOLUMES, app_of, request_of, text_of
 
 # This machine does not see the cluster's data, and is told not to look for it.
 FAR = ["--elsewhere", "True"]
 EVALUATE = ["--run", "/runs/first", "--data", "/data/later", "--split", "test", "--j", "2x8", "--h", "h100x8", "--elsewhere", "True"]
+# As docs/cluster.md has it, section 3.
+PREPROCESS = ["--input", "/data/day_*.gz", "--output", "/data/criteo1tb", "--engine", "ray", "--j", "4x1", "--h", "cpu32"]
 LADDER = ["--config", "configs/ladder_demo.yaml", "--output", "/runs/ladder", "--data", "/data/demo", "--seeds", "3", "--h", "cpu32"]
 LADDER += ["--elsewhere", "True"]
 OTHERS = {
     "slurm_train": [*CLUSTER, *FAR],
-    "slurm_preprocess": [*readme_command("preprocess"), *FAR],
+    "slurm_preprocess": [*PREPROCESS, *FAR],
     "slurm_evaluate": EVALUATE,
     "slurm_ladder": [*LADDER, "--", "--jobs", "4"],
     "slurm_accept": ["--j", "2x8", "--h", "h100x8", "--folder", "/shared/accept", "--report", "/shared/accept.html"],
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
     "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
 }
-"""Component's arguments by the kept request, SCHEDULER_COMPONENT[_FURTHER]; slurm_train's and slurm_preprocess' are the README's."""
+"""Component's arguments by the kept request, SCHEDULER_COMPONENT[_FURTHER]; slurm_train's are the README's."""
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,8 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
             assert time.monotonic() < ends
             time.sleep(0.01)
         versions = app.state.server.arms.shadow.versions
-        versions.current = replace(versions.current, scorer=None)
+        # A scorer that has no encoder.
+        versions.current = replace(versions.current, scorer=SimpleNamespace(folder=versions.current.folder))
         assert ask(address, "/score", body, {"X-User": units[0]})[0] == 200
     rows = logged(tmp_path)
     assert len(rows) == 2 * (2 * len(units) + 1)
@@ -243,8 +245,7 @@ def test_ids_are_refused_where_the_arms_are_of_different_data(tmp_path_factory, 
         shutil.copytree(place / "one" / "scorer", place / name / "scorer")
         if other:
             about = json.loads((place / name / "scorer" / "scorer.json").read_text())
-            about["files"]["inputs/vocabulary/site.parquet"] = "0" * 64
-            (place / name / "scorer" / "scorer.json").write_text(json.dumps(about))
+            (place / name / "scorer" / "scorer.json").write_text(json.dumps(about | {"schema_hash": "0" * 16}))
     tensors = [{"name": "ids", "datatype": "INT64", "shape": [1, 3], "data": [1, 2, 3]}]
     tensors += [{"name": "dense", "datatype": "FP32", "shape": [1, 1], "data": [0.5]}]
     for name, status in (("same", 200), ("other", 400)):
