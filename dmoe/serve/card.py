@@ -83,7 +83,9 @@ def as_markdown(card: Card, variant: str, step: int, rows: str, experts: list[st
             f"| {name} | {int(value or 0):,} |" if name == "rows" else f"| {name} | {value:.5f} |" for name, value in card.figures.items()
         ]
         lines.append("")
-    bytes_ = {"fp32": 4, "fp16": 2, "int8": 1}[rows] * card.table_parameters
-    lines += [f"Tables: {card.table_parameters:,} numbers, {rows}, {human(bytes_)}. Dense part: {card.dense_parameters:,} numbers.", ""]
+    # Quantised rows have codebooks, whose size is not the numbers'.
+    width = {"fp32": 4, "fp16": 2, "int8": 1}.get(rows)
+    size = f", {human(width * card.table_parameters)}" if width else ""
+    lines += [f"Tables: {card.table_parameters:,} numbers, {rows}{size}. Dense part: {card.dense_parameters:,} numbers.", ""]
     lines += [f"Versions: {', '.join(f'{name} {version}' for name, version in card.versions.items())}. The config is in scorer.json.", ""]
     return "\n".join(lines)

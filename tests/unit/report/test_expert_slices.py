@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dmoe.data.prepare.vocabulary_files import file_of
 
 from dmoe.cli.main import main
 from dmoe.config import dump_config, parse_config
 from dmoe.data.dataset.epoch_order import order_name
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.vocabulary_files import file_of
 from dmoe.errors import UserError
 from dmoe.report.expert_slices import as_page, as_text, experts_of_run, measure
 from dmoe.report.slices import frequency_groups, place_groups
