@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--publish", metavar="P", help="folder, local or remote, that gets versions for dmoe serve, and a pointer to the newest"
     )
     parser.add_argument("--once", action="store_true", help="take what is there, and end")
+    parser.add_argument(
+        "--accept", type=int, default=0, metavar="WINDOW", help="learn from this quarantined window next, whatever the watch says"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -31,4 +34,4 @@ def run(arguments: argparse.Namespace) -> None:
     quiet()
     from dmoe.online.command import online
 
-    online(arguments.config, arguments.set, arguments.source, arguments.run, arguments.publish or "", arguments.once)
+    online(arguments.config, arguments.set, arguments.source, arguments.run, arguments.publish or "", arguments.once, arguments.accept)

@@ -14,7 +14,9 @@ from dmoe.online import vocabulary
 from dmoe.online.ids import from_vocabulary
 
 
-def online(config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False) -> None:
+def online(
+    config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False, accept: int = 0
+) -> None:
     """Follows a log, window by window; started again, it goes on where it was.
 
     Raises:
@@ -62,7 +64,7 @@ def online(config_path: str, overrides: list[str], source: str, run_path: str, p
     if state is None:
         raise UserError(f"--run {run_path}: is a run of dmoe train; choose another, and begin from this one with train.init_from")
     publisher = Publisher(publish, run_path, config) if publish and distributed.rank() == 0 else None
-    Loop(trainer, run, source, schema, model, state, step, once, publisher).go()
+    Loop(trainer, run, source, schema, model, state, step, once, publisher, accept).go()
     run.unlock()
     leave_group()
 

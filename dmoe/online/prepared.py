@@ -119,6 +119,8 @@ def prepare(
     name = f"{number:06d}"
     save_ids(folder_of(run, name), made, after)
     figures |= _of_ids(counts, changes)
+    times = [seconds for one in files if one.bytes and (seconds := first_time(one.name, schema)) is not None]
+    figures["time"] = min(times, default=None)
     window = Window(
         number,
         folder,
