@@ -18,6 +18,7 @@ from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.json_text import format_json
 from dmoe.names import show
+from dmoe.online.status import LOG
 from dmoe.online.vocabulary import folder_of
 from dmoe.paths import PATHS, append_text, inside, join, write_atomic, write_text
 from dmoe.serve.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
@@ -25,7 +26,7 @@ from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import FILE, digest_of
 from dmoe.train.run.run_dir import RunDir
 
-POINTER, VERSIONS, LOG = "current", "versions", "published.jsonl"
+POINTER, VERSIONS = "current", "versions"
 
 
 class Publisher:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dmoe.data.dataset.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, load_manifest, save_manifest
 from dmoe.data.prepare.described import TRANSFORMS
 from dmoe.data.prepare.hashing import parse_sizes
-from dmoe.data.prepare.kept import read_kept
+from dmoe.data.prepare.kept import kept_schema, read_kept
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.vocabulary import digest, digest_of
 from dmoe.data.prepare.vocabulary_files import FOLDER, file_of, write_vocabulary
@@ -143,13 +143,13 @@ def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
     return found
 
 
-def look_up(folder: str, schema: Schema, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
+def look_up(folder: str, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
     """Row, sightings, birth and last sight of tokens, `row` None of one that has none.
 
     Raises:
         UserError: no such feature, or ids are hashed.
     """
-    ids = load_ids(folder, schema)
+    ids = load_ids(folder, kept_schema(folder, load_manifest(folder)))
     if feature not in ids:
         raise UserError(f"no feature '{feature}' with counted ids; the features are {', '.join(sorted(ids)) or 'hashed'}")
     one = ids[feature]

@@ -49,7 +49,8 @@ def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
     for kind, words in kinds.items():
         for name in line["data"][kind]:
             share = partial(_share, kind, name, line["window"], since if kind == "unknown" else 1)
-            watch.level(f"{words} {name}", share, settings.share, partial(_share_error, rows), up_only=True)
+            error = partial(_share_error, rows)
+            watch.level(f"{words} {name}", share, settings.share, error, up_only=True, recent=kind == "unknown")
     for name in line["data"]["means"]:
         watch.number(name)
     watch.clock()
@@ -104,9 +105,19 @@ class _Watch:
         self.alarms: list[str] = []
 
     def level(
-        self, kind: str, of: Callable[[Any], float | None], allowed: float, error: Callable[[float], float], up_only: bool = False
+        self,
+        kind: str,
+        of: Callable[[Any], float | None],
+        allowed: float,
+        error: Callable[[float], float],
+        up_only: bool = False,
+        recent: bool = False,
     ) -> None:
-        """Whether a figure is far from the median of its past; `error` is its standard error for a value of it."""
+        """Whether a figure is far from the median of its past; `error` is its standard error for a value of it.
+
+        Args:
+            recent: what the window before had is no alarm either: after windows that were not learned a figure takes some to come back.
+        """
         now, past = of(self.line), [value for one in self.past if (value := of(one)) is not None]
         if len(past) < self.settings.after:
             return
@@ -115,6 +126,7 @@ class _Watch:
             self.alarms.append(f"{kind}: has no value, and was {middle:.4g}")
             return
         spread = SCALED_MAD * float(np.median(np.abs(np.array(past) - middle)))
+        middle = max(middle, past[-1]) if recent else middle
         self._hold(kind, now, middle, now - middle, allowed + self.settings.deviations * math.hypot(spread, error(middle)), up_only)
 
     def change(self, kind: str, of: Callable[[Any], float | None], allowed: float, up_only: bool = False) -> None:

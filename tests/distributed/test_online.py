@@ -14,6 +14,9 @@ from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
+from dmoe.online.rollback import roll_back
+from dmoe.online.status import as_text, page, status
+from dmoe.online.vocabulary import look_up
 from dmoe.serve.delta import materialise
 from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import digest_of
@@ -159,3 +162,35 @@ def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, 
     assert len(list((tmp_path / "killed" / "logs-0").rglob("attempt_*"))) == len(faults) + 1
     assert ledger(tmp_path / "killed") == ledger(undisturbed(ranks))
     same(tmp_path / "killed", undisturbed(ranks))
+
+
+def test_back_to_an_earlier_window_by_hand_and_on_from_there(tmp_path, log, undisturbed):
+    for name in ("run", "versions"):
+        shutil.copytree(undisturbed(1) / name, tmp_path / name)
+    run, lines = str(tmp_path / "run"), ledger(undisturbed(1))
+    shutil.copytree(run, tmp_path / "pruned")
+    shutil.rmtree(tmp_path / "pruned" / "checkpoints" / "step-000000000")
+    with pytest.raises(UserError, match="--to 0"):
+        roll_back(str(tmp_path / "pruned"), 0)
+    assert "step 21" in roll_back(run, 3, str(tmp_path / "versions"))
+    assert (tmp_path / "versions" / "current").read_text() == "versions/000003\n"
+    found = status(run)
+    assert (found["windows"][-1]["state"], found["windows"][-1]["undoes"]) == ("rolled back", [4, 5])
+    assert newest(run).endswith(f"step-{lines[2]['step']:09d}")
+    assert "rolled back" in as_text(found)
+    assert "<svg" in page(found)
+    write_window(Path(log[1]) / "w9.csv", 9)
+    outcome = follow(tmp_path, log, 1)
+    (Path(log[1]) / "w9.csv").unlink()
+    assert outcome.succeeded, outcome.said
+    last = status(run)["windows"][-1]
+    assert (last["window"], last["step"], last["state"]) == (7, lines[2]["step"] + 7, "trained")
+    assert sorted(path.name for path in (tmp_path / "versions" / "versions").iterdir())[-1] == "000007"
+
+
+def test_a_tokens_row_is_told(undisturbed):
+    run, lines = undisturbed(1) / "run", ledger(undisturbed(1))
+    found = look_up(str(run / "vocabulary" / "000005"), "user", ["u40", "nobody"])
+    assert (found[0]["last"], found[1]) == (5, {"token": "nobody", "row": None, "seen": 0.0})
+    assert 2 <= found[0]["row"] < 34
+    assert found[0]["born"] in {line["window"] for line in lines}
