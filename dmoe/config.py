@@ -157,6 +157,9 @@ class DenseOptimizerConfig(Strict):
     betas: tuple[Rate, Rate] = Field((0.9, 0.999), strict=False)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0, description="global norm of the dense gradients; tables are never clipped")
+    relative_clip: float | None = Field(
+        None, gt=0, description="shortens a tensor's step until no weight changes by more than this share of itself and 0.01 (Clippy)"
+    )
 
 
 class ScheduleConfig(Strict):

@@ -23,6 +23,7 @@ from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger, as_lines, committed
 from dmoe.online.prepared import Window, remove_old
 from dmoe.online.publish import Publisher, Publishing
+from dmoe.online.spool import Spool
 from dmoe.online.taking import Taken, Taker
 from dmoe.online.waiting import meanwhile
 from dmoe.train.elastic.exit_codes import Preempted
@@ -38,7 +39,7 @@ class Loop:
         schema: by which the windows are read.
         model: the manifest that the trainer's model is built from.
         state: of the checkpoint that the trainer has loaded.
-        once: end when the source has no complete file left.
+        ended: whether no further file is waited for; the run then ends when the source has no complete file left.
         publisher: on rank 0, where versions are published.
         accept: a quarantined window whose files are the next window, and learned whatever the watch says.
     """
@@ -52,7 +53,7 @@ class Loop:
         model: Manifest,
         state: OnlineState,
         step: int,
-        once: bool,
+        ended: Callable[[], bool],
         publisher: Publisher | None,
         accept: int = 0,
     ) -> None:
@@ -67,7 +68,7 @@ class Loop:
         self.number = state["window"] + 1
         if rank() == 0:
             self.ledger = Ledger(run.path, state)
-            self.taker = Taker(run.path, source, self.ledger, schema, self.settings, model, once, accept)
+            self.taker = Taker(run.path, source, self.ledger, schema, self.settings, model, ended, accept)
             self.ids: Mapping[str, FeatureIds] = vocabulary.first_ids(schema)
             if state["vocabulary"]:
                 self.ids = vocabulary.load_ids(vocabulary.folder_of(run.path, state["vocabulary"]), schema)
@@ -222,9 +223,11 @@ class Loop:
         if rank() == 0:
             if line["state"] == "trained":
                 self.publishing.begin(line)
+                Spool.forget(self.run.path, [one["name"] for one in line["files"]])
             names = {state["vocabulary"] for _, state in committed(self.run.path)}
             vocabulary.remove_old(self.run.path, names | {self.state["vocabulary"]})
-            remove_old(self.run.path, line["window"], self.settings.windows.keep)
+            newest_good = max((one["window"] for one in self.ledger.good()), default=0)
+            remove_old(self.run.path, line["window"], self.settings.windows.keep, newest_good)
 
 
 def memory_mb() -> int:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from dmoe.data.dataset.manifest import Manifest
@@ -44,7 +44,7 @@ class Taker:
         source: a folder, glob or prefix.
         schema: by which the windows are read.
         model: the manifest that the model is built from.
-        once: end when the source has no complete file left.
+        ended: whether no further file is waited for.
         accept: a quarantined window whose files are the next window.
 
     Attributes:
@@ -55,9 +55,17 @@ class Taker:
     """
 
     def __init__(
-        self, run: str, source: str, ledger: Ledger, schema: Schema, settings: OnlineConfig, model: Manifest, once: bool, accept: int
+        self,
+        run: str,
+        source: str,
+        ledger: Ledger,
+        schema: Schema,
+        settings: OnlineConfig,
+        model: Manifest,
+        ended: Callable[[], bool],
+        accept: int,
     ) -> None:
-        self.run, self.source, self.ledger, self.once = run, source, ledger, once
+        self.run, self.source, self.ledger, self.ended = run, source, ledger, ended
         self.schema, self.settings, self.model = schema, settings, model
         self.chooser = Chooser(settings.windows, self._rows_of, self._time_of)
         self.pending, self.accept = Choice(), self._to_accept(accept)
@@ -75,10 +83,11 @@ class Taker:
         number = self.ledger.window
         while True:
             began = time.perf_counter()
-            choice = self._accepted() or self._chosen_before(number) or self._choose(ended=self.once)
+            ended = self.ended()
+            choice = self._accepted() or self._chosen_before(number) or self._choose(ended)
             if choice is not None:
                 break
-            if self.once:
+            if ended:
                 return None
             time.sleep(self.settings.windows.poll_seconds)
         for kind, text in choice.events:
@@ -94,7 +103,7 @@ class Taker:
         if any(one.bytes for one in choice.files):
             try:
                 arguments = (self.run, number, choice.files, self.schema, self.settings, self.model)
-                taken.window, self.ids = prepare(*arguments, vocabulary, ids)
+                taken.window, self.ids = prepare(*arguments, vocabulary, ids, self._good())
             except UserError as error:
                 taken.problem = str(error)
         taken.seconds["prepare"] = time.perf_counter() - began
@@ -115,6 +124,10 @@ class Taker:
     def _accepted(self) -> Choice | None:
         line = next((line for line in self.ledger.lines if line["window"] == self.accept), None)
         return Choice([SourceFile(**one) for one in line["files"]]) if self.accept and line else None
+
+    def _good(self) -> int:
+        """The newest window that was learned."""
+        return max((line["window"] for line in self.ledger.good()), default=0)
 
     def _choose(self, ended: bool) -> Choice | None:
         files = complete_files(self.source, self.settings.windows.complete)
