@@ -1,4 +1,4 @@
-# What the README names: make demo, make test, make test-all. Everything else is a step of those.
+# What the README names: make demo, make test, make test-all, make docs. Everything else is a step of those.
 PYTHON ?= python3
 # cuda where the machine has an NVIDIA GPU, else cpu; `make venv DEVICE=cpu` overrides.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
@@ -8,7 +8,7 @@ LOCK := requirements/$(DEVICE).txt
 STAMP := .venv/.installed-$(DEVICE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: venv demo test test-all lint doctor clean
+.PHONY: venv demo test test-all lint docs doctor clean
 
 venv: $(STAMP)
 
@@ -42,5 +42,9 @@ lint: venv
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# The documentation as a site, into ./site: look at it with `python3 -m http.server --directory site`.
+docs: venv
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet && echo "site/index.html: built"
+
 clean:
-	rm -rf .venv .demo
+	rm -rf .venv .demo site

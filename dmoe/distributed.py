@@ -24,21 +24,20 @@ def start(timeout_seconds: int = 600) -> torch.device:
     timeout = datetime.timedelta(seconds=timeout_seconds)
     cuda = torch.cuda.is_available()
     backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
-    if "RANK" in os.environ:
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        if cuda and local_rank >= torch.cuda.device_count():
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if "RANK" in os.environ else 0
+    if cuda:
+        if local_rank >= torch.cuda.device_count():
             raise UserError(f"rank {os.environ['RANK']}: local rank {local_rank}, but this host has {torch.cuda.device_count()} GPUs")
+        # Before anything that takes the current device for this rank's.
+        torch.cuda.set_device(local_rank)
+    if "RANK" in os.environ:
         store, rank, ranks = join(timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
     else:
-        local_rank = 0
         # TorchRec's planner reads these two; a single process has no launcher to set them.
         os.environ.setdefault("LOCAL_WORLD_SIZE", "1")
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
-    if cuda:
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
-    return torch.device("cpu")
+    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
 
 
 def start_alone() -> None:

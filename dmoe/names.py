@@ -119,7 +119,7 @@ def cell(text: str) -> str:
 def whole_number(text: str) -> int | None:
     """The number that 1 to 18 ASCII digits write, else None: `isdigit` takes ² too, and `int` refuses thousands of digits.
 
-    Example:
+    Examples:
         >>> whole_number("007"), whole_number("²"), whole_number("-1")
         (7, None, None)
     """

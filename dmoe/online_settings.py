@@ -40,7 +40,7 @@ class IdsConfig(Strict):
 class VersionsConfig(Strict):
     """What is published."""
 
-    rows: Literal["fp32", "fp16", "int8"] = "fp32"
+    rows: Literal["fp32", "fp16", "int8"] = Field("fp32", description="precision of the published tables")
     minutes: float = Field(0.0, ge=0, description="between two versions at least; 0 publishes every window")
     full_every: int = Field(24, ge=1, description="every so many versions is a full one; the others hold what changed")
     keep_full: int = Field(2, ge=1, description="full versions that are kept, with the deltas behind them")

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-from dmoe.data.prepare.ray_engine import answers, import_ray, short_folder
+from dmoe.data.prepare.engines.ray_engine import answers, import_ray, short_folder
 from dmoe.errors import UserError, run_command
 
 POLL_SECONDS = 1.0

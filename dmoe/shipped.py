@@ -9,7 +9,7 @@ CONFIGS = Path(__file__).parent / "configs"
 def find_config(path: str) -> str:
     """`path`; or, where it is a bare name that no file here has, the shipped config of that name.
 
-    Example:
+    Examples:
         >>> find_config("criteo_dmoe").endswith("configs/criteo_dmoe.yaml")
         True
         >>> find_config("my/own.yaml")

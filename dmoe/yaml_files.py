@@ -5,6 +5,7 @@ YAML 1.2's numbers, where PyYAML follows 1.1: `1e-3` is a number; `010`, `1:30`,
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -162,6 +163,15 @@ def parse_yaml(text: str | bytes) -> Any:
 def dump_yaml(tree: Any) -> str:
     """The text that `parse_yaml` reads back to an equal tree."""
     return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False))
+
+
+def flow_yaml(tree: Any) -> str:
+    """As `dump_yaml`, on one line without its end: `{name: price, transform: log1p}`. What a screen does not show as it is, is escaped."""
+    lines = [
+        str(yaml.dump([tree], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=sys.maxsize, allow_unicode=unicode))
+        for unicode in (True, False)
+    ]
+    return next((line for line in lines if line[:-1].isprintable()), lines[-1])[1:-2]
 
 
 def parse_mapping(text: str | bytes, where: str, expected: str) -> dict[str, Any]:

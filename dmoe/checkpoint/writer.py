@@ -101,7 +101,7 @@ class CheckpointWriter:
             if size > most:
                 return None
             try:
-                copies.append(File(file.name, {key: tensor.cpu().clone() for key, tensor in file.tensors.items()}, file.pieces))
+                copies.append(File(file.name, {key: tensor.to("cpu", copy=True) for key, tensor in file.tensors.items()}, file.pieces))
             except RuntimeError:
                 # No memory (a limit on the process): written without a copy, as a part that is too large.
                 return None

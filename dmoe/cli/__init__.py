@@ -5,6 +5,7 @@ imports the named command alone, and a command imports torch only when it runs, 
 """
 
 COMMANDS = {
+    "schema": ("dmoe.cli.schema", "propose a schema for a raw log, or show those that come along"),
     "preprocess": ("dmoe.cli.preprocess", "turn raw click logs into a data set"),
     "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
     "data": ("dmoe.cli.data", "describe or export a data set"),
@@ -19,7 +20,11 @@ COMMANDS = {
     "export": ("dmoe.cli.export", "turn a run's checkpoint into a scorer"),
     "score": ("dmoe.cli.score", "score a log with an exported scorer"),
     "serve": ("dmoe.cli.serve", "serve an exported scorer over HTTP: KServe v2, JSON rows, Arrow"),
+    "ab": ("dmoe.cli.ab", "an online A/B test of scorers: assign its units, plan its size, read its result"),
+    "versions": ("dmoe.cli.versions", "publish a served model's next version, or go back"),
+    "deploy": ("dmoe.cli.deploy", "print the manifests that run dmoe serve on Kubernetes"),
     "doctor": ("dmoe.cli.doctor", "check this machine, and name the command that repairs it"),
+    "accept": ("dmoe.cli.accept", "prove dmoe on this machine or cluster, stage by stage, with a report"),
     "demo": ("dmoe.cli.demo", "from a raw log to a trained and evaluated model, step by step"),
     "completion": ("dmoe.cli.completion", "print the completion script of a shell"),
 }

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from dmoe.errors import UserError
+from dmoe.json_text import format_json
 
 CONFIGS = {"homo_se": "demo_homo_se", "dmoe": "demo"}
 
@@ -41,13 +42,26 @@ def run(arguments: argparse.Namespace) -> None:
     for name, config in CONFIGS.items():
         launch = ["torchx", "run", "--scheduler", "local_cwd", "dmoe.train", "--config", config]
         launch += ["--data", f"{folder}/data", "--run", f"{folder}/{name}", "--j", f"1x{arguments.ranks}"]
-        launch += ["--", "--plan", f"{folder}/plan.json"] if name == "dmoe" else []
+        # Its test's logits are kept, for the scorer to be compared with.
+        launch += ["--", *(["--plan", f"{folder}/plan.json"] if name == "dmoe" else []), "--set", "metrics.predictions=true"]
         step(f"4. Train {name} on {arguments.ranks} ranks", launch)
     step("5. Evaluate D-MoE again, from its checkpoint", ["dmoe", "evaluate", "--run", f"{folder}/dmoe"])
     runs = [f"{folder}/{name}" for name in CONFIGS]
     title = ["--title", "D-MoE beside Homo-MoE (SE)"]
     step("6. Side by side", ["dmoe", "report", "runs", *runs, "--output", f"{folder}/report.html", *title])
+    step("7. A scorer, compared with the evaluation", ["dmoe", "export", "--run", f"{folder}/dmoe", "--output", f"{folder}/scorer"])
+    (folder / "rows.json").write_text(raw_rows(folder / "log.tsv"))
+    print("\n== 8. Serve it, and score raw rows of the log\n$ dmoe serve --model", f"{folder}/scorer &")
+    print(f"$ curl -d @{folder}/rows.json localhost:8080/score")
     print(f"\nDone in {time.perf_counter() - began:.0f} s. Open {folder / 'report.html'} in a browser; TensorBoard: --logdir {folder}")
+
+
+def raw_rows(log: Path, rows: int = 3) -> str:
+    """The first rows of a log in Criteo's format, as /score takes them."""
+    names = [*(f"I{index}" for index in range(1, 14)), *(f"C{index}" for index in range(1, 27))]
+    with open(log) as file:
+        lines = [line.rstrip("\n").split("\t")[1:] for line, _ in zip(file, range(rows), strict=False)]
+    return format_json({"rows": [dict(zip(names, line, strict=True)) for line in lines]}) + "\n"
 
 
 def step(title: str, command: list[str]) -> None:

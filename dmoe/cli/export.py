@@ -1,10 +1,12 @@
-"""Turns a run's best checkpoint into a scorer that needs neither TorchRec nor the sharding plan.
+"""Turns a run's best checkpoint into a scorer that needs neither TorchRec nor the sharding plan, and into files of other runtimes.
 
 dmoe export --run runs/dmoe --output scorers/dmoe --rows int8
+dmoe export --run runs/dmoe --output scorers/dmoe --format onnx
 """
 
 import argparse
 
+from dmoe.errors import UserError
 from dmoe.names import show
 
 
@@ -12,6 +14,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="the run's directory")
     parser.add_argument("--output", required=True, help="the scorer's folder")
     parser.add_argument("--rows", choices=("fp32", "fp16", "int8"), default="fp32", help="numbers of the embedding rows (fp32)")
+    parser.add_argument(
+        "--format",
+        choices=("scorer", "onnx", "aoti", "triton"),
+        default="scorer",
+        help="beside the scorer: onnx, the whole of it and its dense part; aoti, the dense part compiled for this machine's processor;"
+        " triton, a model repository with the ONNX files (scorer)",
+    )
+    parser.add_argument(
+        "--products",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="matrix products of the ONNX files; int8 is faster and less exact (fp32)",
+    )
+    parser.add_argument("--name", default="dmoe", help="of the model in a Triton repository (dmoe)")
     parser.add_argument("--step", type=int, help="another checkpoint than the best")
     parser.add_argument(
         "--check", type=int, default=20_000, metavar="ROWS", help="compare with the run's own scores on so many rows (20000)"
@@ -21,15 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from dmoe.model.sizes import human
     from dmoe.paths import PATHS, join
-    from dmoe.serve.check import against_run
+    from dmoe.serve.check import against_run, effect_on_test
     from dmoe.serve.export import export
     from dmoe.serve.format import DENSE, TABLES
+    from dmoe.serve.portable.export import add_format, check_format, scorer_folder
 
-    about = export(arguments.run, arguments.output, arguments.rows, arguments.step)
-    size = sum(_size(PATHS, join(arguments.output, name)) for name in (TABLES, DENSE))
-    show(f"{arguments.output}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
+    check_format(arguments.format, arguments.output, arguments.name)
+    if arguments.products != "fp32" and arguments.format not in ("onnx", "triton"):
+        raise UserError(f"--products {arguments.products}: of ONNX files; give --format onnx or triton with it")
+    folder = scorer_folder(arguments.format, arguments.output, arguments.name)
+    about = export(arguments.run, folder, arguments.rows, arguments.step)
+    size = sum(_size(PATHS, join(folder, name)) for name in (TABLES, DENSE))
+    show(f"{folder}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
+    if arguments.format != "scorer":
+        for name, one in add_format(folder, arguments.format, arguments.name, min(arguments.check, 5000), arguments.products).items():
+            against = f"against the scorer on {one.rows:,} rows, by {one.runtime}"
+            show(f"{join(folder, name)}: logits differ by {one.logit:.2g} at most, probabilities by {one.probability:.2g}, {against}")
+        if arguments.products != "fp32" and arguments.check and (told := effect_on_test(arguments.run, folder, arguments.check)):
+            show(told)
     if arguments.check:
-        show(against_run(arguments.run, arguments.output, arguments.check))
+        show(against_run(arguments.run, folder, arguments.check))
 
 
 def _size(paths, path: str) -> int:  # type: ignore[no-untyped-def]

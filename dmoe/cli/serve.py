@@ -14,12 +14,17 @@ from dmoe.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a scorer's folder, or a file whose first line names one, which is followed")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", default="", help="a scorer's folder, or a file whose first line names one, which is followed")
+    what.add_argument("--split", default="", metavar="FILE", help="an A/B test: its arms, their scorers and shares (docs/serve.md)")
     parser.add_argument("--name", default="dmoe", help="of the model in the protocol (dmoe)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
     parser.add_argument("--workers", type=int, default=1, help="processes, which share the tables' memory (1)")
     parser.add_argument("--threads", type=int, default=1, help="of matrix products, a process (1)")
+    parser.add_argument(
+        "--engine", choices=("onnx", "torch"), help="what computes the scores (onnx where the scorer was exported with --format onnx)"
+    )
     parser.add_argument("--batch-rows", type=int, default=4096, help="rows of a call of the model at most (4096)")
     parser.add_argument("--batch-us", type=int, default=200, help="microseconds that a request waits for others (200)")
     parser.add_argument("--queue-rows", type=int, default=65_536, help="rows that may wait; beyond, 503 (65536)")
@@ -36,8 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     except ImportError:
         raise UserError("dmoe serve needs starlette, uvicorn and prometheus-client: install dmoe[serve]") from None
     from dmoe.serve.server.app import create
+    from dmoe.serve.server.arms import check
     from dmoe.serve.server.options import ServeOptions
-    from dmoe.serve.server.versions import folder_of, load_version
+    from dmoe.serve.server.protocol import BoundedProtocol
 
     for name in ("workers", "threads", "batch_rows", "queue_rows", "deadline_ms", "max_rows", "max_body_mib", "max_connections"):
         if getattr(arguments, name) < 1:
@@ -55,19 +61,23 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.max_rows,
         token=_token(arguments.token_file),
         threads=arguments.threads,
+        split=arguments.split,
+        engine=arguments.engine,
     )
     several = arguments.workers > 1
     with contextlib.ExitStack() as stack:
         if several:
             # Before any worker starts, so that a mistake is one line.
-            load_version(folder_of(options.model)).remove()
+            check(options)
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
         app = "dmoe.serve.server.app:create" if several else create(options)
-        print(f"serves {options.model} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
+        print(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
         uvicorn.run(
             app,
             factory=several,
+            http=BoundedProtocol,
+            ws="none",
             host=arguments.host,
             port=arguments.port,
             workers=arguments.workers,

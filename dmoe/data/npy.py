@@ -17,11 +17,11 @@ import numpy as np
 from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.files import RowGroup, read_row_group, row_groups
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load_manifest
-from dmoe.data.prepare.lock import alone
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
+from dmoe.lock import alone
 from dmoe.names import file_name
 from dmoe.paths import inside, naming, remove_files, write_text
 

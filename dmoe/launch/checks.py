@@ -95,6 +95,16 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
 
 
+def check_model(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Whether there is a scorer to serve.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not elsewhere and _is_here(path, mounted) and not exists(path):
+        raise UserError(f"--model {path}: no scorer and no pointer file there; {_ELSEWHERE}")
+
+
 def check_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Parses the words of a `dmoe` command as the job will.
 

@@ -14,7 +14,7 @@ import torchx.specs as specs
 from dmoe.cli.train import overrides_of
 from dmoe.config import setting
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_online, check_run, check_training, work_of
+from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_online, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job
 from dmoe.names import show
 
@@ -300,6 +300,106 @@ def ladder(
         given = check_arguments(command[3:])
         check_ladder(given.config, given.set, data, elsewhere, place.mounted)
         return single_job(place, "ladder", command)
+
+    return _or_one_line(job)
+
+
+def accept(
+    *arguments: str,
+    level: str = "quick",
+    folder: str = "",
+    report: str = "accept.html",
+    json: str = "accept.json",
+    j: str = "1x1",
+    name: str = "dmoe-accept",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    h: Optional[str] = None,
+    env: str = "",
+    mounts: str = "",
+    max_retries: int = 0,
+    rdzv_port: int = 29500,
+    rdzv_timeout: int = 900,
+    interface: str = "",
+    venv: str = "",
+) -> specs.AppDef:
+    """Proves dmoe on these nodes, stage by stage, before anything is trained on them; the report has no host names.
+
+    Args:
+        arguments: further arguments for dmoe accept, behind `--`, such as `--only collectives kernels`
+        level: quick takes 5 minutes at most, full 20; dense needs neither TorchRec nor FBGEMM
+        folder: on a disk that all nodes see, for the runs of the stages; several nodes skip those stages without one
+        report: file for the page, written by the first node
+        json: file for the same content as JSON
+        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs of a node
+        gpu: GPUs of a node
+        memMB: memory of a node in MB
+        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        rdzv_port: port of the rendezvous on the first node, for several nodes
+        rdzv_timeout: seconds that a node waits for the others to come up
+        interface: network interface between the nodes, such as eth0 or ib0
+        venv: a virtual environment that the nodes see, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        words = ["--level", level, *["--folder", folder] * bool(folder), "--report", report, "--json", json, *arguments]
+        check_arguments(["accept", *words])
+        return distributed_job(place, "dmoe.accept", words, "")
+
+    return _or_one_line(job)
+
+
+def serve(
+    *arguments: str,
+    model: str,
+    port: int = 8080,
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-serve",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: str = "",
+    mounts: str = "",
+    max_retries: int = 0,
+    venv: str = "",
+) -> specs.AppDef:
+    """Serves a scorer over HTTP on one node, a worker process for each of its cores. For Kubernetes, `dmoe deploy` prints a Deployment.
+
+    Args:
+        arguments: further arguments for dmoe serve, behind `--`, such as `--token-file /secrets/token`
+        model: the scorer's folder, or a pointer file that is followed
+        port: to listen on, on all of the node's addresses
+        elsewhere: True where the scorer lies on a disk that only the cluster sees: it is not looked for here
+        j: 1x1
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs, each a worker process
+        memMB: memory in MB; pages of the tables count once, however many workers map them
+        h: a named resource instead of cpu and memMB, such as cpu8
+        env: environment variables of the process, or as JSON
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        venv: a virtual environment that the node sees, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, 0, memMB, h, env, mounts, max_retries, venv=venv)
+        command = ["python", "-m", "dmoe", "serve", "--model", model, "--host", "0.0.0.0", "--port", str(port)]
+        command += ["--workers", str(place.resource.cpu), *arguments]
+        check_arguments(command[3:])
+        check_model(model, elsewhere, place.mounted)
+        return single_job(place, "serve", command)
 
     return _or_one_line(job)
 

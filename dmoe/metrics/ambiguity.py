@@ -1,4 +1,4 @@
-"""What the experts' diversity is worth, in logloss (ALGORITHM: section 5): streaming, mergeable, in float64.
+"""What the experts' diversity is worth, in logloss (docs/method.md): streaming, mergeable, in float64.
 
 Shapes: B rows of a batch, M experts.
 """
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from dmoe.metrics.auc import all_reduced
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Ambiguity(Metric):
           for padding (all rows count alike where absent).
         - Output: AmbiguityReport.
 
-    Example:
+    Examples:
         >>> metric = Ambiguity(experts=2)
         >>> metric.update(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]))
         >>> round(metric.compute().value, 4)
@@ -51,7 +53,7 @@ class Ambiguity(Metric):
     sums_L: Tensor
 
     def __init__(self, experts: int, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**{"dist_sync_fn": all_reduced, **settings})
         self.add_state("sums_L", torch.zeros(3 + experts, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logit_B: Tensor, expert_logit_BM: Tensor, gate_BM: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:

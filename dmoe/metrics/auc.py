@@ -35,7 +35,7 @@ class BinnedAUC(Metric):
         - Input of `update`: logit [B] (not a probability), label [B] of 0 and 1, weight [B] (0 for padding; 1 where absent).
         - Output: [] float64; NaN where one of the labels does not occur, or where a logit was NaN.
 
-    Example:
+    Examples:
         >>> metric = BinnedAUC()
         >>> metric.update(torch.tensor([-2.0, -1.0, 0.5, 2.0]), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         >>> metric.compute()
@@ -63,12 +63,13 @@ class BinnedAUC(Metric):
 
     def compute(self) -> Tensor:
         """The AUC over all ranks; sets `error_bound`. Every rank has to call it."""
-        negatives_N, positives_N = self.counts_2N
+        # On the CPU: a device's cumulative sum of floats need not be the same twice.
+        negatives_N, positives_N = self.counts_2N.cpu()
         pairs = negatives_N.sum() * positives_N.sum()
         below_N = negatives_N.cumsum(0) - negatives_N
         tied_N = negatives_N * positives_N
         self.error_bound = float(tied_N.sum() / 2 / pairs)
-        return ((positives_N * below_N).sum() + tied_N.sum() / 2) / pairs
+        return (((positives_N * below_N).sum() + tied_N.sum() / 2) / pairs).to(self.counts_2N.device)
 
 
 class ExactAUC(Metric):

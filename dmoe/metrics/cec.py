@@ -1,4 +1,4 @@
-"""Cross-expert correlation over a whole evaluation set: streaming, mergeable, in float64 (ALGORITHM: section 3).
+"""Cross-expert correlation over a whole evaluation set: streaming, mergeable, in float64 (docs/method.md).
 
 Shapes: B rows of a batch, M experts, D dims of an expert's output, P = M * D.
 """
@@ -97,7 +97,7 @@ class CrossExpertCorrelation(Metric):
         - Input of `update`: hidden [B, M, D]; label [B] of 0 and 1; mask [B], 0 for padding (all rows count where absent).
         - Output: CecReport, whose `cec` is the figure.
 
-    Example:
+    Examples:
         >>> metric = CrossExpertCorrelation(experts=2, width=1)
         >>> outputs_BMD = torch.tensor([[[1.0], [2.0]], [[2.0], [4.0]], [[3.0], [6.0]]])
         >>> metric.update(outputs_BMD, torch.tensor([0.0, 1.0, 0.0]))

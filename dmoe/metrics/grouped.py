@@ -29,7 +29,7 @@ class GroupedAUC(Metric):
         - Input of `update`: logit [B]; label [B] of 0 and 1; weight [B], 0 for padding; group [B] integers, 0 for rows of no group.
         - Output: Gauc.
 
-    Example:
+    Examples:
         >>> import torch
         >>> metric = GroupedAUC()
         >>> metric.update(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 1.0, 1.0]), torch.ones(3), torch.tensor([7, 7, 8]))

@@ -1,4 +1,4 @@
-"""The correlation of the experts over the global batch, as a loss (ALGORITHM: section 2).
+"""The correlation of the experts over the global batch, as a loss (docs/method.md).
 
 Shapes: B rows of this rank, M experts, D dims of what is de-correlated, P = M * D.
 """
@@ -46,7 +46,7 @@ class CorrelationLoss(nn.Module):
           not explain.
         - Output: Correlation. Its loss is equal on all ranks, its gradient such that averaging over ranks gives the exact one.
 
-    Example:
+    Examples:
         >>> outputs_BMD = torch.tensor([[[1.0], [2.0]], [[2.0], [4.0]], [[3.0], [6.5]]], requires_grad=True)
         >>> found = CorrelationLoss()(outputs_BMD)
         >>> (0.1 * found.loss).backward()
@@ -103,10 +103,11 @@ def _pearson(scatter_PP: Tensor, variance_P: Tensor, mean_P: Tensor) -> tuple[Te
 def _gathered_scatter(x_BP: Tensor, mask_B: Tensor, _groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `global_scatter`, from all rows in one place and with all entries: the reference."""
     every_BP, every_mask_B = all_gather_rows(x_BP), all_gather_rows(mask_B)
-    rows_BP = every_BP[every_mask_B > 0]
-    mean_P = rows_BP.mean(0) if len(rows_BP) else every_BP.sum(0) * 0
-    centred_BP = rows_BP - mean_P
-    return centred_BP.T @ centred_BP, mean_P.detach(), every_mask_B.sum(dtype=torch.float64)
+    # By a mask and not by an index, whose size a device would have to be asked for.
+    counts_B1, rows = every_mask_B[:, None] > 0, every_mask_B.sum(dtype=torch.float64)
+    mean_P = torch.where(counts_B1, every_BP, 0).sum(0) / rows.clamp(min=1).to(x_BP.dtype)
+    centred_BP = torch.where(counts_B1, every_BP - mean_P, 0)
+    return centred_BP.T @ centred_BP, mean_P.detach(), rows
 
 
 def _blocks(x_PP: Tensor, experts: int) -> Tensor:

@@ -55,7 +55,7 @@ class DMoE(Network):
     Raises:
         UserError: an unknown expert or option; names it.
 
-    Example:
+    Examples:
         >>> model = DMoE(features={"user": 1000, "site": 50}, dense=["price"], experts=["crossnet", "mlp"], dim=8)
         >>> ids = KeyedJaggedTensor.from_lengths_sync(["user", "site"], torch.tensor([1, 2, 3, 4]), torch.ones(4, dtype=torch.int32))
         >>> model(torch.zeros(2, 1), ids).logit_B.shape

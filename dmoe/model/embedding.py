@@ -63,7 +63,7 @@ class SplitSets(nn.Module):
         if not any(self.mean_F):
             return sets_BFK
         lengths_BF = ids.lengths().view(len(self.mean_F), -1).T.to(sets_BFK[0].dtype)
-        mean_F = torch.tensor(self.mean_F).to(lengths_BF.device, non_blocking=True)
+        mean_F = torch.tensor(self.mean_F, device="cpu").to(lengths_BF.device, non_blocking=True)
         # Padding has empty bags, whose sum is 0.
         divisor_BF1 = torch.where(mean_F, lengths_BF.clamp(min=1), 1).unsqueeze(2)
         return [x_BFK / divisor_BF1 for x_BFK in sets_BFK]

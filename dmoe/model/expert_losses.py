@@ -1,4 +1,4 @@
-"""Losses beside the mixture's cross-entropy and the correlation: of each expert's own logit (ALGORITHM: section 5).
+"""Losses beside the mixture's cross-entropy and the correlation: of each expert's own logit (docs/method.md).
 
 Every term is a mean over the rows of all ranks. A term is called with this rank's rows and gives this rank's share of it times the world
 size, so that its mean over ranks, and the mean of its gradients, are the global ones.

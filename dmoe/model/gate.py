@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class SoftmaxGate(nn.Module):
-    """g = softmax(a) with a_m = w_m . E_m + b_m: each expert's logit from its own embeddings (ALGORITHM: section 1).
+    """g = softmax(a) with a_m = w_m . E_m + b_m: each expert's logit from its own embeddings (docs/method.md).
 
     Args:
         input_dims: N of each expert.

@@ -15,8 +15,8 @@ BLOCK_ROWS = 16384
 def initial_block(seed: int, logical_name: str, block: int, rows: int, dim: int, std: float) -> Tensor:
     """Rows [block * BLOCK_ROWS, ...) of a logical table: [rows, dim] float32 from a normal distribution."""
     key = hashlib.sha256(f"{seed}/{logical_name}/{block}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little", signed=False) >> 1)
-    return torch.empty(rows, dim).normal_(0, std, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(key[:8], "little", signed=False) >> 1)
+    return torch.empty(rows, dim, device="cpu").normal_(0, std, generator=generator)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from dmoe.config import Config, load_config, setting
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.sources import STDIN
+from dmoe.data.prepare.source.raw_bytes import STDIN
 from dmoe.errors import UserError
 from dmoe.online import vocabulary
 from dmoe.online.checks import check, schema_of

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.hashing import BUCKET_SIZE
-from dmoe.data.prepare.vocabulary import Vocabulary
+from dmoe.data.prepare.count.hashed_sizes import BUCKET_SIZE
+from dmoe.data.prepare.count.vocabulary import Vocabulary
 from dmoe.online_settings import IdsConfig
 
 FIRST_ID = RARE_ID + 1

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import open_shard
 from dmoe.data.dataset.manifest import FILE, MISSING_ID, RARE_ID, Manifest, load_manifest
-from dmoe.data.prepare.containers import find_layers, unwrapped
-from dmoe.data.prepare.encode import TIME
-from dmoe.data.prepare.front import AnyLog
+from dmoe.data.prepare.encode.encode_rows import TIME
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.options import Options
+from dmoe.data.prepare.parse.front_ends import AnyLog
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.source import MAX_ROW, find_files
-from dmoe.data.prepare.sources import open_raw
+from dmoe.data.prepare.source.containers import find_layers, unwrapped
+from dmoe.data.prepare.source.log_files import MAX_ROW, find_files
+from dmoe.data.prepare.source.raw_bytes import open_raw
 from dmoe.online.ids import FIRST_ID, Change, FeatureIds, update
 from dmoe.online.source import SourceFile
 from dmoe.online.vocabulary import folder_of, save_ids

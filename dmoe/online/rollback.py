@@ -4,8 +4,8 @@ import os
 
 from dmoe.checkpoint.index import Index, read_index, refuse, verify_checkpoint, write_index
 from dmoe.config import load_config
-from dmoe.data.prepare.lock import take
 from dmoe.errors import UserError
+from dmoe.lock import take
 from dmoe.online.ledger import Ledger, committed
 from dmoe.paths import inside
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dmoe.data.dataset.files import file_sha256
-from dmoe.data.prepare.sources import identity, is_remote
+from dmoe.data.prepare.source.raw_bytes import identity, is_remote
 from dmoe.errors import UserError
 from dmoe.names import whole_number
 from dmoe.online_settings import WindowsConfig

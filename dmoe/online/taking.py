@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.sources import identity
+from dmoe.data.prepare.source.raw_bytes import identity
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.names import show

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, load_manifest, save_manifest
-from dmoe.data.prepare.described import TRANSFORMS
-from dmoe.data.prepare.hashing import parse_sizes
+from dmoe.data.dataset.vocabulary_files import FOLDER, file_of
+from dmoe.data.prepare.count.hashed_sizes import parse_sizes
+from dmoe.data.prepare.count.vocabulary import digest, digest_of, write_vocabulary
 from dmoe.data.prepare.kept import kept_schema, read_kept
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.vocabulary import digest, digest_of
-from dmoe.data.prepare.vocabulary_files import FOLDER, file_of, write_vocabulary
+from dmoe.data.prepare.write.manifest_building import TRANSFORMS
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.names import file_name

@@ -58,6 +58,6 @@ def _agreed(done: bool) -> bool:
     """Rank 0's word, on every rank."""
     if world_size() == 1:
         return done
-    flag = torch.tensor([int(done)])
+    flag = torch.tensor([int(done)], device="cpu")
     dist.broadcast(flag, src=0)
     return bool(flag[0])

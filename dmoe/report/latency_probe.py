@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from dmoe.data.dataset.bags import Bags
 from dmoe.report.latency import BATCHES, Latency
+from dmoe.serve.random_rows import draw
 from dmoe.serve.scorer import Scorer
 
 WARM_UP = 3
-MOST_IDS = 8
-"""Of a row's bag, where a feature is multi-valued."""
 
 
 def measure(scorers: Mapping[str, Scorer], rounds: int, threads: int = 1, batches: Sequence[int] = BATCHES) -> dict[str, Latency]:
@@ -35,18 +33,6 @@ def measure(scorers: Mapping[str, Scorer], rounds: int, threads: int = 1, batche
     finally:
         torch.set_num_threads(before)
     return {name: Latency(bytes_of(scorer), calls[name]) for name, scorer in scorers.items()}
-
-
-def draw(scorer: Scorer, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict[str, Bags]]:
-    """Random rows that the scorer takes: dense [B, I], ids [B, F], and bags of up to MOST_IDS ids."""
-    dense_BI = rng.normal(size=(rows, len(scorer.about.dense))).astype(np.float32)
-    ids_BF = (rng.random((rows, len(scorer.cardinality_F))) * scorer.cardinality_F).astype(np.int64)
-    bags = {}
-    for feature in scorer.about.features:
-        if feature.pooling != "none":
-            offsets = np.concatenate([[0], np.cumsum(rng.integers(1, MOST_IDS + 1, rows))])
-            bags[feature.name] = Bags(rng.integers(0, feature.cardinality, offsets[-1]).astype(np.int32), offsets)
-    return dense_BI, ids_BF, bags
 
 
 def bytes_of(scorer: Scorer) -> int:

@@ -4,6 +4,7 @@ Shapes: N rows.
 """
 
 import numpy as np
+import torch
 
 from dmoe.config import load_config
 from dmoe.data.dataset.epoch_order import order_name
@@ -11,6 +12,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.skew import skew_lines
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
+from dmoe.metrics import ExactAUC
 from dmoe.paths import PATHS, inside, join
 from dmoe.serve.score_dataset import check_fits, probabilities, read_split
 from dmoe.serve.scorer import Scorer
@@ -35,7 +37,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         # Files of an older dmoe do not say whose logits they are.
         step = int(kept["step"]) if "step" in kept else None
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
-    one, logits = Scorer(scorer), []
+    one, logits = Scorer(scorer, engine="torch"), []
     if step not in (None, one.about.step):
         return f"not checked: {PREDICTIONS} is of step {step:,}, this scorer of step {one.about.step:,}"
     manifest = load_manifest(config.data.path)
@@ -60,3 +62,28 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         raise UserError("; ".join([f"{message}; is {run}'s data still the same?", *skewed]))
     found = f"against the run's evaluation on {len(found_N):,} rows: logits differ by {logit:.2g} at most, probabilities by {score:.2g}"
     return "\n".join([found, *skewed])
+
+
+def effect_on_test(run: str, scorer: str, rows: int) -> str:
+    """What a scorer's ONNX file does to AUC and log loss on the run's test rows; empty where they are not there."""
+    data = load_config(inside(run, "config.yaml")).data
+    if not PATHS.exists(join(data.path, "manifest.json")) or not load_manifest(data.path).split(data.test_split).labelled:
+        return ""
+    engines = {name: Scorer(scorer, verify=False, engine=name) for name in ("torch", "onnx")}
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in engines}
+    labels: list[np.ndarray] = []
+    for batch in read_split(data.path, data.test_split, engines["torch"].about, 4096):
+        assert batch.label_B is not None
+        labels.append(batch.label_B)
+        for name, one in engines.items():
+            logits[name].append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
+        if sum(map(len, labels)) >= rows:
+            break
+    label_N, told = np.concatenate(labels), {}
+    for name, parts in logits.items():
+        auc, found_N = ExactAUC(), np.concatenate(parts).astype(np.float64)
+        auc.update(torch.from_numpy(found_N), torch.from_numpy(label_N))
+        told[name] = float(auc.compute()), float(np.mean(np.logaddexp(0, found_N) - label_N * found_N))
+    before, after = told["torch"], told["onnx"]
+    gains = f"AUC {after[0] - before[0]:+.6f} (of {before[0]:.5f}), logloss {after[1] - before[1]:+.6f} (of {before[1]:.5f})"
+    return f"its effect on {len(label_N):,} test rows: {gains}"

@@ -21,8 +21,7 @@ from pydantic import Field
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.data.dataset.manifest import FILE as MANIFEST
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.vocabulary import Vocabulary, read_vocabulary
-from dmoe.data.prepare.vocabulary_files import write_vocabulary
+from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from dmoe.errors import UserError, shown
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json, parse_json

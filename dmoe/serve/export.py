@@ -4,7 +4,8 @@ Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
 from dmoe.checkpoint.index import Index, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
-from dmoe.checkpoint.tensors import TensorFile, write_tensors
+from dmoe.checkpoint.tensors import TensorFile, read_entries, write_tensors
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import Manifest, load_manifest
@@ -21,7 +22,9 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
 from dmoe.names import show
-from dmoe.paths import PATHS, inside, join, write_atomic
+from dmoe.paths import PATHS, inside, join, write_atomic, write_text
+from dmoe.serve.card import FILE as CARD
+from dmoe.serve.card import Card, as_markdown, make_card
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
 from dmoe.serve.raw_inputs import write_inputs
 from dmoe.train.run.run_inputs import run_inputs
@@ -44,22 +47,34 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
     config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
-    step = best_step(run) if step is None else step
-    folder = inside(run, "checkpoints", f"step-{step:09d}")
-    content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows)
+    folder = inside(run, "checkpoints", f"step-{best_step(run) if step is None else step:09d}")
+
+    def card_of(index: Index) -> Card:
+        return make_card(run, config, manifest, index, _dense_parameters(folder), best=step is None)
+
+    content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows, card_of=card_of)
     if missing:
         show(f"{output}: takes ids, not raw rows: {missing}", sys.stderr)
     return content
 
 
 def export_checkpoint(
-    folder: str, config: Config, manifest: Manifest, inputs: Inputs, data: str, output: str, rows: str, spare: bool = False
+    folder: str,
+    config: Config,
+    manifest: Manifest,
+    inputs: Inputs,
+    data: str,
+    output: str,
+    rows: str,
+    spare: bool = False,
+    card_of: Callable[[Index], Card] | None = None,
 ) -> tuple[ScorerFile, str]:
     """Writes a scorer of a checkpoint.
 
     Args:
         folder: of the checkpoint.
         manifest: of the data set whose ids its rows are for; `inputs` what the model reads of it, `data` the folder with its vocabularies.
+        card_of: makes the model's card of the checkpoint's index.
         spare: the tables may have more rows than there are ids, which are left out.
 
     Returns:
@@ -70,6 +85,7 @@ def export_checkpoint(
     """
     index = verify_checkpoint(folder)
     plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
+    card = card_of(index) if card_of else None
     PATHS.mkdirs(output)
     files = {TABLES: _write_tables(folder, plan, output, rows), DENSE: _write_dense(folder, output)}
     raw, missing = write_inputs(manifest, data, output)
@@ -87,7 +103,11 @@ def export_checkpoint(
         shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
         files=files | raw,
         reads=inputs,
+        card=card,
     )
+    if card:
+        kinds = [one.kind for one in content.experts]
+        write_text(join(output, CARD), as_markdown(card, content.variant, content.step, rows, kinds))
     write_scorer_file(output, content)
     return content, missing
 
@@ -186,6 +206,11 @@ def _chunks(kept: Contents, plan: dict[str, Any]) -> Iterator[np.ndarray]:
             sets = [kept.rows(f"{name}/{number}", low, high) for number in range(len(plan["set_dims"]))]
             chunk_NC = np.concatenate(sets, 1, dtype=np.float32)
             yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
+
+
+def _dense_parameters(folder: str) -> int:
+    entries = read_entries(join(folder, KEPT_DENSE))
+    return sum(prod(entry.shape) for name, entry in entries.items() if name.startswith("model/"))
 
 
 def _write_dense(folder: str, output: str) -> str:

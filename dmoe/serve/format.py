@@ -15,11 +15,15 @@ from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.serve.card import Card
 from dmoe.strict import FeatureName, Strict, Text, checked
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
 VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
+ONNX, ONNX_DENSE, AOTI = "model.onnx", "dense.onnx", "dense.pt2"
+PORTABLE = (ONNX, ONNX_DENSE, AOTI, f"{ONNX}.data", f"{ONNX_DENSE}.data")
+"""Files that another runtime reads, where they were asked for; those of `.data` hold weights beyond what one ONNX file can."""
 MAX_BYTES = 16 << 20
 INPUT_FILE = re.compile(r"inputs/manifest\.json|inputs/vocabulary/[^/\0]+\.parquet")
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8"}
@@ -42,6 +46,20 @@ class ScoredExpert(Strict):
     table_set: int = Field(ge=0)
 
 
+class Parity(Strict):
+    """How far another runtime's answers were from the scorer's, at most.
+
+    Attributes:
+        runtime: and its version; of dense.pt2 also the processor's features that it is bound to.
+        rows: that were compared, of random ids and numbers.
+    """
+
+    runtime: Text
+    rows: int = Field(ge=1)
+    logit: float = Field(ge=0)
+    probability: float = Field(ge=0)
+
+
 class ScorerFile(Strict):
     """The content of scorer.json.
 
@@ -51,6 +69,8 @@ class ScorerFile(Strict):
         files: names -> SHA-256.
         reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
             exported it.
+        portable: of each file for another runtime.
+        card: of the run; None where an older dmoe exported it, or it is of no run that has ended.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
@@ -68,6 +88,8 @@ class ScorerFile(Strict):
     shares: dict[str, Annotated[tuple[Share, Share], Field(strict=False)]] = Field(default_factory=dict)
     files: dict[str, str]
     reads: Inputs | None = None
+    portable: dict[str, Parity] = Field(default_factory=dict)
+    card: Card | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ScorerFile":
@@ -76,7 +98,7 @@ class ScorerFile(Strict):
             raise ValueError("a feature is named twice")
         if any(expert.table_set >= len(self.set_dims) for expert in self.experts):
             raise ValueError(f"an expert reads a table set that set_dims does not have: it has {len(self.set_dims)}")
-        if others := sorted(one for one in set(self.files) ^ {TABLES, DENSE} if not INPUT_FILE.fullmatch(one)):
+        if others := sorted(one for one in set(self.files) - {*PORTABLE} ^ {TABLES, DENSE} if not INPUT_FILE.fullmatch(one)):
             raise ValueError(f"files: expected {TABLES}, {DENSE} and files of inputs/, found or missing {shown(others[0])}")
         if self.reads:
             read = [(one.name, one.cardinality, one.pooling) for one in self.reads.categorical], [one.name for one in self.reads.dense]
@@ -87,7 +109,7 @@ class ScorerFile(Strict):
     @property
     def reads_raw_rows(self) -> bool:
         """Whether the training data's schema and vocabularies are there."""
-        return any(name not in (TABLES, DENSE) for name in self.files)
+        return any(INPUT_FILE.fullmatch(name) for name in self.files)
 
     @property
     def inputs(self) -> list[str]:
@@ -97,7 +119,9 @@ class ScorerFile(Strict):
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
     """Writes scorer.json, the last file of an export."""
-    dumped = content.model_dump(mode="json", exclude={"reads"} if content.reads is None else None)
+    # An older dmoe reads a file that has none of them.
+    absent = {name for name in ("reads", "portable", "card") if not getattr(content, name)}
+    dumped = content.model_dump(mode="json", exclude=absent)
     write_text(join(folder, FILE), format_json(dumped, indent=1) + "\n")
 
 

@@ -4,13 +4,13 @@ import shutil
 from typing import Any
 
 from dmoe.data.dataset.manifest import FILE, Manifest, save_manifest
+from dmoe.data.dataset.vocabulary_files import FOLDER, file_of
 from dmoe.data.prepare.kept import load_kept
-from dmoe.data.prepare.row_encoder import RowEncoder
-from dmoe.data.prepare.vocabulary_files import FOLDER, file_of
 from dmoe.errors import UserError
 from dmoe.names import file_name
 from dmoe.paths import PATHS, join, write_atomic
 from dmoe.serve.format import ScorerFile, digest_of
+from dmoe.serve.row_encoder import RowEncoder
 
 INPUTS = "inputs"
 KEPT_OF_MAKING = ("schema", "moments", "edges", "ids", "fingerprint", "vocabulary_sha256")

@@ -10,8 +10,8 @@ from typing import Any
 from dmoe.data.prepare.bad_lines import TooManyBadLines
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.publish import REJECTS, move_rejects
 from dmoe.data.prepare.rejects import rejects_name
+from dmoe.data.prepare.write.output_folder import REJECTS, move_rejects
 from dmoe.errors import UserError
 from dmoe.names import show
 from dmoe.paths import PATHS, join

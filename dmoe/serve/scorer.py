@@ -6,7 +6,7 @@ Shapes: B rows, F categorical features, I numeric features, S table sets, K dims
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.dataset.bags import Bags
-from dmoe.data.prepare.row_encoder import RowEncoder
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import PATHS, inside, join
 from dmoe.serve.format import DENSE, DTYPES, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.onnx_engine import OnnxEngine, choose_engine
 from dmoe.serve.raw_inputs import open_encoder
+from dmoe.serve.row_encoder import RowEncoder
 
 
 class Scorer:
@@ -33,14 +34,17 @@ class Scorer:
     Args:
         folder: that dmoe export wrote.
         verify: the files' checksums.
+        engine: that computes the logits: `torch`, the reference, or `onnx`, as exact and faster (docs/serve.md); by default onnx where the
+            scorer was exported with --format onnx and onnxruntime is installed, torch otherwise.
 
     Raises:
-        UserError: not a scorer, or a damaged one.
+        UserError: not a scorer, or a damaged one; or an engine that cannot be had.
 
     Attributes:
         about: what scorer.json says.
+        engine: that is used.
 
-    Example:
+    Examples:
         >>> import dmoe
         >>> from dmoe.testing.small_scorer import small_scorer
         >>> scorer = dmoe.Scorer(small_scorer())
@@ -49,7 +53,7 @@ class Scorer:
         [True, True]
     """
 
-    def __init__(self, folder: str, verify: bool = True) -> None:
+    def __init__(self, folder: str, verify: bool = True, engine: Literal["torch", "onnx"] | None = None) -> None:
         self.about: ScorerFile = read_scorer_file(folder)
         about = self.about
         self.folder = folder
@@ -60,6 +64,7 @@ class Scorer:
             if verify and digest_of(path) != digest:
                 raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
+        self._bag_places = {one.name: index for index, one in enumerate(about.features) if one.pooling != "none"}
         self.offset_F = np.concatenate([[0], np.cumsum(self.cardinality_F)[:-1]])
         tables = TensorFile(join(folder, TABLES))
         total = int(self.cardinality_F.sum())
@@ -86,6 +91,8 @@ class Scorer:
         with torch.random.fork_rng(devices=[]):
             self.mixture = assemble(**parts).eval()
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
+        self.engine = choose_engine(about, engine)
+        self._onnx = OnnxEngine(folder, about, torch.get_num_threads()) if self.engine == "onnx" else None
 
     @cached_property
     def encoder(self) -> RowEncoder:
@@ -108,7 +115,6 @@ class Scorer:
         found = self.encoder.encode(rows)
         return torch.from_numpy(self.logits(found.dense_BI, found.ids_BF, found.bags)).sigmoid().numpy()
 
-    @torch.inference_mode()
     def logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags] | None = None, first_row: int = 0) -> np.ndarray:
         """The logit of each row, [B] float32, all finite.
 
@@ -123,25 +129,41 @@ class Scorer:
                 feature and row.
         """
         self._check(ids_BF, first_row)
-        for index, name in enumerate(self.about.dense):
-            require_finite(dense_BI[:, index], name, first_row)
+        if not np.isfinite(dense_BI).all():
+            for index, name in enumerate(self.about.dense):
+                require_finite(dense_BI[:, index], name, first_row)
+        dense_BI = np.ascontiguousarray(dense_BI, np.float32)
+        for name, index in self._bag_places.items():
+            if bags is None or name not in bags:
+                raise UserError(f"{name}: the model takes several ids a row, give them in `bags`")
+            self._check_bag(index, bags[name], first_row)
+        if not len(ids_BF):
+            return np.zeros(0, np.float32)
+        if self._onnx:
+            logit_B = self._onnx.logits(dense_BI, np.ascontiguousarray(ids_BF, np.int64), bags or {})
+        else:
+            logit_B = self._torch_logits(dense_BI, ids_BF, bags or {})
+        if not np.isfinite(logit_B).all():
+            self._refuse(logit_B, dense_BI, first_row)
+        return logit_B
+
+    @torch.inference_mode()
+    def _torch_logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> np.ndarray:
+        found: np.ndarray = self.mixture.logits(torch.from_numpy(dense_BI), self.embeddings(ids_BF, bags)).numpy()
+        return found
+
+    def embeddings(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> list[Tensor]:
+        """The fields of each table set, [B, F, K] float32, of ids in their range."""
         row_BF = torch.from_numpy(ids_BF.astype(np.int64) + self.offset_F)
         looked_up_BFC = self.rows_RC[row_BF].float()
         sets_BFK = list(looked_up_BFC.split(self.about.set_dims, 2))
         if self.scale_RS is not None:
             sets_BFK = [x * s for x, s in zip(sets_BFK, self.scale_RS[row_BF].split(1, 2), strict=True)]
-        for index, feature in enumerate(self.about.features):
-            if feature.pooling != "none":
-                if bags is None or feature.name not in bags:
-                    raise UserError(f"{feature.name}: the model takes several ids a row, give them in `bags`")
-                pooled = self._pooled(index, bags[feature.name], feature.pooling == "mean", first_row)
-                for x_BFK, x_BK in zip(sets_BFK, pooled, strict=True):
-                    x_BFK[:, index] = x_BK
-        logits: Tensor = self.mixture.logits(torch.from_numpy(np.ascontiguousarray(dense_BI, np.float32)), sets_BFK)
-        logit_B = logits.numpy()
-        if not np.isfinite(logit_B).all():
-            self._refuse(logit_B, dense_BI, first_row)
-        return logit_B
+        for name, index in self._bag_places.items():
+            pooled = self._pooled(index, bags[name], self.about.features[index].pooling == "mean")
+            for x_BFK, x_BK in zip(sets_BFK, pooled, strict=True):
+                x_BFK[:, index] = x_BK
+        return sets_BFK
 
     def _refuse(self, logit_B: np.ndarray, dense_BI: np.ndarray, first_row: int) -> None:
         """Says which row has a logit that is not finite, and what its largest number is."""
@@ -155,13 +177,15 @@ class Scorer:
         """The click probability of each row, [B] float32."""
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
 
-    def _pooled(self, index: int, bags: Bags, mean: bool, first_row: int) -> list[Tensor]:
-        """A multi-valued feature's embedding of each row, [B, K] for each table set."""
+    def _check_bag(self, index: int, bags: Bags, first_row: int) -> None:
         wrong = (bags.values < 0) | (bags.values >= self.cardinality_F[index])
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
             row, feature = first_row + int(np.searchsorted(bags.offsets, place, side="right")) - 1, self.about.features[index]
             raise UserError(f"{feature.name}: id {bags.values[place]} at row {row:,}, the model has {feature.cardinality:,} ids")
+
+    def _pooled(self, index: int, bags: Bags, mean: bool) -> list[Tensor]:
+        """A multi-valued feature's embedding of each row, [B, K] for each table set."""
         lengths_B = torch.from_numpy(bags.lengths)
         row_V = torch.from_numpy(bags.values.astype(np.int64) + self.offset_F[index])
         sets = list(self.rows_RC[row_V].float().split(self.about.set_dims, 1))

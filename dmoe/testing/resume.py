@@ -60,5 +60,5 @@ def _go_on(session: Any, folder: str) -> tuple[dict[str, np.ndarray], Told]:
 
 def everything(session: Any) -> dict[str, np.ndarray]:
     tables = whole_tables(session, states=True)
-    dense = {f"optimizer/{name}": value.numpy().copy() for name, value in session.optimizers.dense_state().items()}
+    dense = {f"optimizer/{name}": value.cpu().numpy().copy() for name, value in session.optimizers.dense_state().items()}
     return tables | dense_weights(session) | dense

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 import yaml
 
@@ -35,7 +34,7 @@ def small_config(data: str, *overrides: str) -> Config:
 
 
 def open_small(config: Config) -> Session:
-    return open_session(config, load_manifest(config.data.path), torch.device("cpu"))
+    return open_session(config, load_manifest(config.data.path), distributed.device_of_this_rank())
 
 
 def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]:
@@ -47,6 +46,7 @@ def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]
     session.sharded.train()
     losses = []
     for _ in range(steps):
+        session.optimizers.set_factor(session.optimizers.factor)
         parts, *_ = session.pipeline.progress(batches)
         bce = distributed.all_reduce_sum(parts.bce.double() + parts.auxiliary.double()) / distributed.world_size()
         losses.append(float(bce + session.config.correlation.alpha * parts.correlation))
@@ -64,7 +64,7 @@ def whole_tables(session: Session, states: bool = False) -> dict[str, np.ndarray
             for state, tensor in tensors.items():
                 name = shard.table.logical_name(section) + (f":{state}" if state else "")
                 view = tensor[:, columns] if tensor.dim() == 2 else tensor
-                mine.append((name, shard.row, column if tensor.dim() == 2 else -1, view.detach().numpy().copy()))
+                mine.append((name, shard.row, column if tensor.dim() == 2 else -1, view.detach().cpu().numpy().copy()))
     parts: list[Any] = [None] * distributed.world_size()
     dist.all_gather_object(parts, mine)
     whole: dict[str, np.ndarray] = {}
@@ -84,7 +84,7 @@ def whole_tables(session: Session, states: bool = False) -> dict[str, np.ndarray
 
 
 def dense_weights(session: Session) -> dict[str, np.ndarray]:
-    return {name: value.detach().numpy().copy() for name, value in session.dense.state_dict().items()}
+    return {name: value.detach().cpu().numpy().copy() for name, value in session.dense.state_dict().items()}
 
 
 def train_and_tell(data: str, steps: int, *overrides: str) -> tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:

@@ -15,26 +15,28 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.serve.export import export
 from dmoe.train.trainer import Trainer
 
-SCHEMA = """
+TAGS = '{name: tags, separator: "|", pooling: mean}, '
+SCHEMA = f"""
 label: click
-dense: [{name: price, transform: log1p}]
-categorical: [site, user, {name: tags, separator: "|", pooling: mean}, {name: price_bucket, column: price, bucket: log2}]
+dense: [{{name: price, transform: log1p}}]
+categorical: [site, user, {TAGS}{{name: price_bucket, column: price, bucket: log2}}]
 """
 MODEL = {"embedding": {"dim": 8}, "experts": ["crossnet", {"kind": "mlp", "hidden": [16]}], "expert_dim": 8, "tower": {"hidden": [8]}}
 
 
-def small_scorer(folder: str | None = None, steps: int = 10, seed: int = 0) -> str:
+def small_scorer(folder: str | None = None, steps: int = 10, seed: int = 0, tags: bool = True) -> str:
     """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
 
     Args:
         folder: where all is made; a temporary one, which stays, where None.
         seed: of the model; another one gives another scorer of the same log.
+        tags: read the column of several values a row.
     """
     place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
     place.mkdir(parents=True, exist_ok=True)
     data, run, scorer = str(place / "data"), place / "run", str(place / "scorer")
     write_log(place / "log.csv")
-    (place / "schema.yaml").write_text(SCHEMA)
+    (place / "schema.yaml").write_text(SCHEMA if tags else SCHEMA.replace(TAGS, ""))
     preprocess(Options([str(place / "log.csv")], data, schema=str(place / "schema.yaml"), min_count=2, workers=1))
     tree = {"model": MODEL, "data": {"path": data, "prefetch": 0}, "train": {"batch_size": 64, "seed": seed}}
     config, dataset = parse_config(yaml.safe_dump(tree), "small_scorer"), Dataset(data)

@@ -37,7 +37,9 @@ class Window:
         self.began = time.perf_counter()
 
     def seconds(self) -> float:
-        """Since the last call."""
+        """Since the last call. Waits for the device: the steps that it has still to do are of this time."""
+        if self.sums.device.type == "cuda":
+            torch.cuda.synchronize(self.sums.device)
         now = time.perf_counter()
         passed, self.began = now - self.began, now
         self.elapsed += passed

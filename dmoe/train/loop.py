@@ -80,7 +80,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
     writer = CheckpointWriter(run, *parts, config.train.checkpoint, resume_step)
     reporter.begin(total, progress.step)
-    moved = TablesMoved(session.sharded, session.tables)
+    moved = TablesMoved(session.sharded, session.tables, session.device)
     with Together(writer) as together:
         job = Training(
             session,

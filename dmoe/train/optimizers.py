@@ -48,6 +48,9 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
         if config.kind == "adam":
             kwargs["betas"] = config.betas
         apply_optimizer_in_backward(TABLE_CLASSES[config.kind], [parameter], kwargs)
+        if config.kind == "adam":
+            # The call builds torch.optim's Adam, which takes `betas`; the kernel gets the same dict at sharding and takes each by its name.
+            kwargs["beta1"], kwargs["beta2"] = kwargs.pop("betas")
 
 
 def _table_rate(config: TableOptimizerConfig, table: Table) -> float:
@@ -95,6 +98,9 @@ class Optimizers:
         self.factor = factor
         for module, rate in zip(self._fused, self._fused_rates, strict=True):
             module.set_learning_rate(rate * factor)
+            # FBGEMM counts every lookup, an evaluation's too, and once it counts it takes no other number from `set_optimizer_step`
+            # (1.8.0): Adam's bias correction would depend on validations, and fused tables part from data-parallel ones.
+            module.iter_cpu.fill_(self.data_parallel.steps)
         self.data_parallel.factor = factor
         for group in self.dense.param_groups:
             group["lr"] = self._dense_config.lr * factor
@@ -209,10 +215,11 @@ class DataParallelTables:
             state["sum"].add_(grad.square().mean(1))
             weight.addcdiv_(grad, state["sum"].sqrt().add_(eps)[:, None].expand_as(grad), value=-rate)
         else:
+            # By a mask and not by an index, whose size a device would have to be asked for.
             first, second = self.config.betas
-            touched = grad.abs().amax(1) > 0
-            mean, square, g = state["exp_avg"], state["exp_avg_sq"], grad[touched]
-            mean[touched] = first * mean[touched] + (1 - first) * g
-            square[touched] = second * square[touched] + (1 - second) * g.square()
-            corrected = (square[touched] / (1 - second**self.steps)).sqrt() + eps
-            weight[touched] -= rate * mean[touched] / (1 - first**self.steps) / corrected
+            touched = (grad != 0).any(1, keepdim=True)
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            mean.copy_(torch.where(touched, first * mean + (1 - first) * grad, mean))
+            square.copy_(torch.where(touched, second * square + (1 - second) * grad.square(), square))
+            corrected = (square / (1 - second**self.steps)).sqrt() + eps
+            weight.sub_(torch.where(touched, rate * mean / (1 - first**self.steps) / corrected, 0))

@@ -92,7 +92,7 @@ def open_session(config: Config, manifest: Manifest, device: torch.device) -> Se
         compile_dense(task.model.mixture, device)
     attach_table_optimizer(task.model.embedding.ebc, tables, config.optimizer.tables, device)
     note(f"plans {len(tables):,} tables")
-    kept = kept_plan(task, tables, config, device)
+    kept = kept_plan(task, tables, config, device, manifest)
     plan = plan_from_json(kept, task, tables, device, config.sharding.plan or "plan")
     note(f"shards {len(tables):,} tables")
     alone = _Alone() if world_size() == 1 else None

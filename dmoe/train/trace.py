@@ -50,6 +50,8 @@ class Trace:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
+                # What the device has still to do of earlier steps is no part of the window.
+                torch.cuda.synchronize()
             else:
                 # Else it says on stderr when it starts and when it stops; what it could say of a GPU's tracing is worth reading.
                 os.environ.setdefault("KINETO_LOG_LEVEL", "6")

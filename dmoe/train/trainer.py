@@ -60,7 +60,7 @@ class Trainer:
     Raises:
         UserError: the settings do not fit the model, or no plan fits the devices.
 
-    Example:
+    Examples:
         >>> import dmoe, torch
         >>> from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
         >>> trainer = dmoe.Trainer(dmoe.DMoE(features={"user": 100}, experts=["crossnet", "mlp"], dim=8))

@@ -14,10 +14,14 @@ HEAD_ROWS = 4096
 
 
 class TablesMoved:
-    """Keeps the head of every table and asks, once, whether it changed."""
+    """Keeps the head of every table and asks, once, whether it changed.
 
-    def __init__(self, model: nn.Module, tables: Sequence[Table]) -> None:
-        self.model, self.tables = model, list(tables)
+    Args:
+        device: of this rank.
+    """
+
+    def __init__(self, model: nn.Module, tables: Sequence[Table], device: torch.device) -> None:
+        self.model, self.tables, self.device = model, list(tables), device
         self.heads = [shard.weight[:HEAD_ROWS].clone() for shard in local_shards(model, tables) if shard.row == 0]
         self.checked = False
 
@@ -31,8 +35,8 @@ class TablesMoved:
         for shard, head in zip(shards, self.heads, strict=True):
             moved[shard.table.name] += float(not torch.equal(shard.weight[:HEAD_ROWS], head))
         self.heads.clear()
-        device = next(self.model.parameters()).device
-        counts = all_reduce_sum(torch.tensor(list(moved.values()), device=device)).tolist()
+        # The group's own device: a rank without a shard of some table has an empty parameter in its place, which may be on another one.
+        counts = all_reduce_sum(torch.tensor(list(moved.values()), device=self.device)).tolist()
         still = [name for name, count in zip(moved, counts, strict=True) if not count]
         if still:
             raise RuntimeError(f"table '{still[0]}' did not change in the first steps ({len(still)} of {len(moved)} tables)")

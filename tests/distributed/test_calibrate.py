@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from dmoe.errors import UserError
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.planner.calibrate import SENT_BOUND, compare, sent_by_kind
-from dmoe.sharding.planner.calibrate_words import as_data, as_lines, cluster_text
+from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, compare, sent_by_kind
+from dmoe.sharding.planner.cost.calibrate_words import as_data, as_lines, cluster_text
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.rehearsal.measure import measure
 

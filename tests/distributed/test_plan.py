@@ -10,8 +10,8 @@ from dmoe import distributed
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.sharding.plan.plan_file import write_plan
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import as_lines
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe
 from dmoe.testing.small_run import open_small, small_config, train_steps

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.serve.scorer import Scorer
 from tests.signs_of_life import besides
 
 KEYS = {"auc", "auc_error_bound", "logloss", "ne", "calibration", "cec", "cec_floor", "cec_matrix", "samples_per_second"}
@@ -95,3 +96,8 @@ def test_the_demo(tmp_path):
     done = run(sys.executable, "tools/demo.py", "--rows", "30000", "--folder", str(tmp_path / "demo"))
     assert "Homo-MoE (SE)" in done.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 20_000
+    assert "against the run's evaluation on" in done.stdout, "the scorer's logits are compared with those of the test"
+    rows = json.loads((tmp_path / "demo" / "rows.json").read_text())["rows"]
+    scores = Scorer(str(tmp_path / "demo" / "scorer")).predict(rows)
+    assert len(scores) == 3
+    assert len(set(scores.tolist())) > 1

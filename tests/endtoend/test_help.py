@@ -20,7 +20,14 @@ def programs() -> list[list[str]]:
     benches = [
         file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if "ArgumentParser(" in file.read_text() and file.stem != "worker"
     ]
-    modules = ["dmoe", "dmoe.train", "dmoe.evaluate", "dmoe.train.rehearsal.measure", *(f"tools.bench.{name}" for name in benches)]
+    modules = [
+        "dmoe",
+        "dmoe.accept",
+        "dmoe.train",
+        "dmoe.evaluate",
+        "dmoe.train.rehearsal.measure",
+        *(f"tools.bench.{name}" for name in benches),
+    ]
     return tools + [["-m", name] for name in modules] + [["-m", "dmoe", *words] for words in every_command()]
 
 

@@ -56,7 +56,7 @@ def test_from_a_schema_to_scores_of_raw_rows(tmp_path: Path):
     np.testing.assert_allclose(pq.read_table(tmp_path / "data.parquet")["logit"].to_numpy(), logit, atol=1e-5)
     raw = pq.read_table(tmp_path / "raw.parquet")["logit"].to_numpy()
     assert len(raw) == 2000
-    from dmoe.data.prepare.split_rules import Splitter, parse_shares
+    from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 
     test = Splitter(parse_shares("0.8,0.1,0.1"), "random", 0).assign(0, 2000, 2000) == 2
     np.testing.assert_allclose(raw[test], logit, atol=1e-5)

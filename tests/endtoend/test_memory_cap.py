@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from dmoe.data.dataset.manifest import load_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = 300_000
-CAP = 430 << 20
+CAP, GENERAL_CAP = 430 << 20, 500 << 20
 
 NAIVE = """
 import sys
@@ -28,29 +29,30 @@ except MemoryError:
 """
 
 
-def write_log(path: Path) -> None:
+def write_log(path: Path, delimiter: str = "\t", header: bytes = b"") -> None:
     """Rows of 26 tokens that hardly ever come twice, but for one that comes in every hundredth row."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     with open(path, "wb") as file:
+        file.write(header)
         for seed in range(0, ROWS, 20_000):
             tokens = np.random.default_rng(seed).integers(0, 2**32, (20_000, 26), dtype=np.uint32)
             tokens[::100] = 7
             nibbles = (tokens[:, :, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 15
-            text = np.full((20_000, 26, 9), ord("\t"), np.uint8)
+            text = np.full((20_000, 26, 9), ord(delimiter), np.uint8)
             text[:, :, 1:] = digits[nibbles]
-            head = np.tile(np.frombuffer(b"0" + b"\t1" * 13, np.uint8), (20_000, 1))
+            head = np.tile(np.frombuffer(b"0" + f"{delimiter}1".encode() * 13, np.uint8), (20_000, 1))
             end = np.full((20_000, 1), ord("\n"), np.uint8)
             file.write(np.concatenate([head, text.reshape(20_000, -1), end], 1).tobytes())
 
 
-def capped(*command: object) -> subprocess.CompletedProcess[str]:
-    """Runs a Python program that may have CAP bytes of private memory."""
+def capped(*command: object, cap: int = CAP) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program that may have `cap` bytes of private memory."""
     return subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (CAP, CAP)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (cap, cap)),
     )
 
 
@@ -66,3 +68,32 @@ def test_a_cap_that_a_one_pass_group_by_breaks(tmp_path):
     manifest = load_manifest(str(tmp_path / "d"))
     assert manifest.splits["train"].rows == ROWS
     assert all(feature.cardinality >= 3 for feature in manifest.categorical)
+
+
+@pytest.mark.slow
+def test_a_general_log_of_texts_weights_groups_times_and_bags_too(tmp_path):
+    """As CSV with quotes allowed: its tokens are texts, of which Python's dicts take more."""
+    names = ["click", "w", "at", *(f"n{n}" for n in range(11)), *(f"c{n}" for n in range(26))]
+    write_log(tmp_path / "log.csv", ",", ",".join(names).encode() + b"\n")
+    bag = {"name": "bag", "column": "c25", "separator": "0", "pooling": "mean", "max_values": 4}
+    tree = {"label": "click", "weight": "w", "time": {"column": "at", "format": "unix"}, "group": "c24", "dense": ["n0", "n1"]}
+    tree |= {"categorical": [*(f"c{n}" for n in range(25)), bag]}
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(tree))
+    command = [
+        "tools/preprocess.py",
+        "log",
+        "--schema",
+        tmp_path / "schema.yaml",
+        "--input",
+        tmp_path / "log.csv",
+        "--output",
+        tmp_path / "d",
+    ]
+    done = capped(*command, "--memory-limit", 64, "--workers", 2, "--block-kb", 2048, "--split", "1,0,0", cap=GENERAL_CAP)
+    assert done.returncode == 0, done.stderr
+    manifest = load_manifest(str(tmp_path / "d"))
+    assert manifest.splits["train"].rows == ROWS
+    assert all(feature.cardinality >= 3 for feature in manifest.categorical)
+    naive = NAIVE.replace('b"\\t")[14:]', 'b",")[14:]').replace("int(token, 16)", "bytes(token)")
+    naive = capped("-c", naive, tmp_path / "log.csv", cap=GENERAL_CAP)
+    assert (naive.returncode, naive.stderr.strip()) == (1, "MemoryError")

@@ -16,7 +16,7 @@ from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_words import as_lines
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.npy import export as export_npy
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 from dmoe.report.data_page import data_page
 from dmoe.report.run_page import page
 from dmoe.report.runs import load_run
@@ -25,10 +25,10 @@ from dmoe.serve.score_dataset import score_split
 from dmoe.serve.score_raw import made_from
 from dmoe.serve.scorer import Scorer
 from dmoe.sharding.plan.plan_file import read_plan
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import View, matching
-from dmoe.sharding.plan.show import as_lines as plan_lines
-from dmoe.sharding.plan.show_page import page as plan_page
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import View, matching
+from dmoe.sharding.plan.report.show import as_lines as plan_lines
+from dmoe.sharding.plan.report.show_page import page as plan_page
 from tests.odd_names import CATEGORICAL, NUMBERS, SHARES, make_odd
 
 ROOT = Path(__file__).parents[2]

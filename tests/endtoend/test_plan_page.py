@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.diff import difference
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show_page import diff_page, page
+from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show_page import diff_page, page
 from tests.endtoend.browser import PROGRAM, Browser
 from tests.endtoend.needs import or_skip
 from tests.unit.sharding.small_plans import plan_of, table

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from dmoe.testing.small_scorer import small_scorer
@@ -17,8 +18,8 @@ from dmoe.testing.small_scorer import small_scorer
 ROOT = Path(__file__).parents[2]
 
 
-def ask(port: int) -> list[float]:
-    body = json.dumps({"rows": [{"site": "s1"}, {"site": "s7", "price": 3}]}).encode()
+def ask(port: int, **fields: str) -> list[float]:
+    body = json.dumps({"rows": [{"site": "s1"}, {"site": "s7", "price": 3}]} | fields).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/score", body, timeout=20) as answer:
         return json.loads(answer.read())["probabilities"]
 
@@ -57,6 +58,41 @@ def test_workers_share_the_load_one_may_die_and_sigterm_ends_all(tmp_path):
     assert not list(tmp_path.glob("dmoe-serve-*"))
     for pid in workers:
         assert not Path(f"/proc/{pid}").exists()
+
+
+SPLIT = """
+test: t
+salt: t
+unit: {field: user}
+arms: {control: {scorer: made/scorer, share: 0.5}, new: {scorer: made/scorer, share: 0.5}}
+control: control
+missing_unit: control
+exposures: {folder: exposures, seconds: 3600}
+"""
+
+
+@pytest.mark.slow
+def test_exposures_of_all_workers_are_on_disk_after_sigterm(tmp_path):
+    small_scorer(str(tmp_path / "made"))
+    (tmp_path / "split.yaml").write_text(SPLIT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "dmoe", "serve", "--split", str(tmp_path / "split.yaml"), "--port", str(port), "--workers", "2"]
+    with open(tmp_path / "said.txt", "w") as said, subprocess.Popen(words, cwd=ROOT, stderr=said, text=True) as server:
+        try:
+            wait_for(port, server)
+            started(tmp_path / "said.txt", 2)
+            for n in range(60):
+                ask(port, user=f"u{n}")
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+        finally:
+            server.kill()
+    files = list((tmp_path / "exposures").iterdir())
+    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
+    assert sorted((row["unit"], row["row"]) for row in rows) == sorted((f"u{n}", row) for n in range(60) for row in (0, 1))
+    assert len({path.name.split("-")[2] for path in files}) == len(files) <= 2
 
 
 def started(path: Path, count: int) -> list[str]:

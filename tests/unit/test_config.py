@@ -60,3 +60,15 @@ def test_every_config_of_the_project_is_sound(request):
     assert len(experiments) >= 8
     for path in experiments:
         assert isinstance(load_config(str(path)), Config)
+
+
+def _keys(model, path=""):
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config.__base__):
+            yield from _keys(field.annotation, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", field.description
+
+
+def test_every_key_says_what_it_does():
+    assert [key for key, description in _keys(Config) if not description] == []

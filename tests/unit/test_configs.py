@@ -11,7 +11,7 @@ from dmoe.cli.main import parse
 from dmoe.config import load_config
 from dmoe.data.criteo import BUCKETS, CATEGORICAL, INTEGERS
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
-from dmoe.data.prepare.protocols import PROTOCOLS
+from dmoe.data.prepare.avazu_protocols import PROTOCOLS
 from dmoe.data.prepare.schema import load_schema
 from dmoe.model.build import build_model, build_task, make_blueprint
 

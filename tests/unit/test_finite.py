@@ -61,14 +61,14 @@ def given_set(folder: Path, bad: float) -> Path:
 
 
 def prepare_log(folder: Path, patch: Patch, bad: float, shuffle: bool = False) -> Path:
-    patch.setattr("dmoe.data.prepare.features.transformed", lambda value_N, *_: np.full(len(value_N), bad, np.float32))
+    patch.setattr("dmoe.data.prepare.tokens.token_columns.transformed", lambda value_N, *_: np.full(len(value_N), bad, np.float32))
     write_csv(folder / "log.csv", make_rows(100))
     make(folder / "out", folder / "log.csv", shuffle=shuffle)
     return folder / "out" / "manifest.json"
 
 
 def prepare_criteo(folder: Path, patch: Patch, bad: float) -> Path:
-    patch.setattr("dmoe.data.prepare.kernels.log1p", lambda values: np.full(len(values), bad, np.float32))
+    patch.setattr("dmoe.data.prepare.tokens.kernels.log1p", lambda values: np.full(len(values), bad, np.float32))
     synthesize(str(folder / "log.tsv"), 300, seed=1, scale=0.001)
     preprocess(Options([str(folder / "log.tsv")], str(folder / "out"), schema="criteo", workers=1))
     return folder / "out" / "manifest.json"
@@ -268,7 +268,7 @@ WRITERS = {
     "counting._spill": "tokens and their counts",
     "parts._write": "numbers that encoding has found finite; shards are made of them and checked",
     "shuffle.close": "sorted rows that ShardWriter has checked",
-    "vocabulary_files.write_vocabulary": "tokens and their counts",
+    "vocabulary.write_vocabulary": "tokens and their counts",
     "vocabulary._write": "tokens and their decayed counts, sums of finite numbers",
     "ladder_csv.ladder_csv": "figures through defined",
     "ladder_csv.differences_csv": "figures through defined",
@@ -279,8 +279,10 @@ WRITERS = {
     "export._write_tables": "each chunk goes through require_finite (_chunks)",
     "export._write_dense": "checks",
     "score_dataset._write_batches": "checks",
+    "exposures._write": "the table of _table, whose scores go through require_finite",
     "app.score": "probabilities of logits that Scorer.logits has found finite",
     "numbered_data.make_numbered_data_set": "row numbers, for tests",
+    "ab_traffic.write_traffic": "whole seconds, for tests",
     "small_data.write_tokens": "whole numbers, for tests",
     "small_data.make_data_set": "draws of a normal distribution, for tests",
     "synthesize.synthesize": "the truth, logistic probabilities of bounded terms",

@@ -33,15 +33,15 @@ from dmoe.report.ladder_spec import load_spec, resolve
 from dmoe.report.run_page import page
 from dmoe.report.runs import as_text, load_run, table
 from dmoe.serve.scorer import Scorer
-from dmoe.sharding.plan.diff import as_lines as diff_lines
-from dmoe.sharding.plan.diff import difference
 from dmoe.sharding.plan.plan_file import as_text as plan_text
 from dmoe.sharding.plan.plan_file import read_plan
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import View, as_lines
-from dmoe.sharding.planner.calibrate import compare
-from dmoe.sharding.planner.calibrate_words import as_lines as calibrated
+from dmoe.sharding.plan.report.diff import as_lines as diff_lines
+from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import View, as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
+from dmoe.sharding.planner.cost.calibrate import compare
+from dmoe.sharding.planner.cost.calibrate_words import as_lines as calibrated
 from dmoe.sharding.planner.planning_model import load_sizes
 from dmoe.testing.small_data import make_data_set
 from dmoe.train.schedule import Schedule

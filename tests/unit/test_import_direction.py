@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = [
     {"launch"},
     {"cli"},
+    {"accept"},
     {"online", "report", "testing"},
     {"serve"},
     {"train"},
@@ -23,6 +24,7 @@ LEAVES = {"dmoe.report.document", "dmoe.report.html", "dmoe.report.plots", "dmoe
 """Know no subject: any package may use them."""
 ENTRIES = {
     "dmoe.__main__",
+    "dmoe.accept.__main__",
     "dmoe.evaluate",
     "dmoe.train.__main__",
     "dmoe.online.__main__",

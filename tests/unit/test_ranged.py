@@ -8,7 +8,7 @@ import pytest
 
 from dmoe.cli.main import main
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.sources import expand, identity
+from dmoe.data.prepare.source.raw_bytes import expand, identity
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
 from dmoe.serve.score_dataset import write_scores

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from dmoe.data.prepare.sources import expand
+from dmoe.data.prepare.source.raw_bytes import expand
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, Paths
 from dmoe.serve.score_dataset import write_scores
@@ -92,7 +92,7 @@ def test_boto3_waits_for_the_first_path_of_s3():
 
 def test_without_boto3_a_path_of_s3_is_refused_in_one_line_and_makes_no_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dmoe.s3", None)
-    monkeypatch.setattr("dmoe.data.prepare.sources.PATHS", Paths())
+    monkeypatch.setattr("dmoe.data.prepare.source.raw_bytes.PATHS", Paths())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^--input s3://logs/a: s3:// cannot be reached: install dmoe\[s3\]$"):
         expand("s3://logs/a")

@@ -13,7 +13,7 @@ from dmoe.errors import UserError
 from dmoe.json_text import is_int
 from dmoe.serve.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import check_plan
-from dmoe.sharding.planner import calibrate
+from dmoe.sharding.planner.cost import calibrate
 from dmoe.sharding.planner.planning_model import manifest_of
 from dmoe.testing.small_data import make_data_set
 from tests.unit.serve.test_scorer import make

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from dmoe.sharding.planner.cluster import PRESETS, Cluster, Device
-from dmoe.sharding.planner.planner import DoesNotFit
+from dmoe.sharding.planner.cost.step_time import step_of
 from dmoe.sharding.planner.planning_model import describe
-from dmoe.sharding.planner.step_time import step_of
+from dmoe.sharding.planner.room import DoesNotFit
 from tools.bench.case import Case, config_of, manifest_of
 
 ROUNDS = 8
@@ -14,7 +14,7 @@ RANKS_A_NODE = 8
 
 @dataclass(frozen=True)
 class Model:
-    """`dmoe.sharding.planner.step_time` with one device's constants."""
+    """`dmoe.sharding.planner.cost.step_time` with one device's constants."""
 
     device: Device
 

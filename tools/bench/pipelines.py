@@ -51,7 +51,7 @@ def polars(log: Path, output: Path) -> int:
     schema = {"label": pl.Int8} | dict.fromkeys(DENSE, pl.Int32) | dict.fromkeys(TOKENS, pl.String)
     raw = pl.scan_csv(log, separator="\t", has_header=False, schema=pl.Schema(schema), quote_char=None)
     staged = raw.with_columns(pl.col(TOKENS).str.to_integer(base=16, dtype=pl.UInt32))
-    staged.sink_parquet(output / "stage.parquet", compression="zstd", compression_level=1)
+    staged.sink_parquet(output / "stage.parquet", compression="lz4")
     stage = joined = pl.scan_parquet(output / "stage.parquet")
     for name in TOKENS:
         counts = stage.group_by(name).len().filter(pl.col(name).is_not_null() & (pl.col("len") >= MIN_COUNT))
@@ -68,7 +68,7 @@ def polars(log: Path, output: Path) -> int:
             for name in TOKENS
         ),
     )
-    made.sink_parquet(output / "data.parquet", compression="zstd", compression_level=1)
+    made.sink_parquet(output / "data.parquet", compression="zstd", compression_level=1, row_group_size=polars_logs.ROW_GROUP_ROWS)
     return int(pl.scan_parquet(output / "data.parquet").select(pl.len()).collect().item())
 
 

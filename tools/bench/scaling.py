@@ -3,7 +3,7 @@
     python -m tools.bench.scaling --rows 10000 --output /tmp/bench/scaling
 
 All points of an axis are alive together and take turns. The cost is wall-clock; with one thread and one rank the CPU's seconds. The
-model is the planner's (dmoe/sharding/planner/step_time.py): FLOPs over a speed, bytes of rows over a bandwidth, exchange over a link. Its
+model is the planner's (planner/cost/step_time.py): FLOPs over a speed, bytes of rows over a bandwidth, exchange over a link. Its
 two speeds are fitted to the base point alone, the link is measured by gloo; every other measured point then checks it, and the sizes that
 this machine does not allow are its word. `ranks` has one thread a rank and a global batch of 8,192 at least.
 """

@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.train.log_filters import quiet
 
     quiet()
-    from dmoe.sharding.planner.calibrate import compare
-    from dmoe.sharding.planner.calibrate_words import as_data, as_lines, cluster_text
+    from dmoe.sharding.planner.cost.calibrate import compare
+    from dmoe.sharding.planner.cost.calibrate_words import as_data, as_lines, cluster_text
     from dmoe.train.rehearsal.local_launch import RunFailed
 
     try:

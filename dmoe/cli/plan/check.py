@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     quiet()
     from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
     from dmoe.sharding.plan.plan_file import read_plan
-    from dmoe.sharding.plan.plan_stats import figures_of
+    from dmoe.sharding.plan.report.plan_stats import figures_of
 
     headroom = None if arguments.min_headroom is None else share(arguments.min_headroom)
     limits = Limits(arguments.max_imbalance, headroom, arguments.max_time_ms, arguments.max_tables_a_rank)

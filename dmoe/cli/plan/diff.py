@@ -18,13 +18,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_top(arguments)
     quiet()
-    from dmoe.sharding.plan.diff import as_data, as_lines, difference
     from dmoe.sharding.plan.plan_file import read_plan
+    from dmoe.sharding.plan.report.diff import as_data, as_lines, difference
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
     if arguments.html:
         from dmoe.paths import write_output
-        from dmoe.sharding.plan.show_page import diff_page
+        from dmoe.sharding.plan.report.show_page import diff_page
 
         with write_output(arguments.html) as file:
             file.write(diff_page(found, arguments.a, arguments.b, "Two sharding plans").encode())

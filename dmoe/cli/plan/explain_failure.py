@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_top(arguments)
     model = model_of(arguments)
+    from dmoe.sharding.planner.advice.failure import as_lines, explain
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.constraints import rules_for
-    from dmoe.sharding.planner.failure import as_lines, explain
 
     cluster = parse_cluster(arguments.cluster)
     # A misspelt table is a mistake, not a lack of memory.

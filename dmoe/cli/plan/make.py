@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--gap {arguments.gap}: expected a share from 0 to below 1, such as 0.01")
     model = model_of(arguments)
     from dmoe.sharding.plan.plan_file import write_plan
-    from dmoe.sharding.plan.summary import over_bound
+    from dmoe.sharding.plan.report.summary import over_bound
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.table_use import with_use
+    from dmoe.sharding.planner.cost.table_use import in_short, with_use
 
     cluster = parse_cluster(arguments.cluster)
     if not arguments.cardinalities:
@@ -39,5 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {len(plan['tables'])} tables on {cluster.name}; the critical rank is {predicted['critical_rank']},"
         f" with {predicted['time_ms']:.2f} ms a step predicted for the tables{f', {over}' * bool(over)}"
     )
+    if model.uses:
+        show(in_short(model.uses))
     if not predicted["complete"]:
         show("the search was interrupted: this is the best plan that it had")

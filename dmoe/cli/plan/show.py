@@ -26,15 +26,15 @@ def run(arguments: argparse.Namespace) -> None:
     check_top(arguments)
     quiet()
     from dmoe.sharding.plan.plan_file import read_plan
-    from dmoe.sharding.plan.plan_stats import figures_of
-    from dmoe.sharding.plan.show import View, as_data, as_lines
+    from dmoe.sharding.plan.report.plan_stats import figures_of
+    from dmoe.sharding.plan.report.show import View, as_data, as_lines
 
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
     if arguments.html:
         from dmoe.paths import write_output
-        from dmoe.sharding.plan.show import chosen_tables
-        from dmoe.sharding.plan.show_page import page
+        from dmoe.sharding.plan.report.show import chosen_tables
+        from dmoe.sharding.plan.report.show_page import page
 
         text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
         with write_output(arguments.html) as file:

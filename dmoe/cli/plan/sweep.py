@@ -36,10 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from dmoe.data.progress import duration
     from dmoe.paths import write_output
+    from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, sweep
+    from dmoe.sharding.planner.advice.sweep_page import page
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.step_time import ASSUMED
-    from dmoe.sharding.planner.sweep import Point, as_lines, as_records, sweep
-    from dmoe.sharding.planner.sweep_page import page
+    from dmoe.sharding.planner.cost.step_time import ASSUMED
+    from dmoe.sharding.planner.cost.table_use import groups_in, in_short, uses_of
 
     clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
     began, terminal = time.monotonic(), sys.stderr.isatty()
@@ -52,12 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
             sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
 
-    points = sweep(model.config, model.manifest, clusters, batch_sizes, experts, layouts, told)
+    groups = groups_in("" if arguments.cardinalities else model.config.data.path, model.manifest)
+    points = sweep(model.config, model.manifest, clusters, batch_sizes, experts, layouts, told, groups)
     if all(point.problem.startswith("refused: ") for point in points):
         # A mistake of the config's rather than a lack of memory somewhere.
         raise UserError(points[0].problem.removeprefix("refused: "))
     records = as_records(points)
-    tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", ASSUMED])
+    measured = [in_short(uses_of(groups, max(point.batch_size for point in points)))] if groups else []
+    tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", *measured, ASSUMED])
     written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
     for path, text in written.items():
         if path:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.data.prepare.protocols import PROTOCOLS, avazu_schema
+    from dmoe.data.prepare.avazu_protocols import PROTOCOLS, avazu_schema
 
     drop = tuple(name for name in arguments.drop.split(",") if name)
     schema = avazu_schema(arguments.protocol, drop)

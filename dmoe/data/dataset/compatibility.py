@@ -10,7 +10,7 @@ from dmoe.config import DataConfig
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, RARE_ID, CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.dataset.part import Strict
-from dmoe.data.prepare.vocabulary_files import file_of, other_vocabulary, read_digests
+from dmoe.data.dataset.vocabulary_files import file_of, other_vocabulary, read_digests
 from dmoe.errors import UserError
 from dmoe.paths import join
 

@@ -23,7 +23,7 @@ class Dataset:
     Raises:
         UserError: no data set there, or a damaged manifest.
 
-    Example:
+    Examples:
         >>> from dmoe.testing.small_data import small_data_set
         >>> data = Dataset(small_data_set())
         >>> batches = data.batches("train", batch_size=64)

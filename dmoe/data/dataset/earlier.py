@@ -2,7 +2,7 @@
 
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
-from dmoe.data.prepare.vocabulary_files import file_of
+from dmoe.data.dataset.vocabulary_files import file_of
 from dmoe.errors import UserError
 from dmoe.paths import PATHS, join
 
@@ -42,9 +42,9 @@ def _holds(folder: str, manifest: Manifest) -> bool:
 
 def _made(manifest: Manifest, folder: str, kept: bool) -> tuple[dict[str, NumberIdentity], dict[str, TokenIdentity]]:
     """The identities by what made the data set; none where that is not known."""
-    from dmoe.data.prepare.described import identities
+    from dmoe.data.prepare.count.vocabulary import digest_of
     from dmoe.data.prepare.kept import kept_schema, load_kept
-    from dmoe.data.prepare.vocabulary import digest_of
+    from dmoe.data.prepare.write.manifest_building import identities
 
     known = isinstance(manifest.made_by.get("schema"), dict)
     try:

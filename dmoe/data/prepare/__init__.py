@@ -1,1 +1,1 @@
-"""Any team's click log, described by a schema file, as a data set: `dmoe preprocess log` and `avazu`."""
+"""A raw log -> a data set, for every log that a schema describes: `dmoe preprocess`, and `dmoe schema`, which proposes a schema."""

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
-from dmoe.data.prepare.described import identities
-from dmoe.data.prepare.moments import are_moments
+from dmoe.data.prepare.count.moments import are_moments
+from dmoe.data.prepare.count.vocabulary import Vocabulary, digest, read_all, read_vocabulary
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
-from dmoe.data.prepare.vocabulary import Vocabulary, digest, read_vocabulary
-from dmoe.data.prepare.vocabulary_files import read_all
+from dmoe.data.prepare.write.manifest_building import identities
 from dmoe.errors import UserError, one_line
 from dmoe.paths import join
 

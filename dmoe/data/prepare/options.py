@@ -4,8 +4,8 @@ from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.sources import STDIN, is_remote
-from dmoe.data.prepare.split_rules import parse_shares
+from dmoe.data.prepare.source.raw_bytes import STDIN, is_remote
+from dmoe.data.prepare.split.split_rules import parse_shares
 from dmoe.errors import UserError
 from dmoe.option import option
 from dmoe.paths import inside
@@ -25,7 +25,7 @@ class Options:
         schema: of the log, or its file, or the name of one that dmoe brings along; where absent, that of `vocabulary`.
         where: what messages call the schema; dataset: the log's name in the manifest.
         vocabulary: a data set whose ids, schema and numbers are kept; `new_tokens` says what becomes of tokens that it does not have.
-        ids: `counted` from the train split, or by `hash` into `hash_size` rows a table (dmoe.data.prepare.hashing.parse_sizes).
+        ids: `counted` from the train split, or by `hash` into `hash_size` rows a table (dmoe.data.prepare.count.hashed_sizes.parse_sizes).
         scoring: one split `score` of all rows, labelled or not, with the ids of `vocabulary`, or by hash.
         validation_days, test_days: of `split_by` day; both 0 for the halves of the last day.
         engine: this process's threads, or Ray: a cluster at `ray_address` (`auto`: the one that this node is of), or one started here.

@@ -6,6 +6,7 @@ from dmoe.data.prepare.pipeline import Result
 from dmoe.data.progress import duration, peak_memory_mb
 from dmoe.data.skew import shares_of, skew_lines
 from dmoe.names import clip
+from dmoe.shipped import CONFIGS
 
 
 def _splits(manifest: Manifest) -> list[str]:
@@ -61,6 +62,11 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
     if "score" in manifest.splits:
         lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
         return "\n".join(lines)
-    config = "criteo_laptop" if manifest.dataset == "criteo" else "demo"
-    lines.append(f"next: dmoe train --config configs/{config}.yaml --set data.path={output}")
+    lines.append(f"next: dmoe train --config configs/{_config_for(manifest.dataset)}.yaml --set data.path={output}")
     return "\n".join(lines)
+
+
+def _config_for(dataset: str) -> str:
+    """The shipped config to begin with: one for this log, on a laptop where there are several."""
+    found = [name for name in (f"{dataset}_laptop", dataset) if (CONFIGS / f"{name}.yaml").is_file()]
+    return found[0] if found else "demo"

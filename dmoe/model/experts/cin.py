@@ -31,7 +31,7 @@ class CIN(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, sum(layer_maps)].
 
-    Example:
+    Examples:
         >>> CIN(num_fields=39, field_dim=16, layer_maps=[16, 8])(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 24])
     """

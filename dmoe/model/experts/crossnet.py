@@ -27,7 +27,7 @@ class CrossNetV2(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, N].
 
-    Example:
+    Examples:
         >>> CrossNetV2(num_fields=39, field_dim=16, low_rank=64)(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 624])
     """

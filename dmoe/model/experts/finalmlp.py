@@ -56,7 +56,7 @@ class FinalMLP(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, O].
 
-    Example:
+    Examples:
         >>> FinalMLP(num_fields=39, field_dim=16, gate_fields_a=[0, 5])(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 64])
     """

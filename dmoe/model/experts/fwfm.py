@@ -24,7 +24,7 @@ class FwFM(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, K], the sum of which is the paper's second-order term.
 
-    Example:
+    Examples:
         >>> FwFM(num_fields=39, field_dim=16)(torch.ones(2, 39, 16))[0, 0].item()
         741.0
     """

@@ -23,7 +23,7 @@ class GatedCrossNet(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, N].
 
-    Example:
+    Examples:
         >>> GatedCrossNet(num_fields=39, field_dim=16)(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 624])
     """

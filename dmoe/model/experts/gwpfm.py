@@ -29,7 +29,7 @@ class GwPFM(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, K / G].
 
-    Example:
+    Examples:
         >>> GwPFM(num_fields=39, field_dim=16, groups=[13, 26])(torch.ones(2, 39, 16))[0, 0].item()
         741.0
     """

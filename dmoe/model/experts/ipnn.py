@@ -28,7 +28,7 @@ class IPNN(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, hidden[-1]].
 
-    Example:
+    Examples:
         >>> IPNN(num_fields=39, field_dim=16, hidden=[64, 32])(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 32])
     """

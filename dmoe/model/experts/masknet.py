@@ -49,7 +49,7 @@ class MaskNet(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, num_blocks * H] in parallel, [B, H] in series.
 
-    Example:
+    Examples:
         >>> MaskNet(num_fields=39, field_dim=16, mode="serial")(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 64])
     """

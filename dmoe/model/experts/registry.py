@@ -65,7 +65,7 @@ def build_expert(kind: str, num_fields: int, field_dim: int, **options: Any) -> 
         UserError: an unknown kind or option (the nearest one is named), a missing option, a wrong type, a value out of its range, or a
             class that breaks the contract.
 
-    Example:
+    Examples:
         >>> build_expert("crossnet", num_fields=39, field_dim=16, num_layers=2).out_dim
         624
     """

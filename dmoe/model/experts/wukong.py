@@ -62,7 +62,7 @@ class Wukong(nn.Module):
         - Input: [B, F, K] float.
         - Output: [B, (fm_fields + linear_fields) * K].
 
-    Example:
+    Examples:
         >>> Wukong(num_fields=39, field_dim=16)(torch.zeros(2, 39, 16)).shape
         torch.Size([2, 512])
     """

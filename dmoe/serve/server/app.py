@@ -18,21 +18,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
-from dmoe.json_text import format_json, parse_json
+from dmoe.json_text import format_json
 from dmoe.names import whole_number
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
-from dmoe.serve.server import kserve
-from dmoe.serve.server.batcher import Batcher, QueueFull, TooLate
+from dmoe.serve.server import bodies, kserve
+from dmoe.serve.server.arms import REQUEST_ID, Arms, Chosen, NoUnit, request_id
+from dmoe.serve.server.batcher import QueueFull, TooLate
 from dmoe.serve.server.metrics import Metrics
 from dmoe.serve.server.options import ServeOptions, from_environment
-from dmoe.serve.server.versions import Version, Versions
+from dmoe.serve.server.versions import Version
 from dmoe.version import __version__
 
 ARROW = "application/vnd.apache.arrow.stream"
 EXTENSIONS = ["binary_tensor_data"]
 RETRY_SECONDS = "1"
+FEW_ROWS = 8
 
 
 class Refused(Exception):
@@ -48,19 +50,21 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         torch.set_num_threads(options.threads)
-        self.options, self.metrics, self.draining, self._answering = options, Metrics(), False, ""
-        self.versions = Versions(options.model, self._told)
-        self.batcher = Batcher(options.batch_rows, options.batch_us / 1e6, options.queue_rows, self.metrics.scored)
+        self.options, self.metrics, self.draining = options, Metrics(), False
+        self._answering: dict[str, str] = {}
+        self.arms = Arms(options, self.metrics, self._told, lambda problem: _log({"event": "failed", "message": problem}))
+        self.versions, self.batcher = self.arms.control.versions, self.arms.control.batcher
 
-    def _told(self, event: str, version: str, message: str) -> None:
+    def _told(self, model: str, event: str, version: str, message: str) -> None:
         _log({"event": event, "version" if event == "loaded" else "folder": version, "message": message})
         if event == "loaded":
-            if self._answering:
-                self.metrics.version.labels(self._answering).set(0)
+            before = self._answering.get(model)
+            self._answering[model] = version
+            if before and before not in self._answering.values():
+                self.metrics.version.labels(before).set(0)
             self.metrics.version.labels(version).set(1)
-            self._answering = version
 
-    async def scores(self, version: Version, rows: EncodedRows, deadline: float) -> np.ndarray:
+    async def scores(self, chosen: Chosen, rows: EncodedRows, deadline: float) -> np.ndarray:
         """The logits of encoded rows.
 
         Raises:
@@ -71,20 +75,26 @@ class Server:
         if not len(rows):
             return np.zeros(0, np.float32)
         try:
-            logit_B = await self.batcher.score(version, rows, deadline)
+            logit_B = await chosen.batcher.score(chosen.version, rows, deadline)
         except QueueFull:
-            message = f"{self.batcher.waiting_rows:,} rows wait already, and {self.options.queue_rows:,} may"
+            message = f"{chosen.batcher.waiting_rows:,} rows wait already, and {self.options.queue_rows:,} may"
             raise Refused(503, message, {"Retry-After": RETRY_SECONDS}) from None
         except TooLate:
             raise Refused(504, f"not scored within {self.options.deadline_ms} ms") from None
-        self.metrics.waiting.set(self.batcher.waiting_rows)
+        self.metrics.waiting.set(self.waiting_rows)
         return logit_B
 
+    @property
+    def waiting_rows(self) -> int:
+        return sum(model.batcher.waiting_rows for model in self.arms.models)
+
     async def encoded(self, version: Version, rows: Any) -> EncodedRows:
-        """Raw rows as the model takes them, made on a thread."""
+        """Raw rows as the model takes them, made on a thread where they are many."""
         if not version.scorer.about.reads_raw_rows:
             raise Refused(400, "the scorer takes ids only: export it again where the training data is")
-        found = await asyncio.to_thread(version.scorer.encoder.encode, rows)
+        encode = version.scorer.encoder.encode
+        # Handing a row over to a thread takes longer than its encoding.
+        found = encode(rows) if len(rows) <= FEW_ROWS else await asyncio.to_thread(encode, rows)
         bags = [bag.values for bag in found.bags.values()]
         # In `ids_BF` a multi-valued feature has a placeholder, the missing id.
         self.metrics.values.inc(found.ids_BF.size - len(found) * len(bags) + sum(map(len, bags)))
@@ -130,12 +140,23 @@ def routes(server: Server) -> list[Route]:
         return JSONResponse({"name": "dmoe", "version": __version__, "extensions": EXTENSIONS})
 
     def check_model(request: Request) -> Version:
-        current = server.versions.current
+        names = server.arms.answering
         if request.path_params["model"] != options.name:
             raise Refused(404, f"no model {request.path_params['model'][:80]}, this server has {options.name}")
-        if request.path_params.get("version", current.name) != current.name:
-            raise Refused(404, f"version {request.path_params['version'][:80]} does not answer now, {current.name} does")
-        return current
+        if request.path_params.get("version", names[0]) not in names:
+            raise Refused(404, f"version {request.path_params['version'][:80]} does not answer now, {', '.join(names)} does")
+        return server.versions.current
+
+    def answered(request: Request, chosen: Chosen, score_B: np.ndarray, rows: Any, id: str | None = None) -> dict[str, Any]:
+        """Counts and logs an answer; returns what it says beside its scores, which is also what its headers say."""
+        version = chosen.version.name
+        server.metrics.answered(score_B)
+        request.state.told = {"rows": len(score_B), "version": version} | ({} if chosen.arm is None else {"arm": chosen.arm})
+        if chosen.arm is None:
+            return {"version": version}
+        named = request_id(request.headers.get(REQUEST_ID) or id)
+        server.arms.expose(chosen, named, score_B, rows)
+        return {"version": version, "arm": chosen.arm or None, "request_id": named}
 
     async def model_ready(request: Request) -> Response:
         version = check_model(request)
@@ -149,38 +170,46 @@ def routes(server: Server) -> list[Route]:
             {"name": kserve.DENSE, "datatype": "FP32", "shape": [-1, len(about.dense)]},
             {"name": kserve.IDS, "datatype": "INT64", "shape": [-1, len(about.features)]},
         ]
-        tree = {"name": options.name, "versions": [version.name], "platform": "dmoe", "inputs": raw or ids}
+        tree = {"name": options.name, "versions": server.arms.answering, "platform": "dmoe", "inputs": raw or ids}
         return JSONResponse(tree | {"outputs": [{"name": name, "datatype": "FP32", "shape": [-1]} for name in kserve.OUTPUTS]})
 
     async def infer(request: Request) -> Response:
-        deadline, version = server.deadline(), check_model(request)
+        deadline, _ = server.deadline(), check_model(request)
         asked = kserve.Request(await server.body(request), request.headers.get(kserve.HEADER_LENGTH))
-        rows = _ids(asked, version) if kserve.IDS in asked.tensors else await server.encoded(version, asked.columns(version.columns))
-        logit_B = await server.scores(version, rows, deadline)
+        chosen = server.arms.choose(asked.values, request.headers, asked.fields)
+        version = chosen.version
+        if request.path_params.get("version", version.name) != version.name:
+            raise Refused(404, f"version {request.path_params['version'][:80]} does not answer this request, {version.name} does")
+        if (ids := kserve.IDS in asked.tensors) and not server.arms.same_ids:
+            raise Refused(400, "the scorers of the A/B test are of different data sets, whose ids differ: send raw columns")
+        also = [name for name in server.arms.shadow_columns if name in asked.tensors]
+        raw = None if ids else asked.columns(list(dict.fromkeys((*version.columns, *also))))
+        rows = bodies.ids_of(asked, version) if raw is None else await server.encoded(version, raw)
+        logit_B = await server.scores(chosen, rows, deadline)
         score_B = probabilities(logit_B).astype(np.float32)
-        server.metrics.answered(score_B)
-        content, headers = kserve.response(options.name, version.name, asked, {"probability": score_B, "logit": logit_B})
-        _note(request, len(rows), version)
-        return Response(content, headers=headers)
+        told = answered(request, chosen, score_B, rows if raw is None else raw, asked.id)
+        parameters = {name: value for name, value in told.items() if name != "version" and value is not None}
+        content, headers = kserve.response(options.name, version.name, asked, {"probability": score_B, "logit": logit_B}, parameters)
+        return Response(content, headers=headers | _headers(told))
 
     async def score(request: Request) -> Response:
-        deadline, version = server.deadline(), server.versions.current
+        deadline = server.deadline()
         body, arrow = await server.body(request), request.headers.get("content-type", "").split(";")[0] == ARROW
-        rows = await server.encoded(version, _arrow(body) if arrow else _json_rows(body))
-        score_B = probabilities(await server.scores(version, rows, deadline)).astype(np.float32)
-        server.metrics.answered(score_B)
-        _note(request, len(rows), version)
-        named = {"X-Model-Version": version.name}
+        raw, fields = (bodies.arrow_rows(body), {}) if arrow else bodies.json_rows(body)
+        chosen = server.arms.choose(lambda name: bodies.values_of(raw, name), request.headers, fields)
+        rows = await server.encoded(chosen.version, raw)
+        score_B = probabilities(await server.scores(chosen, rows, deadline)).astype(np.float32)
+        told = answered(request, chosen, score_B, raw)
         if not arrow:
-            return JSONResponse({"model": options.name, "version": version.name, "probabilities": score_B.tolist()}, headers=named)
+            return JSONResponse({"model": options.name, **told, "probabilities": score_B.tolist()}, headers=_headers(told))
         sink = pa.BufferOutputStream()
         table = pa.table({"probability": score_B})
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        return Response(sink.getvalue().to_pybytes(), headers=named | {"content-type": ARROW})
+        return Response(sink.getvalue().to_pybytes(), headers=_headers(told) | {"content-type": ARROW})
 
     async def metrics(request: Request) -> Response:
-        server.metrics.waiting.set(server.batcher.waiting_rows)
+        server.metrics.waiting.set(server.waiting_rows)
         return Response(server.metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str = "GET", open_: bool = False) -> Route:
@@ -214,7 +243,7 @@ def _guarded(
         except Refused as error:
             response = JSONResponse({"error": str(error)}, error.status, error.headers)
         except UserError as error:
-            response = JSONResponse({"error": str(error)}, 400)
+            response = JSONResponse({"error": str(error)}, 422 if isinstance(error, NoUnit) else 400)
         except ClientDisconnect:
             response = JSONResponse({"error": "the client went away"}, 499)
         seconds = time.perf_counter() - began
@@ -228,47 +257,15 @@ def _guarded(
     return answer
 
 
-def _note(request: Request, rows: int, version: Version) -> None:
-    request.state.told = {"rows": rows, "version": version.name}
+def _headers(told: dict[str, Any]) -> dict[str, str]:
+    names = {"version": "X-Model-Version", "arm": "X-Arm", "request_id": "X-Request-Id"}
+    return {names[name]: value for name, value in told.items() if value is not None}
 
 
 def _log(told: dict[str, Any]) -> None:
-    print(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}), file=sys.stderr, flush=True)
-
-
-def _json_rows(body: bytes) -> list[dict[str, Any]]:
-    """`{"rows": [...]}`, a list of rows, or a row."""
-    try:
-        tree = parse_json(body)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the request is not JSON ({str(error)[:200]})") from None
-    if isinstance(tree, dict):
-        tree = tree["rows"] if isinstance(tree.get("rows"), list) else [tree]
-    if not isinstance(tree, list) or any(not isinstance(row, dict) for row in tree):
-        raise UserError('expected rows: {"rows": [{"column": value, ...}, ...]}')
-    return tree
-
-
-def _arrow(body: bytes) -> pa.Table:
-    try:
-        return pa.ipc.open_stream(body).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"the request is no Arrow stream ({str(error).splitlines()[0][:200]})") from None
-
-
-def _ids(asked: kserve.Request, version: Version) -> EncodedRows:
-    """Rows that come as ids."""
-    about = version.scorer.about
-    if any(feature.pooling != "none" for feature in about.features):
-        raise UserError("the model has multi-valued features, which a tensor of ids cannot hold: send raw columns")
-    ids = asked.tensors[kserve.IDS]
-    dense = asked.tensors.get(kserve.DENSE, np.zeros((len(ids), 0), np.float32))
-    for name, tensor, width in ((kserve.IDS, ids, len(about.features)), (kserve.DENSE, dense, len(about.dense))):
-        if isinstance(tensor, list) or tensor.ndim != 2 or tensor.shape != (len(ids), width):
-            raise UserError(f"tensor '{name}': expected numbers of shape [rows, {width}]")
-    if ids.dtype.kind not in "iu":
-        raise UserError(f"tensor '{kserve.IDS}': expected whole numbers")
-    return EncodedRows(dense.astype(np.float32), ids.astype(np.int64), {})
+    # One write a line: print makes two, between which another worker's line may come.
+    sys.stderr.write(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}) + "\n")
+    sys.stderr.flush()
 
 
 def create(options: ServeOptions | None = None) -> Starlette:
@@ -281,10 +278,10 @@ def create(options: ServeOptions | None = None) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        server.versions.follow(server.options.follow_seconds)
+        server.arms.follow()
         yield
         server.draining = True
-        server.versions.stop()
+        await server.arms.close()
 
     app = Starlette(routes=routes(server), lifespan=lifespan)
     app.state.server = server

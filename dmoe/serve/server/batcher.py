@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dmoe.data.dataset.bags import concatenate
-from dmoe.data.prepare.row_encoder import EncodedRows
+from dmoe.serve.row_encoder import EncodedRows, concatenated
 from dmoe.serve.server.versions import Version
 
 
@@ -41,13 +40,16 @@ class Batcher:
         wait: seconds that the first request of a batch waits for others.
         queue_rows: that may wait.
         scored: called with a batch's rows and requests.
+
+    Attributes:
+        thread: that scores, one batch at a time.
     """
 
     def __init__(self, rows: int, wait: float, queue_rows: int, scored: Callable[[int, int], None] = lambda rows, requests: None) -> None:
         self.most, self.wait, self.queue_rows, self.scored = rows, wait, queue_rows, scored
         self.waiting: deque[_Waiting] = deque()
         self.waiting_rows = 0
-        self._thread = ThreadPoolExecutor(1, "scorer")
+        self.thread = ThreadPoolExecutor(1, "scorer")
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -104,7 +106,7 @@ class Batcher:
     async def _score(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            logits = await loop.run_in_executor(self._thread, _logits, batch[0].version, [one.rows for one in batch])
+            logits = await loop.run_in_executor(self.thread, _logits, batch[0].version, [one.rows for one in batch])
             self.scored(sum(len(one.rows) for one in batch), len(batch))
         except Exception as error:
             if len(batch) > 1:
@@ -121,11 +123,6 @@ class Batcher:
 
 
 def _logits(version: Version, requests: Sequence[EncodedRows]) -> list[np.ndarray]:
-    together = requests[0] if len(requests) == 1 else _concatenated(requests)
+    together = concatenated(requests)
     logit_B = version.scorer.logits(together.dense_BI, together.ids_BF, together.bags)
     return np.split(logit_B, np.cumsum([len(one) for one in requests])[:-1])
-
-
-def _concatenated(requests: Sequence[EncodedRows]) -> EncodedRows:
-    bags = {name: concatenate([one.bags[name] for one in requests]) for name in requests[0].bags}
-    return EncodedRows(np.concatenate([one.dense_BI for one in requests]), np.concatenate([one.ids_BF for one in requests]), bags)

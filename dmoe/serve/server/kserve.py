@@ -40,6 +40,7 @@ class Request:
     Attributes:
         tensors: by name; text as a list of str, numbers as arrays of their shape.
         outputs: (name, whether as binary data) that are asked for, in order.
+        fields: its `parameters`.
     """
 
     def __init__(self, body: bytes, header_length: str | None) -> None:
@@ -70,7 +71,8 @@ class Request:
         if self._at != len(self._binary):
             raise UserError(f"{len(self._binary) - self._at} bytes behind the last tensor")
         parameters = tree.get("parameters")
-        by_default = isinstance(parameters, dict) and parameters.get("binary_data_output") is True
+        self.fields: dict[str, Any] = parameters if isinstance(parameters, dict) else {}
+        by_default = self.fields.get("binary_data_output") is True
         self.outputs = _outputs(tree.get("outputs"), by_default)
 
     def _tensor(self, one: Any) -> tuple[str, Any]:
@@ -92,6 +94,11 @@ class Request:
             self._at += size
             return name, _from_binary(data, dtype, shape, count, where)
         return name, _from_json(one.get("data"), dtype, shape, count, where)
+
+    def values(self, name: str) -> list[Any]:
+        """A tensor's values in order, texts or numbers; none where it is not there."""
+        value = self.tensors.get(name, [])
+        return value if isinstance(value, list) else value.reshape(-1).tolist()
 
     def columns(self, needed: Sequence[str]) -> pa.Table:
         """The raw columns as a table.
@@ -166,10 +173,13 @@ def _text(data: bytes, where: str) -> str:
         raise UserError(f"{where}: a text is not UTF-8") from None
 
 
-def response(model: str, version: str, request: Request, values: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
+def response(
+    model: str, version: str, request: Request, values: Mapping[str, np.ndarray], parameters: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers.
 
     Args:
+        parameters: that the answer has, such as the arm.
         values: outputs by name, [B] float32.
     """
     tensors, binary = [], b""
@@ -183,6 +193,8 @@ def response(model: str, version: str, request: Request, values: Mapping[str, np
             tensor["data"] = value.tolist()
         tensors.append(tensor)
     tree: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": tensors}
+    if parameters:
+        tree["parameters"] = dict(parameters)
     if request.id is not None:
         tree["id"] = request.id
     head = format_json(tree).encode()

@@ -25,6 +25,11 @@ class Metrics:
         self.unknown = Counter("dmoe_unknown_values", "those of them that training did not have", registry=made)
         self.waiting = Gauge("dmoe_waiting_rows", "rows that wait", multiprocess_mode="livesum", registry=made)
         self.version = Gauge("dmoe_version", "1 for the version that answers", ["version"], multiprocess_mode="livemax", registry=made)
+        self.arm_rows = Counter("dmoe_arm_rows", "scored rows of an arm of the A/B test", ["arm"], registry=made)
+        self.exposures = Counter("dmoe_exposure_rows", "logged exposures, by state: written or lost", ["state"], registry=made)
+        self.shadow_rows = Counter(
+            "dmoe_shadow_rows", "by state: scored, failed, or dropped as its queue was full", ["state"], registry=made
+        )
 
     def scored(self, rows: int, requests: int) -> None:
         self.batch_rows.observe(rows)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from dmoe.json_text import format_json, parse_json
 
@@ -12,7 +13,7 @@ VARIABLE = "DMOE_SERVE"
 class ServeOptions:
     """
     Attributes:
-        model: a scorer's folder, or a pointer file whose first line names one.
+        model: a scorer's folder, or a pointer file whose first line names one; empty where there is a split.
         name: of the model in the protocol.
         batch_rows, batch_us: of a batch at most, and how long its first request waits for others, in microseconds.
         queue_rows: that may wait; beyond, requests are refused with 503.
@@ -22,6 +23,8 @@ class ServeOptions:
         follow_seconds: between two looks at the pointer file.
         token: that requests bring as `Authorization: Bearer`; none where empty.
         threads: of matrix products, a process.
+        split: the file of an A/B test's split; none where empty.
+        engine: of the scorers, as Scorer has it.
     """
 
     model: str
@@ -36,6 +39,8 @@ class ServeOptions:
     follow_seconds: float = 1.0
     token: str = ""
     threads: int = 1
+    split: str = ""
+    engine: Literal["torch", "onnx"] | None = None
 
     def to_environment(self) -> None:
         """For worker processes, which inherit it; not on a command line, where others could read the token."""

@@ -7,18 +7,20 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join, read_bounded
+from dmoe.paths import PATHS, join
 from dmoe.serve.delta import DELTA, materialise
 from dmoe.serve.format import FILE
+from dmoe.serve.pointer import folder_at, read_pointer
 from dmoe.serve.scorer import Scorer
 
-MAX_POINTER = 1 << 20
 WARM_UP_ROWS = (1, 64)
+Engine = Literal["torch", "onnx"] | None
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class Version:
         return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
 
 
-def load_version(folder: str, current: Version | None = None) -> Version:
+def load_version(folder: str, current: Version | None = None, engine: Engine = None) -> Version:
     """Loads a scorer, or makes it of a chain of deltas; checks its files against their checksums, and scores some rows.
 
     Args:
         current: the version that answers now, from which a delta may lead.
+        engine: of the scorer.
 
     Raises:
         UserError: not a scorer, or a damaged one.
@@ -62,15 +65,15 @@ def load_version(folder: str, current: Version | None = None) -> Version:
             place = tempfile.mkdtemp(prefix="dmoe-serve-")
             made = materialise(folder, place, {current.digest: current.scorer.folder} if current else None)
             assert made == place
-        return _load(folder, place)
+        return _load(folder, place, engine)
     except BaseException:
         if place != folder:
             shutil.rmtree(place, ignore_errors=True)
         raise
 
 
-def _load(folder: str, place: str) -> Version:
-    scorer = Scorer(place)
+def _load(folder: str, place: str, engine: Engine) -> Version:
+    scorer = Scorer(place, engine=engine)
     with PATHS.open(join(place, FILE), "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     for rows in WARM_UP_ROWS:
@@ -82,19 +85,18 @@ def _load(folder: str, place: str) -> Version:
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
 
 
-def folder_of(model: str) -> str:
-    """The scorer's folder that `--model` means: itself, or what the first line of a pointer file names, seen from that file.
+def folder_of(model: str, asked_by: str) -> str:
+    """The scorer's folder that a user means: itself, or what the first line of a pointer file names, seen from that file.
+
+    Args:
+        asked_by: begins the error messages, such as `--model X`.
 
     Raises:
         UserError: neither.
     """
     if PATHS.exists(join(model, FILE)) or PATHS.exists(join(model, DELTA)):
         return model
-    text = read_bounded(model, MAX_POINTER, "pointer file", f"--model {model}").decode(errors="replace")
-    line = text.splitlines()[0].strip() if text.strip() else ""
-    if not line:
-        raise UserError(f"--model {model}: neither a scorer (no {FILE}) nor a file whose first line names one")
-    return line if os.path.isabs(line) or "://" in line else join(os.path.dirname(model) or ".", line)
+    return folder_at(model, read_pointer(model, asked_by)[0])
 
 
 class Versions:
@@ -103,11 +105,13 @@ class Versions:
     Args:
         model: a scorer's folder, or a pointer file.
         told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
+        asked_by: begins the messages on a wrong `model`.
+        engine: of the scorers.
     """
 
-    def __init__(self, model: str, told: Callable[[str, str, str], None]) -> None:
-        self.model, self.told = model, told
-        self.current = load_version(folder_of(model))
+    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str, engine: Engine = None) -> None:
+        self.model, self.told, self.asked_by, self.engine = model, told, asked_by, engine
+        self.current = load_version(folder_of(model, asked_by), engine=engine)
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
         told("loaded", self.current.name, self.current.folder)
@@ -127,7 +131,7 @@ class Versions:
     def look(self) -> None:
         """Loads what the pointer names now. A version that cannot be loaded is reported once; the current version stays."""
         try:
-            folder = folder_of(self.model)
+            folder = folder_of(self.model, self.asked_by)
             changed = 0 if "://" in folder else max(os.stat(path).st_mtime_ns for path in self._descriptions(folder))
         except (OSError, UserError) as error:
             self._refuse(self.model, 0, str(error))
@@ -135,7 +139,7 @@ class Versions:
         if folder == self.current.folder or self._refused == (folder, changed):
             return
         try:
-            version = load_version(folder, self.current)
+            version = load_version(folder, self.current, self.engine)
         # Whatever is wrong with the new one must not end the old one.
         except Exception as error:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")

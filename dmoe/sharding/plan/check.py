@@ -7,7 +7,7 @@ from typing import Any
 
 from dmoe.errors import UserError
 from dmoe.model.sizes import left
-from dmoe.sharding.plan.plan_stats import Figures, RankFigures
+from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures
 
 WORST = 8
 """Offending ranks that are told one by one."""

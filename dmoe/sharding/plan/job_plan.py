@@ -10,20 +10,27 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSha
 from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, EmbeddingCollectionInterface
 
 from dmoe.config import Config
+from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import broadcast_object, rank
 from dmoe.errors import UserError, nearest
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.plan_file import check_plan, model_hash, read_plan
 from dmoe.sharding.plan.sharders import CUT_ROWS, sharders
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job
+from dmoe.sharding.planner.cost.table_use import groups_in, uses_of
 from dmoe.sharding.planner.planner import plan_tables
 
 COLLECTIONS = (EmbeddingBagCollectionInterface, EmbeddingCollectionInterface)
 __all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharders"]
 
 
-def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> dict[str, Any]:
+def kept_plan(
+    model: nn.Module, tables: list[Table], config: Config, device: torch.device, manifest: Manifest | None = None
+) -> dict[str, Any]:
     """The plan that this job uses, as plain data and equal on all ranks: the config's file, or one made on rank 0.
+
+    Args:
+        manifest: of the data set at `data.path`, whose counts then say how the tables are used.
 
     Raises:
         UserError: on every rank, where nothing fits or the file is for another model, world size or topology.
@@ -38,7 +45,9 @@ def kept_plan(model: nn.Module, tables: list[Table], config: Config, device: tor
                 # No part of where tables lie: the run sends as its config says.
                 plan["comm_precision"] = config.sharding.comm_precision
             else:
-                plan = plan_tables(tables, config, cluster, dense_bytes_of(model))
+                groups = groups_in(config.data.path, manifest) if manifest is not None else {}
+                uses = uses_of(groups, config.train.batch_size)
+                plan = plan_tables(tables, config, cluster, dense_bytes_of(model), uses=uses)
         except UserError as error:
             plan = str(error)
     plan = broadcast_object(plan)

@@ -48,11 +48,18 @@ class LocalShard:
 
 
 def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
-    """This rank's shards of all tables of a sharded model, in a fixed order."""
+    """This rank's shards of all tables of a sharded model, in a fixed order.
+
+    A cache's rows are written back first, and the cache is emptied: what is read through the shards is what training has, and what is
+    written through them is what the next lookup finds. After further steps, ask anew.
+    """
     by_module = {table.module: table for table in tables}
     shards: list[LocalShard] = []
     for module in _kernels(model):
         if isinstance(module, BatchedFusedEmbeddingBag):
+            # Under fused_uvm_caching the rows that training looked up last are on the device, and the views are of the host's memory.
+            module.emb_module.flush()
+            module.emb_module.reset_cache_states()
             weights = module.emb_module.split_embedding_weights()
             # SGD has no state, and FBGEMM then gives no list of empty ones.
             states = module.emb_module.get_optimizer_state() or [{} for _ in weights]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.cost_model import NUMBER, STATES_A_NUMBER, shards_of
+from dmoe.sharding.planner.cost.cost_model import NUMBER, STATES_A_NUMBER, shards_of
 
 Rectangles = NDArray[np.int64]
 """[n, 5] row, column, rows, columns, rank."""

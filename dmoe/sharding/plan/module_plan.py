@@ -10,10 +10,10 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSha
 
 from dmoe.errors import UserError, nearest
 from dmoe.names import quoted
-from dmoe.sharding.plan import diff, show
 from dmoe.sharding.plan.job_plan import parameter_sharding
 from dmoe.sharding.plan.plan_file import check_plan, read_plan, write_plan
-from dmoe.sharding.plan.plan_stats import Figures, figures_of
+from dmoe.sharding.plan.report import diff, show
+from dmoe.sharding.plan.report.plan_stats import Figures, figures_of
 from dmoe.sharding.planner.any_module import tables_in
 
 HERE = "the plan"
@@ -82,7 +82,7 @@ class Plan(ShardingPlan):
         return figures_of(self.kept, HERE)
 
     def show(self, **view: Any) -> str:
-        """The plan as text of at most 100 columns; `view` as the fields of `dmoe.sharding.plan.show.View`, such as top=10."""
+        """The plan as text of at most 100 columns; `view` as the fields of `dmoe.sharding.plan.report.show.View`, such as top=10."""
         return "\n".join(show.as_lines(self.figures, show.View(**view)))
 
     def why(self, table: str) -> str:

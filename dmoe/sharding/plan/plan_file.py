@@ -44,7 +44,7 @@ class _Tried(Open):
 
 
 class _Lookup(Open):
-    """How a module looks the table up (dmoe.sharding.planner.lookup); absent for the tables of dmoe's own models."""
+    """How a module looks the table up (dmoe.sharding.planner.cost.lookup); absent for the tables of dmoe's own models."""
 
     ids: list[Annotated[float, Field(gt=0, le=MAX_ROWS)]] = Field(min_length=1, max_length=10_000)
     pooled: bool
@@ -53,7 +53,7 @@ class _Lookup(Open):
 
 
 class _Use(Open):
-    """What the data set's counts say (dmoe.sharding.planner.table_use); absent where no data was there."""
+    """What the data set's counts say (dmoe.sharding.planner.cost.table_use); absent where no data was there."""
 
     lookups: Number
     unique_ids: Number

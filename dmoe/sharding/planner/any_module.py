@@ -23,7 +23,7 @@ from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.constraints import MIN_COLUMNS, Rule, closed_types, partitions_of
-from dmoe.sharding.planner.lookup import NUMBER_BYTES, OPTIMIZERS, Lookup
+from dmoe.sharding.planner.cost.lookup import NUMBER_BYTES, OPTIMIZERS, Lookup
 
 KERNELS = ("dense", "fused", "fused_uvm", "fused_uvm_caching")
 READ = {"sharding_types", "compute_kernels", "min_partition", "pooling_factors", "batch_sizes", "is_weighted", "feature_names"}

@@ -10,7 +10,7 @@ from dmoe.model.tables import Table
 from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.lookup import Lookup
+from dmoe.sharding.planner.cost.lookup import Lookup
 
 PINNABLE = ("table_wise", "column_wise")
 MIN_COLUMNS = 32

@@ -6,8 +6,8 @@ from typing import Any
 from dmoe.alive import detail
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.constraints import Rule
-from dmoe.sharding.planner.local_search import State
-from dmoe.sharding.planner.search import Problem, Solution
+from dmoe.sharding.planner.search.local_search import State
+from dmoe.sharding.planner.search.problem import Problem, Solution
 
 
 def reasons(tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A TorchRec ShardingPlanner for any model, by the same search as dmoe's own."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
@@ -8,6 +9,7 @@ from torch.distributed import ProcessGroup
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingPlanner
 
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.distributed import broadcast_object, device_of_this_rank, rank, world_size
 from dmoe.errors import UserError
 from dmoe.sharding.plan.job_plan import dense_bytes_of, placed_row
@@ -16,8 +18,11 @@ from dmoe.sharding.plan.plan_file import hash_of, model_hash
 from dmoe.sharding.plan.sharders import sharders as every_sharder
 from dmoe.sharding.planner.any_module import Found, rules_in, tables_in
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job, parse_cluster, topology_of
-from dmoe.sharding.planner.lookup import OPTIMIZERS
-from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows, room_of
+from dmoe.sharding.planner.constraints import Rule
+from dmoe.sharding.planner.cost.lookup import OPTIMIZERS
+from dmoe.sharding.planner.cost.table_use import Counted, groups_in, uses_of
+from dmoe.sharding.planner.planner import Job, plan_by_rules, plan_of_rows
+from dmoe.sharding.planner.room import room_of
 
 Sharders = Sequence[ModuleSharder[nn.Module]]
 
@@ -33,9 +38,12 @@ class Planner(ShardingPlanner):
         constraints: TorchRec's, by table's name or a pattern of names. Of their fields, num_poolings, device_group, key_value_params and
             use_virtual_table are refused.
         optimizer: of tables whose parameters name none (`apply_optimizer_in_backward`); decides the bytes of state.
+        data: folder of a data set of `dmoe data`, whose features have the names of the model's: its counts then say how many different
+            ids a batch has and what a cache misses, and its mean ids a row are the pooling factors that no constraint gives. A table that
+            several features read, or that has fewer rows than its feature has ids, has no measured use.
         comm_precision: fp32, fp16 or bf16: in which embeddings travel between ranks, as the sharders' codecs say.
 
-    Example:
+    Examples:
         >>> import dmoe
         >>> from torchrec.modules.embedding_configs import EmbeddingBagConfig
         >>> from torchrec.modules.embedding_modules import EmbeddingBagCollection
@@ -58,6 +66,7 @@ class Planner(ShardingPlanner):
         constraints: Mapping[str, ParameterConstraints] | None = None,
         optimizer: str = "sgd",
         comm_precision: str = "fp32",
+        data: str = "",
     ) -> None:
         if optimizer not in OPTIMIZERS:
             raise UserError(f"optimizer: '{optimizer}', expected one of {', '.join(OPTIMIZERS)}")
@@ -66,6 +75,8 @@ class Planner(ShardingPlanner):
         self.cluster = parse_cluster(cluster) if isinstance(cluster, str) else cluster
         self.batch_size, self.optimizer, self.comm_precision = batch_size, optimizer, comm_precision
         self.constraints = dict(constraints or {})
+        self.data = data
+        self.groups: dict[str, Counted] | None = None
 
     def plan(self, module: nn.Module, sharders: Sharders | None = None, explain: bool = True) -> Plan:
         """The plan, made here and now.
@@ -82,6 +93,7 @@ class Planner(ShardingPlanner):
         cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
         optimizer = self._optimizer(found)
         tables, rules, extras = rules_in(found, self.constraints, sharders or every_sharder(), cluster, self.batch_size, optimizer)
+        rules = self._measured(found, rules)
         kept = plan_by_rules(tables, rules, self._job(module, optimizer), cluster, explain)
         for name, row in kept["tables"].items():
             row |= {"path": found[name].path, "parameter": found[name].parameter, "lookup": rules[name].lookup.as_json()}
@@ -116,6 +128,7 @@ class Planner(ShardingPlanner):
         cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
         optimizer = self._optimizer(found)
         tables, rules, _ = rules_in(found, self.constraints, every_sharder(), cluster, self.batch_size, optimizer)
+        rules = self._measured(found, rules)
         rows = {}
         for table in tables:
             one, rule = found[table.name], rules[table.name]
@@ -127,9 +140,31 @@ class Planner(ShardingPlanner):
                 "parameter": one.parameter,
                 "lookup": rule.lookup.as_json(),
             }
+            if rule.lookup.use is not None:
+                rows[table.name]["use"] = asdict(rule.lookup.use)
         job = self._job(module, optimizer)
         room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
         return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, optimizer)))
+
+    def _measured(self, found: Mapping[str, Found], rules: Mapping[str, Rule]) -> dict[str, Rule]:
+        """The rules with what the data set says of the tables' lookups."""
+        if not self.data:
+            return dict(rules)
+        manifest = load_manifest(self.data)
+        if self.groups is None:
+            self.groups = groups_in(self.data, manifest)
+        features = {feature.name: feature for feature in manifest.categorical}
+        uses, measured = uses_of(self.groups, self.batch_size), {}
+        for name, rule in rules.items():
+            one, lookup = found[name], rule.lookup
+            if all(ids == 1 for ids in lookup.ids):
+                ids = tuple(features[feature].mean_ids if feature in features else 1.0 for feature in one.features)
+                lookup = replace(lookup, ids=ids)
+            feature = features.get(one.features[0]) if len(one.features) == 1 else None
+            if feature is not None and feature.cardinality <= one.size[0]:
+                lookup = replace(lookup, use=uses.get(feature.name))
+            measured[name] = replace(rule, lookup=lookup)
+        return measured
 
     def _optimizer(self, found: Mapping[str, Found]) -> str:
         kinds = {one.optimizer or self.optimizer: name for name, one in found.items()}

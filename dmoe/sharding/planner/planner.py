@@ -1,15 +1,12 @@
 """One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
 
-import contextlib
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from torchrec.distributed.planner.storage_reservations import HeuristicalStorageReservation
-from torchrec.distributed.planner.types import PlannerError, Topology
+from torchrec.distributed.planner.types import Topology
 
 from dmoe.config import Config
 from dmoe.errors import UserError
@@ -17,27 +14,17 @@ from dmoe.model.sizes import human
 from dmoe.model.tables import Table
 from dmoe.sharding.plan.plan_file import FORMAT, VERSION, constraints_hash, hash_of, model_hash
 from dmoe.sharding.plan.qcomm import BYTES, check_precision
-from dmoe.sharding.plan.sharders import sharders
-from dmoe.sharding.plan.summary import rank_rows
+from dmoe.sharding.plan.report.summary import rank_rows
 from dmoe.sharding.planner.cluster import Cluster, topology_of
 from dmoe.sharding.planner.constraints import Rule, rules_for
-from dmoe.sharding.planner.cost_model import bytes_of, predict
-from dmoe.sharding.planner.enumerator import Candidate, alike, candidates_of, constraint_of
+from dmoe.sharding.planner.cost.cost_model import bytes_of, predict
+from dmoe.sharding.planner.cost.enumerator import Candidate, alike, candidates_of
+from dmoe.sharding.planner.cost.lookup import Use
 from dmoe.sharding.planner.explain import reasons
-from dmoe.sharding.planner.lookup import MetaTable, Use, meta_module
-from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.search import GAP, Problem, Solution, search
-
-RESERVED = 0.15
-"""Share of a GPU's memory that is left free, TorchRec's default; dense part and id buffers are counted beside it."""
-
-
-class DoesNotFit(UserError):
-    """No plan fits. `room` and `needed` are bytes over all ranks; the message names what to do."""
-
-    def __init__(self, message: str, room: float, needed: float) -> None:
-        super().__init__(message)
-        self.room, self.needed = room, needed
+from dmoe.sharding.planner.room import DoesNotFit, kept_room, room_of
+from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.problem import Problem, Solution
+from dmoe.sharding.planner.search.search import GAP, search
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,7 @@ def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, ro
             "constraints": job.constraints,
         },
         "model": {"tables": len(rows), "dense_bytes": job.dense_bytes, "variant": job.variant},
-        "room": _kept_room(room, cluster),
+        "room": kept_room(room, cluster),
         "predicted": {
             "critical_rank": prediction.critical,
             "time_ms": round(prediction.critical_time, 6),
@@ -161,61 +148,14 @@ def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, ro
     }
 
 
-def _kept_room(room: Room, cluster: Cluster) -> dict[str, Any]:
-    """Bytes on an equal rank, and `of` those that have other memory, by rank."""
-    by_rank = room.hbm if cluster.device.kind == "cuda" else room.ddr
-    unequal = {rank for rank, _ in cluster.memory_of} | set(cluster.without)
-    equal = next((rank for rank in range(cluster.ranks) if rank not in unequal), next(r for r in range(cluster.ranks) if by_rank[r] >= 0))
-    kept: dict[str, Any] = {"hbm": float(room.hbm[equal]), "ddr": float(room.ddr[equal])}
-    if of := {str(rank): float(by_rank[rank]) for rank, _ in cluster.memory_of if rank not in cluster.without}:
-        kept["of"] = of
-    return kept
-
-
-def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
-    """What TorchRec's heuristic reservation leaves for tables on each rank; -1 on one that is left out, where not even 0 bytes fit.
-
-    The topology has equal ranks: TorchRec's enumerator would cut rows by the memory of unequal ones.
-    """
-    named = [(f"table{number}", rules[table.name]) for number, table in enumerate(tables)]
-    # Their sizes do not matter here: how many ids they get does.
-    module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
-    constraints = {name: constraint_of(rule, [], [], None) for name, rule in named}
-    batch = max(rule.batch_size for rule in rules.values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        reservation = HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * dense_bytes + 1)
-    storage = []
-    with contextlib.suppress(PlannerError):
-        storage = [device.storage for device in reservation.reserve(topology, batch, module, sharders(), constraints).devices]
-    # TorchRec refuses what leaves a GPU no memory, but not what leaves a CPU none.
-    if not storage or (cluster.device.kind == "cpu" and min(one.ddr for one in storage) <= 0):
-        raise DoesNotFit(
-            f"sharding: the dense part ({human(6 * dense_bytes)} with gradients and state) and the ids of {batch:,} rows a rank leave no"
-            f" memory for tables on {cluster.name}; use a smaller train.batch_size, smaller experts, or devices with more memory",
-            0.0,
-            1.0,
-        )
-    hbm, ddr = (np.array([float(getattr(one, name)) for one in storage]) for name in ("hbm", "ddr"))
-    for rank, size in cluster.memory_of:
-        # The share that is reserved is one of the device's memory alone.
-        if cluster.device.kind == "cuda":
-            hbm[rank] += (1 - RESERVED) * (size - cluster.memory)
-        else:
-            ddr[rank] += size - cluster.memory
-    hbm[list(cluster.without)] = ddr[list(cluster.without)] = -1
-    left = hbm if cluster.device.kind == "cuda" else ddr
-    if small := [rank for rank, _ in cluster.memory_of if left[rank] < 0 and rank not in cluster.without]:
-        raise DoesNotFit(f"sharding: rank {small[0]} of {cluster.name} has no memory for the dense part and ids (memory_of)", 0.0, 1.0)
-    return Room(cluster.nodes, cluster.ranks_a_node, hbm, ddr)
-
-
 def _solve(
     tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, topology: Topology, room: Room
 ) -> tuple[Problem, Solution]:
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
+        if not in_host and not job.types_given and cluster.device.kind == "cuda" and _overflows(tables, rules, job, room):
+            continue
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
@@ -235,6 +175,16 @@ def _solve(
             return problem, solution
     assert problem is not None
     raise _does_not_fit(problem, cluster)
+
+
+def _overflows(tables: Sequence[Table], rules: dict[str, Rule], job: Job, room: Room) -> bool:
+    """Whether weights and state of the tables alone, each held once, are larger than all devices' room: nothing need be enumerated."""
+    needed = 0.0
+    for table in tables:
+        if not rules[table.name].kernels:
+            size = np.array([[table.rows, table.columns]], np.float64)
+            needed += float(np.sum(bytes_of(size, job.optimizer, rules[table.name].lookup.number_bytes)))
+    return needed > float(room.hbm.clip(0).sum())
 
 
 def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:

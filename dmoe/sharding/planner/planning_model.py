@@ -14,9 +14,9 @@ from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.lookup import Use
+from dmoe.sharding.planner.cost.lookup import Use
 from dmoe.sharding.planner.planner import plan_tables
-from dmoe.sharding.planner.search import GAP
+from dmoe.sharding.planner.search.search import GAP
 from dmoe.strict import checked
 from dmoe.yaml_files import read_mapping
 

@@ -38,7 +38,7 @@ class Together:
         else:
             stop, finished = self._read()
             # On the CPU, so that with GPUs it goes through gloo and waits for no kernel.
-            flags = torch.tensor([int(self.asked), -self.writer.finished])
+            flags = torch.tensor([int(self.asked), -self.writer.finished], device="cpu")
             self._pending = (dist.all_reduce(flags, dist.ReduceOp.MAX, async_op=True), flags)
         if self.writer.under_way and finished >= self.writer.begun:
             self.writer.finish()

@@ -20,18 +20,19 @@ FORWARD, BACKWARD = re.compile(r"^fbgemm::\w*embedding_codegen_lookup\w*"), re.c
 KERNEL, KERNEL_BACKWARD = re.compile(r"embedding.*(forward|lookup)", re.I), re.compile(r"embedding.*backward|backward.*embedding", re.I)
 
 
-def measure(session: Any, steps: int, started_bytes: int) -> dict[str, Any]:
+def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -> dict[str, Any]:
     """What this rank shows in so many timed steps, and in a few more under instruments.
 
     Args:
         started_bytes: of the process before it built anything, as `resident_bytes` told them.
+        batches: an endless generator of them; those of the config's training split where None.
     """
     import torch
 
     from dmoe import distributed
     from dmoe.train.rehearsal.collective_bytes import SentBytes
 
-    batches = _batches(session)
+    batches = _batches(session) if batches is None else batches
     session.sharded.train()
     for _ in range(WARM_UP):
         session.pipeline.progress(batches)

@@ -19,7 +19,7 @@ from dmoe.sharding.plan.job_plan import refuse_other
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.shrink_plan import fewer_ids, shape_of, shrink
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.cost_model import STATES_A_NUMBER
+from dmoe.sharding.planner.cost.cost_model import STATES_A_NUMBER
 from dmoe.sharding.planner.planning_model import Described, describe
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
 from dmoe.train.rehearsal.random_set import write_random_set

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.data.prepare.avazu_protocols import avazu_schema
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.protocols import avazu_schema
 from dmoe.data.prepare.schema import load_schema
 from tools.bench import logs, polars_logs
 

@@ -74,7 +74,7 @@ def random_splits(rows: int, seed: int = 0) -> list[int]:
     return [sum(uniform(seed, row) >= edge for edge in edges) for row in range(rows)]
 
 
-def run(days: tuple[Any, list[Path]], output: Path, *numbers: int, **options: Any) -> Result:
+def run(days: tuple[Any, list[Any]], output: Path | str, *numbers: int, **options: Any) -> Result:
     small = {"min_count": 3, "workers": 1, "rows_per_shard": 400, "row_group_rows": 128, "block_bytes": 20_000}
     if "vocabulary" not in options:
         small["schema"] = days[0]

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from pyarrow import orc
 
-from dmoe.data.prepare.containers import find_layers, read_full, unwrapped
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import parse_schema
+from dmoe.data.prepare.source.containers import find_layers, read_full, unwrapped
 from dmoe.errors import UserError
 from tests.log_files import pipe
 from tests.unit.data.log.logs import data_bytes

@@ -1,5 +1,6 @@
 """A run that is killed at any instant continues, and the bytes are those of an undisturbed run."""
 
+import json
 import os
 import random
 import signal
@@ -9,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents, criteo
+from tests.unit.data.log.logs import TREE, make_rows
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -62,7 +65,7 @@ def test_killed_at_renames(log, tmp_path, monkeypatch):
 
 
 def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
-    import dmoe.data.prepare.pipeline as module
+    import dmoe.data.prepare.stages as module
 
     preprocess(options(log, tmp_path / "whole"))
 
@@ -103,25 +106,51 @@ def test_work_in_progress_of_another_version_is_left_and_told_once(log, tmp_path
     assert "another version" not in capsys.readouterr().err
 
 
-def kill_until_done(log: Path, output: Path, kills: int, longest: float) -> int:
-    command = [sys.executable, "tools/preprocess.py", "criteo", "--input", str(log), "--output", str(output), "--max-bad-share", "0.5"]
+def kill_until_done(arguments: list[str], output: Path, kills: int, longest: float) -> None:
+    command = [sys.executable, "tools/preprocess.py", *arguments, "--output", str(output), "--max-bad-share", "0.5"]
     command += ["--block-kb", "64", "--rows-per-shard", "2000", "--row-group-rows", "256", "--min-count", "3"]
-    chance, killed = random.Random(0), 0
+    chance = random.Random(0)
     for _ in range(kills):
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.3, longest))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            killed += 1
         process.wait()
-    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == 0
-    return killed
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def general_log(folder: Path, rows: int) -> list[str]:
+    """The command for a log with bags, weights, groups, times and a cross, as JSON lines and some of them no rows."""
+    lines = [json.dumps(row) for row in make_rows(rows)]
+    for place in range(0, rows, 500):
+        lines[place] = lines[place][:-1]
+    (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+    cross = {"name": "site_x_hour", "cross": ["site", "hour"]}
+    tree = TREE | {"format": "jsonl", "split_key": "user", "categorical": [*TREE["categorical"], cross]}
+    (folder / "schema.yaml").write_text(yaml.safe_dump(tree))
+    return [
+        "log",
+        "--schema",
+        f"{folder}/schema.yaml",
+        "--input",
+        f"{folder}/log.jsonl",
+        "--split-by",
+        "key",
+        "--negatives",
+        "0.5",
+        "--shuffle",
+    ]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("rows", "kills", "longest"), [(8000, 3, 2.5), (60_000, 20, 5.0)])
-def test_sigkill(tmp_path, rows, kills, longest):
-    synthesize(str(tmp_path / "log.tsv"), rows, seed=5, scale=0.01, bad_share=0.001)
-    kill_until_done(tmp_path / "log.tsv", tmp_path / "a", 0, longest)
-    kill_until_done(tmp_path / "log.tsv", tmp_path / "b", kills, longest)
+@pytest.mark.parametrize("kind", ["criteo", "general"])
+def test_sigkill(tmp_path, kind, rows, kills, longest):
+    if kind == "criteo":
+        synthesize(str(tmp_path / "log.tsv"), rows, seed=5, scale=0.01, bad_share=0.001)
+    arguments = ["criteo", "--input", f"{tmp_path}/log.tsv"] if kind == "criteo" else general_log(tmp_path, rows)
+    kill_until_done(arguments, tmp_path / "a", 0, longest)
+    kill_until_done(arguments, tmp_path / "b", kills, longest)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")

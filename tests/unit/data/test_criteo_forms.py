@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from dmoe.data.criteo import FIELDS
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import pipeline
-from dmoe.data.prepare.blocks import Block
+from dmoe.data.prepare import stages
+from dmoe.data.prepare.parse.typed_lines import diagnose, layout_of
+from dmoe.data.prepare.parse.typed_text import TypedText
 from dmoe.data.prepare.pipeline import Result, preprocess
-from dmoe.data.prepare.raw_file import BLANK_END
 from dmoe.data.prepare.schema import load_schema
-from dmoe.data.prepare.source import File, find_files
-from dmoe.data.prepare.typed_lines import diagnose, layout_of
-from dmoe.data.prepare.typed_text import TypedText
+from dmoe.data.prepare.source.blank_end import BLANK_END
+from dmoe.data.prepare.source.line_blocks import Block
+from dmoe.data.prepare.source.log_files import File, find_files
 from dmoe.errors import UserError
 from tests.log_files import criteo
 from tests.unit.data.test_continue import Killed
@@ -146,7 +146,7 @@ def test_what_was_parsed_to_train_is_not_taken_to_score(tmp_path: Path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shards", killed)
+        patch.setattr(stages, "write_shards", killed)
         with pytest.raises(Killed):
             preprocess(criteo([str(log)], str(tmp_path / "e"), **common))
     assert not preprocess(criteo([str(log)], str(tmp_path / "f"), scoring=True, **common)).bad_lines

@@ -12,12 +12,12 @@ import pytest
 
 from dmoe.data.dataset.compatibility import check_compatible, inputs_of
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.coded import Coded
-from dmoe.data.prepare.crosses import crossed
 from dmoe.data.prepare.kept import load_kept
-from dmoe.data.prepare.row_encoder import RowEncoder
 from dmoe.data.prepare.schema import parse_schema
+from dmoe.data.prepare.tokens.coded_column import Coded
+from dmoe.data.prepare.tokens.crosses import crossed
 from dmoe.errors import UserError
+from dmoe.serve.row_encoder import RowEncoder
 from tests.unit.data.every_schema import CROSSES, Days, flat, kind_of, random_splits, raw_rows, read, run, tokens_of
 from tests.unit.data.log.logs import TREE, make, read_split, schema
 from tests.unit.data.reference import bucket

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from dmoe.data.prepare import counting, counting_tables
-from dmoe.data.prepare.buckets import make_buckets
-from dmoe.data.prepare.engine import Threads, run_tasks
-from dmoe.data.prepare.features import Tokens
-from dmoe.data.prepare.front import front_for
-from dmoe.data.prepare.hashing import measure, parse_sizes
-from dmoe.data.prepare.parts import stage
+from dmoe.data.prepare.count import count_tables as counting_tables
+from dmoe.data.prepare.count import counting
+from dmoe.data.prepare.count.hashed_sizes import measure, parse_sizes
+from dmoe.data.prepare.engines.engine import Threads, run_tasks
+from dmoe.data.prepare.parse.front_ends import front_for
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import Schema, load_schema
-from dmoe.data.prepare.source import find_files
-from dmoe.data.prepare.split import PartSplitter
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.source.log_files import find_files
+from dmoe.data.prepare.split.part_splitter import PartSplitter
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.tokens.buckets import make_buckets
+from dmoe.data.prepare.tokens.token_columns import Tokens
+from dmoe.data.prepare.write.parts import parse_files
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo
@@ -53,7 +54,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Schema]:
 def tokens_of(log: tuple[Path, Schema], folder: Path) -> Tokens:
     path, log_schema = log
     files, _, labelled = find_files([str(path)], log_schema, "schema")
-    parts = stage(files, front_for(log_schema, labelled, False, 20_000), str(folder / "parts"), Threads(2), lambda part, last: None)
+    parts = parse_files(files, front_for(log_schema, labelled, False, 20_000), str(folder / "parts"), Threads(2), lambda part, last: None)
     return Tokens(log_schema, PartSplitter(Splitter(parse_shares("0.8,0.1,0.1"), "random", 0), parts), make_buckets(log_schema, {}))
 
 
@@ -110,8 +111,8 @@ def test_batches_hold_the_parts_in_order_and_no_more_are_made_than_allowed():
 @pytest.mark.parametrize("limit", [512 << 20, 20_000], ids=["roomy", "tight"])
 @pytest.mark.parametrize("log", LOGS, indirect=True)
 def test_counts_are_those_of_a_counter_however_they_are_made(log, tmp_path, monkeypatch, engine, limit):
-    monkeypatch.setattr(counting, "SPILLABLE", 1 << 12)
-    monkeypatch.setattr(counting, "SMALLEST", 1 << 8)
+    monkeypatch.setattr(counting_tables, "SPILLABLE", 1 << 12)
+    monkeypatch.setattr(counting_tables, "SMALLEST", 1 << 8)
     monkeypatch.setattr(counting, "SMALL_TABLE", 1 << 10)
     monkeypatch.setattr(counting_tables, "FEWEST", 1 << 4)
     tokens = tokens_of(log, tmp_path)

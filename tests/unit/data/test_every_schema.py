@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import counting, pipeline
-from dmoe.data.prepare.engine import Threads
+from dmoe.data.prepare import pipeline, stages
+from dmoe.data.prepare.count import count_tables as counting_tables
+from dmoe.data.prepare.count import counting
+from dmoe.data.prepare.engines.engine import Threads
 from tests.unit.data.every_schema import data_of, flat, read, run, tokens_of
 from tests.unit.data.reference import mix
 from tests.unit.data.test_continue import Killed
@@ -85,9 +87,9 @@ def test_bytes_do_not_depend_on_engine_blocks_workers_or_memory(days, tmp_path, 
     expected = data_of(tmp_path / "a")
     for number, options in enumerate([{"block_bytes": 3000, "workers": 3}, {"memory_limit": 1 << 15}, {"engine": "ray", "workers": 2}]):
         with monkeypatch.context() as patch:
-            patch.setattr(counting, "SPILLABLE", 1 << 8)
+            patch.setattr(counting_tables, "SPILLABLE", 1 << 8)
             patch.setattr(counting, "SMALL_TABLE", 1 << 12)
-            patch.setattr(counting, "SMALLEST", 1 << 8)
+            patch.setattr(counting_tables, "SMALLEST", 1 << 8)
             patch.setattr(pipeline, "open_engine", engines)
             run(days, tmp_path / str(number), **options)
         assert data_of(tmp_path / str(number)) == expected, options
@@ -101,7 +103,7 @@ def test_a_killed_run_continues_to_the_same_bytes(days, tmp_path, monkeypatch, s
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, stage, killed)
+        patch.setattr(stages, stage, killed)
         with pytest.raises(Killed):
             run(days, tmp_path / "b")
     run(days, tmp_path / "b")

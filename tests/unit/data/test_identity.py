@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmoe.data.dataset import identity
+from dmoe.data.dataset import identity, vocabulary_files
 from dmoe.data.dataset.identity import TokenDigest, edges_digest, tokens_digest
-from dmoe.data.prepare import vocabulary_files
-from dmoe.data.prepare.vocabulary_files import read_digests
+from dmoe.data.dataset.vocabulary_files import read_digests
 
 
 def reference(tokens: list[int] | list[bytes]) -> str:

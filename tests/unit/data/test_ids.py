@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
-from dmoe.data.prepare.engine import Threads
-from dmoe.data.prepare.hashing import KEPT, measure, parse_sizes
+from dmoe.data.prepare.count.hashed_sizes import KEPT, measure, parse_sizes
+from dmoe.data.prepare.engines.engine import Threads
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import load_schema
-from dmoe.data.prepare.tokens import hashes
+from dmoe.data.prepare.tokens.token_ids import hashes
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo

@@ -9,9 +9,9 @@ import pytest
 from iopath.common.file_io import PathHandler
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import publish as publishing
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.split_rules import day_cuts
+from dmoe.data.prepare.split.split_rules import day_cuts
+from dmoe.data.prepare.write import output_folder as publishing
 from dmoe.errors import UserError
 from dmoe.paths import PATHS
 from dmoe.testing.synthesize import synthesize
@@ -51,8 +51,8 @@ def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
 
 
 def test_a_killed_run_goes_on_when_the_same_bytes_come_in_again(log, tmp_path, expected, monkeypatch):
-    import dmoe.data.prepare.pipeline as module
-    from dmoe.data.prepare.typed_text import TypedText
+    import dmoe.data.prepare.stages as module
+    from dmoe.data.prepare.parse.typed_text import TypedText
 
     class Killed(BaseException):
         pass
@@ -169,9 +169,9 @@ def test_any_handler_of_iopath(log, tmp_path, expected):
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(log, tmp_path, monkeypatch):
-    import dmoe.data.prepare.pipeline as module
+    import dmoe.data.prepare.stages as module
 
-    path, staged = tmp_path / "log.tsv", module.stage
+    path, staged = tmp_path / "log.tsv", module.parse_files
     path.write_bytes(log.read_bytes())
 
     def growing(*arguments):
@@ -180,7 +180,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(log, tmp_path, monkeypatc
         return parts
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "stage", growing)
+        patch.setattr(module, "parse_files", growing)
         with pytest.raises(UserError, match=r"log.tsv: changed while it was read"):
             run([path], tmp_path / "d")
     assert run([path], tmp_path / "d").lines > 4000

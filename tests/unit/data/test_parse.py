@@ -8,16 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.prepare.bad_lines import BadLines
-from dmoe.data.prepare.blocks import Block
-from dmoe.data.prepare.engine import Threads
-from dmoe.data.prepare.front import front_for
-from dmoe.data.prepare.parts import Part, read_batches, stage
+from dmoe.data.prepare.engines.engine import Threads
+from dmoe.data.prepare.parse.front_ends import front_for
+from dmoe.data.prepare.parse.typed_kernels import eight_hex_digits
+from dmoe.data.prepare.parse.typed_lines import diagnose, layout_of
+from dmoe.data.prepare.parse.typed_text import GROUP_ROWS, TypedText
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import load_schema
-from dmoe.data.prepare.source import File, find_files
-from dmoe.data.prepare.typed_kernels import eight_hex_digits
-from dmoe.data.prepare.typed_lines import diagnose, layout_of
-from dmoe.data.prepare.typed_text import GROUP_ROWS, TypedText
+from dmoe.data.prepare.source.line_blocks import Block
+from dmoe.data.prepare.source.log_files import File, find_files
+from dmoe.data.prepare.write.parts import Part, parse_files, read_batches
 from tests.unit.data.reference import well_formed, without_blank_end
 
 CRITEO = load_schema("criteo")
@@ -39,7 +39,7 @@ def parse_file(path: Path, text: bytes, block_bytes: int) -> tuple[list[Part], l
     for old in (path / "work").glob("*"):
         old.unlink()
     watch = BadLines(files, 1.0)
-    parts = stage(files, front_for(CRITEO, labelled, False, block_bytes), str(path / "work"), Threads(1), watch.add)
+    parts = parse_files(files, front_for(CRITEO, labelled, False, block_bytes), str(path / "work"), Threads(1), watch.add)
     rows: list[list[int | None]] = []
     for part in parts:
         for batch in read_batches(part, ["@label", *(one.stored for one in (*CRITEO.dense, *CRITEO.categorical[:26]))]):

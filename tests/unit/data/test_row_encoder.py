@@ -1,6 +1,9 @@
 """Rows in memory become what the same rows of a log become in a data set, for every kind of schema."""
 
 import csv
+import math
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.row_encoder import RowEncoder, table_of
 from dmoe.data.prepare.schema import Schema, load_schema
 from dmoe.errors import UserError
+from dmoe.serve import quick_rows
+from dmoe.serve.row_encoder import RowEncoder, table_of
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
 
@@ -139,3 +143,81 @@ def test_a_row_that_cannot_be_encoded_is_named(encoder, row, named):
 def test_a_table_without_a_column_is_refused_by_name(encoder):
     with pytest.raises(UserError, match="no column 'tags'"):
         encoder.encode(pa.table({"site": ["s1"], "age": [3]}))
+
+
+def as_json(text: str) -> Any:
+    """A log's value as a program sends it: a number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
+
+
+def same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(found.dense_BI, expected.dense_BI)
+    np.testing.assert_array_equal(found.ids_BF, expected.ids_BF)
+    assert found.bags.keys() == expected.bags.keys()
+    for name, bags in found.bags.items():
+        np.testing.assert_array_equal(bags.values, expected.bags[name].values)
+        np.testing.assert_array_equal(bags.offsets, expected.bags[name].offsets)
+
+
+def test_the_short_way_is_taken_and_gives_the_pipelines_ids(made, monkeypatch):
+    known, data, _, rows = made
+    encoder = RowEncoder(load_kept(str(data)), *names_of(data))
+    numeric = {one.column or one.name for one in [*known.dense, *(one for one in known.categorical if one.bucket or one.type == "int")]}
+    monkeypatch.setattr(quick_rows, "KEPT", 50)
+    some = [rows[low : low + size] for low, size in ((0, 1), (1, 7), (8, 200), (3, 1), (0, 300))]
+    expected = [encoder.encode_all(one) for one in some]
+    tables = [table_of(one, encoder.columns) for one in some]
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "encode_all", lambda rows: pytest.fail("not the short way"))
+        for given, table, right in zip(some, tables, expected, strict=True):
+            same(encoder.encode(given), right)
+            same(encoder.encode(table), right)
+    for one in some[:4]:
+        numbers = [{name: as_json(text) if name in numeric else text for name, text in row.items() if text} for row in one]
+        same(encoder.encode(numbers), encoder.encode_all(numbers))
+
+
+ODD = ["", None, "NULL", "nan", "inf", "+5", "5.", ".5", " 5", "1e5", "1e400", "1_0", "٣", "0012", "-0", "ff", "FFFFFFFF", "123456789"]
+ODD += ["s1", "a|b", "|a||", "a\\b", "x\ny", "\ud800", "é|è", 3, -3, 0, 2**31, 2**40, 10**30, 2.5, 1.0, -0.0, math.nan, math.inf, True]
+ODD += [False, [], ["a"], ["a", None, ""], [1], ["NULL", "b", "c", "d", "e"], {"a": 1}]
+ODD += ["2024-01-01 10:00:00", "14102100", "2014-10-21 05:00:00"]
+
+
+def test_a_value_means_what_its_whole_column_makes_of_it(encoder, monkeypatch):
+    """Whole numbers among others, however far apart: a column of texts is not one of numbers."""
+    monkeypatch.setattr("dmoe.serve.row_encoder.PIECE", 2)
+    for odd in (2.5, "s1", None, True):
+        given = [{"site": 1, "age": 1}] * 3 + [{}] * 3 + [{"site": odd, "age": odd if odd != "s1" else "3"}]
+        same(encoder.encode(given), encoder.encode_all(given))
+
+
+def outcome(encode: Any, rows: Any) -> Any:
+    try:
+        return encode(rows)
+    except UserError as error:
+        return str(error)
+
+
+def test_odd_values_are_what_they_are_to_the_pipeline_or_its_error(made):
+    _, data, _, rows = made
+    encoder, draw = RowEncoder(load_kept(str(data)), *names_of(data)), random.Random(0)
+    outcomes = Counter()
+    for turn in range(120):
+        given = [dict(row) for row in draw.sample(rows, draw.choice((1, 2, 5)))]
+        names = draw.sample(encoder.columns, min(len(encoder.columns), 1 if turn % 2 else 3))
+        for row in given:
+            for name in names:
+                row[name] = draw.choice(ODD)
+        expected, found = outcome(encoder.encode_all, given), outcome(encoder.encode, given)
+        outcomes[type(expected)] += 1
+        if isinstance(expected, str):
+            assert found == expected
+        else:
+            same(found, expected)
+    assert min(outcomes.values()) > 5
+    assert len(outcomes) == 2

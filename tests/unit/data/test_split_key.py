@@ -10,7 +10,7 @@ import pytest
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import parse_schema
-from dmoe.data.prepare.split_rules import Splitter
+from dmoe.data.prepare.split.split_rules import Splitter
 from dmoe.errors import UserError
 from tests.unit.data.every_schema import data_of, kind_of, label_of, raw_rows, read, run, uniform
 from tests.unit.data.log.logs import read_split

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmoe.data.criteo import bucket, dense
-from dmoe.data.prepare import counting, counting_tables, kernels
+from dmoe.data.prepare.count import count_tables as counting_tables
+from dmoe.data.prepare.count import counting
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.prepare.tokens import kernels
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import make_rows, schema, write_csv
 
@@ -25,8 +27,8 @@ def test_counts_that_are_spilled_give_the_same_bytes(tmp_path, monkeypatch, name
     options = {"inputs": [str(tmp_path / "log")], "min_count": 1, "workers": 2, "block_bytes": 20_000}
     options["schema"] = "criteo" if name == "criteo" else schema()
     preprocess(Options(output=str(tmp_path / "roomy"), **options))
-    monkeypatch.setattr(counting, "SPILLABLE", 1024)
-    monkeypatch.setattr(counting, "SMALLEST", 1 << 6)
+    monkeypatch.setattr(counting_tables, "SPILLABLE", 1024)
+    monkeypatch.setattr(counting_tables, "SMALLEST", 1 << 6)
     monkeypatch.setattr(counting, "SMALL_TABLE", 1024)
     monkeypatch.setattr(counting_tables, "FEWEST", 1 << 4)
     sizes, spilled = [], []
@@ -47,7 +49,7 @@ def test_counts_that_are_spilled_give_the_same_bytes(tmp_path, monkeypatch, name
 def test_every_token_is_counted_once(tokens):
     for dtype in (np.uint32, np.int64):
         mine = [token % 2**32 for token in tokens] if dtype == np.uint32 else tokens
-        counts = counting.NumberCounts(dtype)
+        counts = counting_tables.NumberCounts(dtype)
         counts.add(pa.array(np.array(mine, dtype)), np.ones(len(mine), np.int64))
         table = counts.table()
         assert dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True)) == dict(Counter(mine))

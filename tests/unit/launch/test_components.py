@@ -16,7 +16,7 @@ from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")
-NAMES = ("train", "evaluate", "preprocess", "ladder", "online")
+NAMES = ("train", "evaluate", "preprocess", "ladder", "accept", "serve", "online")
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +233,25 @@ def test_torchrun_takes_none_of_the_programs_options_for_its_own(data):
         parsed = get_args_parser().parse_args(command[command.index("dmoe.torchrun") + 1 :])
         assert parsed.training_script == command[command.index("--") + 1]
         assert parsed.training_script_args == command[command.index("--") + 2 :]
+
+
+def test_accept_is_a_supervisor_for_each_rank_and_its_options_are_checked(capsys):
+    app = materialize_appdef(components.accept, ["--j", "2x8", "--folder", "/shared/a", "--", "--only", "collectives"])
+    command = command_of(app)
+    expected = ["--level", "quick", "--folder", "/shared/a", "--report", "accept.html", "--json", "accept.json", "--only", "collectives"]
+    assert command[command.index("dmoe.accept") + 1 :] == expected
+    assert command[command.index("--nproc-per-node") + 1] == "8"
+    assert app.roles[0].name == "accept"
+    assert "invalid choice: 'quik'" in message_of(capsys, "accept", "--level", "quik")
+
+
+def test_serve_is_a_worker_for_each_core_of_a_node(tmp_path, capsys):
+    app = materialize_appdef(components.serve, ["--model", str(tmp_path), "--port", "80", "--h", "cpu4", "--", "--batch-us", "0"])
+    command = command_of(app)
+    assert command[command.index("serve") + 1 :] == [
+        *["--model", str(tmp_path), "--host", "0.0.0.0", "--port", "80", "--workers", "4", "--batch-us", "0"]
+    ]
+    assert parse(command[command.index("dmoe") + 1 :])[2].workers == 4
+    assert "--model nothing" in message_of(capsys, "serve", "--model", "nothing")
+    assert "--wrkers" in message_of(capsys, "serve", "--model", str(tmp_path), "--", "--wrkers", "2")
+    assert materialize_appdef(components.serve, ["--model", "/far/away", "--elsewhere", "True"]).roles[0].num_replicas == 1

@@ -21,6 +21,7 @@ OTHERS = {
     "slurm_preprocess": [*readme_command("preprocess"), *FAR],
     "slurm_evaluate": EVALUATE,
     "slurm_ladder": [*LADDER, "--", "--jobs", "4"],
+    "slurm_accept": ["--j", "2x8", "--h", "h100x8", "--folder", "/shared/accept", "--report", "/shared/accept.html"],
     "kubernetes_evaluate": [*EVALUATE, *IMAGE, *VOLUMES],
     "kubernetes_ladder": [*LADDER, *IMAGE, *VOLUMES, "--", "--jobs", "4"],
 }

@@ -37,10 +37,11 @@ INPUTS = Inputs(
 )
 
 
-def make(folder, rows: str = "fp32", model: ModelConfig = MODEL) -> tuple[torch.nn.Module, np.ndarray]:
-    """Writes a scorer of random weights; returns its mixture and its rows [R, C] float32."""
+def make(folder, rows: str = "fp32", model: ModelConfig = MODEL, experts=EXPERTS) -> tuple[torch.nn.Module, np.ndarray]:
+    """Writes a scorer of random weights, whose experts read the two table sets in turn; returns its mixture and its rows [R, C] float32."""
     torch.manual_seed(0)
-    mixture = assemble(model, fields=2, dense=3, experts=EXPERTS, set_dims=DIMS, set_of_expert=[0, 1]).eval()
+    set_of_expert = [index % 2 for index in range(len(experts))]
+    mixture = assemble(model, fields=2, dense=3, experts=experts, set_dims=DIMS, set_of_expert=set_of_expert).eval()
     table_RC = np.random.default_rng(0).normal(size=(sum(CARDINALITY), sum(DIMS))).astype(np.float32)
     entries, arrays = [("rows", DTYPES[rows], table_RC.shape)], [table_RC.astype({"fp32": "f4", "fp16": "f2", "int8": "f4"}[rows])]
     if rows == "int8":
@@ -58,7 +59,7 @@ def make(folder, rows: str = "fp32", model: ModelConfig = MODEL) -> tuple[torch.
         schema_hash="",
         features=[ScoredFeature(name=f"C{i}", cardinality=size) for i, size in enumerate(CARDINALITY)],
         dense=["I0", "I1", "I2"],
-        experts=[ScoredExpert(kind=kind, options=options, table_set=i) for i, (kind, options) in enumerate(EXPERTS)],
+        experts=[ScoredExpert(kind=kind, options=options, table_set=i % 2) for i, (kind, options) in enumerate(experts)],
         set_dims=DIMS,
         model=model,
         bf16=False,

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dmoe.data.prepare.row_encoder import EncodedRows
 from dmoe.errors import UserError
+from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher
@@ -35,15 +35,20 @@ ROWS = [{"site": f"s{n % 9}", "user": f"u{n}", "price": n / 3, "tags": ["t1", f"
 
 
 @contextlib.contextmanager
-def served(model: str, **options: Any) -> Iterator[tuple[str, Any]]:
+def served(model: str, limit_concurrency: int | None = None, **options: Any) -> Iterator[tuple[str, Any]]:
     """(host:port, the application) of a server on a thread."""
     from dmoe.serve.server.app import create
+    from dmoe.serve.server.protocol import BoundedProtocol
 
     app = create(ServeOptions(model, **options))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, http=BoundedProtocol, ws="none", port=port, log_level="warning", access_log=False, limit_concurrency=limit_concurrency
+        )
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -9,7 +9,7 @@ from dmoe.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
 from dmoe.sharding.plan.plan_file import as_text
-from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of
 from tests.unit.sharding.small_plans import plan_of, table

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.diff import as_data, as_lines, difference
 from dmoe.sharding.plan.migration import moved
-from dmoe.sharding.planner.cost_model import shards_of
+from dmoe.sharding.plan.report.diff import as_data, as_lines, difference
+from dmoe.sharding.planner.cost.cost_model import shards_of
 from tests.unit.sharding.small_plans import plan_of, table
 
 ROWS, COLUMNS, RANKS = 12, 16, 4

@@ -9,8 +9,8 @@ from dmoe.config import parse_config
 from dmoe.sharding.plan.qcomm import BYTES, codecs_of
 from dmoe.sharding.plan.sharders import ALL_TYPES, sharders
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of
-from dmoe.sharding.planner.estimators import DistinctShards, estimators
-from dmoe.sharding.planner.lookup import Lookup, MetaTable, meta_module
+from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
+from dmoe.sharding.planner.cost.lookup import Lookup, MetaTable, meta_module
 
 
 @pytest.mark.parametrize(("cluster", "precision"), [("2x4:h100", "fp32"), ("2x4:h100", "fp16"), ("1x3:cpu", "fp32")])

@@ -9,10 +9,10 @@ import pytest
 from dmoe.cli.main import main
 from dmoe.config import parse_config
 from dmoe.errors import UserError
+from dmoe.sharding.planner.advice.failure import EFFECTS, as_lines, explain
+from dmoe.sharding.planner.advice.remedies import levers_for
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster
-from dmoe.sharding.planner.failure import EFFECTS, as_lines, explain
 from dmoe.sharding.planner.planning_model import describe, manifest_of
-from dmoe.sharding.planner.remedies import levers_for
 
 CONFIG = """
 model: {embedding: {dim: 32}, experts: [crossnet, {kind: mlp, hidden: [16]}], expert_dim: 8}

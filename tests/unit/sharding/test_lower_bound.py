@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.summary import over_bound
-from dmoe.sharding.planner.enumerator import Candidate
-from dmoe.sharding.planner.lower_bound import lower_bound
-from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.search import Problem, search
+from dmoe.sharding.plan.report.summary import over_bound
+from dmoe.sharding.planner.cost.enumerator import Candidate
+from dmoe.sharding.planner.search.lower_bound import lower_bound
+from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.problem import Problem
+from dmoe.sharding.planner.search.search import search
 
 
 def candidate(kind, times, hbm, ddr):

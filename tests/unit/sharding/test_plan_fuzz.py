@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import as_text, read_plan
-from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.report.plan_stats import figures_of
 from tests.unit.sharding.test_cuts import sound
 
 # No shrinking: with it, one failure costs minutes.

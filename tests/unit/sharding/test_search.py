@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from dmoe.sharding.planner.enumerator import Candidate
-from dmoe.sharding.planner.partitioner import Room
-from dmoe.sharding.planner.search import Problem, search
+from dmoe.sharding.planner.cost.enumerator import Candidate
+from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.problem import Problem
+from dmoe.sharding.planner.search.search import search
 
 
 def candidate(name, times, hbm, ddr=0.0):

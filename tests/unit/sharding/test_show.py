@@ -3,9 +3,9 @@
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import View, as_data, as_lines
-from dmoe.sharding.plan.show_words import compact, ranks_in
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import View, as_data, as_lines
+from dmoe.sharding.plan.report.show_words import compact, ranks_in
 from tests.unit.sharding.small_plans import plan_of, table
 
 WIDE = "a_feature_with_a_name_that_goes_on_and_on_and_would_push_all_else_off_the_page_" * 2

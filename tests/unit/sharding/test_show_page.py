@@ -11,9 +11,9 @@ import re
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.diff import difference
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show_page import diff_page, page
+from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show_page import diff_page, page
 from tests.unit.sharding.small_plans import plan_of, table
 
 TRIED = {"shards": 1, "shard_ms": 1.0, "all_ms": 1.0, "bytes": 4096}
@@ -82,6 +82,15 @@ def test_tables_that_are_left_out_are_not_listed_but_count_in_the_ranks():
     (plan,) = data_of(page(figures, figures.tables[:2], "A plan"))["plans"]
     assert plan["tables"]["name"] == ["T0", "T1"]
     assert plan["rank"]["time"] == pytest.approx([one.time_ms for one in figures.ranks])
+
+
+def test_a_page_says_how_far_from_the_best_its_plan_can_be():
+    kept = made()
+    time_ms = figures_of(kept, "test").time_ms
+    kept["predicted"] = {"bound_ms": time_ms / 1.25}
+    figures = figures_of(kept, "test")
+    assert "25.0% above a lower bound" in page(figures, figures.tables, "A plan")
+    assert "lower bound" not in page(figures_of(made(), "test"), figures.tables, "A plan")
 
 
 def test_tables_that_are_alike_share_what_was_tried():

@@ -7,10 +7,12 @@ import pytest
 from dmoe.config import parse_config
 from dmoe.model.sizes import human, left
 from dmoe.model.tables import Section, Table
-from dmoe.sharding.plan import check, diff, show, show_page
-from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan import check
+from dmoe.sharding.plan.report import diff, show, show_page
+from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
-from dmoe.sharding.planner.planner import DoesNotFit, plan_tables
+from dmoe.sharding.planner.planner import plan_tables
+from dmoe.sharding.planner.room import DoesNotFit
 from tests.unit.sharding.small_plans import plan_of, table
 
 NEGATIVE = re.compile(r"-[\d.]+ (B|[kMGT]B)\b")

@@ -6,10 +6,10 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.plan.diff import difference
 from dmoe.sharding.plan.plan_file import as_text, check_plan
-from dmoe.sharding.plan.plan_stats import figures_of
-from dmoe.sharding.plan.show import as_lines
+from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.plan_stats import figures_of
+from dmoe.sharding.plan.report.show import as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of
 

@@ -9,10 +9,10 @@ import pytest
 
 from dmoe.cli.main import main
 from dmoe.config import parse_config
+from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, knees, sweep
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster, parse_cluster
+from dmoe.sharding.planner.cost.step_time import PASSES, Step, dense_ms
 from dmoe.sharding.planner.planning_model import describe, manifest_of
-from dmoe.sharding.planner.step_time import PASSES, Step, dense_ms
-from dmoe.sharding.planner.sweep import Point, as_lines, as_records, knees, sweep
 
 CONFIG = """
 model: {embedding: {dim: 16}, experts: [crossnet, {kind: mlp, hidden: [16]}], expert_dim: 8}

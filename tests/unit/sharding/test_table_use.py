@@ -5,15 +5,22 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import torch
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+import dmoe
 from dmoe.cli.main import main
+from dmoe.config import load_config, setting
 from dmoe.data.dataset.describe import kept_counts
 from dmoe.data.dataset.manifest import CategoricalFeature, load_manifest
+from dmoe.model.build import make_blueprint
+from dmoe.sharding.plan.job_plan import kept_plan
 from dmoe.sharding.plan.plan_file import check_plan
 from dmoe.sharding.planner.cluster import parse_cluster
-from dmoe.sharding.planner.cost_model import predict
-from dmoe.sharding.planner.lookup import LOAD_FACTOR, Lookup, Use, lookup_of
-from dmoe.sharding.planner.table_use import groups_of, measure
+from dmoe.sharding.planner.cost.cost_model import predict
+from dmoe.sharding.planner.cost.lookup import LOAD_FACTOR, Lookup, Use, lookup_of
+from dmoe.sharding.planner.cost.table_use import groups_of, measure
 from tests.odd_names import make_odd
 from tests.unit.sharding.small_plans import plan_of, table
 
@@ -92,6 +99,19 @@ def test_torchrec_adds_the_time_to_fetch_what_the_cache_misses(kind, shards, div
     np.testing.assert_array_equal(one, other)
 
 
+def test_tables_of_equal_size_have_the_time_of_their_own_use():
+    cluster = parse_cluster("1x2:h100")
+    row = table(4000, 64, "table_wise", (0, 0, 4000, 64, 0), kernel="fused_uvm_caching")
+    rows = {
+        f"T{number}": row | {"use": {"lookups": 128.0, "unique_ids": 100.0, "miss_rate": rate, "hot_rows": 3}}
+        for number, rate in enumerate((0.1, 0.4, 0.1))
+    }
+    together = predict(rows, "sgd", cluster).time
+    alone = [predict({name: one}, "sgd", cluster).time[0] for name, one in rows.items()]
+    np.testing.assert_array_equal(together, alone)
+    assert together[1, 0] > together[0, 0] == together[2, 0]
+
+
 def test_a_plan_without_measured_use_is_read_as_before():
     row = table(10, 8, "table_wise", (0, 0, 10, 8, 0))
     assert lookup_of(row) == Lookup((1.0,))
@@ -118,5 +138,22 @@ def test_make_measures_the_data_set_and_why_tells_it(tmp_path, capsys):
     capsys.readouterr()
     main(["plan", "show", output, "--why"])
     text = capsys.readouterr().out
+    # A sweep's tables are used as the plan's, and dmoe.Planner's too, where features have the data set's names.
+    main(["plan", "sweep", "--config", str(tmp_path / "c.yaml"), "--data", data, "--clusters", "1x2:h100"])
+    swept = capsys.readouterr().out
+    assert f"({len({row['feature'] for row in plan['tables'].values() if 'use' in row})} feature" in swept
+    bags = [
+        EmbeddingBagConfig(name=f"t{number}", num_embeddings=one.cardinality, embedding_dim=8, feature_names=[one.name])
+        for number, one in enumerate(manifest.categorical)
+    ]
+    module = EmbeddingBagCollection(bags, device=torch.device("meta"))
+    rows = dmoe.Planner("1x2:h100", batch_size=64, data=data).plan(module).kept["tables"]
+    assert {row["feature"]: row["use"] for row in rows.values() if "use" in row} == measured
+    assert {row["feature"]: row["lookup"]["ids"] for row in rows.values()} == {name: [one.mean_ids] for name, one in kept.items()}
+    # A run that plans for itself keeps the same.
+    config = load_config(str(tmp_path / "c.yaml"), [setting("data.path", data)])
+    tables = list(make_blueprint(config, manifest).tables)
+    rows = kept_plan(torch.nn.Linear(1, 1), tables, config, torch.device("cpu"), manifest)["tables"]
+    assert {row["feature"]: row["use"] for row in rows.values() if "use" in row} == measured
     assert text.count("different ids") == len([row for row in plan["tables"].values() if "use" in row])
     assert max(map(len, text.splitlines())) <= 100

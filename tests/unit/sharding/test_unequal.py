@@ -13,16 +13,17 @@ from torchrec.distributed.planner.types import CustomTopologyData, Topology
 import dmoe
 from dmoe.config import parse_config
 from dmoe.errors import UserError
-from dmoe.sharding.plan import check, show
+from dmoe.sharding.plan import check
 from dmoe.sharding.plan.plan_file import check_plan, read_plan, write_plan
-from dmoe.sharding.plan.plan_stats import figures_of
+from dmoe.sharding.plan.report import show
+from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.plan.sharders import sharders
 from dmoe.sharding.planner.cluster import GIB, cluster_from_json, parse_cluster, topology_of
 from dmoe.sharding.planner.constraints import rules_for
-from dmoe.sharding.planner.enumerator import constraint_of
-from dmoe.sharding.planner.lookup import MetaTable, meta_module
-from dmoe.sharding.planner.planner import RESERVED, DoesNotFit, room_of
+from dmoe.sharding.planner.cost.enumerator import constraint_of
+from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
 from dmoe.sharding.planner.planning_model import describe, manifest_of
+from dmoe.sharding.planner.room import RESERVED, DoesNotFit, room_of
 from tests.unit.sharding.small_plans import plan_of, table
 
 CONFIG = "{model: {embedding: {dim: 64}, expert_dim: 8, experts: [mlp]}, train: {batch_size: 4096}}"

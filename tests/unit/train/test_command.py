@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dmoe.data.dataset.manifest import Split, load_manifest, save_manifest
-from dmoe.data.prepare.lock import take
 from dmoe.errors import UserError
+from dmoe.lock import take
 from dmoe.testing.small_data import make_data_set
 from dmoe.train import command, memory, session
 from dmoe.train.run import run_dir

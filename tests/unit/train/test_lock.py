@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.data.prepare.lock import share, take
 from dmoe.errors import UserError
+from dmoe.lock import share, take
 from dmoe.train.run import run_dir
 from dmoe.train.run.run_dir import RunDir
 

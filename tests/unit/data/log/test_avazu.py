@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.protocols import PROTOCOLS, avazu_schema
+from dmoe.data.prepare.avazu_protocols import PROTOCOLS, avazu_schema
 from dmoe.data.prepare.schema import load_schema
-from dmoe.data.prepare.split_rules import Splitter, parse_shares
+from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from dmoe.data.criteo import bucket as criteo_bucket
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.buckets import Buckets, make_buckets
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.schema import Bucket, Schema, parse_schema
-from dmoe.data.prepare.split_rules import NAMES, Splitter, parse_shares
+from dmoe.data.prepare.split.split_rules import NAMES, Splitter, parse_shares
+from dmoe.data.prepare.tokens.buckets import Buckets, make_buckets
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import data_bytes, make, read_split
 

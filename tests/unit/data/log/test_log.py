@@ -13,10 +13,10 @@ import pytest
 from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_words import as_lines
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare import front
-from dmoe.data.prepare import pipeline as log_preprocess
+from dmoe.data.prepare import stages
+from dmoe.data.prepare.parse import front_ends as front
 from dmoe.data.prepare.schema import parse_schema
-from dmoe.data.prepare.split_rules import NAMES, Splitter, parse_shares
+from dmoe.data.prepare.split.split_rules import NAMES, Splitter, parse_shares
 from dmoe.errors import UserError
 from tests.log_files import pipe
 from tests.unit.data.log.logs import data_bytes, expected, make, make_rows, read_split, schema, write_csv
@@ -142,12 +142,12 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, log: Path, mon
     whole = make(tmp_path / "whole", log)
     for stage in ("write_shards", "publish"):
         with monkeypatch.context() as patch:
-            patch.setattr(log_preprocess, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(stages, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 make(tmp_path / "cut", log)
     with monkeypatch.context() as patch:
-        patch.setattr("dmoe.data.prepare.front.encode", lambda *_: pytest.fail("parsed again"))
-        patch.setattr(log_preprocess, "count", lambda *_: pytest.fail("counted again"))
+        patch.setattr("dmoe.data.prepare.parse.front_ends.encode", lambda *_: pytest.fail("parsed again"))
+        patch.setattr(stages, "count", lambda *_: pytest.fail("counted again"))
         cut = make(tmp_path / "cut", log)
     assert data_bytes(cut) == data_bytes(whole)
     assert not (cut / ".work").exists()
@@ -158,7 +158,7 @@ def test_a_damaged_part_is_typed_again(tmp_path: Path, log: Path, monkeypatch: p
     options = {"block_bytes": 150, "max_bad_share": 0.5}
     whole = make(tmp_path / "whole", log, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(log_preprocess, "write_shards", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(stages, "write_shards", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "cut", log, **options)
     parts = sorted((tmp_path / "cut").rglob("*.arrow"))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.prepare import pipeline as log_preprocess
+from dmoe.data.prepare import stages
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, make_rows, schema, write_csv
@@ -26,14 +26,14 @@ def test_one_time_for_all_rows_cannot_split_them(tmp_path: Path):
 
 
 def test_a_log_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):
-    staged = log_preprocess.stage
+    staged = stages.parse_files
 
     def growing(*arguments: Any) -> Any:
         with log.open("ab") as file:
             file.write(b"more\n")
         return staged(*arguments)
 
-    monkeypatch.setattr(log_preprocess, "stage", growing)
+    monkeypatch.setattr(stages, "parse_files", growing)
     with pytest.raises(UserError, match=r"log.csv: changed while it was read; run the same command again when it is complete"):
         make(tmp_path / "d", log, max_bad_share=1)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.features import transformed
-from dmoe.data.prepare.moments import Moments
+from dmoe.data.prepare.count.moments import Moments
 from dmoe.data.prepare.schema import load_schema, parse_schema
+from dmoe.data.prepare.tokens.token_columns import transformed
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split
 

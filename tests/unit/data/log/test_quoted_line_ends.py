@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dmoe.data.prepare.records import cut_at_record
-from dmoe.data.prepare.source import MAX_ROW
+from dmoe.data.prepare.source.log_files import MAX_ROW
+from dmoe.data.prepare.source.record_ends import cut_at_record
 from tests.unit.data.log.logs import data_bytes, read_split
 from tests.unit.data.log.test_log_forms import make, score, sites
 

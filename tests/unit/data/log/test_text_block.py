@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.prepare.counting_tables import CountingTable
+from dmoe.data.prepare.count.count_tables import TextCounts
+from dmoe.data.prepare.parse.text_block import TextBlock
 from dmoe.data.prepare.rejects import BOM, REORDERED, REPEATED
 from dmoe.data.prepare.schema import Schema, parse_schema
-from dmoe.data.prepare.source import MAX_ROW, File
-from dmoe.data.prepare.text_block import TextBlock
-from dmoe.data.prepare.tokens import TokenIds
+from dmoe.data.prepare.source.log_files import MAX_ROW, File
+from dmoe.data.prepare.tokens.token_ids import TokenIds
 from tests.unit.data.reference import records_of
 
 COLUMNS = ("click", "x", "site", "tags", "unused")
@@ -166,14 +166,15 @@ def test_counts_and_ids_are_those_of_a_counter(seed: int):
     """Tokens of all sizes around a word of eight bytes, the empty one among them, added over and over in other orders."""
     draw = random.Random(seed)
     texts = [bytes(draw.choice(b"ab\0\xff") for _ in range(draw.choice([0, 1, 2, 7, 8, 9, 15, 16, 17, 40]))) for _ in range(6_000)]
-    table, expected = CountingTable(), Counter()
+    table, expected = TextCounts(), Counter()
     for _ in range(5):
         some = list(dict.fromkeys(draw.sample(texts, 3_000)))
         counts = np.array([draw.randrange(3) for _ in some], np.int64)
         table.add(pa.array(some, pa.large_binary()), counts)
         expected.update({token: count for token, count in zip(some, counts.tolist(), strict=True) if count})
-    tokens, counts = table.entries(np.arange(len(table)))
-    assert dict(zip(tokens.to_pylist(), counts.tolist(), strict=True)) == expected
+    assert table.used == len(expected)
+    tokens, counts = (table.table()[name].combine_chunks() for name in ("token", "count"))
+    assert dict(zip(tokens.to_pylist(), counts.to_pylist(), strict=True)) == expected
     ids = TokenIds(tokens)
     known = {token: 2 + place for place, token in enumerate(tokens.to_pylist())}
     asked = [*texts, *(token + b"more" for token in texts[:100])]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmoe.data.prepare.encode.times import parse_times
 from dmoe.data.prepare.schema import load_schema, parse_schema
-from dmoe.data.prepare.times import parse_times
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import make, read_split
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import parse_schema
-from dmoe.data.prepare.tokens import TokenIds, buffers
-from dmoe.data.prepare.whole_numbers import LARGE, LARGEST, WHOLE, whole_numbers
+from dmoe.data.prepare.tokens.token_ids import TokenIds, buffers
+from dmoe.data.prepare.tokens.whole_numbers import LARGE, LARGEST, WHOLE, whole_numbers
 from tests.unit.data.log.logs import data_bytes, make, read_split
 
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*([eE][+-]?\d{1,3})?|[eE][+-]\d{1,3})?")

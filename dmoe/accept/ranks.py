@@ -1,0 +1,338 @@
+"""The processes that stages run in: kept from stage to stage, ended where they hang, and started anew.
+
+A supervisor keeps the ranks of its own host, or, under torchrun, one of them; it touches no device, so that it can end a rank that hangs
+in a kernel or a collective. The first supervisor is the conductor's: it tells the others, by the store that all of them share, what to run.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from dmoe.accept.finding import Failed
+from dmoe.accept.rank import serve
+
+POLL_SECONDS = 0.05
+LATE_SECONDS = 15.0
+"""How much longer than a rank's own bound the conductor waits for another host to say so."""
+LAST_BYTES = 4000
+GRACE_SECONDS = 8.0
+"""How long the others of a pool may take once a rank has failed: most wait for it in vain."""
+GROUP_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function on the ranks of a pool.
+
+    Attributes:
+        pool: of how many ranks, the first ones.
+        function: `module:function`.
+        seconds: after which a rank that has not answered is ended.
+        apart: in processes of their own that join no group by themselves and end with the job, for programs that do.
+    """
+
+    pool: int
+    function: str
+    arguments: tuple[Any, ...]
+    seconds: float
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one rank. `kind`: `ok`; `raised`, with what in `value`; `ended`, with the exit code; `late`. `said`: the end of what it printed,
+    where the job was one apart."""
+
+    kind: str
+    value: Any = None
+    said: str = ""
+
+
+@dataclass
+class Setting:
+    """What all supervisors share.
+
+    Attributes:
+        ranks: of the largest pool.
+        local: global numbers of the ranks that this supervisor keeps.
+        host_ranks: ranks of a host.
+        on_gpu: the ranks have a GPU each; they are spawned then, since a forked process cannot use CUDA after its parent asked for it.
+        store: all supervisors', None where this one is alone.
+        address, port: where the ranks meet.
+        preload: modules that the ranks need, for processes that are forked.
+        prepare: `module:function` that each rank calls first; tests plant faults by it.
+        kept: what has to live as long as the ranks: the store that they meet at, where it is this process's.
+        logs: folder for what the ranks print.
+    """
+
+    ranks: int
+    local: Sequence[int]
+    host_ranks: int
+    on_gpu: bool
+    store: Any
+    address: str
+    port: int
+    threads: int = 1
+    preload: Sequence[str] = ()
+    prepare: str = ""
+    kept: Any = None
+    logs: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="dmoe-accept-logs-"))
+
+
+@dataclass
+class Child:
+    """A rank's process. `begun`: it has said that it is ready for a job."""
+
+    process: Any
+    connection: Any
+    begun: bool = False
+
+
+class Supervisor:
+    """Runs jobs on the ranks of this supervisor."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.context: Any = multiprocessing.get_context("spawn" if setting.on_gpu else "forkserver")
+        if not setting.on_gpu:
+            self.context.set_forkserver_preload(list(setting.preload))
+        self.pools: dict[int, dict[int, Child]] = {}
+
+    def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> dict[int, Answer]:
+        """Answers of this supervisor's ranks, by rank; a pool of which one is late or has ended is ended.
+
+        Args:
+            stopped: whether a rank of another supervisor has failed, so that those here wait in vain.
+        """
+        mine = [rank for rank in self.setting.local if rank < job.pool]
+        if not mine:
+            return {}
+        until = time.monotonic() + job.seconds
+        if job.apart or job.pool not in self.pools:
+            children = {rank: self._start(rank, job) for rank in mine}
+            if not job.apart:
+                self.pools[job.pool] = children
+        else:
+            children = self.pools[job.pool]
+        new = {rank: child for rank, child in children.items() if not child.begun}
+        answers = {rank: answer for rank, answer in self._answers(new, until, job, stopped).items() if answer.kind != "ok"}
+        if not answers:
+            for child in children.values():
+                child.begun = True
+                with contextlib.suppress(OSError):
+                    child.connection.send((job.function, job.arguments))
+            answers = self._answers(children, until, job, stopped)
+        if job.apart:
+            self._end(children)
+            answers = {rank: Answer(one.kind, one.value, self._said(rank)) for rank, one in answers.items()}
+        elif len(answers) < len(mine) or any(answer.kind in ("late", "ended") for answer in answers.values()):
+            self.drop(job.pool)
+        return answers
+
+    def _answers(self, children: Mapping[int, Child], until: float, job: Job, stopped: Callable[[], bool]) -> dict[int, Answer]:
+        waited = {child.connection: rank for rank, child in children.items()}
+        answers: dict[int, Answer] = {}
+        while waited:
+            for connection in wait(list(waited), POLL_SECONDS):
+                rank = waited.pop(connection)
+                answers[rank] = self._answer(children[rank])
+                if answers[rank].kind != "ok" and not job.apart:
+                    until = min(until, time.monotonic() + GRACE_SECONDS)
+            if stopped() and not job.apart:
+                until = min(until, time.monotonic() + GRACE_SECONDS)
+            if time.monotonic() > until:
+                return answers | dict.fromkeys(waited.values(), Answer("late"))
+        return answers
+
+    def _answer(self, child: Child) -> Answer:
+        try:
+            kind, value = child.connection.recv()
+        except (EOFError, OSError):
+            child.process.join(GRACE_SECONDS)
+            return Answer("ended", child.process.exitcode)
+        return Answer(kind, value)
+
+    def drop(self, pool: int) -> None:
+        """Ends a pool's processes; the next job starts new ones."""
+        self._end(self.pools.pop(pool, {}))
+
+    def close(self) -> None:
+        for pool in list(self.pools):
+            self.drop(pool)
+
+    def _start(self, rank: int, job: Job) -> Child:
+        setting = self.setting
+        ours, theirs = self.context.Pipe()
+        environment = {"OMP_NUM_THREADS": str(setting.threads), "LOCAL_WORLD_SIZE": str(min(setting.host_ranks, job.pool))}
+        if job.pool > 1:
+            environment |= {"RANK": str(rank), "WORLD_SIZE": str(job.pool), "LOCAL_RANK": str(rank % setting.host_ranks)}
+            environment |= {"MASTER_ADDR": setting.address, "MASTER_PORT": str(setting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        # One that hangs is ended by the supervisor; the group's own time-out must not be before.
+        arguments = (environment, not job.apart, setting.prepare, self._log(rank, job.apart), GROUP_SECONDS, theirs)
+        process = self.context.Process(target=_serve_without, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return Child(process, ours)
+
+    def _end(self, children: Mapping[int, Child]) -> None:
+        for child in children.values():
+            child.connection.close()
+            child.process.kill()
+        for child in children.values():
+            child.process.join()
+
+    def _log(self, rank: int, apart: bool) -> str:
+        return str(Path(self.setting.logs, f"{'apart' if apart else 'rank'}-{rank}.log"))
+
+    def _said(self, rank: int) -> str:
+        """The end of what a rank printed."""
+        path = Path(self._log(rank, True))
+        text = path.read_bytes()[-LAST_BYTES:].decode(errors="replace") if path.exists() else ""
+        path.unlink(missing_ok=True)
+        return text
+
+
+def _serve_without(environment: Mapping[str, str], *arguments: Any) -> None:
+    """As `serve`, in a process that has none of torchrun's variables of its supervisor's."""
+    for name in list(os.environ):
+        if name.startswith(("TORCHELASTIC_", "GROUP_", "ROLE_")) or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            del os.environ[name]
+    serve(environment, *arguments)
+
+
+class Ranks:
+    """What the conductor runs stages with.
+
+    Args:
+        supervisor: its own; those of other hosts are told by the store.
+
+    Attributes:
+        size: of the largest pool.
+        until: when the stage that runs now has to have ended, on the monotonic clock.
+        kept: results that several stages share.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor, self.size = supervisor, supervisor.setting.ranks
+        self.until = 0.0
+        self.kept: dict[str, Any] = {}
+        self._number = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left to the stage."""
+        return max(self.until - time.monotonic(), 0.0)
+
+    def run(self, function: Callable[..., Any], *arguments: Any, size: int | None = None) -> list[Any]:
+        """Calls a function of a module on every rank of a pool; what each returned, by rank.
+
+        Raises:
+            Failed: a rank raised something, ended, or did not answer in time; says which.
+        """
+        answers = self.ask(function, *arguments, size=size)
+        bad = {rank: answer for rank, answer in answers.items() if answer.kind != "ok"}
+        # What is raised says more than who waited for it in vain.
+        for kind in ("raised", "ended", "late"):
+            for rank, answer in bad.items():
+                if answer.kind == kind:
+                    raise Failed(f"rank {rank} of {len(answers)} {_words(answer, self.left)}")
+        return [answers[rank].value for rank in sorted(answers)]
+
+    def ask(self, function: Callable[..., Any], *arguments: Any, size: int | None = None, apart: bool = False) -> dict[int, Answer]:
+        """As `run`, and gives every rank's answer, whatever it is."""
+        name = f"{function.__module__}:{function.__qualname__}"
+        job = Job(size or self.size, name, arguments, max(self.left, 1.0), apart)
+        store = self.supervisor.setting.store
+        self._number += 1
+        if store is not None:
+            store.set(f"dmoe/accept/{self._number}", pickle.dumps(job))
+        answers = self.supervisor.run(job, lambda: self._stopped(self._number))
+        if store is not None:
+            self._tell_if_bad(answers)
+            answers |= self._of_others(store, job, set(range(job.pool)) - answers.keys())
+            if not apart and any(answer.kind in ("late", "ended") for answer in answers.values()):
+                # A supervisor whose own ranks answered does not know that their group is broken.
+                self.drop()
+        return dict(sorted(answers.items()))
+
+    def _stopped(self, number: int) -> bool:
+        store = self.supervisor.setting.store
+        return store is not None and bool(store.check([f"dmoe/accept/{number}/bad"]))
+
+    def _tell_if_bad(self, answers: Mapping[int, Answer]) -> None:
+        if any(answer.kind != "ok" for answer in answers.values()):
+            self.supervisor.setting.store.set(f"dmoe/accept/{self._number}/bad", "1")
+
+    def _of_others(self, store: Any, job: Job, missing: set[int]) -> dict[int, Answer]:
+        found: dict[int, Answer] = {}
+        until = self.until + LATE_SECONDS
+        while missing - found.keys():
+            for rank in missing - found.keys():
+                key = f"dmoe/accept/{self._number}/{rank}"
+                if store.check([key]):
+                    # The supervisors are one program: what is unpickled comes from none but ourselves.
+                    found[rank] = pickle.loads(store.get(key))
+            if time.monotonic() > until:
+                return found | {rank: Answer("late") for rank in missing - found.keys()}
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def drop(self) -> None:
+        """Ends all pools here and at the other supervisors."""
+        self.supervisor.close()
+        if (store := self.supervisor.setting.store) is not None:
+            self._number += 1
+            store.set(f"dmoe/accept/{self._number}", pickle.dumps("drop"))
+
+    def close(self) -> None:
+        """Ends the ranks, here and at the other supervisors, and these too."""
+        self.supervisor.close()
+        if (store := self.supervisor.setting.store) is not None:
+            self._number += 1
+            store.set(f"dmoe/accept/{self._number}", pickle.dumps("close"))
+            # The store ends with this process: the others have to have read it.
+            until = time.monotonic() + LATE_SECONDS
+            others = [f"dmoe/accept/closed/{rank}" for rank in range(1, self.size)]
+            while time.monotonic() < until and not store.check(others):
+                time.sleep(POLL_SECONDS)
+
+
+def follow(supervisor: Supervisor) -> None:
+    """What a supervisor does that is not the conductor's: runs what it is told, until it is told to end."""
+    store, number = supervisor.setting.store, 0
+    while True:
+        number += 1
+        while not store.check([f"dmoe/accept/{number}"]):
+            time.sleep(POLL_SECONDS)
+        job = pickle.loads(store.get(f"dmoe/accept/{number}"))
+        if job == "drop":
+            supervisor.close()
+            continue
+        if job == "close":
+            break
+        bad = f"dmoe/accept/{number}/bad"
+        answers = supervisor.run(job, lambda key=bad: bool(store.check([key])))  # type: ignore[misc]
+        if any(answer.kind != "ok" for answer in answers.values()):
+            store.set(bad, "1")
+        for rank, answer in answers.items():
+            store.set(f"dmoe/accept/{number}/{rank}", pickle.dumps(answer))
+    supervisor.close()
+    for rank in supervisor.setting.local:
+        store.set(f"dmoe/accept/closed/{rank}", "1")
+
+
+def _words(answer: Answer, left: float) -> str:
+    if answer.kind == "raised":
+        return f"raised {answer.value}"
+    if answer.kind == "late":
+        return "did not answer in time"
+    code = answer.value
+    return f"was ended by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with exit code {code}"

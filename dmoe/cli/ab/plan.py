@@ -1,0 +1,29 @@
+"""How many rows, units and days an A/B test needs, looked at once and looked at every day.
+
+dmoe ab plan --baseline 0.05 --relative 0.02 --traffic 1000000 --rows-a-unit 6 --correlation 0.02 --output plan.json
+"""
+
+import argparse
+
+from dmoe.cli.options import add_options, given
+from dmoe.names import show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from dmoe.report.ab.plan_options import PlanOptions
+
+    add_options(parser, PlanOptions)
+    parser.add_argument("--output", metavar="FILE", help="the plan as JSON, for `dmoe ab read --plan`")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from dmoe.paths import write_output
+    from dmoe.report.ab.plan import as_json, as_text, make_plan
+    from dmoe.report.ab.plan_options import PlanOptions
+
+    plan = make_plan(PlanOptions(**given(arguments, PlanOptions)))
+    show(as_text(plan))
+    if arguments.output:
+        with write_output(arguments.output) as file:
+            file.write(as_json(plan).encode())
+        show(f"plan: {arguments.output}")

@@ -1,0 +1,171 @@
+"""Counts by token, in hash tables: of numbers, and of byte strings."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.tokens import kernels
+from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, same_bytes
+from dmoe.data.prepare.tokens.spans import buffers
+
+SMALLEST, SPILLABLE = 1 << 12, 1 << 18
+"""Slots of a new table of numbers; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
+FEWEST = 1 << 10
+"""Tokens that a new table of byte strings has room for."""
+
+
+@njit(nogil=True, cache=True)
+def _add(
+    text: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    count: NDArray[np.int64],
+    begin: int,
+    slots: NDArray[np.int32],
+    hash_of: NDArray[np.uint64],
+    known_at: NDArray[np.int64],
+    known: NDArray[np.uint8],
+    sums: NDArray[np.int64],
+    size_known: int,
+) -> tuple[int, int]:
+    """Adds the counts of tokens begin, begin + 1, ... until there is no room; (the first that is not added, how many tokens are known)."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(begin, len(count)):
+        fetch_ahead(hashes, i, slots, hash_of, known_at)
+        if count[i] == 0:
+            continue
+        at = offsets[i]
+        size = offsets[i + 1] - at
+        h = hashes[i]
+        slot = h & mask
+        while True:
+            j = slots[slot] - 1
+            if j < 0:
+                there = known_at[size_known]
+                if size_known == len(sums) or there + size > len(known):
+                    return i, size_known
+                for k in range(size):
+                    known[there + k] = text[at + k]
+                known_at[size_known + 1] = there + size
+                hash_of[size_known], sums[size_known] = h, count[i]
+                size_known += 1
+                slots[slot] = size_known
+                break
+            there = known_at[j]
+            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, text, at, size)):
+                sums[j] += count[i]
+                break
+            slot = (slot + np.uint64(1)) & mask
+    return len(count), size_known
+
+
+class Counts(Protocol):
+    """Counts of one feature's tokens."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that they take."""
+
+    @property
+    def used(self) -> int:
+        """How many tokens they hold."""
+
+    def room(self, tokens: int) -> int:
+        """Bytes that they will take more of, to add so many tokens."""
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
+
+    def table(self) -> pa.Table:
+        """token, count: each token once."""
+
+
+class NumberCounts:
+    """Of hex or integer tokens (uint32 or int64), in a hash table."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
+
+    @property
+    def used(self) -> int:
+        return self.slots_used
+
+    @property
+    def size(self) -> int:
+        return self.keys.nbytes + self.counts.nbytes
+
+    def room(self, tokens: int) -> int:
+        slots = len(self.keys)
+        while 2 * (self.slots_used + tokens) > slots:
+            slots *= 2
+        return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        while 2 * (self.slots_used + len(tokens)) > len(self.keys):
+            keys, counted = self.keys, self.counts
+            self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
+            self.slots_used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
+        self.slots_used = kernels.add_counts(self.keys, self.counts, self.slots_used, tokens.to_numpy(), counts)
+
+    def table(self) -> pa.Table:
+        here = self.counts > 0
+        return pa.table({"token": self.keys[here], "count": self.counts[here]})
+
+
+class TextCounts:
+    """Of byte strings: each is held once, in a hash table of their numbers. Not for several threads at a time."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._slots = np.zeros(2 * FEWEST, np.int32)
+        self._hashes, self._counts = np.empty(FEWEST, np.uint64), np.empty(FEWEST, np.int64)
+        self._offsets, self._data = np.zeros(FEWEST + 1, np.int64), np.empty(8 * FEWEST, np.uint8)
+
+    @property
+    def used(self) -> int:
+        return self._known
+
+    @property
+    def size(self) -> int:
+        return sum(one.nbytes for one in (self._slots, self._hashes, self._counts, self._offsets, self._data))
+
+    def room(self, tokens: int) -> int:
+        return 0
+
+    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
+        """
+        Args:
+            tokens: large_binary [n], without nulls; with a count [n] of 0 one is left out.
+        """
+        text, offsets = buffers(tokens)
+        hashes, at = np.empty(len(counts), np.uint64), 0
+        hash_spans(text, offsets, hashes)
+        while True:
+            table = self._slots, self._hashes, self._offsets, self._data, self._counts
+            at, self._known = _add(text, offsets, hashes, counts, at, *table, self._known)
+            if at == len(counts):
+                return
+            self._grow(int(offsets[at + 1] - offsets[at]))
+
+    def _grow(self, size: int) -> None:
+        """Makes room for a further token of so many bytes, and for as much again as there is where that was what lacked."""
+        used = int(self._offsets[self._known])
+        if used + size > len(self._data):
+            self._data = np.concatenate([self._data[:used], np.empty(max(used, size), np.uint8)])
+        if self._known == len(self._counts):
+            more = np.empty(self._known, np.int64)
+            self._hashes, self._counts = np.concatenate([self._hashes, more.view(np.uint64)]), np.concatenate([self._counts, more])
+            self._offsets = np.concatenate([self._offsets, more])
+            self._slots = np.zeros(2 * len(self._slots), np.int32)
+            fill_slots(self._slots, self._hashes[: self._known])
+
+    def table(self) -> pa.Table:
+        edges = self._offsets[: self._known + 1]
+        held = [None, pa.py_buffer(edges), pa.py_buffer(self._data[: edges[-1]])]
+        return pa.table({"token": pa.Array.from_buffers(pa.large_binary(), self._known, held), "count": self._counts[: self._known]})
+
+
+def new_counts(tokens: pa.DataType) -> Counts:
+    return TextCounts() if pa.types.is_large_binary(tokens) else NumberCounts(tokens.to_pandas_dtype())

@@ -1,0 +1,1 @@
+"""Blocks of rows -> typed columns, and which rows are malformed."""

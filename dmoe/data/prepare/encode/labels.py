@@ -1,0 +1,67 @@
+"""The label of each row, 0 or 1, by the schema's label.
+
+Shapes: N rows of a block.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.encode.checked_rows import Block, CheckedRows, codes_of
+from dmoe.data.prepare.rejects import shown
+from dmoe.data.prepare.schema import Schema
+
+LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
+LABELS_SEEN, LABEL_CHARACTERS = 100, 64
+"""Of a block, how many values of the label are counted, and how much is kept of each."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+BOOLEANS = {"true": "1", "false": "0"}
+
+
+def labels_of(block: Block, schema: Schema, rows: CheckedRows) -> NDArray[np.uint8]:
+    """0 or 1 of each row [N]; refuses rows without one."""
+    name, positive = schema.label.column, schema.label.positive
+    coded = block.tokens(name)
+    tokens = coded.dictionary.to_pylist()
+    if positive is None:
+        expected, of_token = "0 or 1", [LABELS.get(token.encode(), 2) for token in tokens]
+    else:
+        expected, same = f"{shown(positive)} or another value", _equal_to(positive, name in block.booleans)
+        of_token = [int(same(token)) for token in tokens]
+    label_N = np.array([*of_token, 2], np.uint8)[codes_of(coded)]
+    rows.refuse(label_N > 1, "label", name, expected)
+    return np.where(label_N > 1, np.uint8(0), label_N)
+
+
+def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
+    """Whether a value of the label is `positive`: as numbers, where both are, as booleans, or as texts.
+
+    Args:
+        boolean: the values are a boolean column's "1" and "0".
+    """
+    if boolean and positive.lower() in BOOLEANS:
+        return lambda token: token == BOOLEANS[positive.lower()]
+    if positive.lower() in BOOLEANS:
+        return lambda token: token.lower() == positive.lower()
+    if NUMBER.fullmatch(positive):
+        number = Decimal(positive)
+        return lambda token: NUMBER.fullmatch(token) is not None and Decimal(token) == number
+    return lambda token: token == positive
+
+
+def values_of_label(block: Block, schema: Schema, ok_N: NDArray[np.bool_]) -> Counter[str]:
+    """The most frequent values of the label, as its file has them, of well-formed rows; none where the schema has no `positive`."""
+    found: Counter[str] = Counter()
+    if schema.label.positive is None:
+        return found
+    coded = block.tokens(schema.label.column)
+    counts = np.bincount(codes_of(coded)[ok_N], minlength=len(coded.dictionary))
+    counted = [(token, count) for token, count in zip(coded.dictionary.to_pylist(), counts.tolist(), strict=False) if count]
+    written = {"1": "true", "0": "false"} if schema.label.column in block.booleans else {}
+    for token, count in sorted(counted, key=lambda one: (-one[1], one[0]))[:LABELS_SEEN]:
+        found[written.get(token, token)[:LABEL_CHARACTERS]] += count
+    return found

@@ -1,0 +1,1 @@
+"""How tasks run: by threads, or by Ray's workers."""

@@ -1,0 +1,1 @@
+"""Pieces of a log -> blocks of rows: typed text, quoted text, JSON lines and parquet."""

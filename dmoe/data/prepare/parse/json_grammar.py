@@ -1,0 +1,145 @@
+"""JSON's grammar (RFC 8259) over the bytes of a line, compiled: where a value ends, for texts without escapes.
+
+What has an escape, or is no JSON, has no end here: -1. `ascii_only` takes no byte above 127, where the bytes are no UTF-8.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
+OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
+DEEPEST = 64
+"""Lists and objects within one another."""
+
+
+@njit(nogil=True, cache=True)
+def after_space(text: NDArray[np.uint8], at: int, end: int) -> int:
+    while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
+        at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
+    """Where the quote stands that closes the text that begins at `at`; -1 where it has an escape, or is none."""
+    while at < end:
+        byte = text[np.uintp(at)]
+        if byte == QUOTE:
+            return at
+        if byte == BACKSLASH or byte < 32 or (ascii_only and byte >= 128):
+            return -1
+        at += 1
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _digits_end(text: NDArray[np.uint8], at: int, end: int) -> int:
+    while at < end and 48 <= text[at] <= 57:
+        at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
+    """Behind a number of JSON; -1 where there is none."""
+    at += text[at] == 45
+    begin = at
+    at = _digits_end(text, at, end)
+    if at == begin or (text[begin] == 48 and at > begin + 1):
+        return -1
+    if at < end and text[at] == 46:
+        begin = at + 1
+        at = _digits_end(text, begin, end)
+        if at == begin:
+            return -1
+    if at < end and (text[at] == 101 or text[at] == 69):
+        begin = at + 1
+        if begin < end and (text[begin] == 43 or text[begin] == 45):
+            begin += 1
+        at = _digits_end(text, begin, end)
+        if at == begin:
+            return -1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
+    """Behind true, false or null; -1 where there is none of them."""
+    if at + 4 <= end:
+        if text[at] == 116 and text[at + 1] == 114 and text[at + 2] == 117 and text[at + 3] == 101:
+            return at + 4
+        if text[at] == 110 and text[at + 1] == 117 and text[at + 2] == 108 and text[at + 3] == 108:
+            return at + 4
+    if at + 5 <= end and text[at] == 102 and text[at + 1] == 97 and text[at + 2] == 108 and text[at + 3] == 115 and text[at + 4] == 101:
+        return at + 5
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tuple[int, int, int]:
+    """(first, end) of a value that is no list or object, null's empty, and where the line goes on; that is -1 where there is none."""
+    if at >= end:
+        return 0, 0, -1
+    byte = text[at]
+    if byte == QUOTE:
+        close = string_end(text, at + 1, end, ascii_only)
+        return at + 1, close, close + 1 if close >= 0 else -1
+    if byte == 45 or 48 <= byte <= 57:
+        behind = _number_end(text, at, end)
+        return at, behind, behind
+    behind = _word_end(text, at, end)
+    return at, at if byte == 110 else behind, behind
+
+
+@njit(nogil=True, cache=True)
+def behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool, closing: NDArray[np.uint8]) -> int:
+    """Behind a list or an object, whatever it holds; -1 where it is none, or too deep."""
+    depth, value_next, first = 0, True, False
+    while at < end:
+        at = after_space(text, at, end)
+        if at >= end:
+            return -1
+        byte = text[at]
+        if value_next:
+            if depth and byte == closing[depth - 1] and first:
+                depth -= 1
+                at += 1
+                value_next = False
+            else:
+                if depth and closing[depth - 1] == CLOSE_OBJECT:
+                    if byte != QUOTE:
+                        return -1
+                    at = string_end(text, at + 1, end, ascii_only)
+                    if at < 0:
+                        return -1
+                    at = after_space(text, at + 1, end)
+                    if at >= end or text[at] != COLON:
+                        return -1
+                    at = after_space(text, at + 1, end)
+                    if at >= end:
+                        return -1
+                    byte = text[at]
+                if byte in (OPEN_LIST, OPEN_OBJECT):
+                    if depth == DEEPEST:
+                        return -1
+                    closing[depth] = CLOSE_LIST if byte == OPEN_LIST else CLOSE_OBJECT
+                    depth += 1
+                    at += 1
+                    first = True
+                    continue
+                _, _, at = scalar(text, at, end, ascii_only)
+                if at < 0:
+                    return -1
+                value_next = False
+        elif byte == COMMA:
+            at += 1
+            value_next, first = True, False
+        elif byte == closing[depth - 1]:
+            depth -= 1
+            at += 1
+        else:
+            return -1
+        if depth == 0:
+            return at
+    return -1

@@ -1,0 +1,215 @@
+"""Lines of JSON -> where the values of the columns begin and end, as the tokenizer says it of text.
+
+Plain lines are scanned by compiled code: one object a line, whose texts have no escape. Every other line, well-formed or not, is left to a
+full parser (dmoe.data.prepare.parse.json_block), so that what a line means is decided by Python's json alone.
+
+Shapes: L lines of a piece, C columns that are read, T items of lists.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.parse.json_grammar import (
+    CLOSE_LIST,
+    CLOSE_OBJECT,
+    COLON,
+    COMMA,
+    DEEPEST,
+    OPEN_LIST,
+    OPEN_OBJECT,
+    QUOTE,
+    after_space,
+    behind_any,
+    scalar,
+    string_end,
+)
+from dmoe.data.prepare.tokens.byte_words import same_bytes
+
+MOST_KEYS = 256
+"""Of a line, whose columns are remembered from the line before."""
+SCALAR = -1
+
+
+@dataclass
+class Scanned:
+    """
+    Attributes:
+        first, end: [C, L] of each value in the text, equal where there is none.
+        items: [C, L] of a list; SCALAR where the value is none. They are `item_first` and `item_end` [T] from `item_at` [C, L] on.
+        begins, ends: [L] of the lines.
+        plain: [L] whether the line was scanned.
+    """
+
+    first: NDArray[np.int32]
+    end: NDArray[np.int32]
+    items: NDArray[np.int32]
+    item_at: NDArray[np.int32]
+    item_first: NDArray[np.int32]
+    item_end: NDArray[np.int32]
+    begins: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    plain: NDArray[np.bool_]
+
+
+@njit(nogil=True, cache=True)
+def _column_of(text: NDArray[np.uint8], first: int, size: int, keys: NDArray[np.uint8], key_at: NDArray[np.int64]) -> int:
+    """The key's column; -1 where it is not read."""
+    for column in range(len(key_at) - 1):
+        if key_at[column + 1] - key_at[column] == size and same_bytes(text, first, keys, key_at[column], size):
+            return column
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _scan(
+    text: NDArray[np.uint8],
+    keys: NDArray[np.uint8],
+    key_at: NDArray[np.int64],
+    is_list: NDArray[np.bool_],
+    longest: int,
+    ascii_only: bool,
+    first: NDArray[np.int32],
+    end: NDArray[np.int32],
+    items: NDArray[np.int32],
+    item_at: NDArray[np.int32],
+    item_first: NDArray[np.int32],
+    item_end: NDArray[np.int32],
+    begins: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    plain: NDArray[np.bool_],
+) -> int:
+    """Fills what Scanned has; how many items there are."""
+    columns = len(key_at) - 1
+    seen = np.full(columns, -1, np.int64)
+    known_first, known_size = np.zeros(MOST_KEYS, np.int64), np.full(MOST_KEYS, -1, np.int64)
+    known_column, closing = np.zeros(MOST_KEYS, np.int64), np.zeros(DEEPEST, np.uint8)
+    begin, used = 0, 0
+    for line in range(len(begins)):
+        stop = begin
+        while text[stop] != 10:
+            stop += 1
+        begins[line], ends[line] = begin, stop
+        for column in range(columns):
+            first[column, line] = end[column, line] = begin
+            items[column, line] = SCALAR
+        used_before, number = used, 0
+        at = after_space(text, begin, stop)
+        good = stop - begin <= longest and at < stop and text[at] == OPEN_OBJECT
+        begin = stop + 1
+        if good:
+            at = after_space(text, at + 1, stop)
+            if at < stop and text[at] == CLOSE_OBJECT:
+                plain[line] = after_space(text, at + 1, stop) == stop
+                continue
+        while good:
+            good = False
+            at = after_space(text, at, stop)
+            if at >= stop or text[at] != QUOTE:
+                break
+            key = at + 1
+            at = string_end(text, key, stop, ascii_only)
+            if at < 0:
+                break
+            size = at - key
+            if number < MOST_KEYS and known_size[number] == size and same_bytes(text, key, text, known_first[number], size):
+                column = known_column[number]
+            else:
+                column = _column_of(text, key, size, keys, key_at)
+                if number < MOST_KEYS:
+                    known_first[number], known_size[number], known_column[number] = key, size, column
+            number += 1
+            at = after_space(text, at + 1, stop)
+            if at >= stop or text[at] != COLON:
+                break
+            at = after_space(text, at + 1, stop)
+            if at >= stop:
+                break
+            nested = text[at] == OPEN_LIST or text[at] == OPEN_OBJECT
+            if column < 0:
+                if nested:
+                    at = behind_any(text, at, stop, ascii_only, closing)
+                else:
+                    _, _, at = scalar(text, at, stop, ascii_only)
+            else:
+                if seen[column] == line:
+                    break
+                seen[column] = line
+                if not nested:
+                    value_first, value_end, at = scalar(text, at, stop, ascii_only)
+                    first[column, line], end[column, line] = value_first, value_end
+                elif text[at] == OPEN_LIST and is_list[column]:
+                    item_at[column, line] = used
+                    at = after_space(text, at + 1, stop)
+                    if at < stop and text[at] == CLOSE_LIST:
+                        at += 1
+                    else:
+                        while True:
+                            value_first, value_end, at = scalar(text, after_space(text, at, stop), stop, ascii_only)
+                            if at < 0:
+                                break
+                            item_first[used], item_end[used] = value_first, value_end
+                            used += 1
+                            at = after_space(text, at, stop)
+                            if at < stop and text[at] == COMMA:
+                                at += 1
+                                continue
+                            at = at + 1 if at < stop and text[at] == CLOSE_LIST else -1
+                            break
+                    items[column, line] = used - item_at[column, line]
+                else:
+                    break
+            if at < 0:
+                break
+            at = after_space(text, at, stop)
+            if at < stop and text[at] == COMMA:
+                at += 1
+                good = True
+                continue
+            good = at < stop and text[at] == CLOSE_OBJECT and after_space(text, at + 1, stop) == stop
+            break
+        plain[line] = good
+        if not good:
+            used = used_before
+    return used
+
+
+def scan(piece: bytes, columns: tuple[str, ...], lists: frozenset[str], longest: int) -> tuple[NDArray[np.uint8], Scanned]:
+    """(the piece's bytes, which end with a line end; where its values stand).
+
+    Args:
+        lists: columns that may hold one.
+        longest: bytes of a line.
+    """
+    data = piece if piece.endswith(b"\n") else piece + b"\n"
+    try:
+        piece.decode()
+        ascii_only = False
+    except UnicodeDecodeError:
+        ascii_only = True
+    size, names = data.count(b"\n"), [name.encode() for name in columns]
+    room = data.count(b",") + data.count(b"[") if lists else 0
+    first, end, items, item_at = (np.empty((len(columns), size), np.int32) for _ in range(4))
+    item_first, item_end, begins, ends = (np.empty(length, np.int32) for length in (room, room, size, size))
+    found = Scanned(first, end, items, item_at, item_first, item_end, begins, ends, np.zeros(size, np.bool_))
+    text = np.frombuffer(data, np.uint8)
+    _scan(
+        text,
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([0, *map(len, names)]),
+        np.array([name in lists for name in columns], np.bool_),
+        longest,
+        ascii_only,
+        found.first,
+        found.end,
+        found.items,
+        found.item_at,
+        found.item_first,
+        found.item_end,
+        found.begins,
+        found.ends,
+        found.plain,
+    )
+    return text, found

@@ -1,0 +1,99 @@
+"""How a text log is cut: its delimiter, and whether its first line names the columns."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from dmoe.errors import UserError
+from dmoe.names import printable
+
+DELIMITERS = "\x01\t;,| "
+"""The first that cuts every line into as many fields is taken: those that stand least often within a field come first."""
+LINES = 200
+CONSISTENT = 0.98
+"""Of the lines; a malformed line is no reason to doubt the delimiter."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def find_delimiter(name: str, text: str) -> tuple[str, dict[str, int]]:
+    """The character between fields, and what else could be: character -> fields a line.
+
+    Args:
+        name: of the file, for messages.
+        text: whole lines from its start.
+
+    Raises:
+        UserError: none of DELIMITERS cuts the lines into as many fields each; says what does where something else does.
+    """
+    fits = {one: found for one in DELIMITERS if (found := _fields(text, one)) > 1}
+    if fits.keys() - {" "}:
+        fits.pop(" ", None)
+    if fits:
+        best = next(iter(fits))
+        return best, {one: fields for one, fields in fits.items() if one != best}
+    lines = text.split("\n")[:LINES]
+    lines = [line for line in lines if line.strip()]
+    if _same(line.count("::") for line in lines):
+        raise UserError(f"{name}: fields are separated by '::', two characters, expected one; convert it: sed 's/::/\\t/g'")
+    if _same(len(line.split()) - 1 for line in lines):
+        raise UserError(f"{name}: fields are separated by several spaces, expected one character; convert it: tr -s ' ' '\\t'")
+    said = ", ".join(repr(one) for one in DELIMITERS)
+    raise UserError(
+        f"{name}: no character of {said} cuts its lines into as many fields each; name another with --delimiter (a log has a label and"
+        " a feature at least)"
+    )
+
+
+def _same(counts: Iterator[int]) -> bool:
+    found = Counter(counts)
+    most, lines = max(found.items(), key=lambda one: one[1], default=(0, 0))
+    return most > 0 and lines >= CONSISTENT * found.total()
+
+
+def _fields(text: str, delimiter: str) -> int:
+    """Fields that nearly every line has, the first one too; 0 where they differ."""
+    found = [len(row) for row in rows_of(text, delimiter) if row]
+    if not found:
+        return 0
+    most, lines = Counter(found).most_common(1)[0]
+    return most if found[0] == most and lines >= CONSISTENT * len(found) else 0
+
+
+def rows_of(text: str, delimiter: str, quote: str = '"', most: int = LINES) -> list[list[str]]:
+    """The fields of the first rows."""
+    lines = io.StringIO(text, newline="\n")
+    style = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, **style):
+            rows.append(row)
+            if len(rows) == most:
+                break
+    except csv.Error:
+        pass
+    return rows
+
+
+def has_header(rows: list[list[str]]) -> tuple[bool, str]:
+    """Whether the first row names the columns, and why it looks so."""
+    first, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    if first == [str(number) for number in range(len(first))]:
+        return True, "its first line numbers the columns"
+    if any(_is_number(field) for field in first):
+        value = next(field for field in first if _is_number(field))
+        return False, f"its first line holds a number, {printable(value)[:30]}"
+    columns = list(zip(*body, strict=True))
+    for name, column in zip(first, columns, strict=False):
+        given = [field for field in column if field]
+        if given and sum(map(_is_number, given)) >= 0.8 * len(given):
+            return True, f"its first line has '{printable(name)[:30]}' above numbers"
+    again = sum(name in column for name, column in zip(first, columns, strict=False) if name)
+    if 2 * again > len(first):
+        return False, "the values of its first line come again below"
+    return True, "its first line has values that do not come again below"
+
+
+def _is_number(text: str) -> bool:
+    return NUMBER.fullmatch(text.strip()) is not None

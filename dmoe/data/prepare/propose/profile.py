@@ -1,0 +1,174 @@
+"""What a column of a sample holds: which texts mean "no value", how many values, of which kind.
+
+Shapes: V distinct values.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.encode.text_numbers import to_float
+from dmoe.data.prepare.propose.sample import Column
+from dmoe.data.prepare.tokens.coded_column import coded_as
+from dmoe.errors import one_line
+
+NO_VALUE = frozenset(
+    ("NULL", "null", "Null", "\\N", "NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "None", "(null)", "undefined", "(none)", "<null>")
+)
+"""Texts that programs write for "no value"."""
+PERHAPS = frozenset(("NA", "na", "none", "-", "?", "--", ".", "unknown", "Unknown", "missing", "-1", "-999", "-9999", "-1.0"))
+"""Texts that may be a value: NA is Namibia. They mean "no value" among numbers, a negative one where no other number is negative."""
+HEX_DIGITS = 8
+"""Of tokens that were hashed into 32 bits."""
+CANONICAL = "^(0|-?[1-9][0-9]*)$"
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """
+    Attributes:
+        rows: N; `missing` those without a value.
+        values: [V] texts or times that are values, the most frequent first; `counts` [V] how often each occurs.
+        no_value: texts that mean "no value".
+        most_items: of a row, of a column of lists; 0 of another column.
+    """
+
+    name: str
+    rows: int
+    missing: int
+    values: pa.Array
+    counts: NDArray[np.int64]
+    no_value: tuple[str, ...]
+    most_items: int = 0
+    mean_items: float = 1.0
+    unread: str = ""
+
+    @property
+    def distinct(self) -> int:
+        return len(self.values)
+
+    @property
+    def given(self) -> int:
+        """Values of all rows."""
+        return int(self.counts.sum())
+
+    @property
+    def is_time(self) -> bool:
+        return bool(pa.types.is_timestamp(self.values.type))
+
+    @property
+    def unique(self) -> bool:
+        """Whether each row has a value of its own."""
+        return not self.most_items and self.distinct == self.given and self.given >= 20
+
+    @cached_property
+    def _floats(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        return to_float(self.values)
+
+    @cached_property
+    def is_number(self) -> bool:
+        return not self.is_time and self.distinct > 0 and bool(self._floats[1].all())
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """[V], of a column of numbers."""
+        return self._floats[0]
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether its numbers are whole, however they are written: 7, 7.0."""
+        return self.is_number and bool((self.numbers == np.floor(self.numbers)).all())
+
+    @cached_property
+    def is_canonical(self) -> bool:
+        """Whether its texts are integers without leading zeros, so that equal numbers are equal texts."""
+        return self.readable_as("int") and bool(pc.all(pc.match_substring_regex(self.values, CANONICAL)).as_py())
+
+    @cached_property
+    def _readable(self) -> dict[str, bool]:
+        """What `readable_as` found before."""
+        return {}
+
+    def readable_as(self, kind: str) -> bool:
+        """Whether preprocessing reads every value as `kind`: hex, int (64 bits) or number (an integer of 32)."""
+        if self.is_time or not self.distinct:
+            return False
+        if kind not in self._readable:
+            codes = pa.DictionaryArray.from_arrays(pa.array(np.arange(self.distinct), pa.int32()), self.values)
+            self._readable[kind] = not coded_as(codes, kind)[1].any()
+        return self._readable[kind]
+
+    @cached_property
+    def width(self) -> int:
+        """The length of every text; 0 where they differ."""
+        lengths = pc.unique(pc.utf8_length(self.values)).to_pylist()
+        return int(lengths[0]) if len(lengths) == 1 else 0
+
+    def has(self, text: str) -> bool:
+        """Whether it is one of the values."""
+        return not self.is_time and bool(pc.any(pc.equal(self.values, text)).as_py())
+
+    def texts(self, most: int | None = None) -> list[str]:
+        return [str(one) for one in self.values.slice(0, most).to_pylist()]
+
+    def quantile(self, share: float) -> float:
+        """Of the rows' numbers."""
+        order = np.argsort(self.numbers)
+        sums = np.cumsum(self.counts[order])
+        return float(self.numbers[order][np.searchsorted(sums, share * sums[-1])])
+
+    @property
+    def mean(self) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.average(self.numbers, weights=self.counts))
+
+
+def profile(column: Column, rows: int) -> Profile:
+    """
+    Args:
+        rows: N of the sample.
+    """
+    if column.unread:
+        return Profile(column.name, rows, rows, pa.array([], pa.large_string()), np.empty(0, np.int64), (), unread=column.unread)
+    found = column.values.value_counts()
+    values, counts = found.field("values"), found.field("counts").to_numpy()
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    order = np.lexsort((np.arange(len(counts)), -counts))
+    values, counts = values.take(pa.array(order)), counts[order]
+    given = np.asarray(values.is_valid().to_numpy(zero_copy_only=False))
+    no_value: tuple[str, ...] = ()
+    if not pa.types.is_timestamp(values.type):
+        given &= np.asarray(pc.not_equal(pc.fill_null(values, ""), "").to_numpy(zero_copy_only=False))
+        no_value = _no_value(values.filter(pa.array(given)))
+        given &= ~np.asarray(pc.is_in(values, pa.array(no_value, values.type)).to_numpy(zero_copy_only=False))
+    kept = int(counts[given].sum())
+    missing = rows - kept if column.lengths is None else int((column.lengths == 0).sum())
+    most, mean = (0, 1.0) if column.lengths is None else (int(column.lengths.max(initial=1)), float(column.lengths.mean()))
+    return Profile(column.name, rows, missing, values.filter(pa.array(given)), counts[given], no_value, most, mean)
+
+
+def _no_value(values: pa.Array) -> tuple[str, ...]:
+    """Of a column's distinct texts, those that mean "no value"."""
+    texts = frozenset(values.filter(pc.less(pc.utf8_length(values), 12)).to_pylist())
+    found = sorted(texts & NO_VALUE)
+    if perhaps := texts & PERHAPS:
+        rest = values.filter(pc.invert(pc.is_in(values, pa.array([*found, *perhaps], values.type))))
+        number_N, ok_N = to_float(rest)
+        if len(rest) > 2 and ok_N.all():
+            above = bool((number_N >= 0).all())
+            negative = {one for one in perhaps if re.match(r"-\d", one)}
+            # Two such numbers are numbers; of one alone, its many rows tell.
+            found += sorted(one for one in perhaps if one not in negative or (above and len(negative) == 1))
+    return tuple(found)
+
+
+def shown(values: Collection[str]) -> str:
+    return ", ".join(f"'{one_line(one, 30)}'" for one in values)

@@ -1,0 +1,242 @@
+"""A sample of a raw log's rows, as preprocessing would read them: from its start and, where a file can be read anywhere, from places
+further on, so that a log in the order of time does not deceive.
+
+Shapes: N sampled rows, T values of a column's rows, which are N where no row has several.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.parse.parquet_block import as_text
+from dmoe.data.prepare.parse.text_block import unreadable
+from dmoe.data.prepare.propose.places import PLACES, bytes_a_row, read_places
+from dmoe.data.prepare.rejects import BOM, Reject
+from dmoe.data.prepare.schema import Schema, parse_schema
+from dmoe.data.prepare.source.log_files import File, describe, json_object
+from dmoe.data.prepare.source.raw_bytes import open_raw
+from dmoe.errors import UserError
+from dmoe.names import first_twice, quoted
+
+UNKNOWN = "\0"
+"""Stands for the columns of a schema that is only to cut a file."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of the log, so that it need not be found.
+
+    Attributes:
+        rows: of the sample, about.
+        header: whether the first line names the columns; None to find out.
+        columns: their names, where no line has them.
+    """
+
+    rows: int = 100_000
+    delimiter: str | None = None
+    header: bool | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """`values` [T] are texts, null where there is none, or times; `lengths` [N] how many each row has, of a column of lists; `unread`
+    says why a column cannot be read."""
+
+    name: str
+    values: pa.ChunkedArray
+    lengths: NDArray[np.int64] | None = None
+    unread: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Of one file, or of several of one form.
+
+    Attributes:
+        rows: that are well-formed as lines.
+        pieces: (file, what `read_piece` takes, number of its first line or 0 where that is not known), to try a schema on.
+        form: keys of the schema that say how the file is cut; `notes` why, by key.
+        told: from where the rows were taken.
+        malformed: how many lines are no rows, and the first reason; empty where all are.
+    """
+
+    file: File
+    rows: int
+    columns: list[Column]
+    pieces: list[tuple[File, Any, int]]
+    form: dict[str, Any]
+    notes: dict[str, str] = field(default_factory=dict)
+    told: str = ""
+    malformed: str = ""
+
+
+def cutting_schema(name: str, form: dict[str, Any]) -> Schema:
+    """A schema that reads nothing, to cut a file by."""
+    return parse_schema(form | {"label": UNKNOWN, "categorical": ["-"]}, name)
+
+
+def readable(name: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a schema can name.
+
+    Raises:
+        UserError: two have one name.
+    """
+    if (twice := first_twice(one for one in columns if one)) is not None:
+        raise UserError(f"{name}: two columns {quoted(twice)}; rename one")
+    return tuple(one for one in columns if one)
+
+
+def refuse_all(name: str, rejects: list[Reject]) -> UserError:
+    """For a log without a well-formed row."""
+    first = rejects[0]
+    what = "; convert it: iconv -f ISO-8859-1 -t UTF-8" if first.kind == "encoding" and "UTF-8" in first.reason else ""
+    return UserError(f"{name}:{first.line}: {first.reason}{what} (no well-formed row among {len(rejects):,})")
+
+
+def malformed(rejects: list[Reject], lines: int) -> str:
+    """What a message says of lines that are no rows; empty where there are none."""
+    if not rejects:
+        return ""
+    first = rejects[0]
+    place = f"line {first.line:,}: " if first.line else ""
+    return f"{len(rejects):,} of {lines:,} sampled rows are malformed, such as {place}{first.reason}"
+
+
+def described(path: str, name: str, schema: Schema) -> File:
+    """The file, to be read from `path` and called `name`.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
+    file = describe(path, name, schema)
+    if file is None:
+        raise UserError(f"{name}: empty, no rows to read")
+    return replace(file, at=path, used=readable(name, file.columns))
+
+
+def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
+    """
+    Args:
+        start: of its text.
+    """
+    schema = cutting_schema(name, {"format": "jsonl"})
+    file = described(path, name, schema)
+    kept, told = read_places(file, b"", asked.rows, bytes_a_row(start))
+    rows: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
+    for piece, number in kept:
+        for place, line in enumerate(piece.removesuffix(b"\n").split(b"\n"), start=number):
+            try:
+                rows.append(dict(json_object(line.removeprefix(BOM).removesuffix(b"\r"))))
+            except UnicodeDecodeError:
+                rejects.append(Reject(place if number else 0, *unreadable(line), b""))
+            except ValueError as error:
+                rejects.append(Reject(place if number else 0, "json", str(error), b""))
+    if not rows:
+        raise refuse_all(name, rejects)
+    keys = dict.fromkeys(key for row in rows for key in row if key)
+    values = {key: [row.get(key) for row in rows] for key in keys}
+    file = replace(file, columns=tuple(values), used=tuple(values))
+    columns = [_json_column(key, found) for key, found in values.items()]
+    tried = [(file, *one) for one in kept]
+    return Sample(file, len(rows), columns, tried, {"format": "jsonl"}, {}, told, malformed(rejects, len(rows) + len(rejects)))
+
+
+def _json_column(name: str, values: list[Any]) -> Column:
+    """Numbers are texts by now (`json_object`), and objects tuples."""
+    nothing = pa.chunked_array([], pa.large_string())
+    lists = any(isinstance(one, list) for one in values)
+    flat = [item for one in values for item in (one if isinstance(one, list) else [one])] if lists else values
+    if any(isinstance(one, tuple) for one in flat):
+        return Column(name, nothing, unread="holds objects" + " in lists" * lists)
+    if any(isinstance(one, list) for one in flat):
+        return Column(name, nothing, unread="holds lists of lists")
+    texts = [str(one).lower() if isinstance(one, bool) else one for one in flat]
+    lengths = np.array([len(one) if isinstance(one, list) else one is not None for one in values], np.int64) if lists else None
+    return Column(name, pa.chunked_array([pa.array(texts, pa.large_string())]), lengths)
+
+
+def of_parquet(path: str, name: str, asked: Asked) -> Sample:
+    """Rows of row groups that lie evenly over the file."""
+    schema = cutting_schema(name, {"format": "parquet"})
+    file = described(path, name, schema)
+    batches: list[pa.RecordBatch] = []
+    try:
+        with open_raw(path) as raw:
+            reader = pq.ParquetFile(raw)
+            total, groups = reader.metadata.num_rows, reader.metadata.num_row_groups
+            chosen = sorted({round(at) for at in np.linspace(0, groups - 1, min(groups, PLACES))}) if groups else []
+            each = max(-(-asked.rows // max(len(chosen), 1)), 1)
+            for group in chosen if total > asked.rows else range(groups):
+                left = each if total > asked.rows else total
+                for batch in reader.iter_batches(min(left, 1 << 16), row_groups=[group], columns=list(file.used), use_threads=False):
+                    batches.append(batch.slice(0, left))
+                    left -= len(batches[-1])
+                    if left <= 0:
+                        break
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name}: cannot be read ({str(error).splitlines()[0][:100]})") from None
+    rows = sum(batch.num_rows for batch in batches)
+    if not rows:
+        raise UserError(f"{name}: no rows, expected some to propose a schema from")
+    columns = [_parquet_column(name, one, [batch.column(one) for batch in batches]) for one in file.used]
+    told = f"from {len(chosen)} of {groups} row groups" if total > rows else "all of it"
+    return Sample(file, rows, columns, [(file, batch, 0) for batch in batches], {"format": "parquet"}, told=told)
+
+
+def _parquet_column(path: str, name: str, arrays: list[pa.Array]) -> Column:
+    try:
+        texts = [as_text(path, name, one, single=False, time=True) for one in arrays]
+    except UserError:
+        return Column(name, pa.chunked_array([], pa.large_string()), unread=f"is {str(arrays[0].type)[:80]}, which cannot be read")
+    if not pa.types.is_large_list(texts[0].type):
+        return Column(name, pa.chunked_array(texts))
+    lengths = np.concatenate([one.value_lengths().fill_null(0).to_numpy() for one in texts]).astype(np.int64)
+    return Column(name, pa.chunked_array([one.flatten() for one in texts]), lengths)
+
+
+def joined(samples: list[Sample]) -> Sample:
+    """The samples of several files as one.
+
+    Raises:
+        UserError: one is of another form, or has other columns.
+    """
+    first = samples[0]
+    names = {one.name for one in first.columns}
+    for one in samples[1:]:
+        if one.form != first.form:
+            raise UserError(f"{one.file.path}: of another form than {first.file.path}: {one.form}, {first.form}")
+        mine = {column.name for column in one.columns}
+        if first.form["format"] != "jsonl" and mine != names:
+            odd = min(mine ^ names)
+            raise UserError(f"{one.file.path}: {'has' if odd in mine else 'lacks'} a column {quoted(odd)}, unlike {first.file.path}")
+    of: dict[str, list[Column | None]] = {}
+    for number, one in enumerate(samples):
+        for column in one.columns:
+            of.setdefault(column.name, [None] * len(samples))[number] = column
+    columns = [_joined(name, found, [one.rows for one in samples]) for name, found in of.items()]
+    rows = sum(one.rows for one in samples)
+    told = first.told if len(samples) == 1 else f"{len(samples)} files"
+    return replace(first, rows=rows, columns=columns, pieces=[piece for one in samples for piece in one.pieces], told=told)
+
+
+def _joined(name: str, columns: list[Column | None], rows: list[int]) -> Column:
+    found = [
+        one if one else Column(name, pa.chunked_array([pa.nulls(count, pa.large_string())]))
+        for one, count in zip(columns, rows, strict=True)
+    ]
+    if unread := next((one.unread for one in found if one.unread), ""):
+        return replace(found[0], unread=unread)
+    kinds = {one.values.type for one in found}
+    if len(kinds) > 1 and not all(pa.types.is_string(one) or pa.types.is_large_string(one) for one in kinds):
+        return replace(found[0], unread=f"is {' and '.join(sorted(map(str, kinds)))} in different files")
+    values = pa.chunked_array([chunk.cast(found[0].values.type) for one in found for chunk in one.values.chunks], found[0].values.type)
+    if all(one.lengths is None for one in found):
+        return Column(name, values)
+    lengths = [one.values.is_valid().to_numpy().astype(np.int64) if one.lengths is None else one.lengths for one in found]
+    return Column(name, values, np.concatenate(lengths))

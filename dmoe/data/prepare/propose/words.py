@@ -1,0 +1,76 @@
+"""What a column's name says of it."""
+
+import re
+
+LABELS = {
+    "label": 0,
+    "target": 0,
+    "click": 1,
+    "clicked": 1,
+    "clicks": 1,
+    "clk": 1,
+    "isclick": 1,
+    "converted": 2,
+    "conversion": 2,
+    "purchased": 2,
+    "purchase": 2,
+    "bought": 2,
+    "installed": 2,
+    "install": 2,
+    "liked": 2,
+    "like": 2,
+    "response": 2,
+    "outcome": 2,
+    "attributed": 2,
+    "engaged": 2,
+    "y": 2,
+    "rating": 3,
+    "ratings": 3,
+    "stars": 3,
+}
+"""Word of a label's name -> how well it says so, 0 best."""
+RATINGS = 3
+TIMES = ("timestamp", "datetime", "time", "ts", "date", "at", "when", "hour", "day", "dt", "created", "unixtime")
+"""Of a time's name, the best first."""
+WEIGHTS = frozenset(("weight", "weights", "w"))
+USERS = ("user", "uid", "userid", "member", "customer", "visitor", "viewer", "person", "account", "client", "session")
+"""By whom GAUC may group, the best first."""
+TOKENS = frozenset(
+    re.findall(
+        r"\w+",
+        """id ids code zip zipcode postal postcode category cat type kind class group key hash ip sku cluster segment phone version pos
+        position slot site app device user item ad adid campaign brand region city country state gender sex os browser language
+        channel publisher advertiser creative model movie product page query store shop genre tag tags flag uid userid itemid
+        hour weekday month year""",
+    )
+)
+NUMBERS = frozenset(
+    re.findall(
+        r"\w+",
+        """price amount amt cost bid count cnt num number age duration seconds secs minutes length len size width height score rate ratio
+        pct percent share avg mean sum total income revenue distance lat lon lng latitude longitude views impressions visits temperature
+        balance quantity qty ctr cpc cpm value days elapsed since history""",
+    )
+)
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's name, in small letters.
+
+    Example:
+        >>> words_of("userID"), words_of("is_click"), words_of("ad.site")
+        (['user', 'id'], ['is', 'click'], ['ad', 'site'])
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [one.lower() for one in re.split(r"[^\w]+|_", spaced) if one]
+
+
+def label_rank(name: str) -> int | None:
+    """How well a name says "label", 0 best; None where it does not."""
+    words = words_of(name)
+    return min((LABELS[one] for one in words if one in LABELS), default=None) if not set(words) & {"id", "time", "ts", "at"} else None
+
+
+def rank(name: str, of: tuple[str, ...]) -> int | None:
+    """The place of the name's best word among `of`; None where it has none of them."""
+    return min((of.index(one) for one in words_of(name) if one in of), default=None)

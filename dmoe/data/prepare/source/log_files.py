@@ -1,0 +1,238 @@
+"""The files of a log: what they are, and which columns they have."""
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dmoe.data.prepare.rejects import BOM
+from dmoe.data.prepare.schema import Schema
+from dmoe.data.prepare.source.blank_end import text_end
+from dmoe.data.prepare.source.containers import find_layers
+from dmoe.data.prepare.source.raw_bytes import STDIN, find_paths, identity, open_raw
+from dmoe.data.prepare.source.record_ends import first_record
+from dmoe.errors import UserError, nearest
+from dmoe.json_text import format_json
+from dmoe.names import printable, show
+
+MAX_ROW = 1 << 20
+"""Bytes of the longest line, and of the longest record of several."""
+SNIFFED_LINES = 64
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a log. By `size`, bytes as it lies there, and `changed` (raw_bytes.identity) a continued run knows it.
+
+    Attributes:
+        path: its name for people; its bytes are at `at`, where that is another place.
+        compression: the layers around its text, the outermost first (dmoe.data.prepare.source.containers).
+        columns: the file's own, in order (of JSON lines, the keys of the first ones); `used` are those that the schema reads.
+        delimiter, header_bytes, header_lines: of a text file; its data begins behind so many header lines and a byte-order mark.
+        end: where the text ends, of a file that is read in blocks.
+    """
+
+    path: str
+    size: int
+    changed: int | str
+    compression: tuple[str, ...]
+    columns: tuple[str, ...]
+    used: tuple[str, ...]
+    delimiter: bytes = b""
+    header_bytes: int = 0
+    header_lines: int = 0
+    end: int = 0
+    at: str = field(default="", kw_only=True)
+
+    @property
+    def place(self) -> str:
+        return self.at or self.path
+
+    @property
+    def known_by(self) -> list[object]:
+        """Equal for the same file in the same state: what names of work in progress are made from."""
+        return [self.path, self.size, self.changed]
+
+
+def check_unchanged(files: Sequence[File]) -> None:
+    """
+    Raises:
+        UserError: a file was written to since it was found, so that what was read of it may be no state that it ever had.
+    """
+    for one in files:
+        if not one.at and identity(one.path) != (one.size, one.changed):
+            raise UserError(f"{one.path}: changed while it was read; run the same command again when it is complete")
+
+
+def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
+    """The files that the names, folders and globs mean, each once, in natural order of their names; what is read of the schema; and
+    whether they have a label.
+
+    Args:
+        where: the schema's file, for messages.
+        scoring: only the features' columns are needed; others are read where every file has them.
+
+    Raises:
+        UserError: none found, one that cannot be read, or that lacks a column which the schema names.
+    """
+    files = [one for path in find_paths(patterns) if (one := describe(path, path, schema))]
+    if not files:
+        raise UserError(f"--input {' '.join(patterns)}: empty, no rows to read")
+    return _checked(files, schema, where, scoring)
+
+
+def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
+    """As `find_files`, of standard input, whose bytes were copied to `path` (dmoe.data.prepare.source.raw_bytes.spool)."""
+    one = describe(path, STDIN, schema)
+    if not one:
+        raise UserError(f"--input {STDIN}: empty, no rows to read")
+    return _checked([replace(one, changed=digest, at=path)], schema, where, scoring)
+
+
+def describe(path: str, name: str, schema: Schema) -> File | None:
+    """The file, called `name`; None where it is empty."""
+    if schema.format == "parquet":
+        found = _parquet_columns(path, name)
+        return None if found is None else File(name, *identity(path), (), found, ())
+    layers, start = find_layers(path, name, MAX_ROW + 1)
+    if not start:
+        return None
+    size, changed = identity(path)
+    if schema.format == "jsonl":
+        return File(name, size, changed, layers, _keys(start), ())
+    first = start.partition(b"\n")[0]
+    delimiter = schema.delimiter_bytes if schema.format != "text" else b"\t" if b"\t" in first or b"," not in first else b","
+    columns, header_bytes, header_lines = _columns(name, start, delimiter, schema)
+    end = text_end(path, size) if schema.typed_columns and not layers else 0
+    return File(name, size, changed, layers, columns, (), delimiter, header_bytes, header_lines, end)
+
+
+def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tuple[list[File], Schema, bool]:
+    label, labelled = schema.label.column, True
+    if scoring:
+        common = set.intersection(*(set(one.columns) for one in files))
+        schema = schema.without(key for key in schema.optional_for_scores if schema.column_of(key) not in common)
+        labelled = label in common
+    used = schema.used(labelled)
+    # A key may be rare; the label and its like are in every row.
+    optional = used.keys() - {label, schema.weight, schema.time and schema.time.column}
+    for one in files:
+        there = Counter(one.columns)
+        if twice := [column for column in used if there[column] > 1]:
+            raise UserError(f"{one.path}: two columns '{twice[0]}'; rename one")
+        for column, key in used.items():
+            if column not in there and schema.format == "jsonl" and column in optional:
+                show(
+                    f"warning: {one.path}: no object of its first lines has a key '{column}' ({key}){_hint(column, one.columns)}",
+                    sys.stderr,
+                )
+            elif column not in there:
+                line = ":1" if one.header_lines else ""
+                unlabelled = column == label and not one.header_lines
+                also = "; training data needs labels, --scoring makes data to score without" * unlabelled
+                raise UserError(f"{one.path}{line}: no column '{column}', which {where} reads ({key}){_hint(column, one.columns)}{also}")
+    return [replace(one, used=tuple(used)) for one in files], schema, labelled
+
+
+def _hint(column: str, columns: tuple[str, ...]) -> str:
+    """The nearest name, or what the file has: of a text file without a header these are its first row's values."""
+    hint = nearest(column, columns)
+    if hint.startswith(", did"):
+        return printable(hint)
+    if len(columns) == 1 and (other := next((one for one in ";,\t|" if column in columns[0].split(one)), "")):
+        return f"; the header's names are separated by {other!r}: say so with `delimiter:`"
+    return f"; its columns are {', '.join(printable(one)[:80] for one in columns[:6])}{', ...' if len(columns) > 6 else ''}"
+
+
+def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
+    """None of an empty file."""
+    try:
+        with open_raw(path) as file:
+            if not file.read(1):
+                return None
+            return tuple(pq.ParquetFile(file).schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no JSON, expected a number or null")
+
+
+# Numbers stay the text that they are, and objects become tuples of pairs, which no list is.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=tuple)
+
+
+def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
+    """(key, value) pairs of the object on a line of JSON: numbers are their texts, objects tuples of pairs.
+
+    Raises:
+        UnicodeDecodeError: the line is no UTF-8.
+        ValueError: it is no object, in one line.
+    """
+    text = line.decode()
+    try:
+        found = _DECODER.decode(text)
+        if "\\u" in text:
+            format_json(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg[:1].lower()}{error.msg[1:]} at column {error.pos + 1}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+    if not isinstance(found, tuple):
+        raise ValueError("expected an object, such as {...}")
+    return found
+
+
+def _keys(start: bytes) -> tuple[str, ...]:
+    """The keys of the first lines' objects, in the order in which they come."""
+    lines = start.removeprefix(BOM).split(b"\n")
+    found: dict[str, None] = {}
+    for line in lines[:-1] if len(lines) > 1 else lines:
+        with suppress(ValueError):
+            found.update(dict.fromkeys(key for key, _ in json_object(line)))
+    return tuple(found)
+
+
+def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
+    """(the columns of a text file that begins with `start`, where its data begins, how many lines of header are before it)."""
+    line = first_record(start, delimiter, schema.quote_bytes, MAX_ROW)
+    mark = len(BOM) if line.startswith(BOM) else 0
+    if schema.columns and schema.header == "auto":
+        found = [field.strip().strip('"') for field in line.decode("utf-8-sig", "replace").split(delimiter.decode())]
+        known = {column.lower(): column for column in schema.columns}
+        if known.keys() & {field.lower() for field in found}:
+            return tuple(known.get(field.lower(), field) for field in found), len(line) + 1, line.count(b"\n") + 1
+    if schema.columns:
+        return _unnamed(start, delimiter, schema, schema.columns), mark, 0
+    first = line.removesuffix(b"\r")
+    if len(first) > MAX_ROW:
+        raise UserError(f"{name}:1: the header is longer than {MAX_ROW >> 20} MiB; is the schema's format right?")
+    try:
+        names = next(csv.reader([first.decode("utf-8-sig")], delimiter=delimiter.decode(), **quoting(schema)), [])
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError(f"{name}:1: the header is not a line of text") from None
+    if not names:
+        raise UserError(f"{name}:1: the first line is empty, expected the columns' names")
+    return tuple(names), len(line) + 1, line.count(b"\n") + 1
+
+
+def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str]) -> tuple[str, ...]:
+    """The schema's columns; without the label's where the first lines have one field less than there are columns, and none has all."""
+    fields = Counter(line.count(delimiter) + 1 for line in start.split(b"\n", SNIFFED_LINES)[:SNIFFED_LINES] if line)
+    unlabelled = fields[len(columns) - 1] and not fields[len(columns)]
+    return tuple(column for column in columns if not unlabelled or column != schema.label.column)
+
+
+def quoting(schema: Schema) -> dict[str, Any]:
+    """How Python's csv is to read the schema's quotes."""
+    return {"quotechar": schema.quote, "strict": True} if schema.quote else {"quoting": csv.QUOTE_NONE}

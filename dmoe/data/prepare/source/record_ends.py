@@ -1,0 +1,107 @@
+"""Where the records of a quoted text end: RFC 4180 lets a field in quotes hold line ends.
+
+A record ends at the first line end that is not in quotes. Where a quote is wrong (text follows the closing one, or none closes within the
+longest record) the record is its first line alone, so that a stray quote costs that line and not the file behind it. Both rules depend on
+the bytes from the record's begin on, not on how a file is cut into pieces.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.rejects import BOM
+from dmoe.data.prepare.tokens.byte_words import load, trailing_zeros
+
+NEWLINE, RETURN = np.uint8(10), np.uint8(13)
+BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
+ONES, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+
+
+def cut_at_record(text: bytes, delimiter: bytes, quote: bytes, longest: int, ended: bool) -> int:
+    """How many bytes of `text`, which begins with a record, are whole records; 0 where the first one does not end in it.
+
+    Args:
+        quote: empty where the text has none.
+        longest: bytes of the longest record.
+        ended: nothing follows `text`, so its end ends a record.
+    """
+    if ended:
+        return len(text)
+    if not quote or quote not in text:
+        return text.rfind(b"\n") + 1
+    return int(_cut(np.frombuffer(text, np.uint8), np.uint8(delimiter[0]), np.uint8(quote[0]), longest))
+
+
+def first_record(text: bytes, delimiter: bytes, quote: bytes, longest: int) -> bytes:
+    """The first record of a text, without its line end."""
+    line = text.find(b"\n")
+    while line >= 0 and not (found := cut_at_record(text[: line + 1], delimiter, quote, longest, False)):
+        if line > longest:
+            break
+        line = text.find(b"\n", line + 1)
+    if line < 0:
+        # The end of the text ends its record, or its first line where a quote is not closed.
+        return text.partition(b"\n")[0]
+    return text[: found - 1] if found else text.partition(b"\n")[0]
+
+
+@njit(nogil=True, cache=True)
+def _find(text: NDArray[np.uint8], at: int, byte: np.uint8) -> int:
+    """Where `byte` stands from `at` on; len(text) where nowhere."""
+    repeated = np.uint64(byte) * ONES
+    while at + 8 <= len(text):
+        word = load(text, at) ^ repeated
+        zeros = (word - ONES) & ~word & TOPS
+        if zeros:
+            return at + (trailing_zeros(zeros) >> 3)
+        at += 8
+    while at < len(text) and text[at] != byte:
+        at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
+    """Behind the last line end of at .. end - 1; -1 where there is none."""
+    while end > at:
+        end -= 1
+        if text[end] == NEWLINE:
+            return end + 1
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest: int) -> int:
+    size, record, at = len(text), 0, 0
+    # `at` is outside quotes, and in the record that begins at `record` or in a later one.
+    while True:
+        found = _find(text, at, quote)
+        behind = _after_last_line(text, at, found)
+        record = behind if behind >= 0 else record
+        if found == size:
+            return record
+        begin = record
+        if begin + 2 < size and text[begin] == BOM_FIRST and text[begin + 1] == BOM_SECOND and text[begin + 2] == BOM_THIRD:
+            begin += 3
+        at = found + 1
+        if found != begin and text[found - 1] != delimiter:
+            continue
+        close, closed = _find(text, at, quote), False
+        while close < size and close - begin <= longest:
+            if close + 1 < size and text[close + 1] == quote:
+                close = _find(text, close + 2, quote)
+                continue
+            closed = True
+            break
+        if closed:
+            at = close + 1
+            if at == size or (text[at] == RETURN and at + 1 == size):
+                return record
+            if text[at] == delimiter or text[at] == NEWLINE or (text[at] == RETURN and text[at + 1] == NEWLINE):
+                continue
+        elif size - begin <= longest:
+            return record
+        line = _find(text, record, NEWLINE)
+        if line == size:
+            return record
+        record = at = line + 1

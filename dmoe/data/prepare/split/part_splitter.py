@@ -1,0 +1,123 @@
+"""Which split the rows of a part go to: by the rules of dmoe.data.prepare.split.split_rules, by the key column, or by the time column.
+
+Shapes: N rows of a part.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.encode.encode_rows import KEY, TIME
+from dmoe.data.prepare.encode.times import SECONDS_A_DAY
+from dmoe.data.prepare.split.split_rules import Splitter, day_cuts
+from dmoe.data.prepare.write.parts import Part, read_batches
+from dmoe.errors import UserError
+
+DIGIT_BITS = 16
+Times = Literal["none", "bare", "dates"]
+
+
+class PartSplitter:
+    """Splits by row number, or at two times: all rows of one time lie in one split, the shares met as nearly as that allows.
+
+    Args:
+        times: whether the parts have a time column, and whether it has dates. By time, `splitter` then takes its shares of the rows in the
+            order of their times, wherever they stand in the log; by day, a day is one of the calendar, and not an input file.
+        held: (validation days, test days) of a split by day.
+    """
+
+    def __init__(
+        self,
+        splitter: Splitter,
+        parts: list[Part],
+        times: Times = "none",
+        held: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.splitter, self.parts = splitter, parts
+        self.firsts = np.cumsum([0] + [part.rows for part in parts])
+        self.total = int(self.firsts[-1])
+        self.cuts: list[np.uint64] | None = None
+        if splitter.by == "time" and times != "none":
+            edges = (splitter.shares[0], splitter.shares[0] + splitter.shares[1])
+            self.cuts = [self._time_of(int(edge * self.total)) for edge in edges]
+            if self._time_of(0) >= self.cuts[0]:
+                raise UserError("--split-by time: the rows of the first time are more than the train split's share; split by random")
+        elif splitter.by == "day":
+            rows = self._rows_of_days(times == "dates")
+            cuts = day_cuts(list(rows.values()), *held, "day" if times == "dates" else "input file")
+            if times == "dates":
+                # Whole days begin at midnight; the last day's halves, at a time of it.
+                self.cuts = [self._time_of(cut) for cut in cuts]
+            else:
+                self.splitter = Splitter(splitter.shares, "day", splitter.seed, cuts)
+
+    def assign(self, number: int) -> NDArray[np.uint8]:
+        """The split of each row of a part, [N] uint8 (its place in the splitter's names)."""
+        part = self.parts[number]
+        if self.cuts is None:
+            key_N = _column(part, KEY, np.int64) if self.splitter.by == "key" else None
+            return self.splitter.assign(int(self.firsts[number]), part.rows, self.total, key_N)
+        key_N = _ordered(_times(part))
+        return (key_N >= self.cuts[0]).astype(np.uint8) + (key_N >= self.cuts[1])
+
+    def batches(self, names: list[str], begin: int, end: int) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+        """(number of a part, some of its rows with the named columns, the first one's place in the part) of rows begin .. end - 1."""
+        number = max(int(np.searchsorted(self.firsts, begin, side="right")) - 1, 0)
+        while number < len(self.parts) and self.firsts[number] < end:
+            first = int(self.firsts[number])
+            for batch in read_batches(self.parts[number], names):
+                low, high = max(begin - first, 0), min(end - first, batch.num_rows)
+                if low < high:
+                    yield number, batch.slice(low, high - low), first + low - int(self.firsts[number])
+                first += batch.num_rows
+            number += 1
+
+    def _rows_of_days(self, dates: bool) -> dict[int, int]:
+        """The rows of each day in order: by the time column, or by input."""
+        rows: Counter[int] = Counter()
+        for part in self.parts:
+            if dates:
+                days, count = np.unique(np.floor(_times(part) / SECONDS_A_DAY).astype(np.int64), return_counts=True)
+                rows.update(dict(zip(days.tolist(), count.tolist(), strict=True)))
+            else:
+                rows[part.input] += part.rows
+        return dict(sorted(rows.items()))
+
+    def _time_of(self, rank: int) -> np.uint64:
+        """The time of the row at that place in the order of times, exact, by four passes over the time column and 2^16 counters."""
+        if rank >= self.total:
+            return np.uint64(2**64 - 1)
+        prefix, left = 0, rank
+        for digit in reversed(range(64 // DIGIT_BITS)):
+            counts = np.zeros(1 << DIGIT_BITS, np.int64)
+            low = np.uint64(digit * DIGIT_BITS)
+            for key_N in self._keys():
+                if digit < 64 // DIGIT_BITS - 1:
+                    key_N = key_N[key_N >> np.uint64((digit + 1) * DIGIT_BITS) == np.uint64(prefix)]
+                counts += np.bincount(((key_N >> low) & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << DIGIT_BITS)
+            value = int(np.searchsorted(np.cumsum(counts), left, side="right"))
+            left -= int(counts[:value].sum())
+            prefix = (prefix << DIGIT_BITS) | value
+        return np.uint64(prefix)
+
+    def _keys(self) -> Iterator[NDArray[np.uint64]]:
+        for part in self.parts:
+            yield _ordered(_times(part))
+
+
+def _times(part: Part) -> NDArray[np.float64]:
+    return _column(part, TIME, np.float64)
+
+
+def _column(part: Part, name: str, dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *(batch.column(name).to_numpy() for batch in read_batches(part, [name]))])
+
+
+def _ordered(time_N: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Unsigned integers in the order of finite floats: the sign bit flipped, all bits where it is set (Herf 2001)."""
+    bits = (time_N + 0.0).view(np.uint64)
+    return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))

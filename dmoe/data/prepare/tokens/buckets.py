@@ -1,0 +1,76 @@
+"""A numeric column as a categorical one: the tokens of its numbers' buckets.
+
+Shapes: N rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.schema import Bucket, Schema
+from dmoe.data.prepare.tokens import kernels
+from dmoe.data.prepare.tokens.coded_column import Coded, read_coded
+
+BUCKET_OFFSET = 3
+"""Buckets of v > 2 by log_squared are numbered from here, so that they never meet a v <= 2, which is its own bucket."""
+SAMPLE = 1_000_000
+"""Train rows that quantiles are taken of, about; a log has them evenly spread."""
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """How a feature's numbers become tokens. `edges` of explicit and quantile buckets, ascending."""
+
+    bucket: Bucket
+    edges: NDArray[np.float64]
+
+    def numbers(self, value_N: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The number of each value's bucket, which is its token's text."""
+        if self.bucket.formula == "log2":
+            # frexp's exponent e has |v| in [2^(e-1), 2^e), exactly.
+            return np.sign(value_N).astype(np.int64) * np.maximum(np.frexp(value_N)[1], 0).astype(np.int64)
+        if self.bucket.formula == "log_squared":
+            large_N = np.floor(np.log(np.maximum(value_N, 2.0)) ** 2) + BUCKET_OFFSET
+            limit = float(1 << 62)
+            return np.where(value_N > 2, large_N, np.clip(np.floor(value_N), -limit, limit)).astype(np.int64)
+        return np.searchsorted(self.edges, value_N, side="right").astype(np.int64)
+
+    def of_whole(self, value_N: NDArray[np.int32]) -> NDArray[np.int64]:
+        """As `numbers`, of whole numbers."""
+        return kernels.log_squared(value_N) if self.bucket.formula == "log_squared" else self.numbers(value_N.astype(np.float64))
+
+    def coded(self, column: pa.Array, kind: str) -> Coded:
+        """A column of numbers as tokens, int64 or their text."""
+        if pa.types.is_dictionary(column.type):
+            whole = read_coded(column)
+            return Coded(whole.codes, tokens_of(self.of_whole(whole.values.to_numpy()), kind))
+        given_N = column.is_valid().to_numpy(zero_copy_only=False)
+        numbers, code_N = np.unique(self.numbers(column.fill_null(0.0).to_numpy()), return_inverse=True)
+        return Coded(np.where(given_N, code_N.reshape(-1) + 1, 0), tokens_of(numbers, kind))
+
+
+def tokens_of(number_V: NDArray[np.int64], kind: str) -> pa.Array:
+    """Buckets' numbers as tokens, int64 or their text."""
+    return pa.array(number_V) if kind == "int" else pa.array(number_V.astype(str), pa.large_string()).cast(pa.large_binary())
+
+
+def quantile_edges(samples: dict[str, NDArray[np.float64]], schema: Schema) -> dict[str, list[float]]:
+    """The inner edges of each quantile feature's buckets: numbers of the sample, those that coincide once."""
+    edges = {}
+    for one in schema.categorical:
+        if one.bucket and one.bucket.quantiles:
+            shares = np.arange(1, one.bucket.quantiles) / one.bucket.quantiles
+            sample = samples[one.name]
+            edges[one.name] = np.unique(np.quantile(sample, shares, method="inverted_cdf")).tolist() if len(sample) else []
+    return edges
+
+
+def make_buckets(schema: Schema, edges: dict[str, list[float]]) -> dict[str, Buckets]:
+    """Every bucket feature's, by its name; `edges` are those of the quantiles."""
+    return {
+        one.name: Buckets(one.bucket, np.array(edges.get(one.name, one.bucket.edges or ()), np.float64))
+        for one in schema.categorical
+        if one.bucket
+    }

@@ -1,0 +1,171 @@
+"""Spans of a buffer -> a dictionary and codes, and bags of them: what encoding does once a token, compiled.
+
+Shapes: N rows; spans are (first, end) in a buffer.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.tokens.byte_words import fill_slots, hash_span, same_bytes
+from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing, is_missing
+from dmoe.data.prepare.tokens.spans import Places, spans, strings
+
+FEWEST_SLOTS = 1 << 10
+NO_LIMIT = 2**62
+
+
+@njit(nogil=True, cache=True)
+def _code(
+    text: NDArray[np.uint8],
+    first: Places,
+    end: Places,
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    fewest: int,
+    codes: NDArray[np.int32],
+    code_first: Places,
+    code_end: Places,
+    hash_of: NDArray[np.uint64],
+) -> int:
+    """Numbers the distinct spans in the order in which they come, -1 those that are missing; how many there are."""
+    slots = np.zeros(fewest, np.int32)
+    mask = np.uint64(fewest - 1)
+    known = 0
+    for i in range(len(first)):
+        at = first[i]
+        size = end[i] - at
+        if size == 0:
+            codes[i] = -1
+            continue
+        h = hash_span(text, at, size)
+        slot = h & mask
+        while True:
+            code = slots[slot] - 1
+            if code < 0:
+                if is_missing(text, at, end[i], none, edges):
+                    codes[i] = -1
+                    break
+                code_first[known], code_end[known], hash_of[known] = at, end[i], h
+                codes[i] = known
+                known += 1
+                slots[slot] = known
+                if 2 * known > len(slots):
+                    slots = np.zeros(4 * len(slots), np.int32)
+                    mask = np.uint64(len(slots) - 1)
+                    fill_slots(slots, hash_of[:known])
+                break
+            there = code_first[code]
+            if hash_of[code] == h and code_end[code] - there == size and (size <= 8 or same_bytes(text, at, text, there, size)):
+                codes[i] = code
+                break
+            slot = (slot + np.uint64(1)) & mask
+    return known
+
+
+def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
+    """The spans as a dictionary, in the order in which tokens come, and codes, null where missing."""
+    size = len(first)
+    codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
+    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
+    return dictionary(codes, strings(text, code_first[:known], code_end[:known]))
+
+
+def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray:
+    """Null where a code is -1."""
+    null_N = codes < 0
+    indices = pa.array(codes, mask=null_N) if null_N.any() else pa.array(codes)
+    return pa.DictionaryArray.from_arrays(indices, tokens)
+
+
+@njit(nogil=True, cache=True)
+def _cut(
+    text: NDArray[np.uint8],
+    first: Places,
+    end: Places,
+    separator: NDArray[np.uint8],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    most: int,
+    offsets: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+    """The tokens of every row, `most` at most, as spans; row i's are offsets[i] .. offsets[i + 1] - 1. And how many rows had more."""
+    mark, width = separator[0], len(separator)
+    room = len(first)
+    for i in range(len(first)):
+        for at in range(first[i], end[i]):
+            room += text[at] == mark
+    token_first, token_end = np.empty(room, np.int32), np.empty(room, np.int32)
+    used, cut = 0, 0
+    for i in range(len(first)):
+        offsets[i] = used
+        if is_missing(text, first[i], end[i], none, edges):
+            continue
+        begin, at, kept = first[i], first[i], 0
+        while True:
+            at_end = at >= end[i]
+            if not at_end:
+                found = text[at] == mark and at + width <= end[i]
+                for j in range(1, width):
+                    found = found and text[at + j] == separator[j]
+                if not found:
+                    at += 1
+                    continue
+            if not is_missing(text, begin, at, none, edges):
+                if kept < most:
+                    token_first[used], token_end[used] = begin, at
+                    used += 1
+                kept += 1
+            if at_end:
+                break
+            at += width
+            begin = at
+        cut += kept > most
+    offsets[len(first)] = used
+    return token_first[:used], token_end[:used], cut
+
+
+def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+    offsets = np.empty(len(first) + 1, np.int64)
+    limit = NO_LIMIT if most is None else most
+    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
+
+
+@njit(nogil=True, cache=True)
+def _keep(
+    text: NDArray[np.uint8],
+    first: NDArray[np.int64],
+    end: NDArray[np.int64],
+    none: NDArray[np.uint8],
+    edges: NDArray[np.int64],
+    most: int,
+    lists: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Moves the tokens that are kept of lists[i] .. lists[i + 1] - 1 to offsets[i] ..; (tokens kept, rows that had more)."""
+    used, cut = 0, 0
+    for i in range(len(lists) - 1):
+        offsets[i], kept = used, 0
+        for at in range(lists[i], lists[i + 1]):
+            if not is_missing(text, first[at], end[at], none, edges):
+                if kept < most:
+                    first[used], end[used] = first[at], end[at]
+                    used += 1
+                kept += 1
+        cut += kept > most
+    offsets[len(lists) - 1] = used
+    return used, cut
+
+
+def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """As `bags`, of a large_list of large_string."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    lists = np.concatenate([[0], np.cumsum(lengths)])
+    text, first, end = spans(pc.list_flatten(column))
+    first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
+    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut

@@ -1,0 +1,29 @@
+"""The texts that mean "no value"."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.prepare.tokens.byte_words import same_bytes
+
+
+class Missing:
+    """The texts that mean "no value", beside the empty one."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self.text = np.frombuffer(b"".join(texts), np.uint8)
+        self.edges = np.cumsum([0, *map(len, texts)])
+
+
+NOTHING = Missing([])
+
+
+@njit(nogil=True, cache=True)
+def is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
+    size = end - first
+    if size == 0:
+        return True
+    for m in range(len(edges) - 1):  # noqa: SIM110 (numba has no any)
+        if edges[m + 1] - edges[m] == size and same_bytes(text, first, none, edges[m], size):
+            return True
+    return False

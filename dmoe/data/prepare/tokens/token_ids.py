@@ -1,0 +1,132 @@
+"""Tokens and their ids: hashes of tokens, and hash tables token -> id without a Python object a token, and without holding the GIL.
+
+A table is open-addressing with linear probing, at most half full. Of byte strings, a slot holds a token's number (0 where free), whose
+bytes are compared.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.prepare.split.split_rules import GOLDEN, splitmix64
+from dmoe.data.prepare.tokens import kernels
+from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, mixed, same_bytes
+from dmoe.data.prepare.tokens.spans import buffers
+from dmoe.data.prepare.tokens.whole_numbers import NumberIds
+
+
+@njit(nogil=True, cache=True)
+def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
+    for i in range(len(out)):
+        # FNV-1a (Fowler, Noll, Vo), then splitmix64's finaliser, since FNV's low bits are weak.
+        x = np.uint64(0xCBF29CE484222325)
+        for at in range(offsets[i], offsets[i + 1]):
+            x = (x ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
+        out[i] = mixed(x)
+
+
+def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
+    """A 64-bit hash of each token, [n], the same on every machine: no two integers have the same one, but -1 and 2^32 - 1 and their like.
+
+    An integer of 32 bits, signed or not, is hashed as 32 bits, others as 64: splitmix64(token + golden ratio).
+    """
+    if pa.types.is_large_binary(tokens.type):
+        out = np.empty(len(tokens), np.uint64)
+        _hash_all(*buffers(tokens), out)
+        return out
+    number = tokens.to_numpy()
+    bits = number.astype(np.uint64)
+    if number.dtype == np.int64:
+        bits = np.where(number == number.astype(np.int32), bits & np.uint64(0xFFFFFFFF), bits)
+    return splitmix64(bits + GOLDEN)
+
+
+@njit(nogil=True, cache=True)
+def _look_up(
+    slots: NDArray[np.int32],
+    known_hash: NDArray[np.uint64],
+    known: NDArray[np.uint8],
+    known_at: NDArray[np.int64],
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    rare: int,
+    out: NDArray[np.int32],
+) -> None:
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(out)):
+        fetch_ahead(hashes, i, slots, known_hash, known_at)
+        out[i] = rare
+        at = offsets[i]
+        size = offsets[i + 1] - at
+        h = hashes[i]
+        slot = h & mask
+        while slots[slot] != 0:
+            j = slots[slot] - 1
+            there = known_at[j]
+            if known_hash[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, data, at, size)):
+                out[i] = rare + 1 + j
+                break
+            slot = (slot + np.uint64(1)) & mask
+
+
+class Ids(Protocol):
+    """Token -> id of a feature. Shared by threads, never written again."""
+
+    def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token, [n]."""
+
+
+class TokenIds:
+    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again.
+
+    Where all tokens of the vocabulary are whole numbers, a token that is not among them is looked up by its number: an exporter that
+    turns 1007 into 1007.0 must not make all its rows unknown.
+    """
+
+    def __init__(self, tokens: pa.Array) -> None:
+        self.data, self.offsets = buffers(tokens)
+        self.hashes = np.empty(len(tokens), np.uint64)
+        self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
+        hash_spans(self.data, self.offsets, self.hashes)
+        fill_slots(self.slots, self.hashes)
+        self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
+
+    def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token, [n]."""
+        out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
+        data, offsets = buffers(tokens)
+        hash_spans(data, offsets, hashed)
+        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, hashed, RARE_ID, out)
+        self.numbers.look_up(data, offsets, out, RARE_ID)
+        return out
+
+
+class IntegerIds:
+    """As TokenIds, of hex or integer tokens, which are looked up as the vocabulary's type (uint32 or int64) has them."""
+
+    def __init__(self, tokens: NDArray[Any]) -> None:
+        slots = 1 << (2 * len(tokens) + 1).bit_length()
+        self.keys, self.ids = np.zeros(slots, tokens.dtype), np.zeros(slots, np.int32)
+        kernels.fill_ids(self.keys, self.ids, tokens, RARE_ID + 1)
+
+    def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token, [n]."""
+        out = np.empty(len(tokens), np.int32)
+        kernels.look_up(self.keys, self.ids, tokens.to_numpy(), RARE_ID, out)
+        return out
+
+
+class HashedIds:
+    """Ids by hash, which need no vocabulary: id = 2 + hash mod (size - 2); 0 is missing, 1 (rare) unused."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token, [n]."""
+        return (RARE_ID + 1 + (hashes(tokens) % np.uint64(self.size - RARE_ID - 1)).astype(np.int64)).astype(np.int32)

@@ -1,0 +1,1 @@
+"""Parts on disk, shards, the manifest and the output folder."""

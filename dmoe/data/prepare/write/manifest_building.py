@@ -1,0 +1,207 @@
+"""The manifest of a data set: its features' identities, its splits, and how it was made."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
+from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest, Shard, Split
+from dmoe.data.prepare.count.vocabulary import Vocabulary, digest_of
+from dmoe.data.prepare.encode.encode_rows import LABEL, TIME
+from dmoe.data.prepare.encode.times import SECONDS_A_DAY
+from dmoe.data.prepare.schema import Categorical, Schema
+from dmoe.data.prepare.source.log_files import File
+from dmoe.data.prepare.write.parts import Part, read_batches
+from dmoe.data.prepare.write.shards import Range
+from dmoe.json_text import format_json
+from dmoe.strict import checked
+from dmoe.version import __version__
+
+FUNCTIONS = (
+    "2 + splitmix64(token + 0x9e3779b97f4a7c15) mod (N - 2)",
+    "2 + splitmix64's finaliser of fnv1a(token) mod (N - 2)",
+)
+"""What HashedIds computes of numbers and of text, as manifests name it: another function takes another name."""
+TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}
+MOST_DAYS = 3_660
+"""A log of more days than ten years have has no times of day in its time column."""
+
+
+def identities(
+    schema: Schema, made_by: Mapping[str, Any], digests: Mapping[str, str]
+) -> tuple[dict[str, NumberIdentity], dict[str, TokenIdentity]]:
+    """The identities of the dense and of the categorical features, by name.
+
+    Args:
+        made_by: the manifest's, of which `moments`, `edges` and `ids` are read.
+        digests: of the vocabularies, those that are known.
+
+    Raises:
+        ValueError: moments or edges are not what they should be.
+    """
+    moments, edges = made_by.get("moments", {}), made_by.get("edges", {})
+    missing = tuple(sorted(set(schema.missing)))
+    try:
+        numbers = {
+            one.name: NumberIdentity(moments=_pair(moments[one.name]) if one.transform == "standardise" else None, missing=missing)
+            for one in schema.dense
+        }
+        tokens = {
+            one.name: TokenIdentity(
+                source=_source(one),
+                tokens=digests.get(one.name),
+                hashed=FUNCTIONS[one.type == "string"] if made_by.get("ids") == "hash" else None,
+                edges=_edges(one, edges),
+                cross=tuple(CrossPart(name=part.name, source=_source(part), edges=_edges(part, edges)) for part in schema.parts_of(one))
+                if one.cross
+                else (),
+                max_values=one.max_values,
+                missing=missing,
+            )
+            for one in schema.categorical
+        }
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"no moments or edges of {error}") from None
+    return numbers, tokens
+
+
+def _source(one: Categorical) -> Any:
+    if one.cross:
+        return "cross"
+    if one.bucket:
+        return one.bucket.formula or "edges"
+    return one.part or ("text" if one.type == "string" else one.type)
+
+
+def _edges(one: Categorical, quantiles: Mapping[str, Any]) -> str | None:
+    return edges_digest(one.bucket.edges or quantiles[one.name]) if one.bucket and not one.bucket.formula else None
+
+
+def _pair(moments: Any) -> tuple[float, float]:
+    mean, deviation = moments
+    return float(mean), float(deviation)
+
+
+def build_manifest(
+    dataset: str,
+    schema: Schema,
+    names: tuple[str, ...],
+    ranges: list[Range],
+    cardinalities: dict[str, int],
+    vocabularies: list[Vocabulary],
+    made_by: dict[str, Any],
+    labelled: bool,
+) -> Manifest:
+    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids.
+
+    Raises:
+        UserError: the manifest contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+    """
+    splits = {name: _split(name, ranges, labelled) for name in names}
+    total = sum(split.rows for split in splits.values())
+    missing = np.sum([done.missing for done in ranges], axis=0) / total
+    ids = np.sum([done.ids for done in ranges], axis=0)
+    numbers, tokens = identities(schema, made_by, {one.name: digest_of(one.tokens) for one in vocabularies})
+    categorical = [
+        CategoricalFeature(
+            name=one.name,
+            kind="bucket" if one.bucket else "token",
+            cardinality=cardinalities[one.name],
+            missing_share=float(empty / every),
+            rare_share=float(rare / every),
+            pooling=one.pooling or "none",
+            mean_ids=float(every / total),
+            identity=tokens[one.name],
+        )
+        for one, (empty, rare, every) in zip(schema.categorical, ids, strict=True)
+    ]
+    dense = [
+        DenseFeature(
+            name=one.name,
+            transform=TRANSFORMS[one.transform],
+            missing_share=float(share),
+            identity=numbers[one.name],
+        )
+        for one, share in zip(schema.dense, missing, strict=True)
+    ]
+    weight_column = schema.weight or (WEIGHT if schema.negatives else None)
+    weight, positive = np.sum([done.train_weight for done in ranges], axis=0)
+    fields = {
+        "dataset": dataset,
+        "dense": tuple(dense),
+        "categorical": tuple(categorical),
+        "splits": splits,
+        "made_by": json.loads(format_json(made_by)),
+        "weight": weight_column,
+        "group": schema.group,
+        "weighted_rate": float(positive / weight) if weight_column and weight else None,
+    }
+    return checked(lambda tree: Manifest(**tree), fields, "the data set would not be usable")
+
+
+def _split(name: str, ranges: Sequence[Range], labelled: bool) -> Split:
+    """The split of that name, whose shards come from the ranges in order."""
+    held = [done.shards[name] for done in ranges if name in done.shards]
+    shards = tuple(
+        Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
+        for number, (_, rows, positives, digest) in enumerate(held)
+    )
+    return Split(rows=sum(one.rows for one in shards), positives=sum(one.positives for one in shards), shards=shards, labelled=labelled)
+
+
+def said_of_run(
+    dataset: str,
+    flags: Mapping[str, object],
+    deciding: Mapping[str, object],
+    inputs: Sequence[File],
+    fingerprint: str,
+    lines: int,
+    bad_lines: Counter[str],
+    counted: Mapping[str, object],
+) -> dict[str, Any]:
+    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes.
+
+    Args:
+        flags: the command's options that decide the data set's bytes; `deciding` all that does.
+        counted: what else was counted.
+    """
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in flags.items()]
+    return {
+        "command": f"tools/preprocess.py {dataset} --input {' '.join(one.path for one in inputs)} {' '.join(words)}",
+        "fingerprint": fingerprint,
+        "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
+        **deciding,
+        "lines": lines,
+        "bad_lines": dict(sorted(bad_lines.items())),
+        **counted,
+        "versions": {"dmoe": __version__, "pyarrow": pa.__version__},
+    }
+
+
+def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[str, object]]:
+    """(name, rows, positives) of each day in order: by the time column where it has dates, else each input file is one."""
+    rows: Counter[int] = Counter()
+    positives: Counter[int] = Counter()
+    if schema.time and schema.time.format:
+        for part in parts:
+            for batch in read_batches(part, [LABEL, TIME]):
+                day_N = np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64)
+                days, place_N = np.unique(day_N, return_inverse=True)
+                rows.update(dict(zip(days.tolist(), np.bincount(place_N, minlength=len(days)).tolist(), strict=True)))
+                clicks = np.bincount(place_N, weights=batch.column(LABEL).to_numpy(), minlength=len(days)).astype(np.int64)
+                positives.update(dict(zip(days.tolist(), clicks.tolist(), strict=True)))
+            if len(rows) > MOST_DAYS:
+                break
+        else:
+            return [{"name": str(np.datetime64(day, "D")), "rows": rows[day], "positives": positives[day]} for day in sorted(rows)]
+    rows.clear()
+    positives.clear()
+    for part in parts:
+        rows[part.input] += part.rows
+        positives[part.input] += part.seen.positives
+    return [{"name": os.path.basename(one.path), "rows": rows[number], "positives": positives[number]} for number, one in enumerate(files)]

@@ -1,0 +1,170 @@
+"""Stage 1: the inputs typed once into part files (Arrow streams), which the later stages read instead.
+
+A part is what one piece held: `N-M.arrow`, and `N-M.arrow.bad` where some of its lines are malformed. `N-M.arrow.json`, which has their
+checksums, is renamed into place last: a part that it describes is whole, and is not made again when a killed run continues.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from dmoe.data.prepare.encode.encode_rows import Encoded, Seen
+from dmoe.data.prepare.engines.engine import Engine, run_tasks
+from dmoe.data.prepare.parse.front_ends import Front
+from dmoe.data.prepare.rejects import Reject
+from dmoe.data.prepare.source.log_files import File
+from dmoe.data.progress import Progress
+from dmoe.json_text import format_json
+from dmoe.paths import write_atomic
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part: its file, its input's number, and how many lines, rows, malformed lines and cut bags it holds, and what else was
+    seen."""
+
+    path: str
+    input: int
+    lines: int
+    rows: int
+    bad: int
+    truncated: int
+    seen: Seen
+
+
+def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
+    """Writes a part, atomically; returns what `read_about` will."""
+    digests = {"": _write(path, encoded.batches)}
+    if encoded.rejects:
+        digests[".bad"] = _write(path + ".bad", [pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects])])
+    about = {"lines": encoded.lines, "rows": encoded.rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
+    _put(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    return {**about, "seen": encoded.seen}
+
+
+@dataclass
+class _Hashed:
+    """A file that is written through a checksum."""
+
+    file: BinaryIO
+    sha256: Any
+    closed: bool = False
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+
+def _write(path: str, batches: list[pa.RecordBatch]) -> str:
+    """Writes an Arrow stream, in which every batch may have dictionaries of its own; returns its checksum."""
+    with write_atomic(path, sync=False) as file:
+        out = _Hashed(file, hashlib.sha256())
+        if batches:
+            with pa.ipc.new_stream(out, batches[0].schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+    return str(out.sha256.hexdigest())
+
+
+def _put(path: str, content: Any) -> None:
+    with write_atomic(path, sync=False) as file:
+        file.write(content)
+
+
+def read_about(path: str) -> dict[str, Any] | None:
+    """What the fields of Part say of it; None where it is absent or damaged."""
+    try:
+        with open(path + ".json", "rb") as file:
+            about: dict[str, Any] = json.load(file)
+        for suffix, digest in about.pop("sha256").items():
+            with open(path + suffix, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return None
+        positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
+        about["seen"] = Seen(positives, Counter(labels), Counter(unread))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return about
+
+
+def read_batches(part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """The named columns of a part, a batch of rows at a time."""
+    if not part.rows:
+        return
+    with pa.memory_map(part.path) as file:
+        schema = pa.ipc.open_stream(file).schema
+    options = pa.ipc.IpcReadOptions(included_fields=sorted({schema.get_field_index(name) for name in names}), use_threads=False)
+    with pa.memory_map(part.path) as file:
+        yield from pa.ipc.open_stream(file, options=options)
+
+
+def read_rejects(part: Part, before: int) -> Iterator[Reject]:
+    """The malformed lines of a part that has `before` lines of its input before it."""
+    if part.bad:
+        with pa.OSFile(part.path + ".bad") as file:
+            for row in pa.ipc.open_stream(file).read_all().to_pylist():
+                yield Reject(**row | {"line": before + row["line"]})
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Piece `number` of a file, or all of its pieces where there is no `number`."""
+
+    input: int
+    file: File
+    number: int | None = None
+    piece: Any = None
+    size: int = 0
+    last: bool = True
+
+
+def parse_files(files: list[File], front: Front, folder: str, engine: Engine, check: Callable[[Part, bool], None]) -> list[Part]:
+    """Types what is not typed yet and returns the parts in the order of the rows.
+
+    Args:
+        check: called with every part, in order, and whether it is its input's last; may raise to stop.
+    """
+    os.makedirs(folder, exist_ok=True)
+    progress = Progress("parse", total_bytes=sum(one.size for one in files))
+    items = (piece for number, one in enumerate(files) for piece in _pieces(front, number, one, engine.far))
+    parts: list[Part] = []
+    try:
+        with closing(run_tasks(engine, _type, (front, folder), items, lambda one: progress.update(one[0].rows, one[1]))) as done:
+            for part, _, last in done:
+                parts.append(part)
+                check(part, last)
+    finally:
+        progress.close()
+    return parts
+
+
+def _pieces(front: Front, number: int, one: File, far: bool) -> Iterator[_Piece]:
+    """The pieces of a file, each for a task. Those that must be read in order are best read where they are typed."""
+    if far and not front.anywhere(one):
+        yield _Piece(number, one)
+        return
+    held: tuple[int, Any, int] | None = None
+    for found in front.pieces(one):
+        if held:
+            yield _Piece(number, one, *held, last=False)
+        held = found
+    if held:
+        yield _Piece(number, one, *held)
+
+
+def _type(shared: tuple[Front, str], piece: _Piece) -> Iterator[tuple[Part, int, bool]]:
+    """(part, bytes on disk that it takes, whether it is its input's last)."""
+    front, folder = shared
+    for one in [piece] if piece.number is not None else _pieces(front, piece.input, piece.file, far=False):
+        path = os.path.join(folder, f"{one.input:05d}-{one.number:06d}.arrow")
+        about = read_about(path)
+        if about is None:
+            about = write_part(path, front.encode(one.file, one.piece))
+        yield Part(path, one.input, **about), one.size, one.last

@@ -1,0 +1,187 @@
+"""How many rows, units and days an A/B test needs: for one look at its end, and for a look every day."""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dmoe.errors import UserError, shown
+from dmoe.json_text import format_json, parse_json
+from dmoe.paths import read_bounded
+from dmoe.report.ab.plan_options import Metric, PlanOptions
+from dmoe.report.ab.sequential import boundary, tightest
+from dmoe.report.statistics import normal_quantile
+
+PATHS_DRAWN, MOST_DAYS = 20_000, 3_650
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of both arms together. `days_expected`: until the test ends in the mean where the effect is as planned."""
+
+    rows: int
+    units: int
+    days: int
+    days_expected: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`information`: 1 over the variance of the difference at the end of the sequential test, which its boundary is tuned to."""
+
+    metric: Metric
+    baseline: float
+    effect: float
+    alpha: float
+    power: float
+    design_effect: float
+    fixed: Size
+    sequential: Size
+    information: float
+
+    @property
+    def cost(self) -> float:
+        """How many times the rows of the test that is looked at once."""
+        return self.sequential.rows / self.fixed.rows
+
+
+def make_plan(options: PlanOptions) -> Plan:
+    """
+    Raises:
+        UserError: an option that is missing or wrong, named.
+    """
+    shares = _checked(options)
+    effect = options.effect or options.relative * options.baseline
+    treatment = options.baseline + effect
+    if options.metric == "clicks" and not 0 < treatment < 1:
+        raise UserError(f"--effect {effect:g}: makes a click rate of {treatment:g} of one of {options.baseline:g}")
+    variances = [rate * (1 - rate) for rate in (options.baseline, treatment)] if options.metric == "clicks" else [options.deviation**2] * 2
+    # Of the rows of a unit, E[n^2] / E[n] = mean * (1 + spread^2).
+    larger = max(options.rows_a_unit * (1 + options.spread**2) - 1, 0.0) if options.rows_a_unit > 1 else 0.0
+    factor = 1 + options.correlation * larger
+    # A row of traffic adds so much information on the difference.
+    a_row = 1 / (factor * sum(variance / share for variance, share in zip(variances, shares, strict=True)))
+    arms_share = sum(shares)
+
+    def size(drift: float, spent: float) -> Size:
+        traffic_rows = (drift / effect) ** 2 / a_row
+        days = traffic_rows / options.traffic
+        if days > MOST_DAYS:
+            raise UserError(
+                f"--effect {effect:.3g}: needs {days / 365:,.0f} years of this traffic; plan for a larger effect or a larger share"
+            )
+        rows = math.ceil(traffic_rows * arms_share)
+        return Size(rows, math.ceil(rows / options.rows_a_unit), math.ceil(days), spent * math.ceil(days))
+
+    fixed = size(normal_quantile(1 - options.alpha / 2) + normal_quantile(options.power), 1.0)
+    looks = fixed.days
+    for _ in range(20):
+        drift, spent = sequential_drift(looks, options.alpha, options.power)
+        sequential = size(drift, spent)
+        if sequential.days == looks:
+            break
+        looks = sequential.days
+    return Plan(options.metric, options.baseline, effect, options.alpha, options.power, factor, fixed, sequential, (drift / effect) ** 2)
+
+
+def _checked(options: PlanOptions) -> tuple[float, float]:
+    def wrong(name: str, expected: str) -> UserError:
+        return UserError(f"--{name.replace('_', '-')} {shown(getattr(options, name))}: expected {expected}")
+
+    for name in ("alpha", "power"):
+        if not 0 < getattr(options, name) < 1:
+            raise wrong(name, "a number between 0 and 1")
+    for name in ("effect", "relative", "deviation", "spread", "correlation", "baseline", "traffic", "rows_a_unit"):
+        if not math.isfinite(getattr(options, name)) or (getattr(options, name) < 0 and name not in ("effect", "relative")):
+            raise wrong(name, "a finite number, not below 0")
+    if options.baseline <= 0 or (options.metric == "clicks" and options.baseline >= 1):
+        raise wrong("baseline", "the control's click rate, between 0 and 1" if options.metric == "clicks" else "the control's logloss")
+    if bool(options.effect) == bool(options.relative):
+        raise UserError("--effect, --relative: expected one of them")
+    if options.metric == "logloss" and not options.deviation:
+        raise wrong("deviation", "the standard deviation of a row's loss, which `dmoe ab read` tells")
+    if options.traffic <= 0:
+        raise wrong("traffic", "the rows a day of the whole site")
+    if options.rows_a_unit < 1:
+        raise wrong("rows_a_unit", "at least 1")
+    if options.correlation > 1:
+        raise wrong("correlation", "at most 1")
+    try:
+        first, second = (float(share) for share in options.shares.split(","))
+    except ValueError:
+        raise wrong("shares", "two shares, such as 0.5,0.5") from None
+    if not (first > 0 and second > 0 and first + second <= 1 + 1e-9):
+        raise wrong("shares", "two shares above 0, of at most 1 together")
+    return first, second
+
+
+@lru_cache(maxsize=256)
+def sequential_drift(looks: int, alpha: float, power: float) -> tuple[float, float]:
+    """The effect over its standard error at the end, at which a test with so many evenly spread looks has that power; and which share of
+    the test is run in the mean where the effect is that large.
+
+    By bisection over drawn paths, always the same ones.
+    """
+    u_D = np.arange(1, looks + 1) / looks
+    bound_D = boundary(tightest(alpha) * u_D, alpha)
+    step_PD = np.random.default_rng(0).normal(size=(max(PATHS_DRAWN // max(1, looks // 50), 2000), looks)) / math.sqrt(looks)
+    z_PD = np.cumsum(step_PD, 1) / np.sqrt(u_D)
+
+    def crossed(drift: float) -> np.ndarray:
+        return z_PD + drift * np.sqrt(u_D) > bound_D
+
+    low, high = 0.0, float(bound_D[-1]) + normal_quantile(max(power, 0.5)) + 1
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if crossed(middle).any(1).mean() < power else (low, middle)
+    hit_PD = crossed(high)
+    first_P = np.where(hit_PD.any(1), hit_PD.argmax(1) + 1, looks)
+    return high, float(first_P.mean() / looks)
+
+
+def as_json(plan: Plan) -> str:
+    return format_json({"format": "dmoe-ab-plan", **asdict(plan), "cost": plan.cost}, indent=1) + "\n"
+
+
+def read_plan(path: str, asked_by: str) -> Plan:
+    """
+    Raises:
+        UserError: no file of `dmoe ab plan --output`.
+    """
+    try:
+        tree: Any = parse_json(read_bounded(path, 1 << 20, "plan of an A/B test", asked_by))
+        if tree.pop("format") != "dmoe-ab-plan":
+            raise ValueError("another format")
+        tree.pop("cost")
+        plan = Plan(**tree | {name: Size(**tree[name]) for name in ("fixed", "sequential")})
+        if not (plan.effect and plan.information > 0 and 0 < plan.alpha < 1 and plan.metric in ("clicks", "logloss")):
+            raise ValueError("a value out of its range")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{asked_by}: no file of `dmoe ab plan --output` ({str(error)[:100]})") from None
+    return plan
+
+
+def as_text(plan: Plan) -> str:
+    """At most 100 columns."""
+    what = "click rate" if plan.metric == "clicks" else "logloss"
+    rows = [
+        f"{'':28}{'one look at the end':>22}{'a look every day':>22}",
+        *(
+            f"{name:28}{getattr(plan.fixed, key):>22,}{getattr(plan.sequential, key):>22,}"
+            for name, key in (("rows, both arms", "rows"), ("units, both arms", "units"), ("days", "days"))
+        ),
+        f"{'days if the effect is there':28}{plan.fixed.days_expected:>22,.1f}{plan.sequential.days_expected:>22,.1f}",
+    ]
+    return "\n".join(
+        [
+            f"To find a difference of {plan.effect:+.3g} ({plan.effect / plan.baseline:+.2%}) of a {what} of {plan.baseline:.4g}",
+            f"with probability {plan.power:g}, at a two-sided false-positive rate of {plan.alpha:g}:",
+            "",
+            *rows,
+            "",
+            f"A look every day costs {plan.cost - 1:.0%} more rows if nothing is there, and may end the test early if it is.",
+            f"Rows of one unit are alike: {plan.design_effect:.2f} times the rows of independent ones.",
+        ]
+    )

@@ -1,0 +1,89 @@
+"""A scorer's model card: what it was trained on, how good it was, how large it is and by which config, in scorer.json and as CARD.md."""
+
+from math import prod
+from typing import Any
+
+from pydantic import Field
+
+from dmoe.checkpoint.index import Index
+from dmoe.config import Config
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.json_text import parse_json
+from dmoe.model.sizes import human
+from dmoe.paths import PATHS, inside, read_bounded
+from dmoe.strict import Strict, Text
+from dmoe.version import __version__
+
+FILE = "CARD.md"
+FIGURES = ("rows", "auc", "logloss", "ne", "calibration")
+MAX_BYTES = 64 << 20
+
+
+class Card(Strict):
+    """
+    Attributes:
+        dataset: the data set's name.
+        rows: of each of its splits.
+        figures: of the run's test, where it has ended, of its best checkpoint: FIGURES.
+        table_parameters, dense_parameters: how many numbers.
+        config: of the run.
+        versions: of dmoe, which exported it, and of what the run was trained with.
+    """
+
+    dataset: Text
+    rows: dict[str, int]
+    figures: dict[str, float | None]
+    table_parameters: int = Field(ge=0)
+    dense_parameters: int = Field(ge=0)
+    config: dict[str, Any]
+    versions: dict[str, str]
+
+
+def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense: int, best: bool) -> Card:
+    """
+    Args:
+        dense: parameters that are not in tables.
+        best: whether the checkpoint is the run's best, of which its figures are.
+    """
+    figures, kept = _read(inside(run, "metrics.json")) if best else {}, _read(inside(run, "environment.json")).get("versions")
+    versions = {str(name): str(version) for name, version in kept.items()} if isinstance(kept, dict) else {}
+    return Card(
+        dataset=manifest.dataset,
+        rows={name: split.rows for name, split in manifest.splits.items()},
+        figures={name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)},
+        table_parameters=sum(prod(shape) for shape in index.tables.values()),
+        dense_parameters=dense,
+        config=config.model_dump(mode="json"),
+        versions=versions | {"exported by dmoe": __version__},
+    )
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A run's file, or nothing where it is not there or is no such file: a card is not what an export fails for."""
+    if not PATHS.exists(path):
+        return {}
+    try:
+        tree = parse_json(read_bounded(path, MAX_BYTES, "run's file"), undefined_is_null=True)
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def as_markdown(card: Card, variant: str, step: int, rows: str, experts: list[str]) -> str:
+    """
+    Args:
+        rows: the numbers of the tables' rows.
+        experts: their kinds.
+    """
+    lines = [f"# {variant}", "", f"Click-through rate, a mixture of {len(experts)}: {', '.join(experts)}. Step {step:,}.", ""]
+    lines += [f"Trained on {card.dataset}: {', '.join(f'{name} {rows:,} rows' for name, rows in card.rows.items())}.", ""]
+    if card.figures:
+        lines += ["| test | |", "| --- | --- |"]
+        lines += [
+            f"| {name} | {int(value or 0):,} |" if name == "rows" else f"| {name} | {value:.5f} |" for name, value in card.figures.items()
+        ]
+        lines.append("")
+    bytes_ = {"fp32": 4, "fp16": 2, "int8": 1}[rows] * card.table_parameters
+    lines += [f"Tables: {card.table_parameters:,} numbers, {rows}, {human(bytes_)}. Dense part: {card.dense_parameters:,} numbers.", ""]
+    lines += [f"Versions: {', '.join(f'{name} {version}' for name, version in card.versions.items())}. The config is in scorer.json.", ""]
+    return "\n".join(lines)

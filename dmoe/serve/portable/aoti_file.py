@@ -1,0 +1,44 @@
+"""`dense.pt2`: the dense part compiled by AOTInductor, for processes without Python's overhead.
+
+Inputs: `dense` [B, I] where the model has numbers, and `set_0` .. [B, F, K] of each table set, all float32. Outputs: probability [B] and
+logit [B].
+"""
+
+import os
+import platform
+import shlex
+import shutil
+
+import torch
+
+from dmoe.errors import UserError, one_line
+from dmoe.paths import join
+from dmoe.serve.format import AOTI
+from dmoe.serve.portable.modules import DensePart
+from dmoe.serve.portable.onnx_files import dynamic_shapes, example, quiet
+from dmoe.serve.scorer import Scorer
+
+
+def check_compiler() -> None:
+    """
+    Raises:
+        UserError: there is no C++ compiler.
+    """
+    command = shlex.split(os.environ.get("CXX", "g++"))
+    if not command or shutil.which(command[0]) is None:
+        raise UserError(f"--format aoti: no C++ compiler ({one_line(' '.join(command))}): install g++, or name one in CXX")
+
+
+def write_aoti(scorer: Scorer) -> list[str]:
+    """Compiles the dense part into the scorer's folder."""
+    part = DensePart(scorer).eval()
+    with quiet(), torch.no_grad():
+        shapes = dynamic_shapes(part.inputs)
+        program = torch.export.export(part, tuple(example(scorer, part.inputs)), dynamic_shapes=shapes, strict=False)
+        torch._inductor.aoti_compile_and_package(program, package_path=join(scorer.folder, AOTI))
+    return [AOTI]
+
+
+def bound_to() -> str:
+    """The processor's features that a compiled file needs: on another machine it ends with an illegal instruction, or is slow."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

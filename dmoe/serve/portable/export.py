@@ -1,0 +1,128 @@
+"""Adds another runtime's files to a scorer, compares their answers with the scorer's, and writes both down in scorer.json.
+
+Shapes: B rows.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dmoe.data.dataset.bags import Bags
+from dmoe.errors import UserError, one_line
+from dmoe.finite import require_finite
+from dmoe.paths import join, write_text
+from dmoe.serve.format import AOTI, ONNX, ONNX_DENSE, Parity, digest_of, write_scorer_file
+from dmoe.serve.onnx_engine import DENSE, LOGIT, OnnxEngine
+from dmoe.serve.portable import aoti_file, onnx_files, triton
+from dmoe.serve.portable.modules import DensePart
+from dmoe.serve.random_rows import draw
+from dmoe.serve.scorer import Scorer
+
+Format = Literal["scorer", "onnx", "aoti", "triton"]
+BOUND = 1e-4
+"""Of a logit: orders of sums differ. A model of bfloat16 is exported in float32, which is the more exact one."""
+BATCHES = (1, 2, 317)
+
+
+def check_format(format: str, output: str, name: str = "dmoe") -> None:
+    """Whether this machine can write that format there, under that name; before anything is written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if format == "scorer":
+        return
+    if "://" in output:
+        raise UserError(f"--output {output}: --format {format} is written to a local folder; copy that folder there")
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise UserError(f"--name {one_line(name)}: a model of Triton's is a folder of that name, so that it has no /")
+    needed = ["onnx", "onnxscript", "onnxruntime"]
+    if format != "aoti" and (absent := [name for name in needed if find_spec(name) is None]):
+        raise UserError(f"--format {format}: needs {', '.join(absent)}: install dmoe[onnx]")
+    if format == "aoti":
+        aoti_file.check_compiler()
+
+
+def scorer_folder(format: str, output: str, name: str) -> str:
+    """Where the scorer itself is written: a Triton model's version folder is one."""
+    return join(output, name, triton.VERSION_FOLDER) if format == "triton" else output
+
+
+def add_format(folder: str, format: Format, name: str, rows: int, products: Literal["fp32", "int8"] = "fp32") -> dict[str, Parity]:
+    """
+    Args:
+        folder: a scorer's.
+        name: of the model, to Triton.
+        rows: to compare, at least.
+        products: of an ONNX file. Those of int8 are compared too, and may differ.
+
+    Returns:
+        the parity of each file, which scorer.json keeps too.
+
+    Raises:
+        UserError: a file's answers are not the scorer's.
+    """
+    scorer = Scorer(folder, engine="torch")
+    written = aoti_file.write_aoti(scorer) if format == "aoti" else onnx_files.write_onnx(scorer, products)
+    parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
+    if format == "triton":
+        write_text(join(folder, "..", "config.pbtxt"), triton.config_of(name, scorer.about))
+    about = scorer.about
+    files = about.files | {one: digest_of(join(folder, one)) for one in written}
+    write_scorer_file(folder, about.model_copy(update={"files": files, "portable": about.portable | parities}))
+    return parities
+
+
+def _compared(scorer: Scorer, name: str, rows: int, products: str = "fp32") -> Parity:
+    """Compares one row, two, and then as many as remain at a time, of random ids and numbers."""
+    rng, logits, expected = np.random.default_rng(0), [], []
+    run, runtime = _runner(scorer, name)
+    done = 0
+    while done < rows:
+        dense_BI, ids_BF, bags = draw(scorer, next((size for size in BATCHES if done < size), BATCHES[-1]), rng)
+        expected.append(scorer.logits(dense_BI, ids_BF, bags).astype(np.float64))
+        logits.append(run(dense_BI, ids_BF, bags).astype(np.float64))
+        done += len(ids_BF)
+    found_B, expected_B = np.concatenate(logits), np.concatenate(expected)
+    require_finite(found_B, f"{join(scorer.folder, name)}: the logit")
+    logit = float(np.abs(found_B - expected_B).max())
+    probability = float(np.abs(_sigmoid(found_B) - _sigmoid(expected_B)).max())
+    exact = products == "fp32" and not scorer.about.bf16
+    if exact and logit > BOUND * max(1.0, float(np.abs(expected_B).max())):
+        raise UserError(f"{join(scorer.folder, name)}: its logits differ from the scorer's by {logit:.2g} on {done:,} rows")
+    runtime += ", int8 products" * (products == "int8")
+    return Parity(runtime=runtime, rows=done, logit=logit, probability=probability)
+
+
+def _runner(scorer: Scorer, name: str) -> tuple[Callable[[np.ndarray, np.ndarray, dict[str, Bags]], np.ndarray], str]:
+    """What gives the logits of a file for rows, and the runtime that does."""
+    part = DensePart(scorer)
+
+    def given(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> list[torch.Tensor]:
+        return [*[torch.from_numpy(dense_BI)] * (DENSE in part.inputs), *(one.contiguous() for one in scorer.embeddings(ids_BF, bags))]
+
+    if name == AOTI:
+        compiled = torch._inductor.aoti_load_package(join(scorer.folder, AOTI))
+        runtime = f"AOTInductor of torch {torch.__version__}, {aoti_file.bound_to()}"
+        return lambda dense_BI, ids_BF, bags: compiled(*given(dense_BI, ids_BF, bags))[1].numpy(), runtime
+    import onnxruntime
+
+    runtime = f"onnxruntime {onnxruntime.__version__}"
+    if name == ONNX:
+        return OnnxEngine(scorer.folder, scorer.about).logits, runtime
+    session = onnxruntime.InferenceSession(join(scorer.folder, name), providers=["CPUExecutionProvider"])
+
+    def run(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> np.ndarray:
+        tensors = zip(part.inputs, given(dense_BI, ids_BF, bags), strict=True)
+        found: np.ndarray = session.run([LOGIT], {key: value.numpy() for key, value in tensors})[0]
+        return found
+
+    return run, runtime
+
+
+def _sigmoid(logit_B: np.ndarray) -> np.ndarray:
+    found: np.ndarray = torch.from_numpy(logit_B).sigmoid().numpy()
+    return found

@@ -1,0 +1,131 @@
+"""A scorer as one module of tensors, and its dense part alone: what is exported.
+
+Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets, V ids of all rows' bags,
+R rows of all features.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmoe.model.mixture import ExpertMixture
+from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name, values_name
+from dmoe.serve.scorer import Scorer
+
+ROWS, SCALE = "rows", "scale"
+OUTPUTS = [PROBABILITY, LOGIT]
+
+
+class WholeScorer(nn.Module):
+    """Ids in, as `Scorer.logits` takes them.
+
+    Attributes:
+        inputs: the arguments' names: `dense` [B, I] float32 where the model has numbers; `ids` [B, F] int64; of each multi-valued feature
+            `NAME.values` [V] and `NAME.lengths` [B] int64.
+        tables: the names of what follows them: `rows` [R, C] and, of int8 rows, `scale` [R, S]. They are arguments, so that no copy of
+            tables that may be larger than memory becomes part of the graph.
+
+    Shape:
+        - Output: probability [B] and logit [B] float32.
+    """
+
+    offset_F: Tensor
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        about = scorer.about
+        self.mixture, self.dims, self.many = in_float32(scorer.mixture), about.set_dims, [one.pooling for one in about.features]
+        self.dense_columns = DenseColumns(self.mixture.dense_fields) if about.dense else None
+        self.mixture.dense_fields = nn.ModuleList()
+        self.offsets = [int(offset) for offset in scorer.offset_F]
+        self.register_buffer("offset_F", torch.from_numpy(scorer.offset_F), persistent=False)
+        bags = [one.name for one in about.features if one.pooling != "none"]
+        self.inputs = [DENSE] * bool(about.dense) + [IDS] + [make(name) for name in bags for make in (values_name, lengths_name)]
+        self.tables = [ROWS] + [SCALE] * (scorer.scale_RS is not None)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        named = list(given)
+        dense_BI = named.pop(0) if self.inputs[0] == DENSE else None
+        ids_BF = named.pop(0)
+        scale_RS = named.pop() if SCALE in self.tables else None
+        rows_RC = named.pop()
+        looked_up_BFC = self._looked_up(ids_BF + self.offset_F, rows_RC, scale_RS)
+        for index, pooling in enumerate(self.many):
+            if pooling != "none":
+                values_V, lengths_B = named.pop(0), named.pop(0)
+                x_VC = self._looked_up(values_V + self.offsets[index], rows_RC, scale_RS)
+                pooled_BC = _pooled(x_VC, lengths_B, pooling == "mean")
+                parts = [looked_up_BFC[:, :index], pooled_BC.unsqueeze(1), looked_up_BFC[:, index + 1 :]]
+                looked_up_BFC = torch.cat(parts, 1)
+        if self.dense_columns and dense_BI is not None:
+            looked_up_BFC = torch.cat([looked_up_BFC, self.dense_columns(dense_BI).unsqueeze(1)], 1)
+        logit_B = self.mixture.logits(looked_up_BFC.new_zeros(0), list(looked_up_BFC.split(self.dims, 2)))
+        return logit_B.sigmoid(), logit_B
+
+    def _looked_up(self, place: Tensor, rows_RC: Tensor, scale_RS: Tensor | None) -> Tensor:
+        x = nn.functional.embedding(place, rows_RC).float()
+        if scale_RS is None:
+            return x
+        scales = nn.functional.embedding(place, scale_RS).split(1, -1)
+        return torch.cat([part * scale for part, scale in zip(x.split(self.dims, -1), scales, strict=True)], -1)
+
+
+def _pooled(x_VC: Tensor, lengths_B: Tensor, mean: bool) -> Tensor:
+    """Sums or means of each row's share of V; 0 of a row that has none."""
+    ends_B = lengths_B.cumsum(0)
+    # Which row a value is of: how many rows have ended before it.
+    ended = torch.zeros_like(x_VC[:, 0], dtype=torch.int64)
+    ended = torch.cat([ended, ended.new_zeros(1)]).index_add(0, ends_B, torch.ones_like(ends_B))
+    of_V = ended[:-1].cumsum(0)
+    summed_BC = x_VC.new_zeros(lengths_B.shape[0], x_VC.shape[1]).index_add(0, of_V, x_VC)
+    return summed_BC / lengths_B.clamp(min=1).unsqueeze(1) if mean else summed_BC
+
+
+class DenseColumns(nn.Module):
+    """The dense field of every set, side by side, [B, I] -> [B, C], by two products where the mixture has two a set.
+
+    Args:
+        fields: S of linear -> SiLU -> linear.
+    """
+
+    first: Tensor
+    first_bias: Tensor
+    last: Tensor
+    last_bias: Tensor
+
+    def __init__(self, fields: Any) -> None:
+        super().__init__()
+        firsts, lasts = [field[0] for field in fields], [field[2] for field in fields]
+        self.register_buffer("first", torch.cat([one.weight for one in firsts]))
+        self.register_buffer("first_bias", torch.cat([one.bias for one in firsts]))
+        self.register_buffer("last", torch.block_diag(*(one.weight for one in lasts)))
+        self.register_buffer("last_bias", torch.cat([one.bias for one in lasts]))
+
+    def forward(self, dense_BI: Tensor) -> Tensor:
+        hidden = nn.functional.silu(nn.functional.linear(dense_BI, self.first, self.first_bias))
+        return nn.functional.linear(hidden, self.last, self.last_bias)
+
+
+def in_float32(mixture: ExpertMixture) -> ExpertMixture:
+    """The mixture without autocast, its weights shared: runtimes for CPUs have no bfloat16 products."""
+    copied = copy.copy(mixture)
+    copied._modules = dict(mixture._modules)
+    copied.bf16 = False
+    return copied
+
+
+class DensePart(nn.Module):
+    """Embeddings in: `dense` [B, I] where the model has numbers, and `set_0` .. [B, F, K] float32; out as of WholeScorer."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        self.mixture = in_float32(scorer.mixture)
+        self.inputs = [DENSE] * bool(scorer.about.dense) + [f"set_{index}" for index in range(len(scorer.about.set_dims))]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        sets = list(given)
+        dense_BI = sets.pop(0) if self.inputs[0] == DENSE else sets[0].new_zeros(0)
+        logit_B = self.mixture.logits(dense_BI, sets)
+        return logit_B.sigmoid(), logit_B

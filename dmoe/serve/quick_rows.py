@@ -1,0 +1,290 @@
+"""A short way from raw rows to ids: a value's id is kept once it is known, and what is not known is typed directly.
+
+What is not of a simple shape, such as a column of texts and numbers, or a value that is malformed, goes the pipeline's way, which either
+knows what it is or says what is wrong with it. So both ways give one answer.
+
+Shapes: B rows, I numeric features, F categorical features.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.manifest import MISSING_ID
+from dmoe.data.prepare.parse.parquet_block import are_bare
+from dmoe.data.prepare.schema import Categorical, Dense
+from dmoe.data.prepare.tokens.buckets import Buckets, tokens_of
+from dmoe.data.prepare.tokens.coded_column import INTEGER_LIMIT, TYPES
+from dmoe.data.prepare.tokens.token_columns import transformed, whole_transformed
+from dmoe.data.prepare.tokens.token_ids import Ids
+
+KEPT = 1 << 16
+"""Values of a feature whose ids are kept; then it begins anew."""
+NONE = type(None)
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+LONGEST = {"hex": 8, "int": 400, "number": 400}
+LARGEST = {"int": 2**63 - 1, "number": INTEGER_LIMIT}
+PLAIN = (str, int, float, list)
+
+
+class NotSimple(Exception):
+    """The pipeline has to look at these rows."""
+
+
+class Column:
+    """A raw column of some rows: its values, all of one type of PLAIN but for None, and that type.
+
+    Args:
+        before: the type of earlier rows' values, if there were any. What a value means depends on its whole column.
+    """
+
+    def __init__(self, values: Sequence[Any], before: type | None = None) -> None:
+        kinds = set(map(type, values))
+        kinds.discard(NONE)
+        kind: type = kinds.pop() if kinds else before or str
+        if kinds or kind not in PLAIN or before not in (None, kind):
+            raise NotSimple
+        self.values, self.kind = values, kind
+
+
+def columns_of(rows: pa.Table | Sequence[Mapping[str, Any]], names: Sequence[str], kinds: dict[str, type]) -> dict[str, Column]:
+    """
+    Args:
+        kinds: of the columns' values in earlier rows; those of these rows are added.
+
+    Raises:
+        NotSimple: a column is not there, or of no simple type.
+    """
+    found = {}
+    if isinstance(rows, pa.Table):
+        every: Iterable[Sequence[Any]] = [_of_table(rows, name) for name in names]
+    else:
+        every = _of_rows(rows, names)
+    for name, values in zip(names, every, strict=True):
+        found[name] = column = Column(values, kinds.get(name))
+        if any(value is not None for value in values):
+            kinds[name] = column.kind
+    return found
+
+
+def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[Sequence[Any]]:
+    """Row by row, as they lie in memory."""
+    if len(names) > 1:
+        try:
+            return zip(*map(itemgetter(*names), rows), strict=True)
+        except KeyError:
+            pass
+    return [[row.get(name) for row in rows] for name in names]
+
+
+def _of_table(rows: pa.Table, name: str) -> list[Any]:
+    if rows.schema.get_field_index(name) < 0:
+        raise NotSimple
+    column = rows.column(name)
+    kind = column.type
+    text = kind.value_type if pa.types.is_list(kind) else kind
+    if not (pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_integer(kind) or pa.types.is_float64(kind)):
+        raise NotSimple
+    values: list[Any] = column.to_pylist()
+    # In a table a NaN is a number, and no good one; in a row of Python's it is a missing value.
+    if pa.types.is_float64(kind) and any(value != value for value in values):
+        raise NotSimple
+    return values
+
+
+class Kept(dict[Any, Any]):
+    """Value -> its id or number; asked for some that it has not, it learns them together.
+
+    Args:
+        learn: distinct values that are not None -> their ids or numbers, in order.
+        missing: of None: an id, or a number.
+    """
+
+    def __init__(self, learn: Callable[[list[Any]], Iterable[Any]], missing: int | float) -> None:
+        super().__init__({None: missing})
+        self.learn, self.missing, self.dtype = learn, missing, np.float32 if isinstance(missing, float) else np.int32
+
+    def of(self, values: Sequence[Any]) -> NDArray[Any]:
+        try:
+            return np.fromiter(map(self.__getitem__, values), self.dtype, len(values))
+        except KeyError:
+            pass
+        distinct = dict.fromkeys(values)
+        unknown = [value for value in distinct if value not in self]
+        known = dict(zip(unknown, self.learn(unknown), strict=True))
+        if len(self) + len(known) > KEPT:
+            # Threads share it: what was there a moment ago may be gone.
+            self.clear()
+            self[None] = self.missing
+            unknown = [value for value in distinct if value not in known and value is not None]
+            known |= dict(zip(unknown, self.learn(unknown), strict=True))
+        self.update(known)
+        known[None] = self.missing
+        return np.fromiter((known[value] if value in known else self[value] for value in values), self.dtype, len(values))
+
+
+class QuickTokens:
+    """The ids of a feature that reads its column as tokens, or a column of several."""
+
+    def __init__(self, one: Categorical, ids: Ids, missing: frozenset[str]) -> None:
+        self.column, self.type, self.ids, self.missing = one.column or one.name, one.type, ids, missing
+        self.separator, self.most = one.separator or "|", one.max_values
+        self._kept: dict[type, Kept] = {kind: Kept(self._learn, MISSING_ID) for kind in (str, int)}
+
+    def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
+        column = columns[self.column]
+        if column.kind not in self._kept:
+            raise NotSimple
+        return self._kept[column.kind].of(column.values)
+
+    def bags(self, columns: Mapping[str, Column]) -> Bags:
+        """A row without a token has the missing id."""
+        column = columns[self.column]
+        if column.kind is str:
+            rows = [[] if text is None or text in self.missing else text.split(self.separator) for text in column.values]
+        elif column.kind is list:
+            rows = [row or [] for row in column.values]
+            if not {type(one) for row in rows for one in row} <= {str, NONE}:
+                raise NotSimple
+        else:
+            raise NotSimple
+        kept = [[one for one in row if one is not None and one not in self.missing][: self.most] or [None] for row in rows]
+        values = self._kept[str].of([one for row in kept for one in row])
+        return Bags(values, np.concatenate([[0], np.cumsum([len(row) for row in kept])]))
+
+    def _learn(self, values: list[Any]) -> list[int]:
+        texts = [str(value) for value in values]
+        present = [text for text in texts if text not in self.missing]
+        if self.type == "string":
+            tokens = pa.array([text.encode() for text in present], TYPES["string"])
+        else:
+            tokens = pa.array(_whole(present, self.type), TYPES[self.type])
+        found = iter(self.ids.look_up(tokens).tolist())
+        return [MISSING_ID if text in self.missing else next(found) for text in texts]
+
+
+def _whole(texts: Sequence[str], kind: str) -> list[int]:
+    """Digits of ASCII as numbers, of kind hex, int or number."""
+    digits = texts if kind == "hex" else [text.removeprefix("-") for text in texts]
+    # What int() takes beside digits, such as spaces and underscores, is no letter and no digit.
+    if not (all(map(str.isalnum, digits)) and all(map(str.isascii, digits))) or max(map(len, texts), default=0) > LONGEST[kind]:
+        raise NotSimple
+    try:
+        numbers = [int(text, 16) for text in texts] if kind == "hex" else list(map(int, texts))
+    except ValueError:
+        raise NotSimple from None
+    if numbers and kind != "hex" and max(max(numbers), -min(numbers)) > LARGEST[kind]:
+        raise NotSimple
+    return numbers
+
+
+class _Numbers:
+    """A numeric column, for what is made of it.
+
+    Args:
+        whole: its numbers are whole, of 32 bits.
+    """
+
+    def __init__(self, column: str, whole: bool, missing: frozenset[str]) -> None:
+        self.column, self.whole, self.missing, self.bare = column, whole, missing, are_bare(missing)
+
+    def parsed(self, values: list[Any]) -> NDArray[np.float64]:
+        """Texts and integers as numbers, NaN where the text means a missing one."""
+        texts = [str(value) for value in values]
+        present = [text for text in texts if text not in self.missing]
+        if self.whole:
+            numbers: Iterator[float] = iter(_whole(present, "number"))
+        elif all(map(NUMBER.fullmatch, present)):
+            numbers = iter([float(text) for text in present])
+        else:
+            raise NotSimple
+        found = np.array([np.nan if text in self.missing else next(numbers) for text in texts], np.float64)
+        if np.isinf(found).any():
+            raise NotSimple
+        return found
+
+    def floats(self, column: Column) -> NDArray[np.float64]:
+        """A column of floats, NaN where missing."""
+        if self.whole or not self.bare:
+            raise NotSimple
+        found_B = np.array([np.nan if value is None else value for value in column.values], np.float64)
+        if np.isinf(found_B).any():
+            raise NotSimple
+        return found_B
+
+
+class QuickDense:
+    def __init__(self, one: Dense, whole: bool, missing: frozenset[str], moments: tuple[float, float] | None) -> None:
+        self.numbers, self.transform, self.moments = _Numbers(one.column or one.name, whole, missing), one.transform, moments
+        self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), 0.0) for kind in (str, int)}
+
+    def of(self, columns: Mapping[str, Column]) -> NDArray[np.float32]:
+        column = columns[self.numbers.column]
+        if column.kind in self._kept:
+            return self._kept[column.kind].of(column.values)
+        if column.kind is not float:
+            raise NotSimple
+        return self._made(self.numbers.floats(column))
+
+    def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.float32]:
+        given_B = ~np.isnan(value_B)
+        value_B = np.where(given_B, value_B, 0.0)
+        if self.numbers.whole:
+            found_B = whole_transformed(value_B.astype(np.int32), self.transform, self.moments)
+        else:
+            found_B = transformed(value_B, self.transform, self.moments)
+        return np.where(given_B, found_B, np.float32(0))
+
+
+class QuickBucket:
+    def __init__(self, one: Categorical, whole: bool, missing: frozenset[str], buckets: Buckets, ids: Ids) -> None:
+        self.numbers, self.buckets, self.type, self.ids = _Numbers(one.column or one.name, whole, missing), buckets, one.type, ids
+        self._id_of = Kept(lambda numbers: self.ids.look_up(tokens_of(np.array(numbers, np.int64), self.type)).tolist(), MISSING_ID)
+        self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), MISSING_ID) for kind in (str, int)}
+
+    def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
+        column = columns[self.numbers.column]
+        if column.kind in self._kept:
+            return self._kept[column.kind].of(column.values)
+        if column.kind is not float:
+            raise NotSimple
+        return self._made(self.numbers.floats(column))
+
+    def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.int32]:
+        given_B = ~np.isnan(value_B)
+        value_B = np.where(given_B, value_B, 0.0)
+        number_B = self.buckets.of_whole(value_B.astype(np.int32)) if self.numbers.whole else self.buckets.numbers(value_B)
+        return self._id_of.of([number if given else None for number, given in zip(number_B.tolist(), given_B.tolist(), strict=True)])
+
+
+class QuickOther:
+    """A cross or a part of the time: of distinct rows of the columns that it reads, as the pipeline has them.
+
+    Args:
+        names: of those columns.
+        encode: rows -> ids, by the pipeline.
+    """
+
+    def __init__(self, names: Sequence[str], encode: Callable[[list[dict[str, Any]]], list[int]]) -> None:
+        self.names, self.encode = list(names), encode
+        self._kept: dict[tuple[type, ...], Kept] = {}
+
+    def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
+        read = [columns[name] for name in self.names]
+        # 1 and 1.0 are one key of a dict, and not one text.
+        kinds = tuple(column.kind for column in read)
+        if list in kinds or len(self._kept) > len(PLAIN) ** 2:
+            raise NotSimple
+        kept = self._kept.setdefault(kinds, Kept(self._learn, MISSING_ID))
+        # A NaN is no key: it is not equal to itself.
+        values = [[None if one != one else one for one in column.values] if column.kind is float else column.values for column in read]
+        return kept.of(list(zip(*values, strict=True)))
+
+    def _learn(self, rows: list[tuple[Any, ...]]) -> list[int]:
+        return self.encode([dict(zip(self.names, row, strict=True)) for row in rows])

@@ -1,0 +1,58 @@
+"""What a request's body holds: raw rows as JSON or Arrow, or ids."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dmoe.errors import UserError
+from dmoe.json_text import parse_json
+from dmoe.serve.row_encoder import EncodedRows
+from dmoe.serve.server import kserve
+from dmoe.serve.server.versions import Version
+
+
+def json_rows(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """`{"rows": [...]}`, a list of rows, or a row; and the fields beside `rows`."""
+    try:
+        tree = parse_json(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the request is not JSON ({str(error)[:200]})") from None
+    fields: dict[str, Any] = {}
+    if isinstance(tree, dict):
+        if isinstance(tree.get("rows"), list):
+            fields, tree = tree, tree["rows"]
+        else:
+            tree = [tree]
+    if not isinstance(tree, list) or any(not isinstance(row, dict) for row in tree):
+        raise UserError('expected rows: {"rows": [{"column": value, ...}, ...]}')
+    return tree, fields
+
+
+def values_of(rows: Any, name: str) -> list[Any]:
+    """The values of a column of raw rows; none where it is not there."""
+    if isinstance(rows, pa.Table):
+        return list(rows[name].unique().to_pylist()) if name in rows.column_names else []
+    return [row.get(name) for row in rows]
+
+
+def arrow_rows(body: bytes) -> pa.Table:
+    try:
+        return pa.ipc.open_stream(body).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"the request is no Arrow stream ({str(error).splitlines()[0][:200]})") from None
+
+
+def ids_of(asked: kserve.Request, version: Version) -> EncodedRows:
+    """Rows that come as ids."""
+    about = version.scorer.about
+    if any(feature.pooling != "none" for feature in about.features):
+        raise UserError("the model has multi-valued features, which a tensor of ids cannot hold: send raw columns")
+    ids = asked.tensors[kserve.IDS]
+    dense = asked.tensors.get(kserve.DENSE, np.zeros((len(ids), 0), np.float32))
+    for name, tensor, width in ((kserve.IDS, ids, len(about.features)), (kserve.DENSE, dense, len(about.dense))):
+        if isinstance(tensor, list) or tensor.ndim != 2 or tensor.shape != (len(ids), width):
+            raise UserError(f"tensor '{name}': expected numbers of shape [rows, {width}]")
+    if ids.dtype.kind not in "iu":
+        raise UserError(f"tensor '{kserve.IDS}': expected whole numbers")
+    return EncodedRows(dense.astype(np.float32), ids.astype(np.int64), {})

@@ -1,0 +1,1 @@
+"""A plan for people: pages, tables, what differs from another one."""

@@ -1,0 +1,201 @@
+"""Two plans compared: which tables moved, the bytes that takes, and what becomes of the worst rank."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dmoe.model.sizes import human, left
+from dmoe.names import clip
+from dmoe.sharding.plan.migration import moved, rectangles
+from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures, figures_of
+from dmoe.sharding.plan.report.show_words import compact, kernel_word
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Change:
+    """A table that lies otherwise in the second plan. `moved` is its bytes over all ranks, `what` the kind of change."""
+
+    name: str
+    what: str
+    before: TableFigures
+    after: TableFigures
+    moved: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two plans side by side.
+
+    Attributes:
+        a, b: their figures.
+        notes: what keeps them from being plans of one model on one cluster, in sentences.
+        only_a, only_b: tables that one of them has.
+        resized: tables of another size; nothing is said about their bytes.
+        changed: tables that moved, the most bytes first.
+        received: [ranks of b] bytes that each rank would receive.
+    """
+
+    a: Figures
+    b: Figures
+    notes: tuple[str, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    resized: tuple[str, ...]
+    changed: tuple[Change, ...]
+    received: tuple[int, ...]
+
+    @property
+    def moved(self) -> int:
+        return sum(self.received)
+
+    @property
+    def same(self) -> bool:
+        return not (self.notes or self.only_a or self.only_b or self.resized or self.changed)
+
+
+def difference(plan_a: Mapping[str, Any], plan_b: Mapping[str, Any], where_a: str, where_b: str) -> Difference:
+    """Compares two kept plans, of whatever models and clusters."""
+    a, b = figures_of(plan_a, where_a), figures_of(plan_b, where_b)
+    tables_a, tables_b = plan_a["tables"], plan_b["tables"]
+    both = [name for name in tables_a if name in tables_b]
+    resized = tuple(name for name in both if tables_a[name]["size"] != tables_b[name]["size"])
+    told_a, told_b = ({table.name: table for table in figures.tables} for figures in (a, b))
+    received = np.zeros(b.cluster.ranks, np.int64)
+    changed = []
+    for name in both:
+        if name in resized:
+            continue
+        before, after = tables_a[name], tables_b[name]
+        what = _what(before, after, a.cluster.ranks, b.cluster.ranks)
+        if not what:
+            continue
+        change = moved(before, after, (a.cluster.ranks, b.cluster.ranks), (a.optimizer, b.optimizer))
+        received += change.received
+        changed.append(Change(name, what, told_a[name], told_b[name], change.bytes))
+    return Difference(
+        a,
+        b,
+        tuple(_notes(a, b)),
+        tuple(name for name in tables_a if name not in tables_b),
+        tuple(name for name in tables_b if name not in tables_a),
+        resized,
+        tuple(sorted(changed, key=lambda change: (-change.moved, change.name))),
+        tuple(int(value) for value in received),
+    )
+
+
+def _what(before: Mapping[str, Any], after: Mapping[str, Any], ranks_a: int, ranks_b: int) -> str:
+    if before["sharding_type"] != after["sharding_type"]:
+        return "resharded"
+    if before["shards"] is None:
+        return "" if ranks_a == ranks_b else "copied"
+    old, new = rectangles(before, ranks_a), rectangles(after, ranks_b)
+    cut_old, cut_new = ({tuple(shard[:4]) for shard in some.tolist() if shard[2] and shard[3]} for some in (old, new))
+    if cut_old != cut_new:
+        return "recut"
+    placed_old, placed_new = ({tuple(shard) for shard in some.tolist() if shard[2] and shard[3]} for some in (old, new))
+    if placed_old != placed_new:
+        return "moved"
+    return "" if before["compute_kernel"] == after["compute_kernel"] else "kernel"
+
+
+def _notes(a: Figures, b: Figures) -> Iterator[str]:
+    if a.cluster != b.cluster:
+        yield f"clusters differ: {a.cluster.name} and {b.cluster.name}; times are each for its own, and rank numbers are taken to stay"
+    if a.optimizer != b.optimizer:
+        yield f"optimisers differ: {a.optimizer} and {b.optimizer}; state cannot be carried over and is not counted as moved"
+    if a.batch_size != b.batch_size:
+        yield f"global batches differ: {a.batch_size:,} and {b.batch_size:,}; times are each for its own"
+    if a.comm_precision != b.comm_precision:
+        yield f"embeddings are sent in {a.comm_precision} and {b.comm_precision}; times and bytes sent are each for its own"
+
+
+def as_data(found: Difference) -> dict[str, Any]:
+    """Plain data for `--json`."""
+    return {
+        "same": found.same,
+        "notes": list(found.notes),
+        "only_a": list(found.only_a),
+        "only_b": list(found.only_b),
+        "resized": list(found.resized),
+        "moved_bytes": found.moved,
+        "received": list(found.received),
+        "changed": [
+            {"name": c.name, "what": c.what, "moved_bytes": c.moved, "before": _brief(c.before), "after": _brief(c.after)}
+            for c in found.changed
+        ],
+        "a": _brief_figures(found.a),
+        "b": _brief_figures(found.b),
+    }
+
+
+def _brief(table: TableFigures) -> dict[str, Any]:
+    return {key: value for key, value in asdict(table).items() if key not in ("name", "decided", "tried", "use")}
+
+
+def _brief_figures(figures: Figures) -> dict[str, Any]:
+    return {key: value for key, value in figures.as_json().items() if key not in ("ranks", "tables")}
+
+
+def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None) -> Iterator[str]:
+    """At most 100 columns wide."""
+    yield clip(f"A {name_a}: {found.a.cluster.name}, {len(found.a.tables):,} tables", WIDTH)
+    yield clip(f"B {name_b}: {found.b.cluster.name}, {len(found.b.tables):,} tables", WIDTH)
+    for note in found.notes:
+        yield from textwrap.wrap(note, WIDTH, subsequent_indent="  ")
+    yield ""
+    yield f"{'':<28}  {'A':>14}  {'B':>14}  change"
+    yield from _worst(found)
+    for title, names in (("only in A", found.only_a), ("only in B", found.only_b), ("of another size in B", found.resized)):
+        if names:
+            yield clip(f"{len(names):,} tables {title}: {', '.join(names)}", WIDTH)
+    yield ""
+    if not found.changed:
+        yield "no table lies otherwise" if not found.resized else "no other table lies otherwise"
+        return
+    most = max(range(len(found.received)), key=lambda rank: found.received[rank])
+    yield (
+        f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, optimiser state included;"
+        f" rank {most} receives most, {human(found.received[most])}"
+    )
+    yield from _changes(found.changed[:top], found.a.cluster.ranks, found.b.cluster.ranks)
+    if top is not None and len(found.changed) > top:
+        yield f"and {len(found.changed) - top:,} more, {human(sum(change.moved for change in found.changed[top:]))}"
+
+
+def _worst(found: Difference) -> Iterator[str]:
+    a, b = found.a, found.b
+
+    def row(title: str, first: str, second: str, change: str) -> str:
+        return f"{title:<28}  {first:>14}  {second:>14}  {change}".rstrip()
+
+    yield row("critical rank", str(a.critical), str(b.critical), "")
+    share = f" ({b.time_ms / a.time_ms - 1:+.1%})" if a.time_ms else ""
+    yield row("its predicted time", f"{a.time_ms:.3f} ms", f"{b.time_ms:.3f} ms", f"{b.time_ms - a.time_ms:+.3f} ms{share}")
+    yield row("over the mean", f"{a.imbalance:.2f} x", f"{b.imbalance:.2f} x", f"{b.imbalance - a.imbalance:+.2f}")
+    full = [figures.fullest.memory + figures.fullest.reserved for figures in (a, b)]
+    sign = "+" if full[1] >= full[0] else ""
+    yield row(f"fullest rank ({a.fullest.rank}, {b.fullest.rank})", human(full[0]), human(full[1]), f"{sign}{human(full[1] - full[0])}")
+    yield row("its free memory", left(a.fullest.free), left(b.fullest.free), "" if b.fullest.free >= 0 else "DOES NOT FIT")
+    sent = [max(rank.sent for rank in figures.ranks) for figures in (a, b)]
+    sign = "+" if sent[1] >= sent[0] else ""
+    yield row("most bytes sent a step", human(sent[0]), human(sent[1]), f"{sign}{human(sent[1] - sent[0])}")
+
+
+def _changes(changes: tuple[Change, ...], ranks_a: int, ranks_b: int) -> Iterator[str]:
+    name = max(5, min(20, max((len(change.name) for change in changes), default=5)))
+    yield f"{'table':<{name}}  {'what':<9}  {'moved':>8}  {'A':<30}  {'B':<{WIDTH - name - 55}}".rstrip()
+    for change in changes:
+        left, right = _place(change.before, ranks_a, 30), _place(change.after, ranks_b, WIDTH - name - 55)
+        yield f"{clip(change.name, name):<{name}}  {change.what:<9}  {human(change.moved):>8}  {left:<30}  {right}".rstrip()
+
+
+def _place(table: TableFigures, ranks: int, width: int) -> str:
+    kernel = "" if table.kernel in ("fused", "dense") else f" {kernel_word(table.kernel)}"
+    head = f"{table.sharding}{kernel}: "
+    return clip(f"{head}{compact(table.ranks, ranks, width - len(head))}", width)

@@ -1,0 +1,1 @@
+"""What else could be planned: changes that make a model fit, and grids of clusters and batches."""

@@ -1,0 +1,226 @@
+"""Why a model does not fit a cluster, and the smallest change of each kind that makes it fit, found by planning anew."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dmoe.config import Config
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.errors import UserError
+from dmoe.model.sizes import human
+from dmoe.sharding.plan.sharders import allowed_types
+from dmoe.sharding.planner.advice.remedies import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired
+from dmoe.sharding.planner.advice.sweep import changed
+from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.cost.step_time import ASSUMED, Step, memory_of, shortage, step_of, table_bytes
+from dmoe.sharding.planner.planning_model import Described, describe
+from dmoe.sharding.planner.room import DoesNotFit
+
+NOT_OFFERED = "fp16 rows: tables train in float32 here, only an exported scorer can have fp16 or int8 ones"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The smallest amount of a lever with which a plan was found, and what that plan predicts."""
+
+    kind: str
+    what: str
+    how: str
+    effect: int
+    caveat: str
+    step: Step
+    plans: int
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """What leaves the model as it is first, then by money (time, where the cluster has no price)."""
+        return self.effect, self.step.usd_a_billion if self.step.usd_an_hour else self.step.ms * self.step.ranks
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was asked and found.
+
+    Attributes:
+        step: of the plan, where the model fits as it is.
+        needs: bytes of all tables' weights and state, which any plan must place.
+        tables: (name, rows, columns, bytes), the largest first.
+        changes: that make it fit, best first; only looked for where it does not.
+        no_help: (lever, its largest amount) that do not, by themselves.
+    """
+
+    cluster: Cluster
+    on_device: bool
+    step: Step | None
+    needs: int
+    memory: float
+    shortage: str
+    tables: tuple[tuple[str, int, int, int], ...]
+    changes: tuple[Change, ...]
+    no_help: tuple[tuple[str, str], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        changes = [asdict(one) | {"effect": EFFECTS[one.effect], "step": one.step.as_json()} for one in self.changes]
+        return {
+            "cluster": self.cluster.name,
+            "fits": self.step is not None,
+            "on_device_only": self.on_device,
+            "step": self.step and self.step.as_json(),
+            "tables_bytes": self.needs,
+            "cluster_bytes": self.memory,
+            "tables": [dict(zip(("name", "rows", "columns", "bytes"), row, strict=True)) for row in self.tables],
+            "changes": changes,
+            "no_help": [{"kind": kind, "up_to": what} for kind, what in self.no_help],
+            "not_offered": [NOT_OFFERED],
+        }
+
+
+def explain(model: Described, cluster: Cluster, on_device: bool = False, told: Callable[[str], None] = lambda text: None) -> Explanation:
+    """Plans as asked, and where that fails, each lever's smallest sufficient amount.
+
+    Args:
+        on_device: count tables in the hosts' memory as a failure, which the planner falls back on where the config names no types.
+        told: hears what is being tried.
+
+    Raises:
+        UserError: a constraint that cannot be, which is no lack of memory.
+    """
+    step, missing = None, ""
+    try:
+        step = _plan(model, cluster, on_device)
+    except DoesNotFit as error:
+        # Without room for any table, more of it is not what is missing.
+        missing = shortage(model, cluster, on_device) if error.room else str(error).removeprefix("sharding: ")
+    sizes = table_bytes(model)
+    rows = sorted(((t.name, t.rows, t.columns, sizes[t.name]) for t in model.tables), key=lambda row: (-row[3], row[0]))
+    changes: list[Change] = []
+    no_help: list[tuple[str, str]] = []
+
+    def try_all(levers: list[Lever]) -> None:
+        for lever in levers:
+            told(lever.kind)
+            change = _smallest(lever, model, cluster, on_device and lever.kind != IN_HOST, on_device)
+            if change is None:
+                no_help.append((lever.kind, lever.attempts[-1].what))
+            else:
+                changes.append(change)
+
+    if step is None:
+        levers = levers_for(model, cluster, on_device)
+        try_all(levers)
+        try_all(paired(levers, {one.kind: one.what for one in changes}))
+    return Explanation(
+        cluster,
+        on_device,
+        step,
+        sum(sizes.values()),
+        memory_of(cluster, on_device),
+        missing,
+        tuple(rows),
+        tuple(sorted(changes, key=lambda one: one.order)),
+        tuple(no_help),
+    )
+
+
+def _smallest(lever: Lever, model: Described, cluster: Cluster, device_alone: bool, on_device: bool) -> Change | None:
+    """The first amount that fits: in growing strides, then by halves between the last that did not and the first that did."""
+    plans = 0
+
+    def fits(index: int) -> Step | None:
+        nonlocal plans
+        attempt = lever.attempts[index]
+        target = attempt.cluster or cluster
+        try:
+            changed_model = _apply(attempt, model)
+            # What no plan can place need not be planned.
+            if sum(table_bytes(changed_model).values()) > memory_of(target, device_alone):
+                return None
+            plans += 1
+            return _plan(changed_model, target, on_device)
+        except UserError:
+            return None
+
+    last = len(lever.attempts) - 1
+    low, high = -1, 0
+    while (step := fits(high)) is None:
+        if high == last:
+            return None
+        low, high = high, min(2 * high + 1, last)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (found := fits(middle)) is None:
+            low = middle
+        else:
+            high, step = middle, found
+    chosen = lever.attempts[high]
+    return Change(lever.kind, chosen.what, chosen.how, lever.effect, lever.caveat, step, plans)
+
+
+def _apply(attempt: Attempt, model: Described) -> Described:
+    config: Config = changed(model.config, attempt.overrides)
+    manifest: Manifest = model.manifest
+    if attempt.cap is not None:
+        capped = [one.model_copy(update={"cardinality": min(one.cardinality, attempt.cap)}) for one in manifest.categorical]
+        manifest = manifest.model_copy(update={"categorical": tuple(capped)})
+    return model if config is model.config and manifest is model.manifest else describe(config, manifest)
+
+
+def _plan(model: Described, cluster: Cluster, on_device: bool) -> Step:
+    config = model.config
+    if on_device and cluster.device.kind == "cuda" and not config.sharding.types:
+        # A config that names types gets no table in the host's memory unasked.
+        types = f"sharding.types=[{','.join(allowed_types(config, cluster.ranks))}]"
+        model = describe(changed(config, [types]), model.manifest)
+    return step_of(model, model.plan(cluster, explain=False), cluster)
+
+
+def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:
+    """What `dmoe plan explain-failure` prints."""
+    where = " without tables in the host's memory" if found.on_device else ""
+    if (step := found.step) is not None:
+        host = f", {human(step.host_memory)} in its host's" if step.host_memory else ""
+        yield (
+            f"It fits {found.cluster.name}{where}: the fullest rank holds {human(step.memory)} of tables{host}, {step.headroom:.0%} of the"
+            f" room ({human(step.room)}) is left; {step.ms:.2f} ms a step predicted ({step.tables_ms:.2f} of it for the tables)"
+        )
+        if step.host_memory:
+            yield "Some tables lie in the host's memory, which is slow; --on-device says what would keep them out of it"
+    else:
+        yield f"No plan fits {found.cluster.name}{where}: {found.shortage}"
+    yield ""
+    yield f"{'largest tables':<18} {'rows x columns':>20} {'with state':>10} {'share':>6}"
+    for name, rows, columns, size in found.tables[:top]:
+        yield f"{name:<18} {f'{rows:,} x {columns}':>20} {human(size):>10} {size / found.needs:>6.1%}"
+    if len(found.tables) > top:
+        rest = sum(row[3] for row in found.tables[top:])
+        yield f"{f'{len(found.tables) - top} others':<18} {'':>20} {human(rest):>10} {rest / found.needs:>6.1%}"
+    if step is None:
+        yield from _change_lines(found)
+
+
+def _change_lines(found: Explanation) -> Iterator[str]:
+    yield ""
+    if not found.changes:
+        yield "No single change makes it fit; lay one of the ones below over the config by --set, and ask again"
+    else:
+        yield "The smallest change of each kind that makes it fit, what leaves the model as it is first, then by money:"
+        yield f"{'':>3} {'step ms':>9} {'memory':>7} {'host':>7} {'USD/1e9':>8}"
+    effect = None
+    for number, one in enumerate(found.changes, start=1):
+        if one.effect != effect:
+            effect = one.effect
+            yield f"  {EFFECTS[effect]}"
+        step = one.step
+        host = f"{step.host_memory / 1e9:.0f} GB" if step.host_memory else "-"
+        yield f"{number:>3} {step.ms:>9.2f} {1 - step.headroom:>7.0%} {host:>7} {step.usd_a_billion:>8,.2f}  {one.kind}: {one.what}"
+        yield f"{'':>40}quality: {one.caveat}"
+        yield f"{'':>40}{one.how}"
+    if any(one.step.host_memory for one in found.changes) and not found.on_device:
+        yield "  Steps are slow where tables lie in the hosts' memory; --on-device ranks what keeps them out of it"
+    if found.no_help:
+        yield ""
+        for kind, what in found.no_help:
+            yield f"  no help by itself: {kind} (up to {what})"
+    yield f"  not offered: {NOT_OFFERED}"
+    yield ""
+    yield ASSUMED

@@ -1,0 +1,207 @@
+"""A grid of clusters, batch sizes, numbers of experts and layouts, each point planned: what it takes and costs, where it stops paying."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from dmoe.config import Config, dump_config, parse_config
+from dmoe.data.dataset.manifest import Manifest
+from dmoe.errors import UserError
+from dmoe.json_text import defined
+from dmoe.model.build import table_layout
+from dmoe.sharding.planner.cluster import Cluster
+from dmoe.sharding.planner.cost.step_time import Step, shortage, step_of
+from dmoe.sharding.planner.cost.table_use import Counted, uses_of
+from dmoe.sharding.planner.planning_model import describe
+from dmoe.sharding.planner.room import DoesNotFit
+
+KNEE = 0.5
+"""A cluster whose ranks each do less than this share of the work of the best one's is beyond the knee."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid. Where no plan fits, or the config refuses the combination, `step` is None and `problem` says why."""
+
+    cluster: Cluster
+    batch_size: int
+    experts: int
+    layout: str
+    step: Step | None
+    problem: str
+    seconds: float
+
+    @property
+    def series(self) -> tuple[str, int, int, str]:
+        """What stays the same while the number of ranks grows."""
+        return self.cluster.device.name, self.batch_size, self.experts, self.layout
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Of one series: efficiency of each of its points that fit, smallest cluster first, and where more ranks stop helping.
+
+    Attributes:
+        efficiencies: samples a second and rank, as a share of the best of the series.
+        last: the largest cluster before efficiency falls under `KNEE`; None where it never does within the sweep.
+        first_beyond: the cluster at which it has fallen.
+    """
+
+    series: tuple[str, int, int, str]
+    points: tuple[Point, ...]
+    efficiencies: tuple[float, ...]
+    last: Cluster | None
+    first_beyond: Cluster | None
+
+
+def sweep(
+    config: Config,
+    manifest: Manifest,
+    clusters: Sequence[Cluster],
+    batch_sizes: Sequence[int],
+    experts: Sequence[int],
+    layouts: Sequence[str],
+    told: Callable[[int, int, Point], None] = lambda done, total, point: None,
+    groups: Mapping[str, Counted] | None = None,
+) -> list[Point]:
+    """Plans every point of the grid, in the order of its arguments.
+
+    Args:
+        batch_sizes: global; the config's own where empty. So for `experts` (how many of the config's, which repeat where there are fewer)
+            and `layouts`.
+        told: called after each point with how many are done, of how many.
+        groups: of the data set, by `table_use.groups_in`: each point's tables are used as it says.
+    """
+    grid = list(
+        itertools.product(
+            layouts or [config.model.embedding.layout],
+            experts or [len(config.model.experts)],
+            batch_sizes or [config.train.batch_size],
+            clusters,
+        )
+    )
+    points = []
+    for layout, count, batch_size, cluster in grid:
+        points.append(_point(config, manifest, cluster, batch_size, count, layout, groups or {}))
+        told(len(points), len(grid), points[-1])
+    return points
+
+
+def with_experts(config: Config, count: int) -> str:
+    """The override that gives the model its first `count` experts, over again where it has fewer."""
+    chosen = list(itertools.islice(itertools.cycle(config.model.experts), count))
+    return f"model.experts={yaml.safe_dump(chosen, default_flow_style=True, width=10_000).strip()}"
+
+
+def changed(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with `--set` overrides on top.
+
+    Raises:
+        UserError: they contradict the rest.
+    """
+    return parse_config(dump_config(config), "the config", list(overrides)) if overrides else config
+
+
+def _point(
+    config: Config, manifest: Manifest, cluster: Cluster, batch_size: int, count: int, layout: str, groups: Mapping[str, Counted]
+) -> Point:
+    began = time.perf_counter()
+    step, problem = None, ""
+    overrides = [f"train.batch_size={batch_size}", f"model.embedding.layout={layout}"]
+    if count != len(config.model.experts):
+        overrides.append(with_experts(config, count))
+    try:
+        model = replace(describe(changed(config, overrides), manifest), uses=uses_of(groups, batch_size))
+        layout = table_layout(model.config, len(model.blueprint.set_dims))
+        step = step_of(model, model.plan(cluster, explain=False), cluster)
+    except DoesNotFit:
+        problem = f"does not fit: {shortage(model, cluster)}"
+    except UserError as error:
+        problem = f"refused: {error}"
+    return Point(cluster, batch_size, count, layout, step, problem, time.perf_counter() - began)
+
+
+def knees(points: Sequence[Point]) -> list[Knee]:
+    """Each series of at least two points that fit, in the order of the grid."""
+    found = []
+    for series in dict.fromkeys(point.series for point in points):
+        fitting = sorted((p for p in points if p.series == series and p.step), key=lambda p: (p.cluster.ranks, p.cluster.nodes))
+        if len(fitting) < 2:
+            continue
+        a_rank = [point.step.samples_per_second / point.cluster.ranks for point in fitting if point.step]
+        best = a_rank.index(max(a_rank))
+        shares = tuple(one / a_rank[best] for one in a_rank)
+        # Smaller clusters than the best one are slow for another reason: tables in the host's memory.
+        beyond = next((i for i in range(best, len(shares)) if shares[i] < KNEE), None)
+        last, first = (None, None) if beyond is None else (fitting[beyond - 1].cluster, fitting[beyond].cluster)
+        found.append(Knee(series, tuple(fitting), shares, last, first))
+    return found
+
+
+def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """A row a point as plain data, for CSV and JSON; what is unknown, or not finite, is None."""
+    efficiency = {id(point): share for knee in knees(points) for point, share in zip(knee.points, knee.efficiencies, strict=True)}
+    records = []
+    for point in points:
+        step = point.step
+        records.append(
+            {
+                "cluster": point.cluster.name,
+                "ranks": point.cluster.ranks,
+                "batch_size": point.batch_size,
+                "experts": point.experts,
+                "layout": point.layout,
+                "fits": step is not None,
+                "step_ms": step and round(step.ms, 4),
+                "tables_ms": step and round(step.tables_ms, 4),
+                "dense_ms": step and round(step.dense_ms, 4),
+                "samples_per_second": step and round(step.samples_per_second, 1),
+                "worst_rank_memory": step and step.memory,
+                "room": step and step.room,
+                "worst_rank_host_memory": step and step.host_memory,
+                "usd_an_hour": step and step.usd_an_hour,
+                "usd_per_billion_samples": step and round(step.usd_a_billion, 4),
+                "efficiency": round(efficiency[id(point)], 4) if id(point) in efficiency else None,
+                "problem": point.problem,
+                "planning_seconds": round(point.seconds, 3),
+            }
+        )
+    return [defined(record) for record in records]
+
+
+def as_lines(points: Sequence[Point]) -> Iterator[str]:
+    """The table that `dmoe plan sweep` prints, at most 110 columns, then each series' knee."""
+    yield (
+        f"{'cluster':<14} {'batch':>9} {'experts':>7}  {'layout':<8} {'step ms':>9} {'tables':>9} {'dense':>8} {'samples/s':>11}"
+        f" {'memory':>8} {'host':>7} {'USD/1e9':>8}"
+    )
+    for point in points:
+        start = f"{point.cluster.name:<14} {point.batch_size:>9,} {point.experts:>7}  {point.layout:<8}"
+        if (step := point.step) is None:
+            yield f"{start} {point.problem}"[:180]
+            continue
+        host = f"{step.host_memory / 1e9:>4.0f} GB" if step.host_memory else "-"
+        yield (
+            f"{start} {step.ms:>9.2f} {step.tables_ms:>9.2f} {step.dense_ms:>8.2f} {step.samples_per_second:>11,.0f}"
+            f" {step.memory / step.room if step.room else 0:>8.0%} {host:>7} {step.usd_a_billion:>8,.2f}"
+        )
+    found = knees(points)
+    if found:
+        yield ""
+    for knee in found:
+        yield in_words(knee)
+
+
+def in_words(knee: Knee) -> str:
+    """Where more ranks stop helping, in a sentence."""
+    device, batch, experts, layout = knee.series
+    name = f"{device}, batch {batch:,}, {experts} expert{'s' * (experts > 1)}, {layout}"
+    sizes = [f"{point.cluster.nodes}x{point.cluster.ranks_a_node}" for point in knee.points]
+    each = ", ".join(f"{size} {share:.0%}" for size, share in zip(sizes, knee.efficiencies, strict=True))
+    if knee.last is None or knee.first_beyond is None:
+        return f"{name}: no knee in sight, every rank still does over {KNEE:.0%} of the best one's work ({each})"
+    return f"{name}: beyond {knee.last.ranks} ranks more stop helping, {knee.first_beyond.name} is under {KNEE:.0%} a rank ({each})"

@@ -1,0 +1,1 @@
+"""What a plan costs: a table's candidates, their time and memory, the step that a plan predicts."""

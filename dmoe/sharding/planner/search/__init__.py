@@ -1,0 +1,1 @@
+"""Choosing a candidate and ranks for every table, and a bound on how good a choice can be."""

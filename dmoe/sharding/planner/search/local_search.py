@@ -1,0 +1,225 @@
+"""Improving a plan in place: the critical rank gives a shard away, exchanges one, or has a table sharded otherwise.
+
+A step costs a few operations on arrays of ranks or shards: nothing else is placed anew. A step is taken where every rank that it touches
+stays under the critical rank's time: fewer ranks take that long then, until none does.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
+from dmoe.sharding.planner.search.partitioner import EVERYWHERE, HOST, Placed, Room
+
+LESS = 1e-9
+"""By which a time must be less to count as that, in milliseconds."""
+Ranks = NDArray[np.int64]
+
+
+class State:
+    """A plan that changes: each rank's time and free memory, and where every table's shards lie.
+
+    Args:
+        chosen, ranks: a candidate a table, and the ranks of its shards.
+        pinned: ranks that may hold a table's shards; None for all.
+    """
+
+    def __init__(self, chosen: Sequence[Candidate], ranks: Sequence[Ranks], pinned: Sequence[tuple[int, ...] | None], room: Room) -> None:
+        self.chosen, self.ranks, self.pinned, self.room = list(chosen), list(ranks), pinned, room
+        self.time = np.zeros(len(room.hbm))
+        self.free = np.stack([room.hbm, room.ddr])
+        for one, where in zip(self.chosen, self.ranks, strict=True):
+            self._add(one, where, 1)
+
+    def _add(self, one: Candidate, where: Ranks, sign: int) -> None:
+        np.add.at(self.time, where, sign * one.time)
+        np.subtract.at(self.free[0], where, sign * one.hbm)
+        np.subtract.at(self.free[1], where, sign * one.ddr)
+
+    @property
+    def worst(self) -> float:
+        return float(self.time.max())
+
+    def placed(self) -> Placed:
+        return Placed(tuple(self.ranks), self.time.copy())
+
+    def replace(self, table: int, one: Candidate, where: Ranks) -> None:
+        """Shards a table otherwise, or elsewhere."""
+        self._add(self.chosen[table], self.ranks[table], -1)
+        self.chosen[table], self.ranks[table] = one, where
+        self._add(one, where, 1)
+
+    def find(self, table: int, one: Candidate) -> tuple[Ranks, float] | None:
+        """Ranks for a table sharded as `one`, all else staying, and the critical rank's time then; None where it does not fit."""
+        now, there = self.chosen[table], self.ranks[table]
+        time, free = self.time.copy(), self.free.copy()
+        np.subtract.at(time, there, now.time)
+        np.add.at(free[0], there, now.hbm)
+        np.add.at(free[1], there, now.ddr)
+        if one.sharding_type in EVERYWHERE:
+            if (free[0] < one.hbm).any() or (free[1] < one.ddr).any():
+                return None
+            return np.arange(len(time)), float((time + one.time).max())
+        where = self._on_hosts(one, time, free) if one.sharding_type in HOST else _least_loaded(one, time, free, self._open(table))
+        return None if where is None else (where, float(time.max()))
+
+    def _open(self, table: int) -> NDArray[np.bool_] | None:
+        pinned = self.pinned[table]
+        return None if pinned is None else np.isin(np.arange(len(self.time)), pinned)
+
+    def _on_hosts(self, one: Candidate, time: Vector, free: Vector) -> Ranks | None:
+        local = self.room.ranks_a_node
+        # A table cut by columns lies on one host, the others' blocks fill a host each.
+        together = one.sharding_type == "table_column_wise"
+        found: list[Ranks] = []
+        used = np.zeros(self.room.nodes, bool)
+        blocks = [slice(0, len(one.time))] if together else [slice(at, at + local) for at in range(0, len(one.time), local)]
+        for block in blocks:
+            load = np.sort(time.reshape(-1, local), 1)[:, 0] if together else time.reshape(-1, local).max(1)
+            ranks = None
+            for node in np.argsort(np.where(used, np.inf, load), kind="stable")[:4]:
+                first = int(node) * local
+                some = slice(first, first + local)
+                if together:
+                    inside = np.zeros(len(time), bool)
+                    inside[some] = True
+                    ranks = _least_loaded(one, time, free, inside)
+                elif (free[0, some] >= one.hbm[block]).all() and (free[1, some] >= one.ddr[block]).all():
+                    ranks = np.arange(first, first + local)
+                    time[some] += one.time[block]
+                    free[0, some] -= one.hbm[block]
+                    free[1, some] -= one.ddr[block]
+                if ranks is not None:
+                    used[node] = not together
+                    break
+            if ranks is None:
+                return None
+            if used.all():
+                used[:] = False
+            found.append(ranks)
+        return np.concatenate(found)
+
+
+def _least_loaded(one: Candidate, time: Vector, free: Vector, inside: NDArray[np.bool_] | None) -> Ranks | None:
+    """Each shard on the least loaded rank that has room; changes `time` and `free`, for nothing where one has none."""
+    where = []
+    before = time.copy(), free.copy()
+    for took, hbm, ddr in zip(one.time.tolist(), one.hbm.tolist(), one.ddr.tolist(), strict=True):
+        fits = (free[0] >= hbm) & (free[1] >= ddr)
+        if inside is not None:
+            fits &= inside
+        rank = int(np.where(fits, time, np.inf).argmin())
+        if not fits[rank]:
+            time[:], free[:] = before
+            return None
+        time[rank] += took
+        free[0, rank] -= hbm
+        free[1, rank] -= ddr
+        where.append(rank)
+    return np.array(where)
+
+
+class _Shards:
+    """Every shard that may lie on any rank: table, number in it, rank, [time, hbm, ddr]."""
+
+    def __init__(self, state: State) -> None:
+        tables, numbers, ranks, costs = [], [], [], []
+        for table, (one, where) in enumerate(zip(state.chosen, state.ranks, strict=True)):
+            if one.sharding_type in EVERYWHERE or one.sharding_type in HOST or state.pinned[table] is not None:
+                continue
+            tables.append(np.full(len(where), table))
+            numbers.append(np.arange(len(where)))
+            ranks.append(where)
+            costs.append(np.stack([one.time, one.hbm, one.ddr], 1))
+        empty = np.zeros(0, np.int64)
+        self.table = np.concatenate(tables) if tables else empty
+        self.number = np.concatenate(numbers) if numbers else empty
+        self.rank = np.concatenate(ranks) if ranks else empty
+        self.cost = np.concatenate(costs) if costs else np.zeros((0, 3))
+
+
+def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, steps: int) -> None:
+    """Steps downhill until there is none, or the critical rank takes `enough` or less.
+
+    Args:
+        others: the candidates that each table may have.
+        steps: at most.
+    """
+    shards = _Shards(state)
+    for _ in range(steps):
+        critical = int(state.time.argmax())
+        if state.worst <= enough:
+            return
+        if _exchange(state, shards, critical):
+            continue
+        if not _reshard(state, others, critical):
+            return
+        shards = _Shards(state)
+
+
+def _exchange(state: State, shards: _Shards, critical: int) -> bool:
+    """Gives a shard of the critical rank to another one, for a faster shard or for none: what leaves the slower of the two least."""
+    mine = np.flatnonzero(shards.rank == critical)
+    worst, time, free = state.worst, state.time, state.free
+    best: tuple[float, int, int, int] | None = None
+    theirs = shards.rank != critical
+    seen: set[tuple[float, ...]] = set()
+    for shard in mine:
+        cost = shards.cost[shard]
+        if cost[0] <= LESS or tuple(cost) in seen:
+            continue
+        seen.add(tuple(cost))
+        after = time + cost[0]
+        after[(free[0] < cost[1]) | (free[1] < cost[2])] = np.inf
+        after[critical] = np.inf
+        rank = int(after.argmin())
+        candidates = [(max(float(after[rank]), worst - float(cost[0])), int(shard), -1, rank)]
+        if len(shards.rank):
+            less = cost[0] - shards.cost[:, 0]
+            to = np.maximum(time[shards.rank] + less, worst - less)
+            # What the other rank gets more of, this one gets less of.
+            more = cost[1:] - shards.cost[:, 1:]
+            fits = (more <= free[:, shards.rank].T).all(1) & (free[:, critical] >= -more).all(1) & theirs & (less > LESS)
+            other = int(np.where(fits, to, np.inf).argmin())
+            if fits[other]:
+                candidates.append((float(to[other]), int(shard), other, int(shards.rank[other])))
+        best = min([*candidates, best] if best is not None else candidates)
+    if best is None or best[0] >= worst - LESS:
+        return False
+    _, given, other, rank = best
+    for one, to in ((given, rank), (other, critical)):
+        if one >= 0:
+            table = int(shards.table[one])
+            where = state.ranks[table].copy()
+            where[shards.number[one]] = to
+            state.replace(table, state.chosen[table], where)
+            shards.rank[one] = to
+    return True
+
+
+def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int) -> bool:
+    """Another candidate for a table of the critical rank, all else staying where it is."""
+    worst = state.worst
+    load = []
+    for table, (one, where) in enumerate(zip(state.chosen, state.ranks, strict=True)):
+        if one.sharding_type in EVERYWHERE or critical in where:
+            load.append((-float(one.time[where == critical].sum()), table))
+    for _, table in sorted(load):
+        now = state.chosen[table]
+        for one in sorted(others[table], key=lambda one: one.total_time):
+            if one is now or one.longest >= worst:
+                continue
+            found = state.find(table, one)
+            if found is None:
+                continue
+            where, _ = found
+            # Another rank may take as long as the critical one does now: what counts is what this step touches.
+            trial = state.time.copy()
+            np.subtract.at(trial, state.ranks[table], now.time)
+            np.add.at(trial, where, one.time)
+            touched = np.union1d(where, [critical])
+            if trial[touched].max() < worst - LESS:
+                state.replace(table, one, where)
+                return True
+    return False

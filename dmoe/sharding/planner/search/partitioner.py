@@ -1,0 +1,169 @@
+"""Placing chosen candidates on ranks: the longest first, each shard on the rank that is least loaded and has room."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
+
+EVERYWHERE, HOST = ("data_parallel", "row_wise"), ("table_row_wise", "table_column_wise", "grid_shard")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that tables may take on every rank: [ranks] by rank."""
+
+    nodes: int
+    ranks_a_node: int
+    hbm: Vector
+    ddr: Vector
+
+
+@dataclass(frozen=True)
+class Placed:
+    """`ranks[t][s]` holds shard s of table t; `time` is each rank's milliseconds a step."""
+
+    ranks: tuple[NDArray[np.int64], ...]
+    time: Vector
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Critical rank's time first, the mean then. Rounded, so that sums in another order do not decide."""
+        return round(float(self.time.max()), 9), round(float(self.time.mean()), 9)
+
+
+class _Ranks:
+    """What is taken on every rank so far. Arrays are [ranks of a node, nodes], so that ties go to another node first."""
+
+    def __init__(self, room: Room) -> None:
+        self.shape = (room.ranks_a_node, room.nodes)
+        self.time = np.zeros(self.shape)
+        self.hbm = room.hbm.reshape(room.nodes, room.ranks_a_node).T.copy()
+        self.ddr = room.ddr.reshape(room.nodes, room.ranks_a_node).T.copy()
+        self.number = np.arange(room.nodes * room.ranks_a_node).reshape(room.nodes, room.ranks_a_node).T
+        self._note_nodes()
+
+    def _note_nodes(self) -> None:
+        """A host's most loaded rank and its least room, [nodes] each."""
+        self.peak, self.least_hbm, self.least_ddr = self.time.max(0), self.hbm.min(0), self.ddr.min(0)
+
+    def _spread(self, values: Vector) -> Vector:
+        return values.reshape(self.shape[1], self.shape[0]).T
+
+    def everywhere(self, one: Candidate, times: int) -> bool:
+        """Takes a shard of each of so many tables on every rank; False where that does not fit."""
+        self.time += times * self._spread(one.time)
+        self.hbm -= times * self._spread(one.hbm)
+        self.ddr -= times * self._spread(one.ddr)
+        self._note_nodes()
+        return bool(self.least_hbm.min() >= 0 and self.least_ddr.min() >= 0)
+
+    def take(self, where: tuple[int, int], one: Candidate, shard: int) -> int:
+        self.time[where] += one.time[shard]
+        self.hbm[where] -= one.hbm[shard]
+        self.ddr[where] -= one.ddr[shard]
+        node = where[1]
+        self.peak[node] = max(self.peak[node], self.time[where])
+        self.least_hbm[node] = min(self.least_hbm[node], self.hbm[where])
+        self.least_ddr[node] = min(self.least_ddr[node], self.ddr[where])
+        return int(self.number[where])
+
+    def devices(self, one: Candidate, pinned: tuple[int, ...] | None, node: int | None = None) -> NDArray[np.int64] | None:
+        """Each shard on a rank of its own choice, of all or of one node."""
+        chosen = []
+        closed: NDArray[np.bool_] | None = None
+        if pinned is not None:
+            closed = ~np.isin(self.number, pinned)
+        if node is not None:
+            closed = np.zeros(self.shape, bool) if closed is None else closed
+            closed[:, np.arange(self.shape[1]) != node] = True
+        for shard in range(len(one.time)):
+            if closed is None:
+                # The least loaded rank has room most often.
+                flat = int(self.time.argmin())
+                where = flat // self.shape[1], flat % self.shape[1]
+                if self.hbm[where] >= one.hbm[shard] and self.ddr[where] >= one.ddr[shard]:
+                    chosen.append(self.take(where, one, shard))
+                    continue
+                closed = np.zeros(self.shape, bool)
+            full = closed | (self.hbm < one.hbm[shard]) | (self.ddr < one.ddr[shard])
+            flat = int(np.where(full, np.inf, self.time).argmin())
+            where = flat // self.shape[1], flat % self.shape[1]
+            if full[where]:
+                return None
+            chosen.append(self.take(where, one, shard))
+        return np.array(chosen)
+
+    def hosts(self, one: Candidate) -> NDArray[np.int64] | None:
+        """Whole hosts: as many as the shards fill, the least loaded ones that have room."""
+        local, nodes = self.shape
+        if one.sharding_type == "table_column_wise":
+            fits = self.hbm.sum(0) >= one.hbm.sum()
+            for node in np.argsort(np.where(fits, self.time.sum(0), np.inf), kind="stable")[: int(fits.sum())]:
+                before = self.time.copy(), self.hbm.copy(), self.ddr.copy()
+                if (found := self.devices(one, None, int(node))) is not None:
+                    return found
+                self.time, self.hbm, self.ddr = before
+                self._note_nodes()
+            return None
+        time, hbm, ddr = (values.reshape(-1, local) for values in (one.time, one.hbm, one.ddr))
+        # As if all shards of a block were as large as its largest: they are, but for the last rows of a table.
+        wants = zip(hbm.max(1).tolist(), ddr.max(1).tolist(), strict=True)
+        chosen: list[int] = []
+        # The blocks of a grid lie on different hosts while there are any.
+        load, unused = self.peak.copy(), nodes
+        for block, (want_hbm, want_ddr) in enumerate(wants):
+            node = int(load.argmin())
+            if self.least_hbm[node] < want_hbm or self.least_ddr[node] < want_ddr:
+                full = (self.least_hbm < want_hbm) | (self.least_ddr < want_ddr)
+                node = int(np.where(full, np.inf, load).argmin())
+                if full[node] or load[node] == np.inf:
+                    return None
+            self.time[:, node] += time[block]
+            self.hbm[:, node] -= hbm[block]
+            self.ddr[:, node] -= ddr[block]
+            self.peak[node] = self.time[:, node].max()
+            self.least_hbm[node], self.least_ddr[node] = self.hbm[:, node].min(), self.ddr[:, node].min()
+            chosen += self.number[:, node].tolist()
+            load[node], unused = np.inf, unused - 1
+            if not unused:
+                load, unused = self.peak.copy(), nodes
+        return np.array(chosen)
+
+
+def place(chosen: Sequence[Candidate], pinned: Sequence[tuple[int, ...] | None], room: Room, by: str) -> Placed | None:
+    """Ranks for one candidate a table, or None where they do not fit.
+
+    Args:
+        pinned: ranks that may hold a table's shards; None for all.
+        by: `time` or `storage`, the larger tables of which are placed first.
+    """
+    ranks = _Ranks(room)
+    taken: list[NDArray[np.int64] | None] = [None] * len(chosen)
+
+    def size(index: int) -> tuple[bool, float]:
+        one = chosen[index]
+        # Pinned tables first: they have the least choice.
+        weight = one.total_time if by == "time" else one.total_bytes
+        return pinned[index] is None, -float(weight)
+
+    flexible, everywhere = [], Counter[int]()
+    for index, one in enumerate(chosen):
+        if one.sharding_type in EVERYWHERE:
+            everywhere[id(one)] += 1
+            taken[index] = np.arange(len(one.time))
+        else:
+            flexible.append(index)
+    kinds = {id(one): one for one in chosen}
+    if not all(ranks.everywhere(kinds[kind], times) for kind, times in everywhere.items()):
+        return None
+    for index in sorted(flexible, key=size):
+        one = chosen[index]
+        found = ranks.hosts(one) if one.sharding_type in HOST else ranks.devices(one, pinned[index])
+        if found is None:
+            return None
+        taken[index] = found
+    return Placed(tuple(found for found in taken if found is not None), ranks.time.T.reshape(-1))

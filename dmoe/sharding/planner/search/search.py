@@ -1,0 +1,160 @@
+"""Choosing a candidate for every table so that the slowest rank is as fast as possible.
+
+Makespan by its dual (Hochbaum and Shmoys 1987): for a bound on a shard's time, every table takes the candidate within it that costs least
+in all, with a price on memory where memory binds; what is left is placing. A price moves all tables that are alike at once, so between two
+prices only some of them are moved. The best of these plans then goes downhill: the tables of the critical rank try their other candidates,
+alone and with all that are like them, all placed anew; and from there step by step, all else staying where it is (`local_search`). Nothing
+depends on a clock, so a plan is a function of its inputs. It is a heuristic, but it knows a time that no plan is under (`lower_bound`), and
+ends where it is near that.
+"""
+
+from dmoe.alive import detail
+from dmoe.sharding.planner.search.descent import downhill
+from dmoe.sharding.planner.search.local_search import State, improve
+from dmoe.sharding.planner.search.lower_bound import lacks_room, lower_bound
+from dmoe.sharding.planner.search.mixture import mixtures
+from dmoe.sharding.planner.search.partitioner import HOST, Placed
+from dmoe.sharding.planner.search.problem import Open, Problem, Solution
+from dmoe.sharding.planner.search.proposals import ladders, part_way, uniform
+
+TRIES, TABLES_TRIED = 500, 50_000
+"""Changes that one descent may try with all placed anew, and tables that it may place in all."""
+STEPS_A_RANK = 50
+"""Steps with all else staying that one descent may take, for each rank."""
+GAP = 0.01
+"""Share by which a plan may be over the lower bound and is good enough."""
+
+
+def search(problem: Problem, gap: float = GAP, keep_best: bool = False) -> Solution | None:
+    """The best plan found, or None where none of those tried fits.
+
+    Searched among all candidates, and once more among those that do not fill whole hosts: a descent that starts with fewer choices can end
+    lower, and the better of both is kept. A config that leaves out other types can still end lower than one that allows all.
+
+    Args:
+        gap: ends where the critical rank is within this share of the lower bound.
+        keep_best: an interrupt ends the search and not the program, once a plan is found.
+    """
+    if lacks_room(problem.candidates, problem.kinds, problem.room):
+        return None
+    found = _Search(problem, gap)
+    complete = True
+    try:
+        found.run()
+    except KeyboardInterrupt:
+        if not keep_best or found.best is None:
+            raise
+        complete = False
+    if found.best is None:
+        return None
+    return Solution(found.best.picks, found.best.placed, len(found.tried), found.bound, complete)
+
+
+class _Search:
+    """What is known so far: plans tried, the best of them, the bound."""
+
+    def __init__(self, problem: Problem, gap: float) -> None:
+        self.problem, self.gap = problem, gap
+        self.tried: dict[tuple[int, ...], Placed | None] = {}
+        self.best: Solution | None = None
+        self.bound = 0.0
+
+    def run(self) -> None:
+        for open_ in _choices(self.problem):
+            _Descent(self, open_).run()
+            if self.near:
+                return
+
+    @property
+    def near(self) -> bool:
+        return self.best is not None and self.best.placed.score[0] <= self.bound * (1 + self.gap)
+
+    def tighten(self) -> None:
+        """Works the bound out, once there is a plan to compare it with."""
+        if self.best is not None and not self.bound:
+            detail("a lower bound")
+            self.bound = lower_bound(self.problem.candidates, self.problem.kinds, self.problem.room, self.best.placed.score[0], self.gap)
+
+    def offer(self, one: Solution) -> None:
+        if self.best is None or one.placed.score < self.best.placed.score:
+            self.best = one
+            over = f", at most {one.placed.score[0] / self.bound - 1:.1%} over a lower bound" if self.bound else ""
+            detail(f"best so far {one.placed.score[0]:.3f} ms{over}, {len(self.tried):,} plans tried")
+
+
+def _choices(problem: Problem) -> list[Open]:
+    every = tuple(tuple(range(len(group))) for group in problem.candidates)
+    single = tuple(
+        tuple(i for i in some if group[i].sharding_type not in HOST) for some, group in zip(every, problem.candidates, strict=True)
+    )
+    return [every, single] if all(single) and single != every else [every]
+
+
+class _Descent:
+    """A search among some of the candidates."""
+
+    def __init__(self, whole: _Search, open_: Open) -> None:
+        self.whole, self.problem, self.open_ = whole, whole.problem, open_
+        self.best: Solution | None = None
+
+    def run(self) -> None:
+        for picks in uniform(self.problem, self.open_):
+            self.attempt(picks)
+        for ladder in ladders(self.problem, self.open_):
+            # The lowest price on memory at which the plan fits; a higher one only makes it slower.
+            for rung, picks in enumerate(ladder):
+                # What lies between two rungs is not faster than the lower one.
+                if self.hopeless(ladder[max(rung - 1, 0)]):
+                    break
+                if self.attempt(picks) is not None:
+                    if rung:
+                        part_way(self.problem, ladder[rung - 1], picks, self.attempt)
+                    break
+        if self.best is None:
+            self.mix()
+        self.whole.tighten()
+        if self.best is None or self.whole.near:
+            return
+        start = self.best
+        self.walk(start)
+        if self.whole.near:
+            return
+        tries = min(TRIES, TABLES_TRIED // len(self.problem.kinds))
+        downhill(self.problem, self.open_, start, self.attempt, tries)
+        if self.best is not start:
+            self.walk(self.best)
+
+    def mix(self) -> None:
+        """Where no price on all memory makes a plan fit: some tables on the devices, the others in the hosts' memory."""
+        for of_bound in mixtures(self.problem.candidates, self.open_, self.problem.kinds, self.problem.room):
+            for picks in of_bound:
+                if self.hopeless(picks) or self.attempt(picks) is not None:
+                    break
+
+    def attempt(self, picks: tuple[int, ...]) -> Placed | None:
+        tried = self.whole.tried
+        if picks not in tried:
+            tried[picks] = self.problem.place(picks)
+        placed = tried[picks]
+        if placed is not None and (self.best is None or placed.score < self.best.placed.score):
+            self.best = Solution(picks, placed, 0)
+            self.whole.offer(self.best)
+        return placed
+
+    def hopeless(self, picks: tuple[int, ...]) -> bool:
+        """Whether no placement of them can be faster than the best plan: their mean, or a shard, takes longer."""
+        if self.best is None:
+            return False
+        chosen = self.problem.chosen(picks)
+        mean = sum(one.total_time for one in chosen) / len(self.problem.room.hbm)
+        return max(mean, max(one.longest for one in chosen)) >= self.best.placed.score[0]
+
+    def walk(self, start: Solution) -> None:
+        """Improves a plan with all else staying where it is."""
+        problem = self.problem
+        state = State(problem.chosen(start.picks), start.placed.ranks, problem.pinned, problem.room)
+        others = [[problem.candidates[kind][pick] for pick in self.open_[kind]] for kind in problem.kinds]
+        improve(state, others, self.whole.bound * (1 + self.whole.gap), STEPS_A_RANK * len(problem.room.hbm))
+        numbers = [{id(one): number for number, one in enumerate(group)} for group in problem.candidates]
+        picks = tuple(numbers[kind][id(one)] for kind, one in zip(problem.kinds, state.chosen, strict=True))
+        self.whole.offer(Solution(picks, state.placed(), 0))

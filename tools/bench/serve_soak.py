@@ -1,0 +1,180 @@
+"""dmoe serve under load while its model changes, and while a worker is killed: no request fails, none is answered by two versions at once.
+
+    tools/bench/serve_soak.py --scorers scorers/monday scorers/tuesday --rows rows.json --seconds 600 --every 10
+
+Every answer names its version, and is compared with what that version's scorer gives for its rows. Once, in the middle, a worker gets
+SIGKILL: what its connections were waiting for is lost, and asked again; it has to come back.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmoe.errors import UserError, run_command
+
+BOUND = 1e-4
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/bench/serve_soak.py", description="Load dmoe serve while versions change.")
+    parser.add_argument("--scorers", nargs="+", required=True, help="two or more, which take turns")
+    parser.add_argument("--rows", required=True, help="a JSON file with a list of raw rows")
+    parser.add_argument("--seconds", type=float, default=600.0, help="in all (600)")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two versions (10)")
+    parser.add_argument("--clients", type=int, default=4, help="threads that ask (4)")
+    parser.add_argument("--workers", type=int, default=2, help="of the server (2)")
+    parser.add_argument("--engine", choices=("torch", "onnx"), help="of the server")
+    return parser.parse_args()
+
+
+class Soak:
+    """What the clients share."""
+
+    def __init__(self, rows: list[dict[str, Any]], expected: dict[str, list[float]], port: int) -> None:
+        self.rows, self.expected, self.port = rows, expected, port
+        self.ended, self.killed_at = threading.Event(), 0.0
+        self.answers: Counter[str] = Counter()
+        self.lost = 0
+        self.wrong: list[str] = []
+
+    def ask_on(self, number: int) -> None:
+        """Asks for some rows after another until the end, on one connection as long as it lives."""
+        connection, low = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), number
+        while not self.ended.is_set():
+            low = (low + 7) % (len(self.rows) - 5)
+            part = self.rows[low : low + 5]
+            try:
+                connection.request("POST", "/score", json.dumps({"rows": part}))
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+                if 0 < time.monotonic() - self.killed_at < 5:
+                    self.lost += 1
+                else:
+                    self.wrong.append(f"{type(error).__name__}: {error}")
+                continue
+            if answer.status != 200:
+                self.wrong.append(f"{answer.status}: {body[:200]!r}")
+                continue
+            tree = json.loads(body)
+            right = self.expected[tree["version"]][low : low + 5]
+            if max(abs(a - b) for a, b in zip(tree["probabilities"], right, strict=True)) > BOUND:
+                self.wrong.append(f"{tree['version']}: {tree['probabilities']}, expected {right}")
+            self.answers[tree["version"]] += 1
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    from dmoe.serve.server.versions import load_version
+
+    rows = json.loads(Path(arguments.rows).read_text())
+    if len(arguments.scorers) < 2 or len(rows) < 10:
+        raise UserError("--scorers, --rows: expected two scorers and ten rows at least")
+    versions = {path: load_version(path) for path in map(os.path.abspath, arguments.scorers)}
+    expected = {one.name: one.scorer.predict(rows).tolist() for one in versions.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        pointer, port = Path(folder, "current"), _free_port()
+        pointer.write_text(f"{next(iter(versions))}\n")
+        command = [sys.executable, "-m", "dmoe", "serve", "--model", str(pointer), "--port", str(port)]
+        command += ["--workers", str(arguments.workers), *(["--engine", arguments.engine] if arguments.engine else [])]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            return _load(server.pid, Soak(rows, expected, port), pointer, list(versions), arguments)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+
+
+def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments: argparse.Namespace) -> int:
+    _wait_ready(soak.port)
+    began, memory, killed = time.monotonic(), [], 0
+    clients = [threading.Thread(target=soak.ask_on, args=(number,)) for number in range(arguments.clients)]
+    for one in clients:
+        one.start()
+    turn = 0
+    while time.monotonic() - began < arguments.seconds:
+        time.sleep(arguments.every)
+        turn += 1
+        memory.append(sum(proportional_bytes(one) for one in [pid, *children(pid)]))
+        beside = pointer.with_suffix(".next")
+        beside.write_text(f"{folders[turn % len(folders)]}\n")
+        beside.replace(pointer)
+        if not killed and arguments.workers > 1 and time.monotonic() - began > arguments.seconds / 2:
+            killed = children(pid)[-1]
+            soak.killed_at = time.monotonic()
+            os.kill(killed, signal.SIGKILL)
+    soak.ended.set()
+    for one in clients:
+        one.join()
+    alive = [one for one in children(pid) if one != killed]
+    came_back = not killed or len(alive) >= arguments.workers
+    print(f"{sum(soak.answers.values()):,} answers in {arguments.seconds:g} s by {len(soak.answers)} versions, {turn} changes")
+    print(f"memory (PSS of all processes): first {memory[0] / 2**20:,.0f} MiB, last {memory[-1] / 2**20:,.0f} MiB")
+    if killed:
+        back = "came back" if came_back else "did not come back"
+        print(f"one worker killed: {soak.lost} requests of its connections asked again; it {back}")
+    print(f"failed or mixed: {len(soak.wrong)}" + "".join(f"\n  {one}" for one in soak.wrong[:5]))
+    return int(bool(soak.wrong) or not came_back or len(soak.answers) < len(folders))
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_ready(port: int) -> None:
+    ends = time.monotonic() + 120
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/v2/health/ready")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        if time.monotonic() > ends:
+            raise UserError("the server is not ready within two minutes")
+        time.sleep(0.2)
+
+
+def children(pid: int) -> list[int]:
+    """Worker processes of a server, oldest first: those that have its program."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(one) for one in (task / "children").read_text().split()]
+    return sorted(one for one in found if b"spawn_main" in _read(one, "cmdline"))
+
+
+def proportional_bytes(pid: int) -> int:
+    """A process's memory, of pages that several map its share."""
+    for line in _read(pid, "smaps_rollup").decode().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("tools/bench/serve_soak.py", main))
