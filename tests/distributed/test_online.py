@@ -151,6 +151,7 @@ def test_every_window_is_tested_and_learned_once_and_ids_come_and_go(undisturbed
     assert lines[-1]["test"]["auc"] > 0.7 > 0.55 > lines[0]["test"]["auc"]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, undisturbed, ranks):
     faults = [
