@@ -65,6 +65,8 @@ class WatchConfig(Strict):
 
 
 class OnlineConfig(Strict):
+    """A run over the windows of a log that grows: `dmoe online`."""
+
     schema_file: str = Field("", description="the log's schema: a file, or the name of one that dmoe brings along")
     windows: WindowsConfig = WindowsConfig()
     ids: IdsConfig = IdsConfig()
