@@ -212,6 +212,9 @@ class DenseOptimizerConfig(Strict):
     clip_norm: float | None = Field(
         None, gt=0, description="largest global norm of the dense gradients; gradients of tables are not clipped"
     )
+    relative_clip: float | None = Field(
+        None, gt=0, description="shortens a tensor's step until no weight changes by more than this share of itself and 0.01 (Clippy)"
+    )
 
 
 class ScheduleConfig(Strict):

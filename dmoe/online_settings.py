@@ -50,6 +50,7 @@ class WatchConfig(Strict):
     """When a window, or the model that it made, is not sound."""
 
     action: Literal["quarantine", "stop", "tell"] = Field("quarantine", description="what an alarm does")
+    check_rows: int = Field(16_384, ge=1, description="rows of the window that are scored again once it was learned")
     after: int = Field(4, ge=1, description="good windows before figures are compared with their past")
     history: int = Field(24, ge=2, description="good windows that are the past")
     deviations: float = Field(6.0, gt=0, description="standard errors, of the past and of the window's rows together")
@@ -64,6 +65,8 @@ class WatchConfig(Strict):
 
 
 class OnlineConfig(Strict):
+    """A run over the windows of a log that grows: `dmoe online`."""
+
     schema_file: str = Field("", description="the log's schema: a file, or the name of one that dmoe brings along")
     windows: WindowsConfig = WindowsConfig()
     ids: IdsConfig = IdsConfig()

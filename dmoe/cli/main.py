@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     with interruptible(program):
         spoken, module, parsed = parse(words, program, path)
     shown = program if path else spoken
-    if getattr(module, "RUNS_ON_RANKS", False):
+    on_ranks = getattr(module, "RUNS_ON_RANKS", False)
+    if on_ranks(parsed) if callable(on_ranks) else on_ranks:
         from dmoe.train.elastic.exit_codes import run_rank
 
         return run_rank(shown, lambda: module.run(parsed))

@@ -1,6 +1,7 @@
 """Writes raw click logs with a planted truth, for demos, tests and benchmarks.
 
 dmoe synthesize criteo --rows 1000000 --seed 0 --output log.tsv
+dmoe synthesize drift --windows 24 --rows 50000 --output logs
 """
 
 import argparse
@@ -17,9 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criteo.add_argument("--bayes-auc", type=float, default=0.81, help="AUC of a model that knows the truth (default 0.81)")
     criteo.add_argument("--bad-share", type=float, default=0.0, help="malformed lines to plant, as a share of the rows (default 0)")
     criteo.add_argument("--truth", metavar="F2", help="write the true click probabilities here (npy, float64)")
+    drift = formats.add_parser("drift", help="files of windows whose tokens are born and die, and change their worth; for dmoe online")
+    drift.add_argument("--windows", type=int, required=True)
+    drift.add_argument("--rows", type=int, required=True, help="of a window")
+    drift.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
+    drift.add_argument("--output", required=True, metavar="D", help="folder of the files, schema.yaml and truth.json")
+    drift.add_argument("--tokens", type=int, default=2000, help="items alive at a time; four times as many users, a tenth of sites (2000)")
+    drift.add_argument("--turnover", type=float, default=0.08, help="share of the tokens that are born and die a window (0.08)")
+    drift.add_argument("--speed", type=float, default=0.08, help="radians that a token's worth turns a window (0.08)")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.format == "drift":
+        _drift(arguments)
+        return
     # Not at the top: --help must not wait for numba.
     from dmoe.testing.synthesize import synthesize
 
@@ -39,3 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
         f"Bayes-optimal on these rows: AUC {made.bayes_auc:.4f} (expected {made.expected_bayes_auc:.4f}), logloss {made.bayes_logloss:.4f}"
     )
     print(f"{seconds:.1f} s, {made.rows / seconds:,.0f} rows/s")
+
+
+def _drift(arguments: argparse.Namespace) -> None:
+    from dmoe.testing.drift import write_drift
+
+    given = (arguments.seed, arguments.tokens, arguments.turnover, arguments.speed)
+    made = write_drift(arguments.output, arguments.windows, arguments.rows, *given)
+    for one in made:
+        print(f"{one.file}: {one.rows:,} rows, positive rate {one.positive_rate:.4f}, Bayes-optimal AUC {one.bayes_auc:.4f}")

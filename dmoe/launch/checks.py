@@ -13,6 +13,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import WORK
 from dmoe.errors import UserError
 from dmoe.launch.ranks import Ranks
+from dmoe.online.checks import check, schema_of
 from dmoe.paths import join
 from dmoe.report.ladder_spec import load_spec, resolve
 
@@ -46,6 +47,21 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
     if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and exists(join(checked.run.dir, "config.yaml")):
         raise UserError(f"--run {checked.run.dir}: holds a run already; --resume True goes on with it, or choose another")
     return checked
+
+
+def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, elsewhere: bool, mounted: Sequence[str]) -> None:
+    """Reads the config and the schema as the job will.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    checked = load_config(config, overrides)
+    check(checked, run)
+    if checked.train.batch_size < ranks.total:
+        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
+    path = checked.data.path or checked.online.schema_file
+    if not elsewhere and (not path or _is_here(path, mounted)):
+        schema_of(checked)
 
 
 def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequence[str]) -> None:

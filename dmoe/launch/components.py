@@ -14,7 +14,7 @@ import torchx.specs as specs
 from dmoe.cli.train import overrides_of
 from dmoe.config import setting
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_run, check_training, work_of
+from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_online, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job
 from dmoe.names import show
 
@@ -76,6 +76,63 @@ def train(
         checked = check_training(given.config, overrides + overrides_of(given), place.ranks, goes_on, elsewhere, place.mounted)
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
         return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
+
+    return _or_one_line(job)
+
+
+def online(
+    *arguments: str,
+    config: str,
+    source: str,
+    run: str,
+    publish: str = "",
+    elsewhere: bool = False,
+    j: str = "1x1",
+    name: str = "dmoe-online",
+    image: str = "dmoe:latest",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: str = "",
+    mounts: str = "",
+    max_retries: int = 1000,
+    rdzv_port: int = 29500,
+    rdzv_timeout: int = 900,
+    interface: str = "",
+    venv: str = "",
+) -> specs.AppDef:
+    """Follows a log that grows, window by window, and publishes versions. Started again, it goes on where it was.
+
+    Args:
+        arguments: further arguments for dmoe online, behind `--`, such as `--set train.batch_size=4096` or `--once`
+        config: the experiment with its online part, a YAML file
+        source: folder, glob or prefix that fills with files
+        run: folder of the run, on a disk that all nodes see
+        publish: folder that gets versions for dmoe serve, local or remote
+        elsewhere: True where source and run lie on disks that only the cluster sees
+        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
+        name: the job's name
+        image: container image, for the schedulers that use one
+        cpu: CPUs of a node
+        gpu: GPUs of a node
+        memMB: memory of a node in MB
+        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
+        mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
+        max_retries: how often the scheduler may start the job anew
+        rdzv_port: port of the rendezvous on the first node, for several nodes
+        rdzv_timeout: seconds that a node waits for the others to come up
+        interface: network interface between the nodes, such as eth0 or ib0
+        venv: a virtual environment that the nodes see, put first on the job's PATH
+    """
+
+    def job() -> specs.AppDef:
+        place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
+        command = ["--config", config, "--source", source, "--run", run, *["--publish", publish] * bool(publish), *arguments]
+        given = check_arguments(["online", *command])
+        check_online(given.config, given.set, run, place.ranks, elsewhere, place.mounted)
+        return distributed_job(place, "dmoe.online", command, _logs(run))
 
     return _or_one_line(job)
 

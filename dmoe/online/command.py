@@ -8,25 +8,30 @@ from dmoe.checkpoint.progress import OnlineState
 from dmoe.config import Config, load_config, setting
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.kept import load_kept
-from dmoe.data.prepare.schema import Schema, load_schema, shipped
+from dmoe.data.prepare.schema import Schema
+from dmoe.data.prepare.source.raw_bytes import STDIN
 from dmoe.errors import UserError
 from dmoe.online import vocabulary
+from dmoe.online.checks import check, schema_of
 from dmoe.online.ids import from_vocabulary
 
 
-def online(config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False) -> None:
+def online(
+    config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False, accept: int = 0
+) -> None:
     """Follows a log, window by window; started again, it goes on where it was.
 
     Raises:
         UserError: whatever the user can mend.
     """
     config = load_config(config_path, [*overrides, setting("run.dir", run_path)])
-    schema, dataset = _schema(config)
+    schema, dataset = schema_of(config)
     check(config, run_path)
     model = vocabulary.model_manifest(schema, config.online.ids, dataset)
     from dmoe.checkpoint.save import save_checkpoint
     from dmoe.online.loop import Loop
     from dmoe.online.publish import Publisher
+    from dmoe.online.spool import Spool, inbox
     from dmoe.train.command import join_group, leave_group
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.run.warm_start import begin_from
@@ -61,45 +66,15 @@ def online(config_path: str, overrides: list[str], source: str, run_path: str, p
     state = trainer.progress.online
     if state is None:
         raise UserError(f"--run {run_path}: is a run of dmoe train; choose another, and begin from this one with train.init_from")
+    spool = Spool(run_path, schema, config.online.windows) if source == STDIN and distributed.rank() == 0 else None
+    if spool:
+        spool.start(state)
     publisher = Publisher(publish, run_path, config) if publish and distributed.rank() == 0 else None
-    Loop(trainer, run, source, schema, model, state, step, once, publisher).go()
+    place = inbox(run_path) if source == STDIN else source
+    ended = (lambda: spool.ended) if spool else (lambda: once)
+    Loop(trainer, run, place, schema, model, state, step, ended, publisher, accept).go()
     run.unlock()
     leave_group()
-
-
-def check(config: Config, run: str) -> None:
-    """
-    Raises:
-        UserError: a part of the config that has no meaning over windows.
-    """
-    if "://" in run:
-        raise UserError(f"--run {run}: remote, expected a local folder; publish to a remote one with --publish")
-    if (sets := config.model.embedding.sets) in ("light", "hashed"):
-        raise UserError(
-            f"model.embedding.sets: {sets} reads rows by an id's rank or hash, and ids come and go over windows; use per_expert or shared"
-        )
-    schedule = config.optimizer.schedule
-    if schedule.decay != "none" and schedule.decay_steps is None:
-        raise UserError("optimizer.schedule.decay: a run over windows has no end; give optimizer.schedule.decay_steps, or decay none")
-    if config.train.epochs != 1 or config.train.max_steps or config.train.early_stopping:
-        raise UserError("train.epochs, max_steps, early_stopping: each window is trained once; leave them out")
-    if config.train.checkpoint.keep < 2:
-        raise UserError("train.checkpoint.keep: a version is made of the checkpoint before the newest one too; give 2 or more")
-    if config.online.state_decay < 1 and config.optimizer.tables.kind not in ("adagrad", "rowwise_adagrad"):
-        raise UserError(f"online.state_decay: optimizer.tables.kind {config.optimizer.tables.kind} has no sums; leave it out")
-
-
-def _schema(config: Config) -> tuple[Schema, str]:
-    """The log's schema, and the name of the log."""
-    path = config.online.schema_file
-    if config.data.path:
-        if path:
-            raise UserError("online.schema_file: the data set of data.path has its own schema; give one of the two")
-        kept = load_kept(config.data.path)
-        return vocabulary.plain(kept.schema), kept.dataset
-    if not path:
-        raise UserError("online.schema_file: give the log's schema; or, in data.path, a data set whose schema and ids the run begins with")
-    return vocabulary.plain(load_schema(path)), path if path in shipped() else "log"
 
 
 def _first_state(config: Config, run: str, schema: Schema, model: Manifest) -> OnlineState:

@@ -70,7 +70,7 @@ class Ledger:
 
     def good(self) -> list[dict[str, Any]]:
         """The windows that the model has learned from, oldest first."""
-        undone = {line["undoes"] for line in self.lines if line["state"] == "rolled back"}
+        undone = {window for line in self.lines if line["state"] == "rolled back" for window in line["undoes"]}
         return [line for line in self.lines if line["state"] == "trained" and line["window"] not in undone]
 
     def in_a_row(self) -> int:

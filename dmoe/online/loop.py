@@ -1,13 +1,10 @@
 """The loop over windows: choose, prepare, test, train, watch, commit. Every rank runs it; rank 0 decides."""
 
-import os
-import shutil
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,37 +14,22 @@ from dmoe.checkpoint.progress import OnlineState
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.schema import Schema
-from dmoe.data.prepare.source.raw_bytes import identity
-from dmoe.distributed import broadcast_object, rank
+from dmoe.distributed import broadcast_object, on_rank_0, rank
 from dmoe.errors import UserError
-from dmoe.json_text import format_json, parse_json
 from dmoe.metrics.evaluation import NotFinite
 from dmoe.names import show
-from dmoe.online import stages, vocabulary
+from dmoe.online import stages, vocabulary, watch
 from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger, as_lines, committed
-from dmoe.online.prepared import Window, count_rows, first_time, prepare, remove_old, window_folder
-from dmoe.online.publish import Publisher
-from dmoe.online.source import Choice, Chooser, SourceFile, complete_files
+from dmoe.online.prepared import Window, remove_old
+from dmoe.online.publish import Publisher, Publishing
+from dmoe.online.spool import Spool
+from dmoe.online.taking import Taken, Taker
 from dmoe.online.waiting import meanwhile
-from dmoe.paths import inside, write_text
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.trainer import Trainer
-
-CHOICE = "window.json"
-
-
-@dataclass
-class Taken:
-    """A window whose files are chosen, and its rows where these could be prepared; `problem` says why they could not."""
-
-    number: int
-    choice: Choice
-    window: Window | None = None
-    problem: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Loop:
@@ -57,8 +39,9 @@ class Loop:
         schema: by which the windows are read.
         model: the manifest that the trainer's model is built from.
         state: of the checkpoint that the trainer has loaded.
-        once: end when the source has no complete file left.
+        ended: whether no further file is waited for; the run then ends when the source has no complete file left.
         publisher: on rank 0, where versions are published.
+        accept: a quarantined window whose files are the next window, and learned whatever the watch says.
     """
 
     def __init__(
@@ -70,25 +53,22 @@ class Loop:
         model: Manifest,
         state: OnlineState,
         step: int,
-        once: bool,
+        ended: Callable[[], bool],
         publisher: Publisher | None,
+        accept: int = 0,
     ) -> None:
-        self.trainer, self.run, self.source, self.schema, self.model, self.once = trainer, run, source, schema, model, once
+        self.trainer, self.run = trainer, run
         self.settings = trainer.config.online
         session = trainer.session
         parts = (session.sharded, session.tables, session.dense, session.optimizers)
         self.writer = CheckpointWriter(run, *parts, trainer.config.train.checkpoint, step)
         self.together = Together(self.writer)
-        self.state, self.publisher = state, publisher
-        self.publishing: threading.Thread | None = None
-        self.failed: list[BaseException] = []
+        self.state, self.publishing = state, Publishing(publisher, run)
         self.waits_for_commit: dict[str, Any] | None = None
         self.number = state["window"] + 1
         if rank() == 0:
             self.ledger = Ledger(run.path, state)
-            self.chooser = Chooser(self.settings.windows, self._rows_of, self._time_of)
-            self.pending = Choice()
-            self.candidate: dict[str, FeatureIds] = {}
+            self.taker = Taker(run.path, source, self.ledger, schema, self.settings, model, ended, accept)
             self.ids: Mapping[str, FeatureIds] = vocabulary.first_ids(schema)
             if state["vocabulary"]:
                 self.ids = vocabulary.load_ids(vocabulary.folder_of(run.path, state["vocabulary"]), schema)
@@ -103,15 +83,16 @@ class Loop:
         with self.together:
             if rank() == 0 and self.state["window"]:
                 # The version that a killed run had not finished.
-                self._publish([line for line in self.ledger.good() if line.get("step") == self.writer.published][-1:])
+                for line in [line for line in self.ledger.good() if line.get("step") == self.writer.published][-1:]:
+                    self.publishing.begin(line)
             while True:
-                taken = meanwhile(self._next, "waits for a window", self._between)
+                taken = meanwhile(lambda: self.taker.next(self.state["vocabulary"], self.ids), "waits for a window", self._between)
                 if taken is None:
                     break
                 self._window(taken)
             self.writer.finish()
             self._committed()
-            self._published(wait=True)
+            self.publishing.wait()
 
     def _between(self) -> None:
         """Between two steps, batches or looks: publishes a checkpoint that is written, and ends where somebody asked for it."""
@@ -121,113 +102,85 @@ class Loop:
             raise Preempted("asked to stop (SIGTERM); start the same command again, and it goes on with the same window")
         self._committed()
 
-    # On rank 0, in a thread
-
-    def _next(self) -> Taken | None:
-        """Waits for the next window, and prepares it; None at the end."""
-        number = self.ledger.window
-        while True:
-            began = time.perf_counter()
-            choice = self._chosen_before(number) or self._choose(ended=self.once)
-            if choice is not None:
-                break
-            if self.once:
-                return None
-            time.sleep(self.settings.windows.poll_seconds)
-        for kind, text in choice.events:
-            show(f"window {number}: {kind}: {text}", sys.stderr)
-        folder = window_folder(self.run.path, number)
-        if not os.path.exists(inside(folder, CHOICE)):
-            # What an attempt with other files left is no part of this one.
-            shutil.rmtree(folder, ignore_errors=True)
-            os.makedirs(folder)
-            write_text(inside(folder, CHOICE), format_json(asdict(choice)) + "\n")
-        taken = Taken(number, choice)
-        if any(one.bytes for one in choice.files):
-            try:
-                arguments = (self.run.path, number, choice.files, self.schema, self.settings, self.model)
-                taken.window, self.candidate = prepare(*arguments, self.state["vocabulary"], self.ids)
-            except UserError as error:
-                taken.problem = str(error)
-        taken.seconds["prepare"] = time.perf_counter() - began
-        return taken
-
-    def _choose(self, ended: bool) -> Choice | None:
-        files = complete_files(self.source, self.settings.windows.complete)
-        ledger, pending = self.ledger, self.pending
-        known = ledger.taken | {one.name: one for one in pending.duplicates}
-        found = self.chooser.choose(files, known, ledger.told | set(pending.told), ledger.newest, ended)
-        if found is not None:
-            news = pending.events + found.events, pending.told + found.told
-            pending = Choice(found.files, pending.duplicates + found.duplicates, *news)
-        if not pending.files:
-            # Copies and news wait for a window that has rows.
-            self.pending = pending
-            return None
-        self.pending = Choice()
-        return pending
-
-    def _chosen_before(self, number: int) -> Choice | None:
-        """What a run that was killed had chosen for this window, where the files are still the same."""
-        path = inside(window_folder(self.run.path, number), CHOICE)
-        if not os.path.exists(path):
-            return None
-        with open(path, "rb") as file:
-            kept = parse_json(file.read())
-        files, duplicates = ([SourceFile(**one) for one in kept[key]] for key in ("files", "duplicates"))
-        choice = Choice(files, duplicates, [(kind, text) for kind, text in kept["events"]], kept["told"])
-        for one in choice.files:
-            try:
-                same = identity(one.name) == (one.bytes, one.changed)
-            except (OSError, UserError):
-                same = False
-            if not same:
-                os.remove(path)
-                return None
-        return choice
-
-    def _rows_of(self, path: str) -> int:
-        return count_rows(path, self.schema)
-
-    def _time_of(self, path: str) -> float | None:
-        return first_time(path, self.schema)
-
-    # On every rank
-
     def _window(self, taken: Taken) -> None:
         line: dict[str, Any] = {"window": taken.number, "state": "trained", "files": as_lines(taken.choice.files)}
         choice = taken.choice
         events = [f"{kind}: {text}" for kind, text in choice.events]
         line |= {"duplicates": as_lines(choice.duplicates), "events": events, "told": choice.told}
+        if taken.accepts:
+            line["accepts"] = taken.accepts
         window = taken.window
         alarms = [f"prepare: {taken.problem}"] if taken.problem else []
         if window is None:
             line |= {"state": "quarantined" if alarms else "empty", "rows": 0, "alarms": alarms}
+            if alarms:
+                self._refuse(line)
             self._commit(line, taken, self.state["vocabulary"])
+            self._stop_after_too_many()
             return
         line |= {"rows": window.rows, "positives": window.manifest.splits["train"].positives, "data": window.figures}
         began = time.perf_counter()
         note(f"tests window {window.number}")
         try:
             line["test"] = stages.score(self.trainer, window, window.test, self._between)
+            alarms += self._judged(watch.judge, line)
         except NotFinite as error:
             alarms.append(f"not finite: {error}")
         taken.seconds["test"] = time.perf_counter() - began
-        if not alarms:
-            began = time.perf_counter()
-            if self.settings.state_decay < 1:
-                stages.decay_states(self.trainer, self.settings.state_decay)
-            line |= stages.learn(self.trainer, window, partial(self._trained, window))
-            taken.seconds["train"] = time.perf_counter() - began
-        if alarms:
+        if not alarms or (self.settings.watch.action == "tell" and "test" in line) or taken.accepts:
+            alarms += self._learn(line, taken, window)
+        fatal = [alarm for alarm in alarms if alarm.startswith("not finite")]
+        if fatal or (alarms and self.settings.watch.action != "tell" and not taken.accepts):
             self._undo()
             line |= {"state": "quarantined", "alarms": alarms}
+            self._refuse(line)
             self._commit(line, taken, self.state["vocabulary"])
+            self._stop_after_too_many()
             return
-        line["step"] = self.trainer.progress.step
+        line |= {"step": self.trainer.progress.step, "alarms": alarms, "notes": self._judged(watch.notes, line)}
         if rank() == 0:
-            self.ids = self.candidate
+            self.ids = self.taker.ids
         self._commit(line, taken, window.vocabulary)
+
+    def _learn(self, line: dict[str, Any], taken: Taken, window: Window) -> list[str]:
+        """Learns from the window; what is wrong with the model then."""
+        began = time.perf_counter()
+        if self.settings.state_decay < 1:
+            stages.decay_states(self.trainer, self.settings.state_decay)
+        line |= stages.learn(self.trainer, window, partial(self._trained, window))
+        taken.seconds["train"] = time.perf_counter() - began
+        began = time.perf_counter()
+        note(f"watches window {window.number}")
+        try:
+            line["after"] = stages.score(self.trainer, window, window.train, self._between, self.settings.watch.check_rows)
+        except NotFinite as error:
+            return [f"not finite: {error}"]
+        line["norms"] = stages.norms(self.trainer)
+        taken.seconds["watch"] = time.perf_counter() - began
+        return self._judged(watch.judge_learned, line)
+
+    def _judged(self, judge: Callable[..., list[str]], line: dict[str, Any]) -> list[str]:
+        """Rank 0's judgement, on every rank."""
+        return on_rank_0(lambda: judge(line, self.ledger.good(), self.settings.watch))
+
+    def _refuse(self, line: dict[str, Any]) -> None:
+        """Ends the run where an alarm is to stop it; the window's files stay to be taken."""
+        if self.settings.watch.action == "stop":
+            self.writer.finish()
+            raise UserError(
+                f"{said(line)}\nonline.watch.action is stop: look at its files, and start again; or with --set online.watch.action=tell"
+            )
+
+    def _stop_after_too_many(self) -> None:
+        count = broadcast_object(self.ledger.in_a_row() if rank() == 0 else None)
+        if count >= self.settings.watch.most_in_a_row:
+            self.writer.finish()
+            self._committed()
+            self.publishing.wait()
+            raise UserError(
+                f"{count} windows in a row are quarantined (online.watch.most_in_a_row): dmoe online status {self.run.path} tells why;"
+                " take one back with --accept WINDOW, or start again to go on with the next"
+            )
 
     def _trained(self, window: Window) -> None:
         note(f"trains on window {window.number}", self.trainer.progress.step)
@@ -244,9 +197,11 @@ class Loop:
             self.trainer.load(folder)
 
     def _commit(self, line: dict[str, Any], taken: Taken, name: str) -> None:
-        """Begins the checkpoint whose index makes the window done."""
+        """Begins the checkpoint whose index makes the window done, once the one before is there."""
+        self.writer.finish()
+        self._committed()
         line["seconds"] = {key: round(value, 3) for key, value in taken.seconds.items()}
-        line["done"] = round(time.time(), 3)
+        line["done"], line["memory_mb"] = round(time.time(), 3), memory_mb()
         state = None
         if rank() == 0:
             self.ledger.add(line)
@@ -266,43 +221,23 @@ class Loop:
             return
         line, self.waits_for_commit = self.waits_for_commit, None
         if rank() == 0:
-            self._publish([line] if line["state"] == "trained" else [])
+            if line["state"] == "trained":
+                self.publishing.begin(line)
+                Spool.forget(self.run.path, [one["name"] for one in line["files"]])
             names = {state["vocabulary"] for _, state in committed(self.run.path)}
             vocabulary.remove_old(self.run.path, names | {self.state["vocabulary"]})
-            remove_old(self.run.path, line["window"], self.settings.windows.keep)
+            newest_good = max((one["window"] for one in self.ledger.good()), default=0)
+            remove_old(self.run.path, line["window"], self.settings.windows.keep, newest_good)
 
-    def _publish(self, lines: list[dict[str, Any]]) -> None:
-        """Begins to publish a window's model, on a thread that reads its checkpoint: training goes on meanwhile."""
-        if self.publisher is None or not lines:
-            return
-        self._published(wait=True)
-        line = lines[0]
-        if not self.publisher.due(time.time()):
-            return
-        checkpoint, name = self.run.checkpoint(line["step"]), f"{line['window']:06d}"
-        changed = [one["changed"] / 1e9 for one in line["files"] if isinstance(one["changed"], int)]
 
-        def publish() -> None:
-            assert self.publisher is not None
-            try:
-                made = self.publisher.publish(line["window"], checkpoint, name, max(changed, default=None))
-            except BaseException as error:
-                self.failed.append(error)
-                return
-            if made:
-                size = f"{made['bytes']:,} bytes of {made['full_bytes']:,}"
-                show(f"version {made['version']}: {made['kind']}, {size}, in {made['seconds']:.1f} s", sys.stderr)
-
-        self.publishing = threading.Thread(target=publish, daemon=True, name="publish")
-        self.publishing.start()
-
-    def _published(self, wait: bool) -> None:
-        """Raises what publishing has ended with; waits for its end where told to."""
-        if self.publishing is not None and (wait or not self.publishing.is_alive()):
-            self.publishing.join()
-            self.publishing = None
-        if self.failed:
-            raise self.failed.pop()
+def memory_mb() -> int:
+    """Of this process, resident; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["VmRSS"].split()[0]) >> 10
+    except (OSError, KeyError):
+        return 0
 
 
 def said(line: dict[str, Any]) -> str:
@@ -311,5 +246,5 @@ def said(line: dict[str, Any]) -> str:
     figures = "".join(f"  {name} {test[name]:.4f}" for name in ("auc", "ne", "calibration", "cec") if test.get(name) is not None)
     ids = line.get("data", {}).get("ids")
     changes = f"  {ids['born']:,} ids born, {ids['evicted']:,} evicted" if ids else ""
-    alarms = "".join(f"\n  {alarm}" for alarm in line.get("alarms", ()))
+    alarms = "".join(f"\n  {alarm}" for alarm in (*line.get("alarms", ()), *line.get("notes", ())))
     return f"window {line['window']}: {line['state']}: {line['rows']:,} rows{figures}{changes}{alarms}"

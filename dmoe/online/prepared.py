@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.files import open_shard
-from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID, Manifest
+from dmoe.data.dataset.manifest import FILE, MISSING_ID, RARE_ID, Manifest, load_manifest
 from dmoe.data.prepare.encode.encode_rows import TIME
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.options import Options
@@ -26,11 +27,11 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.containers import find_layers, unwrapped
 from dmoe.data.prepare.source.log_files import MAX_ROW, find_files
 from dmoe.data.prepare.source.raw_bytes import open_raw
-from dmoe.online.ids import Change, FeatureIds, update
+from dmoe.online.ids import FIRST_ID, Change, FeatureIds, update
 from dmoe.online.source import SourceFile
 from dmoe.online.vocabulary import folder_of, save_ids
 from dmoe.online_settings import OnlineConfig
-from dmoe.paths import PATHS, inside
+from dmoe.paths import PATHS, inside, join
 
 SPLIT = "train"
 DATA = "data"
@@ -48,6 +49,7 @@ class Window:
         test, train: for each feature, the table's row of each id, before the window and after it; empty where ids are hashed.
         born: for each feature, the rows to be made new before it is trained, ascending.
         figures: what its rows and ids are like (`dmoe.online.watch`).
+        replay: the good window before, whose rows are learned again in part, with the rows that its ids have now.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Window:
     train: Maps
     born: Maps
     figures: dict[str, Any]
+    replay: "Window | None" = None
 
     @property
     def rows(self) -> int:
@@ -77,6 +80,7 @@ def prepare(
     model: Manifest,
     before: str,
     ids: Mapping[str, FeatureIds],
+    replay: int = 0,
     workers: int = 0,
 ) -> tuple[Window, dict[str, FeatureIds]]:
     """Makes the window's data set and the ids after it; continues what a killed run had begun.
@@ -85,6 +89,7 @@ def prepare(
         schema: of the first window; later ones are read as it was (`plain`).
         model: its manifest, whose cardinalities are the tables' rows.
         before: name of the vocabulary before the window, empty for the first; `ids` are its.
+        replay: the good window before, where some of its rows are to be learned again.
 
     Raises:
         UserError: the files are not a log of this schema, too many lines are malformed, or a file changed meanwhile.
@@ -119,6 +124,8 @@ def prepare(
     name = f"{number:06d}"
     save_ids(folder_of(run, name), made, after)
     figures |= _of_ids(counts, changes)
+    times = [seconds for one in files if one.bytes and (seconds := first_time(one.name, schema)) is not None]
+    figures["time"] = min(times, default=None)
     window = Window(
         number,
         folder,
@@ -128,8 +135,21 @@ def prepare(
         {feature: change.train_N for feature, change in changes.items()},
         {feature: change.born for feature, change in changes.items()},
         figures,
+        _replayed(run, replay, after) if replay and settings.replay else None,
     )
     return window, after
+
+
+def _replayed(run: str, number: int, ids: Mapping[str, FeatureIds]) -> Window | None:
+    """An earlier window, by the rows that its tokens have now; None where its rows are gone."""
+    folder = inside(window_folder(run, number), DATA)
+    if not PATHS.exists(join(folder, FILE)):
+        return None
+    kept, rows = load_kept(folder), {}
+    for one in kept.vocabularies:
+        place = pc.fill_null(pc.index_in(one.tokens, ids[one.name].tokens), RARE_ID - FIRST_ID).to_numpy(zero_copy_only=False)
+        rows[one.name] = np.concatenate([np.arange(FIRST_ID), place + FIRST_ID]).astype(np.int32)
+    return Window(number, folder, load_manifest(folder), "", {}, rows, {}, {})
 
 
 def _look(folder: str, manifest: Manifest) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any]]:
@@ -174,11 +194,11 @@ def _of_ids(counts: Mapping[str, NDArray[np.int64]], changes: Mapping[str, Chang
     return told
 
 
-def remove_old(run: str, newest: int, keep: int) -> None:
-    """Removes the windows' rows but for the newest ones."""
+def remove_old(run: str, newest: int, keep: int, needed: int) -> None:
+    """Removes the windows' rows but for the newest ones, and for those of the window that may be replayed."""
     folder = inside(run, "windows")
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.isdigit() and int(name) <= newest - keep:
+        if name.isdigit() and int(name) <= newest - keep and int(name) != needed:
             shutil.rmtree(inside(folder, name), ignore_errors=True)
 
 

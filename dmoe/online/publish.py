@@ -1,4 +1,4 @@
-"""Versions for scorers: full ones, deltas between them, a pointer that is replaced atomically; old ones are removed. No torch.
+"""Versions for scorers: full ones, deltas between them, a pointer that is replaced atomically; old ones are removed.
 
 `TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.delta`); the first line of `TARGET/current` names
 the one to use. `RUN/published/000012` is the last one in full, with which the next one is compared: what has changed is what has other
@@ -7,20 +7,26 @@ bytes, whatever plan trained it.
 
 import os
 import shutil
+import sys
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.json_text import format_json
+from dmoe.names import show
+from dmoe.online.status import LOG
 from dmoe.online.vocabulary import folder_of
 from dmoe.paths import PATHS, append_text, inside, join, write_atomic, write_text
 from dmoe.serve.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
 from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import FILE, digest_of
+from dmoe.train.run.run_dir import RunDir
 
-POINTER, VERSIONS, LOG = "current", "versions", "published.jsonl"
+POINTER, VERSIONS = "current", "versions"
 
 
 class Publisher:
@@ -177,3 +183,47 @@ def write_text_anywhere(path: str, text: str) -> None:
     if "://" not in path:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     write_text(path, text)
+
+
+class Publishing:
+    """Publishes on a thread, which reads a checkpoint's files: training goes on meanwhile."""
+
+    def __init__(self, publisher: Publisher | None, run: RunDir) -> None:
+        self.publisher, self.run = publisher, run
+        self._thread: threading.Thread | None = None
+        self._failed: list[BaseException] = []
+
+    def begin(self, line: Mapping[str, Any]) -> None:
+        """Begins with a window's model; waits for the version before, whose checkpoint is not to be removed under it.
+
+        Raises:
+            UserError: the version before could not be made.
+        """
+        self.wait()
+        if self.publisher is not None and self.publisher.due(time.time()):
+            self._thread = threading.Thread(target=self._publish, args=(line,), daemon=True, name="publish")
+            self._thread.start()
+
+    def wait(self) -> None:
+        """
+        Raises:
+            UserError: the version could not be made.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failed:
+            raise self._failed.pop()
+
+    def _publish(self, line: Mapping[str, Any]) -> None:
+        assert self.publisher is not None
+        changed = [one["changed"] / 1e9 for one in line["files"] if isinstance(one["changed"], int)]
+        checkpoint, vocabulary = self.run.checkpoint(line["step"]), f"{line['window']:06d}"
+        try:
+            made = self.publisher.publish(line["window"], checkpoint, vocabulary, max(changed, default=None))
+        except BaseException as error:
+            self._failed.append(error)
+            return
+        if made:
+            size = f"{made['bytes']:,} bytes of {made['full_bytes']:,}"
+            show(f"version {made['version']}: {made['kind']}, {size}, in {made['seconds']:.1f} s", sys.stderr)

@@ -61,7 +61,7 @@ def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict
     """Makes the window's new rows, and one pass over it; every rank has to call it.
 
     Returns:
-        `loss`, the mean cross-entropy of its batches before their steps; None where it is not finite.
+        `loss`, the mean cross-entropy of its batches before their steps; `steps` of them; `replayed` rows of the window before.
     """
     session, config = trainer.session, trainer.config
     initialize_rows(
@@ -74,9 +74,24 @@ def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict
     for losses in trainer.fit(batches):
         total, steps = total + losses.bce.double(), steps + 1
         between()
+    replayed = _replay(trainer, window, between)
     trainer.progress.trained_rows += window.rows
     loss = float(all_reduce_sum(total)) / world_size() / max(steps, 1)
-    return {"loss": loss, "steps": steps}
+    return {"loss": loss, "steps": steps, **({"replayed": replayed} if replayed else {})}
+
+
+def _replay(trainer: Trainer, window: Window, between: Callable[[], None]) -> int:
+    """Learns again from some rows of the window before; how many."""
+    older, size = window.replay, trainer.config.train.batch_size
+    count = 0 if older is None else min(int(trainer.config.online.replay * window.rows), older.rows) // size
+    if older is None or not count:
+        return 0
+    batches = reader_of(trainer, older, older.train, shuffled=True).batches(
+        size, rank(), world_size(), epoch=window.number, max_steps=count
+    )
+    for _ in trainer.fit(batches):
+        between()
+    return count * size
 
 
 def decay_states(trainer: Trainer, factor: float) -> None:

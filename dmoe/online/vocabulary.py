@@ -17,7 +17,7 @@ from dmoe.data.dataset.manifest import FILE, CategoricalFeature, DenseFeature, M
 from dmoe.data.dataset.vocabulary_files import FOLDER, file_of
 from dmoe.data.prepare.count.hashed_sizes import parse_sizes
 from dmoe.data.prepare.count.vocabulary import digest, digest_of, write_vocabulary
-from dmoe.data.prepare.kept import read_kept
+from dmoe.data.prepare.kept import kept_schema, read_kept
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.write.manifest_building import TRANSFORMS
 from dmoe.errors import UserError
@@ -143,13 +143,13 @@ def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
     return found
 
 
-def look_up(folder: str, schema: Schema, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
+def look_up(folder: str, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
     """Row, sightings, birth and last sight of tokens, `row` None of one that has none.
 
     Raises:
         UserError: no such feature, or ids are hashed.
     """
-    ids = load_ids(folder, schema)
+    ids = load_ids(folder, kept_schema(folder, load_manifest(folder)))
     if feature not in ids:
         raise UserError(f"no feature '{feature}' with counted ids; the features are {', '.join(sorted(ids)) or 'hashed'}")
     one = ids[feature]

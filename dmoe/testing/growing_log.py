@@ -2,28 +2,35 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from dmoe.testing.small_scorer import MODEL, SCHEMA
 
+Fault = Literal["", "flip", "broken", "bots", "schema", "clock"]
+SECONDS = 600
+"""Of a window."""
 
-def write_window(path: Path, number: int, rows: int = 400, rate: float = 0.6, flip: bool = False) -> None:
-    """Writes window `number`: clicks depend on the site; users live for some six windows; a price and tags.
+
+def write_window(path: Path, number: int, rows: int = 400, fault: Fault = "") -> None:
+    """Writes window `number`: clicks depend on the site; users live for some six windows; a price, tags and a time.
 
     Args:
-        rate: of clicks on the better sites.
-        flip: labels are inverted.
+        fault: labels inverted; no site in any row; half of the rows are clicks of one new user; a column has another name; the time is
+            that of a year later.
     """
     draw = random.Random(number)
-    lines = ["click,site,user,price,tags"]
-    for _ in range(rows):
-        site, user = draw.randrange(8), 4 * number + draw.randrange(24)
+    at = 1_700_000_000 + number * SECONDS + (365 * 86400 if fault == "clock" else 0)
+    lines = ["click,site,user,price,tags,at" if fault != "schema" else "click,place,user,price,tags,at"]
+    for row in range(rows):
+        site, user = draw.randrange(8), f"u{4 * number + draw.randrange(24)}"
         tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
         price = "" if draw.random() < 0.1 else f"{draw.lognormvariate(1, 1):.2f}"
-        click = draw.random() < (rate if site < 4 else 0.1)
-        lines.append(f"{int(click != flip)},s{site},u{user},{price},{tags}")
+        click = int((draw.random() < (0.6 if site < 4 else 0.1)) != (fault == "flip"))
+        if fault == "bots" and row % 2:
+            user, click = "bot", 1
+        lines.append(f"{click},{'' if fault == 'broken' else f's{site}'},{user},{price},{tags},{at + row}")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
     beside.write_text("\n".join(lines) + "\n")
@@ -32,17 +39,13 @@ def write_window(path: Path, number: int, rows: int = 400, rate: float = 0.6, fl
 
 def write_config(folder: Path, **online: Any) -> str:
     """Writes a config of a small model and its schema; returns the config's path."""
-    (folder / "schema.yaml").write_text(SCHEMA)
+    (folder / "schema.yaml").write_text(f"{SCHEMA}time: {{column: at, format: unix}}\n")
+    ids = {"capacity": 34, "admit_count": 3.0, "decay": 0.7}
     tree: dict[str, Any] = {
         "model": MODEL,
         "data": {"prefetch": 0},
         "train": {"batch_size": 64, "eval_batch_size": 128, "checkpoint": {"keep": 100}},
-        "online": {
-            "schema_file": str(folder / "schema.yaml"),
-            "ids": {"capacity": 34, "admit_count": 3.0, "decay": 0.7},
-            "versions": {"full_every": 3},
-            **online,
-        },
+        "online": {"schema_file": str(folder / "schema.yaml"), "ids": ids, "versions": {"full_every": 3}, **online},
     }
     (folder / "online.yaml").write_text(yaml.safe_dump(tree))
     return str(folder / "online.yaml")

@@ -58,7 +58,7 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def _auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+def auc_of_bins(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     """AUC from the weights of positives and negatives in ascending order of the score; equal bins count half."""
     below = np.cumsum(negative) - negative
     return float(np.sum(positive * (below + 0.5 * negative)) / (positive.sum() * negative.sum()))
@@ -103,7 +103,7 @@ def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc:
     for _ in range(40):
         size = (low + high) / 2
         p = _sigmoid(size * score + intercept_for(size))
-        low, high = (size, high) if _auc(p, 1 - p) < bayes_auc else (low, size)
+        low, high = (size, high) if auc_of_bins(p, 1 - p) < bayes_auc else (low, size)
     weights *= size
     return Truth(key, cardinality, weights, intercept_for(size) - float(_weighted(terms, weights).mean()))
 
@@ -232,5 +232,5 @@ def synthesize(
             progress.update(rows=len(p), size=len(chunk.text))
     progress.close()
     both = drawn[0].sum() > 0 and drawn[1].sum() > 0
-    auc = _auc(drawn[1], drawn[0]) if both else float("nan")
-    return Summary(done, float(drawn[1].sum() / done), auc, _auc(expected[1], expected[0]), loss / done, size)
+    auc = auc_of_bins(drawn[1], drawn[0]) if both else float("nan")
+    return Summary(done, float(drawn[1].sum() / done), auc, auc_of_bins(expected[1], expected[0]), loss / done, size)

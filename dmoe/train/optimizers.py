@@ -24,6 +24,8 @@ TABLE_CLASSES = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
 }
+CLIPPY_FLOOR = 0.01
+"""What a weight may change by whatever its size, so that one at 0 moves at all."""
 DENSE_STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}, "adagrad": {"step", "sum"}}
 """Names of a parameter's states, `step` a number and the others of the parameter's shape; plain SGD has none."""
 DENSE_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
@@ -111,8 +113,21 @@ class Optimizers:
     def step(self) -> None:
         if self._dense_config.clip_norm is not None:
             self.gradient_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._dense_config.clip_norm)
-        self.dense.step()
+        if self._dense_config.relative_clip is None:
+            self.dense.step()
+        else:
+            self._clipped_step(self._dense_config.relative_clip)
         self.data_parallel.step()
+
+    @torch.no_grad()
+    def _clipped_step(self, share: float) -> None:
+        """A step whose length a tensor's weights bound (Clippy, Tang et al. 2023): they, not the gradient's norm, tell what is too far."""
+        before = [parameter.clone() for parameter in self._parameters]
+        self.dense.step()
+        for parameter, old in zip(self._parameters, before, strict=True):
+            step = parameter - old
+            room = (old.abs() * share).add_(CLIPPY_FLOOR).div_(step.abs().clamp_(min=1e-30))
+            parameter.copy_(old.add_(step, alpha=float(room.amin().clamp(max=1.0))) if room.numel() else old)
 
     def states_of(self, shard: LocalShard) -> dict[str, Tensor]:
         """A shard's optimiser state by its standard name, whoever steps it."""

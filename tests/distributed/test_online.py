@@ -14,6 +14,9 @@ from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
+from dmoe.online.rollback import roll_back
+from dmoe.online.status import as_text, page, status
+from dmoe.online.vocabulary import look_up
 from dmoe.serve.delta import materialise
 from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import digest_of
@@ -25,7 +28,8 @@ from dmoe.testing.growing_log import write_config, write_window
 WINDOWS = 5
 KILLS = {
     1: "start 1, half 1, ids 1, evaluate 3, reset 1, ledger 1, write 2, version 2, pointer 1, batch 5, old 1, ledger 2",
-    2: "ids 2, reset 1, ledger 1, half 1, version 1",
+    2: "start 1, half 1, ids 1, evaluate 1, reset 1, batch 3, ledger 1, write 1, old 1, version 1, pointer 1, evaluate 2, batch 9,"
+    " ledger 1, half 1, ids 1, write 2, reset 1, version 2, batch 3",
 }
 """Points, and at which passing of one the process is killed, one a start."""
 ON_ANY_RANK = ("start", "evaluate", "reset", "batch")
@@ -49,7 +53,7 @@ def follow(folder: Path, log: tuple[str, str], ranks: int, faults: list[dict[str
 def ledger(folder: Path) -> list[dict[str, Any]]:
     """Without what a clock says."""
     lines = [json.loads(line) for line in (folder / "run" / "ledger.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "done")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "done", "memory_mb")} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +151,12 @@ def test_every_window_is_tested_and_learned_once_and_ids_come_and_go(undisturbed
     assert lines[-1]["test"]["auc"] > 0.7 > 0.55 > lines[0]["test"]["auc"]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, undisturbed, ranks):
     faults = [
         {"at": point, "number": int(number), "rank": attempt % ranks if point in ON_ANY_RANK else 0, "attempt": attempt, "do": "kill"}
-        for attempt, (point, number) in enumerate(kill.split() for kill in KILLS[ranks].split(", "))
+        for attempt, (point, number) in enumerate(kill.split() for kill in KILLS[ranks].split(","))
     ]
     outcome = follow(tmp_path / "killed", log, ranks, faults)
     assert outcome.succeeded, outcome.said
@@ -159,3 +164,67 @@ def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, 
     assert len(list((tmp_path / "killed" / "logs-0").rglob("attempt_*"))) == len(faults) + 1
     assert ledger(tmp_path / "killed") == ledger(undisturbed(ranks))
     same(tmp_path / "killed", undisturbed(ranks))
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_on_other_numbers_of_ranks(tmp_path, log, undisturbed):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for number, (ranks, point) in enumerate(((2, "ledger"), (1, "batch"), (2, "reset"))):
+        arguments = ["--config", log[0], "--source", log[1], "--run", str(folder / "run"), "--publish", str(folder / "versions"), "--once"]
+        fault = {"at": point, "number": 5 if point == "batch" else 2, "rank": 0, "do": "kill"}
+        assert not launch(folder, ranks, arguments, [fault], number=number, command="online").succeeded
+    outcome = follow(folder, log, 1, number=3)
+    assert outcome.succeeded, outcome.said
+    # Which rows, files and ids is the same to the bit; sums of floats are taken in another order.
+    exact = ("window", "state", "files", "rows", "positives", "data", "step", "steps")
+    found, expected = ([{key: line[key] for key in exact} for line in ledger(one)] for one in (folder, undisturbed(1)))
+    assert found == expected
+    same(folder, undisturbed(1), 2e-3)
+    assert len(list((folder / "versions" / "versions").iterdir())) == WINDOWS
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_replayed_rows_are_the_same_after_kills(tmp_path, log, ranks):
+    config = write_config(tmp_path, replay=0.5, state_decay=0.9)
+    for name, kills in (("undisturbed", ()), ("killed", (("batch", 9), ("ledger", 1)))):
+        faults = [{"at": point, "number": at, "rank": 0, "attempt": attempt, "do": "kill"} for attempt, (point, at) in enumerate(kills)]
+        outcome = follow(tmp_path / name, (config, log[1]), ranks, faults)
+        assert outcome.succeeded, outcome.said
+    lines = ledger(tmp_path / "killed")
+    assert lines == ledger(tmp_path / "undisturbed")
+    assert [line.get("replayed", 0) for line in lines] == [0, *[192] * (WINDOWS - 1)]
+    assert [line["step"] for line in lines] == [7, 17, 27, 37, 47]
+    same(tmp_path / "killed", tmp_path / "undisturbed")
+
+
+def test_back_to_an_earlier_window_by_hand_and_on_from_there(tmp_path, log, undisturbed):
+    for name in ("run", "versions"):
+        shutil.copytree(undisturbed(1) / name, tmp_path / name)
+    run, lines = str(tmp_path / "run"), ledger(undisturbed(1))
+    shutil.copytree(run, tmp_path / "pruned")
+    shutil.rmtree(tmp_path / "pruned" / "checkpoints" / "step-000000000")
+    with pytest.raises(UserError, match="--to 0"):
+        roll_back(str(tmp_path / "pruned"), 0)
+    assert "step 21" in roll_back(run, 3, str(tmp_path / "versions"))
+    assert (tmp_path / "versions" / "current").read_text() == "versions/000003\n"
+    found = status(run)
+    assert (found["windows"][-1]["state"], found["windows"][-1]["undoes"]) == ("rolled back", [4, 5])
+    assert newest(run).endswith(f"step-{lines[2]['step']:09d}")
+    assert "rolled back" in as_text(found)
+    assert "<svg" in page(found)
+    write_window(Path(log[1]) / "w9.csv", 9)
+    outcome = follow(tmp_path, log, 1)
+    (Path(log[1]) / "w9.csv").unlink()
+    assert outcome.succeeded, outcome.said
+    last = status(run)["windows"][-1]
+    assert (last["window"], last["step"], last["state"]) == (7, lines[2]["step"] + 7, "trained")
+    assert sorted(path.name for path in (tmp_path / "versions" / "versions").iterdir())[-1] == "000007"
+
+
+def test_a_tokens_row_is_told(undisturbed):
+    run, lines = undisturbed(1) / "run", ledger(undisturbed(1))
+    found = look_up(str(run / "vocabulary" / "000005"), "user", ["u40", "nobody"])
+    assert (found[0]["last"], found[1]) == (5, {"token": "nobody", "row": None, "seen": 0.0})
+    assert 2 <= found[0]["row"] < 34
+    assert found[0]["born"] in {line["window"] for line in lines}

@@ -276,6 +276,7 @@ WRITERS = {
     "delta._write_rows": "checks",
     "delta._write_tokens": "tokens and their counts",
     "delta._apply": "rows of scorers, which exports have checked, whose SHA-256 is the export's",
+    "drift._window": "checks",
     "export._write_tables": "each chunk goes through require_finite (_chunks)",
     "export._write_dense": "checks",
     "score_dataset._write_batches": "checks",

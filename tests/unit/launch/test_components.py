@@ -11,11 +11,12 @@ from torchx.specs.file_linter import get_fn_docstring, validate
 from dmoe.cli.main import parse
 from dmoe.launch import components
 from dmoe.launch.resources import PRESETS
+from dmoe.testing.growing_log import write_config
 from dmoe.testing.small_data import make_data_set
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs/demo.yaml")
-NAMES = ("train", "evaluate", "preprocess", "ladder", "accept", "serve")
+NAMES = ("train", "evaluate", "preprocess", "ladder", "accept", "serve", "online")
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,18 @@ def test_ladder_is_one_process_whose_variants_are_checked(capsys, data, tmp_path
     assert command_of(app) == [*expected, "--set", f"data.path={data}", "--jobs", "4"]
     assert "no such file" in message_of(capsys, "ladder", "--config", "no.yaml", "--output", "o")
     assert "unrecognized arguments: --jbos 2" in message_of(capsys, "ladder", "--config", config, "--output", "o", "--", "--jbos", "2")
+
+
+def test_online_is_checked_and_gets_its_arguments(capsys, tmp_path):
+    config = write_config(tmp_path)
+    given = ["--config", config, "--source", "s3://logs/", "--run", "r"]
+    app = materialize_appdef(components.online, [*given, "--publish", "p", "--j", "1x2", "--", "--once"])
+    command = command_of(app)
+    assert command[command.index("dmoe.online") + 1 :] == [*given, "--publish", "p", "--once"]
+    assert "optimizer.schedule.decay" in message_of(capsys, "online", "--config", CONFIG, *given[2:])
+    assert "online.schema_file" in message_of(capsys, "online", *given, "--", "--set", "online.schema_file=")
+    assert "remote" in message_of(capsys, "online", *given[:4], "--run", "s3://bucket/run")
+    assert "unrecognized arguments: --ocne" in message_of(capsys, "online", *given, "--", "--ocne")
 
 
 def test_torchrun_takes_none_of_the_programs_options_for_its_own(data):

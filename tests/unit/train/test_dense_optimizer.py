@@ -36,3 +36,22 @@ def test_a_plain_optimizers_state_is_taken_and_its_steps_are_made(kind):
         ours.step()
     torch.testing.assert_close(layer.state_dict(), plain_layer.state_dict(), rtol=1e-6, atol=1e-7)
     assert {key.split("/")[1] for key in ours.dense_state()} == {key for state in plain.state.values() for key in state}
+
+
+def test_relative_clipping_shortens_a_tensors_step_to_what_its_weights_bear():
+    layers = {share: nn.Linear(5, 3) for share in (None, 0.1)}
+    layers[0.1].load_state_dict(layers[None].state_dict())
+    before = {name: value.clone() for name, value in layers[None].state_dict().items()}
+    for share, layer in layers.items():
+        settings = DenseOptimizerConfig(kind="sgd", lr=1.0, relative_clip=share)
+        optimizers = Optimizers(nn.Module(), [], dict(layer.named_parameters()), TableOptimizerConfig(), settings)
+        gradients_of(0, layer)
+        # The bias's step is within its room, the matrix's is not.
+        layer.bias.grad.mul_(1e-4)
+        optimizers.step()
+    free, clipped = (layers[share].state_dict() for share in (None, 0.1))
+    torch.testing.assert_close(clipped["bias"], free["bias"])
+    old, step = before["weight"].double(), (free["weight"] - before["weight"]).double()
+    factor = min(1.0, float(((0.1 * old.abs() + 0.01) / step.abs()).min()))
+    assert factor < 0.5
+    torch.testing.assert_close(clipped["weight"].double(), old + factor * step, rtol=1e-5, atol=1e-6)

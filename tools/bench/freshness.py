@@ -1,0 +1,92 @@
+"""From the moment that a file is complete to the moment that a scorer answers with what it taught.
+
+    python tools/bench/freshness.py --output /tmp/fresh --windows 20
+
+Starts `dmoe online` and `dmoe serve`, which follows its pointer, and lets one file after the other appear; asks the server until its answer
+names another version. The model and the windows are small: what is measured is the way, not the training.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+from dmoe.errors import UserError, run_command  # noqa: E402
+from dmoe.testing.growing_log import write_config, write_window  # noqa: E402
+
+PORT = 18089
+LONGEST_SECONDS = 300.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="an empty folder")
+    parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=400, help="of a window")
+    parser.add_argument("--poll", type=float, default=0.2, help="seconds between two looks at the source (0.2)")
+    arguments = parser.parse_args()
+    folder = arguments.output
+    (folder / "logs").mkdir(parents=True)
+    config = write_config(folder, windows={"poll_seconds": arguments.poll})
+    write_window(folder / "logs" / "w000.csv", 0, arguments.rows)
+    dmoe = [sys.executable, "-m", "dmoe"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    source = ["--source", str(folder / "logs"), "--run", str(folder / "run"), "--publish", str(folder / "versions")]
+    started = [subprocess.Popen([*dmoe, "online", "--config", config, *source], env=environment)]
+    try:
+        pointer = folder / "versions" / "current"
+        _until(pointer.exists)
+        started.append(
+            subprocess.Popen([*dmoe, "serve", "--model", str(pointer), "--port", str(PORT)], env=environment, stderr=subprocess.DEVNULL)
+        )
+        _until(lambda: version() != "")
+        took = []
+        for number in range(1, arguments.windows + 1):
+            before = version()
+            write_window(folder / "logs" / f"w{number:03d}.csv", number, arguments.rows)
+            began = time.monotonic()
+            _until(partial(_is_another, before))
+            took.append(time.monotonic() - began)
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+    lines = [json.loads(line)["seconds"] for line in (folder / "run" / "ledger.jsonl").read_text().splitlines()]
+    stages = {name: statistics.median(line[name] for line in lines[1:]) for name in lines[1]}
+    print(f"{len(took)} windows of {arguments.rows:,} rows: median {statistics.median(took):.2f} s, longest {max(took):.2f} s")
+    print("stages, medians: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.items()))
+
+
+def version() -> str:
+    """Of the server's answer to a row; empty where it does not answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/score", data=b'{"rows": [{"site": "s1"}]}')
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(json.loads(answer.read())["version"])
+    except OSError:
+        return ""
+
+
+def _is_another(before: str) -> bool:
+    return version() not in ("", before)
+
+
+def _until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONGEST_SECONDS
+    while not what():
+        if time.monotonic() > end:
+            raise UserError(f"nothing came within {LONGEST_SECONDS:.0f} s")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("tools/bench/freshness.py", main))
