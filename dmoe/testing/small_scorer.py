@@ -1,6 +1,8 @@
 """A small log, a run that was trained on it for a few steps, and its scorer: what examples and tests of serving begin with."""
 
+import atexit
 import random
+import shutil
 import tempfile
 from collections.abc import Sequence
 from itertools import islice
@@ -31,13 +33,15 @@ def small_scorer(
     """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
 
     Args:
-        folder: where all is made; a temporary one, which stays, where None.
+        folder: where all is made; where None, a temporary one that is removed when the process ends.
         seed: of the model; another one gives another scorer of the same log.
         tags: read the column of several values a row.
         settings: laid over the model's config, as `key=value`.
         rows: of the scorer.
     """
     place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
+    if not folder:
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     data, run, scorer = str(place / "data"), place / "run", str(place / "scorer")
     write_log(place / "log.csv")
