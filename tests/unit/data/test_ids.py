@@ -97,7 +97,7 @@ def test_appended_tokens_get_the_next_ids_and_old_ids_stay(days, first, tmp_path
 
 
 def test_appending_goes_on_after_a_kill_and_another_vocabulary_is_another_data_set(days, first, tmp_path, monkeypatch):
-    import dmoe.data.prepare.pipeline as module
+    import dmoe.data.prepare.stages as module
 
     options = {"split": "1,0,0", "vocabulary": str(first), "new_tokens": "append"}
     run([days[1]], tmp_path / "whole", **options)
