@@ -128,7 +128,7 @@ def test_a_stage_fails_where_its_subject_is_broken(name, fault, told):
 @pytest.mark.slow
 def test_survivors_that_hang_fail_the_stage_of_a_lost_rank():
     # The undisturbed run has to end within the bound too.
-    found = run("lost rank", fault="hanging_survivors", minutes=5, stages=[STAGES["lost rank"]])["lost rank"]
+    found = run("lost rank", fault="hanging_survivors", minutes=2, stages=[STAGES["lost rank"]])["lost rank"]
     assert found.verdict == FAILED
     assert "rank 0 should have ended with exit code 3, but it had not ended in time" in found.reason
 
