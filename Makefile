@@ -34,8 +34,12 @@ demo: venv
 test: venv
 	.venv/bin/python -m pytest -m "not slow and not gpu"
 
+# Two at a time: the unit tests write into a file, which is shown at the end.
 test-all: venv lint
-	.venv/bin/python -m pytest -m "not gpu"
+	@unit=$$(mktemp) && echo "unit tests beside the others: $$unit"; \
+	  .venv/bin/python -m pytest -m "not gpu" tests/unit >"$$unit" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
+	  code=0; .venv/bin/python -m pytest -m "not gpu" tests/distributed tests/endtoend || code=$$?; \
+	  wait $$beside || code=$$?; cat "$$unit"; rm "$$unit"; exit $$code
 
 lint: venv
 	.venv/bin/ruff check .
