@@ -60,7 +60,7 @@ def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monke
     def join(*_):
         raise Joined
 
-    monkeypatch.setattr(command, "_join", join)
+    monkeypatch.setattr(command, "join_group", join)
     root = logging.getLogger()
     before = root.level, list(root.filters), logging.getLogger("torchrec").level
     root.setLevel(logging.DEBUG)
@@ -77,7 +77,7 @@ def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monke
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_second_training_in_a_run_s_directory_is_refused(data, monkeypatch, resume):
-    monkeypatch.setattr(command, "_join", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(command, "join_group", lambda *_: torch.device("cpu"))
     monkeypatch.setattr(run_dir, "ENDING_SECONDS", 0.0)
     held = take(f"{data.parent}/run")
     with pytest.raises(UserError, match=r"run\.dir: .*/run"):
@@ -87,7 +87,7 @@ def test_a_second_training_in_a_run_s_directory_is_refused(data, monkeypatch, re
 
 
 def test_a_training_that_cannot_fit_is_refused_before_it_is_planned(data, monkeypatch):
-    monkeypatch.setattr(command, "_join", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(command, "join_group", lambda *_: torch.device("cpu"))
     monkeypatch.setattr(memory, "memory_limit", lambda: 1e6)
     monkeypatch.setattr(session, "open_session", None)
     with pytest.raises(UserError, match=r"^memory: .* 1 MB; use a smaller train\.batch_size"):
