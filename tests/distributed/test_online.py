@@ -125,7 +125,7 @@ def test_a_server_follows_deltas(undisturbed, tmp_path):
     versions, lines, told = undisturbed(1) / "versions", ledger(undisturbed(1)), []
     pointer = tmp_path / "current"
     pointer.write_text(f"{versions}/versions/000001")
-    following = Versions(str(pointer), lambda *event: told.append(event))
+    following = Versions(str(pointer), lambda *event: told.append(event), f"--model {pointer}")
     names = sorted(path.name for path in (versions / "versions").iterdir())
     assert names == [f"{line['window']:06d}" for line in lines]
     places = []
