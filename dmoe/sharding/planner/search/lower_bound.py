@@ -126,13 +126,12 @@ def first_least(cost: Vector, first: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def lacks_room(candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int, ...], room: Room) -> bool:
-    """Whether the smallest candidates of all tables are larger than a memory."""
+    """Whether the smallest candidates of all tables are larger than a memory, or than both together."""
     tables = Counter(kinds)
-    for what, there in (("hbm", room.hbm), ("ddr", room.ddr)):
-        least = sum(tables[kind] * min(float(getattr(one, what).sum()) for one in group) for kind, group in enumerate(candidates))
-        if least > float(there.clip(0).sum()) * (1 + SAFE):
-            return True
-    return False
+    sizes = [np.array([(one.hbm.sum(), one.ddr.sum()) for one in group]) for group in candidates]
+    least = sum(tables[kind] * np.append(some.min(0), some.sum(1).min()) for kind, some in enumerate(sizes))
+    there = np.array([room.hbm.clip(0).sum(), room.ddr.clip(0).sum()])
+    return bool((least > np.append(there, there.sum()) * (1 + SAFE)).any())
 
 
 def _counts(one: Candidate) -> dict[float, int]:
