@@ -14,7 +14,7 @@ FAULTS = ["flip", "broken", "bots", "schema", "clock"]
 KINDS = {
     "flip": {"ne"},
     "broken": {"missing values of site"},
-    "bots": {"unknown values of user", "most frequent value of user"},
+    "bots": {"most frequent value of user"},
     "schema": {"prepare"},
     "clock": {"clock"},
 }
