@@ -7,6 +7,7 @@ Alone it starts a rank a GPU, or two on a CPU. Exit code 1 where a stage failed.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         for line in as_line(finding):  # type: ignore[arg-type]
             show(line)
 
+    # A rank that is killed, on purpose or in its bound, leaves semaphores to multiprocessing's tracker, which warns of them at the end.
+    ignored = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), ignored)))
     for option, path in (("--report", arguments.report), ("--json", arguments.json)):
         # Five minutes later is late for this to be said.
         if path and "://" not in path and not Path(path).parent.is_dir():
