@@ -151,8 +151,9 @@ def test_every_window_is_tested_and_learned_once_and_ids_come_and_go(undisturbed
     assert lines[-1]["test"]["auc"] > 0.7 > 0.55 > lines[0]["test"]["auc"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_at_every_point_a_run_ends_as_the_undisturbed_one(tmp_path, log, undisturbed, ranks):
     faults = [
         {"at": point, "number": int(number), "rank": attempt % ranks if point in ON_ANY_RANK else 0, "attempt": attempt, "do": "kill"}
@@ -184,7 +185,8 @@ def test_killed_and_started_again_on_other_numbers_of_ranks(tmp_path, log, undis
     assert len(list((folder / "versions" / "versions").iterdir())) == WINDOWS
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_replayed_rows_are_the_same_after_kills(tmp_path, log, ranks):
     config = write_config(tmp_path, replay=0.5, state_decay=0.9)
     for name, kills in (("undisturbed", ()), ("killed", (("batch", 9), ("ledger", 1)))):

@@ -31,6 +31,7 @@ def ledger(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "run" / "ledger.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_planted_faults_are_named_and_undone_and_nothing_else_is(tmp_path):
     order = [""] * SOUND
     for fault in FAULTS:
@@ -61,6 +62,7 @@ def test_planted_faults_are_named_and_undone_and_nothing_else_is(tmp_path):
     assert (outcome.codes, "--accept 1" in outcome.said) == ({0: 2}, True)
 
 
+@pytest.mark.slow
 def test_a_model_that_learning_made_worse_is_undone_and_the_run_stops_after_some(tmp_path):
     """Learning rates that tear the model apart, from window 6 on: the windows themselves are sound."""
     for number in range(1, 6):
@@ -87,6 +89,7 @@ def test_a_model_that_learning_made_worse_is_undone_and_the_run_stops_after_some
     assert before[-1] == f"step-{lines[4]['step']:09d}"
 
 
+@pytest.mark.slow
 def test_stop_leaves_the_window_to_be_taken(tmp_path):
     for number in range(1, 8):
         write_window(tmp_path / "logs" / f"w{number}.csv", number, fault="flip" if number == 7 else "")
