@@ -20,9 +20,9 @@ class WindowsConfig(Strict):
     complete: Literal["renamed", "success"] = Field(
         "renamed", description="a file is complete once it has its name (hidden and temporary names do not count), or beside _SUCCESS"
     )
-    poll_seconds: float = Field(5.0, gt=0, description="how often the source is looked at")
-    max_bad_share: float = Field(0.001, ge=0, le=1, description="of malformed lines; a window with more is set aside")
-    keep: int = Field(1, ge=1, description="prepared windows that stay on the disk, the newest ones")
+    poll_seconds: float = Field(5.0, gt=0, description="seconds between two looks at the source")
+    max_bad_share: float = Field(0.001, ge=0, le=1, description="largest share of malformed lines; a window with more is quarantined")
+    keep: int = Field(1, ge=1, description="number of newest prepared windows that stay on disk")
 
 
 class IdsConfig(Strict):
@@ -31,18 +31,20 @@ class IdsConfig(Strict):
     hash_size: str = Field("", description="rows of a table, such as 100000 or 100000,C6=5000: ids by hash, without admission and eviction")
     capacity: Capacity = Field(100_000, description="rows of a feature's tables, two of them for missing and rare; buckets: 4096 at most")
     capacities: dict[FeatureName, Capacity] = Field({}, description="capacity by feature")
-    admit_count: float = Field(5.0, ge=0, description="sightings that earn a token a row")
-    decay: float = Field(0.9, gt=0, le=1, description="what a sighting of the window before counts")
+    admit_count: float = Field(5.0, ge=0, description="sightings after which a token gets a row of its own")
+    decay: float = Field(0.9, gt=0, le=1, description="factor that multiplies earlier sightings at each window")
     max_age: int | None = Field(None, ge=1, description="windows without a sighting after which any newcomer may take the row")
-    candidates: float = Field(4.0, ge=0, description="tokens without a row whose sightings are remembered, a row of capacity")
+    candidates: float = Field(
+        4.0, ge=0, description="number of tokens without a row whose sightings are counted, as a multiple of the capacity"
+    )
 
 
 class VersionsConfig(Strict):
     """What is published."""
 
     rows: Literal["fp32", "fp16", "int8"] = Field("fp32", description="precision of the published tables")
-    minutes: float = Field(0.0, ge=0, description="between two versions at least; 0 publishes every window")
-    full_every: int = Field(24, ge=1, description="every so many versions is a full one; the others hold what changed")
+    minutes: float = Field(0.0, ge=0, description="least minutes between two versions; 0 publishes every window")
+    full_every: int = Field(24, ge=1, description="every n-th version is a full one; the others are deltas")
     keep_full: int = Field(2, ge=1, description="full versions that are kept, with the deltas behind them")
 
 
@@ -51,8 +53,8 @@ class WatchConfig(Strict):
 
     action: Literal["quarantine", "stop", "tell"] = Field("quarantine", description="what an alarm does")
     check_rows: int = Field(16_384, ge=1, description="rows of the window that are scored again once it was learned")
-    after: int = Field(4, ge=1, description="good windows before figures are compared with their past")
-    history: int = Field(24, ge=2, description="good windows that are the past")
+    after: int = Field(4, ge=1, description="number of good windows needed before a window is compared with them")
+    history: int = Field(24, ge=2, description="number of newest good windows that a window is compared with")
     deviations: float = Field(6.0, gt=0, description="standard errors, of the past and of the window's rows together")
     ne: float = Field(0.05, ge=0, description="rise of the normalised entropy that is never an alarm")
     calibration: float = Field(0.2, ge=0, description="change of log(predicted / observed clicks) that is never an alarm")

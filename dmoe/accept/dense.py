@@ -34,9 +34,9 @@ def differences() -> dict[str, tuple[float, float]]:
     import torch
 
     from dmoe import distributed
-    from dmoe.config import ModelConfig
     from dmoe.model.assemble import assemble
     from dmoe.model.experts import build_expert, expert_kinds
+    from dmoe.sections import ModelConfig
 
     torch.manual_seed(distributed.rank())
     x_BFK = torch.randn(ROWS, FIELDS, DIM)

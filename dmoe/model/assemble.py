@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dmoe.config import ModelConfig
 from dmoe.errors import UserError
 from dmoe.model.batch_norm import NormalisedExperts
 from dmoe.model.experts import build_expert
@@ -17,6 +16,7 @@ from dmoe.model.gate import make_gate
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.sizes import human
 from dmoe.model.tower import Projection, Tower
+from dmoe.sections import ModelConfig
 
 DENSE_HIDDEN = 64
 

@@ -4,8 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from dmoe.config import ModelConfig
 from dmoe.errors import UserError, shown
+from dmoe.sections import ModelConfig
 
 RANGES = {"dim": (1, 4096), "table_set": (0, 63)}
 """Of the options that are the table set's, and no expert's own."""

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dmoe.config import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text
+from dmoe.sections import ModelConfig
 from dmoe.serve.card import Card
 from dmoe.strict import FeatureName, Strict, Text, checked
 

@@ -7,6 +7,7 @@ Shapes: B rows, I numeric features, F categorical features.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -219,18 +220,30 @@ class _Numbers:
         return found_B
 
 
-class QuickDense:
-    def __init__(self, one: Dense, whole: bool, missing: frozenset[str], moments: tuple[float, float] | None) -> None:
-        self.numbers, self.transform, self.moments = _Numbers(one.column or one.name, whole, missing), one.transform, moments
-        self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), 0.0) for kind in (str, int)}
+class _OfNumbers(ABC):
+    """What is made of one numeric column. Values of texts and integers are kept; floats, which seldom come again, are computed."""
 
-    def of(self, columns: Mapping[str, Column]) -> NDArray[np.float32]:
+    def __init__(self, numbers: _Numbers, missing: int | float) -> None:
+        self.numbers = numbers
+        self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), missing) for kind in (str, int)}
+
+    def of(self, columns: Mapping[str, Column]) -> NDArray[Any]:
         column = columns[self.numbers.column]
         if column.kind in self._kept:
             return self._kept[column.kind].of(column.values)
         if column.kind is not float:
             raise NotSimple
         return self._made(self.numbers.floats(column))
+
+    @abstractmethod
+    def _made(self, value_B: NDArray[np.float64]) -> NDArray[Any]:
+        """Of numbers, NaN where missing."""
+
+
+class QuickDense(_OfNumbers):
+    def __init__(self, one: Dense, whole: bool, missing: frozenset[str], moments: tuple[float, float] | None) -> None:
+        super().__init__(_Numbers(one.column or one.name, whole, missing), 0.0)
+        self.transform, self.moments = one.transform, moments
 
     def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.float32]:
         given_B = ~np.isnan(value_B)
@@ -242,19 +255,11 @@ class QuickDense:
         return np.where(given_B, found_B, np.float32(0))
 
 
-class QuickBucket:
+class QuickBucket(_OfNumbers):
     def __init__(self, one: Categorical, whole: bool, missing: frozenset[str], buckets: Buckets, ids: Ids) -> None:
-        self.numbers, self.buckets, self.type, self.ids = _Numbers(one.column or one.name, whole, missing), buckets, one.type, ids
+        super().__init__(_Numbers(one.column or one.name, whole, missing), MISSING_ID)
+        self.buckets, self.type, self.ids = buckets, one.type, ids
         self._id_of = Kept(lambda numbers: self.ids.look_up(tokens_of(np.array(numbers, np.int64), self.type)).tolist(), MISSING_ID)
-        self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), MISSING_ID) for kind in (str, int)}
-
-    def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
-        column = columns[self.numbers.column]
-        if column.kind in self._kept:
-            return self._kept[column.kind].of(column.values)
-        if column.kind is not float:
-            raise NotSimple
-        return self._made(self.numbers.floats(column))
 
     def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.int32]:
         given_B = ~np.isnan(value_B)

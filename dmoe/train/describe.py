@@ -3,11 +3,12 @@
 import torch
 
 from dmoe import distributed
-from dmoe.config import Config, DataConfig
+from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.notices import feature_notices
 from dmoe.model.cost import Cost, in_one_line
+from dmoe.sections import DataConfig
 from dmoe.train.session import Session
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")

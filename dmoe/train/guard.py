@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
-from dmoe.config import GuardConfig
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import entropy_of
+from dmoe.sections import GuardConfig
 
 LEARNING_RATES = (
     "--resume goes on from the last checkpoint, which is from before it; try a lower optimizer.dense.lr and optimizer.tables.lr,"

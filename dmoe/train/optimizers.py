@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
-from dmoe.config import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.distributed import world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
+from dmoe.sections import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.sharding.plan.local_shards import LocalShard, fused_modules, local_shards
 
 TABLE_CLASSES = {

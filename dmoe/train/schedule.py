@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from dmoe.checkpoint.progress import ScheduleState
-from dmoe.config import ScheduleConfig
+from dmoe.sections import ScheduleConfig
 
 
 @dataclass

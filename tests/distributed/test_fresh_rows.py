@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmoe.config import ShardingTypeName
+from dmoe.sections import ShardingTypeName
 from dmoe.testing.plans import overrides
 from tests.distributed import fresh_rows
 

@@ -6,13 +6,13 @@ from itertools import zip_longest
 
 from pydantic import Field
 
-from dmoe.config import DataConfig
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, RARE_ID, CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.dataset.part import Strict
 from dmoe.data.dataset.vocabulary_files import file_of, other_vocabulary, read_digests
 from dmoe.errors import UserError
 from dmoe.paths import join
+from dmoe.sections import DataConfig
 
 TOLERANCE = 1e-6
 """Of moments, in deviations: what float32 cannot tell, and what another order of a sum may change."""

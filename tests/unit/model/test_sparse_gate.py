@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.config import ModelConfig
 from dmoe.model.assemble import assemble
 from dmoe.model.gate import DSelectKGate, smooth_step
 from dmoe.model.mixture import ExpertMixture
+from dmoe.sections import ModelConfig
 
 FIELDS, DIM = 3, 4
 

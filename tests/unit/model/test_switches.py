@@ -8,12 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dmoe.config import Config, CorrelationConfig, ModelConfig
+from dmoe.config import Config
 from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.gate import MMoEGate
 from dmoe.model.mixture import Outputs
 from dmoe.model.objective import Objective
+from dmoe.sections import CorrelationConfig, ModelConfig
 from tests.unit.serve.test_scorer import DIMS, EXPERTS, MODEL
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import ModelConfig
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
+from dmoe.sections import ModelConfig
 from dmoe.serve.format import AOTI, ONNX, ONNX_DENSE, TABLES, ScoredFeature, read_scorer_file
 from dmoe.serve.portable import export, onnx_files
 from dmoe.serve.portable.triton import config_of

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from dmoe.checkpoint.tensors import write_tensors
-from dmoe.config import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
+from dmoe.sections import ModelConfig
 from dmoe.serve.export import quantise
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, digest_of, write_scorer_file
 from dmoe.serve.scorer import Scorer

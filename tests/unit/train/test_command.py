@@ -45,7 +45,7 @@ def test_a_train_split_of_one_label_is_refused_before_anything_is_built(data, sh
 
 
 def test_splits_without_an_auc_are_told_before_the_first_step(data):
-    from dmoe.config import DataConfig
+    from dmoe.sections import DataConfig
     from dmoe.train.describe import without_auc
 
     assert without_auc(DataConfig(), load_manifest(str(data))) == ""

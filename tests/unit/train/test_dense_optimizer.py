@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.config import DenseOptimizerConfig, TableOptimizerConfig
+from dmoe.sections import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.train.optimizers import DENSE_CLASSES, Optimizers
 
 

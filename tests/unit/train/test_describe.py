@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmoe.config import DataConfig
+from dmoe.sections import DataConfig
 from dmoe.train.describe import converted, decoded_twice
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from dmoe.accept.waits import Waits, count
-from dmoe.config import ModelConfig, TableOptimizerConfig
 from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.assemble import outline
 from dmoe.model.correlation import CorrelationLoss
@@ -25,6 +24,7 @@ from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervis
 from dmoe.model.initial_weights import initial_block
 from dmoe.model.objective import Losses, Objective
 from dmoe.model.tables import make_tables
+from dmoe.sections import ModelConfig, TableOptimizerConfig
 from dmoe.sharding.plan import local_shards as shards
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import open_small, small_config

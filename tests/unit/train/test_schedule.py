@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmoe.config import ScheduleConfig
+from dmoe.sections import ScheduleConfig
 from dmoe.train.schedule import Schedule
 
 
