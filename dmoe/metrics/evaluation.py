@@ -32,6 +32,9 @@ class Evaluation:
     """Adds up batches, then reports. AUC, logloss, calibration and the gate are weighted by the rows' weights; the experts' correlation
     is not: it is a property of their outputs, and each row is one of them.
 
+    To be used again after `reset`: torchmetrics' metrics hold themselves in a circle, so that Python frees the counts of those that nobody
+    has any more, tens of MiB, late.
+
     Args:
         auc: `binned` or `exact`.
         bins: of the binned AUC.
@@ -41,16 +44,24 @@ class Evaluation:
         self.device = device
         self.auc: BinnedAUC | ExactAUC = BinnedAUC(bins).to(device) if auc == "binned" else ExactAUC()
         self.bins = bins
-        self.grouped: GroupedAUC | None = None
-        self.sums = torch.zeros(7, dtype=torch.float64, device=device)
-        self.gate_M: Tensor | None = None
-        self.gate_entropy = torch.zeros((), dtype=torch.float64, device=device)
+        self.grouped = GroupedAUC()
         self.solo: list[BinnedAUC] = []
         self.left_out: list[BinnedAUC] = []
         self.correlation: CrossExpertCorrelation | None = None
         self.ambiguity: Ambiguity | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        self.sums = torch.zeros(7, dtype=torch.float64, device=self.device)
+        self.gate_M: Tensor | None = None
+        self.gate_entropy = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.has_groups = False
         self.not_finite = 0
         self.largest: tuple[int, float] | None = None
+        for metric in (self.auc, self.grouped, *self.solo, *self.left_out, self.correlation, self.ambiguity):
+            if metric is not None:
+                metric.reset()
 
     def update(
         self, outputs: Outputs, label_B: Tensor, weight_B: Tensor, group_B: Tensor | None = None, dense_BD: Tensor | None = None
@@ -66,12 +77,14 @@ class Evaluation:
             self._note(bad_B, dense_BD)
             return
         experts, width = outputs.hidden_BMD.shape[1:]
-        if self.correlation is None or self.gate_M is None or self.ambiguity is None:
+        if self.correlation is None or self.ambiguity is None:
             self.ambiguity = Ambiguity(experts).to(self.device)
             self.correlation = CrossExpertCorrelation(experts, width).to(self.device)
-            self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
             self.solo = self._aucs(experts)
-            self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
+        if self.gate_M is None:
+            self.gate_M = torch.zeros(experts, dtype=torch.float64, device=self.device)
+            if len(self.left_out) != outputs.left_out_logit_BM.shape[1]:
+                self.left_out = self._aucs(outputs.left_out_logit_BM.shape[1])
         logit_B = outputs.logit_B.double()
         mask_B = weight_B.double()
         loss_B = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.double(), reduction="none")
@@ -85,7 +98,7 @@ class Evaluation:
         self.ambiguity.update(logit_B, outputs.expert_logit_BM, gate_BM, label_B, mask_B)
         self.auc.update(logit_B, label_B, mask_B)
         if group_B is not None:
-            self.grouped = self.grouped or GroupedAUC()
+            self.has_groups = True
             self.grouped.update(logit_B, label_B, mask_B, group_B)
         for expert, solo in enumerate(self.solo):
             solo.update(outputs.expert_logit_BM[:, expert], label_B, mask_B)
@@ -167,7 +180,7 @@ class Evaluation:
         }
         if weight != rows:
             figures["weight"] = weight
-        if self.grouped is not None:
+        if self.has_groups:
             gauc = self.grouped.compute()
             figures |= {"gauc": gauc.value, "gauc_groups": gauc.groups, "gauc_share": gauc.share}
         return dict(defined(figures))

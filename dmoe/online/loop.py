@@ -1,5 +1,6 @@
 """The loop over windows: choose, prepare, test, train, watch, commit. Every rank runs it; rank 0 decides."""
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -80,6 +81,9 @@ class Loop:
             Preempted: on all ranks, asked to stop; what was done of the window under way is done again by the next start.
             UserError: the source, the disk, or an alarm that stops.
         """
+        # What is there now stays: the collections after each window need not look at it.
+        gc.collect()
+        gc.freeze()
         with self.together:
             if rank() == 0 and self.state["window"]:
                 # The version that a killed run had not finished.
@@ -90,6 +94,10 @@ class Loop:
                 if taken is None:
                     break
                 self._window(taken)
+                # A window's metrics (64 MiB) and its trace of the model hold themselves in circles. Python looks for those ever less
+                # often, the more objects there are.
+                del taken
+                gc.collect()
             self.writer.finish()
             self._committed()
             self.publishing.wait()
@@ -231,11 +239,15 @@ class Loop:
 
 
 def memory_mb() -> int:
-    """Of this process, resident; 0 where the system does not tell."""
+    """What this process holds of its own, in MiB; 0 where the system does not tell.
+
+    Files that it maps (libraries, data) are left out: the system drops their pages and reads them again as it likes, so that the
+    resident size of a process which holds the same goes up and down by hundreds of MiB.
+    """
     try:
         with open("/proc/self/status") as file:
             fields = dict(line.split(":", 1) for line in file)
-        return int(fields["VmRSS"].split()[0]) >> 10
+        return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) >> 10
     except (OSError, KeyError):
         return 0
 

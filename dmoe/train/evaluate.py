@@ -11,7 +11,7 @@ from torch import Tensor
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import rank, world_size
-from dmoe.metrics.evaluation import Evaluation, NotFinite
+from dmoe.metrics.evaluation import NotFinite
 from dmoe.paths import PATHS
 from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
@@ -34,7 +34,7 @@ def evaluate(
         NotFinite: on all ranks, where the model's output for some rows is not finite.
     """
     metrics = session.config.metrics
-    evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
+    evaluation = session.evaluation()
     kept = Predictions(reader.order, final[1]) if final is not None and metrics.predictions else None
     # Numbers of the batches that the pipeline has taken and not given back, to name one where an output is not finite.
     dense: deque[Tensor] = deque()
@@ -61,6 +61,8 @@ def evaluate(
         figures = evaluation.compute(session.blueprint.dense)
     except NotFinite as error:
         raise NotFinite(f"{reader}: {error}") from None
+    finally:
+        evaluation.reset()
     figures |= {"eval_samples_per_second": figures["rows"] / (time.perf_counter() - began)}
     if kept is not None and final is not None:
         kept.write(final[0])

@@ -1,6 +1,7 @@
 """Everything that a run or an evaluation needs, built once: device, data, sharded model, optimisers, pipeline."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import world_size
+from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.objective import TrainTask
 from dmoe.sharding.plan.initialize import initialize_tables
@@ -38,6 +40,15 @@ class Session:
     optimizers: Optimizers
     pipeline: TrainPipelineSparseDist[Any, Any]
     plan: dict[str, Any]
+
+    @cached_property
+    def _evaluation(self) -> Evaluation:
+        return Evaluation(self.config.metrics.auc, self.config.metrics.auc_bins, self.device)
+
+    def evaluation(self) -> Evaluation:
+        """The metrics, of no rows: one object for all evaluations, one at a time."""
+        self._evaluation.reset()
+        return self._evaluation
 
     @property
     def tables(self) -> list[Any]:

@@ -20,7 +20,6 @@ from dmoe.data.dataset.dataset import Batches
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import device_of_this_rank, rank, start_alone
 from dmoe.errors import UserError
-from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.dmoe import DMoE
 from dmoe.model.objective import Losses
 from dmoe.sharding.plan.local_shards import copy_tables
@@ -149,8 +148,8 @@ class Trainer:
                 batches are of a data set whose ids mean something else, as in `fit`.
         """
         self._check(batches)
-        session, metrics = self.session, self.config.metrics
-        evaluation = Evaluation(metrics.auc, metrics.auc_bins, session.device)
+        session = self.session
+        evaluation = session.evaluation()
         session.sharded.eval()
         try:
             for batch in batches:
@@ -159,6 +158,7 @@ class Trainer:
         finally:
             session.sharded.train()
         figures = evaluation.compute(session.blueprint.dense)
+        evaluation.reset()
         for callback in self.callbacks:
             callback.on_evaluation(self, figures)
         return figures

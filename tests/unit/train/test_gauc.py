@@ -92,3 +92,17 @@ def test_exact_auc_of_equal_weights_is_the_unweighted_one(rows):
         auc.update(score, label.float(), torch.full((ROWS,), factor))
         values.append(auc.compute())
     assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("auc", ["binned", "exact"])
+def test_an_evaluation_after_reset_is_as_a_new_one(rows, auc):
+    group, score, label, weight = (torch.from_numpy(column) for column in rows)
+    score = score.float()
+    used, new = (Evaluation(auc, 1 << 16, torch.device("cpu")) for _ in range(2))
+    first = outputs_of(score.flip(0))._replace(left_out_logit_BM=torch.stack([score, -score], 1))
+    used.update(first, label.float(), weight, group)
+    assert {"gauc", "weight"} <= used.compute().keys()
+    used.reset()
+    for evaluation in (used, new):
+        evaluation.update(outputs_of(score[:99]), label[:99].float(), torch.ones(99))
+    assert used.compute() == new.compute()
