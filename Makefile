@@ -34,12 +34,13 @@ demo: venv
 test: venv
 	.venv/bin/python -m pytest -m "not slow and not gpu"
 
-# Two at a time: the unit tests write into a file, which is shown at the end.
+# Two processes of about the same length: the first writes into a file, which is shown at the end.
+FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py)
 test-all: venv lint
-	@unit=$$(mktemp) && echo "unit tests beside the others: $$unit"; \
-	  .venv/bin/python -m pytest -m "not gpu" tests/unit >"$$unit" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
-	  code=0; .venv/bin/python -m pytest -m "not gpu" tests/distributed tests/endtoend || code=$$?; \
-	  wait $$beside || code=$$?; cat "$$unit"; rm "$$unit"; exit $$code
+	@first=$$(mktemp) && echo "$(FIRST): beside the others, into $$first"; \
+	  .venv/bin/python -m pytest -m "not gpu" $(FIRST) >"$$first" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
+	  code=0; .venv/bin/python -m pytest -m "not gpu" tests/distributed tests/endtoend $(FIRST:%=--deselect=%) || code=$$?; \
+	  wait $$beside || code=$$?; cat "$$first"; rm "$$first"; exit $$code
 
 lint: venv
 	.venv/bin/ruff check .
