@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+from dmoe.errors import UserError, nearest
+
 CONFIGS = Path(__file__).parent / "configs"
 
 
 def find_config(path: str) -> str:
-    """`path`; or, where it is a bare name that no file here has, the shipped config of that name.
+    """`path`; or, where no such file is here and the package ships one of that name, that one: `criteo_dmoe`, `configs/criteo_dmoe.yaml`.
+
+    Raises:
+        UserError: a bare name that is neither.
 
     Examples:
         >>> find_config("criteo_dmoe").endswith("configs/criteo_dmoe.yaml")
@@ -15,7 +20,12 @@ def find_config(path: str) -> str:
         >>> find_config("my/own.yaml")
         'my/own.yaml'
     """
-    if "/" in path or os.path.exists(path):
+    if os.path.exists(path):
         return path
-    shipped = CONFIGS / f"{path.removesuffix('.yaml')}.yaml"
-    return str(shipped) if shipped.is_file() else path
+    name = path.removeprefix("configs/").removesuffix(".yaml")
+    if (shipped := CONFIGS / f"{name}.yaml").is_file():
+        return str(shipped)
+    if "/" not in path and "." not in path:
+        names = sorted(one.stem for one in CONFIGS.glob("*.yaml"))
+        raise UserError(f"--config {path}: no such file, and no config that dmoe brings along{nearest(path, names)}")
+    return path

@@ -13,6 +13,7 @@ from dmoe.data.criteo import BUCKETS, CATEGORICAL, INTEGERS
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.prepare.avazu_protocols import PROTOCOLS
 from dmoe.data.prepare.schema import load_schema
+from dmoe.errors import UserError
 from dmoe.model.build import build_model, build_task, make_blueprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -78,3 +79,14 @@ def test_the_commands_that_a_protocol_prints_are_commands(name: str):
     for words in (*commands, *(f"train {rest}" for rest in trained)):
         *_, parsed = parse(shlex.split(words))
         assert f"configs/{name}.yaml" == getattr(parsed, "config", f"configs/{name}.yaml")
+
+
+def test_a_shipped_config_is_found_by_name_and_by_its_path_in_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = load_config("demo")
+    assert load_config("configs/demo.yaml") == load_config("demo.yaml") == shipped
+    with pytest.raises(UserError, match="criteo_dmoe"):
+        load_config("criteo_dmo")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.yaml").write_text("train: {batch_size: 7}\n")
+    assert load_config("configs/demo.yaml").train.batch_size == 7

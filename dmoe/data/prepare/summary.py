@@ -1,5 +1,7 @@
 """What a run of preprocessing tells at its end."""
 
+import shlex
+
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.dataset.notices import facts, notices
 from dmoe.data.prepare.pipeline import Result
@@ -60,9 +62,9 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
     if vocabulary:
         lines += skew_lines(shares_of(load_manifest(vocabulary)), manifest, f"  {output}")
     if "score" in manifest.splits:
-        lines.append(f"next: dmoe score --scorer D --data {output} --split score --output scores.parquet")
+        lines.append(f"next: dmoe score --scorer D --data {shlex.quote(output)} --split score --output scores.parquet")
         return "\n".join(lines)
-    lines.append(f"next: dmoe train --config configs/{_config_for(manifest.dataset)}.yaml --set data.path={output}")
+    lines.append(f"next: dmoe train --config {_config_for(manifest.dataset)} --set {shlex.quote(f'data.path={output}')}")
     return "\n".join(lines)
 
 
