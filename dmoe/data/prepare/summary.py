@@ -64,7 +64,7 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
     if "score" in manifest.splits:
         lines.append(f"next: dmoe score --scorer D --data {shlex.quote(output)} --split score --output scores.parquet")
         return "\n".join(lines)
-    lines.append(f"next: dmoe train --config {_config_for(manifest.dataset)} --set {shlex.quote(f'data.path={output}')}")
+    lines.append(f"next: dmoe train --config {_config_for(manifest.dataset)} --set {shlex.quote(f'data.path={output}')} run.dir=runs/first")
     return "\n".join(lines)
 
 
