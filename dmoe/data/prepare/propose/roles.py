@@ -106,6 +106,8 @@ def _role_of(one: Profile) -> Role:
         return Role(one, "weight", "by its name; all are above 0", {})
     if one.is_number:
         return _number(one, words)
+    if _has_decimal_commas(one):
+        return _token(one, "numbers with a decimal comma, which are tokens here: write a point in the log to have them as numbers")
     if one.unique:
         return out("another value in every row: an id of the row, or free text")
     if separator := _separator(one):
@@ -188,6 +190,12 @@ def _separator(one: Profile) -> str | None:
         if not thousands and counts[given & plain].sum() > 0.9 * total and again > 0.5 * total:
             return separator
     return None
+
+
+def _has_decimal_commas(one: Profile) -> bool:
+    """Whether all texts are numbers such as 0,98 and 1.204,5; three digits behind every comma are thousands."""
+    texts = [pc.match_substring_regex(one.values, pattern) for pattern in (r"^-?(\d+|\d{1,3}(\.\d{3})+),\d+$", r",\d{3}$")]
+    return bool(pc.all(texts[0]).as_py() and not pc.all(texts[1]).as_py())
 
 
 def _look_like_counts(one: Profile) -> bool:

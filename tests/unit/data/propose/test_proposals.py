@@ -372,6 +372,15 @@ def test_what_says_nothing_is_left_out_with_the_reason(tmp_path: Path):
     assert all("every row" in said[name] for name in ("unique", "row_id"))
 
 
+def test_numbers_with_a_decimal_comma_are_tokens_and_the_reason_says_so(tmp_path: Path):
+    rng = random.Random(2)
+    rows = [[rng.randrange(2), f"{rng.randrange(2000)},{rng.randrange(100):02}", f"1,{rng.randrange(30):03}"] for _ in range(ROWS)]
+    path = write(tmp_path / "log.csv", [["click", "price", "views"], *rows], delimiter=";")
+    text = propose([str(path)], Asked())
+    assert [line.split()[1].strip("{,") for line in text.splitlines() if "decimal comma" in line] == ["price"]
+    run(tmp_path, text, str(path))
+
+
 def test_what_tells_the_label_is_no_feature(tmp_path: Path):
     """The label once more, in other words, and a time that clicks alone have."""
     draw = random.Random(0)
