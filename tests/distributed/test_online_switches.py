@@ -104,3 +104,35 @@ def test_the_teacher_of_a_row_is_the_version_before_its_window(tmp_path):
     found = sorted((number, p) for number, p in told if numbers[number] == 1)[-len(expected) :]
     assert len(expected) > 100
     np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_sums_decay_and_rows_of_the_window_before_are_learned_again_on_two_ranks(tmp_path):
+    """Told by the tokens of the first window that the second has not: nothing else moves their rows."""
+    for number in (1, 2):
+        write_window(tmp_path / "logs" / f"w{number}.csv", number)
+    moved = {}
+    for name, switches in (("decayed", {"state_decay": 0.5}), ("replayed", {"replay": 0.9})):
+        # Room for every token, so that none loses its row.
+        config = write_config(tmp_path, **switches, ids={"capacity": 100, "admit_count": 1.0})
+        (tmp_path / name).mkdir()
+        where = ["--source", str(tmp_path / "logs"), "--run", str(tmp_path / name / "run"), "--once"]
+        outcome = launch(tmp_path / name, 2, ["--config", config, *where], command="online")
+        assert outcome.succeeded, outcome.said
+        steps = [int(path.name.removeprefix("step-")) for path in sorted((tmp_path / name / "run" / "checkpoints").iterdir())]
+        assert steps == ([0, 7, 14] if name == "decayed" else [0, 7, 19])
+        before, after = (Contents(str(tmp_path / name / "run" / "checkpoints" / f"step-{step:09d}")) for step in steps[1:])
+        ids = load_ids(str(tmp_path / name / "run" / "vocabulary" / "000002"), plain(load_schema(str(tmp_path / "schema.yaml"))))
+        gone = np.flatnonzero(ids["user"].last == 1) + 2
+        assert len(gone) > 2
+        for table in ("user/0", "user/1"):
+            was, now = (one.rows(table, 0, 100)[gone] for one in (before, after))
+            was_sum, now_sum = (one.rows(f"{table}:sum", 0, 100)[gone] for one in (before, after))
+            moved[name] = (was != now).any(1)
+            if name == "decayed":
+                assert not moved[name].any()
+                np.testing.assert_array_equal(now_sum, was_sum / 2)
+            else:
+                # Most rows of the window before come again.
+                assert moved[name].mean() > 0.5
+                assert (now_sum[moved[name]] >= was_sum[moved[name]]).all()
