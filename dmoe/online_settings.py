@@ -78,3 +78,15 @@ class OnlineConfig(Strict):
         1.0, gt=0, le=1, description="Adagrad's sums are multiplied with it before a window, so that learning rates do not vanish"
     )
     replay: float = Field(0.0, ge=0, le=1, description="rows of the window before that are trained again, as a share of the window's rows")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay a step of a moving average of the dense weights, which versions and tests then take; 0 is off"
+    )
+    teacher: float = Field(
+        0.0, ge=0, description="weight of the cross-entropy to what the model before the window said of its rows (distillation); 0 is off"
+    )
+    rate_power: float = Field(
+        0.0,
+        ge=-1,
+        le=1,
+        description="how far a window moves a row is multiplied with (sightings / their median) to this power, 1/4 .. 4; 0 is off",
+    )

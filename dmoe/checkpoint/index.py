@@ -16,6 +16,8 @@ from dmoe.paths import PATHS, check_regular, inside, join, read_bounded, write_a
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"
+EMA = "ema"
+"""Of a dense parameter's moving average, its name among the parameter's states."""
 MAX_BYTES = 256 << 20
 MAX_TABLE_ROWS, MAX_TABLE_COLUMNS = 1 << 40, 1 << 20
 _FOLDER = re.compile(r"step-(\d{9,18})", re.ASCII)

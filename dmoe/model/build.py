@@ -144,6 +144,7 @@ def build_task(config: Config, model: Network) -> TrainTask:
         stop_below=settings.stop_below,
         terms=expert_terms(config),
         bce_weight=config.supervision.mixture_weight,
+        teacher_weight=config.online.teacher,
     )
     return TrainTask(model, objective, expert_logits=config.supervision.on)
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.model.controls import StepControls
 from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.expert_losses import RowMean, total
+from dmoe.model.expert_losses import RowMean, cross_entropy, total
 from dmoe.model.network import Network, Outputs, watch_gradient
 
 
 class Losses(NamedTuple):
     """Scalars of a step. bce and auxiliary are this rank's share times the world size, so that their means over ranks are the global ones;
     the others are global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows,
-    auxiliary the weighted sum of the `terms`."""
+    auxiliary the weighted sum of the `terms` and of what a teacher says."""
 
     bce: Tensor
     correlation: Tensor
@@ -30,7 +30,7 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms.
+    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms + teacher_weight * BCE to a teacher's probabilities.
 
     A leaf for TorchRec's pipeline, whose tracing the collectives inside would break.
 
@@ -44,6 +44,7 @@ class Objective(nn.Module):
         stop_below: the loss is counted from here on, so that it stops there.
         terms: further losses, from `expert_losses`.
         bce_weight: of the mixture's cross-entropy.
+        teacher_weight: of the mixture's cross-entropy to what a teacher says (distillation), of batches that have a teacher's word.
     """
 
     def __init__(
@@ -56,14 +57,17 @@ class Objective(nn.Module):
         stop_below: float = 0.0,
         terms: Sequence[nn.Module] = (),
         bce_weight: float = 1.0,
+        teacher_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.terms, self.bce_weight = nn.ModuleList(terms), bce_weight
+        self.terms, self.bce_weight, self.teacher_weight = nn.ModuleList(terms), bce_weight, teacher_weight
         self.within_class, self.stop_below = within_class, stop_below
         self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
         self.controls = StepControls()
 
-    def forward(self, outputs: Outputs, sets_BFK: list[Tensor], label_B: Tensor, weight_B: Tensor) -> tuple[Tensor, Losses]:
+    def forward(
+        self, outputs: Outputs, sets_BFK: list[Tensor], label_B: Tensor, weight_B: Tensor, teacher_B: Tensor | None = None
+    ) -> tuple[Tensor, Losses]:
         # The mean over the global batch, whatever each rank's share of it: DistributedDataParallel averages over ranks.
         scale = world_size() / all_reduce_sum(weight_B.sum(dtype=torch.float64)).clamp(min=1e-12)
         cross_entropy_B = nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label_B, reduction="none")
@@ -81,6 +85,9 @@ class Objective(nn.Module):
         if self.terms:
             auxiliary = total(self.terms, outputs, label_B, RowMean(weight_B, scale))
             loss = loss + auxiliary
+        if self.teacher_weight and teacher_B is not None:
+            taught = self.teacher_weight * RowMean(weight_B, scale)(cross_entropy(outputs.logit_B[:, None], teacher_B)).sum()
+            auxiliary, loss = auxiliary + taught, loss + taught
         detached = (bce.detach(), correlation.loss.detach(), correlation.mean_abs, correlation.dead, correlation.rows, auxiliary.detach())
         return loss, Losses(*detached)
 
@@ -110,5 +117,5 @@ class TrainTask(nn.Module):
 
     def forward(self, batch):  # type: ignore[no-untyped-def]  # an annotation would be traced
         outputs, sets_BFK = self.model(batch.dense_BD, batch.sparse, batch.weight_B)
-        loss, losses = self.objective(outputs, sets_BFK, batch.label_B, batch.weight_B)
+        loss, losses = self.objective(outputs, sets_BFK, batch.label_B, batch.weight_B, batch.teacher_B)
         return loss, (losses, outputs, batch.label_B, batch.weight_B, batch.group_B)

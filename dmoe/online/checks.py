@@ -25,6 +25,8 @@ def check(config: Config, run: str) -> None:
         raise UserError("train.epochs, max_steps, early_stopping: each window is trained once; leave them out")
     if config.train.checkpoint.keep < 2:
         raise UserError("train.checkpoint.keep: a version is made of the checkpoint before the newest one too; give 2 or more")
+    if config.online.rate_power and config.online.ids.hash_size:
+        raise UserError("online.rate_power: hashed rows have no sightings (online.ids.hash_size); leave one of the two out")
     if config.online.state_decay < 1 and config.optimizer.tables.kind not in ("adagrad", "rowwise_adagrad"):
         raise UserError(f"online.state_decay: optimizer.tables.kind {config.optimizer.tables.kind} has no sums; leave it out")
 

@@ -47,6 +47,8 @@ def online(
     planned = config.model_copy(update={"data": config.data.model_copy(update={"path": ""})})
     trainer = Trainer(planned, model, device=device)
     session = trainer.session
+    if config.online.ema:
+        session.optimizers.begin_average(config.online.ema)
     if newest is not None:
         step, refused = newest
         if load_manifest(run_path).schema_hash != model.schema_hash:

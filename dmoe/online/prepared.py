@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ from dmoe.paths import PATHS, inside, join
 SPLIT = "train"
 DATA = "data"
 BLOCK_BYTES, PIECE_BYTES = 1 << 16, 4 << 20
+MOST_RATE = 4.0
+"""Of the change of a row by its frequency; its reciprocal is the least."""
 Maps = dict[str, NDArray[Any]]
 
 
@@ -49,6 +51,8 @@ class Window:
         test, train: for each feature, the table's row of each id, before the window and after it; empty where ids are hashed.
         born: for each feature, the rows to be made new before it is trained, ascending.
         figures: what its rows and ids are like (`dmoe.online.watch`).
+        rates: for each feature, the rows that the window moves, ascending, and what their changes are multiplied with; empty without a
+            `rate_power`.
         replay: the good window before, whose rows are learned again in part, with the rows that its ids have now.
     """
 
@@ -61,6 +65,7 @@ class Window:
     born: Maps
     figures: dict[str, Any]
     replay: "Window | None" = None
+    rates: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -126,6 +131,7 @@ def prepare(
     figures |= _of_ids(counts, changes)
     times = [seconds for one in files if one.bytes and (seconds := first_time(one.name, schema)) is not None]
     figures["time"] = min(times, default=None)
+    moved_since = replay if replay and settings.replay else number
     window = Window(
         number,
         folder,
@@ -136,6 +142,7 @@ def prepare(
         {feature: change.born for feature, change in changes.items()},
         figures,
         _replayed(run, replay, after) if replay and settings.replay else None,
+        {name: rates_of(one, moved_since, settings.rate_power) for name, one in after.items()} if settings.rate_power else {},
     )
     return window, after
 
@@ -150,6 +157,14 @@ def _replayed(run: str, number: int, ids: Mapping[str, FeatureIds]) -> Window | 
         place = pc.fill_null(pc.index_in(one.tokens, ids[one.name].tokens), RARE_ID - FIRST_ID).to_numpy(zero_copy_only=False)
         rows[one.name] = np.concatenate([np.arange(FIRST_ID), place + FIRST_ID]).astype(np.int32)
     return Window(number, folder, load_manifest(folder), "", {}, rows, {}, {})
+
+
+def rates_of(ids: FeatureIds, since: int, power: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows of tokens that were seen in a window since `since`, and (sightings / the median of all that have a row)^power, bounded."""
+    place = np.flatnonzero(ids.last >= since)
+    usual = float(np.median(ids.seen)) if len(place) else 1.0
+    rate_n = (np.maximum(ids.seen[place], 1e-9) / max(usual, 1e-9)) ** power
+    return place + FIRST_ID, rate_n.clip(1 / MOST_RATE, MOST_RATE).astype(np.float32)
 
 
 def _look(folder: str, manifest: Manifest) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any]]:

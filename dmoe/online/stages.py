@@ -1,17 +1,19 @@
 """What the ranks do with a prepared window: score it, make its new rows, learn from it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
 from dmoe.distributed import all_reduce_sum, rank, world_size
 from dmoe.online.prepared import SPLIT, Window
 from dmoe.sharding.plan.initialize import initialize_rows
-from dmoe.sharding.plan.local_shards import local_shards
+from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 from dmoe.train.trainer import Trainer
 
 KEPT_FIGURES = ("rows", "positives", "auc", "logloss", "ne", "calibration", "cec", "cec_floor", "gate_mass", "effective_experts", "gauc")
@@ -40,7 +42,7 @@ def reader_of(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray], 
 def score(
     trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray], between: Callable[[], None], most_rows: int | None = None
 ) -> dict[str, Any]:
-    """The figures of the model as it is over a window's rows; every rank has to call it.
+    """The figures of the model, as it would be published, over a window's rows; every rank has to call it.
 
     Args:
         rows: `window.test`, or `window.train` of a window that was learned.
@@ -53,7 +55,8 @@ def score(
     size = trainer.config.train.eval_batch_size
     steps = None if most_rows is None else max(most_rows // size, 1)
     batches = reader_of(trainer, window, rows, shuffled=False).batches(size, rank(), world_size(), max_steps=steps)
-    figures = trainer.evaluate(_each(batches, between))
+    with trainer.session.optimizers.averaged():
+        figures = trainer.evaluate(_each(batches, between))
     return {name: figures[name] for name in KEPT_FIGURES if name in figures}
 
 
@@ -64,20 +67,73 @@ def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict
         `loss`, the mean cross-entropy of its batches before their steps; `steps` of them; `replayed` rows of the window before.
     """
     session, config = trainer.session, trainer.config
+    # An untrained model has nothing to teach.
+    taught = config.online.teacher and trainer.progress.step + trainer.progress.steps_before
+    said = teach(trainer, _batches(trainer, window, window.test), between) if taught else None
     initialize_rows(
         session.sharded, session.tables, config.train.seed, config.model.embedding.init_std, window.born, session.optimizers.states_of
     )
-    batches = reader_of(trainer, window, window.train, shuffled=True).batches(
-        config.train.batch_size, rank(), world_size(), epoch=window.number
-    )
+    rates = RowRates(trainer, window.rates)
+    batches = _batches(trainer, window, window.train)
+    if said is not None:
+        batches = (replace(batch, teacher_B=p_B) for batch, p_B in zip(batches, said, strict=True))
     total, steps = torch.zeros((), dtype=torch.float64, device=session.device), 0
     for losses in trainer.fit(batches):
         total, steps = total + losses.bce.double(), steps + 1
         between()
     replayed = _replay(trainer, window, between)
+    rates.apply()
     trainer.progress.trained_rows += window.rows
     loss = float(all_reduce_sum(total)) / world_size() / max(steps, 1)
     return {"loss": loss, "steps": steps, **({"replayed": replayed} if replayed else {})}
+
+
+def _batches(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray]) -> Iterator[Batch]:
+    """The window's batches as they are trained on, this rank's part of each."""
+    size = trainer.config.train.batch_size
+    return reader_of(trainer, window, rows, shuffled=True).batches(size, rank(), world_size(), epoch=window.number)
+
+
+@torch.no_grad()
+def teach(trainer: Trainer, batches: Iterator[Batch], between: Callable[[], None]) -> list[Tensor]:
+    """The probability that the model, as it would be published, gives each row of each batch, [B] float32; every rank has to call it."""
+    session, said = trainer.session, []
+    session.sharded.eval()
+    try:
+        with session.optimizers.averaged():
+            for batch in _each(batches, between):
+                _, (_, outputs, *_) = session.sharded(session.on_device(batch))
+                said.append(outputs.logit_B.sigmoid().cpu())
+    finally:
+        session.sharded.train()
+    return said
+
+
+class RowRates:
+    """A learning rate a row, which fused kernels have not: what a window changed of a row is multiplied. Every rank makes one, for its own
+    shards, before the window is trained, and calls `apply` after it.
+
+    Args:
+        rates: of a feature, the rows of its tables, ascending [n] int64, and their factors [n] float32.
+    """
+
+    @torch.no_grad()
+    def __init__(self, trainer: Trainer, rates: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.trainer, self.rates = trainer, rates
+        self.before = [shard.weight[local] for shard, local, _ in self._shards()]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        for (shard, local, factor_n1), old_nC in zip(self._shards(), self.before, strict=True):
+            shard.weight[local] = old_nC.lerp_(shard.weight[local], factor_n1)
+
+    def _shards(self) -> Iterator[tuple[LocalShard, Tensor, Tensor]]:
+        """Shards with such rows, the rows' places in them, and their factors [n, 1]."""
+        for shard in local_shards(self.trainer.session.sharded, self.trainer.session.tables) if self.rates else ():
+            rows, factor_n = self.rates[shard.table.feature]
+            some = slice(*np.searchsorted(rows, [shard.row, shard.row + len(shard.weight)]))
+            local, factor_n1 = torch.from_numpy(rows[some] - shard.row), torch.from_numpy(factor_n[some, None])
+            yield shard, local.to(shard.weight.device), factor_n1.to(shard.weight.device)
 
 
 def _replay(trainer: Trainer, window: Window, between: Callable[[], None]) -> int:

@@ -11,9 +11,29 @@ from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
 from dmoe.report.plots import curves
 
 LOG = "published.jsonl"
-COLUMNS = ("window", "state", "rows", "AUC", "logloss", "NE", "calibration", "CEC", "ids born", "evicted", "freshness s", "files")
+COLUMNS = (
+    "window",
+    "state",
+    "rows",
+    "AUC",
+    "logloss",
+    "NE",
+    "calibration",
+    "CEC",
+    "ids born",
+    "evicted",
+    "version",
+    "freshness s",
+    "files",
+)
 DIGITS = {"auc": 4, "logloss": 4, "ne": 4, "calibration": 3, "cec": 3}
-CURVES = (("auc", "AUC"), ("ne", "NE"), ("logloss", "logloss"), ("calibration", "predicted / observed"), ("cec", "mean |r|"))
+CURVES = (
+    ("auc", "AUC"),
+    ("ne", "normalised entropy"),
+    ("logloss", "logloss"),
+    ("calibration", "calibration: predicted / observed"),
+    ("cec", "CEC: mean |r| of experts"),
+)
 
 
 def status(run: str) -> dict[str, Any]:
@@ -36,11 +56,12 @@ def status(run: str) -> dict[str, Any]:
 
 def as_rows(found: dict[str, Any]) -> list[list[str]]:
     """COLUMNS of each window."""
-    fresh = {int(one["version"]): one.get("freshness") for one in found["versions"]}
+    versions = {int(one["version"]): one for one in found["versions"]}
     rows = []
     for line in found["windows"]:
         test, ids = line.get("test") or {}, (line.get("data", {}).get("ids") or {}) if line["state"] == "trained" else {}
         names = [os.path.basename(one["name"]) for one in line.get("files", ())]
+        version = versions.get(line["window"], {})
         rows.append(
             [
                 str(line["window"]),
@@ -49,7 +70,8 @@ def as_rows(found: dict[str, Any]) -> list[list[str]]:
                 *(_number(test.get(name), digits) for name, digits in DIGITS.items()),
                 f"{ids.get('born', 0):,}",
                 f"{ids.get('evicted', 0):,}",
-                _number(fresh.get(line["window"]), 1),
+                f"{version['kind']} {version['bytes'] / version['full_bytes']:.0%}" if version else "-",
+                _number(version.get("freshness"), 1),
                 names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else "",
             ]
         )
@@ -84,23 +106,21 @@ def _told(found: dict[str, Any]) -> list[str]:
 
 def page(found: dict[str, Any]) -> str:
     """A self-contained HTML page."""
-    lines = [line for line in found["windows"] if line.get("test")]
-    drawn = []
+    drawn, good = [], [line for line in found["windows"] if line["state"] == "trained" and line.get("test")]
+    # A window with an alarm has a line and no point, which would press the others into a corner; the table has its figures.
+    alarms = [line["window"] for line in found["windows"] if line.get("alarms")]
+    events = [line["window"] for line in found["windows"] if line.get("notes") or line.get("events")]
+    marks = [("alarm", alarms), ("note or event", events)]
     for name, label in CURVES:
-        groups = []
-        for state in ("trained", "quarantined"):
-            of = [line for line in lines if line["state"] == state]
-            points = [(line["window"], line["test"][name]) for line in of if line["test"].get(name) is not None]
-            if points:
-                groups.append((state, [x for x, _ in points], [y for _, y in points]))
-        if groups:
-            drawn.append(curves(f"{label} of each window before it was learned", groups, "window", label))
-    experts = len(lines[0]["test"]["gate_mass"]) if lines else 0
-    good = [line for line in lines if line["state"] == "trained"]
-    if experts and good:
+        points = [(line["window"], line["test"][name]) for line in good if line["test"].get(name) is not None]
+        if points:
+            groups = [("learned windows", [x for x, _ in points], [y for _, y in points])]
+            drawn.append(curves(label, groups, "window", label.partition(":")[0], marks))
+    experts = len(good[0]["test"]["gate_mass"]) if good else 0
+    if experts:
         windows = [line["window"] for line in good]
         masses = [(f"expert {place}", windows, [line["test"]["gate_mass"][place] for line in good]) for place in range(experts)]
-        drawn.append(curves("gate mass", masses, "window", "share"))
+        drawn.append(curves("gate mass", masses, "window", "share", marks))
     rows = [[row[0], Cell(row[1], {"trained": "good", "quarantined": "bad"}.get(row[1], "faint")), *row[2:]] for row in as_rows(found)]
     told = _told(found)
     return document(

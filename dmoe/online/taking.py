@@ -131,12 +131,14 @@ class Taker:
 
     def _choose(self, ended: bool) -> Choice | None:
         files = complete_files(self.source, self.settings.windows.complete)
-        ledger, pending = self.ledger, self.pending
-        known = ledger.taken | {one.name: one for one in pending.duplicates}
-        found = self.chooser.choose(files, known, ledger.told | set(pending.told), ledger.newest, ended)
-        if found is not None:
-            news = pending.events + found.events, pending.told + found.told
-            pending = Choice(found.files, pending.duplicates + found.duplicates, *news)
+        ledger, pending, only_copies = self.ledger, self.pending, True
+        while only_copies:
+            known = ledger.taken | {one.name: one for one in pending.duplicates}
+            found = self.chooser.choose(files, known, ledger.told | set(pending.told), ledger.newest, ended)
+            only_copies = found is not None and bool(found.duplicates) and not found.files
+            if found is not None:
+                news = pending.events + found.events, pending.told + found.told
+                pending = Choice(found.files, pending.duplicates + found.duplicates, *news)
         if not pending.files:
             # Copies and news wait for a window that has rows.
             self.pending = pending

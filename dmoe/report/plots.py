@@ -53,10 +53,17 @@ def literal(text: str) -> str:
 Points = tuple[str, list[float], list[float]]
 
 
-def curves(title: str, lines: Sequence[Points], x_label: str, y_label: str) -> str:
-    """Lines of points: (label, x, y) each."""
+def curves(title: str, lines: Sequence[Points], x_label: str, y_label: str, marks: Sequence[tuple[str, Sequence[float]]] = ()) -> str:
+    """Lines of points: (label, x, y) each.
+
+    Args:
+        marks: (label, x) of vertical lines; the first kind in red.
+    """
 
     def paint(axes: Any) -> None:
+        for (label, x), colour, style in zip(marks, (COLOURS[3], COLOURS[7]), ("--", ":"), strict=False):
+            for place, one in enumerate(x):
+                axes.axvline(one, color=colour, linestyle=style, linewidth=1, label="" if place else literal(label))
         for index, (label, x, y) in enumerate(lines):
             axes.plot(x, y, marker=".", color=COLOURS[index % len(COLOURS)], label=literal(label))
         axes.set(title=literal(title), xlabel=x_label, ylabel=y_label)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import Index, read_index, step_of, verify_checkpoint
+from dmoe.checkpoint.index import EMA, Index, read_index, step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import NAMES, TensorFile, read_entries, write_tensors
 from dmoe.config import Config, load_config
@@ -84,7 +84,7 @@ def export_checkpoint(
     spare: bool = False,
     card_of: Callable[[Index], Card] | None = None,
 ) -> tuple[ScorerFile, str]:
-    """Writes a scorer of a checkpoint.
+    """Writes a scorer of a checkpoint; where `online.ema` is on, of the moving average of its dense weights.
 
     Args:
         folder: of the checkpoint.
@@ -106,7 +106,8 @@ def export_checkpoint(
     # Several ids share a hashed row, another lot for each expert: these rows weigh alike.
     counted = rows == "pq" and model.embedding.sets != "hashed"
     weights = row_weights(data, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
-    files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: _write_dense(folder, output, len(model.experts))}
+    dense = _write_dense(folder, output, len(model.experts), config.online.ema > 0)
+    files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: dense}
     raw, missing = write_inputs(manifest, data, output)
     content = ScorerFile(
         variant=config.variant,
@@ -249,10 +250,15 @@ def _dense_parameters(folder: str) -> int:
     return sum(prod(entry.shape) for name, entry in entries.items() if name.startswith("model/"))
 
 
-def _write_dense(folder: str, output: str, experts: int) -> str:
+def _write_dense(folder: str, output: str, experts: int, averaged: bool) -> str:
     file = TensorFile(join(folder, KEPT_DENSE))
     names = sorted(name for name in file.entries if name.startswith("model/"))
-    arrays = {name.removeprefix("model/"): require_finite(file.rows(name), f"{folder}: {name}", advice=ADVICE) for name in names}
+    arrays = {}
+    for name in (name.removeprefix("model/") for name in names):
+        mean = f"optimizer/{name}/{EMA}"
+        # Moments of a batch norm are no parameters, and have no average.
+        kept = mean if averaged and mean in file.entries else f"model/{name}"
+        arrays[name] = require_finite(file.rows(kept), f"{folder}: {kept}", advice=ADVICE)
     if f"{NORM}running_mean" in arrays:
         arrays = _without_batch_norm(arrays, experts, folder)
     entries = [(name, NAMES[array.dtype], array.shape) for name, array in arrays.items()]

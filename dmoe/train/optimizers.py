@@ -5,6 +5,7 @@ formulas, with the same learning rate and state names, so that the plan does not
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
+from dmoe.checkpoint.index import EMA
 from dmoe.distributed import world_size
 from dmoe.errors import UserError
 from dmoe.model.tables import Table
 from dmoe.sections import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.sharding.plan.local_shards import LocalShard, fused_modules, local_shards
+from dmoe.train.average import MovingAverage
 
 TABLE_CLASSES = {
     "adagrad": torch.optim.Adagrad,
@@ -67,6 +70,9 @@ class Optimizers:
     Args:
         model: sharded by DistributedModelParallel, with `attach_table_optimizer` called before.
         dense: the dense parameters by name.
+
+    Attributes:
+        average: of the dense parameters; None before `begin_average`.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Optimizers:
         # One pass over the parameters in memory, where the default makes one an operation.
         self.dense = DENSE_CLASSES[dense_config.kind](self._parameters, fused=True, **kwargs)
         self.gradient_norm: Tensor | None = None
+        self.average: MovingAverage | None = None
         self.set_factor(1.0)
 
     def set_factor(self, factor: float) -> None:
@@ -118,6 +125,16 @@ class Optimizers:
         else:
             self._clipped_step(self._dense_config.relative_clip)
         self.data_parallel.step()
+        if self.average:
+            self.average.step(self.data_parallel.steps)
+
+    def begin_average(self, decay: float) -> None:
+        """Averages the dense parameters from here on."""
+        self.average = MovingAverage(dict(zip(self._names, self._parameters, strict=True)), decay)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it the dense parameters are their moving average, where there is one."""
+        return self.average.in_place() if self.average else nullcontext()
 
     @torch.no_grad()
     def _clipped_step(self, share: float) -> None:
@@ -140,16 +157,17 @@ class Optimizers:
             module.set_optimizer_step(steps)
 
     def dense_state(self) -> dict[str, Tensor]:
-        """The dense optimiser's state as `parameter/state` -> tensor."""
+        """The dense optimiser's state, and the moving average, as `parameter/state` -> tensor."""
         state = self.dense.state
-        return {
+        kept = {
             f"{name}/{key}": value
             for name, parameter in zip(self._names, self._parameters, strict=True)
             for key, value in state.get(parameter, {}).items()
         }
+        return kept | (self.average.state() if self.average else {})
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
-        """Takes what `dense_state` gave.
+        """Takes what `dense_state` gave; an average that this run does not make is left out.
 
         Raises:
             UserError: a state of another optimiser, or of another shape than its parameter.
@@ -158,6 +176,7 @@ class Optimizers:
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"
             mine = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
+            mine.pop(EMA, None)
             # A parameter that no loss has reached yet has no state.
             if mine and mine.keys() != DENSE_STATES.get(kind, set()):
                 states = ", ".join(sorted(mine))
@@ -167,6 +186,8 @@ class Optimizers:
                     found = [f"{one.dtype} {list(one.shape)}" for one in (value, parameter)]
                     raise UserError(f"optimizer state '{name}/{key}' is {found[0]}, its parameter is {found[1]}")
             self.dense.state[parameter] = {key: value.to(parameter.device).clone() for key, value in mine.items()}
+        if self.average:
+            self.average.load(kept)
 
 
 class DataParallelTables:

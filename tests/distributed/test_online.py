@@ -187,9 +187,10 @@ def test_killed_and_started_again_on_other_numbers_of_ranks(tmp_path, log, undis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_replayed_rows_are_the_same_after_kills(tmp_path, log, ranks):
-    config = write_config(tmp_path, replay=0.5, state_decay=0.9)
-    for name, kills in (("undisturbed", ()), ("killed", (("batch", 9), ("ledger", 1)))):
+def test_with_all_that_steadies_a_run_it_ends_as_the_undisturbed_one_after_kills(tmp_path, log, ranks):
+    """Replay, decaying sums, moving average, teacher, rates by row frequency: each has something to keep or to make again."""
+    config = write_config(tmp_path, replay=0.5, state_decay=0.9, ema=0.9, teacher=0.5, rate_power=-0.5)
+    for name, kills in (("undisturbed", ()), ("killed", (("batch", 9), ("batch", 11), ("ledger", 1)))):
         faults = [{"at": point, "number": at, "rank": 0, "attempt": attempt, "do": "kill"} for attempt, (point, at) in enumerate(kills)]
         outcome = follow(tmp_path / name, (config, log[1]), ranks, faults)
         assert outcome.succeeded, outcome.said

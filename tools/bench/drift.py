@@ -1,11 +1,13 @@
-"""What staleness costs: AUC by window of a frozen model, of `dmoe online` at several rhythms, and of training from the beginning.
+"""What staleness costs: AUC by hour of a frozen model, of `dmoe online` at several rhythms, and of training from the beginning.
 
-    python tools/bench/drift.py --output /tmp/drift                        # 24 windows of 45,000 rows; about an hour on 2 idle cores
-    python tools/bench/drift.py --output /tmp/drift --rows 3000 --full-every 12
+    python tools/bench/drift.py --output /tmp/drift              # four days of 11,250 rows an hour: 1,080,000 rows
+    python tools/bench/drift.py --output /tmp/drift --rows 1000
+    python tools/bench/drift.py --output /tmp/drift --rows 1000 --switches
 
-Every model is scored as a server would score: the rows of window w, by the version that was published before it. A rhythm of n windows
-learns from n files at a time. Training from the beginning ("full") makes a new model of all windows before, one pass, every
-`--full-every` windows. Cost is in rows that were trained on.
+Every model is scored as a server would score: the rows of an hour, by the version that was published before it. A rhythm of n hours
+learns from n files at a time. Training from the beginning ("anew") makes a new model of all hours before, one pass, once a day. The first
+day is for warming up. Cost is in rows that were trained on. `--switches` tells instead what each switch of stability does to the hourly
+loop.
 """
 
 import argparse
@@ -15,8 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.csv as csv
@@ -37,103 +39,145 @@ correlation: {alpha: 0.1}
 train: {batch_size: 512, checkpoint: {keep: 2}}
 online:
   schema_file: SCHEMA
-  ids: {capacity: 30000, admit_count: 2, decay: 0.8}
+  ids: {capacity: 30000, admit_count: 2, decay: 0.95}
   versions: {keep_full: 1000}
 """
-RHYTHMS = (1, 3, 6)
+DAY = 24
+RHYTHMS = {"hourly": 1, "every 4 h": 4, "daily": DAY}
+SWITCHES = {
+    "as it is": [],
+    "EMA": ["online.ema=0.99"],
+    "rare rows slower": ["online.rate_power=0.25"],
+    "rare rows faster": ["online.rate_power=-0.25"],
+    "teacher": ["online.teacher=0.5"],
+    "relative clip": ["optimizer.dense.relative_clip=0.5"],
+    "replay": ["online.replay=0.2"],
+    "state decay": ["online.state_decay=0.95"],
+}
+Curve = dict[int, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="of the log and the runs; what is finished there is not made again")
-    parser.add_argument("--windows", type=int, default=24)
-    parser.add_argument("--rows", type=int, default=45_000, help="of a window")
-    parser.add_argument("--warm", type=int, default=6, help="windows that the frozen model learns from, and that no mean counts")
-    parser.add_argument("--full-every", type=int, default=3, help="windows between two trainings from the beginning")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the config, such as online.state_decay=0.9")
+    parser.add_argument("--days", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=11_250, help="of an hour")
+    parser.add_argument("--line", type=int, default=4, help="hours of a line of the table")
+    parser.add_argument("--turnover", type=float, default=0.02, help="share of the tokens that is born, and dies, an hour")
+    parser.add_argument("--speed", type=float, default=0.02, help="radians that a token's worth turns an hour")
+    parser.add_argument("--switches", action="store_true", help="the hourly loop with each switch of stability, and nothing else")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the config, such as train.batch_size=2048")
     arguments = parser.parse_args()
-    if arguments.warm % max(RHYTHMS) or arguments.warm >= arguments.windows:
-        raise UserError(f"--warm: expected a multiple of {max(RHYTHMS)} below --windows")
-    folder, logs = arguments.output, arguments.output / "logs"
-    if not (logs / "truth.json").exists():
-        write_drift(str(logs), arguments.windows, arguments.rows)
-    (folder / "online.yaml").write_text(CONFIG.replace("SCHEMA", str(logs / "schema.yaml")))
-    truth = json.loads((logs / "truth.json").read_text())["windows"]
-    curves: dict[str, dict[int, float]] = {"Bayes": {number: one["bayes_auc"] for number, one in enumerate(truth, 1)}}
-    costs: dict[str, float] = {}
-    later = range(arguments.warm + 1, arguments.windows + 1)
-    for rhythm in RHYTHMS:
-        name = f"every {rhythm}"
-        place, costs[name] = follow(folder, name, arguments.windows, rhythm, arguments.set)
-        curves[name] = {window: auc_of(place, (window - 1) // rhythm, logs, window) for window in later}
-    place, costs["frozen"] = follow(folder, "frozen", arguments.warm, arguments.warm, arguments.set)
-    curves["frozen"] = {window: auc_of(place, 1, logs, window) for window in later}
-    curves["full"], costs["full"] = {}, 0.0
-    for window in later[:: arguments.full_every]:
-        place, cost = follow(folder, f"full-{window}", window - 1, window - 1, arguments.set)
-        costs["full"] += cost
-        curves["full"] |= {near: auc_of(place, 1, logs, near) for near in range(window, min(window + arguments.full_every, later[-1] + 1))}
-    print(report(curves, costs, list(later)))
-    (folder / "drift.json").write_text(json.dumps({"auc": curves, "rows": costs}, indent=1) + "\n")
-
-
-def follow(folder: Path, name: str, windows: int, rhythm: int, more: list[str]) -> tuple[Path, float]:
-    """Where the versions of a run over the first windows are, and how many rows it trained on."""
-    place = folder / name.replace(" ", "-")
-    if not (place / "done").exists():
-        shutil.rmtree(place, ignore_errors=True)
-        (place / "logs").mkdir(parents=True)
-        for number in range(1, windows + 1):
-            os.link(folder / "logs" / f"window-{number:04d}.csv", place / "logs" / f"window-{number:04d}.csv")
-        command = [
-            sys.executable,
-            "-m",
-            "dmoe",
-            "online",
-            "--config",
-            str(folder / "online.yaml"),
-            "--source",
-            str(place / "logs"),
-            "--once",
-        ]
-        command += ["--run", str(place / "run"), "--publish", str(place / "versions")]
-        command += ["--set", f"online.windows.size={float(rhythm)}", "online.watch.action=tell", *more]
-        began = time.monotonic()
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        (place / "done").write_text(f"{time.monotonic() - began:.1f}\n")
-    lines = [json.loads(line) for line in (place / "run" / "ledger.jsonl").read_text().splitlines()]
-    return place, float(sum(line["rows"] for line in lines))
-
-
-def auc_of(place: Path, version: int, logs: Path, window: int) -> float:
-    """Of a window's rows, by the version after so many windows of the run."""
+    if arguments.days < 2:
+        raise UserError(f"--days is {arguments.days}, expected 2 or more: the first one is for warming up")
     import torch
 
-    made = place / "scorers" / f"{version:06d}"
-    scorer = Scorer(materialise(str(place / "versions" / "versions" / f"{version:06d}"), str(made)), verify=False)
-    table = csv.read_csv(logs / f"window-{window:04d}.csv")
-    score = np.concatenate([scorer.predict(part) for start in range(0, len(table), 8192) for part in [table.slice(start, 8192)]])
-    auc = ExactAUC()
-    label = torch.from_numpy(table["click"].to_numpy().astype(np.float32))
-    auc.update(torch.from_numpy(score), label, torch.ones(len(label)))
-    shutil.rmtree(made, ignore_errors=True)
-    return float(auc.compute())
+    torch.set_num_threads(1)
+    hours = arguments.days * DAY
+    bench = Bench(arguments.output, hours, arguments.rows, arguments.turnover, arguments.speed, arguments.set)
+    later = range(DAY + 1, hours + 1)
+    curves: dict[str, Curve] = {"Bayes": bench.bayes()}
+    costs: dict[str, int] = {}
+    if arguments.switches:
+        for name, settings in SWITCHES.items():
+            curves[name], _ = bench.followed(f"switch {name}", hours, 1, later, settings)
+        print(as_table(curves, later, arguments.line))
+    else:
+        for name, rhythm in RHYTHMS.items():
+            curves[name], costs[name] = bench.followed(name, hours, rhythm, later)
+        curves["frozen"], costs["frozen"] = bench.followed("frozen", DAY, DAY, later)
+        curves["anew daily"], costs["anew daily"] = {}, 0
+        for day in range(1, arguments.days):
+            curve, cost = bench.followed(f"anew {day}", day * DAY, day * DAY, range(day * DAY + 1, (day + 1) * DAY + 1))
+            curves["anew daily"] |= curve
+            costs["anew daily"] += cost
+        print(as_table(curves, later, arguments.line))
+        print(gains(curves, costs, later))
+    name = "switches.json" if arguments.switches else "drift.json"
+    (arguments.output / name).write_text(json.dumps({"auc": curves, "rows": costs}, indent=1) + "\n")
 
 
-def report(curves: dict[str, Any], costs: dict[str, float], later: list[int]) -> str:
-    """A table by window, the means, and how much of what full training gains over the frozen model each rhythm gains."""
+class Bench:
+    """A log, and the runs over it.
+
+    Args:
+        folder: of both; what is finished there is not made again.
+        settings: of every run's config.
+    """
+
+    def __init__(self, folder: Path, hours: int, rows: int, turnover: float, speed: float, settings: Sequence[str]) -> None:
+        self.folder, self.logs, self.settings = folder, folder / "logs", list(settings)
+        if not (self.logs / "truth.json").exists():
+            write_drift(str(self.logs), hours, rows, turnover=turnover, speed=speed)
+        (folder / "online.yaml").write_text(CONFIG.replace("SCHEMA", str(self.logs / "schema.yaml")))
+
+    def bayes(self) -> Curve:
+        windows = json.loads((self.logs / "truth.json").read_text())["windows"]
+        return {hour: one["bayes_auc"] for hour, one in enumerate(windows, 1)}
+
+    def followed(self, name: str, hours: int, rhythm: int, later: Sequence[int], settings: Sequence[str] = ()) -> tuple[Curve, int]:
+        """Runs over the first hours, so many at a time.
+
+        Returns:
+            the AUC of each later hour, by the version before it; and how many rows were trained on.
+        """
+        place = self.folder / name.replace(" ", "-")
+        if not (place / "auc.json").exists():
+            began = time.monotonic()
+            self._follow(place, hours, rhythm, settings)
+            trained = time.monotonic() - began
+            curve = {hour: self._auc(place, min((hour - 1) // rhythm, hours // rhythm), hour) for hour in later}
+            print(f"{name}: ran for {trained:.0f} s, scored for {time.monotonic() - began - trained:.0f} s", file=sys.stderr, flush=True)
+            (place / "auc.json").write_text(json.dumps(curve) + "\n")
+        lines = [json.loads(line) for line in (place / "run" / "ledger.jsonl").read_text().splitlines()]
+        curve = {int(hour): auc for hour, auc in json.loads((place / "auc.json").read_text()).items()}
+        return curve, sum(line["rows"] + line.get("replayed", 0) for line in lines)
+
+    def _follow(self, place: Path, hours: int, rhythm: int, settings: Sequence[str]) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "logs").mkdir(parents=True)
+        for hour in range(1, hours + 1):
+            os.link(self.logs / f"window-{hour:04d}.csv", place / "logs" / f"window-{hour:04d}.csv")
+        command = [sys.executable, "-m", "dmoe", "online", "--config", str(self.folder / "online.yaml")]
+        command += ["--source", str(place / "logs"), "--once", "--run", str(place / "run"), "--publish", str(place / "versions")]
+        command += ["--set", f"online.windows.size={float(rhythm)}", "online.watch.action=tell", *self.settings, *settings]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with (place / "said.txt").open("w") as said:
+            subprocess.run(command, check=True, env=environment, stdout=said, stderr=said)
+
+    def _auc(self, place: Path, version: int, hour: int) -> float:
+        """Of an hour's rows, by the version after so many windows of the run."""
+        import torch
+
+        made = place / "scorers" / f"{version:06d}"
+        scorer = Scorer(materialise(str(place / "versions" / "versions" / f"{version:06d}"), str(made)), verify=False)
+        table = csv.read_csv(self.logs / f"window-{hour:04d}.csv")
+        score = np.concatenate([scorer.predict(part) for start in range(0, len(table), 8192) for part in [table.slice(start, 8192)]])
+        auc = ExactAUC()
+        label = torch.from_numpy(table["click"].to_numpy().astype(np.float32))
+        auc.update(torch.from_numpy(score), label, torch.ones(len(label)))
+        shutil.rmtree(made, ignore_errors=True)
+        return float(auc.compute())
+
+
+def as_table(curves: Mapping[str, Curve], later: range, line: int) -> str:
+    """In Markdown: means of so many hours a line, and of all."""
     names = list(curves)
-    lines = ["window  " + "  ".join(name.rjust(8) for name in names)]
-    lines += [f"{window:>6}  " + "  ".join(f"{curves[name][window]:8.4f}" for name in names) for window in later]
-    means = {name: float(np.mean([curves[name][window] for window in later])) for name in names}
-    lines.append("  mean  " + "  ".join(f"{means[name]:8.4f}" for name in names))
-    gain = means["full"] - means["frozen"]
-    for name, cost in costs.items():
-        reached = (means[name] - means["frozen"]) / gain if gain else float("nan")
-        lines.append(
-            f"{name:>9}: {cost:>12,.0f} rows trained ({cost / costs['full']:.1%} of full), {reached:.1%} of full's gain over frozen"
-        )
-    return "\n".join(lines)
+    rows = [["hours", *names], ["---"] * (len(names) + 1)]
+    spans = [later[start : start + line] for start in range(0, len(later), line)]
+    for label, span in [*((f"{span[0]} - {span[-1]}", span) for span in spans), ("all", later)]:
+        rows.append([label, *(f"{np.mean([curves[name][hour] for hour in span]):.4f}".lstrip("0") for name in names)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def gains(curves: Mapping[str, Curve], costs: Mapping[str, int], later: range) -> str:
+    """What each rhythm reaches of what training anew gains over the frozen model, and at which share of its rows."""
+    means = {name: float(np.mean([curve[hour] for hour in later])) for name, curve in curves.items()}
+    gain, anew = means["anew daily"] - means["frozen"], costs["anew daily"]
+    return "\n".join(
+        f"{name}: {rows:,} rows trained ({rows / anew:.0%} of anew), {(means[name] - means['frozen']) / gain:.0%} of its gain over frozen"
+        for name, rows in costs.items()
+    )
 
 
 if __name__ == "__main__":

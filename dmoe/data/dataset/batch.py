@@ -24,6 +24,7 @@ class Batch(Pipelineable):
         label_B: [B] float32, 0 or 1.
         weight_B: [B] float32, the row's weight in the loss and the metrics, 0 for padding; ones where absent.
         group_B: [B] int64, the row's group for GAUC, 0 where it has none; None where the data set has no groups.
+        teacher_B: [B] float32, the probability that a teacher gives the row; None where there is no teacher.
     """
 
     dense_BD: Tensor
@@ -31,6 +32,7 @@ class Batch(Pipelineable):
     label_B: Tensor
     weight_B: Tensor = None  # type: ignore[assignment]  # ones where absent
     group_B: Tensor | None = None
+    teacher_B: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.weight_B is None:
@@ -42,15 +44,16 @@ class Batch(Pipelineable):
             self.sparse.to(device, non_blocking=non_blocking),
             self.label_B.to(device, non_blocking=non_blocking),
             self.weight_B.to(device, non_blocking=non_blocking),
-            None if self.group_B is None else self.group_B.to(device, non_blocking=non_blocking),
+            *(None if part is None else part.to(device, non_blocking=non_blocking) for part in (self.group_B, self.teacher_B)),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
         for part in (self.dense_BD, self.sparse, self.label_B, self.weight_B):
             part.record_stream(stream)
-        if self.group_B is not None:
-            self.group_B.record_stream(stream)
+        for further in (self.group_B, self.teacher_B):
+            if further is not None:
+                further.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
         parts = (self.dense_BD.pin_memory(), self.sparse.pin_memory(), self.label_B.pin_memory(), self.weight_B.pin_memory())
-        return Batch(*parts, None if self.group_B is None else self.group_B.pin_memory())
+        return Batch(*parts, *(None if part is None else part.pin_memory() for part in (self.group_B, self.teacher_B)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dmoe.errors import UserError
 from dmoe.sections import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.train.optimizers import DENSE_CLASSES, Optimizers
 
@@ -36,6 +37,44 @@ def test_a_plain_optimizers_state_is_taken_and_its_steps_are_made(kind):
         ours.step()
     torch.testing.assert_close(layer.state_dict(), plain_layer.state_dict(), rtol=1e-6, atol=1e-7)
     assert {key.split("/")[1] for key in ours.dense_state()} == {key for state in plain.state.values() for key in state}
+
+
+def test_a_moving_average_goes_on_from_what_was_kept_and_leaves_steps_alone():
+    torch.manual_seed(0)
+    layers = {name: nn.Linear(5, 3) for name in ("plain", "averaged", "resumed")}
+    for layer in layers.values():
+        layer.load_state_dict(layers["plain"].state_dict())
+    made = {
+        name: Optimizers(nn.Module(), [], dict(layer.named_parameters()), TableOptimizerConfig(), DenseOptimizerConfig(lr=0.1))
+        for name, layer in layers.items()
+    }
+    made["averaged"].begin_average(0.5)
+    expected = {name: value.double() for name, value in layers["plain"].state_dict().items()}
+    for step in range(1, 13):
+        if step == 8:
+            kept = {name: value.clone() for name, value in made["averaged"].dense_state().items()}
+            layers["resumed"].load_state_dict(layers["averaged"].state_dict())
+            made["resumed"].begin_average(0.5)
+            made["resumed"].load_dense_state(kept)
+            made["resumed"].set_steps(step - 1)
+        for name in ("plain", "averaged", *(["resumed"] if step >= 8 else [])):
+            gradients_of(step, layers[name])
+            made[name].step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = {name: decay * mean + (1 - decay) * layers["plain"].state_dict()[name] for name, mean in expected.items()}
+    for name in ("averaged", "resumed"):
+        assert {key: value.tolist() for key, value in layers[name].state_dict().items()} == {
+            key: value.tolist() for key, value in layers["plain"].state_dict().items()
+        }
+        with made[name].averaged():
+            torch.testing.assert_close({key: value.double() for key, value in layers[name].state_dict().items()}, expected)
+        assert torch.equal(layers[name].weight, layers["plain"].weight)
+    assert torch.equal(made["averaged"].dense_state()["weight/ema"], made["resumed"].dense_state()["weight/ema"])
+    # Off, it is neither kept nor taken; of another shape it is refused.
+    made["plain"].load_dense_state(made["averaged"].dense_state())
+    assert not any(key.endswith("/ema") for key in made["plain"].dense_state())
+    with pytest.raises(UserError, match="weight/ema"):
+        made["resumed"].load_dense_state(kept | {"weight/ema": torch.zeros(2)})
 
 
 def test_relative_clipping_shortens_a_tensors_step_to_what_its_weights_bear():

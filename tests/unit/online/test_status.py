@@ -1,0 +1,25 @@
+"""The page of a run: curves of the windows that were learned, a line where there was an alarm, and each window's version."""
+
+from dmoe.online.status import as_text, page
+
+
+def window(number: int, state: str = "trained", auc: float = 0.7, **more) -> dict:
+    test = {"auc": auc, "ne": 0.9, "logloss": 0.5, "calibration": 1.0, "cec": 0.1, "gate_mass": [0.5, 0.5]}
+    files = [{"name": f"logs/w{number}.csv"}]
+    return {"window": number, "state": state, "rows": 400, "test": test, "data": {"ids": {"born": 1, "evicted": 0}}, "files": files, **more}
+
+
+def test_an_alarm_is_a_line_in_every_curve_and_presses_no_point_into_a_corner():
+    bad = window(3, "quarantined", auc=0.2, alarms=["ne: 2.1, and was <0.9>"])
+    versions = [
+        {"version": f"{number:06d}", "kind": kind, "bytes": size, "full_bytes": 200}
+        for number, kind, size in ((1, "full", 200), (2, "delta", 10))
+    ]
+    found = {"run": "R", "windows": [window(1), window(2), bad, window(4, notes=["few rows: 4"])], "versions": versions}
+    text, html = as_text(found), page(found)
+    rows = [line.split() for line in text.splitlines()[1:5]]
+    assert [(row[0], row[1], row[3]) for row in rows][2] == ("3", "quarantined", "0.2000")
+    assert ["full 100%" in text.splitlines()[1], "delta 5%" in text.splitlines()[2]] == [True, True]
+    assert html.count("<svg") == html.count(">alarm<") == html.count(">note or event<") == 6
+    assert ">0.3<" not in html
+    assert "&lt;0.9&gt;" in html
