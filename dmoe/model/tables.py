@@ -122,13 +122,14 @@ def make_tables(
     return _numbered(shared + private)
 
 
+def module_name(number: int, name: str) -> str:
+    """What EmbeddingBagCollection calls the model's table `number`. The number makes that unique and no attribute of nn.ModuleDict; the
+    rest is for people who read TorchRec's messages."""
+    return f"{number}_{re.sub('[^A-Za-z0-9_]', '_', name)[:MAX_MODULE_NAME]}"
+
+
 def _numbered(tables: Sequence[Table]) -> list[Table]:
-    """Gives each table its module. The number makes that unique and no attribute of nn.ModuleDict; the rest is for people who read
-    TorchRec's messages."""
-    return [
-        replace(table, module=f"{number}_{re.sub('[^A-Za-z0-9_]', '_', table.name)[:MAX_MODULE_NAME]}")
-        for number, table in enumerate(tables)
-    ]
+    return [replace(table, module=module_name(number, table.name)) for number, table in enumerate(tables)]
 
 
 def _private_name(table: Table, layout: str) -> str:

@@ -39,9 +39,24 @@ def drawn(seed):
     return Problem(tuple(kinds), of_table, (None,) * 3, Room(2, local, np.full(ranks, hbm), np.full(ranks, 20.0)))
 
 
+def uneven(seed):
+    """Two large tables that lie on a rank each, and four that can lie on all three, for a little more time in all."""
+    draw = np.random.default_rng(seed)
+    kinds = [(candidate("table_wise", [draw.uniform(6, 9)], [1.0], [0.0]),) for _ in range(2)]
+    for _ in range(4):
+        time = draw.uniform(2, 6)
+        kinds.append(
+            (
+                candidate("table_wise", [time], [1.0], [0.0]),
+                candidate("data_parallel", [time * draw.uniform(0.34, 0.42)] * 3, [1.0] * 3, [0.0] * 3),
+            )
+        )
+    return Problem(tuple(kinds), tuple(range(6)), (None,) * 6, Room(1, 3, np.full(3, 9.0), np.full(3, 1.0)))
+
+
 def places(one, room):
     ranks = len(room.hbm)
-    if one.sharding_type == "row_wise":
+    if one.sharding_type in ("row_wise", "data_parallel"):
         return [tuple(range(ranks))]
     if one.sharding_type == "table_row_wise":
         return [tuple(range(node * room.ranks_a_node, (node + 1) * room.ranks_a_node)) for node in range(room.nodes)]
@@ -83,6 +98,18 @@ def test_no_plan_at_all_is_under_the_bound():
     # A bound that is always right and never near would be worth nothing.
     assert len(shares) > 15
     assert np.mean(shares) > 0.8
+
+
+def test_tables_on_every_rank_leave_what_the_others_share():
+    bounds, times = [], []
+    for seed in range(12):
+        asked = uneven(seed)
+        best, found = best_of_all(asked), search(asked)
+        assert 0 < found.bound <= best * (1 + 1e-9), seed
+        bounds.append(found.bound / best)
+        times.append(found.placed.time.max() / best)
+    assert np.mean(bounds) > 0.93
+    assert np.mean(times) < 1.01
 
 
 @pytest.mark.parametrize(("tables", "ranks", "most"), [(5, 2, 3), (9, 4, 3), (12, 4, 3), (13, 4, 4)])

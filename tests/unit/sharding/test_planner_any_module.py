@@ -16,8 +16,12 @@ from torchrec.types import DataType
 
 import dmoe
 from dmoe.cli.main import main
+from dmoe.config import parse_config
+from dmoe.sharding.plan.job_plan import plan_from_json
+from dmoe.sharding.plan.plan_file import read_plan, write_plan
 from dmoe.sharding.plan.sharders import sharders
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of
+from dmoe.sharding.planner.planning_model import describe, manifest_of
 
 META = torch.device("meta")
 
@@ -75,6 +79,25 @@ def test_a_plan_is_saved_read_shown_and_compared(tmp_path, capsys):
     assert main(["plan", "show", str(tmp_path / "plan.json"), "--json"]) == 0
     assert {table["name"] for table in json.loads(capsys.readouterr().out)["tables"]} == set(plan.kept["tables"])
     assert main(["plan", "check", str(tmp_path / "plan.json"), "--max-imbalance", "100"]) == 0
+
+
+def test_a_plan_for_a_config_is_loaded_for_its_model_wherever_that_is(tmp_path):
+    path, sizes = str(tmp_path / "plan.json"), {"C1": 300_000, "C 2": 700, "C3": 50}
+    config = parse_config("model: {embedding: {dim: 8}, experts: [mlp, mlp]}\ntrain: {batch_size: 512}", "config")
+    described = describe(config, manifest_of(sizes, "sizes"))
+    write_plan(path, described.plan(parse_cluster("1x4:a100-80")))
+    network = dmoe.DMoE(sizes, experts=["mlp", "mlp"], dim=8)
+    loaded = dmoe.Plan.load(path, network)
+    # As dmoe.train makes it of the file.
+    assert loaded.plan == plan_from_json(read_plan(path), network, described.tables, torch.device("cuda"), path).plan
+    assert dmoe.Plan.load(path).plan == loaded.plan
+    inside = dmoe.Plan.load(path, nn.ModuleDict({"ctr": network}))
+    assert {f"ctr.{name}": tables for name, tables in loaded.plan.items()} == inside.plan
+    assert "C 2" in loaded.show()
+    loaded.save(str(tmp_path / "again.json"))
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "plan.json").read_bytes()
+    with pytest.raises(dmoe.UserError, match=r"plan\.json: table 'C 2' is 700x16 there and 800x16 in the model"):
+        dmoe.Plan.load(path, dmoe.DMoE(sizes | {"C 2": 800}, experts=["mlp", "mlp"], dim=8))
 
 
 def test_constraints_are_kept_by_name_and_by_pattern():

@@ -62,6 +62,26 @@ def test_tables_that_only_gain_together_change_together():
     assert search(asked).picks == (1, 1)
 
 
+def test_tables_that_only_gain_together_lie_on_every_rank():
+    # Four large shards fill four ranks. A smaller one beside one of them takes longer than both smaller ones on every rank, which cost
+    # more in all.
+    whole = [
+        Candidate("table_wise", "fused", np.array([[10, 4]]), np.array([[0, 0]]), np.array([t]), np.ones(1), np.zeros(1))
+        for t in (8, 6, 5.9)
+    ]
+    everywhere = [
+        Candidate("data_parallel", "dense", np.full((4, 2), 4), np.zeros((4, 2), int), np.full(4, time), np.ones(4), np.zeros(4))
+        for time in (1.6, 1.55)
+    ]
+    room = Room(1, 4, np.full(4, 9.0), np.full(4, 9.0))
+    asked = Problem(((whole[0],), (whole[1], everywhere[0]), (whole[2], everywhere[1])), (0, 0, 0, 0, 1, 2), (None,) * 6, room)
+    found = search(asked)
+    assert found.picks == (0, 0, 0, 0, 1, 1)
+    assert found.placed.time.max() == pytest.approx(8 + 1.6 + 1.55)
+    # No rank holds two of the large ones, and the rest takes 3.15 ms of all: this is the best.
+    assert found.bound <= 11.15
+
+
 def test_small_problems_are_solved_nearly_as_well_as_by_trying_all():
     ratios = []
     for seed in range(60):

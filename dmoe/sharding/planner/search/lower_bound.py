@@ -8,6 +8,10 @@ evenly). Then every plan within M has
 
 for any prices of the memories, 0 or more (Lagrange). Where it does not hold for one f and one price, no plan is as fast as M, nor faster:
 M is a lower bound. Prices are raised from those of the last M that was refuted by subgradient steps.
+
+A table that lies on every rank (data_parallel, row_wise) takes the same time on each; the other shards share what is left. So where there
+are few candidates, plans are told apart by how long such tables take in all, from D to E. Each part is refuted by itself: with a price on
+their time, of which there is E, and with f of the other shards' share of M - D.
 """
 
 from collections import Counter
@@ -17,12 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
-from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.search.partitioner import EVERYWHERE, Room
 
 STEPS = 24
 """Of the prices, for one function and time."""
 PARTS = 8
 """Dual feasible functions that are tried: those that tell shards of more than a 2nd, 3rd, ... part of M apart."""
+FEW = 2000
+"""Candidates of all kinds of tables up to which plans are told apart by the time of tables that lie everywhere, in `FINEST` parts."""
+FINEST = 32
 SAFE = 1e-9
 """Relative; sums in another order must not refute what is possible."""
 
@@ -54,7 +61,7 @@ def lower_bound(candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int,
 class _Relaxed:
     def __init__(self, candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int, ...], room: Room) -> None:
         self.ranks = len(room.hbm)
-        self.prices: dict[int, Vector] = {}
+        self.prices: dict[tuple[bool, int], Vector] = {}
         whole = np.array([max(room.hbm.clip(0).sum(), 1.0), max(room.ddr.clip(0).sum(), 1.0)])
         tables = Counter(kinds)
         rows: list[tuple[int, dict[float, int], Vector, float]] = []
@@ -71,6 +78,7 @@ class _Relaxed:
             self.counts[number, : len(counts)] = list(counts.values())
         self.bytes = np.array([one for _, _, one, _ in rows])
         self.longest = np.array([one for _, _, _, one in rows])
+        self.everywhere = np.array([one.time.min() if one.sharding_type in EVERYWHERE else 0.0 for group in candidates for one in group])
 
     def times_between(self, low: float, high: float) -> list[float]:
         """Just below a whole part of a rank's time that shards take: where one fewer fits."""
@@ -89,26 +97,47 @@ class _Relaxed:
         shares = np.minimum(self.times / limit * (1 - SAFE), 1.0)
         for number, function in enumerate(_dual_feasible()):
             work = np.where(allowed, (function(shares) * self.counts).sum(1) / self.ranks, np.inf)
-            if self._priced(number, work):
+            if self._priced((False, number), work, self.bytes):
                 return True
-        return False
+        return bool(self.everywhere.any()) and len(self.longest) <= FEW and self._refutes_between(limit, 0.0, limit)
 
-    def _priced(self, number: int, work: Vector) -> bool:
-        """Whether all ranks' shares are over 1 for some prices; Polyak's steps towards that."""
-        price = self.prices.get(number, self.prices.get(0, np.zeros(2)))
+    def _refutes_between(self, limit: float, least: float, most: float) -> bool:
+        """Whether no plan within `limit` has tables on every rank that take from `least` to `most` milliseconds of it."""
+        left, on_all = limit - least, self.everywhere > 0
+        allowed = np.where(on_all, self.everywhere <= most, self.longest <= left)
+        if not np.logical_or.reduceat(allowed, self.first).all():
+            return True
+        shares = np.minimum(self.times / left * (1 - SAFE), 1.0)
+        uses = np.column_stack([self.bytes, self.everywhere / most * (1 - SAFE)])
+        for number, function in enumerate(_dual_feasible()):
+            work = np.where(on_all, 0.0, (function(shares) * self.counts).sum(1) / self.ranks)
+            if self._priced((True, number), np.where(allowed, work, np.inf), uses):
+                return True
+        middle = (least + most) / 2
+        halves = ((least, middle), (middle, most)) if (most - least) * FINEST > limit else ()
+        return bool(halves) and all(self._refutes_between(limit, *half) for half in halves)
+
+    def _priced(self, key: tuple[bool, int], work: Vector, uses: Vector) -> bool:
+        """Whether all ranks' shares are over 1 for some prices; Polyak's steps towards that.
+
+        Args:
+            key: under which the prices are kept that refuted last.
+            uses: [candidates, prices], shares of what there is.
+        """
+        price = self.prices.get(key, self.prices.get((key[0], 0), np.zeros(uses.shape[1])))
         best = -np.inf
         for step in range(STEPS):
-            cost = work + self.bytes @ price
+            cost = work + uses @ price
             least = np.minimum.reduceat(cost, self.first)
             value = float(self.tables @ least) - float(price.sum())
             if value > 1 + SAFE:
-                self.prices[number] = price
+                self.prices[key] = price
                 return True
             best = max(best, value)
             if step >= 6 and best < 0.9:
                 return False
             picked = first_least(cost, self.first)
-            slope = self.tables @ self.bytes[picked] - 1.0
+            slope = self.tables @ uses[picked] - 1.0
             slope = np.where((price <= 0) & (slope < 0), 0.0, slope)
             size = float(slope @ slope)
             if size < 1e-18:

@@ -15,10 +15,12 @@ from dmoe.sharding.planner.search.lower_bound import lacks_room, lower_bound
 from dmoe.sharding.planner.search.mixture import mixtures
 from dmoe.sharding.planner.search.partitioner import HOST, Placed
 from dmoe.sharding.planner.search.problem import Open, Problem, Solution
-from dmoe.sharding.planner.search.proposals import ladders, part_way, uniform
+from dmoe.sharding.planner.search.proposals import ladders, part_way, replicated, uniform
 
 TRIES, TABLES_TRIED = 500, 50_000
 """Changes that one descent may try with all placed anew, and tables that it may place in all."""
+REPLICATED = 50
+"""Plans with more tables on every rank that are tried."""
 STEPS_A_RANK = 50
 """Steps with all else staying that one descent may take, for each rank."""
 GAP = 0.01
@@ -115,6 +117,9 @@ class _Descent:
         self.whole.tighten()
         if self.best is None or self.whole.near:
             return
+        self.replicate()
+        if self.whole.near:
+            return
         start = self.best
         self.walk(start)
         if self.whole.near:
@@ -123,6 +128,15 @@ class _Descent:
         downhill(self.problem, self.open_, start, self.attempt, tries)
         if self.best is not start:
             self.walk(self.best)
+
+    def replicate(self) -> None:
+        """More tables on every rank, while that can be faster than the best plan."""
+        assert self.best is not None
+        tries = min(REPLICATED, TABLES_TRIED // len(self.problem.kinds))
+        for least, picks in replicated(self.problem, self.open_, self.best.placed.score[0])[:tries]:
+            if least >= self.best.placed.score[0]:
+                return
+            self.attempt(picks)
 
     def mix(self) -> None:
         """Where no price on all memory makes a plan fit: some tables on the devices, the others in the hosts' memory."""
