@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from dmoe.alive import note
 from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError, one_line, shown
-from dmoe.model.build import Blueprint, build_model, make_blueprint
+from dmoe.model.build import Blueprint, make_blueprint, outline_of
 from dmoe.model.cost import flops_of
 from dmoe.model.tables import Table
 from dmoe.sharding.planner.cluster import Cluster
@@ -49,11 +47,9 @@ class Described:
 
 
 def describe(config: Config, manifest: Manifest) -> Described:
-    """Builds the dense part once, on the meta device where it lets itself be, to know its size."""
+    """Outlines the dense part once to know its size."""
     blueprint = make_blueprint(config, manifest)
-    # The weights' values do not matter, and drawing them for a large model takes seconds.
-    with torch.device("meta"):
-        mixture = build_model(config, blueprint).mixture
+    mixture = outline_of(config, blueprint)
     dense = sum(parameter.numel() * parameter.element_size() for parameter in mixture.parameters())
     return Described(config, manifest, blueprint, dense, sum(flops_of(mixture, config.model.expert_dim).values()))
 

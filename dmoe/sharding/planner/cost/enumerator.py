@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
-from torchrec.distributed.planner.types import ShardingOption, Topology
+from torchrec.distributed.planner.types import Shard, ShardingOption, Topology
 
 from dmoe.alive import detail
 from dmoe.model.tables import Table
@@ -104,15 +104,16 @@ def candidates_of(
             name = f"table{number}_{width or 0}"
             asked.append((key, MetaTable(name, table.rows, table.columns, rule.lookup), constraint_of(rule, types, kernels, width)))
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
+    key_of = {one.name: key for key, one, _ in asked}
+    constraints = {one.name: constraint for _, one, constraint in asked}
+    # Once for all: each of them tells TorchRec's log of the whole topology.
+    asked_estimators = estimators(topology, constraints)
     for first in range(0, len(asked), TOGETHER):
         detail(f"candidates of table {first + 1:,} of {len(asked):,}")
-        some = asked[first : first + TOGETHER]
-        constraints = {one.name: constraint for _, one, constraint in some}
-        enumerator = _OnceEnumerator(topology, 1, constraints, estimators(topology, constraints))
+        enumerator = _OnceEnumerator(topology, 1, constraints, asked_estimators)
         enumerator.wire = wire
-        key_of = {one.name: key for key, one, _ in some}
-        for option in _sorted(_options(enumerator, meta_module([one for _, one, _ in some], optimizer))):
-            found[key_of[option.name]].append(_candidate(option))
+        for option, shards in _options(enumerator, meta_module([one for _, one, _ in asked[first : first + TOGETHER]], optimizer)):
+            found[key_of[option.name]].append(_candidate(option, shards))
     return found
 
 
@@ -124,22 +125,25 @@ class _OnceEnumerator(EmbeddingEnumerator):
     def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
         for option in sharding_options:
             option.batch_size = self._constraints[option.name].batch_sizes[0]
-        # Restored when `enumerate` is over: it ends with a deep copy of all shards, which nobody asks for.
         self.distinct = DistinctShards(sharding_options, self._constraints or {})
         self.distinct.estimate(self._estimators, self.wire)
+        # `enumerate` ends with a deep copy of what it returns, which nobody asks for.
+        sharding_options.clear()
 
 
-def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[ShardingOption]:
+def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[tuple[ShardingOption, list[Shard]]]:
+    """Options with an estimated shard of each size, and all shards of each."""
     # Of a million small lists the collector would look through all, again and again.
     collects = gc.isenabled()
     gc.disable()
     try:
-        options = list(enumerator.enumerate(module, sharders()))
-        enumerator.distinct.restore()
+        enumerator.enumerate(module, sharders())
+        pairs = zip(enumerator.distinct.options, enumerator.distinct.every, strict=True)
+        # The enumerator walks sets of strings, whose order changes from process to process; a plan must not.
+        return sorted(pairs, key=lambda pair: _order(pair[0]))
     finally:
         if collects:
             gc.enable()
-    return options
 
 
 def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int | None) -> ParameterConstraints:
@@ -155,19 +159,27 @@ def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int |
     )
 
 
-def _sorted(options: list[ShardingOption]) -> list[ShardingOption]:
-    # The enumerator walks sets of strings, whose order changes from process to process; a plan must not.
-    return sorted(options, key=lambda one: (one.name, ALL_TYPES.index(one.sharding_type), IN_HOST.index(one.compute_kernel)))
+def _order(option: ShardingOption) -> tuple[str, int, int]:
+    return option.name, ALL_TYPES.index(option.sharding_type), IN_HOST.index(option.compute_kernel)
 
 
-def _candidate(option: ShardingOption) -> Candidate:
-    shards = option.shards
-    costs = {id(shard.perf): (shard.perf.total, float(shard.storage.hbm), float(shard.storage.ddr)) for shard in shards}
-    time, hbm, ddr = np.array([costs[id(shard.perf)] for shard in shards]).T
+def _candidate(option: ShardingOption, shards: Sequence[Shard]) -> Candidate:
+    """
+    Args:
+        option: with an estimated shard of each size.
+    """
+    sizes = np.array([shard.size for shard in shards])
+    costs = np.empty((3, len(shards)))
+    for one in option.shards:
+        perf, storage = one.perf, one.storage
+        assert perf is not None, option.name
+        assert storage is not None, option.name
+        costs[:, (sizes == one.size).all(1)] = np.array([[perf.total], [storage.hbm], [storage.ddr]])
+    time, hbm, ddr = costs
     return Candidate(
         option.sharding_type,
         option.compute_kernel,
-        _compact(np.array([shard.size for shard in shards])),
+        _compact(sizes),
         _compact(np.array([shard.offset for shard in shards])),
         _compact(time),
         _compact(hbm),

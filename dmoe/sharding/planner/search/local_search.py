@@ -5,6 +5,7 @@ stays under the critical rank's time: fewer ranks take that long then, until non
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from dmoe.sharding.planner.search.partitioner import EVERYWHERE, HOST, Placed, R
 LESS = 1e-9
 """By which a time must be less to count as that, in milliseconds."""
 Ranks = NDArray[np.int64]
+NONE = np.zeros(0, np.int64)
 
 
 class State:
@@ -121,22 +123,30 @@ def _least_loaded(one: Candidate, time: Vector, free: Vector, inside: NDArray[np
 
 
 class _Shards:
-    """Every shard that may lie on any rank: table, number in it, rank, [time, hbm, ddr]."""
+    """Every shard that may lie on any rank, by table: table, number in it, rank, [time, hbm, ddr]."""
 
     def __init__(self, state: State) -> None:
-        tables, numbers, ranks, costs = [], [], [], []
-        for table, (one, where) in enumerate(zip(state.chosen, state.ranks, strict=True)):
-            if one.sharding_type in EVERYWHERE or one.sharding_type in HOST or state.pinned[table] is not None:
-                continue
-            tables.append(np.full(len(where), table))
-            numbers.append(np.arange(len(where)))
-            ranks.append(where)
-            costs.append(np.stack([one.time, one.hbm, one.ddr], 1))
-        empty = np.zeros(0, np.int64)
-        self.table = np.concatenate(tables) if tables else empty
-        self.number = np.concatenate(numbers) if numbers else empty
-        self.rank = np.concatenate(ranks) if ranks else empty
-        self.cost = np.concatenate(costs) if costs else np.zeros((0, 3))
+        self.state = state
+        some = [self._of(table) for table in range(len(state.chosen))]
+        self.table, self.number, self.rank, self.cost = (np.concatenate(parts) for parts in zip(*some, strict=True))
+
+    def _of(self, table: int) -> tuple[Ranks, Ranks, Ranks, Vector]:
+        state = self.state
+        one, where = state.chosen[table], state.ranks[table]
+        if one.sharding_type in EVERYWHERE or one.sharding_type in HOST or state.pinned[table] is not None:
+            return NONE, NONE, NONE, np.zeros((0, 3))
+        return np.full(len(where), table), np.arange(len(where)), where, np.stack([one.time, one.hbm, one.ddr], 1)
+
+    def resharded(self, table: int) -> None:
+        """A table has other shards."""
+        first, end = np.searchsorted(self.table, (table, table + 1))
+
+        def changed(all_: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+            return np.concatenate([all_[:first], new, all_[end:]])
+
+        table_, number, rank, cost = self._of(table)
+        self.cost = changed(self.cost, cost)
+        self.number, self.rank, self.table = changed(self.number, number), changed(self.rank, rank), changed(self.table, table_)
 
 
 def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, steps: int) -> None:
@@ -153,9 +163,10 @@ def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, 
             return
         if _exchange(state, shards, critical):
             continue
-        if not _reshard(state, others, critical):
+        table = _reshard(state, others, critical)
+        if table is None:
             return
-        shards = _Shards(state)
+        shards.resharded(table)
 
 
 def _exchange(state: State, shards: _Shards, critical: int) -> bool:
@@ -198,8 +209,8 @@ def _exchange(state: State, shards: _Shards, critical: int) -> bool:
     return True
 
 
-def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int) -> bool:
-    """Another candidate for a table of the critical rank, all else staying where it is."""
+def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int) -> int | None:
+    """Another candidate for a table of the critical rank, all else staying where it is; which table."""
     worst = state.worst
     load = []
     for table, (one, where) in enumerate(zip(state.chosen, state.ranks, strict=True)):
@@ -221,5 +232,5 @@ def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int)
             touched = np.union1d(where, [critical])
             if trial[touched].max() < worst - LESS:
                 state.replace(table, one, where)
-                return True
-    return False
+                return table
+    return None
