@@ -43,6 +43,7 @@ class VersionsConfig(Strict):
     """What is published."""
 
     rows: Literal["fp32", "fp16", "int8"] = Field("fp32", description="precision of the published tables")
+    onnx: bool = Field(True, description="with the ONNX graphs by which dmoe serve is fastest, where dmoe[onnx] is installed")
     minutes: float = Field(0.0, ge=0, description="least minutes between two versions; 0 publishes every window")
     full_every: int = Field(24, ge=1, description="every n-th version is a full one; the others are deltas")
     keep_full: int = Field(2, ge=1, description="full versions that are kept, with the deltas behind them")

@@ -5,14 +5,18 @@ the one to use. `RUN/published/000012` is the last one in full, with which the n
 bytes, whatever plan trained it.
 """
 
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from dmoe.checkpoint.index import Index
 from dmoe.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
@@ -20,13 +24,23 @@ from dmoe.json_text import format_json
 from dmoe.names import show
 from dmoe.online.status import LOG
 from dmoe.online.vocabulary import folder_of
+from dmoe.orphans import end_with
 from dmoe.paths import PATHS, append_text, inside, join, write_atomic, write_text
+from dmoe.serve.card import Card, make_card
 from dmoe.serve.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
-from dmoe.serve.export import export_checkpoint
+from dmoe.serve.export import dense_parameters, export_checkpoint
 from dmoe.serve.format import FILE, digest_of
 from dmoe.train.run.run_dir import RunDir
 
 POINTER, VERSIONS = "current", "versions"
+
+
+def _begin_beside(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent, 0)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 class Publisher:
@@ -38,6 +52,7 @@ class Publisher:
 
     def __init__(self, target: str, run: str, config: Config) -> None:
         self.target, self.run, self.config, self.settings = target, run, config, config.online.versions
+        self._beside: ProcessPoolExecutor | None = None
 
     def due(self, now: float) -> bool:
         """Whether the next version is to be made, at that time (seconds since 1970)."""
@@ -61,12 +76,15 @@ class Publisher:
         with PATHS.open(path, "r") as file:
             return str(file.readline()).strip().rsplit("/", 1)[-1]
 
-    def publish(self, window: int, checkpoint: str, vocabulary: str, complete: float | None = None) -> dict[str, Any] | None:
+    def publish(
+        self, window: int, checkpoint: str, vocabulary: str, complete: float | None = None, figures: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Makes the version of a window's checkpoint, and moves the pointer to it; what a killed run left of it is made again.
 
         Args:
             vocabulary: name of the ids that the checkpoint's rows have.
             complete: when the window's last file was complete, in seconds since 1970.
+            figures: of the window's test, for the model card.
 
         Returns:
             what was made, with its size beside a full version's; None where it is there already.
@@ -78,13 +96,12 @@ class Publisher:
         if self.current() == name and name in self.names():
             return None
         began = time.time()
-        data = folder_of(self.run, vocabulary)
-        manifest = load_manifest(data)
         new = inside(self.run, "published", name)
         shutil.rmtree(new, ignore_errors=True)
         os.makedirs(os.path.dirname(new), exist_ok=True)
-        inputs = model_inputs(self.config.data, manifest)
-        export_checkpoint(checkpoint, self.config, manifest, inputs, data, new, self.settings.rows, spare=True)
+        self.export(checkpoint, vocabulary, new, figures or {})
+        if self.settings.onnx:
+            self._add_graph(new)
         made = self._make(name, new)
         write_text_anywhere(join(self.target, POINTER), f"{VERSIONS}/{name}\n")
         for other in os.listdir(os.path.dirname(new)):
@@ -98,12 +115,35 @@ class Publisher:
         append_text(inside(self.run, LOG), format_json(told) + "\n")
         return told
 
+    def export(self, checkpoint: str, vocabulary: str, output: str, figures: Mapping[str, Any]) -> None:
+        """Writes the scorer of a checkpoint, in full, with its card."""
+        data = folder_of(self.run, vocabulary)
+        manifest = load_manifest(data)
+
+        def card_of(index: Index) -> Card:
+            return make_card(self.run, self.config, manifest, index, dense_parameters(checkpoint), figures)
+
+        inputs = model_inputs(self.config.data, manifest)
+        export_checkpoint(checkpoint, self.config, manifest, inputs, data, output, self.settings.rows, spare=True, card_of=card_of)
+
     def back_to(self, window: int) -> str:
         """Moves the pointer to the newest version that is not of a later window; its name, empty where there is none."""
         names = [name for name in self.names() if int(name) <= window]
         if names:
             write_text_anywhere(join(self.target, POINTER), f"{VERSIONS}/{names[-1]}\n")
         return names[-1] if names else ""
+
+    def _add_graph(self, new: str) -> None:
+        """In a process beside: to trace a model changes what holds for the whole process, in which a training goes on."""
+        from dmoe.serve.portable.export import add_graph, missing_packages
+
+        if missing_packages():
+            return
+        if self._beside is None:
+            begin = (os.getpid(),)
+            self._beside = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin_beside, initargs=begin)
+        published = self.current()
+        self._beside.submit(add_graph, new, inside(self.run, "published", published) if published else "").result()
 
     def _make(self, name: str, new: str) -> dict[str, Any]:
         """Writes the version, its description last."""
@@ -220,7 +260,7 @@ class Publishing:
         changed = [one["changed"] / 1e9 for one in line["files"] if isinstance(one["changed"], int)]
         checkpoint, vocabulary = self.run.checkpoint(line["step"]), f"{line['window']:06d}"
         try:
-            made = self.publisher.publish(line["window"], checkpoint, vocabulary, max(changed, default=None))
+            made = self.publisher.publish(line["window"], checkpoint, vocabulary, max(changed, default=None), line.get("test"))
         except BaseException as error:
             self._failed.append(error)
             return

@@ -1,5 +1,6 @@
 """A scorer's model card: what it was trained on, how good it was, how large it is and by which config, in scorer.json and as CARD.md."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -24,7 +25,8 @@ class Card(Strict):
     Attributes:
         dataset: the data set's name.
         rows: of each of its splits.
-        figures: of the run's test, where it has ended, of its best checkpoint: FIGURES.
+        figures: of the run's test, where it has ended, of its best checkpoint; of a version of dmoe online, of the test of its window:
+            FIGURES.
         table_parameters, dense_parameters: how many numbers.
         config: of the run.
         versions: of dmoe, which exported it, and of what the run was trained with.
@@ -39,13 +41,13 @@ class Card(Strict):
     versions: dict[str, str]
 
 
-def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense: int, best: bool) -> Card:
+def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense: int, figures: Mapping[str, Any]) -> Card:
     """
     Args:
         dense: parameters that are not in tables.
-        best: whether the checkpoint is the run's best, of which its figures are.
+        figures: of the checkpoint's test, of which FIGURES are kept.
     """
-    figures, kept = _read(inside(run, "metrics.json")) if best else {}, _read(inside(run, "environment.json")).get("versions")
+    kept = _read(inside(run, "environment.json")).get("versions")
     versions = {str(name): str(version) for name, version in kept.items()} if isinstance(kept, dict) else {}
     return Card(
         dataset=manifest.dataset,
@@ -53,9 +55,15 @@ def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense:
         figures={name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)},
         table_parameters=sum(prod(shape) for shape in index.tables.values()),
         dense_parameters=dense,
-        config=config.model_dump(mode="json"),
+        # Without where the run is: the same model elsewhere has the same card.
+        config=config.model_dump(mode="json", exclude={"run": {"dir"}}),
         versions=versions | {"exported by dmoe": __version__},
     )
+
+
+def run_figures(run: str) -> dict[str, Any]:
+    """What a run's test gave for its best checkpoint; nothing where it has not ended."""
+    return _read(inside(run, "metrics.json"))
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -76,7 +84,8 @@ def as_markdown(card: Card, variant: str, step: int, rows: str, experts: list[st
         experts: their kinds.
     """
     lines = [f"# {variant}", "", f"Click-through rate, a mixture of {len(experts)}: {', '.join(experts)}. Step {step:,}.", ""]
-    lines += [f"Trained on {card.dataset}: {', '.join(f'{name} {rows:,} rows' for name, rows in card.rows.items())}.", ""]
+    rows_of = ", ".join(f"{name} {count:,} rows" for name, count in card.rows.items())
+    lines += [f"Trained on {card.dataset}{f': {rows_of}' * bool(rows_of)}.", ""]
     if card.figures:
         lines += ["| test | |", "| --- | --- |"]
         lines += [

@@ -1,5 +1,5 @@
-"""A scorer as what has changed since another one: `delta.json`, `rows.safetensors` (the rows that differ), `dense.safetensors`, and of
-`inputs` the manifest and, by feature, the ids whose tokens differ.
+"""A scorer as what has changed since another one: `delta.json`, `rows.safetensors` (the rows that differ), `dense.safetensors`, the graphs
+for other runtimes, which hold no weights, and of `inputs` the manifest and, by feature, the ids whose tokens differ.
 
 Applied to the scorer that it was made from, it gives the files of the full scorer byte for byte: their SHA-256 are the full export's.
 
@@ -27,7 +27,7 @@ from dmoe.finite import require_finite
 from dmoe.json_text import format_json, parse_json
 from dmoe.names import file_name
 from dmoe.paths import PATHS, inside, join, read_bounded, write_atomic, write_text
-from dmoe.serve.format import DENSE, DTYPES, FILE, MAX_BYTES, TABLES, ScorerFile, digest_of, read_scorer_file, write_scorer_file
+from dmoe.serve.format import DENSE, DTYPES, FILE, MAX_BYTES, PORTABLE, TABLES, ScorerFile, digest_of, read_scorer_file, write_scorer_file
 from dmoe.serve.raw_inputs import INPUTS
 from dmoe.strict import Strict, Text, checked
 
@@ -37,6 +37,8 @@ DELTA, ROWS = "delta.json", "rows.safetensors"
 CHUNK_ROWS = 65536
 MOST_DELTAS = 10_000
 FIRST_ID = RARE_ID + 1
+WHOLE = (DENSE, *PORTABLE, f"{INPUTS}/{MANIFEST}")
+"""Files that a delta holds as they are."""
 
 
 class DeltaFile(Strict):
@@ -93,12 +95,12 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
     """
     before, after = read_scorer_file(old), read_scorer_file(new)
     # Of other matrices than `rows` a delta says nothing: a full version takes its place.
-    if _form(before) != _form(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
+    if form_of(before) != form_of(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
         raise Unlike
     os.makedirs(output, exist_ok=True)
     index_N, changed = _changed_rows(old, new, before, after)
     files = {ROWS: _write_rows(new, after, index_N, join(output, ROWS))}
-    for name in [DENSE, *([f"{INPUTS}/{MANIFEST}"] if after.reads_raw_rows else [])]:
+    for name in (one for one in WHOLE if one in after.files):
         _copy(join(new, name), join(output, name))
         files[name] = digest_of(join(output, name))
     for feature in (one.name for one in after.features):
@@ -118,8 +120,8 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
     return delta
 
 
-def _form(about: ScorerFile) -> Any:
-    """What two scorers must have in common."""
+def form_of(about: ScorerFile) -> Any:
+    """What two scorers must have in common: all but weights, ids and files."""
     features = [(one.name, one.pooling) for one in about.features]
     return features, about.dense, about.experts, about.set_dims, about.model, about.bf16, about.rows, about.reads_raw_rows
 
@@ -240,7 +242,7 @@ def _apply(base: str, links: Sequence[_Link], output: str) -> None:
     about, newest = links[-1].about.scorer, links[-1].folder
     states = [read_scorer_file(base), *(link.about.scorer for link in links)]
     for state in states:
-        if _form(state) != _form(about):
+        if form_of(state) != form_of(about):
             raise UserError(f"{newest}: has another model than {base}; publish a full one")
     total = sum(one.cardinality for one in about.features)
     entries = [("rows", DTYPES[about.rows], (total, sum(about.set_dims)))]
@@ -251,9 +253,8 @@ def _apply(base: str, links: Sequence[_Link], output: str) -> None:
     with write_atomic(join(output, TABLES)) as file:
         chunks = (chunk for name, _, _ in entries for chunk in _overlaid(name, opened, states, [link.rows for link in links]))
         written = {TABLES: write_tensors(file, entries, chunks)[1]}
-    for name in (DENSE, f"{INPUTS}/{MANIFEST}"):
-        if name in about.files:
-            _copy(join(newest, name), join(output, name))
+    for name in (one for one in WHOLE if one in about.files):
+        _copy(join(newest, name), join(output, name))
     for feature in about.features:
         name = _vocabulary_of(feature.name)
         if name in about.files:

@@ -24,9 +24,8 @@ from dmoe.finite import require_finite
 from dmoe.model.expert_specs import expert_specs
 from dmoe.model.product_quantisation import BLOCK, CENTROIDS
 from dmoe.names import show
-from dmoe.paths import PATHS, inside, join, write_atomic, write_text
-from dmoe.serve.card import FILE as CARD
-from dmoe.serve.card import Card, as_markdown, make_card
+from dmoe.paths import PATHS, inside, join, write_atomic
+from dmoe.serve.card import Card, make_card, run_figures
 from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, codebook_of, scale_of, write_scorer_file
 from dmoe.serve.quantise import encoded, learn_codebooks, row_weights
 from dmoe.serve.raw_inputs import write_inputs
@@ -65,7 +64,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     folder = inside(run, "checkpoints", f"step-{best_step(run) if step is None else step:09d}")
 
     def card_of(index: Index) -> Card:
-        return make_card(run, config, manifest, index, _dense_parameters(folder), best=step is None)
+        return make_card(run, config, manifest, index, dense_parameters(folder), run_figures(run) if step is None else {})
 
     content, missing = export_checkpoint(folder, config, manifest, inputs, config.data.path, output, rows, card_of=card_of)
     if missing:
@@ -126,9 +125,6 @@ def export_checkpoint(
         reads=inputs,
         card=card,
     )
-    if card:
-        kinds = [one.kind for one in content.experts]
-        write_text(join(output, CARD), as_markdown(card, content.variant, content.step, rows, kinds))
     write_scorer_file(output, content)
     return content, missing
 
@@ -245,7 +241,8 @@ def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:
             yield require_finite(chunk_NC, f"{kept.folder}: an embedding of {name}", low, ADVICE)
 
 
-def _dense_parameters(folder: str) -> int:
+def dense_parameters(folder: str) -> int:
+    """How many numbers of a checkpoint's model are not in tables."""
     entries = read_entries(join(folder, KEPT_DENSE))
     return sum(prod(entry.shape) for name, entry in entries.items() if name.startswith("model/"))
 

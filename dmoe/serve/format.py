@@ -18,7 +18,8 @@ from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.paths import PATHS, join, read_bounded, write_text
 from dmoe.sections import ModelConfig
-from dmoe.serve.card import Card
+from dmoe.serve.card import FILE as CARD
+from dmoe.serve.card import Card, as_markdown
 from dmoe.strict import FeatureName, Strict, Text, checked
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
@@ -131,7 +132,10 @@ def codebook_of(name: str) -> str:
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
-    """Writes scorer.json, the last file of an export."""
+    """Writes CARD.md, where there is a card, and scorer.json, the last file of an export."""
+    if content.card:
+        kinds = [one.kind for one in content.experts]
+        write_text(join(folder, CARD), as_markdown(content.card, content.variant, content.step, content.rows, kinds))
     # An older dmoe reads a file that has none of them.
     absent = {name for name in ("reads", "portable", "card") if not getattr(content, name)}
     dumped = content.model_dump(mode="json", exclude=absent)

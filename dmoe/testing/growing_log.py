@@ -45,7 +45,7 @@ def write_config(folder: Path, **online: Any) -> str:
         "model": MODEL,
         "data": {"prefetch": 0},
         "train": {"batch_size": 64, "eval_batch_size": 128, "checkpoint": {"keep": 100}},
-        "online": {"schema_file": str(folder / "schema.yaml"), "ids": ids, "versions": {"full_every": 3}, **online},
+        "online": {"schema_file": str(folder / "schema.yaml"), "ids": ids, "versions": {"full_every": 3, "onnx": False}, **online},
     }
     (folder / "online.yaml").write_text(yaml.safe_dump(tree))
     return str(folder / "online.yaml")

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dmoe.checkpoint.inspect import diff, newest
 from dmoe.config import load_config
-from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
@@ -18,8 +18,8 @@ from dmoe.online.rollback import roll_back
 from dmoe.online.status import as_text, page, status
 from dmoe.online.vocabulary import look_up
 from dmoe.serve.delta import materialise
-from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import digest_of
+from dmoe.serve.random_rows import draw
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.testing.elastic import Outcome, launch
@@ -88,18 +88,18 @@ def same(a: Path, b: Path, tolerance: float = 0.0) -> None:
         assert contents(a / "versions") == contents(b / "versions")
 
 
-def full_export(run: Path, line: dict[str, Any], rows: str, output: Path) -> None:
+def full_export(run: Path, line: dict[str, Any], settings: list[str], output: Path) -> None:
     """Of the checkpoint of a window, by the ids of the window."""
-    data = str(run / "vocabulary" / f"{line['window']:06d}")
-    config, manifest = load_config(str(run / "config.yaml")), load_manifest(data)
+    config = load_config(str(run / "config.yaml"), settings)
     checkpoint = str(run / "checkpoints" / f"step-{line['step']:09d}")
-    export_checkpoint(checkpoint, config, manifest, model_inputs(config.data, manifest), data, str(output), rows, spare=True)
+    Publisher(str(output), str(run), config).export(checkpoint, f"{line['window']:06d}", str(output), {})
 
 
 @pytest.mark.parametrize("rows", ["fp32", "fp16", "int8"])
 def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, undisturbed, rows):
     run, lines = undisturbed(1) / "run", ledger(undisturbed(1))
-    config = load_config(str(run / "config.yaml"), [f"online.versions.rows={rows}", "online.versions.full_every=4"])
+    settings = [f"online.versions.rows={rows}", "online.versions.full_every=4"]
+    config = load_config(str(run / "config.yaml"), settings)
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("published*"))
     publisher = Publisher(str(tmp_path / "versions"), str(tmp_path / "run"), config)
     kinds, sizes = [], []
@@ -107,7 +107,7 @@ def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, 
         made = publisher.publish(line["window"], str(run / "checkpoints" / f"step-{line['step']:09d}"), f"{line['window']:06d}")
         assert publisher.publish(line["window"], "made already", "") is None
         kinds, sizes = [*kinds, made["kind"]], [*sizes, made["bytes"] / made["full_bytes"]]
-        full_export(run, line, rows, tmp_path / "full" / made["version"])
+        full_export(run, line, settings, tmp_path / "full" / made["version"])
     assert kinds == ["full", "delta", "delta", "delta", "full"]
     assert max(sizes[1:4]) < 1
     for name in publisher.names():
@@ -121,6 +121,27 @@ def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, 
             materialise(str(tmp_path / "versions" / "versions" / name), str(tmp_path / "made" / f"{name}-again"))
 
 
+@pytest.mark.slow
+def test_a_delta_has_the_graph_of_its_own_weights_and_ids(tmp_path, undisturbed):
+    pytest.importorskip("onnxruntime")
+    run, lines = undisturbed(1) / "run", ledger(undisturbed(1))
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("published*"))
+    config = load_config(str(run / "config.yaml"), ["online.versions.onnx=true"])
+    publisher, tested = Publisher(str(tmp_path / "versions"), str(tmp_path / "run"), config), []
+    for line in (lines[0], lines[-1]):
+        checkpoint, name = str(run / "checkpoints" / f"step-{line['step']:09d}"), f"{line['window']:06d}"
+        made = publisher.publish(line["window"], checkpoint, name, figures=line["test"])
+        place = materialise(str(tmp_path / "versions" / "versions" / name), str(tmp_path / name))
+        assert contents(Path(place)) == contents(tmp_path / "run" / "published" / name)
+        served, reference = Scorer(place), Scorer(place, engine="torch")
+        rows = draw(reference, 300, np.random.default_rng(0))
+        np.testing.assert_allclose(served.logits(*rows), reference.logits(*rows), atol=1e-5)
+        assert served.engine == "onnx"
+        assert served.about.card
+        tested.append((made["kind"], served.about.card.figures["auc"]))
+    assert tested == [("full", lines[0]["test"]["auc"]), ("delta", lines[-1]["test"]["auc"])]
+
+
 def test_a_server_follows_deltas(undisturbed, tmp_path):
     versions, lines, told = undisturbed(1) / "versions", ledger(undisturbed(1)), []
     pointer = tmp_path / "current"
@@ -132,7 +153,7 @@ def test_a_server_follows_deltas(undisturbed, tmp_path):
     for name in names[1:]:
         pointer.write_text(f"{versions}/versions/{name}")
         following.look()
-        full_export(undisturbed(1) / "run", lines[int(name) - 1], "fp32", tmp_path / name)
+        full_export(undisturbed(1) / "run", lines[int(name) - 1], [], tmp_path / name)
         rows = [{"site": "s1", "user": f"u{4 * int(name) + 3}", "price": 2.5, "tags": "t1|t2"}, {"site": "s7"}]
         assert following.current.scorer.predict(rows).tolist() == Scorer(str(tmp_path / name)).predict(rows).tolist()
         places.append(following.current.scorer.folder)

@@ -13,8 +13,9 @@ import torch
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
-from dmoe.paths import join, write_text
-from dmoe.serve.format import AOTI, ONNX, ONNX_DENSE, Parity, digest_of, write_scorer_file
+from dmoe.paths import PATHS, join, write_text
+from dmoe.serve.delta import form_of
+from dmoe.serve.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, digest_of, read_scorer_file, write_scorer_file
 from dmoe.serve.onnx_engine import DENSE, LOGIT, OnnxEngine
 from dmoe.serve.portable import aoti_file, onnx_files, triton
 from dmoe.serve.portable.modules import DensePart
@@ -39,11 +40,15 @@ def check_format(format: str, output: str, name: str = "dmoe") -> None:
         raise UserError(f"--output {output}: --format {format} is written to a local folder; copy that folder there")
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise UserError(f"--name {one_line(name)}: a model of Triton's is a folder of that name, so that it has no /")
-    needed = ["onnx", "onnxscript", "onnxruntime"]
-    if format != "aoti" and (absent := [name for name in needed if find_spec(name) is None]):
+    if format != "aoti" and (absent := missing_packages()):
         raise UserError(f"--format {format}: needs {', '.join(absent)}: install dmoe[onnx]")
     if format == "aoti":
         aoti_file.check_compiler()
+
+
+def missing_packages() -> list[str]:
+    """Those of dmoe[onnx] that are not installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
 
 
 def scorer_folder(format: str, output: str, name: str) -> str:
@@ -67,12 +72,35 @@ def add_format(folder: str, format: Format, name: str, rows: int, products: Lite
     """
     scorer = Scorer(folder, engine="torch")
     written = aoti_file.write_aoti(scorer) if format == "aoti" else onnx_files.write_onnx(scorer, products)
-    parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
+    parities = _note(scorer, written, rows, products)
     if format == "triton":
         write_text(join(folder, "..", "config.pbtxt"), triton.config_of(name, scorer.about))
+    return parities
+
+
+def add_graph(folder: str, before: str = "", rows: int = 500) -> None:
+    """Adds the ONNX files to a scorer of fp32 products.
+
+    Args:
+        folder: the scorer's.
+        before: the folder of another one; where it differs in weights and ids alone, its graph serves again, which spares the seconds that
+            making one takes.
+        rows: to compare, at least.
+
+    Raises:
+        UserError: its answers are not the scorer's.
+    """
+    scorer = Scorer(folder, verify=False, engine="torch")
+    again = before and PATHS.exists(join(before, FILE)) and form_of(read_scorer_file(before)) == form_of(scorer.about)
+    _note(scorer, (onnx_files.renew_onnx(before, scorer) if again else []) or onnx_files.write_onnx(scorer), rows)
+
+
+def _note(scorer: Scorer, written: list[str], rows: int, products: str = "fp32") -> dict[str, Parity]:
+    """Compares files, and writes them down."""
+    parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
     about = scorer.about
-    files = about.files | {one: digest_of(join(folder, one)) for one in written}
-    write_scorer_file(folder, about.model_copy(update={"files": files, "portable": about.portable | parities}))
+    files = about.files | {one: digest_of(join(scorer.folder, one)) for one in written}
+    write_scorer_file(scorer.folder, about.model_copy(update={"files": files, "portable": about.portable | parities}))
     return parities
 
 

@@ -5,6 +5,7 @@ R rows of all features.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name,
 from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
-ROWS, SCALE = "rows", "scale"
+ROWS, SCALE, OFFSETS = "rows", "scale", "offsets"
 OUTPUTS = [PROBABILITY, LOGIT]
 
 
@@ -44,7 +45,6 @@ class WholeScorer(nn.Module):
         self.mixture, self.dims, self.many = in_float32(scorer.mixture), about.set_dims, [one.pooling for one in about.features]
         self.dense_columns = DenseColumns(self.mixture.dense_fields) if about.dense else None
         self.mixture.dense_fields = nn.ModuleList()
-        self.offsets = rows.offset_F.tolist()
         self.register_buffer("offset_F", rows.offset_F, persistent=False)
         bags = [one.name for one in about.features if one.pooling != "none"]
         self.inputs = [DENSE] * bool(about.dense) + [IDS] + [make(name) for name in bags for make in (values_name, lengths_name)]
@@ -60,7 +60,7 @@ class WholeScorer(nn.Module):
         for index, pooling in enumerate(self.many):
             if pooling != "none":
                 values_V, lengths_B = named.pop(0), named.pop(0)
-                x_VC = self._looked_up(values_V + self.offsets[index], rows_RC, scale_RS)
+                x_VC = self._looked_up(values_V + self.offset_F[index], rows_RC, scale_RS)
                 pooled_BC = _pooled(x_VC, lengths_B, pooling == "mean")
                 parts = [looked_up_BFC[:, :index], pooled_BC.unsqueeze(1), looked_up_BFC[:, index + 1 :]]
                 looked_up_BFC = torch.cat(parts, 1)
@@ -95,22 +95,17 @@ class DenseColumns(nn.Module):
         fields: S of linear -> SiLU -> linear.
     """
 
-    first: Tensor
-    first_bias: Tensor
-    last: Tensor
-    last_bias: Tensor
-
     def __init__(self, fields: Any) -> None:
         super().__init__()
-        firsts, lasts = [field[0] for field in fields], [field[2] for field in fields]
-        self.register_buffer("first", torch.cat([one.weight for one in firsts]))
-        self.register_buffer("first_bias", torch.cat([one.bias for one in firsts]))
-        self.register_buffer("last", torch.block_diag(*(one.weight for one in lasts)))
-        self.register_buffer("last_bias", torch.cat([one.bias for one in lasts]))
+        self.fields = fields
 
     def forward(self, dense_BI: Tensor) -> Tensor:
-        hidden = nn.functional.silu(nn.functional.linear(dense_BI, self.first, self.first_bias))
-        return nn.functional.linear(hidden, self.last, self.last_bias)
+        firsts, lasts = [field[0] for field in self.fields], [field[2] for field in self.fields]
+        # Weights laid side by side: a runtime does it once, when it reads the graph.
+        first, first_bias = torch.cat([one.weight for one in firsts]), torch.cat([one.bias for one in firsts])
+        hidden = nn.functional.silu(nn.functional.linear(dense_BI, first, first_bias))
+        last, last_bias = torch.block_diag(*(one.weight for one in lasts)), torch.cat([one.bias for one in lasts])
+        return nn.functional.linear(hidden, last, last_bias)
 
 
 def in_float32(mixture: ExpertMixture) -> ExpertMixture:
@@ -135,3 +130,30 @@ class DensePart(nn.Module):
         dense_BI = sets.pop(0) if self.inputs[0] == DENSE else sets[0].new_zeros(0)
         logit_B = self.mixture.logits(dense_BI, sets)
         return logit_B.sigmoid(), logit_B
+
+
+class WithWeights(nn.Module):
+    """A module that takes its weights as arguments, behind its own: a graph of it is one of any weights.
+
+    Attributes:
+        weights: name in `known` -> the weight, of each of the module's that is there.
+
+    Args:
+        module: what is called.
+        known: the weights' names.
+    """
+
+    def __init__(self, module: nn.Module, known: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        names = {id(tensor): name for name, tensor in known.items()}
+        own = [*module.named_parameters(), *module.named_buffers()]
+        self._places = {place: names[id(tensor)] for place, tensor in own if id(tensor) in names}
+        self.weights = {name: known[name] for name in self._places.values()}
+        self.module = module
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        own = len(given) - len(self.weights)
+        weights = dict(zip(self.weights, given[own:], strict=True))
+        taken = {place: weights[name] for place, name in self._places.items()}
+        found: tuple[Tensor, Tensor] = torch.func.functional_call(self.module, taken, given[:own])
+        return found

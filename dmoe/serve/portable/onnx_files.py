@@ -3,19 +3,20 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmoe.checkpoint.tensors import read_entries
-from dmoe.paths import join
+from dmoe.paths import PATHS, join
+from dmoe.serve.format import DENSE as DENSE_FILE
 from dmoe.serve.format import ONNX, ONNX_DENSE, TABLES
 from dmoe.serve.onnx_engine import DENSE, IDS
-from dmoe.serve.portable.modules import OUTPUTS, ROWS, DensePart, WholeScorer
+from dmoe.serve.portable.modules import OFFSETS, OUTPUTS, ROWS, SCALE, DensePart, WholeScorer, WithWeights
 from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
@@ -26,26 +27,54 @@ EXAMPLE_ROWS = 3
 
 
 def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
-    """Writes both files into the scorer's folder; `model.onnx` reads the tables where they are, in tables.safetensors.
+    """Writes both files into the scorer's folder. They hold no weights: those are read where they are, in tables.safetensors and
+    dense.safetensors.
 
     Args:
         products: fp32, or int8: weights of matrix products are int8 with a scale a column, their inputs int8 by each call's largest number.
+            Then the files hold the weights but for the tables.
 
     Returns:
         the files' names.
     """
-    tables = read_entries(join(scorer.folder, TABLES))
     whole, dense = WholeScorer(scorer), DensePart(scorer)
     assert isinstance(scorer.rows, FullRows)
     stored = scorer.rows.rows
-    given = example(scorer, whole.inputs)
     # The tables of an example: a graph is of any number of their rows.
-    small = [torch.cat([one[:1]] * EXAMPLE_ROWS) for one in (stored.rows_RC, stored.scale_RS) if one is not None]
-    program = _exported(whole, [*given, *small], [*whole.inputs, *whole.tables], products)
-    for name in whole.tables:
-        _refer(program.graph, name, tables["rows" if name == ROWS else name])
-    files = _save(program, scorer.folder, ONNX)
-    return files + _save(_exported(dense, example(scorer, dense.inputs), dense.inputs, products), scorer.folder, ONNX_DENSE)
+    small = {ROWS: stored.rows_RC, SCALE: stored.scale_RS}
+    tables = {name: torch.cat([small[name][:1]] * EXAMPLE_ROWS) for name in whole.tables}  # type: ignore[index]
+    known = {OFFSETS: scorer.rows.offset_F, **scorer.mixture.state_dict(keep_vars=True)}
+    files = []
+    for name, part, beside in ((ONNX, whole, tables), (ONNX_DENSE, dense, {})):
+        lifted = WithWeights(part, known if products == "fp32" else {OFFSETS: known[OFFSETS]})
+        given = dict(zip(part.inputs, example(scorer, part.inputs), strict=True)) | beside
+        program = _exported(lifted, given, products)
+        _refer(program, scorer.folder, scorer.rows.offset_F)
+        files += _save(program, scorer.folder, name)
+    return files
+
+
+def renew_onnx(old: str, scorer: Scorer) -> list[str]:
+    """Writes both files as `write_onnx` would, from those of another scorer that differs in its weights and numbers of ids alone.
+
+    Args:
+        old: the other one's folder.
+
+    Returns:
+        the files' names; none where the old files are not there, or hold their weights.
+    """
+    import onnx
+
+    assert isinstance(scorer.rows, FullRows)
+    files = []
+    for name in (ONNX, ONNX_DENSE):
+        if not PATHS.exists(join(old, name)):
+            return []
+        program = onnx.load(join(old, name), load_external_data=False)
+        if not _refer(program, scorer.folder, scorer.rows.offset_F):
+            return []
+        files += _save(program, scorer.folder, name)
+    return files
 
 
 def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
@@ -66,11 +95,11 @@ def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
     return found
 
 
-def dynamic_shapes(names: list[str]) -> tuple[tuple[dict[int, Any], ...]]:
-    """Which first dimensions of those arguments are one number: rows, a bag's values, the tables' rows."""
+def dynamic_shapes(names: Sequence[str], weights: int = 0) -> tuple[tuple[dict[int, Any], ...]]:
+    """Which first dimensions of those arguments are one number: rows, a bag's values, the tables' rows; none of so many weights' behind."""
     rows, table = torch.export.Dim("rows", min=1), torch.export.Dim("table", min=1)
     values = {name: torch.export.Dim(f"values_{index}", min=1) for index, name in enumerate(names) if name.endswith(".values")}
-    return (tuple({0: values.get(name, table if name in (ROWS, "scale") else rows)} for name in names),)
+    return (tuple({0: values.get(name, table if name in (ROWS, SCALE) else rows)} for name in names) + ({},) * weights,)
 
 
 @contextmanager
@@ -86,19 +115,39 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _exported(module: nn.Module, given: list[Tensor], names: list[str], products: str) -> Any:
+def _exported(module: WithWeights, given: Mapping[str, Tensor], products: str) -> Any:
+    """Its weights' initialisers have no content yet, but for those of int8 products."""
+    import onnx
+
+    names = [*given, *module.weights]
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
-            tuple(given),
+            (*given.values(), *module.weights.values()),
             dynamo=True,
             verbose=False,
             input_names=names,
             output_names=OUTPUTS,
-            dynamic_shapes=dynamic_shapes(names),
+            dynamic_shapes=dynamic_shapes(list(given), len(module.weights)),
         )
         assert program is not None
-        return program.model_proto if products == "fp32" else _quantised(program.model_proto)
+        proto = program.model_proto if products == "fp32" else _quantised(program.model_proto)
+    _forget_origin(proto)
+    arguments = {one.name: one for one in proto.graph.input}
+    for name in (*(one for one in (ROWS, SCALE) if one in given), *module.weights):
+        proto.graph.input.remove(arguments[name])
+        # Of a weight that no operation reads, nothing is left.
+        if any(name in node.input for node in proto.graph.node):
+            proto.graph.initializer.append(onnx.TensorProto(name=name))
+    return proto
+
+
+def _forget_origin(proto: Any) -> None:
+    """Removes what the exporter notes of this machine's files, so that a graph is the same wherever it was made."""
+    for one in (*proto.graph.node, *(node for function in proto.functions for node in function.node)):
+        del one.metadata_props[:]
+        one.doc_string = ""
+    del proto.metadata_props[:], proto.graph.metadata_props[:]
 
 
 def _quantised(proto: Any) -> Any:
@@ -112,16 +161,22 @@ def _quantised(proto: Any) -> Any:
         return onnx.load(path)
 
 
-def _refer(graph: Any, name: str, entry: Any) -> None:
-    """Makes an argument a weight that lies in the scorer's tables, of which no copy is made."""
+def _refer(proto: Any, folder: str, offset_F: Tensor) -> bool:
+    """Lets a graph's weights be those of the scorer in a folder, of which no copy is made; whether the dense part's are among them."""
     import onnx
 
-    (argument,) = (one for one in graph.input if one.name == name)
-    graph.input.remove(argument)
-    weight = onnx.TensorProto(name=name, data_type=ONNX_TYPES[entry.dtype], dims=entry.shape, data_location=onnx.TensorProto.EXTERNAL)
-    for key, value in (("location", TABLES), ("offset", entry.start), ("length", entry.bytes)):
-        weight.external_data.add(key=key, value=str(value))
-    graph.initializer.append(weight)
+    entries = {name: (file, entry) for file in (TABLES, DENSE_FILE) for name, entry in read_entries(join(folder, file)).items()}
+    for weight in proto.graph.initializer:
+        if weight.name == OFFSETS:
+            weight.CopyFrom(onnx.numpy_helper.from_array(offset_F.numpy(), OFFSETS))
+        elif weight.name in entries:
+            file, entry = entries[weight.name]
+            external = onnx.TensorProto.EXTERNAL
+            found = onnx.TensorProto(name=weight.name, data_type=ONNX_TYPES[entry.dtype], dims=entry.shape, data_location=external)
+            for key, value in (("location", file), ("offset", entry.start), ("length", entry.bytes)):
+                found.external_data.add(key=key, value=str(value))
+            weight.CopyFrom(found)
+    return any(one.name in entries and entries[one.name][0] == DENSE_FILE for one in proto.graph.initializer)
 
 
 def _save(proto: Any, folder: str, name: str) -> list[str]:

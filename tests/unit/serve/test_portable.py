@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dmoe.checkpoint.tensors import write_tensors
 from dmoe.cli.main import main
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
 from dmoe.sections import ModelConfig
-from dmoe.serve.format import AOTI, ONNX, ONNX_DENSE, TABLES, ScoredFeature, read_scorer_file
+from dmoe.serve.delta import make_delta, materialise
+from dmoe.serve.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, digest_of, read_scorer_file, write_scorer_file
 from dmoe.serve.portable import export, onnx_files
 from dmoe.serve.portable.triton import config_of
 from dmoe.serve.scorer import Scorer
@@ -75,19 +78,16 @@ def test_every_expert_under_every_gate_scores_as_the_model_does(tmp_path, model)
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
 @pytest.mark.parametrize("rows", ["fp32", "fp16", "int8"])
-def test_bags_and_every_kind_of_rows(tmp_path, rows, pooling, monkeypatch):
+def test_bags_and_every_kind_of_rows(tmp_path, rows, pooling):
     make(tmp_path, rows)
     with_pooling(tmp_path, pooling)
-    if rows == "fp32":
-        # Weights that do not fit one file.
-        monkeypatch.setattr(onnx_files, "LARGEST", 100)
     export.add_format(str(tmp_path), "onnx", "dmoe", 400)
     reference, scorer = Scorer(str(tmp_path), engine="torch"), Scorer(str(tmp_path), engine="onnx")
     graph = onnx.load(str(tmp_path / ONNX), load_external_data=False).graph
     assert [one.name for one in graph.input] == ["dense", "ids", "C1.values", "C1.lengths"]
-    (tables,) = (one for one in graph.initializer if one.name == "rows")
-    assert {one.key: one.value for one in tables.external_data}["location"] == TABLES
-    assert ((tmp_path / f"{ONNX}.data").exists(), (tmp_path / f"{ONNX_DENSE}.data").exists()) == (rows == "fp32", rows == "fp32")
+    beside = {one.name: {part.key: part.value for part in one.external_data}.get("location") for one in graph.initializer}
+    assert (beside["rows"], beside["tower.layers.0.weight"]) == (TABLES, DENSE)
+    assert (tmp_path / ONNX).stat().st_size + (tmp_path / ONNX_DENSE).stat().st_size < 60_000
     for lists in ([[0], [], [3, 3, 4], [2], [4, 0], [], [0, 1, 2, 3], [2, 2], []], [[]], [[1, 2]], [[], [4]] * 300):
         dense_BI, ids_BF = batch(len(lists))
         bags = {"C1": Bags(np.array([one for some in lists for one in some], np.int32), np.cumsum([0, *map(len, lists)]))}
@@ -95,7 +95,51 @@ def test_bags_and_every_kind_of_rows(tmp_path, rows, pooling, monkeypatch):
 
 
 @pytest.mark.slow
-def test_products_of_int8_are_near_and_their_distance_is_kept(tmp_path):
+def test_a_graph_serves_again_for_other_weights_and_more_ids_and_a_delta_brings_it(tmp_path):
+    for name in ("old", "new", "fresh"):
+        (tmp_path / name).mkdir()
+    make(tmp_path / "old", experts=EVERY_EXPERT)
+    mixture, table_RC = make(tmp_path / "new", experts=EVERY_EXPERT)
+    with torch.no_grad():
+        for weight in mixture.parameters():
+            weight.mul_(1.5)
+    table_RC = np.concatenate([table_RC, table_RC[:2] + 1])
+    rewrite(tmp_path / "new", mixture, table_RC)
+    shutil.copytree(tmp_path / "new", tmp_path / "fresh", dirs_exist_ok=True)
+    export.add_graph(str(tmp_path / "old"))
+    export.add_graph(str(tmp_path / "new"), str(tmp_path / "old"))
+    export.add_graph(str(tmp_path / "fresh"))
+    assert contents(tmp_path / "new") == contents(tmp_path / "fresh")
+    make_delta(str(tmp_path / "old"), str(tmp_path / "new"), "old", str(tmp_path / "delta"))
+    place = materialise(str(tmp_path / "delta"), str(tmp_path / "made"))
+    assert contents(Path(place)) == contents(tmp_path / "new")
+    dense_BI, ids_BF = batch(300)
+    ids_BF[:, 1] = np.arange(300) % 7
+    np.testing.assert_allclose(
+        Scorer(place, engine="onnx").logits(dense_BI, ids_BF), by_hand(mixture, table_RC, dense_BI, ids_BF), atol=1e-5, rtol=1e-5
+    )
+
+
+def rewrite(folder: Path, mixture: torch.nn.Module, table_RC: np.ndarray) -> None:
+    """Other weights, and a second feature with as many ids as there are further rows."""
+    state = {name: value.numpy() for name, value in mixture.state_dict().items()}
+    for name, arrays in ((TABLES, {"rows": table_RC}), (DENSE, state)):
+        with open(folder / name, "wb") as file:
+            write_tensors(file, [(one, "F32", value.shape) for one, value in arrays.items()], list(arrays.values()))
+    about = read_scorer_file(str(folder))
+    features = [about.features[0], ScoredFeature(name="C1", cardinality=len(table_RC) - 7)]
+    files = {name: digest_of(str(folder / name)) for name in (TABLES, DENSE)}
+    write_scorer_file(str(folder), about.model_copy(update={"features": features, "files": files, "reads": None}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_products_of_int8_are_near_and_their_distance_is_kept(tmp_path, monkeypatch):
+    # Weights that do not fit one file.
+    monkeypatch.setattr(onnx_files, "LARGEST", 100)
     make(tmp_path, experts=EVERY_EXPERT)
     found = export.add_format(str(tmp_path), "onnx", "dmoe", 400, "int8")
     scorer, reference = Scorer(str(tmp_path)), Scorer(str(tmp_path), engine="torch")
@@ -104,6 +148,7 @@ def test_products_of_int8_are_near_and_their_distance_is_kept(tmp_path):
     assert np.abs(near - exact).max() > 1e-5
     assert np.abs(near - exact).mean() < 0.1 * exact.std()
     assert "int8" in found[ONNX].runtime
+    assert all((tmp_path / f"{name}.data").exists() for name in (ONNX, ONNX_DENSE))
     assert any(node.op_type == "MatMulInteger" for node in onnx.load(str(tmp_path / ONNX), load_external_data=False).graph.node)
 
 
