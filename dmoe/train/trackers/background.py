@@ -60,7 +60,7 @@ class Background:
         if not self.off:
             self._thread.join(seconds)
             if self._thread.is_alive():
-                self._switch_off(f"{(self._under_way or ('at the end',))[0]}: not done {seconds:g} s after the end of the run")
+                self._switch_off(f"{(self._under_way or ('at the end',))[0]}: not done {seconds:.0f} s after the end of the run")
         return not self._thread.is_alive()
 
     def _run(self) -> None:
