@@ -314,6 +314,9 @@ class MetricsConfig(Strict):
 
 class RunConfig(Strict):
     dir: str = Field("", description="folder of the run: config, plan, metrics, checkpoints")
+    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        ["tensorboard"], description="what records the run beside its own files; mlflow and wandb need dmoe[mlflow] and dmoe[wandb]"
+    )
     timeout_seconds: int = Field(
         600, ge=1, le=10**7, description="a rank that waits longer for the others ends the run and names the rank it waited for"
     )

@@ -2,6 +2,7 @@
 
 dmoe export --run runs/dmoe --output scorers/dmoe --rows int8
 dmoe export --run runs/dmoe --output scorers/dmoe --format onnx
+dmoe export --run runs/dmoe --output scorers/dmoe --register clicks
 """
 
 import argparse
@@ -30,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="dmoe", help="of the model in a Triton repository (dmoe)")
     parser.add_argument("--step", type=int, help="another checkpoint than the best")
     parser.add_argument(
+        "--register", default="", metavar="MODEL", help="also keep it in the run's trackers, as the next version of a model of that name"
+    )
+    parser.add_argument(
         "--check", type=int, default=20_000, metavar="ROWS", help="compare with the run's own scores on so many rows (20000)"
     )
 
@@ -41,10 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.serve.export import export
     from dmoe.serve.format import DENSE, TABLES
     from dmoe.serve.portable.export import add_format, check_format, scorer_folder
+    from dmoe.serve.register import check_register, register
 
     check_format(arguments.format, arguments.output, arguments.name)
     if arguments.products != "fp32" and arguments.format not in ("onnx", "triton"):
         raise UserError(f"--products {arguments.products}: of ONNX files; give --format onnx or triton with it")
+    trackers = check_register(arguments.run, arguments.register) if arguments.register else []
     folder = scorer_folder(arguments.format, arguments.output, arguments.name)
     about = export(arguments.run, folder, arguments.rows, arguments.step)
     size = sum(_size(PATHS, join(folder, name)) for name in (TABLES, DENSE))
@@ -57,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
             show(told)
     if arguments.check:
         show(against_run(arguments.run, folder, arguments.check))
+    for name in register(arguments.run, folder, arguments.register, trackers):
+        show(f"registered: {name}")
 
 
 def _size(paths, path: str) -> int:  # type: ignore[no-untyped-def]

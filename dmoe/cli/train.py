@@ -37,4 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     quiet()
     from dmoe.train.command import train
 
-    train(arguments.config, overrides_of(arguments), arguments.resume, arguments.trace)
+    train(arguments.config, overrides_of(arguments), arguments.resume, arguments.trace, _page)
+
+
+def _page(run: str) -> str:
+    """A page on a finished run."""
+    from dmoe.report.run_page import page
+    from dmoe.report.runs import load_run
+
+    return page([load_run(run)], run)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dmoe import distributed
@@ -17,13 +18,17 @@ from dmoe.names import show
 from dmoe.paths import PATHS, inside, join
 from dmoe.train.elastic import watchdog as watch
 from dmoe.train.run.run_inputs import check_data, run_inputs
+from dmoe.train.trackers.tracker import check_installed
 
 VERIFYING_THREADS = 2
 """SHA-256 reads above 1 GB/s a thread on CPUs with instructions for it: disks are slower than two."""
 
 
-def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None) -> None:
+def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None, page: Callable[[str], str] | None = None) -> None:
     """Trains, evaluates the best checkpoint on the test split, and writes metrics.json.
+
+    Args:
+        page: makes an HTML page of a finished run's folder, for the trackers that keep files.
 
     Raises:
         UserError: whatever the user can mend.
@@ -31,6 +36,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     config = load_config(config_path, overrides)
     if not config.run.dir:
         raise UserError("run.dir: say where the run is to be kept, such as --set run.dir=runs/first")
+    check_installed(config.run.trackers)
     manifest = load_manifest(config.data.path)
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
         manifest.split(split)
@@ -40,6 +46,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
             f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
             " there is nothing to learn; check the label column, its positive value and the split"
         )
+    from dmoe.train.console import Reporter
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.trace import Trace, parse_window
 
@@ -51,9 +58,12 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
     run.lock()
     note("loads TorchRec")
     holds = _holds(run, resume)
-    _train(config, manifest, run, device, Trace(window, run.path, distributed.rank()), resume=holds)
-    run.unlock()
-    leave_group()
+    with Reporter(run) as reporter:
+        _train(config, manifest, run, device, reporter, Trace(window, run.path, distributed.rank()), resume=holds)
+        run.unlock()
+        leave_group()
+        # No other rank waits for the trackers of rank 0.
+        reporter.keep_files(page)
 
 
 def _holds(run: Any, resume: bool) -> bool:
@@ -79,8 +89,7 @@ def leave_group() -> None:
     distributed.stop()
 
 
-def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any, resume: bool) -> None:
-    from dmoe.train.console import Reporter, headline
+def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate
     from dmoe.train.loop import fit
@@ -104,11 +113,11 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
             note("loads the checkpoint that it begins from")
             steps_before, begun = begin_from(session, config.train.init_from)
         run.create(config, distributed.on_rank_0(lambda: with_identities(manifest, data.path)), session.plan)
-    reporter = Reporter(run)
     if cost:
         reporter.say(describe(session, cost))
     if begun:
         reporter.say(begun)
+    changed: list[str] = []
     if newest is not None:
         step, refused = newest
         for reason in refused:
@@ -116,6 +125,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         run.set_aside_after(step)
         changed = run.resumed(step, refused, config, session.plan)
         reporter.say(f"resuming from step {step:,}{' with ' if changed else ''}{', '.join(changed)}")
+    reporter.track(config, resume, changed)
     progress = fit(session, run, reporter, None if newest is None else newest[0], trace, steps_before)
     note("loads the best checkpoint", progress.step)
     best = restore_best(session, run, progress)
@@ -136,10 +146,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, trace: Any
         "world_size": distributed.world_size(),
         "embedding_l2_covers": "rows looked up only" if config.optimizer.embedding_l2 else "nothing",
     }
-    run.finish(figures)
-    reporter.say(f"test of step {best:,}: {headline(figures)}")
-    reporter.say(f"run kept in {run.path}")
-    reporter.close()
+    reporter.tested(best, figures)
 
 
 def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:

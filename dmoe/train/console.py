@@ -1,29 +1,55 @@
-"""What a run says while it runs: lines on rank 0's screen, metrics.jsonl, TensorBoard."""
+"""What a run says while it runs: lines on rank 0's screen, metrics.jsonl, trackers."""
 
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from dmoe.checkpoint.progress import Progress
+from dmoe.config import Config
 from dmoe.distributed import rank
 from dmoe.json_text import defined
 from dmoe.names import show
-from dmoe.train.run.run_dir import RunDir
+from dmoe.paths import write_text
+from dmoe.train.elastic.exit_codes import Preempted
+from dmoe.train.run.run_dir import RunDir, flat
+from dmoe.train.trackers.tracker import About
+from dmoe.train.trackers.trackers import KINDS, Trackers
 
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
+PAGE = "report.html"
+KEPT = ["config.yaml", "plan.json", "environment.json", "metrics.json", "metrics.jsonl"]
+"""Files of a finished run that trackers keep copies of."""
 
 
 class Reporter:
-    """Tells rank 0's listeners; on other ranks it does nothing."""
+    """Tells rank 0's listeners; on other ranks it does nothing. As a context, it ends the trackers however the run ends."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self.board: Any = None
-        if rank() == 0 and "://" not in run.path:
-            from torch.utils.tensorboard import SummaryWriter
+        self.trackers: Trackers | None = None
 
-            self.board = SummaryWriter(run.file("tensorboard"))
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.trackers:
+            stopped = isinstance(error, Preempted | KeyboardInterrupt)
+            self.trackers.end("finished" if error is None else "stopped" if stopped else "failed")
+
+    def track(self, config: Config, resumed: bool, changed: Sequence[str] = ()) -> None:
+        """Starts the trackers of `run.trackers`.
+
+        Args:
+            resumed: the run goes on, and so do its records.
+            changed: settings that are not what the run was started with.
+        """
+        if rank() == 0:
+            about = About(self.run.path, config.variant, flat(config.model_dump(mode="json")), changed=changed)
+            self.trackers = Trackers(
+                about, resumed, {name: KINDS[name]() for name in config.run.trackers}, lambda line: show(line, sys.stderr)
+            )
 
     def say(self, line: str) -> None:
         if rank() == 0:
@@ -40,30 +66,49 @@ class Reporter:
             f"step {progress.step:,}/{self.total:,}  loss {figures['loss']:.4f}  cec {figures['cec_batch']:.3f}"
             f"  {figures['samples_per_second']:,.0f} samples/s  eta {clock(left)}"
         )
-        if self.board:
-            for name, value in figures.items():
-                if isinstance(value, float) and math.isfinite(value):
-                    self.board.add_scalar(f"train/{name}", value, progress.step)
+        if self.trackers:
+            self.trackers.scalars("train", _finite(figures), progress.step)
 
     def validated(self, progress: Progress, figures: dict[str, Any]) -> None:
         self.run.log("validation", {"step": progress.step, "epoch": progress.epoch, **figures})
         self.say(f"validation at step {progress.step:,}: {headline(figures)}")
-        if self.board:
-            for name in SCALARS:
-                if figures[name] is not None:
-                    self.board.add_scalar(f"validation/{name}", figures[name], progress.step)
-            self.board.add_figure("validation/cec_matrix", cec_figure(figures["cec_matrix"]), progress.step)
-            self.board.flush()
+        if self.trackers:
+            self.trackers.scalars("validation", _finite({name: figures[name] for name in SCALARS}), progress.step)
+            self.trackers.matrix("validation/cec_matrix", figures["cec_matrix"], progress.step)
 
-    def close(self) -> None:
-        if self.board:
-            self.board.close()
+    def tested(self, step: int, figures: dict[str, Any]) -> None:
+        """Writes the final figures, of the checkpoint of that step."""
+        self.run.finish(figures)
+        self.say(f"test of step {step:,}: {headline(figures)}")
+        self.say(f"run kept in {self.run.path}")
+        if self.trackers:
+            self.trackers.scalars("test", _finite(figures), step)
+
+    def keep_files(self, page: Callable[[str], str] | None) -> None:
+        """Gives the trackers that keep files the run's own, and a page on the run.
+
+        Args:
+            page: makes the page's HTML of the run's folder.
+        """
+        if self.trackers and self.trackers.keep_files:
+            names = list(KEPT)
+            if page:
+                try:
+                    write_text(self.run.file(PAGE), page(self.run.path))
+                    names.append(PAGE)
+                except Exception as error:
+                    # The run is finished: a page that cannot be made, or written, is no reason to end it otherwise.
+                    self.say(f"run.trackers: get no page: {error}")
+            self.trackers.files([self.run.file(name) for name in names])
+
+
+def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if isinstance(value, float) and math.isfinite(value)}
 
 
 def headline(figures: dict[str, Any]) -> str:
     """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
-    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"
@@ -71,25 +116,6 @@ def headline(figures: dict[str, Any]) -> str:
     return (
         f"AUC {auc}  logloss {figures['logloss']:.5f}  NE {ne}  calibration {calibration}  CEC {figures['cec']:.4f} (floor {floor}){gauc}"
     )
-
-
-def cec_figure(matrix: list[list[float]]) -> Any:
-    """The CEC matrix as a heat-map (a matplotlib Figure)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    size = 2 + 0.5 * len(matrix)
-    figure = Figure(figsize=(size + 0.6, size))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    picture = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
-    for row, line in enumerate(matrix):
-        for column, value in enumerate(line):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black", fontsize=8)
-    ticks = range(len(matrix))
-    axes.set(title="mean |r| between experts", xticks=list(ticks), yticks=list(ticks), xlabel="expert", ylabel="expert")
-    figure.colorbar(picture)
-    return figure
 
 
 def clock(seconds: float) -> str:

@@ -215,9 +215,9 @@ def test_figures_without_a_value_are_none():
 def test_a_training_line_is_said_and_kept_as_null(bad: float, capsys: pytest.CaptureFixture[str]):
     """Where the guard is off, training goes on with a loss that is not finite."""
     kept: list[dict[str, Any]] = []
-    board = SimpleNamespace(add_scalar=lambda name, value, step: kept.append({name: value}))
-    reporter = object.__new__(Reporter)
-    reporter.run, reporter.board = SimpleNamespace(log=lambda kind, figures: kept.append(figures)), board  # type: ignore[assignment]
+    told = SimpleNamespace(scalars=lambda part, values, step: kept.append({f"{part}/{name}": value for name, value in values.items()}))
+    reporter = Reporter(SimpleNamespace(log=lambda kind, figures: kept.append(figures)))  # type: ignore[arg-type]
+    reporter.trackers = told  # type: ignore[assignment]
     reporter.begin(10, 0)
     reporter.trained(SimpleNamespace(step=5, epoch=0), {"loss": bad, "cec_batch": 0.5, "samples_per_second": 1.0})  # type: ignore[arg-type]
     json.dumps(kept, allow_nan=False)

@@ -32,6 +32,8 @@ PREEMPTED = 143
 GLOO = re.compile(r"\[\S*gloo/\S*\.(cc|h):\d+\]|^Application timeout caused pair closure")
 GRACE_SECONDS = 3.0
 """How long a failing rank gives rank 0 to say what happened before it says it itself."""
+TRACKER_THREAD = "tracker "
+"""How the names of trackers' threads begin: one that is there at the end hangs in a foreign library."""
 ANSWER_SECONDS = 10.0
 """How long the common store may take to answer. Cut off from its host, a question would wait for ever."""
 
@@ -69,10 +71,12 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
     code = run_command(program, run)
     alive.end()
     sys.stdout.flush()
-    if _ranks() > 1:
+    hung = any(one.name.startswith(TRACKER_THREAD) for one in threading.enumerate())
+    if _ranks() > 1 or hung:
         # With ranks gone, leaving the group could wait for them. And a thread that is inside PyTorch while the interpreter ends takes the
         # process with it ("terminate called without an active exception"), although the run is finished: seen once in some hundred runs.
-        if not code:
+        # A tracker's server that does not answer must not hold up the end either, and its library may wait for it there.
+        if not code and not hung:
             atexit._run_exitfuncs()
         sys.stderr.flush()
         os._exit(code)
