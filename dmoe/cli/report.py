@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_ladder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
     parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
+    parser.add_argument("--variants", default="", metavar="A,B,...", help="these variants alone (all)")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
     parser.add_argument(
@@ -98,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         arguments.torchx_arg,
         arguments.report_only,
         arguments.latency_rounds,
+        [name for name in arguments.variants.split(",") if name],
     )
 
 
