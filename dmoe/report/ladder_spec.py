@@ -38,11 +38,12 @@ class Ensemble(Strict):
 
 
 class Comparison(Strict):
-    """A question that the report answers: does `variant` beat `against`?"""
+    """A question that the report answers: does `variant` beat `against`, or, with `within`, is its AUC the same to so much?"""
 
     variant: str
     against: str
     question: Text
+    within: float | None = Field(None, gt=0, lt=1)
 
 
 class Dose(Strict):

@@ -62,7 +62,7 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
             teacher = spec.variants[name].teacher
             teacher = teacher and inside(output, "runs", teacher, f"seed-{seed}")
             config = resolve(spec, path, name, seed, overrides, run, teacher)
-            _check_same(config, run)
+            check_same(config, run)
             jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run, teacher))
             texts.append(text_of(config))
     for job, text in zip(jobs, texts, strict=True):
@@ -71,7 +71,12 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
     return jobs
 
 
-def _check_same(config: Config, run: str) -> None:
+def check_same(config: Config, run: str) -> None:
+    """Whether a run that is there already, if any, was trained as this config would.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
     kept = inside(run, "config.yaml")
     if not PATHS.exists(kept):
         return
