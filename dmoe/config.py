@@ -15,6 +15,7 @@ from dmoe.online_settings import OnlineConfig
 from dmoe.sections import (
     CorrelationConfig,
     DataConfig,
+    DistillConfig,
     MetricsConfig,
     ModelConfig,
     OptimizerConfig,
@@ -41,6 +42,7 @@ class Config(Strict):
     model: ModelConfig = ModelConfig()
     correlation: CorrelationConfig = CorrelationConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    distill: DistillConfig = DistillConfig()
     specialisation: SpecialisationConfig = SpecialisationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
@@ -66,10 +68,11 @@ class Config(Strict):
             raise ValueError(
                 "model.expert_tower: nothing would train an expert's own tower: give supervision.expert_weight, or mixture logits"
             )
-        if self.supervision.mixture_weight == 0 and (self.model.mixture, self.model.gate, self.supervision.on) != ("logits", "mean", True):
+        trained = self.distill.on or (self.model.mixture, self.model.gate, self.supervision.on) == ("logits", "mean", True)
+        if self.supervision.mixture_weight == 0 and not trained:
             raise ValueError(
                 "supervision.mixture_weight: 0 leaves the gate and the mixture's tower untrained; use model.gate mean, model.mixture"
-                " logits and supervision.expert_weight 1"
+                " logits and supervision.expert_weight 1, or give distill.teachers"
             )
         if self.specialisation.gate_entropy_weight and self.model.gate != "dselect_k":
             raise ValueError(f"specialisation.gate_entropy_weight: gate {self.model.gate} has no selectors; use model.gate dselect_k")

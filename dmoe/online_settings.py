@@ -83,7 +83,7 @@ class OnlineConfig(Strict):
         0.0, ge=0, lt=1, description="decay a step of a moving average of the dense weights, which versions and tests then take; 0 is off"
     )
     teacher: float = Field(
-        0.0, ge=0, description="weight of the cross-entropy to what the model before the window said of its rows (distillation); 0 is off"
+        0.0, ge=0, description="weight of the divergence from what the model before the window said of its rows (distillation); 0 is off"
     )
     rate_power: float = Field(
         0.0,

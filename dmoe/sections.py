@@ -106,7 +106,8 @@ class SupervisionConfig(Strict):
     mixture_weight: float = Field(
         1.0,
         ge=0,
-        description="weight of the mixture's cross-entropy; 0 (as KDEF) needs gate mean and mixture logits, or nothing would train them",
+        description="weight of the mixture's cross-entropy; 0 (as KDEF) needs gate mean and mixture logits, or distill.teachers, or nothing"
+        " would train them",
     )
 
     @property
@@ -118,6 +119,26 @@ class SupervisionConfig(Strict):
     def cross_entropy(self) -> float:
         """The weight of the experts' own cross-entropy."""
         return float(self.agreement != "none") if self.expert_weight is None else self.expert_weight
+
+
+class DistillConfig(Strict):
+    """Teachers: trained models whose probabilities this run's model, the student, learns beside the labels."""
+
+    teachers: list[str] = Field(
+        [],
+        max_length=64,
+        description="runs (the best checkpoint of each) or checkpoints; the student learns of each for an equal part of its steps, in this"
+        " order; empty is off",
+    )
+    weight: float = Field(
+        1.0, ge=0, description="weight of the divergence from the teacher; that of the labels is supervision.mixture_weight"
+    )
+    temperature: float = Field(1.0, gt=0, le=100, description="what both logits are divided by before they become probabilities")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a teacher to learn from."""
+        return bool(self.teachers) and self.weight > 0
 
 
 class SpecialisationConfig(Strict):

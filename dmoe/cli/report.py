@@ -5,6 +5,7 @@ dmoe report compare RUN_A RUN_B --output page.html
 dmoe report experts RUN --slice C3 --frequency C3 --parts 4 --output page.html
 dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
 dmoe report frontier --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
+dmoe report search --config search_frappe --set data.path=DATA --output DIR
 """
 
 import argparse
@@ -61,10 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_ladder(frontier)
     frontier.set_defaults(jobs=0, torchx="", torchx_arg=[], report_only=True)
 
+    search = commands.add_parser(
+        "search", help="tune a ladder's variants, each by the same budget, by the validation split alone; resumes by itself"
+    )
+    search.add_argument("--config", required=True, help="the search, a YAML file such as configs/search_frappe.yaml")
+    search.add_argument("--output", required=True, help="folder of the runs, of search.json and of best.yaml, a ladder of the winners")
+    search.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every run; repeatable")
+    search.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+
 
 def _add_ladder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
     parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
+    parser.add_argument("--variants", default="", metavar="A,B,...", help="these variants alone (all)")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
     parser.add_argument(
@@ -82,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int | None:
     if arguments.command == "experts":
         _experts(arguments)
         return None
+    if arguments.command == "search":
+        return _search(arguments)
     if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
         raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder import run_ladder
@@ -98,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         arguments.torchx_arg,
         arguments.report_only,
         arguments.latency_rounds,
+        [name for name in arguments.variants.split(",") if name],
     )
 
 
@@ -129,6 +142,19 @@ def _experts(arguments: argparse.Namespace) -> None:
     found = experts_of_run(arguments.run, *given)
     show(as_text(found))
     _write(arguments.output, as_page(found) if arguments.output else "")
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    import os
+
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: expected at least one run at a time")
+    from dmoe.report.search import run_search
+    from dmoe.train.log_filters import quiet
+
+    quiet()
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    return run_search(arguments.config, arguments.output.rstrip("/"), arguments.set, arguments.jobs, threads, show)
 
 
 def _write(path: str | None, text: str) -> None:

@@ -15,6 +15,7 @@ from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.distillation import Distillation
 from dmoe.model.embedding import MultiEmbedding
 from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, SelectorPenalty, Supervision
 from dmoe.model.expert_specs import expert_specs
@@ -144,9 +145,16 @@ def build_task(config: Config, model: Network) -> TrainTask:
         stop_below=settings.stop_below,
         terms=expert_terms(config),
         bce_weight=config.supervision.mixture_weight,
-        teacher_weight=config.online.teacher,
+        distillation=distillation_of(config),
     )
     return TrainTask(model, objective, expert_logits=config.supervision.on)
+
+
+def distillation_of(config: Config) -> Distillation | None:
+    """The divergence from a teacher, where there is one: a run's, or an online run's own model before the window."""
+    if config.distill.on:
+        return Distillation(config.distill.weight, config.distill.temperature)
+    return Distillation(config.online.teacher) if config.online.teacher else None
 
 
 def expert_terms(config: Config) -> list[nn.Module]:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.model.controls import StepControls
 from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.expert_losses import RowMean, cross_entropy, total
+from dmoe.model.distillation import Distillation
+from dmoe.model.expert_losses import RowMean, total
 from dmoe.model.network import Network, Outputs, watch_gradient
 
 
 class Losses(NamedTuple):
     """Scalars of a step. bce and auxiliary are this rank's share times the world size, so that their means over ranks are the global ones;
     the others are global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows,
-    auxiliary the weighted sum of the `terms` and of what a teacher says."""
+    auxiliary the weighted sum of the `terms` and of the distillation."""
 
     bce: Tensor
     correlation: Tensor
@@ -30,7 +31,7 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms + teacher_weight * BCE to a teacher's probabilities.
+    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms + the divergence from a teacher.
 
     A leaf for TorchRec's pipeline, whose tracing the collectives inside would break.
 
@@ -44,7 +45,7 @@ class Objective(nn.Module):
         stop_below: the loss is counted from here on, so that it stops there.
         terms: further losses, from `expert_losses`.
         bce_weight: of the mixture's cross-entropy.
-        teacher_weight: of the mixture's cross-entropy to what a teacher says (distillation), of batches that have a teacher's word.
+        distillation: the divergence from a teacher, of batches that have its logits.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Objective(nn.Module):
         stop_below: float = 0.0,
         terms: Sequence[nn.Module] = (),
         bce_weight: float = 1.0,
-        teacher_weight: float = 0.0,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
-        self.terms, self.bce_weight, self.teacher_weight = nn.ModuleList(terms), bce_weight, teacher_weight
+        self.distillation = distillation
+        self.terms, self.bce_weight = nn.ModuleList(terms), bce_weight
         self.within_class, self.stop_below = within_class, stop_below
         self.correlation, self.alpha, self.target, self.embedding_l2 = correlation, alpha, target, embedding_l2
         self.controls = StepControls()
@@ -84,10 +86,9 @@ class Objective(nn.Module):
         auxiliary = torch.zeros_like(bce)
         if self.terms:
             auxiliary = total(self.terms, outputs, label_B, RowMean(weight_B, scale))
-            loss = loss + auxiliary
-        if self.teacher_weight and teacher_B is not None:
-            taught = self.teacher_weight * RowMean(weight_B, scale)(cross_entropy(outputs.logit_B[:, None], teacher_B)).sum()
-            auxiliary, loss = auxiliary + taught, loss + taught
+        if self.distillation is not None and teacher_B is not None:
+            auxiliary = auxiliary + self.distillation(outputs.logit_B, teacher_B, RowMean(weight_B, scale))
+        loss = loss + auxiliary
         detached = (bce.detach(), correlation.loss.detach(), correlation.mean_abs, correlation.dead, correlation.rows, auxiliary.detach())
         return loss, Losses(*detached)
 

@@ -18,6 +18,8 @@ def check(config: Config, run: str) -> None:
         raise UserError(
             f"model.embedding.sets: {sets} reads rows by an id's rank or hash, and ids come and go over windows; use per_expert or shared"
         )
+    if config.distill.teachers:
+        raise UserError("distill.teachers: a teacher has the ids that it was trained with, and ids come and go over windows; leave it out")
     schedule = config.optimizer.schedule
     if schedule.decay != "none" and schedule.decay_steps is None:
         raise UserError("optimizer.schedule.decay: a run over windows has no end; give optimizer.schedule.decay_steps, or decay none")

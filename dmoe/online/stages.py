@@ -76,7 +76,7 @@ def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict
     rates = RowRates(trainer, window.rates)
     batches = _batches(trainer, window, window.train)
     if said is not None:
-        batches = (replace(batch, teacher_B=p_B) for batch, p_B in zip(batches, said, strict=True))
+        batches = (replace(batch, teacher_B=logit_B) for batch, logit_B in zip(batches, said, strict=True))
     total, steps = torch.zeros((), dtype=torch.float64, device=session.device), 0
     for losses in trainer.fit(batches):
         total, steps = total + losses.bce.double(), steps + 1
@@ -96,14 +96,14 @@ def _batches(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray]) -
 
 @torch.no_grad()
 def teach(trainer: Trainer, batches: Iterator[Batch], between: Callable[[], None]) -> list[Tensor]:
-    """The probability that the model, as it would be published, gives each row of each batch, [B] float32; every rank has to call it."""
+    """The logit that the model, as it would be published, gives each row of each batch, [B] float32; every rank has to call it."""
     session, said = trainer.session, []
     session.sharded.eval()
     try:
         with session.optimizers.averaged():
             for batch in _each(batches, between):
                 _, (_, outputs, *_) = session.sharded(session.on_device(batch))
-                said.append(outputs.logit_B.sigmoid().cpu())
+                said.append(outputs.logit_B.cpu())
     finally:
         session.sharded.train()
     return said

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.errors import UserError
+from dmoe.errors import UserError, nearest, one_line
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join, no_follow, write_text
 from dmoe.report.ladder_spec import LadderSpec, load_spec
@@ -28,6 +28,7 @@ def run_ladder(
     torchx_arguments: list[str],
     report_only: bool,
     latency_rounds: int,
+    variants: Sequence[str] = (),
 ) -> int:
     """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, frontier.html, runs.csv and differences.csv.
 
@@ -35,6 +36,7 @@ def run_ladder(
         jobs: runs at a time; 0 takes as many as cores and memory allow.
         latency_rounds: calls of each size of every variant's scorer; 0 measures none.
         torchx: a scheduler to hand the runs to, in place of training here.
+        variants: train and report these alone; all where empty.
 
     Returns:
         0, or 2 where some run failed; the report then has the others.
@@ -45,7 +47,10 @@ def run_ladder(
     if "://" in output:
         raise UserError(f"--output {output}: a ladder needs a local folder; give each run's run.dir to the cluster with --torchx")
     spec = load_spec(path)
-    wanted = make_jobs(spec, path, range(seeds), overrides, output)
+    for name in variants:
+        if name not in spec.variants:
+            raise UserError(f"--variants: no variant '{one_line(name)}' in {path}{nearest(name, spec.variants)}")
+    wanted = [job for job in make_jobs(spec, path, range(seeds), overrides, output) if not variants or job.variant in variants]
     from dmoe.config import load_config
 
     config = load_config(wanted[0].config)
@@ -106,7 +111,8 @@ def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
     configs = {job.variant: load_config(job.config) for job in jobs}
     costs = {name: cost_of(config, load_manifest(config.data.path)) for name, config in configs.items()}
     for name, one in spec.ensembles.items():
-        costs[name] = together([costs[member] for member in one.of])
+        if all(member in costs for member in one.of):
+            costs[name] = together([costs[member] for member in one.of])
     return costs
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from dmoe.config import Config, dump_config, load_config, parse_config, setting
 from dmoe.errors import UserError, nearest
+from dmoe.json_text import format_json
 from dmoe.shipped import find_config
 from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import dump_yaml, laid_over, read_extended
@@ -16,12 +17,14 @@ class Variant(Strict):
 
     Attributes:
         like: the variant that it is laid over; the base config where absent.
+        teacher: the variant whose run of the same seed it is distilled from.
         set: what differs, as the config's tree.
         why: one sentence for the report.
     """
 
     label: Text = ""
     like: str = ""
+    teacher: str = ""
     set: dict[str, Any] = Field({})
     why: Text = ""
 
@@ -35,11 +38,12 @@ class Ensemble(Strict):
 
 
 class Comparison(Strict):
-    """A question that the report answers: does `variant` beat `against`?"""
+    """A question that the report answers: does `variant` beat `against`, or, with `within`, is its AUC the same to so much?"""
 
     variant: str
     against: str
     question: Text
+    within: float | None = Field(None, gt=0, lt=1)
 
 
 class Dose(Strict):
@@ -71,7 +75,7 @@ class LadderSpec(Strict):
         known = [*self.variants, *self.ensembles]
         named = [*self.rungs, *(name for one in self.controls for name in (one.variant, one.against))]
         trained = [*(self.dose.variants if self.dose else []), *(name for one in self.ensembles.values() for name in one.of)]
-        trained += [one.like for one in self.variants.values() if one.like]
+        trained += [named for one in self.variants.values() for named in (one.like, one.teacher) if named]
         for names, choices in ((named, {*known}), (trained, {*self.variants})):
             for name in names:
                 if name not in choices:
@@ -79,6 +83,11 @@ class LadderSpec(Strict):
         for name in known:
             if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
                 raise ValueError(f"variant '{name}': its name becomes a folder's; use letters, digits, '_', '-' and '.'")
+        before: set[str] = set()
+        for name, one in self.variants.items():
+            if one.teacher and one.teacher not in before:
+                raise ValueError(f"variants.{name}.teacher: '{one.teacher}' has to stand above it, since it is trained first")
+            before.add(name)
         if both := set(self.variants) & set(self.ensembles):
             raise ValueError(f"'{sorted(both)[0]}' is a variant and an ensemble")
         return self
@@ -112,8 +121,11 @@ def load_spec(path: str) -> LadderSpec:
     return checked(LadderSpec.model_validate, tree, path)
 
 
-def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str) -> Config:
+def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str, teacher: str = "") -> Config:
     """A variant's whole config for a seed: the base, the variant over it, and the command's `--set` over both.
+
+    Args:
+        teacher: the run that it is distilled from, where it is.
 
     Raises:
         UserError: a key that the config has not, or parts that do not fit.
@@ -123,6 +135,8 @@ def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[s
     for key, value in spec.tree(name).items():
         tree[key] = laid_over(tree.get(key, {}), value)
     fixed = [f"train.seed={seed}", setting("run.dir", run), "metrics.predictions=true"]
+    if teacher:
+        fixed.append(f"distill.teachers={format_json([teacher])}")
     config = parse_config(dump_yaml(tree), where, [*overrides, *fixed])
     return config.model_copy(update={"variant": spec.label(name)})
 

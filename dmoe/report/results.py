@@ -5,7 +5,7 @@ Shapes: N test rows.
 
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from dmoe.paths import PATHS, check_regular, inside
 from dmoe.report.ladder_spec import LadderSpec
 from dmoe.report.runner import Job
 from dmoe.report.runs import load_run
-from dmoe.report.statistics import Interval, Placements, bootstrap, logloss_rows, normal_interval, placements, t_interval
+from dmoe.report.statistics import Interval, Placements, bootstrap, equivalence, logloss_rows, normal_interval, placements, t_interval
 
 PREDICTIONS = "predictions.npz"
 
@@ -129,6 +129,14 @@ class Difference:
     logloss: Interval
     logloss_rows: Interval
     cec: Interval | None
+    within: float | None = None
+
+    @property
+    def p_equal(self) -> float | None:
+        """Of two one-sided tests of an AUC within +-`within`: the larger p-value of over seeds and over rows; None where not asked."""
+        tests = [equivalence(one, self.within) for one in (self.auc, self.auc_rows)] if self.within else []
+        known = [p for p in tests if p is not None]
+        return max(known) if known and len(known) == len(tests) else None
 
     @property
     def sign(self) -> int:
@@ -242,7 +250,11 @@ def answer(ladder: Ladder) -> Answers:
     rungs = [name for name in ladder.spec.rungs if name in ladder.results]
     steps = [compare(ladder, after, before) for before, after in pairwise(rungs)]
     whole = steps[:1] + [compare(ladder, name, rungs[0]) for name in rungs[2:]]
-    controls = [compare(ladder, one.variant, one.against, one.question) for one in ladder.spec.controls]
+    controls = [
+        replace(found, within=one.within)
+        for one in ladder.spec.controls
+        if (found := compare(ladder, one.variant, one.against, one.question)) is not None
+    ]
     return Answers(*([one for one in group if one is not None] for group in (steps, whole, controls)))
 
 

@@ -17,18 +17,28 @@ from dmoe.report.ladder_spec import LadderSpec, resolve, text_of
 from dmoe.report.runs import load_figures
 from dmoe.report.worker import Worker
 
-NOT_THE_MODEL = ("run.", "sharding.", "variant", "data.prefetch", "train.log_every", "train.checkpoint.", "metrics.abundance")
+NOT_THE_MODEL = (
+    "run.",
+    "sharding.",
+    "variant",
+    "data.prefetch",
+    "train.log_every",
+    "train.checkpoint.",
+    "metrics.abundance",
+    "distill.teachers",
+)
 """Settings that may differ between what a finished run was trained with and what is asked for now."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a variant with a seed."""
+    """One run: a variant with a seed. `teacher` is the run that has to be finished before, empty where none has."""
 
     variant: str
     seed: int
     config: str
     run: str
+    teacher: str = ""
 
     @property
     def name(self) -> str:
@@ -49,9 +59,11 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
     for seed in seeds:
         for name in spec.variants:
             run = inside(output, "runs", name, f"seed-{seed}")
-            config = resolve(spec, path, name, seed, overrides, run)
-            _check_same(config, run)
-            jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run))
+            teacher = spec.variants[name].teacher
+            teacher = teacher and inside(output, "runs", teacher, f"seed-{seed}")
+            config = resolve(spec, path, name, seed, overrides, run, teacher)
+            check_same(config, run)
+            jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run, teacher))
             texts.append(text_of(config))
     for job, text in zip(jobs, texts, strict=True):
         PATHS.mkdirs(job.config.rpartition("/")[0])
@@ -59,7 +71,12 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
     return jobs
 
 
-def _check_same(config: Config, run: str) -> None:
+def check_same(config: Config, run: str) -> None:
+    """Whether a run that is there already, if any, was trained as this config would.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
     kept = inside(run, "config.yaml")
     if not PATHS.exists(kept):
         return
@@ -93,8 +110,10 @@ def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], 
     began, done, total = time.perf_counter(), 0, len(waiting)
     try:
         while waiting or busy:
-            while waiting and len(busy) < workers:
-                worker, job = idle.pop() if idle else Worker(threads), waiting.pop(0)
+            training = {job.run for job in waiting} | {job.run for _, job, _ in busy.values()}
+            while len(busy) < workers and (job := next((one for one in waiting if one.teacher not in training), None)):
+                waiting.remove(job)
+                worker = idle.pop() if idle else Worker(threads)
                 worker.send(job.config, job.run)
                 busy[worker.connection] = (worker, job, time.perf_counter())
             for ready in wait(list(busy)):
@@ -133,6 +152,9 @@ def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Calla
     torchx = str(Path(sys.executable).parent / "torchx")
     for job in jobs:
         if job.finished:
+            continue
+        if job.teacher and not PATHS.exists(inside(job.teacher, "metrics.json")):
+            say(f"{job.name}: waits for its teacher {job.teacher}; once that has ended, the same command hands it over")
             continue
         command = [torchx, "run", "--scheduler", scheduler, "launch/components.py:train", "--config", os.path.abspath(job.config)]
         command += ["--run", os.path.abspath(job.run), "--resume", "True", *arguments]

@@ -16,13 +16,15 @@ BLOCKS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval. `low` and `high` are None where it has none (a single value)."""
+    """A mean with its confidence interval. `low` and `high` are None where it has none (a single value); `degrees` are Student's, None
+    where the standard error is known well."""
 
     mean: float
     low: float | None
     high: float | None
     p: float | None
     count: int
+    degrees: int | None = None
 
     @property
     def sign(self) -> int:
@@ -40,7 +42,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))
     half = t_quantile((1 + confidence) / 2, len(x) - 1) * error
     p = 2 * (1 - t_cdf(abs(mean) / error, len(x) - 1)) if error > 0 else (1.0 if mean == 0 else 0.0)
-    return Interval(mean, mean - half, mean + half, p, len(x))
+    return Interval(mean, mean - half, mean + half, p, len(x), len(x) - 1)
 
 
 def t_cdf(t: float, degrees: float) -> float:
@@ -105,6 +107,24 @@ def normal_interval(mean: float, error: float, count: int, confidence: float = C
     half = normal_quantile((1 + confidence) / 2) * error
     p = math.erfc(abs(mean) / error / math.sqrt(2)) if error > 0 else (1.0 if mean == 0 else 0.0)
     return Interval(mean, mean - half, mean + half, p, count)
+
+
+def equivalence(interval: Interval, margin: float) -> float | None:
+    """Two one-sided tests (TOST): the p-value of the mean lying outside +-margin, the larger of the two tests'; None without an interval.
+
+    Args:
+        interval: of `t_interval` (told by its `degrees`) or of `normal_interval`.
+        margin: above 0; differences within it count as none.
+    """
+    if interval.low is None or interval.high is None:
+        return None
+    degrees, half = interval.degrees, (interval.high - interval.low) / 2
+    if half == 0:
+        return 0.0 if abs(interval.mean) < margin else 1.0
+    level = (1 + CONFIDENCE) / 2
+    error = half / (normal_quantile(level) if degrees is None else t_quantile(level, degrees))
+    nearest_end = (margin - abs(interval.mean)) / error
+    return 0.5 * math.erfc(nearest_end / math.sqrt(2)) if degrees is None else 1 - t_cdf(nearest_end, degrees)
 
 
 @dataclass(frozen=True)

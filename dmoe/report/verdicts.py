@@ -101,8 +101,16 @@ def _control(ladder: Ladder, one: Difference, p: float | None) -> str:
     adjusted = "" if p is None else f", p = {p:.2g} after Holm's correction"
     return (
         f"{one.question or one.variant} {ladder.spec.label(one.variant)} less {ladder.spec.label(one.against)}: AUC"
-        f" {told(one.auc)}, {verdict(one, p)}{adjusted}."
+        f" {told(one.auc)}, {verdict(one, p)}{adjusted}.{_equal(one)}"
     )
+
+
+def _equal(one: Difference) -> str:
+    """Whether the AUC is the same to the margin that was asked for; nothing where none was."""
+    if one.within is None or (p := one.p_equal) is None:
+        return ""
+    words = "is within" if p < 1 - CONFIDENCE else "is not shown to be within"
+    return f" It {words} {one.within:g} (two one-sided tests over seeds and rows, p = {p:.2g})."
 
 
 def doses(ladder: Ladder) -> list[tuple[float, Result]]:

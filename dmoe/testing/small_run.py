@@ -11,6 +11,7 @@ from dmoe.config import Config, parse_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.train.session import Session, open_session
+from dmoe.train.teacher import Teachers
 
 # Smooth throughout (SiLU, squared correlations): at a kink of |r| or of ReLU, rounding picks the side, and after that the runs of two
 # summation orders part for reasons that are no fault of the plan. For the same reason eps is not tiny: the first step of Adagrad and of
@@ -40,9 +41,13 @@ def open_small(config: Config) -> Session:
 def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]:
     """Global losses of `steps` steps from a row of the first epoch on."""
     batch_size = session.config.train.batch_size
-    batches = session.reader("train", shuffled=True).batches(
+    distils = session.config.distill.on
+    batches = session.reader("train", shuffled=True, plain=distils).batches(
         batch_size, distributed.rank(), distributed.world_size(), start_row=start_row, max_steps=steps
     )
+    if distils:
+        first = start_row // batch_size
+        batches = Teachers(session, session.config.train.max_steps or steps).taught(batches, first)
     session.sharded.train()
     losses = []
     for _ in range(steps):

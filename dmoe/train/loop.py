@@ -31,13 +31,15 @@ from dmoe.train.overflow import MOST_BATCHES, likely_reason
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
+from dmoe.train.teacher import Teachers, note_teachers
 from dmoe.train.trace import Trace
 from dmoe.train.update_check import TablesMoved
 
 
 @dataclass
 class Training:
-    """What the steps of a run share. `first` is the step that it began or went on from, `total` the one that it ends at."""
+    """What the steps of a run share. `first` is the step that it began or went on from, `total` the one that it ends at; `teachers` are
+    None where it learns of labels alone."""
 
     session: Session
     reporter: Reporter
@@ -52,6 +54,7 @@ class Training:
     trace: Trace
     first: int
     total: int
+    teachers: Teachers | None
 
 
 def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace, steps_before: int = 0) -> Progress:
@@ -68,7 +71,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
         UserError: the data, the disk, or a guard.
     """
     config = session.config
-    train = session.reader(config.data.train_split, shuffled=True)
+    train = session.reader(config.data.train_split, shuffled=True, plain=config.distill.on)
     validation = session.reader(config.data.validation_split)
     total = int(min(train.steps(config.train.batch_size) * config.train.epochs, config.train.max_steps or math.inf))
     schedule = Schedule(config.optimizer.schedule, total)
@@ -76,6 +79,11 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     if resume_step is not None:
         note("loads the checkpoint", resume_step)
         progress = _resume(session, run.checkpoint(resume_step), train, schedule)
+    teachers = None
+    if config.distill.on:
+        note("looks at the teachers")
+        teachers = Teachers(session, total)
+        note_teachers(run, teachers.sources, begun=resume_step is not None)
     guard = Guard(config.train.guard, session.manifest.base_rate(config.data.train_split))
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
     writer = CheckpointWriter(run, *parts, config.train.checkpoint, resume_step)
@@ -96,6 +104,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
             trace,
             first=progress.step,
             total=total,
+            teachers=teachers,
         )
         try:
             while progress.due or (progress.step < total and not _waited_enough(job)):
@@ -155,7 +164,8 @@ def _segment(job: Training, end: int) -> None:
     config = session.config
     batch_size, every = config.train.batch_size, config.train.log_every
     steps = -(-(end - progress.row) // batch_size)
-    batches = _noted(job, job.train.batches(batch_size, rank(), world_size(), progress.epoch, progress.row, steps))
+    given = job.train.batches(batch_size, rank(), world_size(), progress.epoch, progress.row, steps)
+    batches = _noted(job, job.teachers.taught(given, progress.step) if job.teachers else given)
     window = Window(progress.step, session.device, progress.window)
     session.sharded.train()
     for left in reversed(range(steps)):

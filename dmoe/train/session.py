@@ -59,13 +59,20 @@ class Session:
         return self.task.model.mixture
 
     def reader(
-        self, split: str, shuffled: bool = False, folder: str | None = None, manifest: Manifest | None = None, in_order: bool = False
+        self,
+        split: str,
+        shuffled: bool = False,
+        folder: str | None = None,
+        manifest: Manifest | None = None,
+        in_order: bool = False,
+        plain: bool = False,
     ) -> Reader:
         """Reads a split of the run's data set, or of another one with the same schema.
 
         Args:
             shuffled: as `data.shuffle` has it; else nothing is drawn.
             in_order: row after row as the files have them, for which every rank decodes all of them.
+            plain: ids as the data set has them, which `on_device` then makes what the model looks up.
         """
         data = self.config.data
         return Reader(
@@ -79,7 +86,7 @@ class Session:
             seed=self.config.train.seed,
             prefetch=data.prefetch,
             pin_memory=self.device.type == "cuda",
-            lookups=self.blueprint.lookups,
+            lookups=None if plain else self.blueprint.lookups,
         )
 
     def on_device(self, batch: Batch) -> Batch:

@@ -26,6 +26,7 @@ from dmoe.sharding.plan.local_shards import copy_tables
 from dmoe.strict import checked
 from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session, open_session
+from dmoe.train.teacher import Teachers
 
 
 class Callback:
@@ -48,7 +49,7 @@ class Trainer:
         model: a DMoE, whose weights are taken over; or a config.
         manifest: of the data set, where `model` is a config.
         settings: config keys that override the model's: `{"correlation": {"alpha": 0.1}, "optimizer": {...}, "sharding": {...}}`.
-        total_steps: of the whole training, for a learning rate that decays.
+        total_steps: of the whole training, for a learning rate that decays and teachers that take turns.
         device: of this rank; its GPU where there is one, else the CPU.
         callbacks: are told of every step and evaluation.
 
@@ -92,6 +93,7 @@ class Trainer:
         self.session: Session = open_session(config, found, device or device_of_this_rank())
         self.schedule = Schedule(config.optimizer.schedule, total_steps or config.train.max_steps or 1)
         self.progress = Progress(batch_size=config.train.batch_size)
+        self.teachers = Teachers(self.session, self.schedule.total_steps) if config.distill.on else None
         if isinstance(model, DMoE):
             copy_tables(model.embedding.ebc, self.session.sharded, self.session.tables)
             self.session.dense.load_state_dict(model.mixture.state_dict())
@@ -105,7 +107,7 @@ class Trainer:
         session = self.session
         with self._prepared():
             session.optimizers.zero_grad()
-            loss, (losses, *_) = session.sharded(session.on_device(batch))
+            loss, (losses, *_) = session.sharded(next(iter(self._given([batch]))))
             loss.backward()
             session.optimizers.step()
         self._count(losses)
@@ -125,7 +127,8 @@ class Trainer:
         """
         self._check(batches)
         session = self.session
-        stream = iter(batches) if session.blueprint.lookups is None else map(session.on_device, batches)
+        as_they_are = session.blueprint.lookups is None and self.teachers is None
+        stream = iter(batches) if as_they_are else self._given(batches)
         try:
             while True:
                 with self._prepared():
@@ -137,6 +140,12 @@ class Trainer:
                 yield losses
         finally:
             session.pipeline.detach()
+
+    def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches as the model takes them, with the teacher's logits where there is one."""
+        if self.teachers is not None:
+            return self.teachers.taught(batches, self.progress.step)
+        return map(self.session.on_device, batches)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:

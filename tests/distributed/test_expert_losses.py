@@ -13,7 +13,7 @@ import torch
 
 from dmoe import distributed
 from dmoe.config import Config
-from dmoe.model.build import expert_terms
+from dmoe.model.build import distillation_of, expert_terms
 from dmoe.model.correlation import CorrelationLoss
 from dmoe.model.mixture import Outputs
 from dmoe.model.objective import Objective
@@ -34,6 +34,7 @@ def values() -> dict[str, np.ndarray]:
         "gate": gate / gate.sum(1, keepdims=True),
         "hidden": rng.normal(size=(ROWS, EXPERTS, DIMS)),
         "selector": rng.dirichlet(np.full(EXPERTS + 1, 5.0), (ROWS, SELECTORS))[:, :, :EXPERTS],
+        "teacher": 2 * rng.normal(size=ROWS),
     }
 
 
@@ -98,6 +99,12 @@ def selectors(x: dict[str, np.ndarray], _: dict[str, np.ndarray], entropy: float
     return total
 
 
+def distillation(x: dict[str, np.ndarray], still: dict[str, np.ndarray]) -> float:
+    """0.6 T^2 KL(q || p) at T = 2; the teacher gets no gradient."""
+    q, p = sigmoid(still["teacher"] / 2), sigmoid(x["mixture"] / 2)
+    return 0.6 * 4 * mean(q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)))
+
+
 SPARSE = {"model": {"gate": "dselect_k"}, "specialisation": {"gate_entropy_weight": 0.2, "gate_reach_weight": 0.6}}
 FOUR = {"model": {"gate": "dselect_k", "experts": ["mlp"] * 4}, "specialisation": {"gate_entropy_weight": 0.2}}
 Loss = Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], float]
@@ -112,6 +119,7 @@ CASES: dict[str, tuple[dict[str, Any], Loss]] = {
     "selectors": (SPARSE, selectors),
     "selectors of a power of two": (FOUR, partial(selectors, reach=0.0)),
     "supervision": ({"supervision": {"expert_weight": 0.7}}, supervision),
+    "distillation": ({"distill": {"teachers": ["run"], "weight": 0.6, "temperature": 2.0}}, distillation),
 }
 
 
@@ -142,10 +150,12 @@ def on_rank(settings: dict[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
         return out
 
     x = {name: mine(one, 99.0).requires_grad_() for name, one in values().items()}
-    objective = Objective(CorrelationLoss(), 0.0, "hidden", 0.0, terms=expert_terms(Config.model_validate(settings)), bce_weight=0.0)
+    config = Config.model_validate(settings)
+    terms, learns = expert_terms(config), distillation_of(config)
+    objective = Objective(CorrelationLoss(), 0.0, "hidden", 0.0, terms=terms, bce_weight=0.0, distillation=learns)
     none = torch.zeros(padded, 0, dtype=torch.float64)
     outputs = Outputs(x["mixture"], x["hidden"], x["gate"].unsqueeze(2), x["expert"], none, x["selector"])
-    loss, losses = objective(outputs, [], mine(LABELS, 0), mine(WEIGHTS, 0))
+    loss, losses = objective(outputs, [], mine(LABELS, 0), mine(WEIGHTS, 0), x["teacher"])
     loss.backward()
     gradients = {}
     for name, one in x.items():

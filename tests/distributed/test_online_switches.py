@@ -70,7 +70,7 @@ def record(arguments: list[str], output: str) -> None:
     told: list[Any] = []
 
     def noted(batch: Any, **more: Any) -> Any:
-        told.extend(zip(batch.dense_BD[:, 0].tolist(), more["teacher_B"].tolist(), strict=True))
+        told.extend(zip(batch.dense_BD[:, 0].tolist(), more["teacher_B"].sigmoid().tolist(), strict=True))
         return replace(batch, **more)
 
     stages.replace = noted  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from dmoe.errors import UserError
 from dmoe.model.build import build_model, build_task, make_blueprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("ladder_"))
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("ladder_", "search_")))
 PROTOCOL_NAMES = ["criteo_x1", "criteo_x4", "avazu_x1", "avazu_x4", "multi_embedding"]
 ROWS, CARDINALITY = 5, 7
 

@@ -289,6 +289,7 @@ WRITERS = {
     "synthesize.synthesize": "the truth, logistic probabilities of bounded terms",
     "random_set.write_random_set": "checks",
     "predictions.write": "checks",
+    "public_logs.main": "texts of public files, as they are",
 }
 """Every function that writes numbers in a binary or tabular format, and what keeps those that are not finite out of it."""
 

@@ -3,7 +3,9 @@
 Shapes: B rows of this rank, D dense features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ class Batch(Pipelineable):
         label_B: [B] float32, 0 or 1.
         weight_B: [B] float32, the row's weight in the loss and the metrics, 0 for padding; ones where absent.
         group_B: [B] int64, the row's group for GAUC, 0 where it has none; None where the data set has no groups.
-        teacher_B: [B] float32, the probability that a teacher gives the row; None where there is no teacher.
+        teacher_B: [B] float32, the logit of a model that the trained one learns from; None where there is none.
     """
 
     dense_BD: Tensor
@@ -39,21 +41,16 @@ class Batch(Pipelineable):
             self.weight_B = torch.ones_like(self.label_B)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        return Batch(
-            self.dense_BD.to(device, non_blocking=non_blocking),
-            self.sparse.to(device, non_blocking=non_blocking),
-            self.label_B.to(device, non_blocking=non_blocking),
-            self.weight_B.to(device, non_blocking=non_blocking),
-            *(None if part is None else part.to(device, non_blocking=non_blocking) for part in (self.group_B, self.teacher_B)),
-        )
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
     def record_stream(self, stream: torch.Stream) -> None:
-        for part in (self.dense_BD, self.sparse, self.label_B, self.weight_B):
-            part.record_stream(stream)
-        for further in (self.group_B, self.teacher_B):
-            if further is not None:
-                further.record_stream(stream)
+        for part in vars(self).values():
+            if part is not None:
+                part.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
-        parts = (self.dense_BD.pin_memory(), self.sparse.pin_memory(), self.label_B.pin_memory(), self.weight_B.pin_memory())
-        return Batch(*parts, *(None if part is None else part.pin_memory() for part in (self.group_B, self.teacher_B)))
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> "Batch":
+        parts: dict[str, Any] = {name: None if part is None else change(part) for name, part in vars(self).items()}
+        return Batch(**parts)

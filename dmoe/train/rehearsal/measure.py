@@ -194,10 +194,11 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.json_text import format_json
     from dmoe.paths import write_output
-
-    config = load_config(config_path, overrides)
-    manifest = load_manifest(config.data.path)
     from dmoe.train.session import open_session
+    from dmoe.train.teacher import WITHOUT
+
+    config = load_config(config_path, [*overrides, *WITHOUT])
+    manifest = load_manifest(config.data.path)
 
     device = distributed.start(config.run.timeout_seconds)
     started = resident_bytes()

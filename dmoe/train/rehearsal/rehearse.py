@@ -24,6 +24,7 @@ from dmoe.sharding.planner.planning_model import Described, describe
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
 from dmoe.train.rehearsal.random_set import write_random_set
 from dmoe.train.run.run_dir import RunDir
+from dmoe.train.teacher import WITHOUT
 
 ROWS_A_RANK = 32
 CANNOT_SHOW = (
@@ -146,6 +147,7 @@ def _write(
         "train.log_every=1",
         "train.early_stopping=null",
         "train.guard.enabled=false",
+        *WITHOUT,
     ]
     if bf16 := config.sharding.comm_precision == "bf16":
         overrides.append("sharding.comm_precision=fp16")

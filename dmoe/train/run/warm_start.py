@@ -51,12 +51,24 @@ def _look(session: Session, manifest: Manifest, path: str) -> str:
         UserError: no checkpoint there, or what its ids mean is unknown or something else.
     """
     data = session.config.data
-    folder, run = (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
+    folder, run = checkpoint_of(path)
     now = model_inputs(data, with_identities(manifest, data.path))
     before = run_inputs(run)
     check_compatible(before, now, data.path, ordered=True, grown=True)
     _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})
     return folder
+
+
+def checkpoint_of(path: str) -> tuple[str, str]:
+    """The folder of a checkpoint, and of the run that it is of.
+
+    Args:
+        path: a checkpoint, or a run, whose best checkpoint is taken.
+
+    Raises:
+        UserError: neither.
+    """
+    return (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
 
 
 def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:

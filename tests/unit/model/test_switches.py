@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dmoe.config import Config
 from dmoe.model.assemble import assemble
 from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.distillation import Distillation
 from dmoe.model.gate import MMoEGate
 from dmoe.model.mixture import Outputs
 from dmoe.model.objective import Objective
@@ -52,22 +53,22 @@ def test_below_its_floor_the_loss_has_no_gradient():
 
 
 def test_a_teachers_word_pulls_each_logit_to_its_probability():
-    """The gradient of the cross-entropy to q is weight * (p - q), a mean over the rows that count."""
+    """The gradient of the divergence from q is weight * (p - q), a mean over the rows that count."""
     draw = torch.Generator().manual_seed(0)
     logit_B = torch.randn(6, generator=draw, dtype=torch.float64).requires_grad_()
     label_B, teacher_B = (torch.rand(6, generator=draw, dtype=torch.float64) for _ in range(2))
     weight_B = torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0, 0.0], dtype=torch.float64)
     rest = outputs(torch.randn(6, 2, 3, generator=draw, dtype=torch.float64))._replace(logit_B=logit_B)
-    objective = Objective(CorrelationLoss(), 0.0, "hidden", 0.0, teacher_weight=0.7)
+    objective = Objective(CorrelationLoss(), 0.0, "hidden", 0.0, distillation=Distillation(0.7))
     p_B = logit_B.detach().sigmoid()
     for teacher, factor in ((teacher_B, 0.7), (None, 0.0)):
         logit_B.grad = None
-        loss, parts = objective(rest, [], label_B, weight_B, teacher)
+        loss, parts = objective(rest, [], label_B, weight_B, None if teacher is None else teacher.logit())
         loss.backward()
         pull_B = ((p_B - label_B) + factor * (p_B - teacher_B)) * weight_B / weight_B.sum()
         torch.testing.assert_close(logit_B.grad, pull_B)
-        entropy_B = -(teacher_B * p_B.log() + (1 - teacher_B) * (1 - p_B).log())
-        torch.testing.assert_close(parts.auxiliary, factor * (entropy_B * weight_B).sum() / weight_B.sum())
+        apart_B = teacher_B * (teacher_B / p_B).log() + (1 - teacher_B) * ((1 - teacher_B) / (1 - p_B)).log()
+        torch.testing.assert_close(parts.auxiliary, factor * (apart_B * weight_B).sum() / weight_B.sum())
 
 
 def test_the_label_itself_is_not_counted_within_classes():

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.config import load_config
 from dmoe.errors import UserError
 from dmoe.report.ladder_spec import load_spec, resolve
+from dmoe.report.runner import make_jobs
 
 GOOD = """
 base: base.yaml
@@ -36,6 +38,18 @@ def test_a_variant_is_laid_over_what_it_is_like_and_that_over_the_base(folder):
     assert config.metrics.predictions
 
 
+def test_a_student_is_taught_by_the_run_of_its_own_seed_and_trained_after_it(folder):
+    path = write(folder, GOOD.replace("b: {like: a,", "b: {like: a, teacher: a,"))
+    jobs = make_jobs(load_spec(path), path, range(2), [], str(folder / "out"))
+    assert [(job.variant, job.seed, job.teacher) for job in jobs] == [
+        ("a", 0, ""),
+        ("b", 0, str(folder / "out/runs/a/seed-0")),
+        ("a", 1, ""),
+        ("b", 1, str(folder / "out/runs/a/seed-1")),
+    ]
+    assert [load_config(job.config).distill.teachers for job in jobs] == [[job.teacher] if job.teacher else [] for job in jobs]
+
+
 def test_a_ladder_extends_another(folder):
     write(folder, GOOD)
     (folder / "more.yaml").write_text("extends: ladder.yaml\ntitle: more\nvariants: {a: {set: {model: {embedding: {dim: 9}}}}}\n")
@@ -49,6 +63,8 @@ def test_a_ladder_extends_another(folder):
     ("text", "message"),
     [
         (GOOD.replace("rungs: [a, b]", "rungs: [a, bb]"), "no variant 'bb', did you mean 'b'?"),
+        (GOOD.replace("a: {set", "a: {teacher: b, set"), "variants.a.teacher: 'b' has to stand above it"),
+        (GOOD.replace("like: a", "teacher: c"), "no variant 'c'"),
         (GOOD.replace("like: a", "like: b"), "variants.b: like: goes in a circle"),
         (
             GOOD.replace("set: {model: {embedding: {sets", "sett: {model: {embedding: {sets"),
@@ -74,7 +90,7 @@ def test_mistakes_are_named(folder, text, message):
 
 def test_the_shipped_ladders_resolve():
     paths = sorted(Path("configs").glob("ladder_*.yaml"))
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in map(str, paths):
         spec = load_spec(path)
         for name in spec.variants:

@@ -4,15 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dmoe.metrics.auc import exact_auc
 from dmoe.report.statistics import (
     bootstrap,
     bootstrap_auc,
     delong,
+    equivalence,
     holm,
     incomplete_beta,
     logloss_rows,
+    normal_interval,
     normal_quantile,
     placements,
     rank_correlation,
@@ -29,6 +32,17 @@ from dmoe.report.statistics import (
 def test_t_quantiles_are_those_of_the_tables(probability, degrees, value):
     assert t_quantile(probability, degrees) == pytest.approx(value, abs=6e-5)
     assert t_cdf(t_quantile(probability, degrees), degrees) == pytest.approx(probability, abs=1e-12)
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.4, 2.0])
+def test_equivalence_is_the_larger_of_two_one_sided_tests(margin):
+    x = np.random.default_rng(3).normal(0.2, 0.5, 6)
+    above, below = (stats.ttest_1samp(x, end, alternative=side).pvalue for end, side in ((-margin, "greater"), (margin, "less")))
+    assert equivalence(t_interval(list(x)), margin) == pytest.approx(max(above, below), rel=1e-6)
+    above, below = stats.norm.sf((0.2 + margin) / 0.3), stats.norm.cdf((0.2 - margin) / 0.3)
+    assert equivalence(normal_interval(0.2, 0.3, 100), margin) == pytest.approx(max(above, below), rel=1e-6)
+    assert equivalence(t_interval([1.0]), margin) is None
+    assert [equivalence(t_interval([0.1, 0.1]), one) for one in (0.2, 0.05)] == [0.0, 1.0]
 
 
 def test_t_with_one_and_two_degrees_has_a_closed_form():

@@ -13,7 +13,7 @@ from dmoe.config import parse_config
 from dmoe.model.cost import Cost, SetCost
 from dmoe.report.ladder_csv import differences_csv, ladder_csv
 from dmoe.report.ladder_page import ladder_page
-from dmoe.report.ladder_spec import LadderSpec
+from dmoe.report.ladder_spec import Comparison, LadderSpec
 from dmoe.report.results import Ladder, Result, answer, compare
 from dmoe.report.statistics import delong, logloss_rows, placements
 from dmoe.report.verdicts import not_supported, supported, verdict
@@ -51,6 +51,19 @@ def ladder(skills: dict[str, float], cecs: dict[str, float], seeds: int = SEEDS,
             figures |= {"expert_auc": [0.7, 0.7], "expert_variance": [1.0, 1.0], "dead_dims": [0, 0], "expert_left_out_auc": [0.6, 0.6]}
             result.metrics[seed], result.logits[seed], result.placed[seed] = figures, logit_N, placed
     return Ladder(spec, results, labels_N, [])
+
+
+def test_equality_is_said_where_it_was_asked_for_and_shown():
+    close = ladder({"a": 1.0, "bb": 1.001, "ccc": 1.5}, {"a": 0.3, "bb": 0.2, "ccc": 0.1}, jitter=0.0)
+    asked = [{"variant": one, "against": "a", "question": one, "within": 0.01} for one in ("bb", "ccc")]
+    close.spec.controls[:] = [Comparison.model_validate(one) for one in asked]
+    same, other = answer(close).controls
+    assert same.p_equal is not None
+    assert other.p_equal is not None
+    assert same.p_equal < 0.05 < other.p_equal
+    said = supported(close, answer(close))
+    assert any(line.startswith("bb ") and "It is within 0.01" in line for line in said)
+    assert any(line.startswith("ccc ") and "not shown" in line for line in said)
 
 
 MONOTONE = ladder({"a": 1.0, "bb": 1.3, "ccc": 1.7}, {"a": 0.3, "bb": 0.2, "ccc": 0.1})
