@@ -1,8 +1,7 @@
-"""The columns of Criteo's click logs: their names, their order in a line, and what becomes of them in a data set.
+"""The columns of Criteo's click logs: their names, their order in a line, and the features that are made from them.
 
-A raw line is `label, I1..I13, C1..C26`, tab-separated, without a header. In code the 39 columns after the label are numbered
-0..12 (integers) and 13..38 (tokens). A data set has 13 dense features and 39 categorical ones: the 26 token columns, then one
-bucket feature an integer column.
+A raw line is `label, I1..I13, C1..C26`, tab-separated, without a header. A data set has 13 dense features and 39 categorical
+ones: the 26 token columns, then one bucket feature for each integer column.
 """
 
 import math
@@ -17,7 +16,7 @@ FIELDS = (LABEL, *COLUMNS)
 
 DENSE_TRANSFORM = "sign(x) * log1p(abs(x))"
 BUCKET_OFFSET = 3
-"""Buckets of v > 2 are numbered from here, so that they never meet a v <= 2, which is its own bucket."""
+"""Added to the buckets of v > 2, so that none of them equals a v <= 2, which is its own bucket."""
 
 
 def dense(value: int) -> float:
