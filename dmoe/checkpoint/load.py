@@ -32,12 +32,9 @@ def load_checkpoint(
         UserError: damaged, or of another model or optimiser; says what differs.
     """
     index = check_fits(folder, tables, dense, grown)
-    pieces: dict[tuple[str, str], list[Piece]] = {}
-    for piece in index.pieces:
-        pieces.setdefault((piece.table, piece.state), []).append(piece)
     files = _Files(folder)
     for shard in local_shards(model, tables):
-        _load_shard(index, shard, pieces, files, optimizers)
+        _load_shard(index, shard, files, optimizers)
     _load_dense(folder, files, index, dense, optimizers)
     return index.progress
 
@@ -107,9 +104,7 @@ def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, opti
         optimizers.set_steps(index.progress["step"] + index.progress.get("steps_before", 0))
 
 
-def _load_shard(
-    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: OptimizerStates | None
-) -> None:
+def _load_shard(index: Index, shard: LocalShard, files: _Files, optimizers: OptimizerStates | None) -> None:
     targets: dict[str, Tensor] = {"weight": shard.weight}
     if optimizers is not None:
         targets |= optimizers.states_of(shard)
@@ -117,7 +112,7 @@ def _load_shard(
         name = shard.table.logical_name(section)
         for state, target in targets.items():
             view = target[:, columns] if target.dim() == 2 else target
-            kept = [piece for piece in pieces.get((name, state), []) if (view.dim() == 1) == (piece.columns == 0)]
+            kept = [piece for piece in index.of(name, state) if (view.dim() == 1) == (piece.columns == 0)]
             filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in kept)
             # Of a table that has grown, a shard may lie behind all that was kept; another optimiser's checkpoint is refused there too.
             expected = view[: max(index.tables[name][0] - shard.row, 0)].numel()

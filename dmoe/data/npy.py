@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.files import RowGroup, read_row_group, row_groups
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load_manifest
 from dmoe.data.progress import Progress
@@ -22,7 +21,7 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
 from dmoe.lock import alone
-from dmoe.names import file_name
+from dmoe.names import LABEL, file_name
 from dmoe.paths import inside, naming, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]

@@ -63,7 +63,6 @@ class Reporter:
 def headline(figures: dict[str, Any]) -> str:
     """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
-    ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
     floor = "-" if figures["cec_floor"] is None else f"{figures['cec_floor']:.4f}"

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.manifest import Manifest, Shard
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 from dmoe.paths import PATHS, join
 
 PIECE_BYTES = 4 << 20

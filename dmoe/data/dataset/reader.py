@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.epoch_order import EpochOrder, order_name
@@ -21,6 +20,7 @@ from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manife
 from dmoe.data.dataset.prefetch import ahead
 from dmoe.data.dataset.split_columns import Columns, SplitColumns, joined
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 
 
 class Reader:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset import bags
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.files import RowGroup, as_parquet, identity_of, open_bytes, other_bytes, sha256_of
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 from dmoe.paths import join
 
 OPEN_FILES = 64

@@ -151,5 +151,5 @@ def _check_own(path: str, feature: CategoricalFeature, tokens: pa.Array) -> None
     if expected is None:
         if pc.count_distinct(tokens).as_py() != len(tokens):
             raise UserError(f"{path}: lists a token twice; make the data set again")
-    elif tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens) != expected:
+    elif digest_of(tokens) != expected:
         raise other_vocabulary(path)

@@ -68,7 +68,6 @@ class TypedText:
             before = position
 
     def anywhere(self, file: File) -> bool:
-        """Whether a piece can be read without those before it."""
         return not file.compression
 
     def encode(self, file: File, load: Callable[[], Block | None]) -> Encoded:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.schema import Bucket, Schema
-from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.coded_column import Coded, read_coded
 
 BUCKET_OFFSET = 3
@@ -39,7 +38,7 @@ class Buckets:
 
     def of_whole(self, value_N: NDArray[np.int32]) -> NDArray[np.int64]:
         """As `numbers`, for int32 values."""
-        return kernels.log_squared(value_N) if self.bucket.formula == "log_squared" else self.numbers(value_N.astype(np.float64))
+        return self.numbers(value_N.astype(np.float64))
 
     def coded(self, column: pa.Array, kind: str) -> Coded:
         """The tokens of a column of numbers: int64, or text."""

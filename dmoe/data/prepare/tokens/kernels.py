@@ -69,16 +69,6 @@ def histogram(codes: NDArray[Any], chosen: NDArray[np.bool_], out: NDArray[np.in
 
 
 @njit(nogil=True, cache=True)
-def log_squared(values: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The bucket of each integer v: v if v <= 2, else 3 + floor(ln(v)^2)."""
-    out = np.empty(len(values), np.int64)
-    for i in range(len(values)):
-        value = np.int64(values[i])
-        out[i] = 3 + np.int64(math.floor(math.log(value) ** 2)) if value > 2 else value
-    return out
-
-
-@njit(nogil=True, cache=True)
 def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
     """sign(v) * ln(1 + |v|) for each integer v."""
     out = np.empty(len(values), np.float32)

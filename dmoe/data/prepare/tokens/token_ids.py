@@ -98,7 +98,6 @@ class TokenIds:
         self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         data, offsets = buffers(tokens)
         hash_spans(data, offsets, hashed)
@@ -116,7 +115,6 @@ class IntegerIds:
         kernels.fill_ids(self.keys, self.ids, tokens, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         out = np.empty(len(tokens), np.int32)
         kernels.look_up(self.keys, self.ids, tokens.to_numpy(), RARE_ID, out)
         return out
@@ -129,5 +127,4 @@ class HashedIds:
         self.size = size
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         return (RARE_ID + 1 + (hashes(tokens) % np.uint64(self.size - RARE_ID - 1)).astype(np.int64)).astype(np.int32)

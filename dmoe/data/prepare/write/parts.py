@@ -22,7 +22,7 @@ from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.source.log_files import File
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_atomic
+from dmoe.paths import write_atomic, write_text
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     if encoded.rejects:
         digests[".bad"] = _write(path + ".bad", [pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects])])
     about = {"lines": encoded.lines, "rows": encoded.rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    write_text(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}), sync=False)
     return {**about, "seen": encoded.seen}
 
 
@@ -77,11 +77,6 @@ def _write(path: str, batches: list[pa.RecordBatch]) -> str:
                 for batch in batches:
                     writer.write_batch(batch)
     return str(out.sha256.hexdigest())
-
-
-def _put(path: str, content: Any) -> None:
-    with write_atomic(path, sync=False) as file:
-        file.write(content)
 
 
 def read_about(path: str) -> dict[str, Any] | None:
