@@ -15,7 +15,7 @@ from dmoe.data.prepare.rejects import Reject, shown
 from dmoe.names import printable
 
 OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))
-LABEL_HINT = "; the schema says which value is 1: label: {column: ..., positive: ...}"
+LABEL_HINT = "; name the value that means 1 in the schema, label: {column: ..., positive: ...}"
 
 
 class Block(Protocol):
