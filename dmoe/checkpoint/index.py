@@ -1,4 +1,4 @@
-"""The index of a checkpoint: what is where, with a checksum of every file and of itself. No torch."""
+"""The index of a checkpoint: its tables, pieces and files, with checksums of every file and of the index. Does not need torch."""
 
 import bisect
 import hashlib
@@ -25,12 +25,12 @@ _NAME = "step-{:09d}"
 _FILE = re.compile(r"tables-\d{5}-\d{5}\.safetensors|dense\.safetensors", re.ASCII)
 _STATE = re.compile(r"\w{1,64}", re.ASCII)
 _NO_AUC, _NO_AUC_BEFORE = '"best_auc": null', '"best_auc": -Infinity'
-"""A run without an AUC, as it is written now, and as it was once, which is no JSON; such a checkpoint is read all the same."""
+"""How a missing AUC is written now, and how it was written by earlier versions, which is not valid JSON but is still read."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A rectangle of a logical table's weight or state, and the file and key that hold it. Row-wise states have columns 0."""
+    """A rectangle of the weight or a state of a logical table, and the file and key that hold it. For row-wise states, columns is 0."""
 
     table: str
     state: str
@@ -44,12 +44,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Index:
-    """What `index.json` holds.
+    """The contents of `index.json`.
 
     Attributes:
-        tables: logical table -> rows, columns.
-        files: name -> bytes, SHA-256.
-        progress: where the run stood, as plain data.
+        tables: logical table -> (rows, columns).
+        files: name -> (bytes, SHA-256).
+        progress: the progress of the run, as plain data.
     """
 
     tables: dict[str, tuple[int, int]]
@@ -65,23 +65,23 @@ class Index:
         return found
 
     def of(self, table: str, state: str) -> list[Piece]:
-        """The pieces of one table's weight or state, top to bottom."""
+        """The pieces of the weight or a state of a table, ordered by row and column."""
         return self._of.get((table, state), [])
 
     @property
     def states(self) -> list[str]:
-        """`weight` and the optimiser's states, by name."""
+        """`weight` and the names of the optimizer states."""
         return sorted({piece.state for piece in self.pieces})
 
 
 def step_of(folder: str) -> int | None:
-    """The step of a checkpoint's folder by its name; None where it is not named as one."""
+    """The step in the name of a checkpoint folder; None if the name has another form."""
     found = _FOLDER.fullmatch(folder.rstrip("/").rpartition("/")[2])
     return int(found[1]) if found and _NAME.format(int(found[1])) == found[0] else None
 
 
 def write_index(folder: str, index: Index) -> None:
-    """Publishes a checkpoint: at once, so that there is never half an index.
+    """Writes the index atomically, which publishes the checkpoint.
 
     Raises:
         OSError: it cannot be written.
@@ -101,10 +101,10 @@ def write_index(folder: str, index: Index) -> None:
 
 
 def read_index(folder: str) -> Index:
-    """The index of a checkpoint, checked against its own checksum and its folder's name, every field of it.
+    """Reads the index of a checkpoint, and checks its checksum, every field, and the step in the name of the folder.
 
     Raises:
-        UserError: none there, torn, damaged, of another version, or of another step than its folder.
+        UserError: there is no index, or it is incomplete, damaged, of another version, or of another step than its folder.
     """
     path = inside(folder, INDEX)
     if not PATHS.exists(path):
@@ -138,10 +138,10 @@ def read_index(folder: str) -> Index:
 
 
 def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
-    """The index, once every file (every `parts`-th one from `part` on) is there and is what the index says: its checksum, its tensors.
+    """Verifies the checksums and tensors of every file (of every `parts`-th file, beginning with `part`); returns the index.
 
     Raises:
-        UserError: a file is missing, torn, changed, or has other tensors than the index says; named.
+        UserError: a file is missing, incomplete, changed, or has other tensors than the index says; names the file.
     """
     index = read_index(folder)
     pieces: dict[str, list[Piece]] = {}
@@ -171,7 +171,7 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
 
 
 def _check_tensors(path: str, entries: dict[str, Entry], pieces: list[Piece]) -> None:
-    """Whether the tensors of a file of tables are the pieces that the index says, one each."""
+    """Checks that the tensors of a file are exactly the pieces of the index."""
     for piece in pieces:
         shape = (piece.rows, piece.columns) if piece.columns else (piece.rows,)
         if piece.key not in entries or entries[piece.key].shape != shape:
@@ -182,7 +182,7 @@ def _check_tensors(path: str, entries: dict[str, Entry], pieces: list[Piece]) ->
 
 
 def refuse(folder: str) -> None:
-    """Sets a damaged checkpoint's index aside, so that it no longer counts as one; its files stay for whoever wants to look."""
+    """Renames the index of a damaged checkpoint, so that it no longer counts as a checkpoint. Its files stay."""
     with PATHS.open(join(folder, INDEX), "rb") as file:
         text = file.read()
     with write_atomic(join(folder, REFUSED)) as file:
@@ -212,7 +212,7 @@ def _parse(content: dict[str, Any]) -> Index:
 
 
 def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) -> None:
-    """Every table's weight and states are covered once, with no gap: they fill the area and do not overlap."""
+    """Checks that the pieces cover every table's weight and states exactly once, without gap or overlap."""
     groups: dict[tuple[str, str], list[Piece]] = {(name, "weight"): [] for name in tables}
     for piece in pieces:
         groups.setdefault((piece.table, piece.state), []).append(piece)
@@ -230,7 +230,7 @@ def _check_whole(tables: dict[str, tuple[int, int]], pieces: tuple[Piece, ...]) 
 
 
 def _check_files(files: dict[str, Any], pieces: tuple[Piece, ...]) -> None:
-    """Every piece is a tensor of its own, and every file but the dense one, which is always there, holds a piece."""
+    """Checks that every piece is a different tensor, that the dense file exists, and that every other file holds a piece."""
     seen: set[tuple[str, str]] = set()
     for piece in pieces:
         if (piece.file, piece.key) in seen:
@@ -244,7 +244,7 @@ def _check_files(files: dict[str, Any], pieces: tuple[Piece, ...]) -> None:
 
 
 def _apart(group: list[Piece]) -> bool:
-    """Whether no two of these pieces overlap: a line goes down the rows, and knows the pieces that it cuts by their columns."""
+    """Whether no two pieces overlap. A sweep over the rows, which keeps the column ranges of the current pieces sorted."""
     begins = [(piece.row, 1, piece) for piece in group if piece.rows]
     ends = [(piece.row + piece.rows, 0, piece) for piece in group if piece.rows]
     cut: list[tuple[int, int]] = []

@@ -1,4 +1,5 @@
-"""Looking at checkpoints and exporting them, a block of rows at a time: memory does not grow with a table. No torch."""
+"""Inspects, compares and exports checkpoints, a block of rows at a time, so that memory does not grow with the tables. Does not need
+torch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +17,10 @@ BLOCK_BYTES = 64 << 20
 
 
 def newest(path: str) -> str:
-    """The checkpoint itself, or the newest one of a run.
+    """The checkpoint at `path`, or the newest checkpoint of the run at `path`.
 
     Raises:
-        UserError: neither is there.
+        UserError: there is neither.
     """
     if PATHS.exists(join(path, INDEX)):
         return path
@@ -32,9 +33,9 @@ def newest(path: str) -> str:
 
 
 class Contents:
-    """A checkpoint's tensors by logical name, whatever pieces they lie in.
+    """The tensors of a checkpoint by logical name, joined from their pieces.
 
-    Tables are `C7/0` and `C7/0:sum` (a state), dense ones are named as in the file, `model/...` and `optimizer/...`.
+    Tables are named `C7/0` and `C7/0:sum` (a state); tensors of the dense part as in its file, `model/...` and `optimizer/...`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -70,7 +71,7 @@ class Contents:
         return self.rows(name, 0, 1).dtype
 
     def rows(self, name: str, low: int, high: int) -> np.ndarray:
-        """Rows [low, high) of a tensor; the whole of a dense one."""
+        """Rows [low, high) of a table; all of a dense tensor."""
         if name not in self._pieces:
             return self.file(DENSE).rows(name)
         shape, out = self.shape(name), None
@@ -101,7 +102,7 @@ class Contents:
 
 
 def inspect(folder: str) -> str:
-    """A page about a checkpoint."""
+    """A description of a checkpoint, as text."""
     contents = Contents(folder)
     index = contents.index
     progress = index.progress
@@ -129,10 +130,10 @@ def _best(progress: dict[str, Any]) -> str:
 
 
 def verify(folder: str) -> str:
-    """A line that says it is sound.
+    """Verifies a checkpoint; returns a line that says it is sound.
 
     Raises:
-        UserError: it is not; names the file.
+        UserError: it is not sound; names the file.
     """
     index = verify_checkpoint(folder)
     size = sum(size for size, _ in index.files.values())
@@ -140,7 +141,7 @@ def verify(folder: str) -> str:
 
 
 def export(folder: str, output: str, per_table: bool, states: bool) -> str:
-    """Writes plain safetensors from a verified checkpoint; a line that says what was written.
+    """Verifies a checkpoint and writes it as plain safetensors; returns a line about what was written.
 
     Raises:
         UserError: the checkpoint is damaged, or holds a number that is not finite.
@@ -174,7 +175,7 @@ def _finite_blocks(contents: Contents, name: str) -> Iterator[np.ndarray]:
 
 
 def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:
-    """A line for each tensor that differs by more than the tolerance, and whether any does."""
+    """One line for each tensor that differs by more than the tolerance, and whether any does."""
     left, right = Contents(a), Contents(b)
     mine, theirs = left.names(), right.names()
     lines = [f"{name}: only in {a if name in set(mine) else b}" for name in sorted(set(mine) ^ set(theirs))]
@@ -202,13 +203,13 @@ def diff(a: str, b: str, tolerance: float) -> tuple[list[str], bool]:
 
 
 def _table_file(table: str) -> str:
-    """`C7-0` of table C7/0."""
+    """The file name for a table, such as `C7-0` for C7/0."""
     feature, _, table_set = table.rpartition("/")
     return file_name(f"{feature}-{table_set}" if feature else table)
 
 
 def _natural(name: str) -> tuple[str, int]:
-    """C2 before C10."""
+    """Sort key that puts C2 before C10."""
     head = name.rpartition("/")[0] or name
     digits = head[len(head.rstrip("0123456789")) :]
     return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

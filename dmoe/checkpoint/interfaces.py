@@ -1,4 +1,4 @@
-"""What a checkpoint needs of the training loop: the optimisers' states, and the folders of a run."""
+"""Interfaces that checkpoints need from training: optimizer states, and the folders of a run."""
 
 from typing import Protocol
 
@@ -8,23 +8,23 @@ from dmoe.sharding.plan.local_shards import LocalShard
 
 
 class OptimizerStates(Protocol):
-    """The optimisers of the tables and of the dense part (`dmoe.train.optimizers.Optimizers`)."""
+    """The optimizers of the tables and of the dense part (`dmoe.train.optimizers.Optimizers`)."""
 
     def states_of(self, shard: LocalShard) -> dict[str, Tensor]:
-        """The state of a shard's rows, by its standard name."""
+        """The state of the rows of a shard, by its standard name."""
 
     def set_steps(self, steps: int) -> None:
-        """Sets how often the tables were stepped before."""
+        """Sets the number of earlier steps of the tables."""
 
     def dense_state(self) -> dict[str, Tensor]:
-        """The dense optimiser's state: `parameter/state` -> tensor."""
+        """The state of the dense optimizer: `parameter/state` -> tensor."""
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
         """Loads what `dense_state` returned."""
 
 
 class CheckpointFolders(Protocol):
-    """Where checkpoints go (`dmoe.train.run.run_dir.RunDir`)."""
+    """The folders of the checkpoints of a run (`dmoe.train.run.run_dir.RunDir`)."""
 
     def checkpoint(self, step: int) -> str:
         """The folder of a step's checkpoint."""

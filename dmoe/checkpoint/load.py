@@ -1,4 +1,4 @@
-"""From files to a sharded model: every rank reads its own part, whatever plan, layout and number of ranks wrote it."""
+"""Loads a checkpoint into a sharded model. Every rank reads its part. Plan, layout and number of ranks may differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,37 +22,34 @@ def load_checkpoint(
     """Loads this rank's part of a checkpoint.
 
     Args:
-        optimizers: None loads the weights only.
-        grown: the model's tables may have more rows; those behind the checkpoint's stay as they are.
+        optimizers: None to load only the weights.
+        grown: the tables of the model may have more rows than the checkpoint; the further rows are not changed.
 
     Returns:
-        The progress that was kept.
+        The progress in the checkpoint.
 
     Raises:
-        UserError: damaged, or of another model or optimiser; says what differs.
+        UserError: the checkpoint is damaged, or belongs to another model or optimizer; names the difference.
     """
     index = check_fits(folder, tables, dense, grown)
-    pieces: dict[tuple[str, str], list[Piece]] = {}
-    for piece in index.pieces:
-        pieces.setdefault((piece.table, piece.state), []).append(piece)
     files = _Files(folder)
     for shard in local_shards(model, tables):
-        _load_shard(index, shard, pieces, files, optimizers)
+        _load_shard(index, shard, files, optimizers)
     _load_dense(folder, files, index, dense, optimizers)
     return index.progress
 
 
 def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bool = False) -> Index:
-    """Whether a checkpoint is of this model, before memory is asked for: by the sizes of tables and parameters alone.
+    """Checks, before memory is allocated, that a checkpoint fits the model, by the shapes of tables and parameters.
 
     Args:
-        dense: the model's dense part, or its outline on the meta device.
+        dense: the dense part of the model, perhaps on the meta device.
 
     Returns:
-        The checkpoint's index.
+        The index of the checkpoint.
 
     Raises:
-        UserError: damaged, or of another model; says what differs.
+        UserError: the checkpoint is damaged, or belongs to another model; names the difference.
     """
     index = read_index(folder)
     mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
@@ -75,7 +72,7 @@ def _form(dtype: str, shape: Sequence[int]) -> str:
 
 
 def _dtype(tensor: Tensor) -> str:
-    """A tensor's dtype as safetensors names it."""
+    """The dtype of a tensor by its name in safetensors."""
     return NAMES[np.dtype(str(tensor.dtype).removeprefix("torch."))]
 
 
@@ -84,7 +81,7 @@ def _size(size: tuple[int, int] | None) -> str:
 
 
 class _Files:
-    """A checkpoint's files, each opened once."""
+    """The files of a checkpoint, each opened once."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.opened = folder, dict[str, TensorFile]()
@@ -107,9 +104,7 @@ def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, opti
         optimizers.set_steps(index.progress["step"] + index.progress.get("steps_before", 0))
 
 
-def _load_shard(
-    index: Index, shard: LocalShard, pieces: dict[tuple[str, str], list[Piece]], files: _Files, optimizers: OptimizerStates | None
-) -> None:
+def _load_shard(index: Index, shard: LocalShard, files: _Files, optimizers: OptimizerStates | None) -> None:
     targets: dict[str, Tensor] = {"weight": shard.weight}
     if optimizers is not None:
         targets |= optimizers.states_of(shard)
@@ -117,9 +112,9 @@ def _load_shard(
         name = shard.table.logical_name(section)
         for state, target in targets.items():
             view = target[:, columns] if target.dim() == 2 else target
-            kept = [piece for piece in pieces.get((name, state), []) if (view.dim() == 1) == (piece.columns == 0)]
+            kept = [piece for piece in index.of(name, state) if (view.dim() == 1) == (piece.columns == 0)]
             filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in kept)
-            # Of a table that has grown, a shard may lie behind all that was kept; another optimiser's checkpoint is refused there too.
+            # If a table has grown, a shard may hold new rows only. A checkpoint of another optimizer is refused in this case too.
             expected = view[: max(index.tables[name][0] - shard.row, 0)].numel()
             if filled != expected or not kept:
                 raise UserError(
@@ -130,7 +125,7 @@ def _load_shard(
 
 @torch.no_grad()
 def _copy_overlap(files: _Files, piece: Piece, view: Tensor, first_row: int, first_column: int) -> int:
-    """Copies what a piece and a shard's view share; returns how many numbers that was."""
+    """Copies the overlap of a piece and a view of a shard; returns the number of copied elements."""
     low, high = max(piece.row, first_row), min(piece.row + piece.rows, first_row + len(view))
     left = max(piece.column, first_column) if view.dim() == 2 else 0
     right = min(piece.column + piece.columns, first_column + view.shape[1]) if view.dim() == 2 else 1

@@ -1,6 +1,6 @@
-"""From a sharded model to files: every rank writes its part, rank 0 publishes the whole.
+"""Saves a sharded model: every rank writes its part, and rank 0 publishes the checkpoint.
 
-Every function here but `write_part` is called by all ranks together.
+All functions except `write_part` must be called by all ranks together.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ from dmoe.paths import PATHS, join, write_atomic
 from dmoe.sharding.plan.local_shards import local_shards
 
 FILE_BYTES = 256 << 20
-"""A rank writes its tables in files of about this size, so that a checkpoint never needs a second copy of them in memory."""
+"""Approximate size of a file of tables. A rank writes several files, so that it never needs a second copy of its tables in memory."""
 
 
 class WeightsNotFinite(UserError):
-    """A model whose weights or states are not finite is never kept; raised on all ranks alike."""
+    """A weight or state of the model is not finite, so the checkpoint is not written. Raised on all ranks."""
 
 
 @dataclass(frozen=True)
 class File:
-    """What one file will hold: keys with their tensors, and the pieces of tables that they are."""
+    """The contents of a file to write: tensors by key, and the pieces of tables that they hold."""
 
     name: str
     tensors: dict[str, Tensor]
@@ -41,7 +41,7 @@ class File:
 
 @dataclass
 class Part:
-    """What a rank wrote, or why it could not."""
+    """The pieces and files that a rank has written, or why it could not."""
 
     pieces: list[Piece]
     files: dict[str, tuple[int, str]]
@@ -51,30 +51,30 @@ class Part:
 def save_checkpoint(
     folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates, progress: dict[str, Any]
 ) -> None:
-    """Writes this rank's part; returns on every rank once the whole is published.
+    """Writes a checkpoint. Returns on every rank when it is published.
 
     Args:
         folder: of this checkpoint.
-        dense: the data-parallel part, whose state_dict is kept.
-        progress: plain data: step, position, schedule and the like.
+        dense: the data-parallel part, whose state_dict is saved.
+        progress: step, position, schedule and so on, as plain data.
 
     Raises:
-        UserError: on every rank, where any rank could not write; names it.
+        UserError: on every rank, if some rank could not write; names the rank.
     """
     prepare(folder)
     publish(folder, write_part(folder, files_of(model, tables, dense, optimizers)), tables, progress)
 
 
 def prepare(folder: str) -> None:
-    """Empties the checkpoint's folder of what an attempt that was killed may have left.
+    """Creates the folder of the checkpoint, and removes files of an earlier attempt that was killed.
 
     Raises:
-        UserError: on every rank, where it cannot be made.
+        UserError: on every rank, if this fails.
     """
 
     def empty() -> None:
         PATHS.mkdirs(folder)
-        # The index first: a half-removed checkpoint must not look like one.
+        # The index first: a partly removed checkpoint must not look complete.
         names = PATHS.ls(folder)
         for name in [INDEX] * (INDEX in names) + [name for name in names if name != INDEX]:
             PATHS.rm(join(folder, name))
@@ -83,7 +83,7 @@ def prepare(folder: str) -> None:
 
 
 def write_part(folder: str, files: Iterator[File]) -> Part:
-    """Writes this rank's files; the only step that a thread may take while training goes on, given copies of the tensors."""
+    """Writes the files of this rank. A thread may call it during training, with copies of the tensors."""
     part = Part([], {})
     try:
         for file in files:
@@ -101,10 +101,10 @@ def write_part(folder: str, files: Iterator[File]) -> Part:
 
 
 def publish(folder: str, part: Part, tables: list[Table], progress: dict[str, Any]) -> Index | None:
-    """Makes one checkpoint of all ranks' parts; the index, on rank 0.
+    """Publishes the parts of all ranks as one checkpoint. Returns the index on rank 0, None on others.
 
     Raises:
-        UserError: on every rank, where any rank could not write; the files are removed, so that a full disk has room again.
+        UserError: on every rank, if some rank could not write. Then the files are removed, to free disk space.
     """
     parts = _gather(part)
     index = None
@@ -130,7 +130,7 @@ def publish(folder: str, part: Part, tables: list[Table], progress: dict[str, An
 
 
 def republish(folder: str, index: Index | None, progress: dict[str, Any]) -> Index | None:
-    """Gives a published checkpoint of the same weights another progress, without a moment at which it is not there."""
+    """Atomically replaces the progress of a published checkpoint with the same weights."""
 
     def write() -> None:
         assert index is not None
@@ -141,7 +141,7 @@ def republish(folder: str, index: Index | None, progress: dict[str, Any]) -> Ind
 
 
 def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates) -> Iterator[File]:
-    """This rank's files, of views of the model where it lives; each is made when asked for."""
+    """Yields the files of this rank. Their tensors are views of the model on its device."""
     group: dict[str, Tensor] = {}
     pieces: list[Piece] = []
     size = number = 0
@@ -163,7 +163,7 @@ def files_of(model: nn.Module, tables: list[Table], dense: nn.Module, optimizers
 
 
 def _table_pieces(model: nn.Module, tables: list[Table], optimizers: OptimizerStates) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
-    """Tensors of at most about FILE_BYTES with (table, state, row, column, rows, columns), of what this rank has to write."""
+    """Yields the tensors that this rank writes, each of at most about FILE_BYTES, with (table, state, row, column, rows, columns)."""
     for shard in local_shards(model, tables):
         if shard.replicated and rank() != 0:
             continue
@@ -188,7 +188,7 @@ def _write_file(out: Any, file: File) -> tuple[int, str]:
 
 
 def _on_rank_0(folder: str, action: Any) -> None:
-    """Does it on rank 0 and tells all ranks how it went."""
+    """Runs an action on rank 0. If it fails, the error is raised on all ranks."""
     problem = None
     if rank() == 0:
         try:
@@ -208,7 +208,7 @@ def _reason(error: OSError) -> str:
 
 
 def _gather(part: Part) -> list[Part]:
-    """All ranks' parts on rank 0. The ranks are one program: what is unpickled comes from none but ourselves."""
+    """Gathers the parts of all ranks on rank 0. Objects are pickled here, but only between ranks of this program."""
     if world_size() == 1:
         return [part]
     parts: list[Any] = [None] * world_size()

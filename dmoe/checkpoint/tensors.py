@@ -1,6 +1,6 @@
-"""safetensors files as streams: written without a second copy in memory, read a range of rows at a time, without torch.
+"""Reads and writes safetensors files without torch. Writing needs no second copy in memory; reading maps the file and returns row ranges.
 
-A file is 8 bytes with the header's length, the header (JSON: name -> dtype, shape, offsets), and the numbers.
+A file consists of the length of the header (8 bytes), the header (JSON: name -> dtype, shape, offsets), and the data.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from dmoe.paths import PATHS, check_regular
 
 MAX_HEADER = 64 << 20
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
-"""numpy's name of every dtype that is read. bfloat16 is not among them: numpy has none, and nothing here is stored in it."""
+"""numpy name of every supported dtype. bfloat16 is not supported: numpy does not have it, and checkpoints do not use it."""
 NAMES = {np.dtype(name): dtype for dtype, name in NUMPY.items()}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a file; `start` is where its numbers begin, from the file's first byte."""
+    """A tensor in a file. `start` is the position of its data in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -42,10 +42,14 @@ def write_tensors(
     chunks: Iterable[np.ndarray],
     metadata: dict[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Writes a file from its entries (name, dtype, shape) and then their numbers, in the same order, in chunks of any size.
+    """Writes a file.
+
+    Args:
+        entries: (name, dtype, shape) of each tensor.
+        chunks: the data of all tensors in order, in arrays of any size.
 
     Returns:
-        The file's length and its SHA-256.
+        The length of the file and its SHA-256.
 
     Raises:
         OSError: it cannot be written.
@@ -71,13 +75,13 @@ def write_tensors(
 
 
 class TensorFile:
-    """A safetensors file, mapped.
+    """A memory-mapped safetensors file.
 
     Args:
-        path: local, or a URI that iopath can bring here.
+        path: local, or a URI that iopath can download.
 
     Raises:
-        UserError: not a sound safetensors file; says why.
+        UserError: not a valid safetensors file; gives the reason.
     """
 
     def __init__(self, path: str) -> None:
@@ -105,10 +109,10 @@ class TensorFile:
 
 
 def read_entries(path: str) -> dict[str, Entry]:
-    """A file's tensors by its header, which alone is read.
+    """Reads the header of a file: its tensors by name.
 
     Raises:
-        UserError: not a sound safetensors file; says why.
+        UserError: not a valid safetensors file; gives the reason.
     """
     try:
         with PATHS.open(path, "rb") as file:
@@ -143,7 +147,7 @@ def _entries(data: Any, size: int, path: str) -> dict[str, Entry]:
             dtype, shape, (start, stop) = fields["dtype"], fields["shape"], fields["data_offsets"]
             numbers = [start, stop, *shape]
             known = dtype in NUMPY and len(shape) <= 8 and all(type(x) is int and 0 <= x < 1 << 48 for x in numbers)
-            # numpy counts the numbers of an empty tensor without its dimensions of 0.
+            # Dimensions of 0 count as 1: numpy refuses an empty tensor whose other dimensions are too large.
             known = known and prod(max(size, 1) for size in shape) < 1 << 48
             entry = Entry(dtype, tuple(shape), 8 + length + start) if known else None
         except (KeyError, TypeError, ValueError):

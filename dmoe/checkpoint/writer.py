@@ -1,7 +1,7 @@
-"""Checkpoints written beside training: a copy is taken at the step, a thread writes it, all ranks publish it together.
+"""Asynchronous checkpoints: each rank copies its part at a step, a thread writes the copy, and all ranks publish the checkpoint together.
 
-At most one is under way, so that memory holds one copy of a rank's part at most; a rank whose part is larger than the limit writes
-it at once, from the model itself, while training waits.
+At most one checkpoint is written at a time, so there is at most one copy in memory. A rank whose part is larger than the limit writes it
+directly from the model, while training waits.
 """
 
 import copy
@@ -22,14 +22,14 @@ GIB = 1 << 30
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints. All ranks call its methods together, `finished` apart.
+    """Writes the checkpoints of a run. All ranks must call its methods together.
 
     Args:
-        resumed: the step of the checkpoint that the run goes on from.
+        resumed: the step of the checkpoint from which the run is resumed.
 
     Attributes:
-        finished: how many writes of this rank's thread have ended; a number that a thread may read.
-        under_way: a write that is not yet published.
+        begun, finished: number of writes of this rank that were started, and that have ended.
+        under_way: whether there is a checkpoint that is not published yet.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
 
     def save(self, progress: dict[str, Any]) -> None:
-        """Begins a checkpoint of this moment; where it is already published with the same weights, gives it the new progress.
+        """Starts a checkpoint of the current weights. If this step is published already, only its progress is replaced.
 
         Raises:
-            UserError: on every rank, where any rank could not write this one or the one before.
+            UserError: on every rank, if some rank could not write this checkpoint or the one before.
         """
         self.finish()
         folder = self.run.checkpoint(progress["step"])
@@ -75,10 +75,10 @@ class CheckpointWriter:
             self._thread.start()
 
     def finish(self) -> None:
-        """Waits for the write under way, if there is one, publishes it, and removes what the policy does not keep.
+        """Waits for the checkpoint that is being written, if there is one, publishes it, and removes old checkpoints.
 
         Raises:
-            UserError: on every rank, where any rank could not write.
+            UserError: on every rank, if some rank could not write.
         """
         if not self.under_way:
             return
@@ -92,9 +92,9 @@ class CheckpointWriter:
         self.run.prune(self.config.keep, self._progress["best_step"])
 
     def _copy(self, files: Any) -> list[File] | None:
-        """Copies in the CPU's memory; None where they would take more than the config allows, or than there is."""
+        """Copies of the tensors in host memory; None if they would need more memory than the config allows or than is free."""
         copies, size = [], 0
-        # The ranks of a machine copy at the same time.
+        # All ranks of a host copy at the same time.
         most = min(self.config.copy_gib * GIB, free_bytes() / local_world_size())
         for file in files:
             size += sum(tensor.nbytes for tensor in file.tensors.values())
@@ -103,7 +103,7 @@ class CheckpointWriter:
             try:
                 copies.append(File(file.name, {key: tensor.to("cpu", copy=True) for key, tensor in file.tensors.items()}, file.pieces))
             except RuntimeError:
-                # No memory (a limit on the process): written without a copy, as a part that is too large.
+                # Out of memory, because of a limit on the process: write without a copy.
                 return None
         return copies
 
@@ -116,7 +116,7 @@ class CheckpointWriter:
 
 
 def free_bytes() -> float:
-    """What this machine's processes can still take without swapping; infinite where the system does not tell."""
+    """Memory of this host that is available without swapping; infinite if the system does not report it."""
     try:
         with open("/proc/meminfo") as file:
             fields = dict(line.split(":", 1) for line in file)

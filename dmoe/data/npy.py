@@ -1,4 +1,4 @@
-"""Export to numpy's files: torchrec's layout of Criteo, and a file a column, both written through memory maps.
+"""Exports a data set to npy files, in torchrec's layout of Criteo or with one file for each column, written through memory maps.
 
 torchrec-npy: a split's part is `NAME_dense.npy` float32 [N, 13], `NAME_sparse.npy` int32 [N, 26] and `NAME_labels.npy` int32 [N, 1], as
 torchrec.datasets.criteo.InMemoryBinaryCriteoIterDataPipe reads them and torchrec_dlrm names them. columns-npy: `SPLIT/label.npy` uint8,
@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.files import RowGroup, read_row_group, row_groups
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Split, load_manifest
 from dmoe.data.progress import Progress
@@ -22,7 +21,7 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
 from dmoe.lock import alone
-from dmoe.names import file_name
+from dmoe.names import LABEL, file_name
 from dmoe.paths import inside, naming, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]
@@ -34,7 +33,7 @@ COLUMN_FILE = r".+\.npy"
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows first .. first + rows - 1 of a split; `name` is what its files' names begin with."""
+    """Rows first .. first + rows - 1 of a split. Its file names begin with `name`."""
 
     split: str
     name: str
@@ -43,11 +42,11 @@ class _Part:
 
 
 def export(data: str, output: str, layout: Format, rows_per_part: int = 0, workers: int = 0) -> dict[str, Any]:
-    """Writes all splits that have rows; returns what export.json says. Files appear when all of them are whole.
+    """Writes all splits that have rows; returns the contents of export.json. The files appear when all of them are complete.
 
     Args:
-        rows_per_part: of torchrec-npy, so that no file is larger than a rank wants to map; 0 makes one part of a split.
-        workers: threads, 0 for one a core.
+        rows_per_part: for torchrec-npy: rows of each file; 0 for one file for each split.
+        workers: threads; 0 for one for each core.
 
     Raises:
         UserError: the data set does not fit the layout, or the output is not empty.
@@ -59,7 +58,7 @@ def export(data: str, output: str, layout: Format, rows_per_part: int = 0, worke
         try:
             said = _export(manifest, data, output, work, layout, rows_per_part, workers)
         finally:
-            # Also where the disk is full: what was written of it is of no use.
+            # Also if the disk is full: incomplete files are useless.
             shutil.rmtree(work, ignore_errors=True)
     return said
 
@@ -74,7 +73,7 @@ def _export(manifest: Manifest, data: str, output: str, work: str, layout: Forma
         _write(data, manifest, features, part, made, layout, workers or os.cpu_count() or 1)
     said = _said(manifest, features, parts, layout)
     write_text(os.path.join(made, FILE), format_json(said, indent=1) + "\n")
-    # The description last: where it stands, the export is whole.
+    # export.json last: if it exists, the export is complete.
     for name in sorted(os.listdir(made), key=lambda name: name == FILE):
         target = inside(output, name)
         remove_files(target, COLUMN_FILE)
@@ -148,7 +147,7 @@ def _write(
 
 
 def _torchrec(folder: str, part: _Part, labels: list[str], dense: list[str], sparse: list[str]) -> dict[str, Any]:
-    """Views [N] of the three files' columns, by name."""
+    """Views [N] of the columns of the three files, by name."""
     views: dict[str, Any] = {}
     for kind, names, dtype in (("dense", dense, np.float32), ("sparse", sparse, np.int32), ("labels", labels, np.int32)):
         path = inside(folder, f"{part.name}_{kind}.npy")
@@ -158,10 +157,11 @@ def _torchrec(folder: str, part: _Part, labels: list[str], dense: list[str], spa
 
 
 def _mapped(path: str, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """A new npy file, mapped, whose room on the disk is taken: a store to a page that finds none ends the process (SIGBUS), wordless.
+    """A new memory-mapped npy file. Its disk space is allocated at once: if the disk filled up later, a store would end the process with
+    SIGBUS and without a message.
 
     Raises:
-        OSError: there is no room for it; names the file.
+        OSError: there is not enough space; names the file.
     """
     with naming(path):
         whole = np.lib.format.open_memmap(path, "w+", dtype, shape)
@@ -177,7 +177,7 @@ def _columns(folder: str, part: _Part, labels: list[str], dense: list[str], spar
 
 
 def _said(manifest: Manifest, features: Sequence[CategoricalFeature], parts: list[_Part], layout: str) -> dict[str, Any]:
-    """What export.json says: which file is what, and how many ids each feature has."""
+    """The contents of export.json: the files and the cardinalities of the features."""
     taken = {feature.name for feature in features}
     columns = [*(feature.name for feature in manifest.dense), *taken] if layout == "columns-npy" else []
     files = {name: file_name(name) for name in columns if file_name(name) != name}

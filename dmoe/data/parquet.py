@@ -1,4 +1,4 @@
-"""How the shards of every data set are written as parquet."""
+"""Writes shards as parquet files."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -11,21 +11,21 @@ from dmoe.finite import require_finite
 from dmoe.paths import naming, write_atomic
 
 FEW_VALUES = 1024
-"""Columns with at most this many ids are dictionary-encoded in parquet, the others byte-stream-split: their high bytes are mostly 0,
-which zstd then sees in a row. Smaller, and faster to write and read, than either encoding for all."""
+"""Columns with at most this many ids are dictionary-encoded; the others use BYTE_STREAM_SPLIT, since their high bytes are mostly 0 and
+compress well side by side. This is smaller and faster than one encoding for all columns."""
 
 
 def many_values(cardinalities: Mapping[str, int]) -> frozenset[str]:
-    """The features that are byte-stream-split, by their cardinality."""
+    """The features that use BYTE_STREAM_SPLIT because of their cardinality."""
     return frozenset(name for name, ids in cardinalities.items() if ids > FEW_VALUES)
 
 
 def writer_options(schema: Any, many: Collection[str]) -> dict[str, Any]:
-    """What pyarrow's writer is told for a pyarrow.Schema of shards, of which the columns of `many` are byte-stream-split."""
+    """Arguments of pyarrow's parquet writer for shards with this pyarrow.Schema. The columns `many` use BYTE_STREAM_SPLIT."""
     import pyarrow as pa
 
     leaf = {field.name: f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema}
-    # By path, since a feature may be named as the inside of another one's list is.
+    # By path, since the name of a feature may equal the path of another feature's list elements.
     split = {path for name, path in leaf.items() if name in many}
     return {
         "compression": "zstd",
@@ -39,7 +39,7 @@ def writer_options(schema: Any, many: Collection[str]) -> dict[str, Any]:
 
 
 def require_finite_columns(path: str, table: Any, first_row: int = 0) -> None:
-    """Refuses rows of a shard, a pyarrow.Table, whose floats are not all finite. Every writer of shards calls it.
+    """Checks that all floats in rows of a shard (a pyarrow.Table) are finite. Every writer of shards calls it.
 
     Raises:
         UserError: names the shard, the feature and the row.
@@ -74,10 +74,10 @@ def sha256_of(path: str) -> str:
 
 
 class ShardFile:
-    """A shard that is written row group by row group. `close` puts it in its place; where an error ends its `with`, nothing of it stays.
+    """Writes a shard row group by row group. `close` moves it to its place. If the `with` block ends by an error, no file is left.
 
     Args:
-        many: the columns that are byte-stream-split.
+        many: the columns that use BYTE_STREAM_SPLIT.
     """
 
     def __init__(self, path: str, many: Collection[str]) -> None:
@@ -86,10 +86,10 @@ class ShardFile:
         self._stack = ExitStack()
 
     def write(self, table: Any, row_group_rows: int) -> None:
-        """Adds a pyarrow.Table as row groups of so many rows.
+        """Appends a pyarrow.Table in row groups of `row_group_rows` rows.
 
         Raises:
-            OSError: no room is left; names the file.
+            OSError: the disk is full; names the file.
         """
         import pyarrow.parquet as pq
 
@@ -100,7 +100,7 @@ class ShardFile:
             self._writer.write_table(table, row_group_size=row_group_rows)
 
     def close(self) -> str | None:
-        """The file's SHA-256; None where nothing was written."""
+        """Finishes the file and returns its SHA-256; None if nothing was written."""
         if self._writer is None:
             return None
         with naming(self.path):
@@ -113,6 +113,6 @@ class ShardFile:
 
     def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
-            # Or pyarrow finishes, when it is deleted, a file that is closed, and prints how that went.
+            # Otherwise pyarrow tries to finish the closed file when the writer is deleted, and prints an error.
             self._writer.is_open = False
         self._stack.__exit__(*error)

@@ -1,4 +1,4 @@
-"""Features whose values a model does not know, or does not get, far more often than in its training data: skew between the two."""
+"""Skew between training data and other data: features whose values are unknown or missing far more often than in training."""
 
 import math
 from collections.abc import Mapping
@@ -7,24 +7,24 @@ from dmoe.data.dataset.manifest import Manifest
 from dmoe.names import file_name
 
 Shares = Mapping[str, tuple[float, float]]
-"""Feature -> (share of its values that are rare, which a model takes for unknown; share that is missing)."""
+"""Feature -> (share of its values that are rare, i.e. unknown to the model; share that is missing)."""
 
 LEAST_DIFFERENCE = 0.1
-"""Days differ: a share that grew by less than this is not reported."""
+"""Shares differ between days. A smaller increase is not reported."""
 LEAST_FACTOR = 2
-"""By which the share grew, or what is left beside it shrank."""
+"""A reported share has grown by this factor, or the share of other values has shrunk by it."""
 STANDARD_ERRORS = 5
-"""Of a share of so many values, which must not explain the difference: a handful of rows proves nothing."""
+"""A reported difference is larger than so many standard errors, since a few rows prove nothing."""
 
 
 def shares_of(manifest: Manifest) -> dict[str, tuple[float, float]]:
-    """The shares of every feature over all splits. Hashed ids know no rare value."""
+    """The shares of every feature over all splits. With hashed ids, no value is rare."""
     shares = {feature.name: (0.0, feature.missing_share) for feature in manifest.dense}
     return shares | {feature.name: (feature.rare_share, feature.missing_share) for feature in manifest.categorical}
 
 
 def far_above(share: float, trained: float, values: float) -> bool:
-    """Whether a share of `values` values is above the training data's by more than days differ and more than chance explains."""
+    """Whether a share of `values` values is above that of the training data by more than days differ and chance explains."""
     difference, middle = share - trained, (share + trained) / 2
     grew = share >= LEAST_FACTOR * trained or (1 - share) * LEAST_FACTOR <= 1 - trained
     error = math.sqrt(middle * (1 - middle) / values) if values else math.inf
@@ -32,11 +32,11 @@ def far_above(share: float, trained: float, values: float) -> bool:
 
 
 def skew_lines(trained: Shares, manifest: Manifest, where: str) -> list[str]:
-    """A line for each feature of a data set that has far more unknown or missing values than the training data.
+    """One line for each feature that has far more unknown or missing values than in the training data.
 
     Args:
-        trained: the training data's shares, of the features that matter.
-        where: names the data set in the lines.
+        trained: shares of the training data, for the features to compare.
+        where: how the lines name the data set.
     """
     rows = sum(split.rows for split in manifest.splits.values())
     ids = {feature.name: feature.mean_ids for feature in manifest.categorical}

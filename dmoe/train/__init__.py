@@ -1,1 +1,1 @@
-"""Loop, optimisers, checkpoints, metrics, guards."""
+"""Training: the loop, optimizers, schedules, guards, run directories and the Python API."""

@@ -1,4 +1,4 @@
-"""The two commands, train and evaluate, from their arguments to their files."""
+"""The commands train and evaluate."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ from dmoe.train.run.run_inputs import check_data, run_inputs
 from dmoe.train.trackers.tracker import check_installed
 
 VERIFYING_THREADS = 2
-"""SHA-256 reads above 1 GB/s a thread on CPUs with instructions for it: disks are slower than two."""
+"""On CPUs with SHA instructions, a thread hashes more than 1 GB/s, so two threads are faster than most disks."""
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None, page: Callable[[str], str] | None = None) -> None:
@@ -31,11 +31,11 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
         page: makes an HTML page of a finished run's folder, for the trackers that keep files.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: a mistake that the user can correct.
     """
     config = load_config(config_path, overrides)
     if not config.run.dir:
-        raise UserError("run.dir: say where the run is to be kept, such as --set run.dir=runs/first")
+        raise UserError("run.dir: name the directory for the run, such as --set run.dir=runs/first")
     check_installed(config.run.trackers)
     manifest = load_manifest(config.data.path)
     for split in (config.data.train_split, config.data.validation_split, config.data.test_split):
@@ -67,7 +67,11 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
 
 def _holds(run: Any, resume: bool) -> bool:
-    """Whether the directory holds a run, which only --resume goes on with; the same on every rank."""
+    """Whether the directory holds a run; the same answer on every rank.
+
+    Raises:
+        UserError: it holds a run, and --resume is not given.
+    """
     holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
@@ -75,16 +79,17 @@ def _holds(run: Any, resume: bool) -> bool:
 
 
 def join_group(config: Config, program: str) -> Any:
-    # Without this, glibc returns buffers of 10 MB to the system in every step, and a tenth of the step goes into page faults.
+    # Otherwise glibc returns buffers of 10 MB to the system in every step, and page faults take a tenth of the step.
     keep_freed_memory()
-    # The collectives' own time-out is the watch's second line: it ends a wait too, but cannot say for whom.
+    # The time-out of the collectives is only a fallback for the watchdog: it cannot say which rank hangs.
     device = distributed.start(int(config.run.timeout_seconds * 1.5) + 30)
     watch.begin(program, config.run.timeout_seconds)
     return device
 
 
 def leave_group() -> None:
-    """Leaves the group at the end of a sound run. After an error it is left to `exits`, which needs the group to say so on one rank."""
+    """Leaves the process group after a successful run. After an error, dmoe.train.elastic.exit_codes still needs the group, to print the
+    message on one rank only."""
     watch.end()
     distributed.stop()
 
@@ -150,10 +155,10 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
 
 
 def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
-    """The model's cost, on a host's first rank, which compares it with the memory that is there.
+    """Computes the cost of the model on the first rank of each host, and compares it with the memory of the host.
 
     Raises:
-        UserError: on every rank, where a host has too little.
+        UserError: on every rank, if a host has too little memory.
     """
     from dmoe.model.cost import cost_of
     from dmoe.train.memory import shortage
@@ -167,15 +172,16 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
 
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
-    """Evaluates the best checkpoint of a run, on its own data or on another data set with the same ids; writes `output` in the run.
+    """Evaluates the best checkpoint of a run on its own data, or on another data set with the same ids. Writes `output` in the run
+    directory.
 
     Raises:
-        UserError: no such run, or data whose ids or numbers mean something else.
+        UserError: there is no such run, or the ids or numbers of the data mean something else than those of the model.
     """
     path = inside(run_path, "config.yaml")
     if not PATHS.exists(path):
         raise UserError(f"--run {run_path}: no run there (no config.yaml)")
-    # The checkpoint belongs to no plan: the run's own was for the run's number of ranks.
+    # A checkpoint can be loaded under any plan. The plan of the run was made for the run's number of ranks.
     config = load_config(path, ["sharding.plan=''"])
     inside(run_path, FILE)
     trained_on = load_manifest(run_path)
@@ -219,16 +225,16 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
 
 
 def _check_same_data(run: str, config: Config, manifest: Manifest) -> None:
-    """Refuses to go on with a run on a data set that was made anew with other ids."""
+    """Refuses to resume a run if its data set was made again with other ids."""
     now = model_inputs(config.data, with_identities(manifest, config.data.path))
     check_compatible(run_inputs(run), now, config.data.path, ordered=True)
 
 
 def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
-    """Holds the shards of some splits against the manifest, each on one of the ranks.
+    """Compares the shards of some splits with the manifest. Each rank verifies a part of them.
 
     Raises:
-        UserError: on every rank, where a shard is not what the manifest says.
+        UserError: on every rank, if a shard does not agree with the manifest.
     """
     from dmoe.data.dataset.files import verify
 
@@ -246,7 +252,7 @@ def _verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
 
 
 def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:
-    """The tables' information abundance, which rank 0 alone reads and writes down."""
+    """The information abundance of the tables; computed on rank 0 only."""
     if not config.metrics.abundance or distributed.rank() != 0:
         return {}
     from dmoe.metrics.abundance import information_abundance

@@ -1,4 +1,4 @@
-"""torch.compile of the dense part's experts, projections and gate, where a compiler is at hand."""
+"""Applies torch.compile to experts, projections and gate, if a compiler is installed."""
 
 import torch
 
@@ -7,16 +7,16 @@ from dmoe.model.mixture import ExpertMixture
 
 
 def compile_dense(mixture: ExpertMixture, device: torch.device, backend: str = "inductor") -> None:
-    """Has experts, projections and gate compiled when each is first called, for training and for evaluation, for every batch size.
+    """Compiles experts, projections and gate at their first call, with dynamic batch sizes.
 
-    Parameters, their names and checkpoints stay as they are. On a CPU, an expert that works a piece of the rows at a time is left out:
-    the compiler makes one large product of the pieces, and the whole step took 1.3 times as long.
+    Parameters, their names and checkpoints do not change. On a CPU, an expert that processes its rows in pieces is not compiled: the
+    compiler would join the pieces to one large product, and a step took 1.3 times as long.
 
     Args:
-        backend: torch.compile's; `aot_eager` traces as inductor does and compiles nothing.
+        backend: of torch.compile; `aot_eager` traces like inductor, but compiles nothing.
 
     Raises:
-        UserError: no C++ compiler (CPU), or no Triton (GPU), is there.
+        UserError: there is no C++ compiler (CPU), or no Triton (GPU).
     """
     if backend == "inductor":
         refuse_without_compiler(device.type)
@@ -26,7 +26,11 @@ def compile_dense(mixture: ExpertMixture, device: torch.device, backend: str = "
 
 
 def refuse_without_compiler(kind: str) -> None:
-    """Says in one line what torch.compile lacks on a device of that kind."""
+    """Checks that torch.compile has what it needs on a device of this kind.
+
+    Raises:
+        UserError: names what is missing.
+    """
     if kind == "cuda":
         from torch.utils._triton import has_triton
 

@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts."""
+"""The description of a run that is printed before it starts."""
 
 import torch
 
@@ -12,11 +12,11 @@ from dmoe.sections import DataConfig
 from dmoe.train.session import Session
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""As torch.cpu.get_capabilities() names them; the last is ARM's."""
+"""Names in torch.cpu.get_capabilities(); the last one is for ARM."""
 
 
 def describe(session: Session, cost: Cost) -> str:
-    """One paragraph on what is about to run, and what about it costs more than it need."""
+    """Model, sizes, plan and cost of the run, with advice on settings that cost more than necessary."""
     config, blueprint = session.config, session.blueprint
     dense = sum(parameter.numel() for parameter in session.dense.parameters())
     numbers = sum(table.rows * sum(section.dim for section in table.sections) for table in blueprint.tables)
@@ -40,17 +40,17 @@ def describe(session: Session, cost: Cost) -> str:
 
 
 def decoded_twice(data: DataConfig, ranks: int) -> str:
-    """A line, with its line break, where ranks decode row groups that other ranks decode too; else nothing."""
+    """A line, with a leading line break, if several ranks decode the same row groups; else an empty text."""
     in_order = data.shuffle == "none"
     if (1 if in_order else data.window_row_groups) >= ranks:
         return ""
     now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
     better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
-    return f"\n{now}: each of {ranks} ranks decodes row groups that others decode too; {better} would spare that"
+    return f"\n{now}: several of the {ranks} ranks decode the same row groups; {better} avoids that"
 
 
 def without_auc(data: DataConfig, manifest: Manifest) -> str:
-    """A line, with its line break, for each split to evaluate whose rows have one label only; the manifest knows before the first step."""
+    """A line, with a leading line break, for each split to evaluate whose rows all have the same label."""
     found = ""
     for split, then in ((data.validation_split, "; the best checkpoint is the one with the lowest logloss"), (data.test_split, "")):
         if label := manifest.splits[split].only_label:
@@ -59,8 +59,8 @@ def without_auc(data: DataConfig, manifest: Manifest) -> str:
 
 
 def of_the_data(config: Config, manifest: Manifest) -> str:
-    """A line, with its line break, for what of the training data may hurt: features that the model reads but that say nothing, and fewer
-    rows than a batch."""
+    """Lines, each with a leading line break, about training data that may harm: uninformative features that the model reads, and fewer rows
+    than a batch."""
     inputs = model_inputs(config.data, manifest)
     read = {one.name for one in inputs.dense} | {one.name for one in inputs.categorical}
     lines, split, batch = feature_notices(manifest, read), config.data.train_split, config.train.batch_size
@@ -71,7 +71,7 @@ def of_the_data(config: Config, manifest: Manifest) -> str:
 
 
 def converted(precision: str, device: torch.device) -> str:
-    """A line, with its line break, where this CPU computes bf16 by converting every product; else nothing."""
+    """A line, with a leading line break, if this CPU has no bf16 instructions, so that every product is converted; else an empty text."""
     if precision != "bf16" or device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BF16_INSTRUCTIONS):
         return ""
-    return "\ntrain.precision=bf16: this CPU has no instructions for it, so that it is several times slower here than fp32"
+    return "\ntrain.precision=bf16: this CPU has no bf16 instructions, so bf16 is several times slower here than fp32"

@@ -1,4 +1,4 @@
-"""One pass over a split, without a change to the model."""
+"""Evaluates a model on a split."""
 
 import time
 from collections import deque
@@ -21,22 +21,22 @@ from dmoe.train.session import Session
 def evaluate(
     session: Session, reader: Reader, between: Callable[[], None] | None = None, final: tuple[str, int] | None = None
 ) -> dict[str, Any]:
-    """The metrics of a split over all ranks' rows, all finite or None; every rank has to call it.
+    """The metrics of a split over the rows of all ranks; each is finite or None. Every rank must call it.
 
-    The pipeline must be drained: its batches would be evaluated, or trained on later.
+    The pipeline must be drained. Otherwise its batches would be evaluated too.
 
     Args:
-        between: called before every batch; what it raises ends the evaluation.
-        final: where this is the last word on a model: a file's path, and the model's step. The AUC without each expert is added, and
-            with `metrics.predictions` every row's logit and label are kept in that file; without, an older model's are removed.
+        between: called before every batch. An exception of it ends the evaluation.
+        final: for the final evaluation of a model: (path of a file, step of the model). Then the AUC without each expert is computed, and
+            with `metrics.predictions` the logit and label of every row are written to the file; without, an older file is removed.
 
     Raises:
-        NotFinite: on all ranks, where the model's output for some rows is not finite.
+        NotFinite: on all ranks, if the model's output for some row is not finite.
     """
     metrics = session.config.metrics
     evaluation = session.evaluation()
     kept = Predictions(reader.order, final[1]) if final is not None and metrics.predictions else None
-    # Numbers of the batches that the pipeline has taken and not given back, to name one where an output is not finite.
+    # Dense features of the batches within the pipeline, to name the likely reason if an output is not finite.
     dense: deque[Tensor] = deque()
     batches = _noted(reader.batches(session.config.train.eval_batch_size, rank(), world_size()), dense)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The figures of the steps between two lines of the log."""
+"""Accumulates the training metrics between two lines of the log."""
 
 import math
 import time
@@ -15,11 +15,11 @@ NEVER = 1 << 62
 
 
 class Window:
-    """Sums over steps, left on the device until a line is due.
+    """Sums over steps. They stay on the device until a log line is due.
 
     Args:
-        since: the step after which it begins.
-        kept: `state` of the window that a resumed run had begun.
+        since: the last step before the window.
+        kept: `state` of the unfinished window of a run that is resumed.
     """
 
     def __init__(self, since: int, device: torch.device, kept: WindowState | None = None) -> None:
@@ -37,7 +37,7 @@ class Window:
         self.began = time.perf_counter()
 
     def seconds(self) -> float:
-        """Since the last call. Waits for the device: the steps that it has still to do are of this time."""
+        """Seconds since the last call. Waits for the device, so that the time includes all steps."""
         if self.sums.device.type == "cuda":
             torch.cuda.synchronize(self.sums.device)
         now = time.perf_counter()
@@ -53,19 +53,19 @@ class Window:
         self.dead = losses.dead
 
     def state(self) -> WindowState:
-        """What a checkpoint keeps, equal on all ranks; every rank has to call it."""
+        """The state for a checkpoint, equal on all ranks. Every rank must call it."""
         sums = all_reduce_sum(self.sums.clone()) / world_size()
         return {"since": self.since, "steps": self.steps, "sums": defined(sums.tolist())}
 
     def where_bad(self) -> tuple[int, int] | None:
-        """The first step with a loss that is not finite and the first rank that had one; every rank has to call it."""
+        """(step, rank) of the first loss that is not finite; None if there is none. Every rank must call it."""
         code = torch.where(self.first_bad == NEVER, NEVER, self.first_bad * world_size() + rank())
         if world_size() > 1:
             torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MIN)
         return None if int(code) == NEVER else divmod(int(code), world_size())
 
     def close(self, norms: dict[str, Tensor] | None) -> dict[str, Any]:
-        """Means over steps and ranks. `gradient_ratio` is |d(correlation)| / |d(task)| at the experts' outputs, before alpha."""
+        """The means over steps and ranks. `gradient_ratio` is |d(correlation)| / |d(task)| at the outputs of the experts, without alpha."""
         zero = torch.zeros((), device=self.sums.device)
         squares = torch.stack([(norms or {}).get(name, zero).double() for name in ("task", "correlation")])
         totals = all_reduce_sum(torch.cat([self.sums, squares]))

@@ -1,4 +1,4 @@
-"""The training loop: epochs in segments that end with a validation, every step a function of the config and the position alone."""
+"""The training loop. An epoch consists of segments that end with a validation. A step depends only on the config and the position."""
 
 import math
 import time
@@ -38,8 +38,13 @@ from dmoe.train.update_check import TablesMoved
 
 @dataclass
 class Training:
-    """What the steps of a run share. `first` is the step that it began or went on from, `total` the one that it ends at; `teachers` are
-    None where it learns of labels alone."""
+    """The objects that the steps of a run share.
+
+    Attributes:
+        first: the step from which this process started or resumed.
+        total: the last step of the run.
+        teachers: None if the model learns from labels only.
+    """
 
     session: Session
     reporter: Reporter
@@ -61,14 +66,14 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint.
 
     Args:
-        steps_before: what `begin_from` gave, of a run that does not resume.
+        steps_before: result of `begin_from`, for a run that is not resumed.
 
     Returns:
-        The progress; `best_step` names the checkpoint with the best validation AUC.
+        The progress; `best_step` is the step of the checkpoint with the best validation AUC.
 
     Raises:
-        Preempted: on all ranks at one step, once a checkpoint of it is published.
-        UserError: the data, the disk, or a guard.
+        Preempted: on all ranks after the same step, when its checkpoint is published.
+        UserError: a problem with the data or the disk, or the guard stopped the run.
     """
     config = session.config
     train = session.reader(config.data.train_split, shuffled=True, plain=config.distill.on)
@@ -116,7 +121,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
             reason = likely_reason(session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
             raise Stopped(f"stopped at step {progress.step}: {error}: {reason or LEARNING_RATES}") from None
         except (Stopped, NotFinite):
-            # All ranks stop here together, so the checkpoint that is being written can still be published.
+            # All ranks stop together, so the checkpoint that is being written can still be published.
             with suppress(UserError):
                 writer.finish()
             raise
@@ -129,12 +134,12 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
     schedule.load_state(progress.schedule)
     if progress.batch_size != session.config.train.batch_size:
         raise UserError(
-            f"train.batch_size: is {session.config.train.batch_size}, but {folder} was trained with {progress.batch_size}, in which"
-            " its steps and schedule are counted; give that one to go on"
+            f"train.batch_size: is {session.config.train.batch_size}, but {folder} was trained with {progress.batch_size}, on which its"
+            f" steps and schedule depend; resume with train.batch_size={progress.batch_size}"
         )
     if progress.row and progress.order != train.order:
         raise UserError(
-            f"{folder}: stopped within an epoch of another order of rows, so some would be used twice and some never; go on with"
+            f"{folder}: stopped within an epoch with another order of rows, so some rows would be used twice and others never; resume with"
             " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
         )
     if progress.row >= train.rows or progress.row % progress.batch_size:
@@ -149,7 +154,7 @@ def _waited_enough(job: Training) -> bool:
 
 
 def _segment_end(job: Training) -> int:
-    """The row of the epoch at which the next validation is due, on a batch's border; less where `max_steps` comes first."""
+    """The row of the epoch at which the next validation is due (at the end of a batch), or at which `max_steps` is reached."""
     config, progress = job.session.config.train, job.progress
     steps = job.train.steps(config.batch_size)
     parts = min(config.validations_per_epoch, steps)
@@ -159,7 +164,7 @@ def _segment_end(job: Training) -> int:
 
 
 def _segment(job: Training, end: int) -> None:
-    """Trains from the progress's row up to row `end` of the epoch, and leaves the pipeline drained and a validation due."""
+    """Trains from the current row up to row `end` of the epoch. Afterwards the pipeline is drained, and a validation is due."""
     session, progress = job.session, job.progress
     config = session.config
     batch_size, every = config.train.batch_size, config.train.log_every
@@ -177,14 +182,14 @@ def _segment(job: Training, end: int) -> None:
         session.task.controls.gradient_norms = norms
         session.optimizers.set_factor(job.schedule.factor(progress.step))
         session.task.controls.alpha_factor = config.correlation.alpha_factor(progress.step)
-        # Dropout's draws are a function of seed, step and rank: a resumed run draws what the undisturbed one would have drawn.
+        # The random numbers of dropout depend on seed, step and rank only, so a resumed run draws the same ones.
         torch.manual_seed((config.train.seed << 32) ^ (progress.step * 4096 + rank()))
         began = time.perf_counter()
         losses, *_ = session.pipeline.progress(batches)
         window.add(losses)
         progress.step += 1
         if progress.step == job.first + 1:
-            # The log tells from here on.
+            # From here on, the log lines show that the run is alive.
             end_signs_of_life()
             if config.train.compile:
                 job.reporter.say(f"compiled in the first step, which took {time.perf_counter() - began:.1f} s")
@@ -198,7 +203,7 @@ def _segment(job: Training, end: int) -> None:
                 job.moved.check()
             job.reporter.trained(progress, figures | {"lr_factor": session.optimizers.factor})
             window = Window(progress.step, session.device)
-        # Where a validation follows, the checkpoint after it is enough.
+        # If a validation follows, the checkpoint after it is enough.
         if left and config.train.checkpoint.every_steps and progress.step % config.train.checkpoint.every_steps == 0:
             _save(job, window)
     progress.seconds += window.seconds()
@@ -230,7 +235,7 @@ def _validate(job: Training) -> None:
 
 
 def _noted(job: Training, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches; the watch is told when the rank waits for one and when it has it."""
+    """Yields the same batches, and tells the watchdog when the rank waits for a batch and when it has one."""
     while True:
         note("waits for its next batch", job.progress.step)
         batch = next(batches, None)
@@ -243,7 +248,7 @@ def _noted(job: Training, batches: Iterator[Batch]) -> Iterator[Batch]:
 def _check(job: Training, window: Window, loss: float) -> None:
     bad = None if math.isfinite(loss) else window.where_bad()
     progress, last = job.progress, bad[0] if bad else job.progress.step
-    # The step before may have broken the weights.
+    # The weights may have been broken by the step before.
     since = max(last - 2, job.first) if bad else window.since
     job.guard.check_loss(progress.step, loss, window.since, bad, partial(likely_reason, job.session, progress, since, last))
 
@@ -257,7 +262,7 @@ def _save(job: Training, window: Window | None = None) -> None:
         progress.seconds += window.seconds()
         if window.steps:
             progress.window = window.state()
-            # A model that has gone wrong must not take the place of a checkpoint that has not.
+            # A broken model must not replace a good checkpoint.
             if progress.window["sums"][0] is None:
                 _check(job, window, math.nan)
     job.writer.save(asdict(progress))

@@ -1,4 +1,4 @@
-"""Whether a training can fit in the memory that is there, asked before anything large is built."""
+"""Checks whether a training can fit into memory, before anything large is allocated."""
 
 import math
 import os
@@ -13,15 +13,15 @@ from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
 
 HALVED = 0.5
-"""Part of a step's activations that bf16, and again that torch.compile, may leave at the least."""
+"""bf16 and torch.compile may each reduce the memory of the activations, at most to this share."""
 
 
 def memory_limit(root: str = "/") -> float:
-    """Bytes that all processes of this host, or container, can have together: RAM and swap, or a control group's limit where it is lower;
-    infinite where the system does not tell.
+    """Bytes that all processes of this host or container can use together: RAM and swap, or a lower limit of a control group. Infinite if
+    the system does not report it.
 
     Args:
-        root: above `proc` and `sys`.
+        root: folder that contains `proc` and `sys`.
     """
     try:
         fields = dict(line.split(":", 1) for line in Path(root, "proc/meminfo").read_text().splitlines())
@@ -32,7 +32,7 @@ def memory_limit(root: str = "/") -> float:
 
 
 def _group_limits(root: Path) -> Iterator[float]:
-    """Of the control groups that this process is in, from its own up to the hierarchy's top, in version 1 and 2."""
+    """The memory limits of the control groups of this process and of their parents, for cgroup versions 1 and 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -53,9 +53,9 @@ def _group_limits(root: Path) -> Iterator[float]:
 
 
 def shortage(config: Config, cost: Cost, device: torch.device) -> str | None:
-    """Why the training cannot fit, whatever the plan; None where it may.
+    """Why the training cannot fit into memory under any plan; None if it may fit.
 
-    On CPUs the ranks of this host share its memory; a GPU is a rank's own, and tables may lie outside it.
+    On CPUs, the ranks of a host share its memory. Each GPU belongs to one rank, and tables may be in the memory of the host instead.
     """
     ranks = world_size()
     rows = -(-config.train.batch_size // ranks)
@@ -74,4 +74,4 @@ def shortage(config: Config, cost: Cost, device: torch.device) -> str | None:
     if needed <= there:
         return None
     remedy = "a smaller train.batch_size" if batch > tables else "more hosts, a smaller model.embedding.dim or fewer experts"
-    return f"memory: {where} would need at least {human(needed)} ({held}), and there is {human(there)}; use {remedy}"
+    return f"memory: {where} would need at least {human(needed)} ({held}), but there is only {human(there)}; use {remedy}"

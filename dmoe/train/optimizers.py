@@ -1,7 +1,7 @@
-"""One optimiser over three kinds of parameters: fused tables, data-parallel tables, and the dense part.
+"""One optimizer for three kinds of parameters: fused tables, data-parallel tables, and the dense part.
 
-Sharded tables are stepped by FBGEMM inside the backward pass. Those that a plan made data-parallel are stepped here by the same
-formulas, with the same learning rate and state names, so that the plan does not change the mathematics.
+FBGEMM updates sharded tables inside the backward pass. Data-parallel tables are updated here with the same formulas, learning rates and
+state names, so that the plan does not change the mathematics.
 """
 
 from collections.abc import Sequence
@@ -28,23 +28,23 @@ TABLE_CLASSES = {
     "adam": torch.optim.Adam,
 }
 CLIPPY_FLOOR = 0.01
-"""What a weight may change by whatever its size, so that one at 0 moves at all."""
+"""A weight may always change by this much, so that weights at 0 can change at all."""
 DENSE_STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}, "adagrad": {"step", "sum"}}
-"""Names of a parameter's states, `step` a number and the others of the parameter's shape; plain SGD has none."""
+"""Names of the states of a parameter. `step` is a number; the others have the shape of the parameter. Plain SGD has none."""
 DENSE_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
 
 
 def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: TableOptimizerConfig, device: torch.device) -> None:
-    """Marks the tables, before sharding, to be stepped inside the backward pass.
+    """Attaches the optimizer to the tables before they are sharded, so that they are updated inside the backward pass.
 
     Raises:
-        UserError: Adam on CPU, whose kernels have none.
+        UserError: Adam on a CPU, since FBGEMM's CPU kernels have no Adam.
     """
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
     by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
     for name, parameter in ebc.named_parameters():
-        # A dict for each call: apply_optimizer_in_backward changes the one that it is given.
+        # A new dict for each call, since apply_optimizer_in_backward changes its argument.
         kwargs: dict[str, Any] = {"lr": _table_rate(config, by_parameter[name])}
         if config.kind != "sgd":
             kwargs["eps"] = config.eps
@@ -52,12 +52,13 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
             kwargs["betas"] = config.betas
         apply_optimizer_in_backward(TABLE_CLASSES[config.kind], [parameter], kwargs)
         if config.kind == "adam":
-            # The call builds torch.optim's Adam, which takes `betas`; the kernel gets the same dict at sharding and takes each by its name.
+            # The call above takes `betas`, for torch.optim's Adam. At sharding, the kernel gets the same dict, but needs beta1 and beta2.
             kwargs["beta1"], kwargs["beta2"] = kwargs.pop("betas")
 
 
 def _table_rate(config: TableOptimizerConfig, table: Table) -> float:
-    """Row-wise Adagrad divides by the mean square over the stored columns; padding (10 stored as 12) must not make its steps longer."""
+    """The learning rate of a table. Row-wise Adagrad divides by the mean square over the stored columns; the factor corrects for padded
+    columns (dim 10 is stored as 12)."""
     if config.kind != "rowwise_adagrad":
         return config.lr
     (section,) = table.sections
@@ -65,10 +66,10 @@ def _table_rate(config: TableOptimizerConfig, table: Table) -> float:
 
 
 class Optimizers:
-    """Steps everything; what TorchRec's pipeline takes for an optimiser.
+    """Updates all parameters. Has the methods of an optimizer that TorchRec's pipeline calls.
 
     Args:
-        model: sharded by DistributedModelParallel, with `attach_table_optimizer` called before.
+        model: sharded by DistributedModelParallel after a call of `attach_table_optimizer`.
         dense: the dense parameters by name.
 
     Attributes:
@@ -94,26 +95,26 @@ class Optimizers:
             kwargs["eps"] = dense_config.eps
         if dense_config.kind in ("adam", "adamw"):
             kwargs["betas"] = dense_config.betas
-        # One pass over the parameters in memory, where the default makes one an operation.
+        # fused: one pass over the parameters in memory instead of one for each operation.
         self.dense = DENSE_CLASSES[dense_config.kind](self._parameters, fused=True, **kwargs)
         self.gradient_norm: Tensor | None = None
         self.average: MovingAverage | None = None
         self.set_factor(1.0)
 
     def set_factor(self, factor: float) -> None:
-        """Multiplies every learning rate; to be called before the backward pass, in which the fused tables step."""
+        """Multiplies every learning rate by a factor. Call it before the backward pass, which updates the fused tables."""
         self.factor = factor
         for module, rate in zip(self._fused, self._fused_rates, strict=True):
             module.set_learning_rate(rate * factor)
-            # FBGEMM counts every lookup, an evaluation's too, and once it counts it takes no other number from `set_optimizer_step`
-            # (1.8.0): Adam's bias correction would depend on validations, and fused tables part from data-parallel ones.
+            # FBGEMM (1.8.0) counts every lookup, also those of evaluations, and then ignores `set_optimizer_step`. Adam's bias correction
+            # would depend on validations, and differ between fused and data-parallel tables.
             module.iter_cpu.fill_(self.data_parallel.steps)
         self.data_parallel.factor = factor
         for group in self.dense.param_groups:
             group["lr"] = self._dense_config.lr * factor
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        # DistributedDataParallel's gradients are views of what it sends; a single rank's are taken as the backward pass makes them.
+        # The gradients of DistributedDataParallel are views of its buckets and must stay. A single rank can drop them.
         self.dense.zero_grad(set_to_none=world_size() == 1)
         self.data_parallel.zero_grad()
 
@@ -138,7 +139,7 @@ class Optimizers:
 
     @torch.no_grad()
     def _clipped_step(self, share: float) -> None:
-        """A step whose length a tensor's weights bound (Clippy, Tang et al. 2023): they, not the gradient's norm, tell what is too far."""
+        """A step whose length is limited relative to the weights of each tensor (Clippy, Tang et al. 2023)."""
         before = [parameter.clone() for parameter in self._parameters]
         self.dense.step()
         for parameter, old in zip(self._parameters, before, strict=True):
@@ -147,17 +148,17 @@ class Optimizers:
             parameter.copy_(old.add_(step, alpha=float(room.amin().clamp(max=1.0))) if room.numel() else old)
 
     def states_of(self, shard: LocalShard) -> dict[str, Tensor]:
-        """A shard's optimiser state by its standard name, whoever steps it."""
+        """The optimizer state of a shard by its standard names, for fused and for data-parallel tables."""
         return self.data_parallel.states[shard.table.name] if shard.replicated else shard.states
 
     def set_steps(self, steps: int) -> None:
-        """How often the tables were stepped before: Adam's bias correction counts from there."""
+        """Sets the number of earlier steps of the tables, on which Adam's bias correction depends."""
         self.data_parallel.steps = steps
         for module in self._fused:
             module.set_optimizer_step(steps)
 
     def dense_state(self) -> dict[str, Tensor]:
-        """The dense optimiser's state, and the moving average, as `parameter/state` -> tensor."""
+        """The state of the dense optimizer, and the moving average, as `parameter/state` -> tensor."""
         state = self.dense.state
         kept = {
             f"{name}/{key}": value
@@ -167,20 +168,20 @@ class Optimizers:
         return kept | (self.average.state() if self.average else {})
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
-        """Takes what `dense_state` gave; an average that this run does not make is left out.
+        """Loads a result of `dense_state`. An average that this run does not keep is left out.
 
         Raises:
-            UserError: a state of another optimiser, or of another shape than its parameter.
+            UserError: a state belongs to another optimizer, or has another shape than its parameter.
         """
         kind = self._dense_config.kind
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"
             mine = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
             mine.pop(EMA, None)
-            # A parameter that no loss has reached yet has no state.
+            # A parameter without a gradient so far has no state.
             if mine and mine.keys() != DENSE_STATES.get(kind, set()):
                 states = ", ".join(sorted(mine))
-                raise UserError(f"parameter '{name}' has the states {states}, which optimizer.dense.kind {kind} has not; was it another's?")
+                raise UserError(f"parameter '{name}' has the states {states}, which do not belong to optimizer.dense.kind {kind}")
             for key, value in mine.items():
                 if value.dtype != parameter.dtype or value.shape != (() if key == "step" else parameter.shape):
                     found = [f"{one.dtype} {list(one.shape)}" for one in (value, parameter)]
@@ -191,11 +192,11 @@ class Optimizers:
 
 
 class DataParallelTables:
-    """Steps the tables that the plan replicates, with FBGEMM's formulas; lazily, so that rows without gradient stay as they are.
+    """Updates data-parallel tables with FBGEMM's formulas. Rows without a gradient do not change.
 
     Attributes:
-        states: table name -> state name -> tensor, with torch.optim's names: `sum`, or `exp_avg` and `exp_avg_sq`.
-        steps: how often it stepped (Adam's bias correction).
+        states: table name -> state name -> tensor, with the names of torch.optim: `sum`, or `exp_avg` and `exp_avg_sq`.
+        steps: number of steps, for Adam's bias correction.
     """
 
     def __init__(self, model: nn.Module, tables: Sequence[Table], config: TableOptimizerConfig) -> None:
@@ -236,7 +237,7 @@ class DataParallelTables:
             state["sum"].add_(grad.square().mean(1))
             weight.addcdiv_(grad, state["sum"].sqrt().add_(eps)[:, None].expand_as(grad), value=-rate)
         else:
-            # By a mask and not by an index, whose size a device would have to be asked for.
+            # A mask, not an index: the size of an index would need a synchronization with the device.
             first, second = self.config.betas
             touched = (grad != 0).any(1, keepdim=True)
             mean, square = state["exp_avg"], state["exp_avg_sq"]

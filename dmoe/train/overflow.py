@@ -1,4 +1,4 @@
-"""The likely reason why a loss overflowed or a run diverged, looked for when it has happened: a setting, a number of the data, or neither.
+"""Finds the likely reason of an overflow or a diverged run: a too large setting, a too large number in the data, or neither.
 
 Shapes: B rows of a global batch, D dense features.
 """
@@ -12,9 +12,9 @@ from dmoe.errors import UserError
 from dmoe.train.session import Session
 
 LARGE_NUMBER = 1e9
-"""Of the data: its fourth power overflows float32, and cross layers multiply an input as often."""
+"""Numbers of the data above this are too large: the fourth power overflows float32, and cross layers multiply an input that often."""
 LARGE_SETTING = 1e3
-"""Of a weight, a rate or a deviation; those that train are below 1, or little above."""
+"""Settings (weights, rates, deviations) above this are too large. Useful values are about 1 or smaller."""
 SETTINGS = (
     "correlation.alpha",
     "optimizer.embedding_l2",
@@ -27,19 +27,19 @@ MOST_BATCHES = 64
 
 
 def likely_reason(session: Session, progress: Progress, since: int, last: int) -> str:
-    """What is far too large, and what to do about it; empty where nothing is, so that the learning rates are what is left to blame.
+    """What is too large, and what to do about it; empty if nothing is found. Then the learning rates are the likely reason.
 
-    Every rank has to call it; rank 0 reads the batches of the steps (since, last] once more.
+    Every rank must call it. Rank 0 reads the batches of the steps (since, last] again.
 
     Args:
-        progress: of the step that was made last.
+        progress: after the last step.
     """
     found = None
     if rank() == 0:
         try:
             found = _large_setting(session.config) or _large_number(session, progress, max(since, last - MOST_BATCHES), last)
         except UserError:
-            # A shard that cannot be read any more is told by whoever trains on it.
+            # If a shard cannot be read any more, training reports it.
             found = ""
     return str(broadcast_object(found))
 
@@ -50,14 +50,14 @@ def _large_setting(config: Config) -> str:
         for part in key.split("."):
             value = getattr(value, part)
         if float(value) > LARGE_SETTING:  # type: ignore[arg-type]
-            return f"{key}={value:g} is far above what trains; lower it"
+            return f"{key}={value:g} is far too large for training; lower it"
     return ""
 
 
 def _large_number(session: Session, progress: Progress, since: int, last: int) -> str:
     size = session.config.train.batch_size
     reader = session.reader(session.config.data.train_split, shuffled=True)
-    # The number, within its epoch, of the batch that was trained on last. Steps of the epoch before it are not looked at.
+    # The epoch of the last batch, and its number within the epoch. Batches of earlier epochs are not searched.
     epoch, newest = (progress.epoch, (progress.row - 1) // size) if progress.row else (progress.epoch - 1, reader.steps(size) - 1)
     first = max(newest - (progress.step - since - 1), 0)
     steps = newest - (progress.step - last) + 1 - first
@@ -68,7 +68,7 @@ def _large_number(session: Session, progress: Progress, since: int, last: int) -
         if float(largest_D.max()) > LARGE_NUMBER:
             place = int(largest_D.argmax())
             return (
-                f"{names[place]} reaches {float(largest_D[place]):.3g} in the rows of these steps, and its products overflow float32;"
-                " correct or transform it (log1p, standardise) when the data set is made, and start again"
+                f"{names[place]} reaches {float(largest_D[place]):.3g} in the rows of these steps, so products of it overflow float32;"
+                " correct or transform it (log1p, standardise) when you prepare the data set, and start again"
             )
     return ""

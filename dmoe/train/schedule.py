@@ -1,4 +1,4 @@
-"""The learning-rate factor of a step: warm-up, decay, and drops on a plateau of the validation's AUC or logloss."""
+"""The learning-rate factor of a step: warm-up, decay, and a drop when the validation AUC or logloss stops improving."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Schedule:
     """The factor of step s: min(1, (s + 1) / warmup) * decay(s) * plateau.
 
     Args:
-        total_steps: of the whole run, over which the decay runs unless the config says otherwise.
+        total_steps: steps of the run. The decay ends there, unless the config gives decay_steps.
     """
 
     config: ScheduleConfig
@@ -32,8 +32,8 @@ class Schedule:
         return (low + (1 - low) * shape if self.config.decay != "none" else 1.0) * self.plateau
 
     def validated(self, score: float) -> None:
-        """Tells a validation's AUC, or minus its logloss where it has no AUC; drops the factor where that has not risen for
-        `plateau_patience` more of them."""
+        """Takes the score of a validation: its AUC, or minus its logloss if it has no AUC. Drops the factor if the score has not improved
+        for more than `plateau_patience` validations."""
         if score > self.best:
             self.best, self.waited = score, 0
         elif self.config.plateau_factor < 1:

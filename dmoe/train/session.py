@@ -1,4 +1,4 @@
-"""Everything that a run or an evaluation needs, built once: device, data, sharded model, optimisers, pipeline."""
+"""Builds everything that training and evaluation need: the sharded model, optimizers and pipeline."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from dmoe.train.optimizers import Optimizers, attach_table_optimizer
 
 @dataclass
 class Session:
-    """A sharded model with all that steps and feeds it. `plan` is plain data, as it is kept beside the run."""
+    """A sharded model with its optimizers and pipeline. `plan` is the sharding plan as plain data, as written to the run directory."""
 
     config: Config
     manifest: Manifest
@@ -67,12 +67,12 @@ class Session:
         in_order: bool = False,
         plain: bool = False,
     ) -> Reader:
-        """Reads a split of the run's data set, or of another one with the same schema.
+        """A reader of a split of the run's data set, or of another data set with the same schema.
 
         Args:
-            shuffled: as `data.shuffle` has it; else nothing is drawn.
-            in_order: row after row as the files have them, for which every rank decodes all of them.
-            plain: ids as the data set has them, which `on_device` then makes what the model looks up.
+            shuffled: shuffle as `data.shuffle` says; else do not shuffle.
+            in_order: read rows in the order of the files. Then every rank decodes all rows.
+            plain: keep the ids of the data set; `on_device` then translates them for the model's lookups.
         """
         data = self.config.data
         return Reader(
@@ -90,20 +90,20 @@ class Session:
         )
 
     def on_device(self, batch: Batch) -> Batch:
-        """A batch of anybody's making, as the model takes it."""
+        """A batch of the caller, with ids and device as the model needs them."""
         lookups = self.blueprint.lookups
         return (batch if lookups is None else replace(batch, sparse=lookups(batch.sparse))).to(self.device)
 
 
 class _Alone(DataParallelWrapper):
-    """A single rank has nothing to average: DistributedDataParallel would only copy its gradients, and divide them by 1."""
+    """Used with a single rank, for which DistributedDataParallel would only copy the gradients."""
 
     def wrap(self, dmp: DistributedModelParallel, env: ShardingEnv, device: torch.device) -> None:
         dmp._dmp_wrapped_module = dmp._dmp_wrapped_module.to(device)
 
 
 def open_session(config: Config, manifest: Manifest, device: torch.device) -> Session:
-    """Builds the model on the meta device, plans or takes the plan, shards, and draws the initial weights shard by shard.
+    """Builds the model on the meta device, makes or reads the plan, shards the tables, and initializes them shard by shard.
 
     Raises:
         UserError: the config does not fit the data set, the machine or the plan.

@@ -1,4 +1,4 @@
-"""A trace of some steps of every rank, for Perfetto (https://ui.perfetto.dev), chrome://tracing or TensorBoard."""
+"""Records a trace of some steps on every rank, for Perfetto (https://ui.perfetto.dev), chrome://tracing or TensorBoard."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from dmoe.paths import PATHS, inside, join, write_atomic
 
 
 def parse_window(text: str) -> tuple[int, int]:
-    """`FIRST:STEPS` as numbers; steps count from 1, over resumed runs too.
+    """Parses `FIRST:STEPS`. Steps count from 1, also in a resumed run.
 
     Raises:
-        UserError: something else.
+        UserError: the text has another form.
     """
     first, _, steps = text.partition(":")
     if not (first.isdecimal() and steps.isdecimal() and int(first) and int(steps)):
@@ -25,13 +25,12 @@ def parse_window(text: str) -> tuple[int, int]:
 
 
 class Trace:
-    """Records a window of steps and writes `folder/trace/rank-R.pt.trace.json`; inert without a window. TensorBoard knows a trace by
-    such a name.
+    """Records a window of steps to `folder/trace/rank-R.pt.trace.json`, a name that TensorBoard recognises. Does nothing without a window.
 
     Args:
-        window: the first step and how many, or None.
-        folder: of the run.
-        rank: whose file it is.
+        window: (first step, number of steps), or None.
+        folder: the run directory.
+        rank: of this process.
     """
 
     def __init__(self, window: tuple[int, int] | None, folder: str, rank: int) -> None:
@@ -40,7 +39,7 @@ class Trace:
         self._profiler: Any = None
 
     def step(self, done: int) -> None:
-        """To be called before every step, with the number of those that are done."""
+        """Call it before every step, with the number of finished steps."""
         if self.window is None:
             return
         first, steps = self.window
@@ -50,22 +49,22 @@ class Trace:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
-                # What the device has still to do of earlier steps is no part of the window.
+                # Wait for kernels of earlier steps, which do not belong to the window.
                 torch.cuda.synchronize()
             else:
-                # Else it says on stderr when it starts and when it stops; what it could say of a GPU's tracing is worth reading.
+                # Suppresses the messages on stderr at start and stop. With a GPU they may be important.
                 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
             self._profiler = torch.profiler.profile(activities=activities)
             self._profiler.start()
 
     def close(self) -> None:
-        """Writes what was recorded; the loop calls it before a validation too, which ends the window there at the latest."""
+        """Ends the window and writes the trace. The loop calls it before each validation, so a window ends there at the latest."""
         if self._profiler is None:
             return
         profiler, self._profiler, self.window = self._profiler, None, None
         profiler.stop()
         PATHS.mkdirs(self.folder)
-        # The profiler writes to local files only, and a run may be kept elsewhere.
+        # The profiler can only write local files, but the run directory may be remote.
         with tempfile.TemporaryDirectory() as local:
             name = Path(local) / "trace.json"
             profiler.export_chrome_trace(str(name))

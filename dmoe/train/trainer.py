@@ -1,4 +1,4 @@
-"""Training from Python, with one's own loop and one's own batches: `dmoe.Trainer`.
+"""Training from Python with your own loop and batches: `dmoe.Trainer`.
 
 Shapes: B rows of this rank.
 """
@@ -30,32 +30,32 @@ from dmoe.train.teacher import Teachers
 
 
 class Callback:
-    """Is told what a Trainer does; override what is needed."""
+    """Base class of callbacks of a Trainer. Override the methods that you need."""
 
     def on_step(self, trainer: "Trainer", losses: Losses) -> None:
-        """After every step; `trainer.progress.step` counts it already."""
+        """Called after every step. `trainer.progress.step` includes the step."""
 
     def on_evaluation(self, trainer: "Trainer", figures: dict[str, Any]) -> None:
-        """After every evaluation."""
+        """Called after every evaluation."""
 
 
 class Trainer:
-    """Shards a model over the ranks of the process group and trains it with the batches that it is given.
+    """Shards a model over the ranks of the process group, and trains it with the batches of the caller.
 
-    Joins no group and sets no signal handler, environment variable or logger. Where torch.distributed is not initialised, it makes a
-    group of this process alone. Every rank makes the same calls with as many batches of as many rows.
+    It sets no signal handler, environment variable or logger. If torch.distributed is not initialized, it creates a group with this process
+    only. All ranks must make the same calls, with the same number of batches and rows.
 
     Args:
-        model: a DMoE, whose weights are taken over; or a config.
-        manifest: of the data set, where `model` is a config.
-        settings: config keys that override the model's: `{"correlation": {"alpha": 0.1}, "optimizer": {...}, "sharding": {...}}`.
-        total_steps: of the whole training, for a learning rate that decays and teachers that take turns.
-        device: of this rank; its GPU where there is one, else the CPU.
-        callbacks: are told of every step and evaluation.
+        model: a DMoE, whose weights are copied; or a config.
+        manifest: of the data set, if `model` is a config.
+        settings: config keys that override those of the model: `{"correlation": {"alpha": 0.1}, "optimizer": {...}, "sharding": {...}}`.
+        total_steps: steps of the whole training, for a learning rate that decays and for teachers that take turns.
+        device: of this rank. If absent, its GPU, or the CPU if there is no GPU.
+        callbacks: called after every step and evaluation.
 
     Attributes:
-        session: the sharded model, the optimisers and the plan.
-        progress: steps so far.
+        session: the sharded model, the optimizers and the plan.
+        progress: the steps so far.
 
     Raises:
         UserError: the settings do not fit the model, or no plan fits the devices.
@@ -99,10 +99,10 @@ class Trainer:
             self.session.dense.load_state_dict(model.mixture.state_dict())
 
     def step(self, batch: Batch) -> Losses:
-        """One step: forward, backward, optimisers.
+        """One step: forward, backward, optimizers.
 
         Returns:
-            this step's losses, scalars on the device: `bce` is this rank's share times the number of ranks, the others are global.
+            The losses of the step, scalars on the device. `bce` is this rank's share times the number of ranks; the others are global.
         """
         session = self.session
         with self._prepared():
@@ -114,16 +114,17 @@ class Trainer:
         return losses
 
     def fit(self, batches: Iterable[Batch]) -> Iterator[Losses]:
-        """As `step` for each batch; TorchRec's pipeline copies and distributes the next batches meanwhile.
+        """As `step` for each batch, while TorchRec's pipeline copies and distributes the next batches.
 
         Args:
-            batches: those of `Dataset.batches` are checked: their ids must mean what the model's do. Others cannot be, nor can `step`'s.
+            batches: if they come from `Dataset.batches`, it is checked that their ids mean the same as those of the model. Other batches,
+                and those of `step`, cannot be checked.
 
         Raises:
-            UserError: of a data set with another vocabulary than the model's; names the first feature that differs.
+            UserError: the data set has another vocabulary than the model; names the first feature that differs.
 
         Yields:
-            each step's losses. Take all of them: the pipeline must be drained before anything else is called.
+            The losses of each step. Take all of them: the pipeline must be drained before you call another method.
         """
         self._check(batches)
         session = self.session
@@ -149,12 +150,12 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, Any]:
-        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md); None where a
-        figure has no value.
+        """The metrics over the rows of all ranks: `auc`, `logloss`, `ne`, `calibration`, `cec` and more (docs/science.md). A metric that is
+        not defined is None.
 
         Raises:
-            UserError: on all ranks, the model's output for some rows is not finite; names the number that is the likely reason. Or the
-                batches are of a data set whose ids mean something else, as in `fit`.
+            UserError: on all ranks. The model's output for some row is not finite (names the likely reason), or the ids of the batches mean
+                something else than those of the model, as in `fit`.
         """
         self._check(batches)
         session = self.session
@@ -173,7 +174,7 @@ class Trainer:
         return figures
 
     def save(self, folder: str) -> None:
-        """Writes a checkpoint: weights, optimiser states, progress. It can be loaded under any plan and number of ranks.
+        """Writes a checkpoint: weights, optimizer states, progress. It can be loaded under any plan and number of ranks.
 
         Raises:
             UserError: it cannot be written.
@@ -183,10 +184,10 @@ class Trainer:
         save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, asdict(self.progress))
 
     def load(self, folder: str) -> None:
-        """Loads what `save` wrote, and continues from its step.
+        """Loads a checkpoint, and continues from its step.
 
         Raises:
-            UserError: damaged, or of another model or optimiser.
+            UserError: the checkpoint is damaged, or belongs to another model or optimizer.
         """
         session = self.session
         kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
@@ -201,12 +202,13 @@ class Trainer:
         session.task.controls.alpha_factor = self.config.correlation.alpha_factor(step)
         devices = [session.device] if session.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            # Dropout draws what the command line's loop draws: a function of seed, step and rank.
+            # Dropout draws the same random numbers as in `dmoe train`: they depend on seed, step and rank only.
             torch.manual_seed((self.config.train.seed << 32) ^ (step * 4096 + rank()))
             yield
 
     def _check(self, batches: Iterable[Batch]) -> None:
-        """Refuses batches of a data set whose ids mean something else. A model of cardinalities alone (`dmoe.DMoE`) cannot tell."""
+        """Refuses batches of a data set whose ids mean something else. A model that was built from cardinalities (`dmoe.DMoE`) has no
+        vocabulary to compare with."""
         read = model_inputs(self.config.data, self.session.manifest)
         if isinstance(batches, Batches) and any(one.identity for one in read.categorical):
             check_compatible(read, batches.inputs, batches.path, ordered=True)
@@ -218,7 +220,7 @@ class Trainer:
 
 
 def _merged(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `tree`, dict by dict."""
+    """A copy of `tree` with the values of `over`, merged recursively."""
     out = dict(tree)
     for key, value in over.items():
         out[key] = _merged(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), dict) else value

@@ -1,4 +1,4 @@
-"""Notices tables that do not train: with data-parallel tables and one optimiser too few, that happens silently."""
+"""Detects tables that are not updated. That would happen silently if, for example, data-parallel tables had no optimizer."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from dmoe.model.tables import Table
 from dmoe.sharding.plan.local_shards import local_shards
 
 HEAD_ROWS = 4096
-"""Ids are sorted by frequency, so the head of a table is what the first steps look up."""
+"""Ids are ordered by frequency, so the first steps look up the first rows of a table."""
 
 
 class TablesMoved:
-    """Keeps the head of every table and asks, once, whether it changed.
+    """Copies the first rows of every table, and checks once whether they have changed.
 
     Args:
         device: of this rank.
@@ -26,7 +26,7 @@ class TablesMoved:
         self.checked = False
 
     def check(self) -> None:
-        """Fails if some table's head is what it was. A failed check is a bug of ours, or a feature that no row has a value of."""
+        """Raises RuntimeError if the first rows of some table have not changed: a bug of dmoe, or a feature that is missing in all rows."""
         if self.checked:
             return
         self.checked = True
@@ -35,7 +35,7 @@ class TablesMoved:
         for shard, head in zip(shards, self.heads, strict=True):
             moved[shard.table.name] += float(not torch.equal(shard.weight[:HEAD_ROWS], head))
         self.heads.clear()
-        # The group's own device: a rank without a shard of some table has an empty parameter in its place, which may be on another one.
+        # On the device of the group: a rank without a shard of some table has an empty parameter instead, perhaps on another device.
         counts = all_reduce_sum(torch.tensor(list(moved.values()), device=self.device)).tolist()
         still = [name for name, count in zip(moved, counts, strict=True) if not count]
         if still:

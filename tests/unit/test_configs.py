@@ -9,12 +9,12 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.cli.main import parse
 from dmoe.config import load_config
-from dmoe.data.criteo import BUCKETS, CATEGORICAL, INTEGERS
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.prepare.avazu_protocols import PROTOCOLS
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.model.build import build_model, build_task, make_blueprint
+from dmoe.testing.criteo import BUCKETS, CATEGORICAL, INTEGERS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("ladder_", "search_")))

@@ -1,4 +1,4 @@
-"""A multi-valued column in memory: every row's ids one after another, and where each row begins.
+"""A multi-valued column in memory: the ids of all rows, one row after another, and the offset of each row.
 
 Shapes: N rows, V ids of all rows.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Bags:
-    """Row n has the ids values[offsets[n] : offsets[n + 1]]; values [V] int32, offsets [N + 1] int64 from 0 on."""
+    """Row n has the ids values[offsets[n] : offsets[n + 1]]. values is [V] int32; offsets is [N + 1] int64 and begins with 0."""
 
     values: NDArray[np.int32]
     offsets: NDArray[np.int64]
@@ -25,14 +25,14 @@ class Bags:
         return np.diff(self.offsets)
 
     def __getitem__(self, rows: "slice | NDArray[np.int64]") -> "Bags":
-        """The bags of some rows, in the order asked for."""
+        """The bags of some rows, in the given order."""
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(len(self))
             offsets = self.offsets[start : max(stop, start) + 1]
             return Bags(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Of each id: its place among those of its bag, added to where the bag began.
+        # For each id: its position in its bag, plus the old offset of the bag.
         place = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Bags(self.values[place], offsets)
 

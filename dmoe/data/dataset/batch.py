@@ -1,4 +1,4 @@
-"""What the reader hands to the model.
+"""The batch that the reader gives to the model.
 
 Shapes: B rows of this rank, D dense features.
 """
@@ -17,16 +17,16 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """One rank's share of a global batch.
 
-    Every rank holds the same number of rows, since TorchRec's row-wise sharding needs that in its backward pass: where a global
-    batch does not divide, the last rows are padding of weight 0, with empty bags, and take part in no loss and no metric.
+    Every rank has the same number of rows, since the backward pass of TorchRec's row-wise sharding needs that. If a global batch cannot
+    be divided equally, the last rows are padding with weight 0 and empty bags; they take part in no loss and no metric.
 
     Attributes:
         dense_BD: [B, D] float32.
         sparse: KeyedJaggedTensor of the categorical features, in the model's order, int64 ids.
         label_B: [B] float32, 0 or 1.
-        weight_B: [B] float32, the row's weight in the loss and the metrics, 0 for padding; ones where absent.
-        group_B: [B] int64, the row's group for GAUC, 0 where it has none; None where the data set has no groups.
-        teacher_B: [B] float32, the logit of a model that the trained one learns from; None where there is none.
+        weight_B: [B] float32, the row's weight in the loss and the metrics, 0 for padding. If absent, all weights are 1.
+        group_B: [B] int64, the row's group for GAUC, 0 if it has none. None if the data set has no groups.
+        teacher_B: [B] float32, the logit of a teacher model. None if there is no teacher.
     """
 
     dense_BD: Tensor

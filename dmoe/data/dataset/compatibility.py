@@ -1,4 +1,4 @@
-"""Whether a data set gives the same ids and numbers to the same values as the data set that a model was trained on."""
+"""Checks that a data set gives the same ids and numbers to the same values as the data set that a model was trained on."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from dmoe.paths import join
 from dmoe.sections import DataConfig
 
 TOLERANCE = 1e-6
-"""Of moments, in deviations: what float32 cannot tell, and what another order of a sum may change."""
+"""Allowed difference of means, in standard deviations, and of deviations, relative: rounding of float32 and of another summation order."""
 TOKENS = {
     "text": "the column's text",
     "hex": "hexadecimal numbers",
@@ -31,7 +31,7 @@ TOKENS = {
 
 
 class Inputs(Strict):
-    """The features that a model reads or a data set has, in order, as the manifest describes them; `evidence` is the manifest's."""
+    """The features of a model or a data set, in order, as the manifest describes them. `evidence`: see Manifest.evidence."""
 
     dense: tuple[DenseFeature, ...] = Field(strict=False)
     categorical: tuple[CategoricalFeature, ...] = Field(strict=False)
@@ -44,7 +44,7 @@ def inputs_of(manifest: Manifest) -> Inputs:
 
 
 def model_inputs(data: DataConfig, manifest: Manifest) -> Inputs:
-    """The features of a data set that a model with this config reads."""
+    """The features of a data set that a model with this config uses."""
     buckets, numbers = data.dense in ("buckets", "both"), data.dense in ("numeric", "both")
     wanted = None if data.features is None else set(data.features)
     return Inputs(
@@ -55,16 +55,16 @@ def model_inputs(data: DataConfig, manifest: Manifest) -> Inputs:
 
 
 def check_compatible(model: Inputs, data: Inputs, folder: str, *, ordered: bool = False, grown: bool = False) -> None:
-    """Refuses data whose ids or numbers do not mean what they meant when the model was trained.
+    """Refuses data whose ids or numbers mean something else than in the training data of the model.
 
     Args:
-        model: what the model reads.
-        data: what the data set in `folder` has.
-        ordered: the model is built from the data set, so the features have to come in the same order, and no others.
-        grown: the data set's vocabularies may have tokens behind those of the model.
+        model: the features of the model.
+        data: the features of the data set in `folder`.
+        ordered: the model is built from the data set, so both must have the same features in the same order.
+        grown: the vocabularies of the data set may have further tokens after those of the model.
 
     Raises:
-        UserError: names the first feature that differs, what differs, and how to make the data right.
+        UserError: names the first feature that differs, the difference, and how to prepare the data correctly.
     """
     check = _Check(folder, bool(set(model.evidence) & set(data.evidence)), grown)
     if ordered:
@@ -78,9 +78,10 @@ def check_compatible(model: Inputs, data: Inputs, folder: str, *, ordered: bool 
 
 
 class _Check:
-    """
+    """Compares features.
+
     Args:
-        same: both data sets are known to have been made with one vocabulary, which counts where an identity is not known.
+        same: both data sets are known to have the same vocabulary. This decides if an identity is not known.
     """
 
     def __init__(self, folder: str, same: bool, grown: bool) -> None:
@@ -135,7 +136,7 @@ class _Check:
         return self.tokens(model, data, mine, there)
 
     def source(self, name: str, mine: TokenIdentity, there: TokenIdentity) -> None:
-        """Whether the log's values become the same tokens."""
+        """Checks that the values of the log become the same tokens."""
         if mine.source != there.source:
             raise self.refuse(name, f"is made of {TOKENS[mine.source]}, but the model was trained with {TOKENS[there.source]}")
         if mine.cross != there.cross:
@@ -159,7 +160,7 @@ class _Check:
             raise self.refuse(name, f"reads {texts[0]} as missing, but the model was trained with {texts[1]}")
 
     def tokens(self, model: CategoricalFeature, data: CategoricalFeature, mine: TokenIdentity, there: TokenIdentity) -> None:
-        """Whether each id of the model is the same token's in the data set."""
+        """Checks that each id of the model stands for the same token in the data set."""
         if there.tokens is None:
             return self.unknown(model.name, in_model=True)
         found = mine.tokens
@@ -175,7 +176,8 @@ class _Check:
         return None
 
     def unknown(self, name: str, in_model: bool) -> None:
-        """What an earlier manifest does not tell, other evidence may."""
+        """Refuses features that cannot be compared, because an earlier manifest lacks identities, unless other evidence shows that both
+        data sets have the same vocabulary."""
         if self.same:
             return
         if in_model:

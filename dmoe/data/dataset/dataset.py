@@ -1,4 +1,4 @@
-"""A data set from Python: `dmoe.Dataset`."""
+"""The Python API of a data set: `dmoe.Dataset`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -57,14 +57,14 @@ class Dataset:
 
         Args:
             batch_size: rows of the global batch, over all ranks.
-            features: categorical features, in the order of the KeyedJaggedTensor's keys; all where absent.
-            dense: numeric features, in the order of the columns; all where absent.
+            features: categorical features, in the order of the KeyedJaggedTensor's keys. All if absent.
+            dense: numeric features, in the order of the columns. All if absent.
             shuffle: `window`, `row_groups` or `none`.
-            prefetch: batches that a thread prepares ahead.
-            ranks: (rank, number of ranks); those of the process group where absent.
+            prefetch: number of batches that a thread prepares ahead.
+            ranks: (rank, number of ranks). Those of the process group if absent.
 
         Raises:
-            UserError: no such split or feature, or a shard that is not what the manifest says.
+            UserError: no such split or feature, or a shard does not agree with the manifest.
         """
         known = {one.name: one for one in self.manifest.categorical}
         for name in features or ():
@@ -83,12 +83,14 @@ class Dataset:
 
 
 class Batches:
-    """Iterates over one epoch; iterated again, over the next. The position is exact: it can be kept, and resumed on any number of ranks.
+    """Iterates over one epoch. The next iteration is the next epoch. The position can be saved, and resumed on any number of ranks.
 
-    Every rank gets as many batches of as many rows; where a global batch does not divide, the last rows are padding of weight 0.
+    Every rank gets the same number of batches with the same number of rows. If a global batch cannot be divided equally, the last rows are
+    padding with weight 0.
 
     Attributes:
-        inputs, path: the features of the batches, with what their ids and numbers mean, and the data set's folder.
+        inputs: the features of the batches, with the meaning of their ids and numbers.
+        path: folder of the data set.
     """
 
     def __init__(self, reader: Reader, batch_size: int, ranks: tuple[int, int] | None, inputs: Inputs, path: str) -> None:
@@ -97,7 +99,7 @@ class Batches:
         self.epoch = self.row = 0
 
     def __len__(self) -> int:
-        """Batches that are left of the epoch."""
+        """Number of remaining batches of the epoch."""
         return self.reader.steps(self.batch_size, self.row)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,14 +109,14 @@ class Batches:
         self.epoch, self.row = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The position behind the batch that was handed out last: epoch, row, and the order that they count in."""
+        """The position after the last batch: epoch, row, and a name of the order of rows."""
         return {"epoch": self.epoch, "row": self.row, "order": self.reader.order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a position.
 
         Raises:
-            UserError: it counts in another order of rows: other shards, shuffle or seed.
+            UserError: the position is of another order of rows: other shards, shuffle or seed.
         """
         if state["order"] != self.reader.order:
             raise UserError("state: the position is of other shards, or of another shuffle or seed; rows would be read twice or never")

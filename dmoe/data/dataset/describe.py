@@ -1,7 +1,7 @@
-"""What is in a data set: rows and labels by split and day, the ids of every feature, how skewed they are, and what they cost.
+"""Describes a data set: rows and labels of each split and day, and for every feature its ids, their skew and their memory.
 
-Facts come from the manifest and the kept vocabularies, so that describing a terabyte takes seconds; where a data set has no
-vocabulary (hashed ids), skew is that of a sample of the train split's row groups.
+The facts come from the manifest and the vocabularies, so describing a terabyte takes seconds. If a data set has no vocabularies (hashed
+ids), the skew is measured on a sample of the train split's row groups.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from dmoe.paths import PATHS, join
 SAMPLE_ROWS = 1_000_000
 FLOAT_BYTES = 4
 OPTIMIZERS = {"sgd": "weights alone", "rowwise_adagrad": "+ one state a row", "adagrad": "+ a state a weight", "adam": "+ two"}
-"""What table optimisers add to the weights."""
+"""State that each table optimizer adds to the weights."""
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """`rates` are the label rates of its shards, in order: preprocessing's shards follow the log, so they show drift."""
+    """Facts about a split. `rates` are the label rates of its shards in order. Shards follow the order of the log, so they show drift."""
 
     name: str
     rows: int
@@ -43,10 +43,12 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class FeatureFacts:
-    """Shares are of rows. `top` are (k, share of the rows that the k most frequent ids have), ids of one's own only.
+    """Facts about a categorical feature. All shares are of rows.
 
-    `effective` is exp(entropy) of the ids' distribution, missing and rare counting as an id each: as many equally frequent ids would
-    be as hard to guess.
+    Attributes:
+        top: (k, share of the k most frequent ids); without the missing and the rare id.
+        effective: exp(entropy) of the distribution of ids, with missing and rare as one id each: the number of equally frequent ids with
+            the same entropy.
     """
 
     name: str
@@ -58,7 +60,7 @@ class FeatureFacts:
     effective: float | None
 
     def share_of_top(self, k: int) -> float | None:
-        """The share of rows of the k most frequent ids, k being 1, 10, 100, ..."""
+        """The share of rows of the k most frequent ids. k is a power of ten."""
         if self.top is None:
             return None
         return next((share for at, share in self.top if at >= k), self.top[-1][1] if self.top else 0.0)
@@ -66,8 +68,13 @@ class FeatureFacts:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything that `dmoe describe` tells. `notes` are facts of its making and warnings, a line each; `days` are (name, rows, positives)
-    where the data set knows its days."""
+    """Everything that `dmoe describe` prints.
+
+    Attributes:
+        dense: (name, transform, share of missing values).
+        days: (name, rows, positives), if the data set knows its days.
+        notes: facts about its preparation and warnings, one line each.
+    """
 
     folder: str
     dataset: str
@@ -88,7 +95,7 @@ class Description:
 
 
 def table_bytes(rows: int, dim: int) -> dict[str, int]:
-    """Bytes of float32 embedding tables of `rows` rows in total with each optimiser's state."""
+    """Bytes of float32 embedding tables with `rows` rows in total, with the state of each optimizer."""
     weights = rows * dim * FLOAT_BYTES
     return {"sgd": weights, "rowwise_adagrad": weights + rows * FLOAT_BYTES, "adagrad": 2 * weights, "adam": 3 * weights}
 
@@ -136,10 +143,10 @@ def _days(manifest: Manifest) -> list[tuple[str, int, int]]:
 
 
 def kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] | None]:
-    """How often each id of one's own is in the data, of every categorical feature; None where the data set keeps no vocabulary of it.
+    """Yields for every categorical feature the count of each id from 2 on; None if the data set has no vocabulary of the feature.
 
     Raises:
-        UserError: a vocabulary is damaged, or another data set's.
+        UserError: a vocabulary is damaged, or belongs to another data set.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -160,7 +167,8 @@ def kept_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] |
 
 
 def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int64] | None]:
-    """Counts of the ids of one's own in row groups spread evenly over the train split; None where there is none."""
+    """Yields for every categorical feature the counts of its ids from 2 on in evenly spread row groups of the train split; None if there
+    are no rows."""
     split = manifest.splits.get("train") or next(iter(manifest.splits.values()))
     groups = row_groups(folder, split.shards)
     if not groups:
@@ -175,7 +183,7 @@ def _sampled_counts(folder: str, manifest: Manifest) -> Iterator[NDArray[np.int6
 
 
 def _flat(column: Any) -> NDArray[Any]:
-    """The ids of a column, of all bags where it is multi-valued."""
+    """The ids of a column; of a multi-valued column, those of all bags."""
     import pyarrow as pa
 
     whole = column.combine_chunks()

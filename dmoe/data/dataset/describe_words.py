@@ -8,7 +8,7 @@ from dmoe.names import clip, printable
 
 DIMS = (8, 16, 32, 64, 128)
 LONGEST_NAME = 32
-"""Of a feature's name, where figures stand beside it in 100 columns."""
+"""Longer names of features are cut, so that a table line has at most 100 columns."""
 
 
 def size(count: float) -> str:
@@ -92,7 +92,7 @@ def as_lines(description: Description) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Words to the left in the first column, all else to the right."""
+    """Formats a table. The first column is aligned to the left, all others to the right."""
     whole = [[clip(row[0], LONGEST_NAME), *row[1:]] for row in [head, *rows]]
     widths = [max(len(row[at]) for row in whole) for at in range(len(head))]
     made = []

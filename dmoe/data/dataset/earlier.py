@@ -1,4 +1,4 @@
-"""The identities of features in manifests that were made before a manifest held them (`dmoe.data.dataset.identity`)."""
+"""Computes the identities of features (`dmoe.data.dataset.identity`) for manifests of earlier versions, which do not hold them."""
 
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
@@ -8,17 +8,16 @@ from dmoe.paths import PATHS, join
 
 
 def with_identities(manifest: Manifest, folder: str) -> Manifest:
-    """The manifest with the identity of every feature, as far as it can be told.
+    """The manifest with the identity of every feature, as far as it is known.
 
-    A manifest that holds identities is given back as it is. For an earlier one they are made from `made_by`, and from the vocabularies
-    in `folder`. A vocabulary that is not there leaves `identity.tokens` None, a manifest of an unknown maker leaves `identity` None.
+    A manifest that holds identities is returned unchanged. For an earlier one they are computed from `made_by` and from the vocabularies
+    in `folder`. If a vocabulary is missing, `identity.tokens` is None; if the manifest is of an unknown program, `identity` is None.
 
     Args:
-        folder: of the data set, or where it was when the manifest was copied; its vocabularies count only if its manifest is still
-            the same.
+        folder: of the data set from which the manifest may have been copied. Its vocabularies are used only if its manifest is the same.
 
     Raises:
-        UserError: a vocabulary is damaged or is not the manifest's, or `made_by` is.
+        UserError: a vocabulary is damaged or belongs to another manifest, or `made_by` is damaged.
     """
     if all(one.identity for one in manifest.dense) and all(one.identity for one in manifest.categorical):
         return manifest
@@ -31,7 +30,7 @@ def with_identities(manifest: Manifest, folder: str) -> Manifest:
 
 
 def _holds(folder: str, manifest: Manifest) -> bool:
-    """Whether the data set in `folder` is the manifest's. Equal shards are not enough: they hold ids, which are other tokens' elsewhere."""
+    """Whether the data set in `folder` has this manifest. Equal shards are not enough, since their ids may stand for other tokens."""
     if not folder or not PATHS.exists(join(folder, FILE)):
         return False
     try:
@@ -41,7 +40,7 @@ def _holds(folder: str, manifest: Manifest) -> bool:
 
 
 def _made(manifest: Manifest, folder: str, kept: bool) -> tuple[dict[str, NumberIdentity], dict[str, TokenIdentity]]:
-    """The identities by what made the data set; none where that is not known."""
+    """The identities, from how the data set was made; empty if that is not known."""
     from dmoe.data.prepare.count.vocabulary import digest_of
     from dmoe.data.prepare.kept import kept_schema, load_kept
     from dmoe.data.prepare.write.manifest_building import identities

@@ -1,9 +1,9 @@
-"""The order of an epoch's rows, and which of them are a rank's: a function of seed and epoch, not of ranks.
+"""The order of the rows of an epoch, and each rank's part of it. The order depends on seed and epoch, not on the number of ranks.
 
-The row groups, drawn in the epoch's order, make one sequence of rows. It is cut into L lanes of equal length, to a row, which take turns:
-position p of the epoch is row p // L of lane p % L. So a batch mixes rows of L row groups, and a rank, whose part of each batch is that of
-neighbouring lanes, decodes few row groups that other ranks decode too: about 1 / R of them where R ranks divide L, and L
-divides the batch.
+The row groups, in the epoch's random order, form one sequence of rows. It is cut into L lanes of equal length (up to one row), and the
+lanes take turns: position p of the epoch is row p // L of lane p % L. A batch therefore mixes rows of L row groups. The part of a rank in
+each batch comes from neighbouring lanes, so ranks decode few row groups in common: if R ranks divide L, and L divides the batch, each rank
+decodes about 1 / R of the row groups.
 
 Shapes: G row groups, L lanes.
 """
@@ -19,12 +19,12 @@ from dmoe.json_text import format_json
 
 
 def order_name(shards: Sequence[Shard], shuffle: str = "none", lanes: int = 1, seed: int | None = None) -> str:
-    """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed. The files' order by default.
+    """A name of the order of rows. It is equal only for the same shards, shuffle and seed. The default is the order of the files.
 
     Args:
-        shuffle: as the reader's.
-        lanes: row groups that take turns.
-        seed: None where nothing is drawn.
+        shuffle: as in Reader.
+        lanes: number of row groups that take turns.
+        seed: None if the order is not random.
     """
     files = [(shard.path, shard.rows, shard.sha256) for shard in shards]
     turns = ["turns"] if lanes > 1 else []
@@ -32,13 +32,14 @@ def order_name(shards: Sequence[Shard], shuffle: str = "none", lanes: int = 1, s
 
 
 class EpochOrder:
-    """Args:
-        groups: the split's row groups, as the epoch draws them.
-        lanes: how many of them are read at once, where there are as many.
+    """The order of the rows of one epoch.
+
+    Args:
+        groups: the row groups of the split in the order of the epoch.
+        lanes: number of row groups that take turns, at most the number of row groups.
 
     Attributes:
-        groups: as given.
-        starts: the place of each row group's first row in the sequence, and the number of all rows at the end [G + 1].
+        starts: [G + 1] position in the sequence of each row group's first row; at the end the number of all rows.
     """
 
     def __init__(self, groups: Sequence[RowGroup], lanes: int) -> None:
@@ -48,9 +49,9 @@ class EpochOrder:
         self._longer = int(self.starts[-1]) % self.lanes
 
     def spans(self, start: int, stop: int, rank: int, ranks: int) -> list[tuple[int, int]]:
-        """A rank's part of the global batch of positions [start, stop): pieces [low, high) of the sequence, lane after lane.
+        """A rank's part of the global batch of the positions [start, stop), as ranges [low, high) of the sequence, lane by lane.
 
-        The ranks' parts, one after another, are the whole batch, the same for any number of ranks; all but the last have
+        The parts of the ranks in order are the whole batch, which is the same for any number of ranks. All parts except the last have
         ceil((stop - start) / ranks) rows.
         """
         size = -(-(stop - start) // ranks)
@@ -65,12 +66,12 @@ class EpochOrder:
         return found
 
     def going_on(self, position: int) -> set[int]:
-        """The indices of the row groups that the lanes read on in from a position of the epoch on."""
+        """The indices of the row groups in which the lanes stand at a position of the epoch."""
         places = [self._first(lane) - (lane - position) // self.lanes for lane in range(self.lanes)]
         return set((np.searchsorted(self.starts, places, side="right") - 1).tolist())
 
     def pieces(self, low: int, high: int) -> list[tuple[int, slice]]:
-        """Rows [low, high) of the sequence: the index of each row group that has some, and which of its rows."""
+        """The row groups that hold the rows [low, high) of the sequence: the index of each, and its rows as a slice."""
         found, index = [], int(np.searchsorted(self.starts, low, side="right")) - 1
         while low < high:
             start, stop = int(self.starts[index]), int(self.starts[index + 1])
@@ -79,5 +80,5 @@ class EpochOrder:
         return found
 
     def _first(self, lane: int) -> int:
-        """The place of a lane's first row: the first lanes are a row longer where the rows cannot be shared equally."""
+        """The position of a lane's first row. If the rows cannot be divided equally, the first lanes are one row longer."""
         return lane * (int(self.starts[-1]) // self.lanes) + min(lane, self._longer)

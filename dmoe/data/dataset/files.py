@@ -1,4 +1,4 @@
-"""The files of a data set's shards: opened, read by row group, and held against the manifest's checksums."""
+"""Opens the files of shards, reads row groups, and compares files with the checksums of the manifest."""
 
 import hashlib
 import os
@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.manifest import Manifest, Shard
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 from dmoe.paths import PATHS, join
 
 PIECE_BYTES = 4 << 20
@@ -17,7 +17,7 @@ PIECE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Row group `group` of shard `shard` of a split; its rows are first .. first + rows - 1 of the split."""
+    """Row group `group` of shard `shard` of a split. It holds the rows first .. first + rows - 1 of the split."""
 
     shard: int
     group: int
@@ -26,17 +26,17 @@ class RowGroup:
 
 
 def open_shard(folder: str, shard: Shard) -> Any:
-    """The shard as a pyarrow.parquet.ParquetFile.
+    """Opens a shard as a pyarrow.parquet.ParquetFile.
 
     Raises:
-        UserError: it is missing, or no parquet file.
+        UserError: it is missing, or not a parquet file.
     """
     path = join(folder, shard.path)
     return as_parquet(open_bytes(path), path)
 
 
 def open_bytes(path: str) -> BinaryIO:
-    """A shard's file.
+    """Opens the file of a shard.
 
     Raises:
         UserError: it is missing.
@@ -51,7 +51,7 @@ def as_parquet(file: BinaryIO, path: str) -> Any:
     """An open file as a pyarrow.parquet.ParquetFile.
 
     Raises:
-        UserError: it is no parquet file.
+        UserError: it is not a parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -63,10 +63,10 @@ def as_parquet(file: BinaryIO, path: str) -> Any:
 
 
 def row_groups(folder: str, shards: Sequence[Shard]) -> list[RowGroup]:
-    """The row groups of a split's shards, in order.
+    """The row groups of the shards of a split, in order.
 
     Raises:
-        UserError: a shard has other rows than the manifest says.
+        UserError: a shard has another number of rows than the manifest says.
     """
     groups, first = [], 0
     for number, shard in enumerate(shards):
@@ -81,7 +81,7 @@ def row_groups(folder: str, shards: Sequence[Shard]) -> list[RowGroup]:
 
 
 def read_row_group(folder: str, shards: Sequence[Shard], group: RowGroup, columns: Sequence[str] | None = None) -> Any:
-    """A row group as a pyarrow.Table.
+    """Reads a row group as a pyarrow.Table.
 
     Raises:
         UserError: it cannot be read.
@@ -99,7 +99,7 @@ def read_row_group(folder: str, shards: Sequence[Shard], group: RowGroup, column
 
 
 def file_bytes(path: str) -> int:
-    """The size of a file, wherever it lies."""
+    """The size of a local or remote file."""
     with PATHS.open(path, "rb") as file:
         return int(file.seek(0, 2))
 
@@ -110,7 +110,7 @@ def file_sha256(path: str) -> str:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """Of an open file, from its begin to its end."""
+    """The SHA-256 of an open file, from its start."""
     digest = hashlib.sha256()
     file.seek(0)
     while piece := file.read(PIECE_BYTES):
@@ -119,8 +119,8 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def identity_of(file: BinaryIO) -> tuple[int, ...] | str:
-    """What tells an open file from one that took its place or was written over: device, inode, bytes and time of the last change of a
-    local one, the entity tag of an S3 object; empty where the file system tells nothing."""
+    """Identifies an open file, to notice that it was replaced or overwritten: (device, inode, bytes, time of change) of a local file, the
+    entity tag of an S3 object; empty if the file system has neither."""
     if tag := getattr(getattr(file, "raw", None), "etag", ""):
         return str(tag)
     try:
@@ -135,10 +135,10 @@ def other_bytes(path: str) -> UserError:
 
 
 def verify_shard(folder: str, shard: Shard, labelled: bool) -> None:
-    """Holds a shard against what the manifest says of it: its bytes, its rows and its positives.
+    """Compares a shard with the manifest: its checksum, rows and positives.
 
     Raises:
-        UserError: it differs or is missing.
+        UserError: the shard differs or is missing.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -168,15 +168,15 @@ def verify(
     parts: int = 1,
     after_each: Callable[[], None] = lambda: None,
 ) -> int:
-    """Verifies every shard, by threads; returns how many there are.
+    """Verifies shards in threads; returns their number.
 
     Args:
-        splits: the names of those whose shards are verified; all where None.
-        part: every `parts`-th shard is verified, from this one on.
+        splits: names of the splits to verify; None for all.
+        part, parts: verifies every `parts`-th shard, beginning with shard `part`.
         after_each: called after each shard.
 
     Raises:
-        UserError: a shard differs from what the manifest says, or is missing.
+        UserError: a shard differs from the manifest, or is missing.
     """
     held = [manifest.splits[name] for name in dict.fromkeys(splits)] if splits is not None else list(manifest.splits.values())
     shards = [(shard, split.labelled) for split in held for shard in split.shards][part::parts]

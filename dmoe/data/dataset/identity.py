@@ -1,7 +1,7 @@
-"""The identity of a feature: all that decides which number or id a value of the log becomes, apart from the value itself.
+"""The identity of a feature: everything that decides which number or id a value of the log becomes.
 
-Two data sets whose features have the same names and cardinalities can still give one token two ids. A manifest therefore holds the identity
-of each feature, so that data for another model is refused (`dmoe.data.dataset.compatibility`).
+Two data sets whose features have the same names and cardinalities may still give different ids to one token. A manifest therefore holds
+the identity of each feature, so that data for another model is refused (`dmoe.data.dataset.compatibility`).
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from dmoe.strict import Text
 
 SHA256 = r"^[0-9a-f]{64}$"
 PIECE = 1 << 20
-"""Tokens that are hashed at a time: a vocabulary is never copied whole."""
+"""Number of tokens that are hashed at a time, so that a vocabulary is never copied as a whole."""
 
 
 Plain = Literal["text", "hex", "int", "hour", "weekday", "is_weekend", "log2", "log_squared", "edges"]
 
 
 class CrossPart(Part):
-    """What a part of a cross is made of, as TokenIdentity has it of a feature; `name` is the feature's, or the column's."""
+    """The identity of a part of a cross; for the fields see TokenIdentity. `name` is that of the feature, or of the column."""
 
     added = ("edges",)
     name: Text
@@ -33,16 +33,16 @@ class CrossPart(Part):
 
 
 class TokenIdentity(Part):
-    """Which id a value of a categorical feature has. The ids 0 (missing) and 1 (rare) are the same in every data set.
+    """The identity of a categorical feature. The ids 0 (missing) and 1 (rare) are the same in every data set.
 
     Attributes:
-        source: how the log's value becomes a token: `text`, `hex` and `int` are the value itself; `hour`, `weekday` and `is_weekend` are
+        source: how a value becomes a token: `text`, `hex` and `int` are the value itself; `hour`, `weekday` and `is_weekend` are
             parts of the time; `log2`, `log_squared` and `edges` are buckets of a number; `cross` joins the tokens of the features `cross`.
-        tokens: digest of the vocabulary, in the order of its ids (`TokenDigest`); None where no vocabulary is known.
-        hashed: the hash function that takes a token to its id, where there is no vocabulary; the cardinality is its size.
-        edges: digest of the buckets' edges.
-        max_values: how many tokens of a row are kept.
-        missing: texts that mean "no value", beside the empty one; sorted.
+        tokens: digest of the tokens in the order of their ids (`TokenDigest`); None if no vocabulary is known.
+        hashed: name of the hash function, if there is no vocabulary. The cardinality is its size.
+        edges: digest of the edges of the buckets.
+        max_values: number of tokens of a row that are kept.
+        missing: texts that mean "no value", in addition to the empty text; sorted.
     """
 
     added = ("tokens", "hashed", "edges", "max_values", "missing", "cross")
@@ -56,11 +56,11 @@ class TokenIdentity(Part):
 
 
 class NumberIdentity(Part):
-    """What a number of a dense feature stands for, beside the feature's `transform`.
+    """The identity of a dense feature, in addition to its `transform`.
 
     Attributes:
         moments: (mean, deviation) of a standardised feature.
-        missing: texts that mean "no value", beside the empty one; sorted.
+        missing: texts that mean "no value", in addition to the empty text; sorted.
     """
 
     added = ("moments", "missing")
@@ -69,10 +69,10 @@ class NumberIdentity(Part):
 
 
 class TokenDigest:
-    """SHA-256 of tokens in the order of their ids. Tokens are added in pieces of any size, and the digest can be asked for in between.
+    """SHA-256 of tokens in the order of their ids. Tokens may be added in pieces of any size.
 
-    It is the SHA-256 of `int64` or `bytes`, the number of tokens, and the SHA-256 of two streams: each token's length (uint32,
-    little-endian; none for int64), and each token's bytes (int64 tokens are little-endian).
+    The digest is the SHA-256 of: the text `int64` or `bytes`, the number of tokens, and the SHA-256 of two streams. One stream holds the
+    length of each token (uint32, little-endian; empty for int64), the other the bytes of each token (int64 is little-endian).
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class TokenDigest:
             self._bytes.update(memoryview(data)[int(edges[0]) : int(edges[-1])])
 
     def hexdigest(self) -> str:
-        """The digest of all tokens that were added up to now. An empty vocabulary has one digest, whatever its type."""
+        """The digest of all tokens added so far. Empty vocabularies of both types have the same digest."""
         whole = hashlib.sha256(f"{self._kind if self.count else ''} {self.count}\n".encode())
         whole.update(self._lengths.digest())
         whole.update(self._bytes.digest())
@@ -110,12 +110,12 @@ class TokenDigest:
 
 
 def tokens_digest(tokens: Any) -> str:
-    """The digest of a whole vocabulary's tokens, as `TokenDigest.add` takes them."""
+    """The digest of the tokens of a vocabulary. For their type see `TokenDigest.add`."""
     digest = TokenDigest()
     digest.add(tokens)
     return digest.hexdigest()
 
 
 def edges_digest(edges: Sequence[float] | NDArray[np.float64]) -> str:
-    """SHA-256 of a bucket feature's edges, float64, little-endian."""
+    """SHA-256 of the edges of a bucket feature as little-endian float64."""
     return hashlib.sha256(np.asarray(edges, "<f8").tobytes()).hexdigest()

@@ -1,8 +1,8 @@
-"""The manifest of a data set: what a model is built from, so that nobody types a cardinality.
+"""The manifest of a data set, from which a model takes its features and cardinalities.
 
-A data set is a folder: `manifest.json`, and parquet shards per split with the columns `label` (uint8), one float32 column
-a dense feature and one int32 column (or list of int32, where it is multi-valued) a categorical feature, all without nulls; and
-`@weight` (float32) and `@group` (int64) where the manifest has them.
+A data set is a folder with `manifest.json` and the parquet shards of each split. A shard has the columns `label` (uint8), one float32
+column for each dense feature, one int32 column for each categorical feature (a list of int32 if it is multi-valued), and, if the manifest
+says so, `@weight` (float32) and `@group` (int64). No column has nulls.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ VERSION: Literal[1] = 1
 FILE = "manifest.json"
 MAX_BYTES = 64 << 20
 MISSING_ID, RARE_ID = 0, 1
-"""Ids that every categorical feature has: the value was empty; the token was too rare for an id of its own."""
+"""The first two ids of every categorical feature: for a missing value, and for a token that is too rare for an id of its own."""
 WEIGHT, GROUP = "@weight", "@group"
-"""Columns of a shard that are no features."""
+"""Columns of a shard that are not features."""
 ROUNDING = 1e-9
 EQUAL_BY_CHANCE = 16
-"""So few rows of two splits may be equal by chance, in a small log of few values."""
+"""Shards of two splits with fewer rows may be equal by chance, in a small log with few values."""
 NO_GROUP = 0
-"""Group of a row whose group column is empty."""
+"""The group of a row whose group column is empty."""
 
 
 class DenseFeature(Part):
-    """A float column: `transform` of the raw integer, 0.0 where it was missing.
+    """A float column: `transform` of the raw number, 0.0 if it was missing.
 
-    `identity` is None in manifests that were made before it was written; `dmoe.data.dataset.earlier` tells what can still be told.
+    `identity` is None in manifests of earlier versions; `dmoe.data.dataset.earlier` computes it as far as possible.
     """
 
     added = ("identity",)
@@ -49,12 +49,13 @@ class DenseFeature(Part):
 
 
 class CategoricalFeature(Part):
-    """An id column with ids 0 .. cardinality - 1. `bucket` features are a dense column's buckets; `token` ones are the log's own.
+    """A column of ids 0 .. cardinality - 1.
 
     Attributes:
-        pooling: how a row's ids become one embedding where the feature is multi-valued; `none` where each row has one id.
-        mean_ids: ids a row, on average over all splits.
-        identity: which token each id stands for; None as a dense feature's.
+        kind: `bucket` for buckets of a numeric column, else `token`.
+        pooling: how the embeddings of a row's ids are combined, if the feature is multi-valued; `none` if each row has one id.
+        mean_ids: average number of ids of a row, over all splits.
+        identity: the token that each id stands for; may be None, as in DenseFeature.
     """
 
     added = ("pooling", "mean_ids", "identity")
@@ -94,7 +95,7 @@ class Shard(Part):
 
 
 class Split(Part):
-    """`labelled` is false where the log had no clicks in it: the shards then have no column `label`, and can be scored only."""
+    """A split. If `labelled` is false, the shards have no column `label`, and can only be scored."""
 
     added = ("labelled",)
     rows: int = Field(ge=0)
@@ -114,17 +115,18 @@ class Split(Part):
 
     @property
     def only_label(self) -> str | None:
-        """`negative` or `positive`, where all rows are: such rows have no AUC, and teach nothing."""
+        """`negative` or `positive` if all rows have that label, so that there is no AUC and nothing to learn; else None."""
         return {0: "negative", self.rows: "positive"}.get(self.positives) if self.labelled and self.rows else None
 
 
 class Manifest(Part):
-    """What `dmoe preprocess` made. `made_by` holds the command, options, versions and counts of the run, for people to read.
+    """The description of a data set that `dmoe preprocess` made.
 
     Attributes:
-        weight, group: the column whose numbers weigh the rows, and the one whose values group them (for GAUC), as the log names them;
-            `@weight` where only the sampling of negatives weighs rows (`made_by.negatives`).
-        weighted_rate: the weighted share of positives in the train split, where rows are weighted.
+        made_by: command, options, versions and counts of the run, for people to read.
+        weight: column of the log with the weights of the rows; `@weight` if weights come only from the sampling of negatives.
+        group: column of the log by which GAUC groups the rows.
+        weighted_rate: weighted share of positives in the train split, if rows have weights.
     """
 
     added = ("weight", "group", "weighted_rate")
@@ -158,7 +160,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _shards_are_their_own(self) -> "Manifest":
-        """No file is listed twice, and no two splits hold the same bytes: a model would be tested on the rows that it was trained on."""
+        """Checks that no file is listed twice, and no two splits hold the same rows: a model must not be tested on its training rows."""
         files: dict[str, str] = {}
         holder: dict[str, str] = {}
         shared: Counter[tuple[str, str]] = Counter()
@@ -176,13 +178,17 @@ class Manifest(Part):
         return self
 
     def base_rate(self, split: str) -> float:
-        """The share of positives that a model of this split starts from: weighted where the rows are."""
+        """The share of positives of a split, weighted if rows have weights. A model starts from that of the train split."""
         if self.weighted_rate is not None and split == "train":
             return self.weighted_rate
         return self.splits[split].positives / self.splits[split].rows
 
     def split(self, name: str) -> Split:
-        """The split of that name, which must have rows."""
+        """The split with this name.
+
+        Raises:
+            UserError: there is no such split, or it has no rows.
+        """
         if name not in self.splits:
             raise UserError(f"{FILE}: no split '{name}'{nearest(name, self.splits)}")
         if not self.splits[name].rows:
@@ -191,16 +197,15 @@ class Manifest(Part):
 
     @property
     def rows_hash(self) -> str:
-        """Identifies the rows: equal only where every split has the same shards, byte for byte."""
+        """Identifies the rows: equal only if every split has the same shards, byte for byte."""
         shards = [[name, [[shard.rows, shard.sha256] for shard in split.shards]] for name, split in sorted(self.splits.items())]
         return hashlib.sha256(format_json(shards).encode()).hexdigest()
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """What tells, where identities do not, that a model of one data set can read another one: they have one of these in common.
+        """Evidence for manifests without identities. If two data sets have an entry in common, a model of one can read the other.
 
-        Both were made by the same run of preprocessing, or by the vocabulary of the same run; or Criteo's vocabularies have the same
-        checksum; or they are the same rows of ids, so that the model reads what it was trained on.
+        The entries name the run that made the data set, the run whose vocabulary it uses, the checksum of its vocabularies, and its rows.
         """
         keys = (("run", "fingerprint"), ("run", "of"), ("vocabulary", "vocabulary_sha256"))
         found = [f"{kind} {self.made_by[key]}" for kind, key in keys if isinstance(self.made_by.get(key), str)]
@@ -208,7 +213,7 @@ class Manifest(Part):
 
     @property
     def schema_hash(self) -> str:
-        """Identifies what a model depends on: the features and their cardinalities, not the rows."""
+        """Identifies the features and their cardinalities, on which a model depends, but not the rows."""
         schema = [
             [feature.name for feature in self.dense],
             [[one.name, one.kind, one.cardinality, *([one.pooling] if one.multi_valued else [])] for one in self.categorical],
@@ -228,7 +233,7 @@ class _MadeBy(Open):
 
 
 class _Read(Open):
-    """What programs read of `made_by`, which is otherwise for people."""
+    """The fields of `made_by` that programs read. All others are for people."""
 
     made_by: _MadeBy = _MadeBy()
 
@@ -237,7 +242,7 @@ def load_manifest(folder: str) -> Manifest:
     """Reads and checks `folder/manifest.json`.
 
     Raises:
-        UserError: no such data set, not JSON, another version, or a field that is wrong, named.
+        UserError: no data set, not JSON, another version, or a wrong field; names the field.
     """
     path = join(folder, FILE)
     if not folder or not PATHS.exists(path):
@@ -259,5 +264,5 @@ def load_manifest(folder: str) -> Manifest:
 
 
 def save_manifest(folder: str, manifest: Manifest) -> None:
-    """Writes `folder/manifest.json`, the last file of a data set: where it stands, the data set is whole."""
+    """Writes `folder/manifest.json`. It is the last file of a data set: if it exists, the data set is complete."""
     write_text(join(folder, FILE), format_json(manifest.model_dump(mode="json"), indent=1) + "\n")

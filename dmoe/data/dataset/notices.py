@@ -1,4 +1,4 @@
-"""What of a data set may hurt a training, a line each, known before the first step."""
+"""Warnings about a data set that may harm training, one line each, known before the first step."""
 
 from collections.abc import Collection
 
@@ -10,12 +10,12 @@ LONGEST_NAME = 32
 
 
 def notices(manifest: Manifest) -> list[str]:
-    """Splits without rows, splits of one label, and features that say nothing; of data to score, nothing."""
+    """Warns of splits without rows, splits with one label, and uninformative features. Empty for data to score."""
     return [] if "score" in manifest.splits else [*split_notices(manifest), *feature_notices(manifest)]
 
 
 def facts(manifest: Manifest) -> list[str]:
-    """How the train split was sampled and ordered, and what crosses are made of, a line each."""
+    """How the train split was sampled and ordered, and the parts of crosses, one line each."""
     lines, made_by = [], manifest.made_by
     rows, share = made_by.get("train_rows"), made_by.get("negatives")
     if isinstance(rows, dict) and isinstance(share, float) and manifest.weighted_rate is not None:
@@ -39,9 +39,9 @@ def split_notices(manifest: Manifest) -> list[str]:
 
 
 def feature_notices(manifest: Manifest, names: Collection[str] | None = None) -> list[str]:
-    """Features (of `names`, where given) whose values are all missing, are all one value, or have no id of their own.
+    """Warns of features (among `names`, if given) whose values are all missing, all the same, or all rare.
 
-    Constants are those that `made_by` names; another maker's manifest may name none.
+    Constant features are those that `made_by` names; a manifest of another program may name none.
     """
     shares = {one.name: one.missing_share for one in manifest.dense} | {one.name: one.missing_share for one in manifest.categorical}
     missing = [name for name, share in shares.items() if share == 1]

@@ -1,4 +1,4 @@
-"""The base of every part of a manifest."""
+"""The base class of the parts of a manifest."""
 
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ class Part(Strict):
     """A part of the manifest."""
 
     added: ClassVar[tuple[str, ...]] = ()
-    """Fields that came after version 1, written only where they say something: other data sets' files stay as they were."""
+    """Fields that were added later. They are written only if they differ from the default, so that manifests without them stay the same."""
 
     @model_serializer(mode="wrap")
     def _without_the_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

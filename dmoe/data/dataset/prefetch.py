@@ -1,4 +1,4 @@
-"""Batches prepared ahead by a thread."""
+"""Prepares batches ahead in a thread."""
 
 import queue
 import threading
@@ -8,7 +8,8 @@ from dmoe.data.dataset.batch import Batch
 
 
 def ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
-    """The same batches, prepared by a thread; what it raises is raised here. Dropping the iterator stops the thread."""
+    """Yields the same batches, at most `depth` of which a thread prepares ahead. An exception of the thread is raised here. The thread
+    stops when the iterator is deleted."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 

@@ -1,8 +1,8 @@
-"""Batches from shards: the same global batches for any number of ranks.
+"""Reads batches from shards. The global batches are the same for any number of ranks.
 
-The rows of an epoch have one global order (`dmoe.data.dataset.epoch_order`), a function of seed and epoch alone. The global batch of step t
-is positions [t * G, (t + 1) * G) of that order, and each rank reads its own part of them. One number is therefore the position in the data,
-and any number of ranks can resume from it.
+The rows of an epoch have one global order (`dmoe.data.dataset.epoch_order`), which depends on seed and epoch only. The global batch of
+step t is the positions [t * G, (t + 1) * G) of that order, and each rank reads its part of them. The position in the data is therefore one
+number, from which any number of ranks can resume.
 
 Shapes: B rows of a rank's batch, F categorical and D dense features.
 """
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.epoch_order import EpochOrder, order_name
@@ -21,6 +20,7 @@ from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manife
 from dmoe.data.dataset.prefetch import ahead
 from dmoe.data.dataset.split_columns import Columns, SplitColumns, joined
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 
 
 class Reader:
@@ -30,20 +30,20 @@ class Reader:
         folder: of the data set.
         manifest: its manifest.
         split: such as `train`.
-        features: the categorical features to read, in the model's order.
+        features: the categorical features to read, in the order of the model.
         dense: the dense features to read, in order.
-        shuffle: `window` draws row groups from anywhere in the split and rows within them, `row_groups` draws row groups only,
-            `turns` draws nothing, `none` keeps the order of the files.
-        window_row_groups: how many row groups take turns in giving rows, unless the files' order is kept: a batch mixes their rows. A rank
-            decodes those that it takes rows of, so ranks beyond this number decode what others decode too.
-        seed: of the order.
-        prefetch: batches that a thread prepares ahead; 0 reads when asked.
-        lookups: makes of a batch's ids what a model's tables look up.
-        pin_memory: batches lie in page-locked memory, from which a GPU copies while it computes; the thread pins them.
-        rows: of a feature, the id that each of its ids is given out as, where the model's are others; [cardinality] int32.
+        shuffle: `window` shuffles row groups and the rows within each; `row_groups` shuffles row groups only; `turns` shuffles nothing, but
+            row groups take turns; `none` keeps the order of the files.
+        window_row_groups: number of row groups that take turns, unless shuffle is `none`; a batch mixes their rows. If there are more ranks
+            than that, several ranks decode the same row group.
+        seed: of the shuffle.
+        prefetch: number of batches that a thread prepares ahead; 0 for none.
+        lookups: converts the ids of a batch to the rows that the tables of the model look up.
+        pin_memory: puts batches into page-locked memory, from which a GPU can copy while it computes.
+        rows: for a feature, a map [cardinality] int32 from its ids to those of the model, if they differ.
 
     Raises:
-        UserError: a shard is missing, or is not what the manifest says.
+        UserError: a shard is missing, or does not agree with the manifest.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Reader:
 
     @property
     def order(self) -> str:
-        """Names the order of rows that positions count in: equal only for the same shards, shuffle and seed."""
+        """A name of the order of rows: equal only for the same shards, shuffle and seed."""
         return order_name(self.shards, self.shuffle, self.lanes, self.seed if self._drawn else None)
 
     @property
@@ -88,19 +88,19 @@ class Reader:
         return self.shuffle in ("window", "row_groups")
 
     def steps(self, batch_size: int, start_row: int = 0) -> int:
-        """Steps that are left of an epoch from a position: the last one may be smaller."""
+        """Number of steps from a position to the end of an epoch. The last batch may be smaller."""
         return -(-(self.rows - start_row) // batch_size)
 
     def batches(
         self, batch_size: int, rank: int, world_size: int, epoch: int = 0, start_row: int = 0, max_steps: int | None = None
     ) -> Iterator[Batch]:
-        """This rank's batches of an epoch from a position on; every rank gets as many, each of as many rows.
+        """This rank's batches of an epoch from a position on. Every rank gets the same number of batches with the same number of rows.
 
         Args:
             batch_size: rows of the global batch.
-            epoch: which order.
-            start_row: how many rows of the epoch are used up already.
-            max_steps: stop after so many.
+            epoch: decides the order of the rows.
+            start_row: number of rows of the epoch that were used before.
+            max_steps: most steps.
         """
         steps = self.steps(batch_size, start_row)
         steps = steps if max_steps is None else min(steps, max_steps)
@@ -114,7 +114,8 @@ class Reader:
         size = -(-(stop - start) // world_size)
         order = self._order(epoch)
         columns, rows = self._rows(epoch, order.spans(start, stop, rank, world_size))
-        # Not those that had rows in this batch: where batches end within the lanes' turn, a rank may miss a lane in some of them.
+        # Keep the row groups of all lanes, not only those in this batch: a rank may have no row of some lane in one batch, and in the next
+        # one again.
         going_on = order.going_on(stop)
         self._decoded = {index: kept for index, kept in self._decoded.items() if index in going_on}
         dense = np.zeros((size, len(self.dense)), np.float32)
@@ -147,7 +148,7 @@ class Reader:
         return Batch(*parts, None if group is None else torch.from_numpy(group))
 
     def _rows(self, epoch: int, spans: Sequence[tuple[int, int]]) -> tuple[Columns, int]:
-        """The rows of pieces of the epoch's sequence, and their number."""
+        """The rows of some ranges of the epoch's sequence, and their number."""
         order, parts, rows = self._order(epoch), [], 0
         for low, high in spans:
             rows += high - low
@@ -169,7 +170,7 @@ class Reader:
         return self._ordered[1]
 
     def _decode(self, epoch: int, index: int) -> Columns:
-        """The rows of the epoch's row group `index`, in its order."""
+        """Reads and shuffles the row group `index` of the epoch."""
         columns = self._columns.read(self._order(epoch).groups[index])
         for name, row_of in self._row_of.items():
             column = columns[name]

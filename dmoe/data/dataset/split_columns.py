@@ -1,4 +1,4 @@
-"""The row groups of a split's shards as columns in memory, held against what the manifest promises.
+"""Reads the row groups of a split as columns in memory, and checks them against the manifest.
 
 Shapes: N rows of a row group.
 """
@@ -12,32 +12,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dmoe.data.criteo import LABEL
 from dmoe.data.dataset import bags
 from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.files import RowGroup, as_parquet, identity_of, open_bytes, other_bytes, sha256_of
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.errors import UserError
+from dmoe.names import LABEL
 from dmoe.paths import join
 
 OPEN_FILES = 64
 
 Columns = dict[str, Any]
-"""Of each column its numbers [N], or its Bags where it is multi-valued."""
+"""For each column its numbers [N], or its Bags if it is multi-valued."""
 
 
 class SplitColumns:
-    """Reads a split's row groups: label, dense and categorical features, and weight and group where the manifest has them.
+    """Reads the row groups of a split: label, dense and categorical features, and weight and group if the manifest has them.
+
+    The rows of a shard are used only if its file is still the one that was opened first (`identity_of`), or has the SHA-256 of the
+    manifest.
 
     Args:
         folder: of the data set.
-        features: the categorical features to read; `dense`: the dense ones.
-
-    A shard's rows are used only while its file is the one that was opened first (`identity_of`), or has the manifest's SHA-256.
+        features: the categorical features to read.
+        dense: the dense features to read.
 
     Attributes:
         groups: the row groups in the order of the files.
-        names: of the columns that are read.
+        names: the columns that are read.
 
     Raises:
         UserError: a shard is missing, or has other columns, types or rows than the manifest says.
@@ -58,10 +60,10 @@ class SplitColumns:
         return {name: bags.empty() if name in multi_valued else np.empty(0, np.int32) for name in self.names}
 
     def read(self, group: RowGroup) -> Columns:
-        """The rows of a row group.
+        """Reads a row group.
 
         Raises:
-            UserError: they cannot be read, or a value is absent or is none that the manifest allows; names column, row and file.
+            UserError: it cannot be read, or a value is absent or not allowed by the manifest; names column, row and file.
         """
         path = self.shards[group.shard].path
         source, file = self._file(group.shard)
@@ -82,7 +84,7 @@ class SplitColumns:
         return columns
 
     def _row_groups(self, shard: int) -> Iterator[RowGroup]:
-        """Row groups whose `first` counts from the shard's first row, as messages do."""
+        """The row groups of a shard. `first` counts from the first row of the shard, as messages do."""
         path = join(self.folder, self.shards[shard].path)
         source, file = self._file(shard)
         self._identities[shard] = identity_of(source)
@@ -120,9 +122,10 @@ class SplitColumns:
         return self._files[shard]
 
     def _verify(self, shard: int, source: BinaryIO) -> None:
-        """
+        """Checks that a shard is unchanged since it was first opened.
+
         Raises:
-            UserError: the shard was replaced or written over, and is not what the manifest says.
+            UserError: the shard was replaced or overwritten, and its bytes are not those of the manifest.
         """
         now = identity_of(source)
         if now != self._identities[shard]:
@@ -140,7 +143,7 @@ def joined(parts: Sequence[Columns]) -> Columns:
 
 
 def _column(name: str, column: pa.ChunkedArray, path: str, group: RowGroup) -> Any:
-    """Its numbers or Bags; none may be absent."""
+    """The numbers or Bags of a column, which must have no nulls."""
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise UserError(f"{name}: no value at row {group.first + row:,} of {path}; shards have none empty, make the data set again")
@@ -161,7 +164,7 @@ def _check(bad_N: np.ndarray, name: str, values_N: np.ndarray, expected: str, pa
 
 def _check_ids(feature: CategoricalFeature, column: Any, path: str, group: RowGroup) -> None:
     ids = column.values if isinstance(column, Bags) else column
-    # The kernels would look up row 0 instead, and say so in a log line that names a table's number (torchrec issue 575).
+    # The kernels would look up row 0 instead, and only log the number of the table (torchrec issue 575).
     if ids.size and (ids.min() < 0 or ids.max() >= feature.cardinality):
         place = int(np.flatnonzero((ids < 0) | (ids >= feature.cardinality))[0])
         row = int(np.searchsorted(column.offsets, place, side="right")) - 1 if isinstance(column, Bags) else place

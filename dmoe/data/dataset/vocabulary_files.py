@@ -1,4 +1,4 @@
-"""Vocabularies as files of a data set: `vocabulary/C1.parquet` with the columns token, id and count, in the order of ids."""
+"""Reads the vocabulary files of a data set: `vocabulary/C1.parquet` has the columns token, id and count, in the order of ids."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ def file_of(folder: str, feature: str) -> str:
 
 
 def read_table(path: str, integers: bool | None) -> Any:
-    """A vocabulary file as a pyarrow.Table of token, id and count.
+    """Reads a vocabulary file as a pyarrow.Table of token, id and count.
 
     Args:
-        integers: whether tokens are int64, or binary; None for either.
+        integers: whether the tokens must be int64 (true) or binary (false); None for either.
 
     Raises:
-        OSError, KeyError, pyarrow.ArrowException: it is missing, damaged, or has other columns.
-        UserError: its ids are not 2, 3, ... in order, or a column has another type or a null.
+        OSError, KeyError, pyarrow.ArrowException: the file is missing, damaged, or has other columns.
+        UserError: the ids are not 2, 3, ... in order, or a column has another type or a null.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -42,7 +42,7 @@ def read_table(path: str, integers: bool | None) -> Any:
 
 
 def _check_piece(path: str, piece: Any, before: int) -> None:
-    """Checks rows of a vocabulary file, of which `before` rows stand before them."""
+    """Checks some rows of a vocabulary file. `before` is the number of rows before them."""
     import pyarrow as pa
 
     tokens, ids = piece["token"], piece["id"]
@@ -56,10 +56,10 @@ def _check_piece(path: str, piece: Any, before: int) -> None:
 
 
 def read_digests(path: str, first: int) -> tuple[str, str, int]:
-    """Reads a vocabulary file piece by piece: memory does not grow with it.
+    """Reads a vocabulary file piece by piece, in constant memory.
 
     Returns:
-        The digest of the first `first` tokens, the digest of all tokens, and how many there are.
+        The digest of the first `first` tokens, the digest of all tokens, and their number.
 
     Raises:
         UserError: the file is missing or damaged.

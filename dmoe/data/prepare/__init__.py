@@ -1,1 +1,1 @@
-"""A raw log -> a data set, for every log that a schema describes: `dmoe preprocess`, and `dmoe schema`, which proposes a schema."""
+"""Prepares a data set from a raw log that a schema describes (`dmoe preprocess`), and proposes a schema for a log (`dmoe schema`)."""

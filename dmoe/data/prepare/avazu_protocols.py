@@ -1,4 +1,4 @@
-"""Protocols of papers and benchmarks on Avazu's log: which shipped schema, and the defaults of --min-count, --split and --split-by."""
+"""Published protocols for Avazu's log. Each one selects a shipped schema and the defaults of --min-count, --split and --split-by."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a data set keeps of how its log was read, so that another log can be read in the same way."""
+"""Reads from a data set how its log was read (schema, vocabularies, moments, edges), to read another log in the same way."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,15 @@ from dmoe.paths import join
 
 @dataclass(frozen=True)
 class Kept:
-    """A data set's schema, vocabularies or sizes of hashed ids, (mean, deviation) of standardised numbers, edges of quantiles, its name,
-    and the fingerprint of its making."""
+    """How the log of a data set was read.
+
+    Attributes:
+        vocabularies: empty if the ids are hashed; then `sizes` has the rows of each feature's table.
+        moments: (mean, deviation) of each standardised number.
+        edges: of each feature with quantile buckets.
+        dataset: the log's name.
+        fingerprint: identifies the inputs and options that the data set was made from.
+    """
 
     schema: Schema
     vocabularies: list[Vocabulary]
@@ -27,10 +34,10 @@ class Kept:
 
 
 def load_kept(folder: str) -> Kept:
-    """Reads what `tools/preprocess.py` kept in a data set.
+    """Reads how the log of the data set in `folder` was read.
 
     Raises:
-        UserError: no data set, one of another maker, or one whose vocabulary is gone or is not the manifest's.
+        UserError: there is no data set, another program made it, or its vocabulary is missing or does not belong to its manifest.
     """
     manifest = load_manifest(folder)
     where, made_by, schema = join(folder, FILE), manifest.made_by, kept_schema(folder, manifest)
@@ -54,7 +61,7 @@ def load_kept(folder: str) -> Kept:
 
 
 def _check_same(where: str, manifest: Manifest, numbers: dict[str, NumberIdentity], tokens: dict[str, TokenIdentity]) -> None:
-    """Holds the features of a manifest against `made_by`, by which other logs are read: both have to say the same."""
+    """Compares the features of a manifest with its `made_by`, by which other logs are read. Both must agree."""
     if [one.name for one in manifest.dense] != list(numbers) or [one.name for one in manifest.categorical] != list(tokens):
         raise UserError(f"{where}: made_by.schema has other features than the manifest; copy the data set again")
     for number in manifest.dense:
@@ -70,10 +77,10 @@ def _contradiction(where: str, name: str) -> UserError:
 
 
 def kept_schema(folder: str, manifest: Manifest) -> Schema:
-    """The schema that a data set was made by; the shipped one of its name, where it was made before data sets kept theirs.
+    """The schema that a data set was made with. A data set from before schemas were kept gets the shipped schema of its name.
 
     Raises:
-        UserError: it keeps none.
+        UserError: the data set keeps no schema.
     """
     kept = manifest.made_by.get("schema")
     if isinstance(kept, dict):
@@ -86,10 +93,10 @@ def kept_schema(folder: str, manifest: Manifest) -> Schema:
 
 
 def read_kept(folder: str, manifest: Manifest, schema: Schema) -> list[Vocabulary]:
-    """The vocabularies of a data set, whose ids another one is to share.
+    """The vocabularies of a data set, to give another data set the same ids.
 
     Raises:
-        UserError: they are missing, damaged, or not this manifest's.
+        UserError: they are missing, damaged, or do not belong to this manifest.
     """
     integers = {one.name: one.type != "string" for one in schema.categorical}
     vocabularies = read_all(folder, manifest.categorical, lambda path, name: read_vocabulary(path, name, integers.get(name)))

@@ -1,4 +1,4 @@
-"""What a run of preprocessing is asked to do, checked; and which of it decides the data set's bytes."""
+"""The options of preprocessing, their checks, and which of them decide the data set's bytes."""
 
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
@@ -12,28 +12,29 @@ from dmoe.paths import inside
 
 WORK = ".work"
 MAX_BLOCK = 1 << 30
-"""Bytes; places in a block are numbers of 32 bits."""
+"""Bytes. Positions in a block are 32-bit integers."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The last group does not decide the data set's bytes: from max_bad_share on.
+    """The options of a run. Those from max_bad_share on do not change the data set's bytes.
 
     Args:
-        inputs: names, folders and globs, or `-` alone for standard input.
-        output: the data set's folder; where it is remote, `work` names a local folder for the work in progress.
-        schema: of the log, or its file, or the name of one that dmoe brings along; where absent, that of `vocabulary`.
-        where: what messages call the schema; dataset: the log's name in the manifest.
-        vocabulary: a data set whose ids, schema and numbers are kept; `new_tokens` says what becomes of tokens that it does not have.
-        ids: `counted` from the train split, or by `hash` into `hash_size` rows a table (dmoe.data.prepare.count.hashed_sizes.parse_sizes).
-        scoring: one split `score` of all rows, labelled or not, with the ids of `vocabulary`, or by hash.
-        validation_days, test_days: of `split_by` day; both 0 for the halves of the last day.
-        engine: this process's threads, or Ray: a cluster at `ray_address` (`auto`: the one that this node is of), or one started here.
+        inputs: files, folders and globs, or `-` alone for standard input.
+        output: folder of the data set. If it is remote, `work` must name a local folder for the work in progress.
+        schema: a Schema, a schema file, or the name of a shipped schema. If absent, the schema of `vocabulary` is used.
+        where: how messages name the schema.
+        dataset: name of the log in the manifest.
+        vocabulary: a data set whose ids, schema and moments are reused; `new_tokens` decides what happens to tokens that it lacks.
+        ids: `counted` in the train split, or by `hash` into tables of `hash_size` rows (dmoe.data.prepare.count.hashed_sizes.parse_sizes).
+        scoring: makes one split `score` of all rows, with or without labels, with the ids of `vocabulary` or hashed ids.
+        validation_days, test_days: for `split_by` day. If both are 0, the halves of the last day are held out.
+        engine: threads of this process, or Ray: the cluster at `ray_address` (`auto`: the cluster of this node), else a new local one.
     """
 
     inputs: list[str] = option(
         MISSING,
-        "files, folders or globs, local or s3://; text plain, gzip, zstd, bz2, xz, or a zip or tar of one file; - alone is standard input",
+        "files, folders or globs, local or s3://; plain text, gzip, zstd, bz2, xz, or a zip or tar with one file; - alone: standard input",
         flag="--input",
         metavar="F",
     )
@@ -41,44 +42,54 @@ class Options:
     schema: Schema | str | None = None
     where: str = ""
     dataset: str = ""
-    vocabulary: str | None = option(None, "keep this data set's ids, schema and numbers", metavar="D")
-    new_tokens: Literal["rare", "append"] = option("rare", "tokens that --vocabulary lacks: rare, or ids behind its own (rare)")
-    ids: Literal["counted", "hash"] = option("counted", "by count, or by hash, which needs no counting (counted)")
-    hash_size: str | None = option(None, "rows of a table for --ids hash", metavar="N[,C6=N]")
-    min_count: int = option(10, "occurrences in the train split that earn a token its own id (%(default)s)")
-    max_ids: int | None = option(None, "tokens of a feature that have an id of their own at most, the most frequent ones", metavar="N")
+    vocabulary: str | None = option(None, "use the ids, schema and moments of this data set", metavar="D")
+    new_tokens: Literal["rare", "append"] = option(
+        "rare", "tokens that --vocabulary lacks: treat as rare, or append new ids after the old ones (rare)"
+    )
+    ids: Literal["counted", "hash"] = option("counted", "ids by frequency, or by a hash, which needs no counting (counted)")
+    hash_size: str | None = option(None, "rows of each table for --ids hash", metavar="N[,C6=N]")
+    min_count: int = option(10, "a token needs this many occurrences in the train split for an id of its own (%(default)s)")
+    max_ids: int | None = option(None, "give ids of their own to at most N tokens of each feature, the most frequent ones", metavar="N")
     split: str = option("0.8,0.1,0.1", "shares of train, validation and test (%(default)s)")
     split_by: Literal["random", "key", "time", "day"] = option(
         "random",
-        "by a hash of seed and row; by key: of seed and the value of --split-key, so that all rows of one value are in one split; by the"
-        " time column, or in the log's order; or by day, of the time column, or a file each: the last day's halves are validation and test"
-        " (%(default)s)",
+        "random: by a hash of the seed and the row number; key: by a hash of the seed and the value of --split-key, so that all rows with"
+        " one value are in one split; time: by the time column, or else by the order of the log; day: by the day of the time column, or"
+        " else by file, and the halves of the last day are validation and test (%(default)s)",
     )
-    split_key: str | None = option(None, "of --split-by key: a column, such as the user's (the schema's split_key)", metavar="COLUMN")
-    validation_days: int = option(0, "of --split-by day: whole days before the test days")
-    test_days: int = option(0, "of --split-by day: whole days at the end")
+    split_key: str | None = option(
+        None, "for --split-by key: a column, such as the user id (default: split_key of the schema)", metavar="COLUMN"
+    )
+    validation_days: int = option(0, "for --split-by day: hold out this many whole days before the test days")
+    test_days: int = option(0, "for --split-by day: hold out this many whole days at the end")
     negatives: float | None = option(
-        None, "keep this share of the train split's negatives, by a hash of seed and row; a kept one weighs 1 / share", metavar="SHARE"
+        None,
+        "keep this share of the negatives of the train split, chosen by a hash of the seed and the row number; each kept one gets the"
+        " weight 1 / share",
+        metavar="SHARE",
     )
     shuffle: bool = option(False, "write the train split in one global random order")
-    seed: int = option(0, "of the splits by random and key, of --negatives and --shuffle (0)")
-    scoring: bool = option(False, "one split, 'score', of all rows; the log needs no labels")
-    rows_per_shard: int = option(524_288, "rows of the log that a set of shards comes from (%(default)s)")
+    seed: int = option(0, "seed of random and key splits, of --negatives and of --shuffle (0)")
+    scoring: bool = option(False, "make one split, 'score', of all rows; the log needs no labels")
+    rows_per_shard: int = option(524_288, "rows of the log that are written together, one shard for each split (%(default)s)")
     row_group_rows: int = option(32_768, "rows of a parquet row group (%(default)s)")
 
-    max_bad_share: float = option(0.001, "fail where more of the lines are malformed (%(default)s)")
-    block_bytes: int = option(8 << 20, "text parsed at once (%(default)s); the bytes do not depend on it", flag="--block-kb", scale=1 << 10)
-    workers: int = option(0, "threads, or Ray tasks at a time (one a core); the bytes do not depend on it")
+    max_bad_share: float = option(0.001, "stop if a larger share of the lines is malformed (%(default)s)")
+    block_bytes: int = option(8 << 20, "text parsed at a time (%(default)s); does not change the output", flag="--block-kb", scale=1 << 10)
+    workers: int = option(0, "threads, or Ray tasks at a time (one for each core); does not change the output")
     memory_limit: int = option(
         512 << 20,
-        "for the counts, and for the rows of --shuffle (%(default)s), of each Ray task; more goes to disk, or to fewer threads",
+        "memory for the counts, and for the rows of --shuffle (%(default)s); with Ray, of each task. Beyond it, counts go to disk and"
+        " fewer threads shuffle",
         metavar="MB",
         scale=1 << 20,
     )
-    engine: Literal["local", "ray"] = option("local", "threads of this process, or Ray's workers (local)")
-    ray_address: str | None = option(None, "a Ray cluster; auto: this node's (one is started on this machine)", metavar="HOST:PORT")
+    engine: Literal["local", "ray"] = option("local", "threads of this process, or Ray tasks (local)")
+    ray_address: str | None = option(
+        None, "use this Ray cluster; auto: the cluster of this node (default: start one on this machine)", metavar="HOST:PORT"
+    )
     work: str | None = option(None, "local folder for the work in progress (D/.work)", metavar="W")
-    overwrite: bool = option(False, "replace the data set that the output folder holds")
+    overwrite: bool = option(False, "replace the data set in the output folder")
 
     @property
     def work_folder(self) -> str:
@@ -90,9 +101,10 @@ class Options:
 
 
 def check_options(options: Options) -> None:
-    """
+    """Checks ranges and combinations.
+
     Raises:
-        UserError: a value out of range, or options that exclude each other; names the option.
+        UserError: a value is out of range, or two options exclude each other; names the option.
     """
     for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
         if getattr(options, name) < 1:
@@ -146,7 +158,7 @@ def _check_ids(options: Options) -> None:
 
 
 def deciding(options: Options) -> dict[str, Any]:
-    """The options that decide the data set's bytes, but for the vocabulary's contents; those without effect are left out."""
+    """The options that decide the data set's bytes, without those that have no effect. The contents of the vocabulary are not included."""
     names = ["rows_per_shard", "row_group_rows"]
     if options.ids == "counted" and (not options.vocabulary or options.new_tokens == "append"):
         names = ["min_count", *(["max_ids"] if options.max_ids else []), *names]

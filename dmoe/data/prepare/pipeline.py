@@ -1,6 +1,6 @@
-"""From any log that a schema describes to a data set: typed once, counted, mapped and written.
+"""Makes a data set from a log that a schema describes: parse once, count tokens, map tokens to ids, write shards.
 
-The work lies in `OUTPUT/.work`, or where --work says, until the data set is whole.
+Intermediate files are in `OUTPUT/.work`, or in the folder of --work, until the data set is complete.
 """
 
 import os
@@ -54,7 +54,7 @@ def preprocess(options: Options) -> Result:
 
 
 def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
-    """(schema, what messages call it, the data set's name)."""
+    """(schema, how messages name it, name of the data set)."""
     given = options.schema
     named = options.dataset or (given if isinstance(given, str) and given in shipped() else "")
     if kept:
@@ -68,7 +68,8 @@ def _schema_of(options: Options, kept: Kept | None) -> tuple[Schema, str, str]:
 
 
 def _asked(options: Options, schema: Schema, where: str) -> tuple[Options, Schema]:
-    """Both with what either asks for, the options first, and without what has no effect."""
+    """The options and the schema with one value for `split_key` and `negatives`: the option's if given, else the schema's; None if it has
+    no effect."""
     key = (options.split_key or schema.split_key) if options.split_by == "key" and not options.scoring else None
     if options.split_by == "key" and not (key or options.scoring):
         raise UserError(f"--split-by key: name the column with --split-key, or as split_key in {where}")
@@ -78,7 +79,7 @@ def _asked(options: Options, schema: Schema, where: str) -> tuple[Options, Schem
 
 
 def _leave_old_work(folder: str) -> None:
-    """Says once that the work in progress of an older version lies there, which nothing of this one reads; it goes with the rest."""
+    """Says once that the folder holds work in progress of another version of dmoe. It is not read, and it is removed with the folder."""
     note = os.path.join(folder, f"format-{FORMAT_OF_WORK}")
     if not os.path.exists(note) and any(name.startswith(("parts-", "shards-", "vocabulary-")) for name in os.listdir(folder)):
         print(f"{folder}: holds work in progress of another version of dmoe, which is not continued", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The schema file of a log: which of its columns are the label, features, weight, time and group, and how each is read.
+"""The schema file of a log: which columns are the label, the features, weight, time and group, and how each column is read.
 
 format: csv                       # csv, tsv, text (tab or comma, as the file has), jsonl or parquet; `delimiter:` takes any other character
 label: {column: clicked, positive: "yes"}
@@ -35,19 +35,19 @@ SHIPPED = os.path.join(os.path.dirname(__file__), "schemas")
 EXPECTED = "keys such as 'label:' and 'categorical:'"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 MOST_TYPED = 64
-"""Columns that the front end for typed text reads: the missing ones of a row are the bits of one word."""
+"""Most columns that the parser of typed text reads: it keeps one bit for each missing value in a 64-bit word."""
 
 
 class Schema(Strict):
-    """What `--schema` names.
+    """A checked schema file.
 
     Attributes:
-        header: a text file's first line names its columns; with false, `columns` does; with auto, the first line does where it has names
-            of `columns`, in any case.
-        quote: the character around fields that hold the delimiter or line ends; null where quotes are text.
-        split_key: the column by whose values `--split-by key` splits; the command's --split-key where absent.
-        negatives: the share of the train split's rows of label 0 that is kept; the command's --negatives where absent.
-        missing: texts that mean "no value", beside the empty one.
+        header: true: the first line of a text file names the columns. false: `columns` names them. auto: the first line names them if it
+            holds a name of `columns` (upper or lower case), else `columns` does.
+        quote: the character around fields that hold the delimiter or line ends; null if quotes are ordinary text.
+        split_key: `--split-by key` splits by the values of this column, unless --split-key names another.
+        negatives: share of the rows with label 0 that the train split keeps, unless --negatives gives another.
+        missing: texts that mean "no value", in addition to the empty text.
     """
 
     format: Literal["csv", "tsv", "text", "jsonl", "parquet"] = "csv"
@@ -103,7 +103,7 @@ class Schema(Strict):
 
     @property
     def optional_for_scores(self) -> tuple[str, ...]:
-        """Keys of columns that scores do not depend on."""
+        """Keys of the columns that scores do not depend on."""
         return ("weight", "group") if any(one.part for one in self.categorical) else ("weight", "group", "time")
 
     def column_of(self, key: str) -> str | None:
@@ -113,7 +113,7 @@ class Schema(Strict):
         return self.weight if key == "weight" else self.group
 
     def without(self, keys: Iterable[str]) -> "Schema":
-        """The schema without these of `optional_for_scores`."""
+        """A copy of the schema without some keys of `optional_for_scores`."""
         return self.model_copy(update=dict.fromkeys(keys))
 
     @property
@@ -122,17 +122,17 @@ class Schema(Strict):
 
     @property
     def quote_bytes(self) -> bytes:
-        """Empty where quotes are text."""
+        """Empty if quotes are ordinary text."""
         return (self.quote or "").encode() if self.is_text else b""
 
     @property
     def is_text(self) -> bool:
-        """Whether lines hold fields between delimiters."""
+        """Whether the format is text with fields between delimiters."""
         return self.format not in ("jsonl", "parquet")
 
     @property
     def lists(self) -> set[str]:
-        """The columns that only bags are made of, so that a row may have a list there."""
+        """The columns that only multi-valued features read, so that a row may hold a list there."""
         pooled = {one.column or one.name for one in self.categorical if one.pooling}
         single = {one.column or one.name for one in self.features if isinstance(one, Dense) or not (one.pooling or one.part)}
         return pooled - single - {self.label.column, self.weight, self.group, self.time and self.time.column}
@@ -142,8 +142,11 @@ class Schema(Strict):
         return [*self.dense, *self.categorical]
 
     def parts_of(self, one: Categorical) -> list[Categorical]:
-        """The features whose tokens those of `one` are made of: itself, or a cross's parts. A part is named by a feature, else by a column
-        that one reads as tokens, else by a column of text that none reads."""
+        """The features whose tokens make the tokens of `one`: the feature itself, or the parts of a cross.
+
+        The name of a part is that of a feature, else of a column that some feature reads as tokens, else of a text column that no
+        feature reads.
+        """
         if not one.cross:
             return [one]
         named = {part.name: part for part in self.categorical}
@@ -152,7 +155,7 @@ class Schema(Strict):
 
     @property
     def stored(self) -> list[Dense | Categorical]:
-        """The features that parts store (`stored`): all but crosses, and the columns that crosses alone read."""
+        """The features whose values the intermediate parts store: all except crosses, and the columns that only crosses read."""
         crossed = [part for one in self.categorical if one.cross for part in self.parts_of(one) if part not in self.categorical]
         return [*self.dense, *(one for one in self.categorical if not one.cross), *crossed]
 
@@ -163,12 +166,12 @@ class Schema(Strict):
 
     @property
     def typed_columns(self) -> dict[str, str] | None:
-        """What each column but the label's holds (number, hex or int), where lines hold nothing else; None where they do."""
+        """The type (number, hex or int) of every column except the label, if the parser of typed text can read the log; else None."""
         plain = self.is_text and not (self.quote or self.missing or self.label.positive)
         others = self.time or self.weight or self.group or self.split_key
         if not plain or others or any(one.pooling or one.part for one in self.categorical):
             return None
-        # In the features' order, not a set's: every process is to have the same one.
+        # In the order of the features. The order of a set would differ between processes.
         stored = list(dict.fromkeys((kind, column) for one in self.stored for kind, _, column in [one.stored.partition(":")]))
         kinds = {column: kind for kind, column in stored}
         numbers = {column for column, kind in kinds.items() if kind == "number"}
@@ -177,7 +180,7 @@ class Schema(Strict):
         return kinds
 
     def used(self, labelled: bool = True) -> dict[str, str]:
-        """Every column that is read, and the schema's key that asks for it."""
+        """Every column that is read, with the key of the schema that names it."""
         used = {self.label.column: "label"} if labelled else {}
         others = {"time": self.time and self.time.column, "weight": self.weight, "group": self.group, "split_key": self.split_key}
         for key, column in others.items():
@@ -190,26 +193,30 @@ class Schema(Strict):
 
 
 def load_schema(path: str) -> Schema:
-    """Reads a schema file, or one that dmoe brings along by its name, such as criteo (dmoe/data/prepare/schemas).
+    """Reads a schema file, or a shipped schema by its name, such as criteo (dmoe/data/prepare/schemas).
 
     Raises:
-        UserError: no such file, not YAML, an unknown key (the nearest one is named), or parts that do not fit; names file and key.
+        UserError: no such file, not YAML, an unknown key (suggests the nearest), or keys that contradict each other; names file and key.
     """
     if path in shipped():
         path = os.path.join(SHIPPED, f"{path}.yaml")
     elif path.isidentifier() and not os.path.exists(path):
-        raise UserError(f"--schema {path}: no such file, and no schema that dmoe brings along{nearest(path, shipped())}")
+        raise UserError(f"--schema {path}: no such file, and no shipped schema of that name{nearest(path, shipped())}")
     return parse_schema(read_mapping(path, f"--schema {path}", "schema", EXPECTED), path)
 
 
 def shipped() -> list[str]:
-    """The names of the schemas that dmoe brings along."""
+    """The names of the shipped schemas."""
     return sorted(name.removesuffix(".yaml") for name in os.listdir(SHIPPED))
 
 
 def parse_schema(tree: Any, where: str) -> Schema:
-    """Checks a schema's tree; `where` begins the error messages. Short forms: `label: click`, `time: hour`, a feature's bare name,
-    `bucket: log2`."""
+    """Checks a schema that was read from YAML or JSON. Short forms: `label: click`, `time: hour`, the bare name of a feature,
+    `bucket: log2`.
+
+    Args:
+        where: start of the error messages.
+    """
     if not isinstance(tree, dict):
         raise UserError(f"{where}: expected {EXPECTED}, found {type(tree).__name__}")
     tree = copy.deepcopy(tree)
@@ -223,7 +230,7 @@ def parse_schema(tree: Any, where: str) -> Schema:
 
 
 def _whole(feature: Any) -> Any:
-    """A feature without its short forms."""
+    """A feature with its short forms written out."""
     if isinstance(feature, str):
         return {"name": feature}
     if isinstance(feature, dict) and isinstance(feature.get("bucket"), str):

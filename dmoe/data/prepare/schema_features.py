@@ -1,4 +1,4 @@
-"""What a schema says of single columns: the label, the time, numbers and tokens."""
+"""The parts of a schema that describe single columns: label, time, numbers and tokens."""
 
 from itertools import pairwise
 from typing import Any, Literal
@@ -10,10 +10,10 @@ from dmoe.strict import FeatureName, Strict, Text
 
 
 class Label(Strict):
-    """0 or 1 in `column`; where `positive` is given, that value is 1 and every other value is 0.
+    """The label, 0 or 1, in `column`. If `positive` is given, that value is 1 and every other value is 0.
 
     Attributes:
-        positive: compared as a number with a number (1 is 1.0), as a boolean with a boolean (true is True), else as text.
+        positive: a number is compared with numbers (1 equals 1.0), a boolean with booleans (true equals True), anything else as text.
     """
 
     column: str = Field(min_length=1)
@@ -22,13 +22,17 @@ class Label(Strict):
     @field_validator("positive", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """YAML's own numbers and booleans, which people write without quotes."""
+        """Accepts numbers and booleans of YAML, which people write without quotes."""
         return str(value).lower() if isinstance(value, bool | int | float) else value
 
 
 class Time(Strict):
-    """`format`: of strptime (dmoe.data.prepare.encode.times); `unix` seconds; `unix_ms`; a bare number, which only orders, where absent.
-    Times are UTC, unless the format has %z."""
+    """The time column.
+
+    Attributes:
+        format: of strptime (dmoe.data.prepare.encode.times); `unix` (seconds); or `unix_ms`. If absent, the column holds plain numbers,
+            which give an order but no dates. Times are UTC, unless the format has %z.
+    """
 
     column: str = Field(min_length=1)
     format: str | None = Field(None, min_length=1)
@@ -41,8 +45,13 @@ class Time(Strict):
 
 
 class Dense(Strict):
-    """A number. `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the train split's mean and divides by its deviation. A
-    missing number becomes 0.0 after the transform. With `type: int` every other text than an integer of 32 bits is malformed."""
+    """A dense feature: one number for each row.
+
+    Attributes:
+        type: with `int`, any text that is not a 32-bit integer is malformed.
+        transform: `log1p` is sign(x) * ln(1 + |x|); `standardise` subtracts the mean of the train split and divides by its standard
+            deviation. A missing number becomes 0.0 after the transform.
+    """
 
     name: FeatureName
     column: str = ""
@@ -51,18 +60,18 @@ class Dense(Strict):
 
     @property
     def stored(self) -> str:
-        """The column of a part (dmoe.data.prepare.write.parts) that holds the feature's values."""
+        """The column of the intermediate parts (dmoe.data.prepare.write.parts) that holds the feature's values."""
         return f"number:{self.column or self.name}"
 
 
 class Bucket(Strict):
-    """How numbers become tokens; one of the three.
+    """How numbers become bucket numbers. Exactly one attribute is given.
 
     Attributes:
         formula: `log2`: 0 for |v| < 1, else the sign of v times 1 + floor(log2 |v|). `log_squared`, Criteo's: floor(v) for v <= 2, else
             3 + floor(ln(v)^2).
-        edges: ascending; a number's bucket is how many of them are at most that number.
-        quantiles: about as many buckets of as many train rows each.
+        edges: ascending. The bucket of v is the number of edges <= v.
+        quantiles: number of buckets, each with about the same number of train rows.
     """
 
     formula: Literal["log2", "log_squared"] | None = None
@@ -79,19 +88,19 @@ class Bucket(Strict):
 
 
 class Categorical(Strict):
-    """A token, or with `pooling` several: separated in the column by `separator`, or a list of parquet or JSON.
+    """A categorical feature: one token for each row, or, with `pooling`, several.
 
     Attributes:
-        type: of the tokens: text; hex, of 1 to 8 digits; or int, of 64 bits. Other texts are malformed. Tokens of equal count get ids in
-            the order of their bytes, or of their numbers. Buckets and parts of the time are numbers whatever the type, in that order.
-        part: made from the time column instead: its hour (0..23), weekday (0 Sunday .. 6, as strftime's %w) or is_weekend (0, 1).
-        bucket: made from a numeric column: the token is its number's bucket.
-        cross: made of the tokens of two or more others, features by their names or columns of text (dmoe.data.prepare.tokens.crosses);
-            missing where one of them is.
-        pooling: how the embeddings of a row's tokens become one.
-        max_values: tokens of a row that are kept, the first ones.
-        min_count: occurrences in the train split that earn a token its own id; the command's --min-count where absent.
-        max_ids: tokens that have an id of their own at most, the most frequent ones; the command's --max-ids where absent.
+        type: of the tokens: string; hex (1 to 8 digits); or int (64 bits). Other texts are malformed. Tokens with equal counts get ids in
+            the order of their bytes, or of their numbers. Buckets and parts of the time have whole numbers as tokens.
+        part: the token is made from the time column: hour (0..23), weekday (0 is Sunday, as in strftime's %w) or is_weekend (0, 1).
+        bucket: the token is the bucket of a numeric column.
+        cross: the tokens of two or more features, or text columns, joined (dmoe.data.prepare.tokens.crosses); missing if one is missing.
+        separator: separates the tokens in a text. Parquet and JSON may hold a list instead.
+        pooling: how the embeddings of a row's tokens are combined.
+        max_values: only the first `max_values` tokens of a row are kept.
+        min_count: a token needs this many occurrences in the train split for an id of its own; --min-count if absent.
+        max_ids: at most this many tokens, the most frequent ones, get ids of their own; --max-ids if absent.
     """
 
     name: FeatureName
@@ -122,8 +131,8 @@ class Categorical(Strict):
 
     @property
     def stored(self) -> str:
-        """The column of a part (dmoe.data.prepare.write.parts) that holds the feature's tokens, or the numbers that its buckets are made
-        from. A cross has none: see Schema.parts_of."""
+        """The column of the intermediate parts (dmoe.data.prepare.write.parts) that holds the feature's tokens, or the numbers of its
+        buckets. A cross has no column: see Schema.parts_of."""
         if self.part:
             return f"{self.part}:{self.type}"
         if self.bucket:

@@ -1,7 +1,7 @@
-"""The stages of preparation, each restartable: parse, count, write and publish.
+"""The restartable stages of preparation: parse, count, write and publish.
 
-The folders of the work in progress are named by a hash of what decides their contents, so that the same command continues and another one
-does not mix with it.
+The name of each intermediate folder contains a hash of everything that decides its contents. The same command therefore continues where
+it stopped, and another command uses other folders.
 """
 
 import hashlib
@@ -45,13 +45,19 @@ from dmoe.malloc import give_back_freed_memory
 from dmoe.names import file_name, printable, show
 
 FORMAT, FORMAT_OF_WORK = 3, 4
-"""Of what fingerprints are made from, which data sets keep; and of the work in progress, which another version does not continue."""
+"""Versions of the fingerprint that data sets keep, and of the intermediate files. Intermediate files of another version are not used."""
 VALUES_SHOWN = 6
 
 
 @dataclass
 class Result:
-    """What a run did, for its summary. `collisions` by feature, of hashed ids; `appended` tokens."""
+    """What a run did, for the summary.
+
+    Attributes:
+        size: bytes of the inputs.
+        collisions: of each feature with hashed ids.
+        appended: number of tokens that got ids after the kept ones.
+    """
 
     manifest: Manifest
     bad_lines: Counter[str]
@@ -74,8 +80,13 @@ def _dumped(schema: Schema) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Task:
-    """A run whose files are known. `kept` is what the data set of --vocabulary keeps; `sizes` those of hashed ids; `read` is what is read
-    of the schema."""
+    """A run whose input files are known.
+
+    Attributes:
+        kept: how the log of the data set of --vocabulary was read, if that option is given.
+        sizes: rows of each feature's table, for hashed ids.
+        read: the schema without the columns that the files lack and scoring does not need.
+    """
 
     options: Options
     schema: Schema
@@ -106,7 +117,7 @@ class Task:
         return _hash(self.known_by, self.deciding | self.of_schema)
 
     def folder(self, name: str, *decided_by: object) -> str:
-        """A folder of the work in progress."""
+        """An intermediate folder."""
         return os.path.join(self.options.work_folder, f"{name}-{_hash(FORMAT_OF_WORK, *(decided_by or [self.fingerprint]))}")
 
 
@@ -168,10 +179,10 @@ def run_stages(task: Task, engine: Engine, began: float) -> Result:
 
 
 def _fitting(task: Task, parts: list[Part]) -> tuple[bool, Schema]:
-    """Whether the rows have labels, and what else of the schema all of them have: of a log to score, not each needs to.
+    """Whether all rows have labels, and the schema without weight, group or time if some row of a log to score lacks it.
 
     Raises:
-        UserError: the schema's `positive` is no row's label.
+        UserError: no row has the schema's `positive` as its label.
     """
     seen, total, schema = Seen(), sum(part.rows for part in parts), task.read
     for part in parts:
@@ -202,7 +213,7 @@ def _splitter(task: Task, parts: list[Part]) -> PartSplitter:
 
 
 def _numbers(task: Task, splitter: PartSplitter) -> tuple[dict[str, tuple[float, float]], dict[str, list[float]]]:
-    """(mean, deviation) of standardised numbers and the edges of quantile buckets: the kept ones, or those of the train split."""
+    """(mean, deviation) of standardised numbers, and edges of quantile buckets: those of --vocabulary if given, else of the train split."""
     if task.kept:
         return task.kept.moments, task.kept.edges
     schema, step = task.schema, task.options.rows_per_shard
@@ -212,7 +223,7 @@ def _numbers(task: Task, splitter: PartSplitter) -> tuple[dict[str, tuple[float,
 
 
 def _vocabularies(task: Task, tokens: Tokens, engine: Engine) -> list[Vocabulary]:
-    """Keeps the vocabularies that are given, or counts them, or reads them where a killed run had counted them."""
+    """The vocabularies: those of --vocabulary, or newly counted, or read from the intermediate folder if a killed run has counted them."""
     options, kept = task.options, task.kept
     if task.sizes:
         return []
@@ -227,7 +238,7 @@ def _vocabularies(task: Task, tokens: Tokens, engine: Engine) -> list[Vocabulary
     shutil.rmtree(folder + ".counts", ignore_errors=True)
     if kept:
         vocabularies = [append_tokens(old, new) for old, new in zip(kept.vocabularies, vocabularies, strict=True)]
-    # After the kept tokens, which never lose their ids, so that what is appended ends where max_ids does.
+    # Kept tokens never lose their ids; max_ids limits only the tokens that are appended.
     held = [len(one.tokens) for one in kept.vocabularies] if kept else [0] * len(vocabularies)
     most = [one.max_ids or options.max_ids for one in task.schema.categorical]
     vocabularies = [one if limit is None else one.cut(max(limit, old)) for one, limit, old in zip(vocabularies, most, held, strict=True)]

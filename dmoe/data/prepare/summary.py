@@ -1,4 +1,4 @@
-"""What a run of preprocessing tells at its end."""
+"""The summary that preprocessing prints at the end."""
 
 import shlex
 
@@ -23,13 +23,13 @@ def _splits(manifest: Manifest) -> list[str]:
 
 
 def _cardinalities(manifest: Manifest) -> list[str]:
-    """`C1 1,460`, six a line."""
+    """Feature and cardinality, such as `C1 1,460`, six on a line."""
     shown = [f"{clip(feature.name, 32)} {feature.cardinality:,}" for feature in manifest.categorical]
     return ["  " + "  ".join(f"{one:<14}" for one in shown[at : at + 6]).rstrip() for at in range(0, len(shown), 6)]
 
 
 def _collisions(result: Result) -> list[str]:
-    """What hashing lost: over all features, and the worst three."""
+    """Collision rate of hashed ids over all features, and of the three worst features."""
     if not result.collisions:
         return []
     tokens, ids = (sum(getattr(one, what) for one in result.collisions.values()) for what in ("tokens", "ids"))
@@ -39,10 +39,10 @@ def _collisions(result: Result) -> list[str]:
 
 
 def summarize(result: Result, output: str, vocabulary: str | None = None) -> str:
-    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to type.
+    """The summary as text: rows, cardinalities, malformed lines, speed, and the next command to run.
 
     Args:
-        vocabulary: the data set whose ids were kept, with which the shares of unknown and missing values are compared.
+        vocabulary: the data set whose ids were reused. Its shares of unknown and missing values are compared with the new ones.
     """
     manifest = result.manifest
     lines = [f"{output}: made by this command before, nothing to do" if result.already_there else f"{output}: done"]
@@ -69,6 +69,6 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
 
 
 def _config_for(dataset: str) -> str:
-    """The shipped config to begin with: one for this log, on a laptop where there are several."""
+    """The shipped config to start with: the one for this log, preferably for a laptop; else `demo`."""
     found = [name for name in (f"{dataset}_laptop", dataset) if (CONFIGS / f"{name}.yaml").is_file()]
     return found[0] if found else "demo"

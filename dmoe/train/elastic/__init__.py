@@ -1,1 +1,1 @@
-"""What keeps a job of several ranks alive or ends it cleanly: rendezvous, watchdog, preemption, exit codes."""
+"""Fault handling for jobs with several ranks: watchdog, preemption, exit codes."""

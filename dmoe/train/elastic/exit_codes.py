@@ -1,13 +1,13 @@
-"""How a rank's process ends: one message for all ranks, an exit code that says what to do next, and no hang.
+"""Ends the process of a rank: one message for all ranks, an exit code that tells what to do next, and no hang.
 
 | code | what happened | what to do |
 | --- | --- | --- |
 | 0 | the run is finished | |
-| 2 | a user's mistake, bad data, a full disk, a guard | mend it, then --resume |
+| 2 | a mistake, bad data, a full disk, or the guard | correct it, then --resume |
 | 3 | a rank was lost, or hung past run.timeout_seconds | start again with --resume |
 | 130 | interrupted (Ctrl-C) | start again with --resume |
-| 143 | asked to stop (SIGTERM), a checkpoint was made | start again with --resume: schedulers requeue on it |
-| 1 | a bug of ours, with its traceback | report it |
+| 143 | asked to stop (SIGTERM), a checkpoint was written | start again with --resume; schedulers can requeue the job |
+| 1 | a bug, with its traceback | report it |
 """
 
 import atexit
@@ -31,22 +31,22 @@ from dmoe.train.elastic.watchdog import last_note
 PREEMPTED = 143
 GLOO = re.compile(r"\[\S*gloo/\S*\.(cc|h):\d+\]|^Application timeout caused pair closure")
 GRACE_SECONDS = 3.0
-"""How long a failing rank gives rank 0 to say what happened before it says it itself."""
+"""How long a failing rank waits for rank 0 to print its message, before it prints the message itself."""
 TRACKER_THREAD = "tracker "
-"""How the names of trackers' threads begin: one that is there at the end hangs in a foreign library."""
+"""The names of trackers' threads begin so. One that still runs at the end hangs in another library."""
 ANSWER_SECONDS = 10.0
-"""How long the common store may take to answer. Cut off from its host, a question would wait for ever."""
+"""How long to wait for an answer of the store. If its host cannot be reached, a request would wait forever."""
 
 
 class Preempted(Exception):
-    """The run was asked to stop (SIGTERM), made a checkpoint, and can be started again with --resume."""
+    """The run was asked to stop (SIGTERM), wrote a checkpoint, and can be started again with --resume."""
 
 
 def run_rank(program: str, main: Callable[[], int | None]) -> int:
-    """As `run_command`, where the ranks that fail alike say so once, and rank 0 says what another rank failed of."""
+    """As `run_command`, for a program on several ranks: a failure is printed once for all ranks, by rank 0 if possible."""
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # What a person started by hand goes on (nohup); what torchrun started has nobody else who would end it.
+        # A rank that torchrun started ends with torchrun. A process that was started by hand continues (nohup).
         gone = f"{program}: the launcher (process {os.getppid()}) is gone, so that its ranks end; start again with --resume"
         end_with(os.getppid(), LOST, gone if os.environ.get("LOCAL_RANK") == "0" else "")
 
@@ -73,9 +73,9 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
     sys.stdout.flush()
     hung = any(one.name.startswith(TRACKER_THREAD) for one in threading.enumerate())
     if _ranks() > 1 or hung:
-        # With ranks gone, leaving the group could wait for them. And a thread that is inside PyTorch while the interpreter ends takes the
-        # process with it ("terminate called without an active exception"), although the run is finished: seen once in some hundred runs.
-        # A tracker's server that does not answer must not hold up the end either, and its library may wait for it there.
+        # To leave the group could hang if other ranks are gone. And a thread that is inside PyTorch while the interpreter ends may abort
+        # the process ("terminate called without an active exception") although the run is finished: seen once in some hundred runs.
+        # A tracker's server that does not answer must not delay the end either; its library may wait for it in an exit function.
         if not code and not hung:
             atexit._run_exitfuncs()
         sys.stderr.flush()
@@ -84,9 +84,9 @@ def run_rank(program: str, main: Callable[[], int | None]) -> int:
 
 
 def is_connection(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank is gone, rather than for a fault of its own.
+    """Whether a collective failed because another rank is gone.
 
-    NCCL and the store have types for it; gloo raises a plain RuntimeError, which names the place in gloo's sources.
+    NCCL and the store raise errors of their own types. gloo raises a plain RuntimeError, whose message names a line of gloo's source.
     """
     import torch.distributed as dist
 
@@ -94,7 +94,7 @@ def is_connection(error: RuntimeError) -> bool:
 
 
 def _end(program: str, message: str, code: int) -> int:
-    """Says it once for all ranks: on rank 0 if that one answers, else here."""
+    """Prints the message once for all ranks: on rank 0 if it answers, else here."""
     rank = _rank()
     if not _answered(lambda store: _say_once(store, program, message, code)):
         say(program, message if _ranks() == 1 else f"rank {rank}: {message}")
@@ -113,7 +113,7 @@ def _say_once(store: Any, program: str, message: str, code: int) -> None:
 
 
 def _end_lost(program: str, error: RuntimeError) -> int:
-    """A collective failed: because a rank has said why it ends, or because one is gone without a word."""
+    """Ends after a failed collective: another rank has failed, and may have left its message in the store or not."""
     codes: list[int] = []
     answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
     if codes:
@@ -127,7 +127,7 @@ def _end_lost(program: str, error: RuntimeError) -> int:
 
 
 def _code_of_fault(store: Any, program: str) -> list[int]:
-    """The exit code of the rank that has said why it ends, if one has; rank 0 says it for all."""
+    """The exit code of the rank that left a message in the store, if one has; rank 0 prints the message for all."""
     if not _wait(store, FAULT, GRACE_SECONDS):
         return []
     who, message, code = json.loads(store.get(FAULT))
@@ -138,7 +138,7 @@ def _code_of_fault(store: Any, program: str) -> list[int]:
 
 
 def _answered(talk: Callable[[Any], None]) -> bool:
-    """Whether there is a common store, and it answered all that was asked, in time."""
+    """Calls `talk` with the store in a thread; whether there is a store, and it answered everything in time."""
     done: list[bool] = []
 
     def ask() -> None:
@@ -154,7 +154,7 @@ def _answered(talk: Callable[[Any], None]) -> bool:
 
 
 def _wait(store: Any, key: str, seconds: float) -> bool:
-    """Whether the key is there, now or within so many seconds."""
+    """Whether the key is in the store within this many seconds."""
     until = time.monotonic() + seconds
     while not store.check([key]):
         if time.monotonic() > until:
@@ -171,7 +171,7 @@ def _rank() -> int:
 
 def _ranks() -> int:
     if "torch.distributed" not in sys.modules:
-        # The command ended before it came so far; importing torch would take seconds.
+        # The command ended before it imported torch, which would take seconds.
         return 1
     import torch.distributed as dist
 

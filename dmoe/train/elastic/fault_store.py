@@ -1,4 +1,4 @@
-"""Where the ranks of a job leave why they end, so that one message is printed for all: keys in the group's store."""
+"""Shares the reason of a failure between ranks, through keys in the store of the process group, so that it is printed once."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from dmoe.json_text import format_json
 from dmoe.names import printable
 
 LOST = 3
-"""Exit code of a rank that lost another one, or hung."""
+"""Exit code of a rank that lost another rank, or that hung."""
 FAULT, SAID = "dmoe/fault", "dmoe/said"
 """Keys: the first fault (rank, message, exit code), and whether it has been printed."""
 
 
 def say(program: str, message: str) -> None:
-    """Prints it, and leaves it for torchrun's own report of the failure, which would otherwise have none to show."""
+    """Prints the message, and writes it to torchrun's error file, so that torchrun's report shows it."""
     message = printable(message)
     print(f"{program}: {message}", file=sys.stderr, flush=True)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -26,7 +26,7 @@ def say(program: str, message: str) -> None:
 
 
 def group_store() -> Any:
-    """The store that all ranks share, over a connection of its own; None in a single process."""
+    """A new connection to the store that all ranks share; None for a single rank."""
     import torch.distributed as dist
 
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -1,6 +1,6 @@
-"""What the ranks have to know of one another at every step, in one small all-reduce that nobody waits for.
+"""Asynchronous all-reduce of two flags at every step: a rank received SIGTERM; every rank has finished writing its checkpoint part.
 
-The flags of step s are sent while step s + 1 runs and read after it, so that all ranks act on them at the same step.
+The flags of step s are sent while step s + 1 runs, and read after it, so that all ranks act on them at the same step.
 """
 
 import signal
@@ -16,9 +16,9 @@ from dmoe.distributed import world_size
 
 
 class Together:
-    """Tells all ranks of a signal to stop, and when everyone's part of a checkpoint is written.
+    """Tells all ranks that some rank received SIGTERM, and that all parts of a checkpoint are written.
 
-    A context manager: inside it SIGTERM is kept as a wish to stop, of which `exchange` tells all ranks.
+    A context manager. Within it, SIGTERM only sets a flag, which `exchange` sends to all ranks.
     """
 
     def __init__(self, writer: CheckpointWriter) -> None:
@@ -28,16 +28,16 @@ class Together:
         self._previous: Any = None
 
     def exchange(self) -> bool:
-        """Called by all ranks between two steps; publishes a checkpoint that everyone has written.
+        """Called by all ranks between two steps. Publishes a checkpoint when all ranks have written their parts.
 
         Returns:
-            Whether some rank was asked to stop: equal on all ranks.
+            Whether some rank received SIGTERM; equal on all ranks.
         """
         if world_size() == 1:
             stop, finished = self.asked, self.writer.finished
         else:
             stop, finished = self._read()
-            # On the CPU, so that with GPUs it goes through gloo and waits for no kernel.
+            # On the CPU, so that it uses gloo also with GPUs, and waits for no kernel.
             flags = torch.tensor([int(self.asked), -self.writer.finished], device="cpu")
             self._pending = (dist.all_reduce(flags, dist.ReduceOp.MAX, async_op=True), flags)
         if self.writer.under_way and finished >= self.writer.begun:

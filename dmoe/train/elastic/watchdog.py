@@ -1,10 +1,10 @@
-"""Watches that the ranks go on, and ends a run that hangs with the name of the rank that does not, and what it was at.
+"""The watchdog: ends a run that hangs, and names the rank that hangs and what it was doing.
 
-A thread of every rank leaves a sign of life in the group's store. Where a rank is at one thing for longer than the limit, it looks at
-the others' signs, says who is behind, and ends its process; the launcher then ends the others and, with restarts, begins anew.
+A thread on every rank writes a heartbeat to the store of the process group. If a rank does one thing for longer than the limit, it reads
+the heartbeats of all ranks, prints which rank hangs, and ends its process. The launcher then ends the other ranks, and may restart.
 
-A question to the store waits for ever where the network has lost the host that keeps it (torch 2.13, `TCPStore::check`), so a second
-thread, which asks nobody, ends the process where neither the rank goes on nor the store answers.
+A request to the store waits forever if its host cannot be reached (torch 2.13, `TCPStore::check`). A second thread, which makes no
+requests, therefore ends the process if the rank makes no progress and the store does not answer.
 """
 
 import json
@@ -19,12 +19,12 @@ from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25
 MARGIN_SECONDS = 5.0
-"""How much longer than those who can ask a rank waits that cannot: on a busy machine an answer is late."""
+"""How much longer a rank waits that gets no answer from the store: on a busy machine an answer may be late."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A rank's sign of life: a count that rises while it lives, what it is at, of which step, for how long."""
+    """The heartbeat of a rank: a count that increases, what the rank is doing, at which step, and for how long."""
 
     count: int
     what: str
@@ -33,11 +33,11 @@ class Sign:
 
 
 class Watch:
-    """One rank's watch.
+    """The watchdog of one rank.
 
     Args:
-        program: begins the message.
-        limit: seconds that a rank may be at one thing.
+        program: start of its message.
+        limit: seconds that a rank may take for one thing.
     """
 
     def __init__(self, program: str, limit: float) -> None:
@@ -77,11 +77,11 @@ class Watch:
                 else:
                     self._first_look = None
             except RuntimeError:
-                # The store went away with the host that kept it; the collectives will say so, or the other thread.
+                # The host of the store is gone. The collectives, or the other thread, will report it.
                 return
 
     def _run_alone(self) -> None:
-        """Past the limit, and the time in which the others would have said who is behind: ends the process without asking."""
+        """Ends the process without a request to the store, after the limit and the time that the other ranks need to report."""
         while not self._ended.wait(TICK_SECONDS):
             now = time.monotonic()
             silent = now - self._answered
@@ -92,12 +92,12 @@ class Watch:
     def _tell(self, count: int) -> None:
         key = f"dmoe/watch/{self.rank}"
         self.store.set(key, format_json([count, self.what, self.step, time.monotonic() - self.since]))
-        # Setting waits for no answer.
+        # `set` does not wait for an answer; `check` does.
         self.store.check([key])
         self._answered = time.monotonic()
 
     def _tell_of_faults(self, now: float) -> None:
-        """On rank 0: says what another rank ends of. A moment later, since rank 0 may be about to say the same of itself."""
+        """On rank 0: prints why another rank ends, after a short delay, since rank 0 may be about to print the same failure."""
         if not self.store.check([FAULT]):
             return
         self._fault_since = self._fault_since or now
@@ -111,7 +111,7 @@ class Watch:
         self._ended.set()
 
     def _judge(self, now: float) -> None:
-        """Past the limit: looks at all signs, and a little later again, still giving its own; then ends the process."""
+        """After the limit: reads all heartbeats, and again a little later, and then ends the process with a message."""
         if self._first_look is None:
             self._first_look = (now, self._signs())
         looked, before = self._first_look
@@ -129,7 +129,8 @@ class Watch:
 
 
 def explain(before: dict[int, Sign], now: dict[int, Sign], ranks: int, limit: float) -> str:
-    """Who hangs, from two looks at all ranks' signs: a rank without a new one, else one at work of its own, else the one that is behind."""
+    """Which rank hangs, from two readings of all heartbeats: a rank without a new heartbeat; else one that waits for its own data; else
+    the one at the earliest step."""
     silent = [rank for rank in range(ranks) if rank not in now or (rank in before and before[rank].count == now[rank].count)]
     alone = [rank for rank, sign in now.items() if sign.what.startswith(ALONE) and sign.seconds > limit / 2]
     if silent:
@@ -147,7 +148,7 @@ def explain(before: dict[int, Sign], now: dict[int, Sign], ranks: int, limit: fl
 
 
 def cut_off(rank: int, what: str, step: int, limit: float, silent: float) -> str:
-    """What a rank says of itself where it cannot ask."""
+    """The message of a rank that gets no answer from the store."""
     keeper = os.environ.get("MASTER_ADDR", "its host")
     return (
         f"no progress for {limit:.0f} s (run.timeout_seconds): rank {rank} {what}, step {step:,}, and {keeper}, which keeps the ranks'"
@@ -156,12 +157,12 @@ def cut_off(rank: int, what: str, step: int, limit: float, silent: float) -> str
 
 
 ALONE = ("waits for its next batch",)
-"""What a rank does without the others."""
+"""Activities for which a rank does not depend on other ranks."""
 _current: Watch | None = None
 
 
 def begin(program: str, limit: float) -> None:
-    """Begins this process's watch; the group must be joined."""
+    """Starts the watchdog of this process. The process group must be initialized."""
     global _current
     _current = watch = Watch(program, limit)
     alive.listener = lambda what, step: watch.note(what, step)

@@ -1,1 +1,1 @@
-"""A short run on this machine under a plan that was made for a cluster."""
+"""Runs a few steps on this machine under a plan that was made for a cluster."""

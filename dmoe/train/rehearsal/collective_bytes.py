@@ -1,4 +1,4 @@
-"""Counts the bytes that leave this rank in collectives, from the tensors that they are really given, whoever calls them."""
+"""Counts the bytes that this rank sends in collectives, from the tensors that are passed to them."""
 
 from collections import Counter
 from typing import Any
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GRADIENTS, WAITED = "all_reduce", "all_reduce of others"
-"""DistributedDataParallel's all-reduces of gradients go on by themselves; those of the objective and of figures are waited for."""
+"""Asynchronous all-reduces are those of DistributedDataParallel for gradients; the objective and the metrics use synchronous ones."""
 
 
 class SentBytes(TorchDispatchMode):
-    """While entered, adds up `sent`: kind of collective -> bytes that this rank hands to others.
+    """A context manager that adds up in `sent` the bytes that this rank sends, by kind of collective.
 
-    A reduction or a gathering of n ranks is counted as the ring that both NCCL and gloo run: (n - 1) / n of the whole for a
-    reduce-scatter, the same for an all-gather, twice that for an all-reduce. An all-to-all counts what is not for the rank itself.
+    Reductions and gathers of n ranks are counted as rings, which NCCL and gloo use: (n - 1) / n of the total for a reduce-scatter or an
+    all-gather, and twice that for an all-reduce. For an all-to-all, the rank's own part is not counted.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class SentBytes(TorchDispatchMode):
 
 
 def _leaving(name: str, args: Any) -> tuple[str, int]:
-    """Kind and bytes of one collective; its schema is torch's (csrc/distributed/c10d/Ops.cpp)."""
+    """Kind and bytes of one collective. For its arguments see torch (csrc/distributed/c10d/Ops.cpp)."""
     group = next((dist.ProcessGroup.unbox(one) for one in args if isinstance(one, torch.ScriptObject) and _is_group(one)), None)
     ranks, rank = (group.size(), group.rank()) if group is not None else (1, 0)
     if name == "alltoall_base_":
@@ -50,7 +50,7 @@ def _leaving(name: str, args: Any) -> tuple[str, int]:
     if name in ("_allgather_base_", "allgather_", "allgather_into_tensor_coalesced_"):
         return "all_gather", sum(bytes_of(one) for one in _flat(args[1])) * (ranks - 1)
     tensors = sum(bytes_of(one) for one in _flat(args))
-    # A broadcast's root hands the whole on once; what else there is (barriers, checks) is told as it is.
+    # The root of a broadcast sends everything once. Others (barriers, checks) are counted as they are.
     return name.strip("_"), tensors if name != "broadcast_" or args[2] == rank else 0
 
 

@@ -1,4 +1,4 @@
-"""A program of ours on this machine's processes, one torchrun a node, as a launcher would start it."""
+"""Starts a program of dmoe on this machine as a launcher would: with one torchrun for each node."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ LAST_LINES = 40
 
 
 class RunFailed(Exception):
-    """The run broke in a way that is no user's mistake; the message is the end of its output."""
+    """The run failed, but not because of a user's mistake. The message is the end of its output."""
 
 
 def run_here(
@@ -31,14 +31,14 @@ def run_here(
 
     Args:
         program: a module such as `dmoe.train`.
-        seconds: after which the run is ended.
-        folder: for the nodes' logs.
-        called: how a message names the run, such as `the rehearsed run`.
-        environment: laid over this process's.
+        seconds: time limit of the run.
+        folder: for the logs of the nodes.
+        called: how messages name the run, such as `the rehearsed run`.
+        environment: added to the environment of this process.
 
     Raises:
-        UserError: what the run said of a mistake.
-        RunFailed: it broke otherwise, or took too long.
+        UserError: the run ended with this message about a user's mistake.
+        RunFailed: the run failed for another reason, or took too long.
     """
     port = 0
     if nodes > 1:
@@ -67,7 +67,7 @@ def run_here(
                 agent.terminate()
                 agent.wait()
     if any(codes):
-        # A rank that only lost another one does not know what is wrong.
+        # A rank that only lost another one does not know the reason.
         said = [line for line in _lines(logs) if line.startswith(f"{program}: ") and "lost another rank" not in line]
         if said:
             raise UserError(f"{called}: {said[0].removeprefix(f'{program}: ')}")

@@ -1,7 +1,7 @@
 """Measures a few steps of a run under its plan: `torchrun -m dmoe.train.rehearsal.measure --config X.yaml --output measured.json`.
 
-What each rank really holds of the tables, what it sends, what its steps and lookups take, and what an exchange of such size takes. It
-trains as `dmoe.train` does and keeps nothing; `dmoe plan calibrate` starts it and compares.
+For each rank: the memory of its tables, the bytes that it sends, the time of steps and lookups, and the time of collectives of this size.
+It trains like `dmoe.train`, but writes no checkpoint. `dmoe plan calibrate` starts it, and compares the results with the cost model.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from typing import Any
 FORMAT, VERSION = "dmoe-measured", 1
 WARM_UP = 4
 FORWARD, BACKWARD = re.compile(r"^fbgemm::\w*embedding_codegen_lookup\w*"), re.compile(r"^torch::autograd::CppNode<.*LookupFunction")
-"""On a CPU, FBGEMM's operators; on a GPU, the kernels that they launch."""
+"""Names of FBGEMM's operators on a CPU. On a GPU, the kernels that they launch are measured, by the names below."""
 KERNEL, KERNEL_BACKWARD = re.compile(r"embedding.*(forward|lookup)", re.I), re.compile(r"embedding.*backward|backward.*embedding", re.I)
 
 
 def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -> dict[str, Any]:
-    """What this rank shows in so many timed steps, and in a few more under instruments.
+    """Measures this rank: first `steps` timed steps, then a few more with counters and the profiler.
 
     Args:
-        started_bytes: of the process before it built anything, as `resident_bytes` told them.
-        batches: an endless generator of them; those of the config's training split where None.
+        started_bytes: `resident_bytes` of the process before the model was built.
+        batches: an endless generator of batches; those of the config's training split if None.
     """
     import torch
 
@@ -59,7 +59,7 @@ def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -
 
 
 def _batches(session: Any) -> Generator[Any, None, None]:
-    """Whole batches, epoch after epoch."""
+    """Yields full batches, epoch after epoch."""
     from dmoe import distributed
     from dmoe.errors import UserError
 
@@ -72,7 +72,7 @@ def _batches(session: Any) -> Generator[Any, None, None]:
 
 
 def _timed(call: Callable[[], Any], device: Any) -> float:
-    """Milliseconds, the device's work included."""
+    """Milliseconds of a call, with the work of the device."""
     import torch
 
     def wait() -> None:
@@ -87,7 +87,7 @@ def _timed(call: Callable[[], Any], device: Any) -> float:
 
 
 def _lookups(session: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
-    """Milliseconds a step in the tables' lookups, forward and backward with the optimiser, by torch's profiler."""
+    """Milliseconds of a step in the table lookups, by torch's profiler: (forward, backward with the optimizer)."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -106,7 +106,7 @@ def _lookups(session: Any, batches: Iterator[Any], steps: int) -> tuple[float, f
 
 
 def _union(events: list[Any]) -> float:
-    """Milliseconds that events cover, those within one another once."""
+    """Milliseconds that are covered by events. Overlapping events count once."""
     total, until = 0.0, float("-inf")
     for start, end in sorted((one.time_range.start, one.time_range.end) for one in events):
         total += max(0.0, end - max(start, until))
@@ -115,7 +115,7 @@ def _union(events: list[Any]) -> float:
 
 
 def _shards(session: Any) -> list[dict[str, Any]]:
-    """Every rectangle in this rank's memory with the bytes of its tensors."""
+    """The table shards of this rank, with the bytes of their tensors."""
     from dmoe.sharding.plan.local_shards import local_shards
     from dmoe.train.rehearsal.collective_bytes import bytes_of
 
@@ -134,14 +134,14 @@ def _shards(session: Any) -> list[dict[str, Any]]:
 
 
 def _exchange(sent: dict[str, float], device: Any) -> float:
-    """Milliseconds that the tables' collectives of a step take when nothing else runs: the median of five, every kind once."""
+    """Milliseconds of the collectives of a step for the tables, if nothing else runs: one of each kind, each the median of five."""
     import torch
     import torch.distributed as dist
 
     from dmoe import distributed
 
     ranks = distributed.world_size()
-    # All ranks go by the largest of them: the collectives wait for it.
+    # The largest size of all ranks, since the collectives wait for the slowest rank.
     kinds = ("all_to_all", "reduce_scatter", "all_gather", "all_reduce")
     most = torch.tensor([sent.get(kind, 0.0) for kind in kinds], dtype=torch.float64, device=device)
     if ranks == 1:
@@ -156,7 +156,7 @@ def _exchange(sent: dict[str, float], device: Any) -> float:
 
 
 def _collective(kind: str, count: float, ranks: int, device: Any) -> Callable[[], Any]:
-    """A collective in which every rank hands on about so many bytes."""
+    """A collective in which every rank sends about `count` bytes."""
     import torch
     import torch.distributed as dist
 
@@ -176,7 +176,7 @@ def _collective(kind: str, count: float, ranks: int, device: Any) -> Callable[[]
 
 
 def resident_bytes(peak: bool = False) -> int:
-    """Of this process; 0 where the system does not tell."""
+    """Current or peak resident memory of this process; 0 if the system does not report it."""
     try:
         with open("/proc/self/status") as file:
             fields = dict(line.split(":", 1) for line in file)
@@ -186,7 +186,7 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 def run(config_path: str, overrides: list[str], steps: int, output: str) -> None:
-    """Measures under a launcher; rank 0 writes the file."""
+    """Measures all ranks of a launched job; rank 0 writes the file."""
     import torch.distributed as dist
 
     from dmoe import alive, distributed
@@ -217,8 +217,8 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dmoe.train.rehearsal.measure", description=__doc__)
     parser.add_argument("--config", required=True, help="the experiment, a YAML file")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
-    parser.add_argument("--plan", help="a kept plan to use; one is made where absent")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
+    parser.add_argument("--plan", help="plan file to use (default: make a plan)")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for dmoe plan calibrate --measured")
     arguments = parser.parse_args()

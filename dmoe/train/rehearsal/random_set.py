@@ -1,4 +1,4 @@
-"""A data set of random rows with a manifest's schema: for rehearsals, where only the shape of the data matters."""
+"""Writes a data set of random rows with the features of a manifest, for rehearsals, where only the shape of the data matters."""
 
 import hashlib
 import io
@@ -17,13 +17,13 @@ ROW_GROUP = 256
 
 
 def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], seed: int = 0) -> Manifest:
-    """Writes one shard a split and the manifest.
+    """Writes one shard for each split, and the manifest.
 
-    Ids are uniform, so that all shards of a table are looked up; each feature's last id is in the first row. Labels are a coin's.
+    Ids are uniform, so that all shards of a table are looked up; the first row holds the last id of each feature. Labels are random.
 
     Args:
-        schema: whose features are taken; its splits are not.
-        rows: of each split.
+        schema: manifest whose features are used. Its splits are not.
+        rows: number of rows of each split.
     """
     splits = {}
     for number, (name, count) in enumerate(rows.items()):
@@ -51,7 +51,7 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
 
 def _rows(schema: Manifest, count: int, rng: np.random.Generator) -> pa.Table:
     label = rng.integers(0, 2, count).astype(np.uint8)
-    # Both labels, or there is no AUC.
+    # Both labels must occur, or there is no AUC.
     label[:2] = [0, 1][:count]
     columns: dict[str, Any] = {"label": label}
     for dense in schema.dense:

@@ -1,4 +1,4 @@
-"""A launch rehearsed on one machine: what it names is looked at, its plan shrunk to a few gloo ranks, and `dmoe.train` run on them."""
+"""Rehearses a launch on one machine: checks plan, data and run directory, shrinks the plan to a few gloo ranks, and trains on them."""
 
 import contextlib
 import json
@@ -37,17 +37,17 @@ Told = Callable[[str, str], None]
 
 
 def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, told: Told) -> Cluster:
-    """Checks what can be checked without running: plan, batch, data set, run directory.
+    """Checks what can be checked without running: plan, batch size, data set, run directory.
 
     Args:
-        where: the plan's file.
-        told: hears of each check how it went (`ok`, or `--` where it was left out) and what was seen.
+        where: the plan file.
+        told: called for each check with its result (`ok`, or `--` if it was skipped) and a description.
 
     Returns:
-        The plan's cluster.
+        The cluster of the plan.
 
     Raises:
-        UserError: the first thing that would end the launch.
+        UserError: the first problem that would end the launch.
     """
     cluster = check_plan(plan, where)
     refuse_other(plan, model.tables, config, cluster, where)
@@ -101,15 +101,15 @@ def _look_at_run(config: Config, told: Told) -> None:
 def rehearse(
     config: Config, plan: Mapping[str, Any], cluster: Cluster, model: Described, ranks: int, steps: int, seconds: float, told: Told
 ) -> None:
-    """Runs the shrunk launch: steps, validation, checkpoint, its loading, test.
+    """Runs the shrunk launch: steps, validation, checkpoint, loading it, test.
 
     Args:
-        cluster: the plan's.
-        seconds: after which the run is ended.
+        cluster: of the plan.
+        seconds: time limit of the run.
 
     Raises:
-        UserError: what the run said of a mistake.
-        RunFailed: it broke otherwise.
+        UserError: the run ended with this message about a user's mistake.
+        RunFailed: the run failed for another reason.
     """
     small = shape_of(cluster, ranks)
     with tempfile.TemporaryDirectory(prefix="dmoe-rehearsal-") as folder:
@@ -130,7 +130,7 @@ def rehearse(
 def _write(
     folder: str, config: Config, plan: Mapping[str, Any], cluster: Cluster, small: Cluster, model: Described, steps: int
 ) -> tuple[dict[str, Any], str]:
-    """The rehearsal's config, plan and data in a folder; and what differs from the launch, in words."""
+    """Writes config, plan and data of the rehearsal to a folder; returns the plan and a description of what differs from the launch."""
     kind = config.optimizer.tables.kind
     rehearsed = "adagrad" if kind == "adam" else kind
     manifest = fewer_ids(model.manifest, model.tables, small, int(STATES_A_NUMBER[rehearsed]))
@@ -171,14 +171,14 @@ def _write(
 
 
 def run_ranks(folder: str, small: Cluster, seconds: float) -> None:
-    """Trains by the config in a folder, on CPUs; raises as `run_here` does."""
+    """Trains on CPUs with the config in a folder; raises the errors of `run_here`."""
     arguments = ["--config", f"{folder}/config.yaml"]
     environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     run_here("dmoe.train", arguments, small.nodes, small.ranks_a_node, seconds, folder, "the rehearsed run", environment)
 
 
 def _compare(folder: str, shrunk: Mapping[str, Any], small: Cluster, steps: int) -> None:
-    """Whether the run did what it was to do."""
+    """Checks that the run used the plan, and made the expected steps on the expected ranks."""
     run = Path(folder, "run")
     used, metrics = json.loads((run / "plan.json").read_text()), json.loads((run / "metrics.json").read_text())
     if used["tables"] != shrunk["tables"]:

@@ -1,1 +1,1 @@
-"""A run's directory, and what is read from it and written to it."""
+"""The run directory: reading and writing its files."""

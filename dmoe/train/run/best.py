@@ -1,4 +1,4 @@
-"""The weights that a run's test figures are of."""
+"""Loads the weights that are evaluated on the test split."""
 
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress
@@ -8,13 +8,13 @@ from dmoe.train.session import Session
 
 
 def restore_best(session: Session, run: RunDir, progress: Progress) -> int:
-    """Loads the weights of the best validation; where its checkpoint is damaged, of the newest sound one. Every rank has to call it.
+    """Loads the checkpoint of the best validation, or, if it is damaged, the newest sound one. Every rank must call it.
 
     Returns:
-        The step of the checkpoint that was loaded.
+        The step of the loaded checkpoint.
 
     Raises:
-        UserError: no validation was made, or no checkpoint is sound.
+        UserError: there was no validation, or there is no sound checkpoint.
     """
     if progress.best_step is None:
         raise UserError("the run made no validation, so there is no best checkpoint; train at least one step")

@@ -1,4 +1,4 @@
-"""Every test row's logit and label, in one order for any number of ranks: what paired tests between runs need."""
+"""Writes the logit and label of every test row, in the same order for any number of ranks, for paired tests between runs."""
 
 from typing import Any
 
@@ -11,17 +11,18 @@ from dmoe.finite import require_finite
 from dmoe.paths import write_atomic
 
 FILE = "predictions.npz"
-"""Of a run's own test rows; a later evaluation's lies beside its figures, as `evaluation.npz`."""
+"""File for the test split of a run. A later evaluation writes `evaluation.npz` beside its metrics."""
 
 
 class Predictions:
-    """Collects the rows of this rank's batches: 5 bytes a row, and 8 more for each expert where these are kept too.
+    """Collects the rows of this rank's batches: 5 bytes for each row, and 8 more for each expert if these are kept too.
 
-    A global batch is cut into one stretch a rank, so the rows of all ranks, batch by batch and rank by rank, are in the files' order.
+    Each rank has a contiguous part of a global batch, so the rows of all ranks, batch by batch and rank by rank, are in the order of the
+    files.
 
     Args:
-        order: names the rows and their order (`Reader.order`): two runs can be compared where it is equal.
-        step: of the model whose logits they are.
+        order: name of the order of the rows (`Reader.order`). Two runs can be compared if it is equal.
+        step: of the model that made the logits.
     """
 
     def __init__(self, order: str, step: int) -> None:
@@ -39,8 +40,7 @@ class Predictions:
         self.batches.append({**numbers, "label": (label_B[kept_B] > 0.5).cpu().numpy()})
 
     def gather(self) -> dict[str, np.ndarray]:
-        """logit [rows] float32, label [rows] bool and what else was kept, of all ranks; every rank has to call it, rank 0 gets them, others
-        get none."""
+        """logit [rows] float32, label [rows] bool and further columns of all ranks; empty except on rank 0. Every rank must call it."""
         parts: list[Any] = [self.batches]
         if world_size() > 1:
             parts = [None] * world_size()
@@ -51,10 +51,10 @@ class Predictions:
         return {name: np.concatenate([batch[name] for batch in in_order]) for name in in_order[0]}
 
     def write(self, path: str) -> None:
-        """Writes an npz on rank 0; every rank has to call it.
+        """Writes an npz file on rank 0. Every rank must call it.
 
         Raises:
-            UserError: on rank 0, a logit is not finite. `Evaluation` refuses such rows before, on all ranks.
+            UserError: on rank 0, if a logit is not finite. (`Evaluation` refuses such rows earlier, on all ranks.)
         """
         found = self.gather()
         for name, numbers in found.items():

@@ -1,4 +1,4 @@
-"""The run directory: config, environment, plan, metrics, checkpoints; written by rank 0 alone."""
+"""The run directory: config, environment, plan, metrics, checkpoints. Only rank 0 writes to it."""
 
 import contextlib
 import errno
@@ -21,14 +21,14 @@ from dmoe.paths import PATHS, append_text, inside, join, write_text
 from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
 ENDING_SECONDS = 10.0
-"""How long a run waits for one that is about to end, such as ranks whose launcher was killed."""
+"""How long to wait for the lock of another run that is about to end, such as ranks whose launcher was killed."""
 
 
 class RunDir:
-    """Where a run keeps what it makes.
+    """The directory of a run.
 
-    The directory may come from anyone, so that none of its files and checkpoints may be a link: nothing outside of it is written or
-    removed. The directory itself may be one.
+    The directory may come from an untrusted source, so its files and checkpoints must not be links: nothing outside is written or removed.
+    The directory itself may be a link.
 
     Args:
         path: local, or any URI that iopath has a handler for.
@@ -39,16 +39,16 @@ class RunDir:
         self._lock: int | None = None
 
     def lock(self) -> None:
-        """Keeps other trainings off the run until the process of every rank has ended, or `unlock`. Every rank has to call it.
+        """Locks the directory against other trainings until the process of every rank has ended, or `unlock`. Every rank must call it.
 
-        A remote run has no lock: an object store knows none.
+        A remote directory is not locked, since object stores have no locks.
 
         Raises:
-            UserError: on every rank, where another training has it, or where the folder cannot be written.
+            UserError: on every rank, if another training holds the lock, or the directory cannot be written.
         """
         if "://" in self.path:
             return
-        # Alone first, then shared by all ranks: one that outlives the others keeps the next training off too.
+        # Rank 0 takes an exclusive lock, then all ranks share it: a rank that outlives the others still blocks the next training.
         for turn in (rank() == 0, rank() != 0):
             problem = self._take() if turn else None
             if problem := first_problem(problem):
@@ -78,18 +78,18 @@ class RunDir:
             self._lock = None
 
     def file(self, *names: str) -> str:
-        """The path of one of the run's files or folders.
+        """The path of a file or folder of the run.
 
         Raises:
-            UserError: it is a link, or lies outside.
+            UserError: it is a link, or outside the directory.
         """
         return inside(self.path, *names)
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
-        """Writes what describes the run, before it begins; the config last, since it is what makes the folder a run's.
+        """Writes the files that describe the run before it starts. The config is last: a directory with a config holds a run.
 
         Raises:
-            UserError: on every rank, where rank 0 cannot write there.
+            UserError: on every rank, if rank 0 cannot write there.
         """
         problem = None
         if rank() == 0:
@@ -108,10 +108,10 @@ class RunDir:
             raise UserError(problem)
 
     def resumed(self, step: int, refused: list[str], config: Config, plan: dict[str, Any]) -> list[str]:
-        """Notes in resumes.jsonl that the run goes on, and cuts metrics.jsonl back to the step: what came after is about to happen again.
+        """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl.
 
         Returns:
-            The settings that are not what the run was started with, as `key: before -> now`.
+            The settings that have changed since the start of the run, as `key: before -> now`.
         """
         changed: list[str] = []
         if rank() == 0:
@@ -126,12 +126,12 @@ class RunDir:
         return PATHS.exists(self.file(CONFIG))
 
     def log(self, kind: str, figures: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl. A figure that is undefined is null."""
+        """Appends a line to metrics.jsonl. Undefined metrics are null."""
         if rank() == 0:
             append_text(self.file("metrics.jsonl"), format_json({"kind": kind, **defined(figures)}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Cuts metrics.jsonl back to a step from which a run is resumed: what came after is about to happen again."""
+        """Removes the lines after a step from metrics.jsonl: a resumed run will write them again."""
         path = self.file("metrics.jsonl")
         if rank() == 0 and PATHS.exists(path):
             with PATHS.open(path, "r") as file:
@@ -139,7 +139,7 @@ class RunDir:
             self._text("metrics.jsonl", "".join(lines))
 
     def finish(self, figures: dict[str, Any], name: str = "metrics.json") -> None:
-        """Writes the final figures. One that is undefined is null."""
+        """Writes the final metrics. Undefined metrics are null."""
         if rank() == 0:
             self._text(name, format_json(defined(figures), indent=1) + "\n")
 
@@ -147,7 +147,7 @@ class RunDir:
         return self.file("checkpoints", f"step-{step:09d}")
 
     def checkpoints(self) -> list[int]:
-        """Steps of the published checkpoints, oldest first."""
+        """The steps of the published checkpoints, in ascending order."""
         folder = self.file("checkpoints")
         if not PATHS.exists(folder):
             return []
@@ -155,12 +155,12 @@ class RunDir:
         return sorted(step for name, step in steps.items() if PATHS.exists(join(inside(folder, name), INDEX)))
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
-        """Step of the newest checkpoint that passes verification, and why newer ones were passed over; None where there is none.
+        """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint.
 
-        Every rank has to call it: each reads its share of the files.
+        Every rank must call it; each rank verifies a part of the files.
 
         Raises:
-            UserError: on every rank, where there are checkpoints and none is sound.
+            UserError: on every rank, if there are checkpoints but none is sound.
         """
         refused: list[str] = []
         for step in reversed(broadcast_object(self.checkpoints() if rank() == 0 else None)):
@@ -173,20 +173,20 @@ class RunDir:
         return None
 
     def set_aside_after(self, step: int) -> None:
-        """Takes the damaged checkpoints after a step out of the count, so that the policy does not keep them in place of sound ones."""
+        """Sets damaged checkpoints after a step aside, so that they are not counted as checkpoints to keep."""
         if rank() == 0:
             for later in self.checkpoints():
                 if later > step:
                     refuse(self.checkpoint(later))
 
     def prune(self, keep: int, best: int | None) -> None:
-        """Removes all but the newest `keep` checkpoints and the best."""
+        """Removes all checkpoints except the newest `keep` and the best one."""
         if rank() == 0:
             steps = self.checkpoints()
             for step in steps[: max(len(steps) - keep, 0)]:
                 if step != best:
                     folder = self.checkpoint(step)
-                    # The index first: a half-removed checkpoint must not look like one.
+                    # The index first: a partly removed checkpoint must not look complete.
                     PATHS.rm(join(folder, INDEX))
                     for name in PATHS.ls(folder):
                         PATHS.rm(join(folder, name))
@@ -202,7 +202,7 @@ def _cannot_write(path: str, error: OSError) -> str:
 
 
 def _holder(path: str) -> str:
-    """Who took the lock, as far as its file tells: ` (process 12 on host a)`."""
+    """The process that holds the lock, if its file names one: ` (process 12 on host a)`."""
     with contextlib.suppress(OSError), open(os.path.join(path, LOCK), "rb") as file:
         if found := re.match(rb"(\d+) ([\w.-]+)\s", file.read(80)):
             return f" (process {found[1].decode()} on {found[2].decode()})"
@@ -210,7 +210,7 @@ def _holder(path: str) -> str:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of settings as `train.batch_size` -> value."""
+    """Flattens nested settings to `train.batch_size` -> value."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
@@ -218,7 +218,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def problem_of(folder: str) -> str | None:
-    """Why a checkpoint is not sound, on all ranks, each of which has read its share of the files; None where it is."""
+    """Why a checkpoint is damaged; None if it is sound. The same on all ranks, each of which verifies a part of the files."""
     problem = None
     try:
         verify_checkpoint(folder, rank(), world_size())
@@ -237,7 +237,7 @@ def _step_of(line: str) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader of the figures would ask of the machine and the versions."""
+    """Command, machine and versions, recorded beside the metrics."""
     from importlib.metadata import PackageNotFoundError, version
 
     import torch

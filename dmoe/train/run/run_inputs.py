@@ -1,4 +1,4 @@
-"""What the model of a run reads, as its directory tells. No torch."""
+"""Reads from a run directory which features its model reads. Does not need torch."""
 
 from dmoe.config import load_config
 from dmoe.data.dataset.compatibility import Inputs, check_compatible, inputs_of, model_inputs
@@ -24,7 +24,7 @@ def run_inputs(run: str) -> Inputs:
 
 
 def check_data(model: Inputs, manifest: Manifest, folder: str) -> None:
-    """Refuses a data set, to be read by the names of its features, whose ids or numbers mean something else than the model's.
+    """Refuses a data set whose ids or numbers mean something else than those of the model. Features are compared by name.
 
     Raises:
         UserError: names the first feature that differs.

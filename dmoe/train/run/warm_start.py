@@ -1,4 +1,4 @@
-"""A run that begins from an earlier one's checkpoint, whose tables may have grown since: later days keep the ids and append new ones."""
+"""Warm start: a run begins from the checkpoint of an earlier run. Its tables may have more rows, for ids that were appended since."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from dmoe.train.session import Session
 
 
 def begin_from(session: Session, path: str, manifest: Manifest | None = None) -> tuple[int, str]:
-    """Loads the weights and the optimisers' states; rows that the checkpoint's tables lack keep their initial weights and empty states.
+    """Loads weights and optimizer states. Rows that the checkpoint lacks keep their initial weights and empty states.
 
-    Every rank has to call it. Step, epoch, position in the data, schedule and best AUC are not taken: the run is a new one.
+    Every rank must call it. Step, epoch, position in the data, schedule and best AUC are not loaded, since the run is a new one.
 
     Args:
-        path: a checkpoint, or a run, whose best checkpoint is taken.
-        manifest: of the data set whose ids the tables' rows are for, where the session's does not say.
+        path: a checkpoint, or a run, whose best checkpoint is used.
+        manifest: of the data set whose ids the rows of the tables are for, if it is not that of the session.
 
     Returns:
-        The steps that led to these weights, and a line that says what was loaded.
+        The number of steps that led to these weights, and a line about what was loaded.
 
     Raises:
-        UserError: damaged, of other features, dims or optimisers, of larger tables, or of other ids.
+        UserError: the checkpoint is damaged, or has other features, dims, optimizers or ids, or larger tables.
     """
     try:
         folder = on_rank_0(lambda: _look(session, manifest or session.manifest, path))
@@ -45,10 +45,10 @@ def begin_from(session: Session, path: str, manifest: Manifest | None = None) ->
 
 
 def _look(session: Session, manifest: Manifest, path: str) -> str:
-    """The folder of the checkpoint, once the data set is known to go on from the run's.
+    """The folder of the checkpoint, after a check that the data set has the ids of the earlier run, and perhaps further ones.
 
     Raises:
-        UserError: no checkpoint there, or what its ids mean is unknown or something else.
+        UserError: there is no checkpoint, or the meaning of its ids is unknown or different.
     """
     data = session.config.data
     folder, run = checkpoint_of(path)
@@ -72,7 +72,7 @@ def checkpoint_of(path: str) -> tuple[str, str]:
 
 
 def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
-    """Refuses hashed rows that would be other ids' than they were: of another number of rows, or ids' own until now.
+    """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before.
 
     Raises:
         UserError: names the feature.

@@ -17,7 +17,7 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import contents, criteo
-from tests.unit.data.log.logs import TREE, make_rows
+from tests.unit.data.log.logs import TREE, make_rows, write_avazu
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -145,12 +145,15 @@ def general_log(folder: Path, rows: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("rows", "kills", "longest"), [(8000, 3, 2.5), (60_000, 20, 5.0)])
-@pytest.mark.parametrize("kind", ["criteo", "general"])
+@pytest.mark.parametrize(
+    ("kind", "rows", "kills", "longest"), [("criteo", 60_000, 20, 5.0), ("general", 60_000, 20, 5.0), ("avazu", 20_000, 4, 3.0)]
+)
 def test_sigkill(tmp_path, kind, rows, kills, longest):
     if kind == "criteo":
         synthesize(str(tmp_path / "log.tsv"), rows, seed=5, scale=0.01, bad_share=0.001)
-    arguments = ["criteo", "--input", f"{tmp_path}/log.tsv"] if kind == "criteo" else general_log(tmp_path, rows)
+    elif kind == "avazu":
+        write_avazu(tmp_path / "log.tsv", rows)
+    arguments = general_log(tmp_path, rows) if kind == "general" else [kind, "--input", f"{tmp_path}/log.tsv"]
     kill_until_done(arguments, tmp_path / "a", 0, longest)
     kill_until_done(arguments, tmp_path / "b", kills, longest)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")

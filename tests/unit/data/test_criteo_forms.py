@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.criteo import FIELDS
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare import stages
 from dmoe.data.prepare.parse.typed_lines import diagnose, layout_of
@@ -22,6 +21,7 @@ from dmoe.data.prepare.source.blank_end import BLANK_END
 from dmoe.data.prepare.source.line_blocks import Block
 from dmoe.data.prepare.source.log_files import File, find_files
 from dmoe.errors import UserError
+from dmoe.testing.criteo import FIELDS
 from tests.log_files import criteo
 from tests.unit.data.test_continue import Killed
 from tests.unit.data.test_parse import CRITEO, GOOD, with_field

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from dmoe.data.dataset.compatibility import check_compatible, inputs_of
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare import pipeline, stages
 from dmoe.data.prepare.count import count_tables as counting_tables
 from dmoe.data.prepare.count import counting
 from dmoe.data.prepare.engines.engine import Threads
+from dmoe.errors import UserError
 from tests.unit.data.every_schema import data_of, flat, read, run, tokens_of
 from tests.unit.data.reference import mix
 from tests.unit.data.test_continue import Killed
@@ -28,9 +30,10 @@ def engines(name: str, workers: int, _: str | None) -> Iterator[Threads]:
     yield Far(workers) if name == "ray" else Threads(workers)
 
 
-def test_appended_tokens_come_behind_the_kept_ones_by_count_then_token(days, tmp_path):
-    run(days, tmp_path / "a", 0, split="1,0,0")
+def test_new_tokens_are_rare_or_come_behind_the_kept_ones_by_count_then_token(days, tmp_path):
+    first = run(days, tmp_path / "a", 0, split="1,0,0")
     run(days, tmp_path / "alone", 1, split="1,0,0", min_count=1)
+    run(days, tmp_path / "kept", 1, split="1,0,0", vocabulary=str(tmp_path / "a"))
     result = run(days, tmp_path / "b", 1, split="1,0,0", vocabulary=str(tmp_path / "a"), new_tokens="append")
     appended = 0
     for feature in result.manifest.categorical:
@@ -40,8 +43,15 @@ def test_appended_tokens_come_behind_the_kept_ones_by_count_then_token(days, tmp
         new = sorted((token for token in seen if seen[token] >= 3 and token not in old), key=lambda token: (-seen[token], token))
         assert ids == old | {token: 2 + len(old) + place for place, token in enumerate(new)}
         assert feature.cardinality == 2 + len(ids)
+        token_of = {number: token for token, number in tokens_of(tmp_path / "alone", feature.name).items()}
+        kept = [0 if one == 0 else old.get(token_of[one], 1) for one in flat(read(tmp_path / "alone", "train")[feature.name])]
+        assert flat(read(tmp_path / "kept", "train")[feature.name]) == kept
         appended += len(new)
-    assert result.appended == appended
+    assert result.appended == appended > 0
+    # `--init-from` takes a model of the first data set to the second one, and no other command does.
+    check_compatible(inputs_of(first.manifest), inputs_of(result.manifest), str(tmp_path / "b"), ordered=True, grown=True)
+    with pytest.raises(UserError, match=str(tmp_path / "b")):
+        check_compatible(inputs_of(first.manifest), inputs_of(result.manifest), str(tmp_path / "b"), ordered=True)
 
 
 def test_hashed_ids_are_the_tokens_hashes_and_a_scored_log_has_the_same(days, tmp_path):

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.criteo import FIELDS
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
+from dmoe.testing.criteo import FIELDS
 from tests.log_files import NO_TEXT, PACKED, criteo, packed
 from tests.unit.data.reference import reference, well_formed, without_blank_end
 from tests.unit.data.test_parse import GOOD, with_field

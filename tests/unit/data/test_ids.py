@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmoe.data.criteo import BUCKETS, CATEGORICAL
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reader import Reader
 from dmoe.data.prepare.count.hashed_sizes import KEPT, measure, parse_sizes
@@ -19,6 +18,7 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import load_schema
 from dmoe.data.prepare.tokens.token_ids import hashes
 from dmoe.errors import UserError
+from dmoe.testing.criteo import BUCKETS, CATEGORICAL
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo
 from tests.unit.data.reference import COLUMNS, bucket, mix, well_formed

@@ -3,15 +3,16 @@
 import math
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.prepare.schema import parse_schema
+from dmoe.data.prepare.schema import Schema, load_schema, parse_schema
 from dmoe.errors import UserError
-from tests.unit.data.every_schema import data_of, label_of, random_splits, raw_rows, read, run, uniform
-from tests.unit.data.log.logs import make, read_split
+from tests.unit.data.every_schema import data_of, label_of, random_splits, raw_rows, read, run, tokens_of, uniform
+from tests.unit.data.log.logs import make
 
 STREAM = int.from_bytes(b"negative", "little")
 
@@ -67,48 +68,53 @@ def test_data_to_score_are_whole(days, tmp_path):
     assert scored.weight == days[0].weight
 
 
-def planted(rows: int) -> tuple[str, list[float]]:
-    """A log of one number, whose clicks have the chance 1 / (1 + exp(3 - x)); and the chances."""
-    draw, lines, chances = random.Random(0), ["y,x,s"], []
-    for _ in range(rows):
-        x = draw.choice([-1.0, 0.0, 1.0])
-        chances.append(1 / (1 + math.exp(3 - x)))
-        lines.append(f"{int(draw.random() < chances[-1])},{x},a")
-    return "\n".join(lines) + "\n", chances
+CHANCES = {"a": 0.02, "b": 0.05, "c": 0.12}
+"""Chance of a click by a row's token."""
+FEATURE = {"criteo": "C1", "avazu": "site_id", "any": "site"}
+ANY = {"label": "y", "weight": "w", "group": "u", "time": {"column": "t", "format": "%Y-%m-%d"}}
+ANY |= {"categorical": ["site", {"name": "bag", "separator": "/", "pooling": "sum"}]}
 
 
-def fitted(x_N: np.ndarray, y_N: np.ndarray, weight_N: np.ndarray) -> np.ndarray:
-    """Intercept and slope of a weighted logistic regression, by Newton's method."""
-    design, theta = np.stack([np.ones_like(x_N), x_N], 1), np.zeros(2)
-    for _ in range(25):
-        p = 1 / (1 + np.exp(-design @ theta))
-        theta += np.linalg.solve((design * (weight_N * p * (1 - p))[:, None]).T @ design, design.T @ (weight_N * (y_N - p)))
-    return theta
+def planted(kind: str, path: Path, rows: int) -> Schema:
+    """Writes a log whose clicks have the chances of their tokens."""
+    draw = random.Random(0)
+    tokens = [draw.choice("abc") for _ in range(rows)]
+    labels = [int(draw.random() < CHANCES[token]) for token in tokens]
+    if kind == "any":
+        lines = ["y,w,u,t,site,bag"]
+        lines += [f"{y},{1 + row % 2},u{row % 9},2024-01-01,{one},x/y" for row, (y, one) in enumerate(zip(labels, tokens, strict=True))]
+    elif kind == "criteo":
+        lines = [f"{y}" + "\t" * 14 + one + "\t" * 25 for y, one in zip(labels, tokens, strict=True)]
+    else:
+        names = [one.name for one in load_schema("avazu_x4").categorical if not one.part and one.name != "site_id"]
+        lines = [",".join(["id", "click", "hour", "site_id", *names])]
+        lines += [f"{row},{y},14102100,{one}" + ",x" * len(names) for row, (y, one) in enumerate(zip(labels, tokens, strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    return parse_schema(ANY, "s") if kind == "any" else load_schema("criteo" if kind == "criteo" else "avazu_x4")
 
 
-def test_rate_logloss_and_calibration_of_training_are_the_whole_logs(tmp_path):
-    text, chances = planted(40_000)
-    (tmp_path / "log").write_text(text)
-    tree = {"label": "y", "dense": ["x"], "categorical": ["s"], "negatives": 0.1}
-    common = {"schema": parse_schema(tree, "s"), "split": "0.5,0.25,0.25", "rows_per_shard": 20_000, "row_group_rows": 4096}
-    make(tmp_path / "a", tmp_path / "log", **common)
-    train = read_split(tmp_path / "a", "train")
-    x_N, y_N, weight_N = (np.array([row[name] for row in train], np.float64) for name in ("x", "label", "@weight"))
+@pytest.mark.parametrize("kind", FEATURE)
+def test_rate_logloss_and_calibration_of_training_are_the_whole_logs(tmp_path, kind):
+    """A model with a parameter for each token, fitted to the kept rows by their weights: its probabilities are the weighted rates."""
+    schema = planted(kind, tmp_path / "log", 40_000).model_copy(update={"negatives": 0.1})
+    make(tmp_path / "d", tmp_path / "log", schema=schema, split="0.5,0.25,0.25", rows_per_shard=20_000, row_group_rows=4096)
+    train, test = (read(tmp_path / "d", split) for split in ("train", "test"))
+    id_N, y_N, weight_N = (train[name].to_numpy().astype(np.float64) for name in (FEATURE[kind], "label", "@weight"))
     assert len(train) < 5_000
-    rate = sum(chances) / len(chances)
-    # A kept negative has variance (1 / share - 1) of its weight; four deviations of 1,800 of them, and of the clicks.
-    assert (weight_N @ y_N) / weight_N.sum() == pytest.approx(rate, rel=4 * math.sqrt(1 / 1400 + 1 / 1800))
-    assert load_manifest(str(tmp_path / "a")).base_rate("train") == pytest.approx((weight_N @ y_N) / weight_N.sum())
-    intercept, slope = fitted(x_N, y_N, weight_N)
-    test = read_split(tmp_path / "a", "test")
-    predicted = 1 / (1 + np.exp(-(intercept + slope * np.array([row["x"] for row in test]))))
-    clicks = sum(row["label"] for row in test)
-    assert predicted.sum() / clicks == pytest.approx(1, abs=0.2)
-    unweighted = fitted(x_N, y_N, np.ones_like(y_N))
-    assert (1 / (1 + np.exp(-(unweighted[0] + unweighted[1] * np.array([row["x"] for row in test]))))).sum() / clicks > 3
-    truth = np.array([1 / (1 + math.exp(3 - x)) for x in x_N])
-    loss_N = -(y_N * np.log(truth) + (1 - y_N) * np.log(1 - truth))
-    entropy = sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in chances) / len(chances)
+    rate = sum(CHANCES.values()) / 3
+    # A kept negative has variance (1 / share - 1) of its weight; four deviations of some 1,800 negatives, and of 1,200 clicks.
+    assert (weight_N @ y_N) / weight_N.sum() == pytest.approx(rate, rel=4 * math.sqrt(1 / 1200 + 1 / 1800))
+    assert load_manifest(str(tmp_path / "d")).base_rate("train") == pytest.approx((weight_N @ y_N) / weight_N.sum())
+    ids = tokens_of(tmp_path / "d", FEATURE[kind])
+    truth_of = {number: CHANCES[f"{token:x}" if kind == "criteo" else token.decode()] for token, number in ids.items()}
+    fitted = {one: (weight_N * y_N)[id_N == one].sum() / weight_N[id_N == one].sum() for one in truth_of}
+    own_N = test["@weight"].to_numpy().astype(np.float64)
+    clicks = own_N @ test["label"].to_numpy()
+    assert own_N @ [fitted[one] for one in test[FEATURE[kind]].to_pylist()] / clicks == pytest.approx(1, abs=0.2)
+    assert own_N @ [y_N[id_N == one].mean() for one in test[FEATURE[kind]].to_pylist()] / clicks > 3
+    truth_N = np.array([truth_of[one] for one in id_N])
+    loss_N = -(y_N * np.log(truth_N) + (1 - y_N) * np.log(1 - truth_N))
+    entropy = sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in CHANCES.values()) / 3
     assert (weight_N @ loss_N) / weight_N.sum() == pytest.approx(entropy, rel=0.1)
 
 

@@ -107,7 +107,7 @@ def test_bytes_do_not_depend_on_the_order_of_the_inputs(log, tmp_path):
 
 
 def test_a_header_names_columns_in_any_order(log, tmp_path):
-    from dmoe.data.criteo import FIELDS
+    from dmoe.testing.criteo import FIELDS
 
     good = [line for line in log.read_bytes().split(b"\n")[:-1] if line.count(b"\t") == 39][:500]
     order = np.random.default_rng(0).permutation(40)

@@ -1,4 +1,4 @@
-"""The schemas that dmoe brings along make of their logs what the protocols say."""
+"""The shipped schemas make of their logs what the protocols say."""
 
 import csv
 import random

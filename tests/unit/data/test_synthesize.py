@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmoe.data.criteo import COLUMNS
+from dmoe.testing.criteo import COLUMNS
 from dmoe.testing.planted import INTEGER_MISSING, TOKEN_MISSING
 from dmoe.testing.synthesize import synthesize
 

@@ -10,16 +10,16 @@ from dmoe.train.describe import converted, decoded_twice
 @pytest.mark.parametrize(
     ("shuffle", "row_groups", "ranks", "said"),
     [
-        ("window", 8, 8, ""),
-        ("none", 8, 1, ""),
-        ("window", 8, 16, "data.window_row_groups=8: each of 16 ranks decodes row groups that others decode too; "),
-        ("row_groups", 1, 2, "data.window_row_groups=1: each of 2 ranks"),
-        ("none", 8, 4, "data.shuffle=none: each of 4 ranks decodes row groups that others decode too; data.shuffle=window data."),
+        ("window", 8, 8, []),
+        ("none", 8, 1, []),
+        ("window", 8, 16, ["data.window_row_groups=8: ", "16 ranks", "; data.window_row_groups=16 "]),
+        ("row_groups", 1, 2, ["data.window_row_groups=1: ", "2 ranks"]),
+        ("none", 8, 4, ["data.shuffle=none: ", "4 ranks", "; data.shuffle=window data.window_row_groups=4 "]),
     ],
 )
 def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, said):
     line = decoded_twice(DataConfig(path="d", shuffle=shuffle, window_row_groups=row_groups), ranks)
-    assert line.strip().startswith(said)
+    assert all(one in line for one in said)
     assert bool(line) == bool(said)
 
 
@@ -35,4 +35,4 @@ def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, sai
 )
 def test_bf16_on_a_cpu_that_has_none_is_told_of(precision, device, has, said, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert ("no instructions for it" in converted(precision, torch.device(device))) == said
+    assert ("train.precision=bf16" in converted(precision, torch.device(device))) == said

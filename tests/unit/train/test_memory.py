@@ -44,7 +44,7 @@ def test_the_ranks_of_a_host_are_added_up(two_of_four):
     said = memory.shortage(config(400_000), COST, CPU)
     assert said.startswith("memory: ")
     assert "4.03 GB" in said
-    assert "there is 4 GB" in said
+    assert "there is only 4 GB" in said
 
 
 @pytest.mark.parametrize(("rows", "remedy"), [(4_000_000, "train.batch_size"), (4_000, "model.embedding.dim")])

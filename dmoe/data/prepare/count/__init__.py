@@ -1,1 +1,1 @@
-"""What is counted before rows are written: tokens, and the moments of numbers; vocabularies and the sizes of hashed ids."""
+"""Statistics of the train split that are needed before rows are written: token counts, vocabularies, sizes of hashed ids, moments."""

@@ -1,4 +1,4 @@
-"""Counts by token, in hash tables: of numbers, and of byte strings."""
+"""Hash tables that count tokens: one for integers, one for byte strings."""
 
 from typing import Any, Protocol
 
@@ -12,9 +12,9 @@ from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_sp
 from dmoe.data.prepare.tokens.spans import buffers
 
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
-"""Slots of a new table of numbers; a table below SPILLABLE grows whatever the limit, since little is won by spilling it."""
+"""Slots of a new integer table. A table with fewer than SPILLABLE slots may always grow: to spill it would save little memory."""
 FEWEST = 1 << 10
-"""Tokens that a new table of byte strings has room for."""
+"""Capacity of a new table of byte strings, in tokens."""
 
 
 @njit(nogil=True, cache=True)
@@ -31,7 +31,7 @@ def _add(
     sums: NDArray[np.int64],
     size_known: int,
 ) -> tuple[int, int]:
-    """Adds the counts of tokens begin, begin + 1, ... until there is no room; (the first that is not added, how many tokens are known)."""
+    """Adds the counts of tokens begin, begin + 1, ... until the table is full; (first token that was not added, tokens in the table)."""
     mask = np.uint64(len(slots) - 1)
     for i in range(begin, len(count)):
         fetch_ahead(hashes, i, slots, hash_of, known_at)
@@ -63,27 +63,27 @@ def _add(
 
 
 class Counts(Protocol):
-    """Counts of one feature's tokens."""
+    """Counts of the tokens of one feature."""
 
     @property
     def size(self) -> int:
-        """Bytes that they take."""
+        """Bytes in memory."""
 
     @property
     def used(self) -> int:
-        """How many tokens they hold."""
+        """Number of distinct tokens."""
 
     def room(self, tokens: int) -> int:
-        """Bytes that they will take more of, to add so many tokens."""
+        """Bytes by which the table grows if this many tokens are added."""
 
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
 
     def table(self) -> pa.Table:
-        """token, count: each token once."""
+        """Columns token and count, each token once."""
 
 
 class NumberCounts:
-    """Of hex or integer tokens (uint32 or int64), in a hash table."""
+    """Counts hex or integer tokens (uint32 or int64)."""
 
     def __init__(self, dtype: Any) -> None:
         self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
@@ -115,7 +115,7 @@ class NumberCounts:
 
 
 class TextCounts:
-    """Of byte strings: each is held once, in a hash table of their numbers. Not for several threads at a time."""
+    """Counts byte strings. Each string is stored once; the hash table holds its position. Not thread-safe."""
 
     def __init__(self) -> None:
         self._known = 0
@@ -137,7 +137,8 @@ class TextCounts:
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
         """
         Args:
-            tokens: large_binary [n], without nulls; with a count [n] of 0 one is left out.
+            tokens: large_binary [n], without nulls.
+            counts: [n]; tokens with count 0 are skipped.
         """
         text, offsets = buffers(tokens)
         hashes, at = np.empty(len(counts), np.uint64), 0
@@ -150,7 +151,7 @@ class TextCounts:
             self._grow(int(offsets[at + 1] - offsets[at]))
 
     def _grow(self, size: int) -> None:
-        """Makes room for a further token of so many bytes, and for as much again as there is where that was what lacked."""
+        """Makes room for another token of `size` bytes. What was full (the bytes or the slots) doubles."""
         used = int(self._offsets[self._known])
         if used + size > len(self._data):
             self._data = np.concatenate([self._data[:used], np.empty(max(used, size), np.uint8)])

@@ -1,7 +1,7 @@
-"""Counts of tokens in bounded memory: added up in memory, spilled to disk by hash where they outgrow it, and a cut of hashes at a time
-added up at the end.
+"""Counts tokens in bounded memory.
 
-Threads add to the same counts; a far engine's tasks each to their own, of a batch of parts, which they spill.
+Counts are added up in memory. Counts that outgrow the limit are spilled to disk, ordered by hash, and at the end one range of hashes
+("cut") at a time is added up. Threads share one set of counts. Each task of a far engine counts a batch of parts and spills its counts.
 """
 
 import os
@@ -24,30 +24,30 @@ from dmoe.data.progress import Progress
 from dmoe.paths import write_atomic
 
 CUTS_LOG2 = 7
-"""Spilled counts are cut by the highest 7 bits of the tokens' hashes."""
+"""Spilled counts are divided into 2^7 cuts by the highest 7 bits of the hash."""
 SMALL_TABLE = 1 << 18
 MOST_BATCHES = 1024
-"""Every cut reads a slice of each batch's counts."""
+"""Most batches of a far engine. Each cut reads a slice of the counts of every batch."""
 ENTRY_BYTES = 64
-"""What a spilled entry takes while it is added up, about."""
+"""Approximate memory of one spilled entry while it is added up."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Spilled counts of a feature: an Arrow file of one batch, in the order of cuts, each of which begins at its edge."""
+    """Spilled counts of a feature: an Arrow file with one batch, ordered by cut. Cut i is rows edges[i] .. edges[i + 1] - 1."""
 
     path: str
     edges: tuple[int, ...]
 
     def read(self, first: int, end: int) -> pa.RecordBatch:
-        """The counts of cuts first .. end - 1."""
+        """The counts of the cuts first .. end - 1."""
         with pa.memory_map(self.path) as file:
             (batch,) = pa.ipc.open_stream(file)
             return batch.slice(self.edges[first], self.edges[end] - self.edges[first])
 
 
 class Counting:
-    """Counts of many features within a limit. Threads may add at a time; a feature's counts are changed under its lock."""
+    """Counts the tokens of many features within a memory limit. Thread-safe: each feature has a lock."""
 
     def __init__(self, types: dict[str, pa.DataType], limit: int, folder: str, name: str = "") -> None:
         self.types, self.limit, self.folder, self.name = types, limit, folder, name
@@ -68,13 +68,13 @@ class Counting:
             self.counts[feature].add(tokens, counts)
 
     def keep_within(self) -> None:
-        """Spills the largest counts until all are within the limit."""
+        """Spills the largest counts until all counts together are within the limit."""
         if self.size <= self.limit:
             return
         with self.spilling:
             while self.size > self.limit:
                 largest = max(self.counts, key=lambda feature: self.counts[feature].size if self.counts[feature].used else 0)
-                # Empty tables take room too.
+                # Empty tables take memory too, and cannot be spilled.
                 if not self.counts[largest].used or self.counts[largest].size <= SMALL_TABLE:
                     return
                 with self.locks[largest]:
@@ -86,7 +86,7 @@ class Counting:
         return self.runs
 
     def _spill(self, feature: str) -> None:
-        """Writes a feature's counts away; its lock is held."""
+        """Writes the counts of a feature to disk. The caller holds the feature's lock."""
         table = self.counts[feature].table()
         self.counts[feature] = new_counts(self.types[feature])
         tokens = table["token"].combine_chunks() if len(table) else pa.array([], self.types[feature])
@@ -102,11 +102,12 @@ class Counting:
 
 
 def count(columns: Tokens, least: dict[str, int], limit: int, engine: Engine, folder: str, rows_a_batch: int) -> dict[str, pa.Table]:
-    """token, count of each feature's tokens that the train split has at least `least` times, in no order.
+    """For each feature a table (token, count) of the tokens that occur at least `least` times in the train split, in no order.
 
     Args:
-        limit: bytes for the counts, about; of a far engine, for each task's.
-        folder: for what does not fit; of a far engine, for every task's counts, each of `rows_a_batch` rows or more.
+        limit: approximate bytes for all counts; with a far engine, for those of each task.
+        folder: for spilled counts.
+        rows_a_batch: least rows of the batch of parts that a task of a far engine counts.
     """
     progress = Progress("count", total_rows=sum(columns.rows_of))
     counting = Counting(columns.types, limit, folder)
@@ -132,7 +133,7 @@ def count(columns: Tokens, least: dict[str, int], limit: int, engine: Engine, fo
 
 
 def batches(rows: list[int], least: int, most: int = MOST_BATCHES) -> list[tuple[int, int]]:
-    """Cuts parts of so many rows each into batches of `least` rows or more, and `most` batches at most: (first part, end)."""
+    """Groups consecutive parts with these numbers of rows into at most `most` batches of at least `least` rows: (first part, end)."""
     wanted = max(least, -(-sum(rows) // most))
     cuts, held = [0], 0
     for number, found in enumerate(rows):
@@ -163,7 +164,7 @@ def _count_far(shared: tuple[Tokens, int, str], batch: tuple[int, int]) -> Itera
 def _added_up(
     spilled: dict[str, list[Run]], types: dict[str, pa.DataType], least: dict[str, int], limit: int, engine: Engine
 ) -> dict[str, pa.Table]:
-    """The sums of what was spilled, so many cuts a task that all tasks at a time are within the limit."""
+    """Adds up spilled counts. Each task takes so many cuts that all tasks that run at a time stay within the limit."""
     items, entries = [], 0
     for feature, runs in spilled.items():
         rows = sum(run.edges[-1] for run in runs)

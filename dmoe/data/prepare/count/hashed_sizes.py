@@ -1,7 +1,7 @@
-"""Hashed ids: how many rows each table has, and how many tokens share an id.
+"""Hashed ids: the number of rows of each table, and how many tokens share an id.
 
-What hashing loses is told by a sketch of each feature's distinct tokens: the KEPT smallest of their 64-bit hashes (k minimum values,
-Bar-Yossef et al. 2002), which is exact below KEPT tokens, and has a standard error of 1 / sqrt(KEPT) above.
+The number of distinct tokens is measured by a sketch: the KEPT smallest of their 64-bit hashes (k minimum values, Bar-Yossef et al.
+2002). It is exact below KEPT tokens, and has a relative standard error of 1 / sqrt(KEPT) above.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,17 +19,17 @@ from dmoe.names import whole_number
 
 FIRST_ID = RARE_ID + 1
 BUCKET_SIZE = 4096
-"""The table of buckets, or of a part of the time, has no more rows than this unless it is named: there are some hundred tokens."""
+"""Most rows of the table of a bucket feature or a part of the time, unless the user names a size: it has a few hundred tokens."""
 KEPT = 1 << 13
 
 Read = Callable[[int], Iterator[dict[str, NDArray[np.uint64]]]]
 
 
 def parse_sizes(text: str, features: Sequence[Categorical]) -> dict[str, int]:
-    """`1000000` or `1000000,C6=5000,I1_bucket=64`: rows of every feature's table, in their order.
+    """Parses `1000000` or `1000000,C6=5000,I1_bucket=64` into the rows of each feature's table, in the order of the features.
 
     Raises:
-        UserError: not a number, an unknown feature, or a size that leaves no id to hash into.
+        UserError: not a number, an unknown feature, or a table without room for an id.
     """
     default, named, names = None, {}, [one.name for one in features]
     for part in text.split(","):
@@ -51,19 +51,19 @@ def parse_sizes(text: str, features: Sequence[Categorical]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Collisions:
-    """The distinct tokens of a feature, and the ids that they got; from KEPT tokens on, about."""
+    """The number of distinct tokens of a feature, and of the ids that they got. Estimates if there are KEPT tokens or more."""
 
     tokens: int
     ids: int
 
     @property
     def rate(self) -> float:
-        """The share of tokens that have no id of their own: 1 - ids / tokens."""
+        """The collision rate, 1 - ids / tokens."""
         return 1 - self.ids / self.tokens if self.tokens else 0.0
 
 
 def collisions_of(smallest: NDArray[np.uint64], size: int) -> Collisions:
-    """What a sketch says of a table of `size` rows: exactly where it holds all tokens, else of ids that fall at random."""
+    """Collisions in a table of `size` rows: exact if the sketch holds all tokens, else the expectation for random ids."""
     slots = size - FIRST_ID
     if len(smallest) < KEPT:
         return Collisions(len(smallest), len(np.unique(smallest % np.uint64(slots))))
@@ -72,11 +72,11 @@ def collisions_of(smallest: NDArray[np.uint64], size: int) -> Collisions:
 
 
 def measure(read: Read, rows_of: Sequence[int], sizes: dict[str, int], engine: Engine) -> dict[str, Collisions]:
-    """How many distinct tokens each feature has in all rows, and how many ids they got.
+    """Measures the collisions of each feature over the rows of all splits.
 
     Args:
-        read: the hashes of a part's tokens, each once, by feature, a batch of rows at a time.
-        rows_of: each part's rows.
+        read: yields the hashes of the distinct tokens of part i for each feature, a batch of rows at a time.
+        rows_of: number of rows of each part.
     """
     progress = Progress("measure", total_rows=sum(rows_of))
     sketches = {name: np.zeros(0, np.uint64) for name in sizes}

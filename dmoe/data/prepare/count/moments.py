@@ -1,4 +1,4 @@
-"""Mean and deviation of a numeric column, added up block by block, whatever the size of its numbers.
+"""Mean and standard deviation of a numeric column, accumulated block by block, without overflow for any finite numbers.
 
 Shapes: N numbers of a block.
 """
@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDING = 64 * np.finfo(np.float64).eps
-"""Numbers that differ by at most this share of the largest are one number, written with rounding."""
+"""If the numbers of a column differ by at most this share of the largest, the column counts as constant: the difference is rounding."""
 LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
-"""Of float64; a deviation below the smallest has lost its digits."""
+"""Limits of float64. A deviation below the smallest normal number has lost its digits."""
 MANY, NEARLY_ALL = 100, 0.9
-"""Of so many numbers, one that makes this share of the sum of squares is told."""
+"""With at least MANY numbers, a single one that makes the share NEARLY_ALL of the sum of squares is reported."""
 SAFE_EXPONENT = 400
-"""Numbers between 2^-400 and 2^400 are squared and added up as they are; others are scaled by a power of two first, which is exact."""
+"""Numbers between 2^-400 and 2^400 are squared and added as they are. Others are first scaled by a power of two, which is exact."""
 
 
 class Moments:
-    """Count, mean and scatter of the numbers so far (Chan, Golub, LeVeque 1979).
+    """Running count, mean and sum of squared deviations (Chan, Golub, LeVeque 1979).
 
-    The state is kept in units of 2^exponent, which follows the largest number, so that no square overflows or vanishes.
+    The state has the unit 2^exponent, which follows the largest number, so that no square overflows or vanishes.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Moments:
         self.exponent = 0
 
     def add(self, value_N: NDArray[np.float64]) -> None:
-        """Adds a block of finite numbers; the result depends on the blocks in the last bits, so give the same ones for the same column."""
+        """Adds a block of finite numbers. The last bits of the result depend on the blocks, so always cut a column into the same blocks."""
         if not len(value_N):
             return
         self.lowest, self.highest = min(self.lowest, float(value_N.min())), max(self.highest, float(value_N.max()))
@@ -42,17 +42,17 @@ class Moments:
         self.count = seen + count
 
     def result(self) -> tuple[float, float]:
-        """(mean, deviation). A column without spread, or with no more than rounding makes, has deviation 1; one without numbers (0, 1)."""
+        """(mean, deviation). The deviation of a column that is constant, up to rounding, is 1. A column without numbers gives (0, 1)."""
         if not self.count:
             return 0.0, 1.0
-        # Compared before they are subtracted, which could overflow.
+        # Halved, since the difference itself could overflow.
         if self.highest / 2 - self.lowest / 2 <= ROUNDING * max(abs(self.lowest), abs(self.highest)) / 2:
             return self.lowest, 1.0
         deviation = float(np.ldexp(np.sqrt(self.scatter / self.count), self.exponent))
         return float(np.ldexp(self.mean, self.exponent)), deviation if deviation >= SMALLEST else 1.0
 
     def lone_number(self) -> float | None:
-        """A single number that makes nearly all of the spread, and so leaves the others hardly any; None where there is none."""
+        """A single number that makes nearly all of the variance, so that the others hardly differ once standardised; None if none does."""
         if self.count < MANY or not self.scatter:
             return None
         from_mean = [(np.ldexp(one, -self.exponent) - self.mean) ** 2 for one in (self.lowest, self.highest)]
@@ -72,7 +72,7 @@ def _exponent(largest: float) -> int:
 
 
 def are_moments(pair: object) -> bool:
-    """Whether a value read from a file is a (mean, deviation) that numbers can be standardised by."""
+    """Whether a value from a file is a (mean, deviation) that can standardise numbers."""
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         return False
     return all(type(one) in (int, float) and -LARGEST <= one <= LARGEST for one in pair) and pair[1] >= SMALLEST

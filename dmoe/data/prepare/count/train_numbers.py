@@ -1,4 +1,4 @@
-"""What the train split's numbers tell before rows are written: means and deviations, and samples that quantiles are taken of."""
+"""Means and deviations of numbers in the train split, and samples for their quantiles."""
 
 import sys
 
@@ -14,10 +14,11 @@ from dmoe.names import show
 
 
 def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, tuple[float, float]]:
-    """(mean, deviation) of numbers over the train split, added up over fixed stretches of rows, so that blocks do not change a bit.
+    """(mean, deviation) of each feature over the train split. They are accumulated over fixed row ranges, so that they do not depend on
+    the size of parsed blocks.
 
     Args:
-        names: what the parts store each feature's numbers as.
+        names: for each feature the column of the parts that holds its numbers.
     """
     moments = {name: Moments() for name in names}
     for begin in range(0, splitter.total if names else 0, rows_a_step):
@@ -25,12 +26,12 @@ def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
             moments[name].add(value_N)
     for name, one in moments.items():
         if (lone := one.lone_number()) is not None:
-            show(f"{name}: one number, {lone:g}, makes nearly all of the spread, so standardise leaves the others none", sys.stderr)
+            show(f"{name}: one number, {lone:g}, makes nearly all of the variance; standardised, the others hardly differ", sys.stderr)
     return {name: one.result() for name, one in moments.items()}
 
 
 def train_samples(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> dict[str, NDArray[np.float64]]:
-    """About SAMPLE numbers of each column, evenly spread over the train split."""
+    """About SAMPLE numbers of each feature, evenly spread over the train split."""
     every = -(-splitter.total // SAMPLE)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for begin in range(0, splitter.total if names else 0, rows_a_step):
@@ -40,7 +41,7 @@ def train_samples(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
 
 
 def _numbers(splitter: PartSplitter, names: dict[str, str], begin: int, end: int) -> dict[str, NDArray[np.float64]]:
-    """Each feature's numbers in rows begin .. end - 1 that are in the train split."""
+    """Each feature's numbers in those of the rows begin .. end - 1 that are in the train split."""
     found: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in names}
     for number, batch, first in splitter.batches(sorted(set(names.values())), begin, end):
         train_N = splitter.assign(number)[first : first + batch.num_rows] == 0

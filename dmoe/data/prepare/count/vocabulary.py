@@ -1,5 +1,8 @@
-"""Vocabularies: the tokens that have an id of their own. Ids: 0 missing, 1 rare, then 2, 3, ... by count descending, token ascending;
-tokens that a later data set appends come behind."""
+"""Vocabularies: the tokens that have an id of their own.
+
+Id 0 is missing, id 1 is rare. Ids from 2 on are ordered by descending count, then by token. Tokens that a later data set appends get the
+next ids.
+"""
 
 import hashlib
 import os
@@ -25,8 +28,8 @@ from dmoe.paths import write_atomic
 
 @dataclass
 class Vocabulary:
-    """Tokens that have an id of their own, in the order of ids: tokens[i] (large_binary, or int64 of hex and int tokens), counted
-    counts[i] times, has id 2 + i."""
+    """The tokens of a feature in the order of their ids: tokens[i] has id 2 + i and occurred counts[i] times. Tokens are large_binary, or
+    int64 for the types hex and int."""
 
     name: str
     tokens: pa.Array
@@ -41,20 +44,20 @@ class Vocabulary:
         return bool(pa.types.is_large_binary(self.tokens.type))
 
     def cut(self, tokens: int) -> "Vocabulary":
-        """The first so many tokens, copied, so that the others' memory is given back."""
+        """The first `tokens` tokens, copied, so that the memory of the others is released."""
         if tokens >= len(self.tokens):
             return self
         return Vocabulary(self.name, self.tokens.take(pa.array(np.arange(tokens))), self.counts[:tokens].copy())
 
     def table(self, kind: str) -> Ids:
-        """Token -> id, of tokens of the schema's type `kind`."""
+        """The map token -> id. `kind` is the type of the tokens in the schema."""
         if self.is_text:
             return TokenIds(self.tokens)
         return IntegerIds(self.tokens.to_numpy().astype(np.uint32 if kind == "hex" else np.int64))
 
 
 def ordered(name: str, table: pa.Table) -> Vocabulary:
-    """The vocabulary of counted tokens (token, count)."""
+    """The vocabulary of a table (token, count)."""
     if pa.types.is_integer(table["token"].type):
         tokens, counts = table["token"].to_numpy().astype(np.int64), table["count"].to_numpy()
         order = np.lexsort((tokens, -counts))
@@ -65,9 +68,9 @@ def ordered(name: str, table: pa.Table) -> Vocabulary:
 
 
 def append_tokens(kept: Vocabulary, counted: Vocabulary) -> Vocabulary:
-    """`kept` with the tokens of `counted` that it lacks behind its own, in their order: every old id stays what it was.
+    """Appends to `kept` the tokens of `counted` that it lacks, in their order. No old id changes.
 
-    A token's count stays that of the run that gave it its id.
+    The count of a token stays that of the run that gave it its id.
     """
     new = pc.invert(pc.is_in(counted.tokens, kept.tokens))
     tokens = pa.concat_arrays([kept.tokens, counted.tokens.filter(new)])
@@ -75,7 +78,7 @@ def append_tokens(kept: Vocabulary, counted: Vocabulary) -> Vocabulary:
 
 
 def digest(vocabularies: list[Vocabulary]) -> str:
-    """sha256 over all names, tokens and counts (int64, little-endian; of text, the bytes and where they end) in the order of ids."""
+    """SHA-256 of all names, tokens and counts in the order of ids (integers as little-endian int64; texts as bytes and end offsets)."""
     out = hashlib.sha256()
     for one in vocabularies:
         out.update(f"{one.name} {len(one.tokens)}\n".encode())
@@ -89,12 +92,12 @@ def digest(vocabularies: list[Vocabulary]) -> str:
 
 
 def digest_of(tokens: pa.Array) -> str:
-    """The digest of a vocabulary's tokens, as manifests hold it."""
+    """The digest of a vocabulary's tokens, as it stands in manifests."""
     return tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens)
 
 
 def read_vocabulary(path: str, name: str, integers: bool | None = None) -> Vocabulary:
-    """Reads what dmoe.data.dataset.vocabulary_files wrote, from anywhere; see read_table."""
+    """Reads a vocabulary file, local or remote; see dmoe.data.dataset.vocabulary_files.read_table."""
     table = read_table(path, integers)
     kind = pa.int64() if pa.types.is_integer(table["token"].type) else pa.large_binary()
     tokens = table["token"].combine_chunks() if len(table) else pa.array([], kind)
@@ -110,7 +113,7 @@ def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
 
 
 def write_all(folder: str, vocabularies: Sequence[Vocabulary]) -> None:
-    """Writes a folder of vocabularies, which is there only when all of it is."""
+    """Writes a folder of vocabularies. It appears only when it is complete."""
     shutil.rmtree(folder + ".tmp", ignore_errors=True)
     os.makedirs(folder + ".tmp")
     for vocabulary in vocabularies:
@@ -119,13 +122,13 @@ def write_all(folder: str, vocabularies: Sequence[Vocabulary]) -> None:
 
 
 def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable[[str, str], Vocabulary]) -> list[Vocabulary]:
-    """The vocabularies that the data set in `folder` keeps.
+    """The vocabularies of the data set in `folder`.
 
     Args:
-        read: of (path, feature's name).
+        read: reads a vocabulary from (path, name of the feature).
 
     Raises:
-        UserError: one is missing, damaged, or is not the one that the manifest was written with.
+        UserError: one is missing, damaged, or not the one that the manifest was written with.
     """
     vocabularies = []
     for feature in features:
@@ -142,10 +145,11 @@ def read_all(folder: str, features: Sequence[CategoricalFeature], read: Callable
 
 
 def _check_own(path: str, feature: CategoricalFeature, tokens: pa.Array) -> None:
-    """Whether a vocabulary is the manifest's. A manifest that was made before it held digests cannot tell: no token twice, at least."""
+    """Checks that a vocabulary belongs to the manifest. For a manifest from before digests were kept, checks only that no token occurs
+    twice."""
     expected = feature.identity.tokens if feature.identity else None
     if expected is None:
         if pc.count_distinct(tokens).as_py() != len(tokens):
             raise UserError(f"{path}: lists a token twice; make the data set again")
-    elif tokens_digest(tokens.to_numpy() if pa.types.is_integer(tokens.type) else tokens) != expected:
+    elif digest_of(tokens) != expected:
         raise other_vocabulary(path)

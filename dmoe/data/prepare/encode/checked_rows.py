@@ -1,4 +1,4 @@
-"""A block of rows, and which of them are well-formed.
+"""Checks the rows of a block, and keeps the reason for each malformed one.
 
 Shapes: N rows of a block.
 """
@@ -15,14 +15,16 @@ from dmoe.data.prepare.rejects import Reject, shown
 from dmoe.names import printable
 
 OTHER_LABELS = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "-1"))
-LABEL_HINT = "; the schema says which value is 1: label: {column: ..., positive: ...}"
+LABEL_HINT = "; name the value that means 1 in the schema, label: {column: ..., positive: ...}"
 
 
 class Block(Protocol):
-    """N rows; `line` [N] is each one's 1-based line, or row of a parquet file. Methods: see TextBlock.
+    """N rows of a log. For the methods see TextBlock.
 
     Attributes:
-        booleans: the columns whose "1" and "0" were true and false.
+        line: [N] 1-based number of each row's line, or of the row in a parquet file.
+        lines: number of lines of the block.
+        booleans: boolean columns, whose values are given as "1" and "0".
     """
 
     line: NDArray[np.int64]
@@ -41,10 +43,15 @@ class Block(Protocol):
 
 
 class CheckedRows:
-    """Which rows of a block are well-formed, and why the others are not: the first reason that is found counts.
+    """Which rows of a block are well-formed, and the first reason why each other row is not.
 
     Args:
-        optional: keys of the schema without whose values a row is a row all the same.
+        optional: keys of the schema whose values may be unreadable without making the row malformed.
+
+    Attributes:
+        ok_N: whether each row is well-formed so far.
+        why: row -> (kind, reason) of a malformed row.
+        unread: for each key of `optional`, the rows whose value is unreadable [N].
     """
 
     def __init__(self, block: Block, optional: Collection[str]) -> None:
@@ -67,5 +74,5 @@ class CheckedRows:
 
 
 def codes_of(coded: pa.DictionaryArray) -> NDArray[np.int32]:
-    """The code of each row, len(dictionary) where it is missing."""
+    """The code of each row; len(dictionary) if the value is missing."""
     return np.asarray(pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy())

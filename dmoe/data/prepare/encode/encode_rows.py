@@ -1,6 +1,6 @@
-"""From a block's text columns to typed ones: label, numbers, weights, times, groups, and tokens as a dictionary and codes.
+"""Turns the text columns of a block into typed ones: label, numbers, weights, times, groups, and dictionary-encoded tokens.
 
-Every check is of a row alone, so that a row is well-formed or not whatever block it lies in.
+Every check looks at one row only, so the result does not depend on how the log is cut into blocks.
 
 Shapes: N rows of a block.
 """
@@ -24,16 +24,17 @@ from dmoe.data.prepare.tokens.token_ids import hashes
 
 LABEL, TIME, KEY = "@label", "@time", "@key"
 MOST_SECONDS = float(1 << 53)
-"""Beyond this a float64 does not hold whole seconds, so there is no hour of the day."""
+"""Above this, a float64 does not hold whole seconds, so a time has no hour of the day."""
 
 
 @dataclass
 class Seen:
-    """What the rows of a block say of columns that must fit the schema as a whole.
+    """Counts over the rows of a block, for checks of the whole log.
 
     Attributes:
-        positives: rows of label 1; `labels` the most frequent values of the label where the schema's `positive` says which is 1.
-        unread: of a log to score, rows whose label, weight or time cannot be read, by the schema's key.
+        positives: rows with label 1.
+        labels: the most frequent values of the label column, if the schema has `positive`.
+        unread: for a log to score: rows whose label, weight or time cannot be read, by the key of the schema.
     """
 
     positives: int = 0
@@ -48,11 +49,17 @@ class Seen:
 
 @dataclass
 class Encoded:
-    """The well-formed rows of a piece as record batches; its malformed ones, by their lines in the piece, of which the first is 1.
+    """The encoded rows of a piece of a log.
 
-    Columns: @label uint8, @weight float32, @group and @key int64, @time float64, and what the schema's features are stored as (`stored`):
-    numbers as float64, null where missing, or where whole as codes of int32 values; tokens as codes of values, or a list of codes a row.
-    Codes are a dictionary's, whose value 0 is null.
+    The columns of a batch are @label uint8, @weight float32, @group and @key int64, @time float64, and the stored columns of the
+    features: numbers as float64 with nulls (dictionary-encoded int32 if the schema says `type: int`); tokens dictionary-encoded, or a
+    list of dictionary-encoded tokens. Code 0 of each dictionary is null, which means missing.
+
+    Attributes:
+        batches: the well-formed rows.
+        lines: number of lines of the piece.
+        rejects: the malformed rows. Their lines are counted within the piece, from 1.
+        truncated: rows whose tokens were cut to `max_values`.
     """
 
     batches: list[pa.RecordBatch]
@@ -67,10 +74,10 @@ class Encoded:
 
 
 def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = False) -> Encoded:
-    """Types a block's columns and takes out the rows that cannot be typed.
+    """Encodes the columns of a block, and removes the malformed rows.
 
     Args:
-        scoring: what scores do not depend on, such as the label, takes no row out.
+        scoring: a row stays if only columns are unreadable that scores do not depend on, such as the label.
     """
     rows = CheckedRows(block, ("label", *schema.optional_for_scores) if scoring else ())
     label_N = labels_of(block, schema, rows) if labelled else np.zeros(len(block.line), np.uint8)
@@ -120,21 +127,21 @@ def encode(block: Block, schema: Schema, labelled: bool = True, scoring: bool = 
 
 
 def _number(block: Block, name: str, rows: CheckedRows) -> pa.Array:
-    """float64, null where there is none."""
+    """float64; null if there is no number."""
     value_N, given_N = block.numbers(name)
     rows.refuse(~given_N & ~block.missing(name), "number", name, "a finite number or nothing")
     return pa.array(value_N, mask=~given_N)
 
 
 def _group(coded: pa.DictionaryArray) -> NDArray[np.int64]:
-    """The hash of each row's value; NO_GROUP where it is missing."""
+    """A hash of each row's value; NO_GROUP if it is missing."""
     of_code = hashes(coded.dictionary.cast(pa.large_binary())).view(np.int64)
     of_code = np.append(np.where(of_code == NO_GROUP, 1, of_code), NO_GROUP)
     return of_code[codes_of(coded)]
 
 
 def _time(block: Block, format: str | None, name: str, rows: CheckedRows) -> NDArray[np.float64]:
-    """Seconds since 1970, or the bare number where no format is given."""
+    """Seconds since 1970, or the plain number if the schema gives no format."""
     column = block.timestamps(name)
     if column is not None:
         rows.refuse(block.missing(name), "time", name, "a time")
@@ -165,7 +172,7 @@ def _part(seconds_N: NDArray[np.float64], part: str) -> NDArray[np.int64]:
 
 
 def _bags(block: Block, name: str, one: Categorical, rows: CheckedRows) -> tuple[pa.Array, int]:
-    """A list of coded tokens a row, empty where there is none; and how many rows had more than `max_values`."""
+    """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `max_values` tokens."""
     lists, truncated = block.bags(name, one.separator, one.max_values)
     coded, bad = coded_as(lists.values, one.type)
     bad_N = np.zeros(len(lists), bool)

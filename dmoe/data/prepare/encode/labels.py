@@ -1,4 +1,4 @@
-"""The label of each row, 0 or 1, by the schema's label.
+"""Reads the label of each row, 0 or 1.
 
 Shapes: N rows of a block.
 """
@@ -17,13 +17,13 @@ from dmoe.data.prepare.schema import Schema
 
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1}
 LABELS_SEEN, LABEL_CHARACTERS = 100, 64
-"""Of a block, how many values of the label are counted, and how much is kept of each."""
+"""For each block, how many values of the label column are counted, and how many characters of each are kept."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 BOOLEANS = {"true": "1", "false": "0"}
 
 
 def labels_of(block: Block, schema: Schema, rows: CheckedRows) -> NDArray[np.uint8]:
-    """0 or 1 of each row [N]; refuses rows without one."""
+    """The labels [N], 0 or 1. Rows without a label are malformed."""
     name, positive = schema.label.column, schema.label.positive
     coded = block.tokens(name)
     tokens = coded.dictionary.to_pylist()
@@ -38,10 +38,10 @@ def labels_of(block: Block, schema: Schema, rows: CheckedRows) -> NDArray[np.uin
 
 
 def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
-    """Whether a value of the label is `positive`: as numbers, where both are, as booleans, or as texts.
+    """A function that tells whether a value equals `positive`: as numbers if both are numbers, as booleans, or as texts.
 
     Args:
-        boolean: the values are a boolean column's "1" and "0".
+        boolean: the column is boolean, and its values are "1" and "0".
     """
     if boolean and positive.lower() in BOOLEANS:
         return lambda token: token == BOOLEANS[positive.lower()]
@@ -54,7 +54,7 @@ def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
 
 
 def values_of_label(block: Block, schema: Schema, ok_N: NDArray[np.bool_]) -> Counter[str]:
-    """The most frequent values of the label, as its file has them, of well-formed rows; none where the schema has no `positive`."""
+    """The most frequent values of the label column in well-formed rows, as the file writes them; empty if the schema has no `positive`."""
     found: Counter[str] = Counter()
     if schema.label.positive is None:
         return found

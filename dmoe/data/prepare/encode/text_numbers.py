@@ -1,4 +1,4 @@
-"""Text as numbers: a compiled parse where that is exact, and whatever else Arrow reads as a float64.
+"""Parses texts as float64: by compiled code when that is exact, otherwise by Arrow.
 
 Shapes: N texts.
 """
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.tokens.missing_texts import Missing, is_missing
 
 NONE, NUMBER, OTHER = 0, 1, 2
-"""What `numbers` found: no value, a number, or what only a full parser can tell."""
+"""Result of `numbers` for a text: no value, a number, or a text that needs the full parser."""
 EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
-"""Integers up to 2^53 and powers of ten up to 10^22 are doubles, so one product or quotient of them is rounded once (Clinger 1990)."""
+"""Integers up to 2^53 and powers of ten up to 10^22 are exact in float64, so their product or quotient is rounded only once (Clinger
+1990)."""
 POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
 
 
@@ -29,7 +30,7 @@ def _numbers(
     value: NDArray[np.float64],
     found: NDArray[np.uint8],
 ) -> None:
-    """[+-] digits [. digits] [e [+-] digits], where it is exact."""
+    """Parses [+-] digits [. digits] [e [+-] digits] if the result is exact."""
     for i in range(len(first)):
         at, stop = np.int64(first[i]), np.int64(end[i])
         value[i] = 0.0
@@ -80,14 +81,14 @@ def _numbers(
 def numbers(
     text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """(values [N], 0.0 where there is none; NONE, NUMBER or OTHER [N]), each as correctly rounded as the text's full parse."""
+    """(values [N], 0.0 if there is none; NONE, NUMBER or OTHER [N]). The values are correctly rounded, as those of a full parser."""
     value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
     _numbers(text, first, end, missing.text, missing.edges, POWERS, value, found)
     return value, found
 
 
 def to_float(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(values [N], 0.0 where there is none; whether each is a finite number [N]). Integers are rounded as their texts are."""
+    """(values [N], 0.0 if there is none; whether each is a finite number [N]). Integers are rounded to float64."""
     try:
         value_N = pc.fill_null(column.cast(pa.float64(), safe=not pa.types.is_integer(column.type)), np.nan).to_numpy()
     except pa.ArrowInvalid:
@@ -99,7 +100,7 @@ def to_float(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 
 def _each(texts: pa.Array) -> NDArray[np.float64]:
-    """NaN where one cannot be read."""
+    """The texts as float64; NaN for a text that is no number."""
     try:
         return np.asarray(texts.cast(pa.float64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:

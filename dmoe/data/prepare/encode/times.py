@@ -1,7 +1,7 @@
-"""Times by a format of strptime, a column at once, as Python's `datetime.strptime` reads them in the C locale.
+"""Parses a column of times by a strptime format, with the results of Python's `datetime.strptime` in the C locale.
 
-Nothing that stands in a format is ignored: a directive that would be is refused when the format is read, a day that does not exist
-(30 February), or is another weekday than `%a` says, is no time.
+No part of a format is ignored: a directive that strptime would ignore is refused when the format is read. A day that does not exist
+(30 February), or has another weekday than `%a` says, is malformed.
 
 Shapes: N texts of a column.
 """
@@ -41,20 +41,20 @@ PATTERNS = {
     "A": "|".join(sorted(WEEKDAYS, key=len, reverse=True)),
     "a": "|".join(SHORT_WEEKDAYS),
 }
-"""What each directive matches, in the order in which `datetime.strptime` tries it."""
+"""The pattern of each directive; alternatives are in the order in which `datetime.strptime` tries them."""
 ALIASES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "e": "%d", "h": "%b"}
-"""The C library's abbreviations, which Python's strptime lacks."""
+"""Abbreviations of the C library that Python's strptime does not have."""
 TELLS = {"year": "Yy", "month": "mbBj", "day": "dj", "hour": "HI", "minute": "M", "second": "S", "fraction": "f", "zone": "z"}
 TELLS |= {"weekday": "aA", "half of the day": "p"}
 
 
 @dataclass(frozen=True)
 class TimeFormat:
-    """A format, checked.
+    """A checked format.
 
     Attributes:
-        text: as it was given.
-        parts: its directives' letters and the literal texts between them, in turns, a text first.
+        text: the format.
+        parts: literal text, letter of a directive, literal text, ..., literal text.
     """
 
     text: str
@@ -66,7 +66,8 @@ class TimeFormat:
 
     @cached_property
     def pattern(self) -> str:
-        """Of RE2. What is left of a text after the match is the group `rest`, as in Python, where the match does not look ahead."""
+        """A regular expression for RE2. The group `rest` gets what follows the match. It must be empty, but it does not influence the
+        match, as in Python."""
         literal = [re.sub(rf"(?:\\?{SPACES})+", lambda _: SPACES, re.escape(text)) for text in self.parts[::2]]
         named = [f"(?P<{letter}>{PATTERNS[letter]})" for letter in self.directives]
         return rf"\A(?i)(?s:{''.join(a + b for a, b in zip(literal, [*named, ''], strict=True))}(?P<rest>.*))\z"
@@ -74,10 +75,10 @@ class TimeFormat:
 
 @lru_cache(maxsize=64)
 def parse_format(text: str) -> TimeFormat:
-    """Reads a format.
+    """Reads and checks a format.
 
     Raises:
-        ValueError: a directive that is not known or would be ignored, two that tell the same, or none; names it.
+        ValueError: a directive is unknown or would be ignored, two directives give the same thing, or there is none; names the directive.
     """
     expanded = re.sub(r"%(%|[FTRDeh])", lambda found: ALIASES.get(found[1], found[0]), text)
     parts = re.split(r"%(-?[^%]|%|\Z)", expanded, flags=re.DOTALL)
@@ -118,7 +119,7 @@ def parse_times(texts: "pa.Array", format: str) -> tuple[NDArray[np.float64], ND
     known = parse_format(format)
     found = pc.extract_regex(texts, known.pattern)
     ok_N = _to_numpy(pc.equal(pc.struct_field(found, "rest"), ""), False)
-    # Where there is no match, 1 is a value that every field has.
+    # If there is no match: 1 is a valid value of every field.
     columns = {letter: pc.fill_null(pc.struct_field(found, letter), "1") for letter in known.directives}
 
     def number(letter: str, default: int) -> NDArray[np.int64]:
@@ -171,13 +172,13 @@ def _to_numpy(column: "pa.Array", null: bool) -> NDArray[np.bool_]:
 
 
 def _first_day(year_N: NDArray[np.int64], month_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Days from 1970-01-01 to the first of a month, which may be above 12."""
+    """Days from 1970-01-01 to the first day of a month; months above 12 are in the next year."""
     months_N = ((year_N - 1970) * 12 + month_N - 1).astype("datetime64[M]")
     return months_N.astype("datetime64[D]").astype(np.int64)
 
 
 def _offset(text: str) -> float | None:
-    """Seconds that a zone's clocks are ahead of UTC; None where the text is no offset of less than a day."""
+    """Seconds that a zone is ahead of UTC; None if the text is no offset of less than a day."""
     if text == "Z":
         return 0.0
     found = re.fullmatch(r"([+-])(\d\d)(:?)(\d\d)(?:\3(\d\d)(?:\.(\d{1,6}))?)?", text)

@@ -1,1 +1,1 @@
-"""How tasks run: by threads, or by Ray's workers."""
+"""Engines that run the tasks of a stage: threads of this process, or Ray workers."""

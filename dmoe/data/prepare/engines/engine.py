@@ -1,8 +1,8 @@
-"""How the tasks of a stage are run: by the threads of this process, or by Ray's workers (dmoe.data.prepare.engines.ray_engine).
+"""Runs the tasks of a stage in threads of this process, or in Ray workers (dmoe.data.prepare.engines.ray_engine).
 
-A task is a function of what all tasks of the stage share and of one item; it yields results. It may be run again where a worker dies,
-beside a run of it that is not yet known to be dead: it writes each file whole (`dmoe.paths.write_atomic`), and gives
-equal files and results each time.
+A task is a generator function of (data that all tasks of the stage share, one item). If a worker dies, its task is run again, perhaps
+while the first run still goes on. A task must therefore write files atomically (`dmoe.paths.write_atomic`), and give the same files and
+results each time.
 """
 
 import os
@@ -18,23 +18,24 @@ Task = Callable[[Shared, Item], Iterator[Result]]
 
 
 class Engine(Protocol):
-    """`far` where tasks run in other processes: what they share is copied there, and so is every item."""
+    """Runs tasks. `far` is true if tasks run in other processes, to which shared data and items are copied."""
 
     far: bool
 
     @property
     def workers(self) -> int:
-        """How many tasks run at a time."""
+        """Number of tasks that run at a time."""
 
     def results(self, task: Callable[[Any, Any], Iterator[Any]], shared: Any, items: Iterable[Any]) -> Generator[tuple[int, Any]]:
-        """(place of the item, result) of every result as it comes, those of an item in their order, then (place, None).
+        """Yields (index of the item, result) as results arrive, and (index, None) after the last result of an item.
 
-        Items are taken as there is room for them. Closed early, it starts no further task.
+        The results of one item come in order. Items are taken only when a task can start. If the generator is closed, no further task
+        starts.
         """
 
 
 class Threads:
-    """This process's threads: no more items are held than threads, and two."""
+    """Runs tasks in threads of this process. At most `workers` + 2 items are held at a time."""
 
     far = False
 
@@ -45,7 +46,7 @@ class Threads:
         waiting: dict[Future[list[Any]], int] = {}
 
         def finished() -> Iterator[tuple[int, Any]]:
-            # In order, so that of several errors the first item's is told.
+            # In the order of the items, so that the error of the first item is reported.
             for future in sorted(wait(waiting, return_when=FIRST_COMPLETED).done, key=waiting.__getitem__):
                 place = waiting.pop(future)
                 yield from ((place, result) for result in [*future.result(), None])
@@ -69,9 +70,10 @@ def _all(task: Callable[[Any, Any], Iterator[Any]], shared: Any, item: Any) -> l
 
 @contextmanager
 def open_engine(name: Literal["local", "ray"], workers: int, ray_address: str | None) -> Iterator[Engine]:
-    """
+    """Opens an engine.
+
     Args:
-        workers: tasks at a time; 0 for one a core, of this machine or of the cluster at `ray_address`.
+        workers: tasks at a time; 0 for one for each core of this machine, or of the cluster at `ray_address`.
     """
     here = workers or os.cpu_count() or 1
     if name == "local":
@@ -86,10 +88,10 @@ def open_engine(name: Literal["local", "ray"], workers: int, ray_address: str | 
 def run_tasks(
     engine: Engine, task: Task[Shared, Item, Result], shared: Shared, items: Iterable[Item], heard: Callable[[Result], None]
 ) -> Generator[Result]:
-    """The results of all tasks in the order of the items.
+    """Yields the results of all tasks in the order of the items.
 
     Args:
-        heard: called with every result as it comes, in any order, for the progress line.
+        heard: called with every result as soon as it arrives, in any order; for the progress line.
     """
     held: dict[int, list[Result | None]] = {}
     first = 0

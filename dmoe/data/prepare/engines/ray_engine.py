@@ -1,8 +1,8 @@
-"""The tasks of a stage as Ray tasks: on a cluster that is there, or on one of this machine's cores that is started for the run.
+"""Runs the tasks of a stage as Ray tasks, on an existing cluster or on one that is started on this machine for the run.
 
-What a stage's tasks share is put into Ray's object store once, so that its arrays lie once in each node's memory, not in each worker's.
-Files go through storage that all nodes see under the paths that the driver uses; a worker takes the driver's working directory.
-Ray runs the tasks of a worker that dies, or is killed for memory, again.
+Data that the tasks share is put into Ray's object store once: each node holds one copy, not each worker. All nodes must see the files
+under the same paths as the driver. A worker changes to the driver's working directory. Ray runs a task again if its worker dies or is
+killed for memory.
 """
 
 import logging
@@ -18,9 +18,9 @@ from typing import Any
 from dmoe.errors import UserError
 
 RETRIES = 8
-"""How often a task is run again whose worker died; one that Ray killed for memory, as often as it takes."""
+"""How often a task is run again after its worker died. A task that Ray killed for memory is run again without a limit."""
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
-"""Bytes: a socket's path takes 107 at most."""
+"""Bytes. The path of a Unix socket has at most 107 bytes."""
 CLUSTER_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 
@@ -29,7 +29,7 @@ class RayEngine:
     """Runs tasks on the cluster that this process is connected to.
 
     Args:
-        at_a_time: tasks; 0 for one a core of the cluster, as nodes come and go.
+        at_a_time: tasks at a time; 0 for one for each core of the cluster, which may gain and lose nodes.
     """
 
     far = True
@@ -57,7 +57,7 @@ class RayEngine:
         try:
             for place, item in enumerate(items):
                 waiting[remote.remote(task, os.getcwd(), kept, item)] = place
-                # More tasks than cores, so that no core waits for its next one.
+                # More tasks than cores, so that no core has to wait for its next task.
                 while len(waiting) >= (self.at_a_time or 2 * self.workers):
                     yield from _finished(waiting)
             while waiting:
@@ -68,7 +68,7 @@ class RayEngine:
 
 
 def _finished(waiting: dict[Any, int]) -> Iterator[tuple[int, Any]]:
-    """The next result of every task that has one, or its end."""
+    """The next result, or the end, of every task that is ready."""
     import ray
 
     ready, _ = ray.wait(list(waiting), num_returns=1)
@@ -93,7 +93,7 @@ def _finished(waiting: dict[Any, int]) -> Iterator[tuple[int, Any]]:
 
 
 def _work(task: Callable[[Any, Any], Iterator[Any]], folder: str, shared: Any, item: Any) -> Iterator[Any]:
-    """What a worker runs."""
+    """The function that a worker runs."""
     from dmoe.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -107,12 +107,12 @@ def _work(task: Callable[[Any, Any], Iterator[Any]], folder: str, shared: Any, i
 
 @contextmanager
 def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
-    """Joins the cluster at `address`, or starts one of `at_a_time` cores here, which ends with the run.
+    """Joins the cluster at `address`, or starts one with `at_a_time` cores on this machine, which is stopped at the end of the run.
 
     Raises:
-        UserError: no Ray, no cluster there, or it does not start.
+        UserError: Ray is not installed, there is no cluster at the address, or Ray does not start.
     """
-    # A log is nobody's business; a user who wants Ray's statistics sets it to 1.
+    # Ray reports no usage statistics, unless the user sets this to 1.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_ray()
     if address and ":" in address and "://" not in address and not answers(address):
@@ -125,7 +125,7 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
                 ray.init(address=address, **quiet)
             else:
                 ray.init(address="local", num_cpus=at_a_time, include_dashboard=False, _temp_dir=folder, **quiet)
-        # Ray's own are of every class, and a start that takes it more than 30 seconds is a bare Exception.
+        # Ray raises errors of many classes, and a plain Exception if its start takes more than 30 seconds.
         except Exception as error:
             what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             hint = "; where the cluster asks for a token, set RAY_AUTH_MODE=token"
@@ -139,7 +139,8 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
 
 
 def import_ray() -> Any:
-    """
+    """The module ray.
+
     Raises:
         UserError: it is not installed.
     """
@@ -151,7 +152,7 @@ def import_ray() -> Any:
 
 
 def answers(address: str) -> bool:
-    """Whether a program listens at HOST:PORT. Ray itself would try for minutes."""
+    """Whether a program listens at HOST:PORT. Ray itself would keep trying for minutes."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), CONNECT_SECONDS):
@@ -161,7 +162,7 @@ def answers(address: str) -> bool:
 
 
 def short_folder() -> str:
-    """A new folder for Ray's logs and sockets, by a path that is short enough for them."""
+    """A new folder for Ray's logs and sockets, with a path that is short enough for a socket."""
     where = tempfile.gettempdir()
     longest = LONGEST_FOLDER - len("/dmoe-ray-12345678")
     return tempfile.mkdtemp(prefix="dmoe-ray-", dir=where if len(where.encode()) <= longest else "/tmp")

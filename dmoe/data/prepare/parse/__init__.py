@@ -1,1 +1,1 @@
-"""Pieces of a log -> blocks of rows: typed text, quoted text, JSON lines and parquet."""
+"""Parsers: turn pieces of a log into blocks of rows. One for typed text, one for quoted text, one for JSON lines, one for parquet."""

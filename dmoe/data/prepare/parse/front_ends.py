@@ -1,4 +1,4 @@
-"""Front ends: what turns a file's pieces into columns of codes and numbers. The schema's columns decide which one reads a log."""
+"""Front ends turn the pieces of a file into encoded columns. The schema decides which front end reads a log."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -15,27 +15,27 @@ from dmoe.data.prepare.source.pieces import pieces
 
 
 def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
-    """The rows of a piece (dmoe.data.prepare.source.pieces), `number` that of its first line or row."""
+    """The rows of a piece (dmoe.data.prepare.source.pieces). `number` is that of its first line or row."""
     if schema.format == "jsonl":
         return JsonBlock(file, schema, piece, number)
     return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
 
 
 class Front(Protocol):
-    """Reads one log. A file's rows do not depend on how it is cut into pieces."""
+    """Reads the files of one log. The rows do not depend on how a file is cut into pieces."""
 
     def pieces(self, file: File) -> Iterator[tuple[int, Any, int]]:
-        """(number, what `encode` takes, bytes of the file on disk), in order; a piece holds whole rows."""
+        """Yields (number, argument for `encode`, bytes of the file on disk) in order. A piece holds whole rows."""
 
     def anywhere(self, file: File) -> bool:
         """Whether a piece can be read without those before it."""
 
     def encode(self, file: File, piece: Any) -> Encoded:
-        """The columns of a piece; called in any thread or process."""
+        """Encodes a piece. May be called in any thread or process."""
 
 
 class AnyLog:
-    """Reads text with quotes, times and any tokens, and parquet."""
+    """Reads quoted text, JSON lines and parquet, with any kind of column."""
 
     def __init__(self, schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> None:
         self.schema, self.labelled, self.scoring, self.block_bytes = schema, labelled, scoring, block_bytes
@@ -52,9 +52,9 @@ class AnyLog:
 
 
 def front_for(schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> Front:
-    """The front end that reads logs of this schema; both would read equal rows, the one for typed text several times as fast.
+    """The front end for logs of this schema. Both would read equal rows; TypedText is several times as fast.
 
     Args:
-        scoring: what scores do not depend on, such as the label, makes no row malformed.
+        scoring: a column that scores do not depend on, such as the label, makes no row malformed.
     """
     return (TypedText if schema.typed_columns else AnyLog)(schema, labelled, scoring, block_bytes)

@@ -1,8 +1,9 @@
-"""A piece of a log of JSON lines as a block of rows: one object a line, whose keys are the columns.
+"""A piece of a log of JSON lines as a block of rows. Each line holds one object, and its keys are the columns.
 
-A value's token is what the line has: 1, 1.0 and "1" are the texts 1, 1.0 and 1, as in the CSV of the same log; true and false are those
-texts. Compiled code reads plain lines (dmoe.data.prepare.parse.json_scan), Python's json all others, such as those with escapes.
-pyarrow.json does neither: it rounds 1.50 and large integers to float64, takes NaN, and refuses a block for one line.
+The token of a value is its text in the line: 1, 1.0 and "1" have the tokens 1, 1.0 and 1, as in the CSV file of the same log; true and
+false are these texts. Compiled code reads plain lines (dmoe.data.prepare.parse.json_scan); Python's json reads all others, such as those
+with escapes. pyarrow.json is not used: it rounds 1.50 and large integers to float64, accepts NaN, and refuses a whole block because of
+one bad line.
 
 Shapes: N rows, T items of lists.
 """
@@ -28,7 +29,7 @@ TEXTS = frozenset((str, type(None)))
 
 
 class JsonBlock(SpanBlock):
-    """Rows of JSON lines; malformed lines are its rejects, and are no rows. Methods: see TextBlock."""
+    """Rows of JSON lines. Malformed lines are in `rejects`. For the methods see TextBlock."""
 
     def __init__(self, file: File, schema: Schema, piece: bytes, number: int) -> None:
         """
@@ -63,7 +64,7 @@ class JsonBlock(SpanBlock):
         self.line, self.lines = np.flatnonzero(kept) + np.int64(number), len(kept)
 
     def _row(self, line: bytes, used: tuple[str, ...]) -> list[Any] | tuple[str, str]:
-        """The values of the columns that are used: text, a list of texts, or None; (kind, reason) of a malformed line."""
+        """The values of the used columns: text, a list of texts, or None. For a malformed line, (kind, reason) instead."""
         if len(line) > MAX_ROW:
             return unreadable(line)
         try:
@@ -100,7 +101,7 @@ class JsonBlock(SpanBlock):
         return self._piece[self._begins[row] : self._ends[row]][:MAX_LINE]
 
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
-        """A value that is no list is cut at the separator; without one it is a bag of itself."""
+        """As TextBlock.bags. A value that is not a list is split at the separator; without a separator it is one token."""
         place = self._place_of[name]
         (first_N, end_N), items_N = self._of(name), self._items[place]
         listed_N = items_N != SCALAR
@@ -118,7 +119,7 @@ class JsonBlock(SpanBlock):
         return list_bags(pa.LargeListArray.from_arrays(pa.array(offsets), strings(self._text, first_T, end_T)), most, self._missing)
 
     def _split(self, name: str, row: int, separator: str) -> list[str]:
-        """A list's items, or the parts of a text."""
+        """The items of a list, or the parts of a text."""
         place = self._place_of[name]
         if (size := int(self._items[place, row])) == SCALAR:
             return (self.value(name, row) or "").split(separator)
@@ -127,25 +128,25 @@ class JsonBlock(SpanBlock):
 
 
 class _More:
-    """Values of lines that Python's json read, behind the text and the items of the scanned ones."""
+    """Values that Python's json read. They are appended to the text and the items of the scanned lines."""
 
     def __init__(self, size: int, items: int) -> None:
         self.data, self._size, self._items = bytearray(), size, items
         self._spans: list[tuple[int, int]] = []
 
     def text(self, value: str | None) -> tuple[int, int]:
-        """(first, end) of a text; None's is empty."""
+        """(first, end) of a text; empty for None."""
         begin = self._size + len(self.data)
         self.data += (value or "").encode()
         return begin, self._size + len(self.data)
 
     def items(self, values: list[str | None]) -> int:
-        """The place of the first of a list's items."""
+        """Appends the items of a list; the index of the first."""
         place = self._items + len(self._spans)
         self._spans += [self.text(one) for one in values]
         return place
 
     def behind(self, first_T: NDArray[np.int32], end_T: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The scanned items' spans, and these behind them."""
+        """The spans of the scanned items, followed by those of this object."""
         spans = np.array(self._spans, np.int32).reshape(-1, 2)
         return np.append(first_T, spans[:, 0]), np.append(end_T, spans[:, 1])

@@ -1,6 +1,7 @@
-"""JSON's grammar (RFC 8259) over the bytes of a line, compiled: where a value ends, for texts without escapes.
+"""Compiled functions that find the end of a JSON value (RFC 8259) in a line, for strings without escapes.
 
-What has an escape, or is no JSON, has no end here: -1. `ascii_only` takes no byte above 127, where the bytes are no UTF-8.
+They return -1 for a value with an escape, and for text that is not JSON. With `ascii_only`, used if a piece is not UTF-8, they also
+return -1 for bytes above 127.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
 DEEPEST = 64
-"""Lists and objects within one another."""
+"""Most levels of nested lists and objects."""
 
 
 @njit(nogil=True, cache=True)
@@ -22,7 +23,7 @@ def after_space(text: NDArray[np.uint8], at: int, end: int) -> int:
 
 @njit(nogil=True, cache=True)
 def string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
-    """Where the quote stands that closes the text that begins at `at`; -1 where it has an escape, or is none."""
+    """Position of the quote that closes the string whose first character is at `at`; -1 if there is an escape or no such quote."""
     while at < end:
         byte = text[np.uintp(at)]
         if byte == QUOTE:
@@ -42,7 +43,7 @@ def _digits_end(text: NDArray[np.uint8], at: int, end: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Behind a number of JSON; -1 where there is none."""
+    """Position after a JSON number; -1 if there is none."""
     at += text[at] == 45
     begin = at
     at = _digits_end(text, at, end)
@@ -65,7 +66,7 @@ def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Behind true, false or null; -1 where there is none of them."""
+    """Position after true, false or null; -1 if there is none of them."""
     if at + 4 <= end:
         if text[at] == 116 and text[at + 1] == 114 and text[at + 2] == 117 and text[at + 3] == 101:
             return at + 4
@@ -78,7 +79,8 @@ def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
 
 @njit(nogil=True, cache=True)
 def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tuple[int, int, int]:
-    """(first, end) of a value that is no list or object, null's empty, and where the line goes on; that is -1 where there is none."""
+    """(first, end, next) of a value that is no list and no object. first equals end for null. next is the position after the value, or
+    -1 if there is no such value."""
     if at >= end:
         return 0, 0, -1
     byte = text[at]
@@ -94,7 +96,7 @@ def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tupl
 
 @njit(nogil=True, cache=True)
 def behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool, closing: NDArray[np.uint8]) -> int:
-    """Behind a list or an object, whatever it holds; -1 where it is none, or too deep."""
+    """Position after a list or an object with any contents; -1 if there is none, or if it is nested too deeply."""
     depth, value_next, first = 0, True, False
     while at < end:
         at = after_space(text, at, end)

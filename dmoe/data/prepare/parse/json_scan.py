@@ -1,7 +1,7 @@
-"""Lines of JSON -> where the values of the columns begin and end, as the tokenizer says it of text.
+"""Finds where the values of the used columns begin and end in JSON lines.
 
-Plain lines are scanned by compiled code: one object a line, whose texts have no escape. Every other line, well-formed or not, is left to a
-full parser (dmoe.data.prepare.parse.json_block), so that what a line means is decided by Python's json alone.
+Compiled code scans plain lines: one object on each line, and no string with an escape. Every other line, well-formed or not, is left to
+Python's json (dmoe.data.prepare.parse.json_block).
 
 Shapes: L lines of a piece, C columns that are read, T items of lists.
 """
@@ -29,17 +29,20 @@ from dmoe.data.prepare.parse.json_grammar import (
 from dmoe.data.prepare.tokens.byte_words import same_bytes
 
 MOST_KEYS = 256
-"""Of a line, whose columns are remembered from the line before."""
+"""Number of keys of a line whose columns are remembered for the next line."""
 SCALAR = -1
 
 
 @dataclass
 class Scanned:
-    """
+    """Positions of values in the text.
+
     Attributes:
-        first, end: [C, L] of each value in the text, equal where there is none.
-        items: [C, L] of a list; SCALAR where the value is none. They are `item_first` and `item_end` [T] from `item_at` [C, L] on.
-        begins, ends: [L] of the lines.
+        first, end: [C, L] span of each value; equal if it is missing.
+        items: [C, L] number of items of a list; SCALAR if the value is not a list.
+        item_at: [C, L] index of a list's first item in `item_first` and `item_end`.
+        item_first, item_end: [T] spans of the items.
+        begins, ends: [L] span of each line.
         plain: [L] whether the line was scanned.
     """
 
@@ -56,7 +59,7 @@ class Scanned:
 
 @njit(nogil=True, cache=True)
 def _column_of(text: NDArray[np.uint8], first: int, size: int, keys: NDArray[np.uint8], key_at: NDArray[np.int64]) -> int:
-    """The key's column; -1 where it is not read."""
+    """The column of a key; -1 if it is not used."""
     for column in range(len(key_at) - 1):
         if key_at[column + 1] - key_at[column] == size and same_bytes(text, first, keys, key_at[column], size):
             return column
@@ -81,7 +84,7 @@ def _scan(
     ends: NDArray[np.int32],
     plain: NDArray[np.bool_],
 ) -> int:
-    """Fills what Scanned has; how many items there are."""
+    """Fills the arrays of Scanned; returns the number of items."""
     columns = len(key_at) - 1
     seen = np.full(columns, -1, np.int64)
     known_first, known_size = np.zeros(MOST_KEYS, np.int64), np.full(MOST_KEYS, -1, np.int64)
@@ -177,11 +180,14 @@ def _scan(
 
 
 def scan(piece: bytes, columns: tuple[str, ...], lists: frozenset[str], longest: int) -> tuple[NDArray[np.uint8], Scanned]:
-    """(the piece's bytes, which end with a line end; where its values stand).
+    """Scans a piece.
 
     Args:
-        lists: columns that may hold one.
-        longest: bytes of a line.
+        lists: columns that may hold lists.
+        longest: most bytes of a line.
+
+    Returns:
+        The bytes of the piece, which end with a line end, and the positions of the values in them.
     """
     data = piece if piece.endswith(b"\n") else piece + b"\n"
     try:

@@ -1,4 +1,4 @@
-"""A batch of a parquet log as a block of rows, whose columns are typed when they are asked for."""
+"""A batch of a parquet log as a block of rows. Columns are converted when they are used."""
 
 from collections.abc import Iterable
 
@@ -18,8 +18,8 @@ from dmoe.errors import UserError
 
 
 class ParquetBlock:
-    """The rows of a batch; methods: see TextBlock. A column is text, null where it has no value, a list of such, or times where the schema
-    reads it so."""
+    """The rows of a batch. For the methods see TextBlock. A column is converted to text with nulls, to lists of text, or, if it is the
+    schema's time column, left as timestamps."""
 
     def __init__(self, file: File, schema: Schema, batch: pa.RecordBatch, number: int) -> None:
         times = {schema.time.column} if schema.time else set()
@@ -40,7 +40,7 @@ class ParquetBlock:
                 self._as_text(name)
 
     def _is_bare(self, name: str) -> bool:
-        """Whether a column's numbers are those of its texts, so that it need not become text for them."""
+        """Whether the numbers of a column can be taken directly, without converting it to text."""
         kind = self._columns[name].type
         return self._bare_numbers and (pa.types.is_integer(kind) or pa.types.is_float64(kind))
 
@@ -84,7 +84,7 @@ class ParquetBlock:
 
 
 def are_bare(missing: Iterable[str]) -> bool:
-    """Whether numbers need not become text to tell which are missing: no text that means "no value" is a number."""
+    """Whether no text that means "no value" is a number, so that missing numbers can be found without converting to text."""
     return not any(_is_number(text) for text in missing)
 
 
@@ -97,10 +97,10 @@ def _is_number(text: str) -> bool:
 
 
 def as_text(path: str, name: str, column: pa.Array, single: bool, time: bool) -> pa.Array:
-    """A parquet column as text, null where it has no value; lists as lists of text, times, where they are read as such, as they are.
+    """A parquet column as text with nulls; a column of lists as lists of text; with `time`, timestamps unchanged.
 
     Raises:
-        UserError: a type that cannot be read so; lists where something reads the column as one value a row.
+        UserError: the type cannot be read as text, or, with `single`, the column holds lists.
     """
     kind = column.type
     try:

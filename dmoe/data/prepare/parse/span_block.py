@@ -1,4 +1,4 @@
-"""What blocks of text and of JSON lines have in common: values that are spans of a buffer, typed when they are asked for.
+"""Base class of blocks of text and of JSON lines: values are spans of a buffer, and are converted when they are used.
 
 Shapes: N rows, C columns that are read.
 """
@@ -16,7 +16,7 @@ from dmoe.data.prepare.tokens.spans import strings
 
 
 class SpanBlock:
-    """Rows whose values are `text[first[column, row] : end[column, row]]`, UTF-8; an empty one is missing."""
+    """Rows whose values are `text[first[column, row] : end[column, row]]`, in UTF-8. An empty value is missing."""
 
     def __init__(
         self, columns: Sequence[str], text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Sequence[str]
@@ -34,31 +34,31 @@ class SpanBlock:
         self._numbers: dict[str, tuple[NDArray[np.float64], NDArray[np.uint8]]] = {}
 
     def value(self, name: str, row: int) -> str | None:
-        """A value's text, None where missing."""
+        """The text of a value; None if it is missing."""
         first, end = self._of(name)
         text = self._text[first[row] : end[row]].tobytes().decode()
         return None if text in self._no_value else text
 
     def tokens(self, name: str) -> pa.DictionaryArray:
-        """A column as codes and the tokens in the order in which they come, null where missing."""
+        """A column as codes, null if missing, and distinct tokens in the order of their first occurrence."""
         if name not in self._tokens:
             self._tokens[name] = coded(self._text, *self._of(name), self._missing)
         return self._tokens[name]
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(values [N], 0.0 where there is none; whether each is a finite number [N])."""
+        """(values [N], 0.0 if there is none; whether each is a finite number [N])."""
         value_N, found_N = self._parsed(name)
         return value_N, found_N == NUMBER
 
     def missing(self, name: str) -> NDArray[np.bool_]:
-        """Where a column has no value [N]."""
+        """Whether each value of a column is missing [N]."""
         return np.asarray(self._parsed(name)[1] == NONE)
 
     def timestamps(self, name: str) -> None:
-        """Texts and JSON have none."""
+        """None: text and JSON have no timestamp type."""
 
     def _parsed(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """(values [N]; NONE, NUMBER, or OTHER where a text is no finite number [N])."""
+        """(values [N]; NONE, NUMBER, or OTHER for a text that is no finite number [N])."""
         if name not in self._numbers:
             first, end = self._of(name)
             value_N, found_N = numbers(self._text, first, end, self._missing)

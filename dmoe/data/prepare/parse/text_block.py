@@ -1,4 +1,4 @@
-"""A piece of a text log as a block of rows, whose columns are typed when they are asked for."""
+"""A piece of a text log as a block of rows. Columns are converted when they are used."""
 
 import csv
 from functools import cached_property
@@ -16,11 +16,11 @@ from dmoe.data.prepare.tokens.dictionary_coding import bags
 
 
 class TextBlock(SpanBlock):
-    """Rows of a text; malformed lines are its rejects, and are no rows.
+    """Rows of a delimited text. Malformed lines are in `rejects`.
 
     Attributes:
-        line: [N] the row's 1-based line, its first.
-        lines: of the piece.
+        line: [N] 1-based number of the row's first line.
+        lines: number of lines of the piece.
     """
 
     def __init__(self, file: File, schema: Schema, piece: bytes, number: int) -> None:
@@ -59,17 +59,17 @@ class TextBlock(SpanBlock):
         return "fields", f"{fields} field{'s' * (fields != 1)}, expected {len(self._names)}"
 
     def raw(self, row: int) -> bytes:
-        """The row's line, its start."""
+        """The start of the row's text, at most MAX_LINE bytes."""
         return self._piece[self._spans.begins[row] : self._spans.ends[row]][:MAX_LINE]
 
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
-        """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
-        assert separator, "which a text's schema gives"
+        """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `most` tokens."""
+        assert separator, "the schema of a text has a separator for each bag"
         return bags(self._text, *self._of(name), separator.encode(), most, self._missing)
 
 
 def unreadable(line: bytes) -> tuple[str, str]:
-    """(kind, reason) of a line that is too long or no text."""
+    """(kind, reason) of a line that is too long or is not text."""
     if len(line) > MAX_ROW:
         return "long", f"the row is longer than {MAX_ROW} bytes"
     try:

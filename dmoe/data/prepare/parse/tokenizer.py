@@ -1,8 +1,8 @@
-"""A piece of a text log -> where the fields of its rows begin and end.
+"""Finds where the fields of the rows of a text begin and end.
 
-A record is a row of N where it has the right number of fields. A field in quotes begins and ends with one, as RFC 4180 has it: delimiters
-and line ends in it are text, two quotes are one. A quote within any other field is text. A byte order mark before a record is none of it.
-Records end at a `\\n`, or `\\r\\n`, as dmoe.data.prepare.source.record_ends has it.
+A record with the right number of fields is one of the N rows. A quoted field begins and ends with a quote (RFC 4180): delimiters and
+line ends within it are text, and two quotes stand for one. A quote within any other field is text. A byte-order mark before a record is
+skipped. A record ends at `\\n` or `\\r\\n` (dmoe.data.prepare.source.record_ends).
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ from dmoe.data.prepare.tokens.byte_words import occurrences
 
 @dataclass
 class Spans:
-    """The rows of a piece. `text` is the piece's bytes, quotes within fields made single.
+    """The rows of a piece.
 
     Attributes:
-        first, end: [columns, N] of each field that is read, in `text`.
-        line: [N] the place of the row's first line in the piece, from 0; `begins` and `ends` [N] are its bytes in the piece.
-        bad: [records, 4] of the malformed ones: place, begin, end, and the number of fields; OPEN where a quote is wrong, UNREADABLE where
-            the bytes are, HEADER where the fields are the columns' names.
+        text: the bytes of the piece, with doubled quotes within fields made single.
+        first, end: [columns, N] span in `text` of each field that is read.
+        line: [N] number of the row's first line in the piece, from 0.
+        begins, ends: [N] span of the row in the piece.
+        bad: [records, 4] malformed records: line, begin, end, and the number of fields; or instead of the number OPEN (a wrong quote),
+            UNREADABLE (not text, or too long) or HEADER (the fields are the names of the columns).
     """
 
     text: NDArray[np.uint8]
@@ -38,11 +40,12 @@ class Spans:
 
 
 def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names: list[bytes], longest: int) -> Spans:
-    """
+    """Finds the fields of a piece.
+
     Args:
-        fields: of each field in a line, its place among the columns that are read; -1 where it is not read.
-        names: of the fields in a header; a line of them is no row.
-        longest: bytes of a line.
+        fields: for each field of a line, its index among the columns that are read; -1 if it is not read.
+        names: the names of the fields. A line that consists of them is a header, not a row.
+        longest: most bytes of a record.
     """
     size = len(piece) + (not piece.endswith(b"\n"))
     text = np.empty(size, np.uint8)
@@ -73,7 +76,7 @@ def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names
 
 
 def _unreadable(piece: bytes) -> NDArray[np.int64]:
-    """The lines that are no UTF-8 text, or hold a byte 0, or a `\\r` that does not end them."""
+    """The numbers of the lines that are not UTF-8, hold a byte 0, or hold a `\\r` that is not at their end."""
     ascii_only = piece.isascii()
     if (ascii_only or _is_utf8(piece)) and b"\0" not in piece and (b"\r" not in piece or piece.count(b"\r") == piece.count(b"\r\n")):
         return np.empty(0, np.int64)

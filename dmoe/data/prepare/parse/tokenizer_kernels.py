@@ -8,7 +8,7 @@ from dmoe.data.prepare.source.record_ends import BOM_FIRST, BOM_SECOND, BOM_THIR
 from dmoe.data.prepare.tokens.byte_words import load, same_bytes, trailing_zeros
 
 CHUNK = 1 << 16
-"""Bytes that are searched for marks at a time: they and the marks stay in the cache."""
+"""Bytes that are searched for delimiters, quotes and line ends ("marks") at a time, so that they fit into the CPU's cache."""
 OPEN, UNREADABLE, HEADER = -1, -2, -3
 
 
@@ -22,7 +22,7 @@ def _marks(
     flags: NDArray[np.uint8],
     marks: NDArray[np.int32],
 ) -> int:
-    """Where the delimiters, line ends and quotes of begin .. end - 1 stand; how many there are."""
+    """Writes the positions of delimiters, line ends and quotes in begin .. end - 1 to `marks`; returns their number."""
     size = end - begin
     for i in range(size):
         byte = text[np.uintp(begin + i)]
@@ -40,7 +40,7 @@ def _marks(
 
 @njit(nogil=True, cache=True)
 def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> int:
-    """Makes each two quotes of at .. end - 1 one, in place; the new end."""
+    """Replaces each pair of quotes in at .. end - 1 by one, in place; returns the new end."""
     to = at
     while at < end:
         text[to] = text[at]
@@ -53,7 +53,7 @@ def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> in
 def _are_names(
     text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: NDArray[np.uint8], name_at: NDArray[np.int64]
 ) -> bool:
-    """Whether the fields are the names, in any order."""
+    """Whether the fields are the names of the columns, in any order."""
     taken = np.zeros(len(first), np.bool_)
     for i in range(len(first)):
         size, found = end[i] - first[i], False
@@ -84,14 +84,14 @@ def split_text(
     ends: NDArray[np.int32],
     bad: NDArray[np.int32],
 ) -> tuple[int, int, int]:
-    """Fills what tokenizer.Spans has, from text[:size], which ends with a line end; (rows, lines, malformed records).
+    """Fills the arrays of tokenizer.Spans from text[:size], which ends with a line end; returns (rows, lines, malformed records).
 
     Args:
-        quote: the delimiter, where there is none.
-        longest: bytes of the longest record.
-        unreadable: lines that are, ascending.
-        place_of: of each field in a line, its column among those that are read, -1 where it is not.
-        names: of the fields in a header, one after another; `name_at` is where each begins, and the last ends.
+        quote: equal to the delimiter if there are no quotes.
+        longest: most bytes of a record.
+        unreadable: numbers of unreadable lines, ascending.
+        place_of: for each field of a line, its index among the columns that are read; -1 if it is not read.
+        names: the names of the columns, concatenated. Name i is names[name_at[i] : name_at[i + 1]].
     """
     width, quoting = len(place_of), quote != delimiter
     flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
@@ -99,7 +99,7 @@ def split_text(
     field_doubled = np.empty(width, np.bool_)
     rows, lines, bads, skip, chunk, reach = 0, 0, 0, 0, 0, CHUNK
     while chunk < size:
-        # A chunk ends after a line end; a line that is longer than one is a chunk.
+        # A chunk ends after a line end. A longer line is a chunk of its own.
         stop = min(chunk + reach, size)
         while stop > chunk and text[stop - 1] != NEWLINE:
             stop -= 1
@@ -114,7 +114,7 @@ def split_text(
         while mark < found:
             record, first_mark = begin, mark
             if text[begin] == BOM_FIRST and text[begin + 1] == BOM_SECOND and text[begin + 2] == BOM_THIRD:
-                # Also within a file, where files were joined.
+                # Also within a file, if files were joined.
                 begin += 3
             fields, wrong, at, characters, more_lines, any_doubled = 0, False, begin, 0, 0, False
             while True:
@@ -161,7 +161,7 @@ def split_text(
                     break
                 at = stop_at + 1
             if wrong and close < 0 and stop < size and stop - begin <= longest:
-                # The quote may close behind the chunk.
+                # The closing quote may be after the chunk.
                 begin = record
                 break
             if wrong:
@@ -178,7 +178,7 @@ def split_text(
             if line_end - begin > longest:
                 kind = UNREADABLE
             if kind == width and any_doubled:
-                # Not before the record is known to be whole: what is read again must be as it was.
+                # Only now that the record is complete: an incomplete one is read again, and its text must be unchanged.
                 for field in range(width):
                     if field_doubled[field]:
                         before = _unquoted(text, field_first[field], field_end[field], quote)

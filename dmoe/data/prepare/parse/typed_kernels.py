@@ -1,4 +1,4 @@
-"""The compiled loops of the front end for typed text: lines -> columns of numbers, and these -> codes and dictionaries."""
+"""The compiled loops of the parser of typed text: from lines to columns of numbers, and from these to dictionary-encoded columns."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dmoe.data.prepare.rejects import MAX_LINE
 from dmoe.data.prepare.tokens.byte_words import load
 
 NO_LABEL = 255
-"""The label of a row that has none which can be read, where it needs none (Layout.any_label)."""
+"""Stands for a label that cannot be read, if the log needs none (Layout.any_label)."""
 
 
 def _digit_table() -> NDArray[np.uint8]:
@@ -27,15 +27,15 @@ DIGITS = _digit_table()
 
 @njit(nogil=True, cache=True)
 def eight_hex_digits(word: np.uint64) -> np.int64:
-    """The number that eight bytes are the digits of, the first lowest in `word`; -1 where one is no hex digit."""
+    """The number with the eight hex digits in `word` (the first digit in the lowest byte); -1 if some byte is no hex digit."""
     high, ones = np.uint64(0x8080808080808080), np.uint64(0x0101010101010101)
-    # No byte carries into the next: all are below 0x80. Adding 0x80 - c sets the highest bit of the bytes that are at least c.
+    # All bytes are below 0x80, so no addition carries into the next byte. Adding 0x80 - c sets the highest bit of bytes >= c.
     lower = word | (ones * np.uint64(0x20))
     is_digit = (word + ones * np.uint64(0x80 - 0x30)) & ~(word + ones * np.uint64(0x80 - 0x3A))
     is_letter = (lower + ones * np.uint64(0x80 - 0x61)) & ~(lower + ones * np.uint64(0x80 - 0x67))
     if word & high or (is_digit | is_letter) & high != high:
         return np.int64(-1)
-    # Bit 6 is that of letters, of which A and a end in 1.
+    # Bit 6 is set in letters; the low four bits of A and a are 1.
     x = (word & (ones * np.uint64(0x0F))) + np.uint64(9) * ((word >> np.uint64(6)) & ones)
     x = ((x << np.uint64(4)) | (x >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
     x = ((x << np.uint64(8)) | (x >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
@@ -57,10 +57,10 @@ def parse_lines(
     missing: NDArray[np.uint64],
     bad: NDArray[np.int64],
 ) -> tuple[int, int, int, int]:
-    """Parses lines from `at` on until one would begin at `limit` or a buffer is full; returns (next at, rows, lines, bad lines).
+    """Parses lines from `at` until a line would begin at `limit`, or a buffer is full; returns (next position, rows, lines, bad lines).
 
-    `text` ends with a byte that no field holds, so no field runs out of it. An unsigned index is not tested for being negative, which is
-    a sixth of the time. `bad` rows are (line, start, end, too long).
+    `text` ends with a byte that no field holds, so no loop runs past its end. Indices are unsigned because numba checks signed ones for
+    being negative, which takes a sixth of the time. The rows of `bad` are (line, start, end, too long).
     """
     rows, lines, bads, fields = 0, 0, 0, len(kinds)
     while at < limit and rows < len(label) and bads < len(bad):
@@ -103,7 +103,7 @@ def parse_lines(
                         break
                     number = number * np.uint64(10) + np.uint64(digit)
                     at += 1
-                # Digits that are left are no delimiter, which is seen below.
+                # If digits are left over, the check for the delimiter below refuses the line.
                 if number > largest or (negative and at - first == 1):
                     good = False
                     break
@@ -156,10 +156,13 @@ def encode_columns(
     sizes: NDArray[np.int64],
     values: NDArray[Any],
 ) -> int:
-    """Fills each column's codes, and its dictionary of `sizes` values from code 0 on, one after another; returns how many there are.
+    """Dictionary-encodes the columns; returns the total number of dictionary values.
 
     Args:
-        slots: the hash table's room, a power of two of at least 2 * rows.
+        slots: memory of the hash table; its length is a power of two, at least 2 * rows.
+        codes: receives the codes of each column; code 0 is missing.
+        sizes: receives the size of each column's dictionary, with the entry for code 0.
+        values: receives the dictionaries, one after another.
     """
     shift = np.uint64(64)
     size = len(slots)

@@ -1,7 +1,7 @@
-"""Lines of typed fields: what stands in each field of a file's lines, and what is malformed.
+"""The grammar of typed text: which type each field of a line has, and why a line is malformed.
 
-`diagnose` is the definition of a well-formed line, in plain Python; the parser (dmoe.data.prepare.parse.typed_text) is its fast equal and
-calls for it only where it met something that it did not expect.
+`diagnose` defines a well-formed line in plain Python. The compiled parser (dmoe.data.prepare.parse.typed_text) accepts the same lines, and
+calls `diagnose` only for lines that it refuses.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,14 @@ KINDS = {"number": NUMBER, "hex": TOKEN_HEX, "int": TOKEN_INT}
 
 @dataclass(frozen=True)
 class Layout:
-    """Field f of a line is column `names[f]`, of kind `kinds[f]`, which lies at `places[f]` among the columns that the schema reads. With
-    `any_label` a line is well-formed whatever its label is, since nobody needs it: the log is to be scored."""
+    """The fields of a line.
+
+    Attributes:
+        names: column of each field.
+        kinds: type of each field: SKIP, LABEL, NUMBER, TOKEN_HEX or TOKEN_INT.
+        places: index of each field among the columns that the schema reads; -1 if it is not read.
+        any_label: any text is a valid label. Used for a log to score, which needs no labels.
+    """
 
     delimiter: bytes
     names: tuple[str, ...]
@@ -29,7 +35,7 @@ class Layout:
 
 
 def layout_of(file: File, schema: Schema, labelled: bool, any_label: bool = False) -> Layout:
-    """How the lines of a file lie, of a log of typed columns."""
+    """The layout of the lines of a file of typed text."""
     typed = schema.typed_columns or {}
     order = list(typed)
     kinds = [KINDS[typed[name]] if name in typed else LABEL if labelled and name == schema.label.column else SKIP for name in file.columns]
@@ -38,13 +44,13 @@ def layout_of(file: File, schema: Schema, labelled: bool, any_label: bool = Fals
 
 
 def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: bool = False) -> tuple[str, str] | None:
-    """Why a line is malformed, as (kind, reason); None where it is well-formed.
+    """Why a line is malformed, as (kind, reason); None if it is well-formed.
 
     Args:
         raw: the line without its "\\n".
-        terminated: whether a "\\n" followed. A last line without one may be half a line, so it must have all its fields, and all
-            eight digits of a hex token at its end.
-        too_long: the line goes on after `raw`.
+        terminated: whether a "\\n" follows. A last line without one may be incomplete, so it must have all fields, and a hex token at its
+            end must have all eight digits.
+        too_long: whether the line continues after `raw`.
     """
     if too_long or len(raw) > MAX_LINE:
         return "long", f"the line is longer than {MAX_LINE} bytes"
@@ -68,7 +74,7 @@ def diagnose(raw: bytes, layout: Layout, *, terminated: bool = True, too_long: b
 
 
 def _wrong(field: bytes, kind: int) -> tuple[str, str] | None:
-    """(kind of the mistake, what is expected) of a field that is malformed."""
+    """(kind of the mistake, what is expected) if a field is malformed, else None."""
     if kind == LABEL:
         return None if field in (b"0", b"1") else ("label", "0 or 1")
     if kind == SKIP or not field:
@@ -79,5 +85,5 @@ def _wrong(field: bytes, kind: int) -> tuple[str, str] | None:
     name, limit, bits = ("integer", INTEGER_LIMIT, 32) if kind == NUMBER else ("token", LONG_LIMIT, 64)
     if not digits.isdigit():
         return name, "an integer or nothing"
-    # Python refuses to read more than some thousand digits.
+    # Python refuses to convert texts of more than a few thousand digits.
     return None if len(digits.lstrip(b"0")) <= 19 and int(digits) <= limit else (name, f"an integer of {bits} bits")

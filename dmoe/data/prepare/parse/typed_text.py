@@ -1,7 +1,7 @@
-"""The front end for typed text: lines of a label, integers and hex tokens become columns of codes, a group of rows at a time.
+"""The front end for typed text: lines that hold a label, integers and hex tokens become dictionary-encoded columns.
 
-Within a group every column is coded by a dictionary of its own: codes are 16 bits, 0 where the field was empty, and code j > 0 stands for
-the column's j-th distinct value. All later stages do their hash lookups and logarithms once a distinct value, not once a row.
+Rows are encoded in groups. In a group each column has its own dictionary of 16-bit codes: code 0 is an empty field, and code j > 0 is
+the column's j-th distinct value. Later stages therefore do hash lookups and logarithms once for each distinct value, not for each row.
 """
 
 import threading
@@ -22,14 +22,14 @@ from dmoe.data.prepare.source.line_blocks import Block, blocks
 from dmoe.data.prepare.source.log_files import File
 
 GROUP_ROWS = 65_535
-"""Most rows of a group: each could bring a value of its own, and code 0 is taken."""
+"""Most rows of a group: each row may have a value of its own, and code 0 is used for missing values."""
 BAD_AT_ONCE = 4096
 NULL_FIRST = pa.py_buffer(b"\xfe" + b"\xff" * (GROUP_ROWS // 8 + 1))
-"""Validity of a dictionary: code 0 is null."""
+"""Validity bitmap of a dictionary: the value of code 0 is null."""
 
 
 class _Scratch(threading.local):
-    """The parser's buffers, one set a thread: a block's size in, groups out."""
+    """The parser's buffers, one set for each thread."""
 
     made_for: tuple[int, int, type] | None = None
 
@@ -46,7 +46,7 @@ class _Scratch(threading.local):
 
     @property
     def filled(self) -> tuple[NDArray[Any], ...]:
-        """What the parser fills."""
+        """The buffers that the parser fills."""
         return self.label, self.raw, self.missing, self.bad
 
 
@@ -54,7 +54,7 @@ scratch = _Scratch()
 
 
 class TypedText:
-    """Reads a log whose lines hold a label and typed columns alone (Schema.typed_columns), in blocks of whole lines, in any order."""
+    """Reads a log with only a label and typed columns (Schema.typed_columns), in blocks of whole lines, in any order."""
 
     def __init__(self, schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> None:
         self.schema, self.labelled, self.scoring, self.block_bytes = schema, labelled, scoring, block_bytes
@@ -68,7 +68,6 @@ class TypedText:
             before = position
 
     def anywhere(self, file: File) -> bool:
-        """Whether a piece can be read without those before it."""
         return not file.compression
 
     def encode(self, file: File, load: Callable[[], Block | None]) -> Encoded:
@@ -77,7 +76,7 @@ class TypedText:
             return Encoded([], 0, [], 0, Seen())
         text, tail = block.text, None
         if block.end_of_file and not text.endswith(b"\n"):
-            # The last line has no end: it may be half a line, which only `diagnose` can tell.
+            # The last line has no line end, so it may be incomplete. `diagnose` decides.
             last = text.rfind(b"\n") + 1
             if last >= block.start and last < block.limit and diagnose(text[last:], layout, terminated=False):
                 text, tail = text[:last], text[last:]
@@ -85,7 +84,7 @@ class TypedText:
                 text += b"\n"
         at, limit = block.start, min(block.limit, len(text))
         ended = text.rfind(b"\n") + 1
-        # No field holds a line end or a byte 0. Only where the last line is too long does the text lack the end of a line of the block.
+        # `parse_lines` needs a last byte that no field holds: a line end, or, if the block's last line is too long, a byte 0.
         buffer = np.frombuffer(text, np.uint8)[:ended] if ended >= limit else np.frombuffer(text + b"\0", np.uint8)
         found = Encoded([], 0, [], 0, Seen())
         kinds, places = np.array(layout.kinds, np.int64), np.array(layout.places, np.int64)

@@ -1,1 +1,1 @@
-"""Proposes a schema for a raw log from a sample of its rows: `dmoe schema`."""
+"""Proposes a schema for a raw log from a sample of its rows (`dmoe schema`)."""

@@ -1,4 +1,4 @@
-"""How a text log is cut: its delimiter, and whether its first line names the columns."""
+"""Finds the delimiter of a text log, and whether its first line names the columns."""
 
 import csv
 import io
@@ -10,22 +10,22 @@ from dmoe.errors import UserError
 from dmoe.names import printable
 
 DELIMITERS = "\x01\t;,| "
-"""The first that cuts every line into as many fields is taken: those that stand least often within a field come first."""
+"""Candidates. The first one that gives every line the same number of fields is chosen. Characters that are rare in fields come first."""
 LINES = 200
 CONSISTENT = 0.98
-"""Of the lines; a malformed line is no reason to doubt the delimiter."""
+"""Share of the lines that must have the same number of fields. A few malformed lines do not exclude a delimiter."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def find_delimiter(name: str, text: str) -> tuple[str, dict[str, int]]:
-    """The character between fields, and what else could be: character -> fields a line.
+    """The delimiter, and other possible delimiters with their number of fields.
 
     Args:
-        name: of the file, for messages.
-        text: whole lines from its start.
+        name: how messages name the file.
+        text: complete lines from the start of the file.
 
     Raises:
-        UserError: none of DELIMITERS cuts the lines into as many fields each; says what does where something else does.
+        UserError: none of DELIMITERS gives all lines the same number of fields. Suggests a command if another separator does.
     """
     fits = {one: found for one in DELIMITERS if (found := _fields(text, one)) > 1}
     if fits.keys() - {" "}:
@@ -41,8 +41,8 @@ def find_delimiter(name: str, text: str) -> tuple[str, dict[str, int]]:
         raise UserError(f"{name}: fields are separated by several spaces, expected one character; convert it: tr -s ' ' '\\t'")
     said = ", ".join(repr(one) for one in DELIMITERS)
     raise UserError(
-        f"{name}: no character of {said} cuts its lines into as many fields each; name another with --delimiter (a log has a label and"
-        " a feature at least)"
+        f"{name}: none of the characters {said} gives all lines the same number of fields; name the delimiter with --delimiter (a log has"
+        " at least a label and a feature)"
     )
 
 
@@ -53,7 +53,7 @@ def _same(counts: Iterator[int]) -> bool:
 
 
 def _fields(text: str, delimiter: str) -> int:
-    """Fields that nearly every line has, the first one too; 0 where they differ."""
+    """The number of fields that the first line and nearly every other line have; 0 if they differ."""
     found = [len(row) for row in rows_of(text, delimiter) if row]
     if not found:
         return 0
@@ -77,7 +77,7 @@ def rows_of(text: str, delimiter: str, quote: str = '"', most: int = LINES) -> l
 
 
 def has_header(rows: list[list[str]]) -> tuple[bool, str]:
-    """Whether the first row names the columns, and why it looks so."""
+    """Whether the first row names the columns, and the reason."""
     first, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     if first == [str(number) for number in range(len(first))]:
         return True, "its first line numbers the columns"

@@ -1,4 +1,4 @@
-"""Which column is the label, and which of its values is 1. What the log does not tell is asked for, and not guessed."""
+"""Finds the label column and the value that means 1. If the log does not determine them, the user is asked; nothing is guessed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from dmoe.names import quoted
 YES = frozenset(("1", "1.0", "true", "yes", "y", "t", "pos", "positive", "click", "clicked", "converted", "conversion", "win", "buy"))
 NO = frozenset(("0", "0.0", "-1", "-1.0", "false", "no", "n", "f", "neg", "negative", "none", "no_click", "noclick", "loss"))
 MOST_LEVELS = 20
-"""Values of a rating."""
+"""Most distinct values of a rating."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """`positive`: the value that is 1; None where the values are 0 and 1."""
+    """The label. `positive` is the value that means 1; None if the values are 0 and 1."""
 
     column: str
     positive: str | None
@@ -25,13 +25,14 @@ class Chosen:
 
 
 def choose_label(profiles: Sequence[Profile], name: str, column: str | None, positive: str | None) -> Chosen:
-    """
+    """Chooses the label.
+
     Args:
-        name: of the file, for messages.
-        column, positive: what the user says.
+        name: how messages name the file.
+        column, positive: given by the user; None to find them.
 
     Raises:
-        UserError: no column is the label by its name or its values, or several are; or which value is 1 cannot be told.
+        UserError: no column, or more than one, can be the label; or it is not clear which value means 1.
     """
     of = {one.name: one for one in profiles}
     if column is not None:
@@ -73,7 +74,7 @@ def _with_positive(one: Profile, name: str, positive: str | None, why: str) -> C
     if found is not None:
         return Chosen(one.name, found or None, why)
     if _is_rating(one):
-        # Of whole numbers; as the log writes it.
+        # The highest rating, as the log writes it.
         best = max(one.texts(), key=float)
         return Chosen(one.name, best, why + f"; of its {one.distinct} values the highest is 1 and all others are 0: change that if need be")
     values = f"{shown(one.texts(6))}{', ...' * (one.distinct > 6)}"
@@ -81,7 +82,7 @@ def _with_positive(one: Profile, name: str, positive: str | None, why: str) -> C
 
 
 def _positive(one: Profile) -> str | None:
-    """The value that is 1, empty where the values are 0 and 1 themselves; None where it cannot be told."""
+    """The value that means 1; empty if the values are 0 and 1; None if it is not clear."""
     if one.most_items or one.is_time or not 1 <= one.distinct <= 2:
         return None
     texts = one.texts()

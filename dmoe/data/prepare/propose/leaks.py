@@ -1,4 +1,4 @@
-"""Columns that tell the label: written after the click, such as the time of a purchase, or the label once more.
+"""Finds columns that leak the label: columns that are written after the click, such as the time of a purchase, or copies of the label.
 
 Shapes: N sampled rows.
 """
@@ -15,11 +15,11 @@ from dmoe.data.prepare.propose.label import Chosen
 from dmoe.data.prepare.propose.sample import Column
 
 ENOUGH = 20
-"""Rows of either label, and rows a value, without which agreement may be chance."""
+"""Least rows of each label, and average rows of each value. With fewer, agreement with the label may be chance."""
 
 
 def tellers(columns: Sequence[Column], chosen: Chosen) -> dict[str, str]:
-    """Names of the columns of which every value, or whether there is one, has one label alone -> why each is not to be a feature."""
+    """The columns whose value, or whose being present, determines the label, with the reason why each is left out."""
     (label,) = (one for one in columns if one.name == chosen.column)
     ones = [chosen.positive] if chosen.positive is not None else [text.decode() for text, one in LABELS.items() if one]
     label_N = _to_numpy(pc.is_in(label.values, pa.array(ones, label.values.type)))
@@ -48,7 +48,7 @@ def _missing(one: Column) -> NDArray[np.bool_]:
 
 
 def _is_function(one: Column, label_N: NDArray[np.bool_]) -> bool:
-    """Whether the label is a function of the column's values, of which there are few."""
+    """Whether the column has few distinct values, and each of them occurs with one label only."""
     coded = pa.chunked_array(one.values.chunks, one.values.type).combine_chunks().dictionary_encode("encode")
     sizes = len(coded.dictionary)
     if not 2 <= sizes <= len(label_N) // ENOUGH:

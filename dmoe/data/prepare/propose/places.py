@@ -1,4 +1,4 @@
-"""Pieces of a text file that lie all over it, where it can be read anywhere."""
+"""Reads pieces of a text file from evenly spread positions, or from its start if it is compressed."""
 
 from dmoe.data.prepare.source.containers import read_full, unwrapped
 from dmoe.data.prepare.source.log_files import MAX_ROW, File
@@ -6,9 +6,9 @@ from dmoe.data.prepare.source.raw_bytes import open_raw, read_range
 from dmoe.data.prepare.source.record_ends import cut_at_record
 
 PLACES = 20
-"""From which rows are taken."""
+"""Number of positions in a file from which rows are read."""
 FEWEST_BYTES, MOST_BYTES = 4 << 20, 256 << 20
-"""Of a sample's text: a smaller file is read whole."""
+"""Least and most bytes of text that are sampled. A smaller file is read completely."""
 
 
 def bytes_a_row(start: bytes) -> float:
@@ -16,7 +16,11 @@ def bytes_a_row(start: bytes) -> float:
 
 
 def read_places(file: File, quote: bytes, rows: int, bytes_a_row: float) -> tuple[list[tuple[bytes, int]], str]:
-    """Whole records of about so many rows, each piece with the number of its first line, 0 where it is not known; and where they lie."""
+    """Reads about `rows` rows in pieces of complete records.
+
+    Returns:
+        (text, number of its first line, or 0 if unknown) of each piece; and a description of where they were read.
+    """
     wanted = int(min(max(rows * bytes_a_row, FEWEST_BYTES), MOST_BYTES))
     begin = file.header_bytes
     if file.compression:

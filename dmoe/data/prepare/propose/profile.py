@@ -1,4 +1,4 @@
-"""What a column of a sample holds: which texts mean "no value", how many values, of which kind.
+"""Profiles a column of a sample: its texts that mean "no value", its distinct values, and their kind.
 
 Shapes: V distinct values.
 """
@@ -21,22 +21,28 @@ from dmoe.errors import one_line
 NO_VALUE = frozenset(
     ("NULL", "null", "Null", "\\N", "NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "None", "(null)", "undefined", "(none)", "<null>")
 )
-"""Texts that programs write for "no value"."""
+"""Texts by which programs write "no value"."""
 PERHAPS = frozenset(("NA", "na", "none", "-", "?", "--", ".", "unknown", "Unknown", "missing", "-1", "-999", "-9999", "-1.0"))
-"""Texts that may be a value: NA is Namibia. They mean "no value" among numbers, a negative one where no other number is negative."""
+"""Texts that may be values: NA is also Namibia. In a column of numbers they mean "no value"; a negative number only if all other numbers
+are not negative."""
 HEX_DIGITS = 8
-"""Of tokens that were hashed into 32 bits."""
+"""Number of hex digits of a token that was hashed to 32 bits."""
 CANONICAL = "^(0|-?[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """
+    """The values of a column.
+
     Attributes:
-        rows: N; `missing` those without a value.
-        values: [V] texts or times that are values, the most frequent first; `counts` [V] how often each occurs.
+        rows: N.
+        missing: rows without a value.
+        values: [V] distinct texts or times, the most frequent first.
+        counts: [V] occurrences of each value.
         no_value: texts that mean "no value".
-        most_items: of a row, of a column of lists; 0 of another column.
+        most_items: longest list, if the column holds lists; else 0.
+        mean_items: average length of the lists.
+        unread: why the column cannot be read; empty if it can.
     """
 
     name: str
@@ -55,7 +61,7 @@ class Profile:
 
     @property
     def given(self) -> int:
-        """Values of all rows."""
+        """Number of values in all rows."""
         return int(self.counts.sum())
 
     @property
@@ -64,7 +70,7 @@ class Profile:
 
     @property
     def unique(self) -> bool:
-        """Whether each row has a value of its own."""
+        """Whether each row has a different value."""
         return not self.most_items and self.distinct == self.given and self.given >= 20
 
     @cached_property
@@ -77,26 +83,26 @@ class Profile:
 
     @property
     def numbers(self) -> NDArray[np.float64]:
-        """[V], of a column of numbers."""
+        """The values as numbers [V]."""
         return self._floats[0]
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether its numbers are whole, however they are written: 7, 7.0."""
+        """Whether all values are whole numbers, such as 7 or 7.0."""
         return self.is_number and bool((self.numbers == np.floor(self.numbers)).all())
 
     @cached_property
     def is_canonical(self) -> bool:
-        """Whether its texts are integers without leading zeros, so that equal numbers are equal texts."""
+        """Whether all texts are integers without leading zeros, so that different texts are different numbers."""
         return self.readable_as("int") and bool(pc.all(pc.match_substring_regex(self.values, CANONICAL)).as_py())
 
     @cached_property
     def _readable(self) -> dict[str, bool]:
-        """What `readable_as` found before."""
+        """Cache of `readable_as`."""
         return {}
 
     def readable_as(self, kind: str) -> bool:
-        """Whether preprocessing reads every value as `kind`: hex, int (64 bits) or number (an integer of 32)."""
+        """Whether preprocessing can read every value as `kind`: hex, int (64 bits) or number (a 32-bit integer)."""
         if self.is_time or not self.distinct:
             return False
         if kind not in self._readable:
@@ -106,19 +112,19 @@ class Profile:
 
     @cached_property
     def width(self) -> int:
-        """The length of every text; 0 where they differ."""
+        """The common length of all texts; 0 if they differ."""
         lengths = pc.unique(pc.utf8_length(self.values)).to_pylist()
         return int(lengths[0]) if len(lengths) == 1 else 0
 
     def has(self, text: str) -> bool:
-        """Whether it is one of the values."""
+        """Whether `text` is one of the values."""
         return not self.is_time and bool(pc.any(pc.equal(self.values, text)).as_py())
 
     def texts(self, most: int | None = None) -> list[str]:
         return [str(one) for one in self.values.slice(0, most).to_pylist()]
 
     def quantile(self, share: float) -> float:
-        """Of the rows' numbers."""
+        """A quantile of the numbers over all rows."""
         order = np.argsort(self.numbers)
         sums = np.cumsum(self.counts[order])
         return float(self.numbers[order][np.searchsorted(sums, share * sums[-1])])
@@ -130,10 +136,7 @@ class Profile:
 
 
 def profile(column: Column, rows: int) -> Profile:
-    """
-    Args:
-        rows: N of the sample.
-    """
+    """Profiles a column of a sample of `rows` rows."""
     if column.unread:
         return Profile(column.name, rows, rows, pa.array([], pa.large_string()), np.empty(0, np.int64), (), unread=column.unread)
     found = column.values.value_counts()
@@ -156,7 +159,7 @@ def profile(column: Column, rows: int) -> Profile:
 
 
 def _no_value(values: pa.Array) -> tuple[str, ...]:
-    """Of a column's distinct texts, those that mean "no value"."""
+    """The texts among the distinct texts of a column that mean "no value"."""
     texts = frozenset(values.filter(pc.less(pc.utf8_length(values), 12)).to_pylist())
     found = sorted(texts & NO_VALUE)
     if perhaps := texts & PERHAPS:
@@ -165,7 +168,7 @@ def _no_value(values: pa.Array) -> tuple[str, ...]:
         if len(rest) > 2 and ok_N.all():
             above = bool((number_N >= 0).all())
             negative = {one for one in perhaps if re.match(r"-\d", one)}
-            # Two such numbers are numbers; of one alone, its many rows tell.
+            # A single negative number among others means "no value". Two different ones are ordinary numbers.
             found += sorted(one for one in perhaps if one not in negative or (above and len(negative) == 1))
     return tuple(found)
 

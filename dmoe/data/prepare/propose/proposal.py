@@ -1,4 +1,4 @@
-"""A schema for a log, with the reasons as comments: made from a sample, and tried on it."""
+"""Proposes a schema for a log from a sample, with the reasons as comments, and tries it on the sample."""
 
 import math
 import os
@@ -26,21 +26,22 @@ from dmoe.names import printable, quoted
 from dmoe.yaml_files import flow_yaml, parse_yaml
 
 MAX_BAD_SHARE = 0.001
-"""The default of preprocessing's --max-bad-share."""
+"""The default of --max-bad-share of dmoe preprocess."""
 Explained = tuple[dict[str, Any], dict[str, str]]
-"""A schema's tree, and why: of a key, or of a feature by its name."""
+"""A schema as a dict, and the reasons by key, or by the name of a feature."""
 
 
 def propose(inputs: Sequence[str], asked: Asked, label: str | None = None, positive: str | None = None, saved: str = "schema.yaml") -> str:
-    """The YAML text of a schema for a log, which preprocessing reads.
+    """Proposes a schema as YAML text that preprocessing can read.
 
     Args:
         inputs: names, folders and globs, or `-` alone for standard input.
-        label: the label's column, `positive` its value that is 1; None to find them out.
-        saved: what the command that the text shows calls its file.
+        label: the label column; None to find it.
+        positive: the value of the label that means 1; None to find it.
+        saved: name of the schema file in the command that the text shows.
 
     Raises:
-        UserError: a file that cannot be read, or what the log does not tell: the delimiter, the label, the value that is 1.
+        UserError: a file cannot be read, or the log does not determine the delimiter, the label, or the value that means 1.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder, open(f"{folder}/clicks.csv", "w") as log:
@@ -134,8 +135,8 @@ def _tree(form: dict[str, Any], chosen: Chosen, profiles: Sequence[Profile], rol
 
 
 def _missing(profiles: Sequence[Profile], exact: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Texts that mean "no value", and in which columns; and those that do not, since one of the columns `exact` has them as values, and
-    where they might. (A schema's `missing` is of all its columns.)"""
+    """(texts that mean "no value" -> their columns; other candidates -> their columns). A text is only a candidate if it is a value of one
+    of the columns `exact`, because `missing` of a schema holds for all columns."""
     found: dict[str, list[str]] = {}
     for one in profiles:
         for text in one.no_value:
@@ -145,7 +146,7 @@ def _missing(profiles: Sequence[Profile], exact: Sequence[str]) -> tuple[dict[st
 
 
 def _type_whole_numbers(tree: dict[str, Any], of: dict[str, Profile]) -> None:
-    """Declares the numbers whole, where that makes a schema for the parser of typed text, which is several times as fast."""
+    """Adds `type: int` to dense features if the schema can then be read by the parser of typed text, which is several times as fast."""
     dense = [one | {"type": "int"} for one in tree.get("dense", [])]
     if all(of[one.get("column", one["name"])].readable_as("number") for one in dense):
         typed = tree | ({"dense": dense} if dense else {})
@@ -154,7 +155,7 @@ def _type_whole_numbers(tree: dict[str, Any], of: dict[str, Profile]) -> None:
 
 
 def _values(one: Profile) -> str:
-    """What a column's values are, in short."""
+    """A short description of the values of a column."""
     if one.is_time:
         low, high = min(one.texts()), max(one.texts())
         return f"{low[:19]} .. {high[:19]}"
@@ -169,7 +170,7 @@ def _values(one: Profile) -> str:
 
 
 def _tried(sample: Sample, schema: Schema, fit: Fit | None) -> tuple[list[Reject], int]:
-    """The malformed rows of the sample by the schema; of how many."""
+    """(malformed rows of the sample, number of its rows) if it is read with the schema."""
     rejects: list[Reject] = []
     lines = 0
     for file, piece, number in sample.pieces:
@@ -196,7 +197,7 @@ def _head(sample: Sample, inputs: Sequence[str], saved: str, rejects: list[Rejec
     if fit:
         also = f" (or {', '.join(fit.names[1:])})" if fit.names[1:] else ""
         first = fit.names[0]
-        head.append(f"dmoe brings along a schema for a log of these columns: --schema {first}{also}; dmoe schema --show {first} prints it.")
+        head.append(f"dmoe ships a schema for a log with these columns: --schema {first}{also}; dmoe schema --show {first} prints it.")
     return [f"# {printable(one)}" for one in head]
 
 

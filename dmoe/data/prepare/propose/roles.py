@@ -1,4 +1,4 @@
-"""What each column of a sample should be: the time, a weight, a number, tokens, a bag, or left out; and why."""
+"""Decides the role of each column of a sample (time, weight, number, token, bag, or left out), and gives the reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +13,23 @@ from dmoe.data.prepare.propose.words import NUMBERS, TIMES, TOKENS, USERS, WEIGH
 from dmoe.names import LABEL, RESERVED, printable
 
 SEPARATORS = "|;,^\x02\x03 "
-"""Of the tokens in one text, in the order in which they are tried."""
+"""Separators of tokens in one text, in the order in which they are tried."""
 MANY_TOKENS = 20
-"""Of a row; more cost training time."""
+"""Longer bags are cut to this many tokens, since they would cost training time."""
 FEW = 10
-"""Whole numbers of fewer values are tokens, where their name does not say what they are."""
+"""A column of whole numbers with fewer distinct values holds tokens, unless its name says otherwise."""
 ENOUGH = 1000
-"""Values that tell how often tokens come again."""
+"""Least values that show how often tokens repeat."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """`kind`: dense, categorical, time, weight, or out of the schema; `tree` is the feature, or the time, as the schema has it."""
+    """The role of a column.
+
+    Attributes:
+        kind: dense, categorical, time, weight, or out (left out of the schema).
+        tree: the feature, or the time, as a dict of schema keys.
+    """
 
     profile: Profile
     kind: str
@@ -37,10 +42,11 @@ class Role:
 
 
 def roles_of(profiles: Sequence[Profile], label: str, known: Mapping[str, Any], tell: Mapping[str, str]) -> list[Role]:
-    """
+    """The roles of all columns except the label.
+
     Args:
-        known: what a schema that dmoe brings along makes of columns of these names.
-        tell: columns that tell the label (dmoe.data.prepare.propose.leaks), and why.
+        known: (kind, tree) of the columns that a shipped schema knows.
+        tell: columns that leak the label (dmoe.data.prepare.propose.leaks), with the reason.
     """
     rest = [one for one in profiles if one.name != label]
     time = _time_of([one for one in rest if one.name not in tell])
@@ -63,7 +69,7 @@ def roles_of(profiles: Sequence[Profile], label: str, known: Mapping[str, Any], 
 
 
 def _time_of(profiles: Sequence[Profile]) -> Role | None:
-    """The column whose name says best that it holds times, among those whose values are some."""
+    """The time column: among the columns that hold times, the one whose name fits best."""
     found: list[tuple[int, int, Role]] = []
     for one in profiles:
         place = rank(one.name, TIMES)
@@ -171,7 +177,7 @@ def _bag(one: Profile, separator: str | None) -> Role:
 
 
 def _separator(one: Profile) -> str | None:
-    """What separates tokens that come again in other texts; None where a text is one token."""
+    """The separator, if texts consist of tokens that repeat in other texts; None if each text is one token."""
     for separator in SEPARATORS:
         inside = pc.match_substring(one.values, separator).to_numpy(zero_copy_only=False)
         if one.counts[inside].sum() < 0.1 * one.given:
@@ -199,8 +205,8 @@ def _has_decimal_commas(one: Profile) -> bool:
 
 
 def _look_like_counts(one: Profile) -> bool:
-    """Whether whole numbers are frequent where they are small, and spread over all between the smallest and the median, as counts do and
-    ids, of which some are taken, do not."""
+    """Whether whole numbers look like counts: small ones are frequent, and between the smallest and the median hardly any is absent. Ids
+    have gaps."""
     low, median = one.numbers.min(), one.quantile(0.5)
     if low > 1 or one.mean < 1.3 * median:
         return False
@@ -211,7 +217,7 @@ def _look_like_counts(one: Profile) -> bool:
 
 
 def group_of(roles: Sequence[Role]) -> tuple[str | None, list[str]]:
-    """The column that GAUC may group by, and others that could be."""
+    """The column by which GAUC should group, and other candidates."""
     found = []
     for one in roles:
         place = rank(one.name, USERS)
@@ -223,14 +229,14 @@ def group_of(roles: Sequence[Role]) -> tuple[str | None, list[str]]:
 
 
 def parts_of_time(time: Role, taken: Sequence[str]) -> list[dict[str, Any]]:
-    """Features made of the time: those of which the sample has several values."""
+    """Features that are parts of the time, if the sample has several values of them."""
     hours, days = hours_and_days(time.profile, str(time.tree["format"]))
     wanted = [("hour", hours > 1), ("weekday", days > 1)]
     return [{"name": part if part not in taken else f"{part}_of_time", "part": part} for part, several in wanted if several]
 
 
 def feature_name(column: str, taken: set[str]) -> str:
-    """A feature's name for a column's: the same, where it can be one."""
+    """A feature name for a column: the name of the column if it is allowed and not taken."""
     made = printable(column)
     if made == LABEL or made.startswith(RESERVED):
         made = f"feature_{made.lstrip(RESERVED)}"

@@ -1,7 +1,9 @@
-"""A sample of a raw log's rows, as preprocessing would read them: from its start and, where a file can be read anywhere, from places
-further on, so that a log in the order of time does not deceive.
+"""Samples the rows of a raw log, read as preprocessing would read them.
 
-Shapes: N sampled rows, T values of a column's rows, which are N where no row has several.
+Rows come from evenly spread positions of a file, since the start of a log in the order of time may not represent it; of a compressed
+file, from its start.
+
+Shapes: N sampled rows, T values of a column (T = N if no row has several).
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,17 +25,18 @@ from dmoe.errors import UserError
 from dmoe.names import first_twice, quoted
 
 UNKNOWN = "\0"
-"""Stands for the columns of a schema that is only to cut a file."""
+"""Placeholder for the label of a schema that is only used to split a file into fields."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user says of the log, so that it need not be found.
+    """What the user knows about the log.
 
     Attributes:
-        rows: of the sample, about.
+        rows: approximate number of rows to sample.
+        delimiter: None to find it.
         header: whether the first line names the columns; None to find out.
-        columns: their names, where no line has them.
+        columns: names of the columns, if no line names them.
     """
 
     rows: int = 100_000
@@ -44,8 +47,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Column:
-    """`values` [T] are texts, null where there is none, or times; `lengths` [N] how many each row has, of a column of lists; `unread`
-    says why a column cannot be read."""
+    """A sampled column.
+
+    Attributes:
+        values: [T] texts with nulls, or times.
+        lengths: [N] number of values of each row, if the column holds lists.
+        unread: why the column cannot be read; empty if it can.
+    """
 
     name: str
     values: pa.ChunkedArray
@@ -55,14 +63,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one file, or of several of one form.
+    """A sample of one file, or of several files with the same form.
 
     Attributes:
-        rows: that are well-formed as lines.
-        pieces: (file, what `read_piece` takes, number of its first line or 0 where that is not known), to try a schema on.
-        form: keys of the schema that say how the file is cut; `notes` why, by key.
+        rows: number of well-formed rows.
+        pieces: (file, argument of `read_piece`, number of its first line, or 0 if unknown), to try a schema on.
+        form: keys of the schema that say how the file is split into fields.
+        notes: reasons for the values of `form`, by key.
         told: from where the rows were taken.
-        malformed: how many lines are no rows, and the first reason; empty where all are.
+        malformed: how many rows are malformed, with an example; empty if none is.
     """
 
     file: File
@@ -76,7 +85,7 @@ class Sample:
 
 
 def cutting_schema(name: str, form: dict[str, Any]) -> Schema:
-    """A schema that reads nothing, to cut a file by."""
+    """A schema that reads no columns, to split a file into fields."""
     return parse_schema(form | {"label": UNKNOWN, "categorical": ["-"]}, name)
 
 
@@ -92,14 +101,14 @@ def readable(name: str, columns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def refuse_all(name: str, rejects: list[Reject]) -> UserError:
-    """For a log without a well-formed row."""
+    """The error for a log without any well-formed row."""
     first = rejects[0]
     what = "; convert it: iconv -f ISO-8859-1 -t UTF-8" if first.kind == "encoding" and "UTF-8" in first.reason else ""
     return UserError(f"{name}:{first.line}: {first.reason}{what} (no well-formed row among {len(rejects):,})")
 
 
 def malformed(rejects: list[Reject], lines: int) -> str:
-    """What a message says of lines that are no rows; empty where there are none."""
+    """A sentence about malformed rows; empty if there are none."""
     if not rejects:
         return ""
     first = rejects[0]
@@ -108,7 +117,7 @@ def malformed(rejects: list[Reject], lines: int) -> str:
 
 
 def described(path: str, name: str, schema: Schema) -> File:
-    """The file, to be read from `path` and called `name`.
+    """Describes the file at `path`, which messages call `name`.
 
     Raises:
         UserError: it cannot be read, or is empty.
@@ -120,10 +129,7 @@ def described(path: str, name: str, schema: Schema) -> File:
 
 
 def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
-    """
-    Args:
-        start: of its text.
-    """
+    """Samples JSON lines. `start` is the start of the text."""
     schema = cutting_schema(name, {"format": "jsonl"})
     file = described(path, name, schema)
     kept, told = read_places(file, b"", asked.rows, bytes_a_row(start))
@@ -148,7 +154,7 @@ def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
 
 
 def _json_column(name: str, values: list[Any]) -> Column:
-    """Numbers are texts by now (`json_object`), and objects tuples."""
+    """A column of values from `json_object`, in which numbers are texts and objects are tuples."""
     nothing = pa.chunked_array([], pa.large_string())
     lists = any(isinstance(one, list) for one in values)
     flat = [item for one in values for item in (one if isinstance(one, list) else [one])] if lists else values
@@ -162,7 +168,7 @@ def _json_column(name: str, values: list[Any]) -> Column:
 
 
 def of_parquet(path: str, name: str, asked: Asked) -> Sample:
-    """Rows of row groups that lie evenly over the file."""
+    """Samples a parquet file, from evenly spread row groups."""
     schema = cutting_schema(name, {"format": "parquet"})
     file = described(path, name, schema)
     batches: list[pa.RecordBatch] = []
@@ -201,10 +207,10 @@ def _parquet_column(path: str, name: str, arrays: list[pa.Array]) -> Column:
 
 
 def joined(samples: list[Sample]) -> Sample:
-    """The samples of several files as one.
+    """Joins the samples of several files.
 
     Raises:
-        UserError: one is of another form, or has other columns.
+        UserError: a file has another form or other columns than the first.
     """
     first = samples[0]
     names = {one.name for one in first.columns}

@@ -1,4 +1,4 @@
-"""Whether a log is one of those whose schemas dmoe brings along: then its columns are known."""
+"""Recognises a log for which dmoe ships a schema."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,12 +8,19 @@ from dmoe.data.prepare.propose.profile import HEX_DIGITS, Profile
 from dmoe.data.prepare.schema import Dense, Schema, load_schema, shipped
 
 FEWEST = 5
-"""Columns that a schema has to name for its names to be proof."""
+"""A shipped schema must name at least this many columns to be recognised by their names."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`names` of the schemas that fit; the `columns` of a log without a header; what the first makes of each column: (kind, tree)."""
+    """The shipped schemas that fit a log.
+
+    Attributes:
+        names: of the schemas, the best first.
+        columns: names of the columns of a log without a header, else empty.
+        label: column of the label.
+        roles: (kind, tree) of each column in the best schema.
+    """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
@@ -22,14 +29,15 @@ class Fit:
 
 
 def find_fit(profiles: Sequence[Profile], header: bool) -> Fit | None:
-    """
+    """The shipped schemas that fit, or None.
+
     Args:
-        header: whether the profiles' names are the log's own.
+        header: whether the names of the profiles come from the log.
     """
     found = {name: schema for name in shipped() if _fits(schema := load_schema(name), profiles, header)}
     if not found:
         return None
-    # The one that makes most of the log is the one to read.
+    # The schema with the most features is the best.
     names = sorted(found, key=lambda name: (-len(found[name].features), name))
     schema = found[names[0]]
     roles: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -42,7 +50,7 @@ def find_fit(profiles: Sequence[Profile], header: bool) -> Fit | None:
 
 
 def _fits(schema: Schema, profiles: Sequence[Profile], header: bool) -> bool:
-    """Whether it names the log's columns, or, where the log does not, as many; and reads their values."""
+    """Whether a schema can read the log: it names the columns of the log (or, without a header, as many), and reads their values."""
     of = {one.name: one for one in profiles}
     if not header:
         if schema.columns is None or len(schema.columns) != len(profiles):
@@ -62,5 +70,5 @@ def _holds(one: Profile, kind: str, whole: bool) -> bool:
 
 
 def named(profiles: Sequence[Profile], columns: Sequence[str]) -> list[Profile]:
-    """The profiles under the columns' names."""
+    """The profiles, renamed."""
     return [replace(one, name=name) for one, name in zip(profiles, columns, strict=True)]

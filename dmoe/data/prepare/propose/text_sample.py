@@ -1,4 +1,4 @@
-"""A sample of a text log: how it is cut is found out first."""
+"""Samples a log. For delimited text, finds the delimiter, the quote and the header first."""
 
 from typing import Any
 
@@ -26,12 +26,13 @@ from dmoe.errors import UserError
 
 
 def read_sample(path: str, name: str, asked: Asked) -> Sample:
-    """
+    """Samples a file.
+
     Args:
-        path: of the file; `name` what messages call it.
+        name: how messages name the file.
 
     Raises:
-        UserError: empty, no rows, no text, no delimiter, or two columns of one name.
+        UserError: the file is empty, has no rows, is not text, has no clear delimiter, or has two columns with one name.
     """
     with open_raw(path) as file:
         magic = file.read(4)
@@ -61,7 +62,7 @@ def _of_text(path: str, name: str, start: bytes, asked: Asked) -> Sample:
     rejects, blocks, kept = [], [], []
     for piece, number in found:
         block = TextBlock(file, schema, piece, number)
-        # A place may lie within a field in quotes that holds line ends, behind which all is cut wrongly.
+        # A position may be within a quoted field that holds line ends. Then the rows of the piece are wrong, and it is dropped.
         if number or 10 * len(block.rejects) <= block.lines:
             blocks.append(block)
             kept.append((file, piece, number))
@@ -76,7 +77,7 @@ def _of_text(path: str, name: str, start: bytes, asked: Asked) -> Sample:
 
 
 def _form(name: str, text: str, asked: Asked) -> tuple[dict[str, Any], dict[str, str]]:
-    """Keys of the schema that say how the text is cut, and why, by key."""
+    """The keys of the schema that say how the text is split into fields, and the reasons, by key."""
     notes: dict[str, str] = {}
     others: dict[str, int] = {}
     delimiter = asked.delimiter

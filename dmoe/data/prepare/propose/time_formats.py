@@ -1,4 +1,4 @@
-"""Which format of a time column's values is theirs."""
+"""Finds the format of the values of a time column."""
 
 import numpy as np
 import pyarrow as pa
@@ -33,20 +33,20 @@ WHOLE = (
     "%Y-%m-%d %H:%M:%S UTC",
 )
 DIGITS = {14: ("%Y%m%d%H%M%S",), 12: ("%Y%m%d%H%M",), 10: ("%Y%m%d%H",), 8: ("%Y%m%d", "%y%m%d%H"), 6: ("%y%m%d",)}
-"""Of times that are digits alone, by their number."""
+"""Formats of times that consist of digits only, by the number of digits."""
 LOOKS = r"^[A-Za-z]{0,9},? ?[A-Za-z]{0,9} ?\d{1,4}[-/. ][A-Za-z0-9]{1,9}[-/.: ]\d{1,4}"
-"""How a time that is no number begins."""
+"""Pattern of the start of a time that is not a number."""
 FIRST, LAST = 788_918_400, 2_208_988_800
-"""Seconds of 1995-01-01 and of 2040-01-01: a log's times lie between them."""
+"""1995-01-01 and 2040-01-01 in seconds. The times of a log are between them."""
 TRIED = 2000
-"""Values that a format is tried on before all are."""
+"""A format is tried on so many values before it is tried on all."""
 
 
 def find_format(one: Profile, named: bool) -> tuple[str, ...]:
-    """The formats that read every value of a column, more than one where the values do not tell them apart; none where it holds no times.
+    """The formats that read every value of a column. There are several if the values fit them all, and none if the column holds no times.
 
     Args:
-        named: the column's name says that it holds times, so that few values are proof enough.
+        named: the name of the column says that it holds times, so a few values are enough.
     """
     if one.is_time:
         return ("unix",)
@@ -74,7 +74,7 @@ def _reads(values: pa.Array, format: str) -> bool:
 
 def _of_numbers(one: Profile, named: bool) -> tuple[str, ...]:
     low, high = one.numbers.min(), one.numbers.max()
-    # Other columns hold large numbers too; the values of a clock are many.
+    # Other columns hold large numbers too. A time column has many different ones.
     told = named or one.distinct > 0.5 * one.given
     for format, scale in (("unix", 1), ("unix_ms", 1000)):
         if low >= FIRST * scale and high < LAST * scale:
@@ -93,7 +93,7 @@ def _within(values: pa.Array, format: str) -> bool:
 
 
 def why_not(one: Profile) -> str:
-    """Why a column that looks like times is read as none; empty where it looks like none."""
+    """Why a column that looks like times cannot be read as times; empty if it does not look like times."""
     if one.most_items or one.is_time or not one.distinct:
         return ""
     if one.is_number:
@@ -106,7 +106,7 @@ def why_not(one: Profile) -> str:
 
 
 def hours_and_days(one: Profile, format: str) -> tuple[int, int]:
-    """How many hours of the day, and how many days of the week, a time column's values have."""
+    """The number of different hours of the day, and of different weekdays, in a time column."""
     if one.is_time:
         seconds_N = one.values.cast(pa.timestamp("s", one.values.type.tz), safe=False).cast(pa.int64()).to_numpy()
     elif format in ("unix", "unix_ms"):

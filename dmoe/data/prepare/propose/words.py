@@ -1,4 +1,4 @@
-"""What a column's name says of it."""
+"""Word lists that tell the role of a column from its name."""
 
 import re
 
@@ -28,13 +28,13 @@ LABELS = {
     "ratings": 3,
     "stars": 3,
 }
-"""Word of a label's name -> how well it says so, 0 best."""
+"""Words in the name of a label, with a rank; 0 is best."""
 RATINGS = 3
 TIMES = ("timestamp", "datetime", "time", "ts", "date", "at", "when", "hour", "day", "dt", "created", "unixtime")
-"""Of a time's name, the best first."""
+"""Words in the name of a time column, the best first."""
 WEIGHTS = frozenset(("weight", "weights", "w"))
 USERS = ("user", "uid", "userid", "member", "customer", "visitor", "viewer", "person", "account", "client", "session")
-"""By whom GAUC may group, the best first."""
+"""Words in the name of a column by which GAUC may group, the best first."""
 TOKENS = frozenset(
     re.findall(
         r"\w+",
@@ -55,7 +55,7 @@ NUMBERS = frozenset(
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a column's name, in small letters.
+    """The words of a column's name, in lower case.
 
     Example:
         >>> words_of("userID"), words_of("is_click"), words_of("ad.site")
@@ -66,11 +66,11 @@ def words_of(name: str) -> list[str]:
 
 
 def label_rank(name: str) -> int | None:
-    """How well a name says "label", 0 best; None where it does not."""
+    """The rank of a name as the name of a label, 0 is best; None if it is no such name."""
     words = words_of(name)
     return min((LABELS[one] for one in words if one in LABELS), default=None) if not set(words) & {"id", "time", "ts", "at"} else None
 
 
 def rank(name: str, of: tuple[str, ...]) -> int | None:
-    """The place of the name's best word among `of`; None where it has none of them."""
+    """The index of the name's best word in `of`; None if it has none of them."""
     return min((of.index(one) for one in words_of(name) if one in of), default=None)

@@ -1,1 +1,1 @@
-"""The files of a log, and their bytes in pieces of whole rows."""
+"""Finds the files of a log, and reads them in pieces of whole rows."""

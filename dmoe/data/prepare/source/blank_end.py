@@ -1,28 +1,28 @@
-"""Where a text ends: without the empty lines behind its last line."""
+"""Removes the empty lines at the end of a text."""
 
 from dmoe.data.prepare.source.containers import Stream
 from dmoe.data.prepare.source.raw_bytes import read_range
 
 BLANK = b"\r\n\x1a"
-"""What empty lines at the end of a text are made of; ^Z ended a file once."""
+"""The bytes of empty lines at the end of a text. Old programs end a file with ^Z."""
 BLANK_END = 1 << 16
-"""Bytes of empty lines at the end of a text that are left out."""
+"""At most so many bytes of empty lines are removed."""
 
 
 def _end(text: bytes) -> int:
-    """Where the text ends without the empty lines behind its last line; that line keeps its end."""
+    """Position after the last line that is not empty, and after its line end."""
     body = len(text.rstrip(BLANK))
     return text.find(b"\n", body) + 1 or len(text)
 
 
 def text_end(path: str, size: int) -> int:
-    """Where the text of a plain file ends, without the empty lines at its end."""
+    """Size of a plain file without the empty lines at its end."""
     tail = read_range(path, max(size - BLANK_END, 0), BLANK_END)
     return size - len(tail) + _end(tail)
 
 
 class WithoutBlankEnd:
-    """A stream of text without the empty lines at its end, as `text_end` has it for a plain file."""
+    """A stream of text without the empty lines at its end; the same rule as `text_end`, for streams."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self.ready, self.held, self.ended = stream, b"", b"", False

@@ -1,4 +1,4 @@
-"""Streams of what lies in a compressed file, or in an archive of one file."""
+"""Streams that decompress a file, or read the only file of an archive."""
 
 import io
 import lzma
@@ -12,18 +12,18 @@ from dmoe.errors import UserError
 from dmoe.names import printable
 
 Stream = IO[bytes] | Any
-"""Has `read(size)`, which gives fewer bytes than asked for only where it must, and none at the end."""
+"""An object with `read(size)`, which may return fewer bytes, and returns none only at the end."""
 TAR = "tar"
-"""Known by the checksum of its first header; old ones have no magic bytes."""
+"""Recognised by the checksum of its first header, since old tar files have no magic bytes."""
 CHUNK = 1 << 16
 XZ_MEMORY = 256 << 20
-"""`xz -9` needs 65 MiB."""
+"""Memory limit of the decoder. Files of `xz -9` need 65 MiB."""
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
 
 
 def _arrow(codec: str) -> Callable[[str, Stream], Stream]:
-    """Arrow's reader takes gzip's members, zstd's frames, skippable ones too, and bz2's streams one after another, and refuses other bytes
-    behind them."""
+    """Arrow's reader for a codec. It reads several gzip members, zstd frames (also skippable ones) or bz2 streams in a row, and refuses
+    other bytes after them."""
 
     def opened(name: str, file: Stream) -> Stream:
         import pyarrow as pa
@@ -34,14 +34,14 @@ def _arrow(codec: str) -> Callable[[str, Stream], Stream]:
 
 
 class _Reader(io.RawIOBase):
-    """What Arrow takes for a file to read."""
+    """Base class, with what Arrow needs to read from a Python object."""
 
     def readable(self) -> bool:
         return True
 
 
 class _Xz(_Reader):
-    """One xz stream after another, with the padding that may lie between them. Python's own reader ignores bytes behind the last."""
+    """Reads xz streams in a row, with padding between them. Python's own reader would ignore other bytes after the last stream."""
 
     def __init__(self, name: str, file: Stream) -> None:
         self.file = file
@@ -77,7 +77,7 @@ def _zip_member(name: str, file: Stream) -> Stream:
 
 
 class _TarMember(_Reader):
-    """The file in a tar of one. That there is no other is known at its end only."""
+    """The only file of a tar archive. Whether there is a second file is known only at the end."""
 
     def __init__(self, name: str, file: Stream) -> None:
         self.name, self.file = name, file
@@ -102,14 +102,14 @@ class _TarMember(_Reader):
             self.member = self._next()
             if self.member:
                 raise _not_one(self.name, [*self.members, "..."], "tar -xOf")
-            # What is around the tar checks itself at its end.
+            # Read to the end, so that a compression around the tar can check its checksum.
             while self.file.read(CHUNK):
                 pass
         return piece
 
 
 def _is_note(member: str) -> bool:
-    """What macOS puts beside each file of an archive."""
+    """Whether macOS has added this member beside a file of the archive."""
     return member.startswith("__MACOSX/") or member.rsplit("/", 1)[-1].startswith("._")
 
 

@@ -1,7 +1,7 @@
-"""What a raw file is, by its first bytes: plain text, text within compression or an archive of one file, or no text at all.
+"""Recognises the format of a raw file by its first bytes: plain text, compressed text, an archive of one text file, or something else.
 
-Layers nest, as in a .tar.gz. Each is read as a stream, in bounded memory, and to its end, so that checksums, truncation and trailing bytes
-are seen. What is not read is refused by its name.
+Layers may be nested, as in a .tar.gz. Each layer is read as a stream, in bounded memory and to its end, so that wrong checksums,
+truncation and trailing bytes are noticed. Other formats are refused by name.
 """
 
 import re
@@ -51,17 +51,17 @@ UTF_16 = rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff"
 HEAD = 4096
 DEEPEST = 3
 CONTROLS = bytes([0, 7, 8, *range(0x0E, 0x1A)])
-"""Bytes that text does not hold. Others of ASCII's control characters delimit fields in some logs, or stray into them."""
+"""Bytes that occur in no text. Other ASCII control characters separate fields in some logs, or get into them by mistake."""
 
 
 def find_layers(path: str, name: str, size: int) -> tuple[tuple[str, ...], bytes]:
-    """The layers around a file's text, the outermost first, and the first `size` bytes of the text.
+    """The layers around the text of a file, the outermost first, and the first `size` bytes of the text.
 
     Args:
-        name: of the file, for messages.
+        name: how messages name the file.
 
     Raises:
-        UserError: no text, named; several files in an archive; truncated or broken; UTF-16; lines that end in CR alone.
+        UserError: not text (names the format), an archive of several files, a truncated or broken file, UTF-16, or lines that end in CR.
     """
     layers: tuple[str, ...] = ()
     while True:
@@ -83,7 +83,7 @@ def unwrapped(name: str, file: IO[bytes], layers: tuple[str, ...]) -> Stream:
     """The text within the layers, as a stream for `read_full`.
 
     Raises:
-        UserError: a layer is broken, or an archive of none or several files.
+        UserError: a layer is broken, or an archive does not hold exactly one file.
     """
     stream: Stream = file
     try:
@@ -95,7 +95,7 @@ def unwrapped(name: str, file: IO[bytes], layers: tuple[str, ...]) -> Stream:
 
 
 def read_full(name: str, stream: Stream, size: int) -> bytes:
-    """`size` bytes, fewer only at the end of the stream.
+    """Reads `size` bytes; fewer only at the end of the stream.
 
     Raises:
         UserError: a layer is truncated or broken.
@@ -115,7 +115,7 @@ def _broken(name: str, error: Exception) -> UserError:
 
 
 def _found(head: bytes) -> str | None:
-    """A layer, or a key of REFUSED; None for what may be text."""
+    """The name of a layer, or a key of REFUSED; None if the bytes may be text."""
     if not _is_binary(head):
         return None
     with suppress(tarfile.HeaderError, ValueError):
@@ -125,12 +125,12 @@ def _found(head: bytes) -> str | None:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether the bytes are no UTF-8 text. Some formats begin with letters, as a column's name may."""
+    """Whether the bytes are not UTF-8 text. The magic bytes of a format alone are no proof: a column's name may begin with them."""
     return len(head.translate(None, CONTROLS)) < len(head) or _undecodable(head) > 0
 
 
 def _undecodable(head: bytes) -> int:
-    """Bytes that are no UTF-8, but for a character that the end of `head` cuts."""
+    """Number of bytes that are not UTF-8. A character that is cut off at the end of `head` does not count."""
     lost = len(head) - len(head.decode("utf-8", "ignore").encode())
     try:
         head.decode()
@@ -140,9 +140,10 @@ def _undecodable(head: bytes) -> int:
 
 
 def _check_text(name: str, start: bytes) -> None:
-    """
+    """Checks that the first bytes of a file are lines of UTF-8 text.
+
     Raises:
-        UserError: the bytes that a file begins with are not those of UTF-8 text in lines.
+        UserError: they are not.
     """
     head = start[:HEAD]
     zeros = [head[at:256:2].count(0) / max(len(head[at:256:2]), 1) for at in (0, 1)]

@@ -1,7 +1,7 @@
-"""Text files in blocks of whole lines, for text in which a line end always ends a row.
+"""Reads text in blocks of whole lines. Only for text in which every line end ends a row.
 
-Block k of a file holds the lines that begin in bytes [k * size, (k + 1) * size) of its text, so blocks can be read in any order,
-and none depends on what stands in another.
+Block k of a file holds the lines that begin in the bytes [k * size, (k + 1) * size) of its text. Blocks can be read in any order, and do
+not depend on each other.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from dmoe.data.prepare.source.raw_bytes import open_raw, read_range
 
 @dataclass
 class Block:
-    """Text in which lines begin at `start` and at every byte after a line end before `limit`; `end_of_file` where nothing follows."""
+    """The lines that begin in text[start:limit]; the first one begins at `start`. `end_of_file`: no text follows."""
 
     text: bytes
     start: int
@@ -26,11 +26,10 @@ class Block:
 
 
 def blocks(one: File, size: int) -> Iterator[tuple[int, Callable[[], Block | None], int]]:
-    """The file's blocks as (number, loader, bytes of the file on disk up to its end).
+    """Yields the blocks of a file as (number, loader, bytes of the file on disk up to the end of the block).
 
-    A loader may be called in any thread, and gives None where no line begins.
-
-    A plain file's loader reads its block when called; a compressed file is decompressed as the iterator goes.
+    A loader may be called in any thread. It returns None if no line begins in the block. For a plain file the loader reads the block; a
+    compressed file is decompressed by this iterator.
     """
     begin = one.header_bytes
     if not one.compression:
@@ -58,7 +57,12 @@ def _plain_block(one: File, size: int, number: int) -> Block | None:
 
 
 def _cut(text: bytes, offset: int, begin: int, size: int, number: int, ended: bool) -> Block | None:
-    """Finds where lines begin in block `number`, whose text begins at `offset` of the file; `begin` is where the data begins."""
+    """The lines that begin in block `number`.
+
+    Args:
+        offset: position of `text` in the file.
+        begin: position of the first row in the file.
+    """
     first = max(number * size, begin)
     start = first - offset
     if first > begin:

@@ -1,4 +1,4 @@
-"""The files of a log: what they are, and which columns they have."""
+"""Finds the files of a log, and reads which columns they have."""
 
 import csv
 import json
@@ -23,20 +23,24 @@ from dmoe.json_text import format_json
 from dmoe.names import printable, show
 
 MAX_ROW = 1 << 20
-"""Bytes of the longest line, and of the longest record of several."""
+"""Most bytes of a row, of one line or of several."""
 SNIFFED_LINES = 64
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a log. By `size`, bytes as it lies there, and `changed` (raw_bytes.identity) a continued run knows it.
+    """A file of a log.
 
     Attributes:
-        path: its name for people; its bytes are at `at`, where that is another place.
+        path: its name in messages.
+        size: bytes on disk. `(size, changed)` identifies the file when a run continues (raw_bytes.identity).
         compression: the layers around its text, the outermost first (dmoe.data.prepare.source.containers).
-        columns: the file's own, in order (of JSON lines, the keys of the first ones); `used` are those that the schema reads.
-        delimiter, header_bytes, header_lines: of a text file; its data begins behind so many header lines and a byte-order mark.
-        end: where the text ends, of a file that is read in blocks.
+        columns: all columns of the file in order; for JSON lines, the keys of the first lines.
+        used: the columns that the schema reads.
+        delimiter: of a text file.
+        header_bytes, header_lines: size of the header of a text file; the bytes include a byte-order mark.
+        end: position of the end of the text, for a file that is read in blocks.
+        at: where the bytes are, if not at `path`.
     """
 
     path: str
@@ -57,14 +61,15 @@ class File:
 
     @property
     def known_by(self) -> list[object]:
-        """Equal for the same file in the same state: what names of work in progress are made from."""
+        """Identifies the file and its state; part of the fingerprint of a run."""
         return [self.path, self.size, self.changed]
 
 
 def check_unchanged(files: Sequence[File]) -> None:
-    """
+    """Checks that no file was written to while it was read.
+
     Raises:
-        UserError: a file was written to since it was found, so that what was read of it may be no state that it ever had.
+        UserError: a file has changed.
     """
     for one in files:
         if not one.at and identity(one.path) != (one.size, one.changed):
@@ -72,15 +77,18 @@ def check_unchanged(files: Sequence[File]) -> None:
 
 
 def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
-    """The files that the names, folders and globs mean, each once, in natural order of their names; what is read of the schema; and
-    whether they have a label.
+    """Finds and checks the files of a log.
 
     Args:
-        where: the schema's file, for messages.
-        scoring: only the features' columns are needed; others are read where every file has them.
+        patterns: names, folders and globs.
+        where: how messages name the schema.
+        scoring: only the columns of features are required. Others are read if every file has them.
+
+    Returns:
+        The files, each once, in natural order of their names; the schema without the columns that are not read; whether there is a label.
 
     Raises:
-        UserError: none found, one that cannot be read, or that lacks a column which the schema names.
+        UserError: no file, a file that cannot be read, or one without a column that the schema names.
     """
     files = [one for path in find_paths(patterns) if (one := describe(path, path, schema))]
     if not files:
@@ -89,7 +97,7 @@ def find_files(patterns: list[str], schema: Schema, where: str, scoring: bool = 
 
 
 def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bool = False) -> tuple[list[File], Schema, bool]:
-    """As `find_files`, of standard input, whose bytes were copied to `path` (dmoe.data.prepare.source.raw_bytes.spool)."""
+    """As `find_files`, for standard input, which was copied to `path` (dmoe.data.prepare.source.raw_bytes.spool)."""
     one = describe(path, STDIN, schema)
     if not one:
         raise UserError(f"--input {STDIN}: empty, no rows to read")
@@ -97,7 +105,7 @@ def spooled_file(path: str, digest: str, schema: Schema, where: str, scoring: bo
 
 
 def describe(path: str, name: str, schema: Schema) -> File | None:
-    """The file, called `name`; None where it is empty."""
+    """Describes the file at `path`, which messages call `name`; None if it is empty."""
     if schema.format == "parquet":
         found = _parquet_columns(path, name)
         return None if found is None else File(name, *identity(path), (), found, ())
@@ -121,7 +129,7 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
         schema = schema.without(key for key in schema.optional_for_scores if schema.column_of(key) not in common)
         labelled = label in common
     used = schema.used(labelled)
-    # A key may be rare; the label and its like are in every row.
+    # The key of a feature may be rare. Label, weight and time must be in every row.
     optional = used.keys() - {label, schema.weight, schema.time and schema.time.column}
     for one in files:
         there = Counter(one.columns)
@@ -142,7 +150,7 @@ def _checked(files: list[File], schema: Schema, where: str, scoring: bool) -> tu
 
 
 def _hint(column: str, columns: tuple[str, ...]) -> str:
-    """The nearest name, or what the file has: of a text file without a header these are its first row's values."""
+    """A hint for a message: the nearest name, or the columns of the file (without a header, the values of its first row)."""
     hint = nearest(column, columns)
     if hint.startswith(", did"):
         return printable(hint)
@@ -152,7 +160,7 @@ def _hint(column: str, columns: tuple[str, ...]) -> str:
 
 
 def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
-    """None of an empty file."""
+    """The names of the columns; None if the file is empty."""
     try:
         with open_raw(path) as file:
             if not file.read(1):
@@ -166,16 +174,16 @@ def _refuse(text: str) -> None:
     raise ValueError(f"{text} is no JSON, expected a number or null")
 
 
-# Numbers stay the text that they are, and objects become tuples of pairs, which no list is.
+# Numbers stay text. Objects become tuples of pairs, so that they can be told from lists.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=tuple)
 
 
 def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
-    """(key, value) pairs of the object on a line of JSON: numbers are their texts, objects tuples of pairs.
+    """The (key, value) pairs of the JSON object on a line. Numbers are texts, and nested objects are tuples of pairs.
 
     Raises:
-        UnicodeDecodeError: the line is no UTF-8.
-        ValueError: it is no object, in one line.
+        UnicodeDecodeError: the line is not UTF-8.
+        ValueError: the line is not a JSON object; the message is one line.
     """
     text = line.decode()
     try:
@@ -194,7 +202,7 @@ def json_object(line: bytes) -> tuple[tuple[str, Any], ...]:
 
 
 def _keys(start: bytes) -> tuple[str, ...]:
-    """The keys of the first lines' objects, in the order in which they come."""
+    """The keys of the objects on the first lines, in the order of their first occurrence."""
     lines = start.removeprefix(BOM).split(b"\n")
     found: dict[str, None] = {}
     for line in lines[:-1] if len(lines) > 1 else lines:
@@ -204,7 +212,7 @@ def _keys(start: bytes) -> tuple[str, ...]:
 
 
 def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple[tuple[str, ...], int, int]:
-    """(the columns of a text file that begins with `start`, where its data begins, how many lines of header are before it)."""
+    """(columns, header bytes, header lines) of a text file that begins with `start`."""
     line = first_record(start, delimiter, schema.quote_bytes, MAX_ROW)
     mark = len(BOM) if line.startswith(BOM) else 0
     if schema.columns and schema.header == "auto":
@@ -227,12 +235,12 @@ def _columns(name: str, start: bytes, delimiter: bytes, schema: Schema) -> tuple
 
 
 def _unnamed(start: bytes, delimiter: bytes, schema: Schema, columns: list[str]) -> tuple[str, ...]:
-    """The schema's columns; without the label's where the first lines have one field less than there are columns, and none has all."""
+    """The columns of the schema. The label's column is left out if the first lines have one field less than the schema has columns."""
     fields = Counter(line.count(delimiter) + 1 for line in start.split(b"\n", SNIFFED_LINES)[:SNIFFED_LINES] if line)
     unlabelled = fields[len(columns) - 1] and not fields[len(columns)]
     return tuple(column for column in columns if not unlabelled or column != schema.label.column)
 
 
 def quoting(schema: Schema) -> dict[str, Any]:
-    """How Python's csv is to read the schema's quotes."""
+    """Arguments of csv.reader for the quotes of the schema."""
     return {"quotechar": schema.quote, "strict": True} if schema.quote else {"quoting": csv.QUOTE_NONE}

@@ -1,7 +1,7 @@
-"""The bytes of a log's files in pieces of whole rows.
+"""Reads the files of a log in pieces of whole rows.
 
-A text file is read in order, cut at the ends of records; a parquet file is read in batches of rows. What a row becomes
-(dmoe.data.prepare.parse.front_ends) does not depend on the piece that it lies in.
+A text file is read in order and cut at the ends of records; a parquet file is read in batches of rows. The result for a row
+(dmoe.data.prepare.parse.front_ends) does not depend on its piece.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from dmoe.data.prepare.tokens.byte_words import occurrences
 from dmoe.errors import UserError
 
 BYTES_A_ROW = 256
-"""By which a parquet batch's rows are chosen for a block size."""
+"""Assumed size of a parquet row, to convert the block size to a number of rows."""
 
 
 def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    """(piece for `read_piece`, number of its first line or row, its bytes), in order; a piece holds whole rows."""
+    """Yields (piece for `read_piece`, number of its first line or row, its bytes) in order."""
     if schema.format == "parquet":
         yield from _parquet_pieces(one, block_bytes)
         return

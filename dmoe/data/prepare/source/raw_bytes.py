@@ -1,4 +1,4 @@
-"""Where raw bytes come from: local files, standard input, and whatever dmoe.paths.PATHS can open, such as s3://."""
+"""Reads the bytes of local files, of standard input, and of everything that dmoe.paths.PATHS can open, such as s3://."""
 
 import fnmatch
 import glob
@@ -21,26 +21,26 @@ def is_remote(path: str) -> bool:
 
 
 def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sorts day_2 before day_10, by the file's name first and by its folder then."""
+    """Sort key that puts day_2 before day_10: first the name of the file, then its folder."""
     parts = re.split(r"([0-9]+)", os.path.basename(path))
     return [(1, part) if (number := whole_number(part)) is None else (0, number) for part in parts], path
 
 
 def find_paths(patterns: list[str]) -> list[str]:
-    """The files that names, folders and globs mean, each once, in natural order of their names.
+    """The files of some names, folders and globs, each once, in natural order of their names.
 
     Raises:
-        UserError: one means none, or the place cannot be reached.
+        UserError: a pattern matches no file, or cannot be reached.
     """
     found = [path for pattern in patterns for path in expand(pattern)]
     return sorted({path if is_remote(path) else os.path.realpath(path): path for path in found}.values(), key=natural_key)
 
 
 def expand(pattern: str) -> list[str]:
-    """The files that a name, a folder or a glob means, in no order.
+    """The files of a name, a folder or a glob, in no order.
 
     Raises:
-        UserError: there are none, or the place cannot be reached.
+        UserError: it matches no file, or cannot be reached.
     """
     if is_remote(pattern):
         return _expand_remote(pattern)
@@ -60,7 +60,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _expand_remote(pattern: str) -> list[str]:
-    """A glob is matched within one folder; a folder is told by its last `/`."""
+    """As `expand`. The name of a remote folder ends in `/`, and a glob matches within one folder."""
     if PATHS.handler(pattern) is None:
         raise UserError(f"--input {unreachable(pattern)}")
     folder, name = pattern.rsplit("/", 1)
@@ -83,9 +83,9 @@ def _reason(error: OSError) -> str:
 
 
 def identity(path: str) -> tuple[int, int | str]:
-    """(bytes, what tells contents apart) of a file, by which a continued run knows that it is the same one.
+    """(bytes, tag) of a file, by which a run that continues recognises it.
 
-    A local file's is its time of change in ns; an object's its entity tag. For a handler that has neither, the digest of the file's
+    The tag is the time of change in ns of a local file, and the entity tag of an S3 object. For other handlers it is the digest of the
     first and last 64 KiB.
     """
     if not is_remote(path):
@@ -105,7 +105,7 @@ def identity(path: str) -> tuple[int, int | str]:
 
 
 def open_raw(path: str) -> IO[bytes]:
-    """The file's bytes as they lie there, from a file that seeks.
+    """Opens a seekable file for reading, without decompression.
 
     Raises:
         UserError: it cannot be opened.
@@ -118,10 +118,10 @@ def open_raw(path: str) -> IO[bytes]:
 
 
 def read_range(path: str, offset: int, size: int) -> bytes:
-    """`size` bytes from `offset` on, fewer only at the file's end; callable from any thread.
+    """Reads `size` bytes from `offset`; fewer only at the end of the file. Thread-safe.
 
     Raises:
-        UserError: a remote file went away or failed to answer.
+        UserError: a remote file is gone or cannot be read.
     """
     if not is_remote(path):
         with open(path, "rb") as file:
@@ -135,7 +135,7 @@ def read_range(path: str, offset: int, size: int) -> bytes:
 
 
 def spool(folder: str, stream: IO[bytes] | None = None) -> tuple[str, str]:
-    """Copies standard input into a file of `folder`; returns the file and the sha256 of its bytes, which is stdin's identity."""
+    """Copies standard input to a file in `folder`; returns the file and the SHA-256 of its bytes, which identifies the input."""
     source = stream or sys.stdin.buffer
     path, digest = os.path.join(folder, "stdin"), hashlib.sha256()
     with write_atomic(path, sync=False) as file:
@@ -146,7 +146,7 @@ def spool(folder: str, stream: IO[bytes] | None = None) -> tuple[str, str]:
 
 
 def spool_start(folder: str, most: int = 64 << 20) -> str:
-    """Copies the start of standard input into a file of `folder`; all of it, where only its end tells what it is (parquet, zip)."""
+    """Copies the start of standard input to a file in `folder`; all of it for parquet and zip, whose directory is at the end."""
     source, path, size = sys.stdin.buffer, os.path.join(folder, "stdin"), 0
     with open(path, "wb") as file:
         head = source.read(4)

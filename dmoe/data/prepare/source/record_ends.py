@@ -1,8 +1,8 @@
-"""Where the records of a quoted text end: RFC 4180 lets a field in quotes hold line ends.
+"""Finds the ends of the records of a quoted text. A quoted field may hold line ends (RFC 4180).
 
-A record ends at the first line end that is not in quotes. Where a quote is wrong (text follows the closing one, or none closes within the
-longest record) the record is its first line alone, so that a stray quote costs that line and not the file behind it. Both rules depend on
-the bytes from the record's begin on, not on how a file is cut into pieces.
+A record ends at the first line end that is not in quotes. If a quote is wrong (text follows the closing quote, or no quote closes within
+the longest record), the record is only its first line, so that a stray quote costs one line and not the rest of the file. Both rules
+depend only on the bytes from the start of the record, not on how a file is cut into pieces.
 """
 
 import numpy as np
@@ -18,12 +18,12 @@ ONES, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 def cut_at_record(text: bytes, delimiter: bytes, quote: bytes, longest: int, ended: bool) -> int:
-    """How many bytes of `text`, which begins with a record, are whole records; 0 where the first one does not end in it.
+    """Number of bytes of `text` that are complete records. `text` begins with a record; 0 if that record is not complete.
 
     Args:
-        quote: empty where the text has none.
-        longest: bytes of the longest record.
-        ended: nothing follows `text`, so its end ends a record.
+        quote: empty if the text has no quotes.
+        longest: most bytes of a record.
+        ended: nothing follows `text`, so its end is the end of a record.
     """
     if ended:
         return len(text)
@@ -40,14 +40,14 @@ def first_record(text: bytes, delimiter: bytes, quote: bytes, longest: int) -> b
             break
         line = text.find(b"\n", line + 1)
     if line < 0:
-        # The end of the text ends its record, or its first line where a quote is not closed.
+        # No complete record: the first line.
         return text.partition(b"\n")[0]
     return text[: found - 1] if found else text.partition(b"\n")[0]
 
 
 @njit(nogil=True, cache=True)
 def _find(text: NDArray[np.uint8], at: int, byte: np.uint8) -> int:
-    """Where `byte` stands from `at` on; len(text) where nowhere."""
+    """First position of `byte` from `at` on; len(text) if there is none."""
     repeated = np.uint64(byte) * ONES
     while at + 8 <= len(text):
         word = load(text, at) ^ repeated
@@ -62,7 +62,7 @@ def _find(text: NDArray[np.uint8], at: int, byte: np.uint8) -> int:
 
 @njit(nogil=True, cache=True)
 def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Behind the last line end of at .. end - 1; -1 where there is none."""
+    """Position after the last line end in at .. end - 1; -1 if there is none."""
     while end > at:
         end -= 1
         if text[end] == NEWLINE:
@@ -73,7 +73,7 @@ def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
 @njit(nogil=True, cache=True)
 def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest: int) -> int:
     size, record, at = len(text), 0, 0
-    # `at` is outside quotes, and in the record that begins at `record` or in a later one.
+    # `at` is outside quotes, in the record that begins at `record` or in a later one.
     while True:
         found = _find(text, at, quote)
         behind = _after_last_line(text, at, found)

@@ -1,1 +1,1 @@
-"""Which split a row goes to, and which negatives are left out."""
+"""Assigns rows to splits, and samples negatives."""

@@ -1,4 +1,4 @@
-"""Negative down-sampling: a share of the train split's rows of label 0, whose weights undo it.
+"""Negative down-sampling: the train split keeps a share of its rows with label 0, and their weights correct for it.
 
 Shapes: N rows of a batch.
 """
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.split.split_rules import row_hashes
 
 STREAM = int.from_bytes(b"negative", "little")
-"""By which the seed differs from the split's: whether a row is kept does not depend on the split that it would be in."""
+"""Changes the seed, so that the sampling does not depend on the split, which uses the same hash."""
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """Which negatives are kept, `share` (0 .. 1) of them, by a hash of the seed and the row's number in the log.
+    """Keeps the share `share` (0 .. 1) of the negatives, by a hash of the seed and the row's number in the log.
 
-    A kept one weighs 1 / share, so that weighted sums over the rows, such as the loss, have the whole log's as their expectation.
+    A kept negative has the weight 1 / share. The expectation of a weighted sum over the kept rows, such as the loss, is therefore the sum
+    over the whole log.
 
     Examples:
         >>> Negatives(0.5, seed=0).weights(np.array([1, 0]), np.array([1, 3], np.float32))
@@ -36,5 +37,5 @@ class Negatives:
         return (label_N > 0) | (hash_N < np.uint64(min(limit, 2**64 - 1)))
 
     def weights(self, label_N: NDArray[np.uint8], weight_N: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The weights of kept rows that had these in the log."""
+        """The weights of kept rows, from their weights in the log."""
         return np.where(label_N > 0, weight_N, weight_N / self.share).astype(np.float32)

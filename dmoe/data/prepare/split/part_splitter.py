@@ -1,4 +1,4 @@
-"""Which split the rows of a part go to: by the rules of dmoe.data.prepare.split.split_rules, by the key column, or by the time column.
+"""Assigns the rows of parts to splits: by the rules of dmoe.data.prepare.split.split_rules, or by the times of the rows.
 
 Shapes: N rows of a part.
 """
@@ -22,12 +22,15 @@ Times = Literal["none", "bare", "dates"]
 
 
 class PartSplitter:
-    """Splits by row number, or at two times: all rows of one time lie in one split, the shares met as nearly as that allows.
+    """Splits by row number, or at two times. In a split by time, all rows with one time are in one split, so the shares are approximate.
 
     Args:
-        times: whether the parts have a time column, and whether it has dates. By time, `splitter` then takes its shares of the rows in the
-            order of their times, wherever they stand in the log; by day, a day is one of the calendar, and not an input file.
+        times: `none`: the parts have no time column; `bare`: it holds plain numbers; `dates`: it holds dates. A split by time uses the
+            order of the times, or of the log if there are none. A split by day uses calendar days, or input files if there are no dates.
         held: (validation days, test days) of a split by day.
+
+    Raises:
+        UserError: no rows are left to train on.
     """
 
     def __init__(
@@ -50,13 +53,13 @@ class PartSplitter:
             rows = self._rows_of_days(times == "dates")
             cuts = day_cuts(list(rows.values()), *held, "day" if times == "dates" else "input file")
             if times == "dates":
-                # Whole days begin at midnight; the last day's halves, at a time of it.
+                # Whole days begin at midnight. The last day is halved at the time of its middle row.
                 self.cuts = [self._time_of(cut) for cut in cuts]
             else:
                 self.splitter = Splitter(splitter.shares, "day", splitter.seed, cuts)
 
     def assign(self, number: int) -> NDArray[np.uint8]:
-        """The split of each row of a part, [N] uint8 (its place in the splitter's names)."""
+        """The split of each row of a part, [N] uint8: an index in the splitter's names."""
         part = self.parts[number]
         if self.cuts is None:
             key_N = _column(part, KEY, np.int64) if self.splitter.by == "key" else None
@@ -65,7 +68,7 @@ class PartSplitter:
         return (key_N >= self.cuts[0]).astype(np.uint8) + (key_N >= self.cuts[1])
 
     def batches(self, names: list[str], begin: int, end: int) -> Iterator[tuple[int, pa.RecordBatch, int]]:
-        """(number of a part, some of its rows with the named columns, the first one's place in the part) of rows begin .. end - 1."""
+        """Yields (part number, batch with the named columns, index in the part of its first row) for the rows begin .. end - 1."""
         number = max(int(np.searchsorted(self.firsts, begin, side="right")) - 1, 0)
         while number < len(self.parts) and self.firsts[number] < end:
             first = int(self.firsts[number])
@@ -77,7 +80,7 @@ class PartSplitter:
             number += 1
 
     def _rows_of_days(self, dates: bool) -> dict[int, int]:
-        """The rows of each day in order: by the time column, or by input."""
+        """The number of rows of each day, in order: by date, or by input file."""
         rows: Counter[int] = Counter()
         for part in self.parts:
             if dates:
@@ -88,7 +91,8 @@ class PartSplitter:
         return dict(sorted(rows.items()))
 
     def _time_of(self, rank: int) -> np.uint64:
-        """The time of the row at that place in the order of times, exact, by four passes over the time column and 2^16 counters."""
+        """The time (as an ordered key) of the row with this rank in the order of times. A radix selection in four passes over the time
+        column, with 2^16 counters each."""
         if rank >= self.total:
             return np.uint64(2**64 - 1)
         prefix, left = 0, rank
@@ -118,6 +122,6 @@ def _column(part: Part, name: str, dtype: Any) -> NDArray[Any]:
 
 
 def _ordered(time_N: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Unsigned integers in the order of finite floats: the sign bit flipped, all bits where it is set (Herf 2001)."""
+    """Maps finite floats to unsigned integers in the same order: flips the sign bit, or all bits of a negative number (Herf 2001)."""
     bits = (time_N + 0.0).view(np.uint64)
     return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))

@@ -1,5 +1,4 @@
-"""Which split a row goes to: by a stable hash of (seed, row number) or of (seed, a column's value), by its place in time, or by the day
-(file) that it comes from."""
+"""The rules that assign a row to a split: by a hash of (seed, row number) or (seed, value of a column), by time, or by day."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,30 +11,32 @@ from dmoe.errors import UserError
 
 NAMES = ("train", "validation", "test")
 SCORE = "score"
-"""The only split of a data set that is made for scoring."""
+"""The only split of a data set for scoring."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele et al. 2014), element by element."""
+    """The finalizer of splitmix64 (Steele et al. 2014), for each element."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def row_hashes(seed: int, first: int, rows: int) -> NDArray[np.uint64]:
-    """splitmix64(splitmix64(seed) + (row + 1) * golden ratio), [rows], of the rows first, first + 1, ...: no two of one seed are equal."""
+    """Hashes [rows] of the rows first, first + 1, ...: splitmix64(splitmix64(seed) + (row + 1) * golden ratio). With one seed, no two rows
+    have the same hash."""
     row = np.arange(first + 1, first + rows + 1, dtype=np.uint64)
     return splitmix64(splitmix64(np.array([seed % 2**64], np.uint64)) + row * GOLDEN)
 
 
 @dataclass(frozen=True)
 class Splitter:
-    """Rows are numbered from 0 over the well-formed lines of all inputs.
+    """Assigns rows to splits. Rows are numbered from 0 over the well-formed rows of all inputs.
 
     Args:
-        by: random, key and time go by `shares` of train, validation and test, which add up to 1; day by `cuts`; score has one split.
-        cuts: the first row of validation, and the first of test.
+        shares: of train, validation and test, for random, key and time; they add up to 1.
+        by: the rule; `score` puts all rows into one split.
+        cuts: the first row of validation, and the first row of test, for day.
     """
 
     shares: tuple[Fraction, Fraction, Fraction]
@@ -50,8 +51,8 @@ class Splitter:
     def assign(self, first: int, rows: int, total: int, key_N: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """The splits [rows] uint8 (index in `names`) of the rows first, first + 1, ... of `total`.
 
-        random: u = splitmix64(splitmix64(seed) + (row + 1) * golden ratio) / 2^64; train below its share, then validation, then test.
-        key: as random, but u = splitmix64(splitmix64(seed) xor key), where the row's key (the hash of a column's value) is not 0, missing.
+        random: u = splitmix64(splitmix64(seed) + (row + 1) * golden ratio) / 2^64; train if u is below its share, then validation, test.
+        key: as random, but u = splitmix64(splitmix64(seed) xor key) / 2^64, unless the key (hash of a column's value) is 0, for missing.
         time: the first floor(share * total) rows are train, and so on.
         """
         if self.by == "score":
@@ -73,9 +74,14 @@ class Splitter:
 
 
 def day_cuts(rows: list[int], validation_days: int, test_days: int, what: str = "input file") -> tuple[int, int]:
-    """The first row of validation and of test, where `rows[d]` is the rows of day d, in order; `what` is a day.
+    """The first row of validation and the first row of test.
 
-    With days for neither, the last day is cut in two: its first half is validation, the rest test (as MLPerf's DLRM cuts Criteo's day 23).
+    If no days are given for either, the last day is halved: the first half is validation, the rest is test (as MLPerf's DLRM splits day 23
+    of Criteo's log).
+
+    Args:
+        rows: number of rows of each day, in order.
+        what: how messages call a day.
 
     Raises:
         UserError: no rows are left to train on.
@@ -98,10 +104,10 @@ def day_cuts(rows: list[int], validation_days: int, test_days: int, what: str = 
 
 
 def parse_shares(text: str) -> tuple[Fraction, Fraction, Fraction]:
-    """`0.8,0.1,0.1` as exact fractions.
+    """Parses shares such as `0.8,0.1,0.1` as exact fractions.
 
     Raises:
-        UserError: not three shares that add up to 1, or nothing to train on.
+        UserError: not three shares that add up to 1, or the share of train is 0.
     """
     try:
         shares = tuple(Fraction(part.strip()) for part in text.split(","))

@@ -1,1 +1,1 @@
-"""Byte strings and integers as tokens: spans, hashes, codes of a dictionary, ids, buckets and crosses."""
+"""Tokens, which are byte strings or integers: spans, hashes, dictionary encoding, ids, buckets and crosses."""

@@ -1,4 +1,4 @@
-"""A numeric column as a categorical one: the tokens of its numbers' buckets.
+"""Bucket features: a categorical feature whose tokens are the bucket numbers of a numeric column.
 
 Shapes: N rows.
 """
@@ -10,26 +10,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.schema import Bucket, Schema
-from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.coded_column import Coded, read_coded
 
 BUCKET_OFFSET = 3
-"""Buckets of v > 2 by log_squared are numbered from here, so that they never meet a v <= 2, which is its own bucket."""
+"""Added to the log_squared buckets of v > 2, so that none of them equals a v <= 2, which is its own bucket."""
 SAMPLE = 1_000_000
-"""Train rows that quantiles are taken of, about; a log has them evenly spread."""
+"""Quantiles are computed from about so many train rows, evenly spread over the log."""
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """How a feature's numbers become tokens. `edges` of explicit and quantile buckets, ascending."""
+    """How the numbers of a feature become tokens. `edges` (ascending) are those of explicit and quantile buckets."""
 
     bucket: Bucket
     edges: NDArray[np.float64]
 
     def numbers(self, value_N: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The number of each value's bucket, which is its token's text."""
+        """The bucket number of each value."""
         if self.bucket.formula == "log2":
-            # frexp's exponent e has |v| in [2^(e-1), 2^e), exactly.
+            # For the exponent e of frexp, |v| is exactly in [2^(e-1), 2^e).
             return np.sign(value_N).astype(np.int64) * np.maximum(np.frexp(value_N)[1], 0).astype(np.int64)
         if self.bucket.formula == "log_squared":
             large_N = np.floor(np.log(np.maximum(value_N, 2.0)) ** 2) + BUCKET_OFFSET
@@ -38,11 +37,11 @@ class Buckets:
         return np.searchsorted(self.edges, value_N, side="right").astype(np.int64)
 
     def of_whole(self, value_N: NDArray[np.int32]) -> NDArray[np.int64]:
-        """As `numbers`, of whole numbers."""
-        return kernels.log_squared(value_N) if self.bucket.formula == "log_squared" else self.numbers(value_N.astype(np.float64))
+        """As `numbers`, for int32 values."""
+        return self.numbers(value_N.astype(np.float64))
 
     def coded(self, column: pa.Array, kind: str) -> Coded:
-        """A column of numbers as tokens, int64 or their text."""
+        """The tokens of a column of numbers: int64, or text."""
         if pa.types.is_dictionary(column.type):
             whole = read_coded(column)
             return Coded(whole.codes, tokens_of(self.of_whole(whole.values.to_numpy()), kind))
@@ -52,12 +51,12 @@ class Buckets:
 
 
 def tokens_of(number_V: NDArray[np.int64], kind: str) -> pa.Array:
-    """Buckets' numbers as tokens, int64 or their text."""
+    """Bucket numbers as tokens: int64, or text."""
     return pa.array(number_V) if kind == "int" else pa.array(number_V.astype(str), pa.large_string()).cast(pa.large_binary())
 
 
 def quantile_edges(samples: dict[str, NDArray[np.float64]], schema: Schema) -> dict[str, list[float]]:
-    """The inner edges of each quantile feature's buckets: numbers of the sample, those that coincide once."""
+    """The inner edges of each quantile feature's buckets: numbers of the sample, without duplicates."""
     edges = {}
     for one in schema.categorical:
         if one.bucket and one.bucket.quantiles:
@@ -68,7 +67,7 @@ def quantile_edges(samples: dict[str, NDArray[np.float64]], schema: Schema) -> d
 
 
 def make_buckets(schema: Schema, edges: dict[str, list[float]]) -> dict[str, Buckets]:
-    """Every bucket feature's, by its name; `edges` are those of the quantiles."""
+    """The Buckets of every bucket feature, by name. `edges` are those of quantile features."""
     return {
         one.name: Buckets(one.bucket, np.array(edges.get(one.name, one.bucket.edges or ()), np.float64))
         for one in schema.categorical

@@ -1,4 +1,4 @@
-"""What the compiled loops over bytes have in common: eight bytes at a time as a number, and a 64-bit hash of a span."""
+"""Helpers of the compiled loops over bytes: reading eight bytes as an integer, and a 64-bit hash of a span."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.split.split_rules import GOLDEN, splitmix64
 
 AHEAD = 8
-"""Look-ups whose memory is asked for at a time."""
+"""How many look-ups ahead memory is prefetched."""
 
 
 @intrinsic
 def trailing_zeros(context: Any, word: Any) -> Any:
-    """The number of zero bits below the lowest bit that is set."""
+    """The number of zero bits below the lowest set bit."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.false_bit)
@@ -27,14 +27,14 @@ def trailing_zeros(context: Any, word: Any) -> Any:
 
 @intrinsic
 def prefetch(context: Any, array: Any, place: Any) -> Any:
-    """Asks for array[place] to be in the cache soon: a look-up in a large table waits for memory, and several can wait at a time."""
+    """Starts to load array[place] into the cache. A look-up in a large table waits for memory; prefetching lets several wait at once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view = context.make_array(array)(context, builder, arguments[0])
         pointer = builder.bitcast(builder.gep(view.data, [arguments[1]]), ir.IntType(8).as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        # To be read, and kept; data.
+        # Arguments: for reading, highest locality, data cache.
         builder.call(builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind), [pointer, number(0), number(3), number(1)])
         return context.get_dummy_value()
 
@@ -43,7 +43,7 @@ def prefetch(context: Any, array: Any, place: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def load(text: NDArray[np.uint8], at: int) -> np.uint64:
-    """text[at .. at + 7], the first byte lowest: LLVM makes one load of it."""
+    """text[at .. at + 7] as a little-endian integer. LLVM compiles it to one load."""
     i = np.uintp(at)
     return (
         np.uint64(text[i])
@@ -59,7 +59,7 @@ def load(text: NDArray[np.uint8], at: int) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def first_bytes(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
-    """The first `size` bytes, 1 to 8, zeros above them."""
+    """The first `size` (1 to 8) bytes as a little-endian integer, with zeros above them."""
     if at + 8 <= len(text):
         return load(text, at) & (np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * size))
     word = np.uint64(0)
@@ -73,7 +73,7 @@ mixed = njit(nogil=True, cache=True)(splitmix64)
 
 @njit(nogil=True, cache=True)
 def hash_span(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
-    """A hash that spans of equal size, up to 8 bytes, share only where they are equal."""
+    """A hash of a span. Two different spans of the same size, at most 8 bytes, never have the same hash."""
     x = np.uint64(size) * GOLDEN
     while size > 8:
         x = mixed(x ^ load(text, at))
@@ -97,14 +97,14 @@ def same_bytes(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], there:
 
 @njit(nogil=True, cache=True)
 def hash_spans(text: NDArray[np.uint8], edges: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
-    """out[i] = hash_span of the bytes edges[i] .. edges[i + 1] - 1."""
+    """Sets out[i] to hash_span of the bytes edges[i] .. edges[i + 1] - 1."""
     for i in range(len(out)):
         out[i] = hash_span(text, edges[i], edges[i + 1] - edges[i])
 
 
 @njit(nogil=True, cache=True)
 def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
-    """Puts the tokens 1, 2, ... of these hashes into an empty table (all slots 0) by open addressing with linear probing."""
+    """Inserts the tokens 1, 2, ... with these hashes into an empty table (all slots 0), by open addressing with linear probing."""
     mask = np.uint64(len(slots) - 1)
     for i in range(len(hash_of)):
         slot = hash_of[i] & mask
@@ -115,7 +115,7 @@ def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
 
 @njit(nogil=True, cache=True)
 def fetch_ahead(hashes: NDArray[np.uint64], i: int, slots: NDArray[np.int32], hash_of: NDArray[np.uint64], at: NDArray[np.int64]) -> None:
-    """Before the look-up of hashes[i]: has the cache load what look-ups of later ones read of a table's slots, hashes and places."""
+    """Called before the look-up of hashes[i]: prefetches the slots, hashes and positions that later look-ups will read."""
     if i + 2 * AHEAD < len(hashes):
         mask = np.uint64(len(slots) - 1)
         prefetch(slots, np.int64(hashes[i + 2 * AHEAD] & mask))
@@ -134,5 +134,5 @@ def _occurrences(text: NDArray[np.uint8], byte: np.uint8) -> int:
 
 
 def occurrences(text: bytes, byte: bytes) -> int:
-    """`text.count(byte)`, five times as fast."""
+    """As `text.count(byte)`, but five times as fast."""
     return int(_occurrences(np.frombuffer(text, np.uint8), np.uint8(byte[0])))

@@ -1,4 +1,4 @@
-"""Columns as codes of distinct values: what parts hold, and how later stages read it.
+"""Dictionary-encoded columns, as the intermediate parts hold them.
 
 Shapes: N rows, T tokens of all rows, V distinct values.
 """
@@ -27,9 +27,12 @@ SMALL = 1 << 16
 
 @dataclass(frozen=True)
 class Coded:
-    """A column: `values[code - 1]` for each of `codes` [N], or [T] where `lengths` [N] says how many each row has; code 0 is missing.
+    """A dictionary-encoded column.
 
-    Values (a pyarrow Array of V: large_binary, uint32, int32 or int64) may be there twice.
+    Attributes:
+        codes: [N], or [T] for a multi-valued column. Code c > 0 stands for values[c - 1]; code 0 is missing.
+        values: pyarrow Array [V] of large_binary, uint32, int32 or int64. It may hold a value twice.
+        lengths: [N] number of tokens of each row, for a multi-valued column.
     """
 
     codes: NDArray[Any]
@@ -37,12 +40,12 @@ class Coded:
     lengths: NDArray[np.int64] | None = None
 
     def of_rows(self, chosen_N: NDArray[Any]) -> NDArray[Any]:
-        """What is chosen of the tokens, where rows are chosen."""
+        """Expands a value for each row [N] to one for each token [T]."""
         return chosen_N if self.lengths is None else np.repeat(chosen_N, self.lengths)
 
 
 def read_coded(column: pa.Array) -> Coded:
-    """A column of a part."""
+    """Reads a column of a part."""
     lengths = None
     if pa.types.is_large_list(column.type):
         lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
@@ -51,7 +54,7 @@ def read_coded(column: pa.Array) -> Coded:
 
 
 def bags_of_ids(lengths: NDArray[np.int64], id_T: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(ids, offsets [N + 1]) of rows with so many of the ids each; a row without a token has MISSING_ID."""
+    """(ids, offsets [N + 1]) of rows with the given numbers of ids. A row without a token gets MISSING_ID."""
     full_N = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(full_N)])
     values = np.full(offsets[-1], MISSING_ID, np.int32)
@@ -60,7 +63,11 @@ def bags_of_ids(lengths: NDArray[np.int64], id_T: NDArray[np.int32]) -> tuple[ND
 
 
 def coded_as(texts: pa.DictionaryArray, kind: str) -> tuple[pa.DictionaryArray, NDArray[np.bool_]]:
-    """(codes of typed values, null at 0; whether each is no such value [N]), from codes of text with nulls among them."""
+    """Converts encoded texts to encoded values of type `kind`.
+
+    Returns:
+        The encoded values, with null as value 0; and whether the text of each row is malformed [N].
+    """
     values, place_of, bad_of = _typed(texts.dictionary, kind)
     dtype = np.uint16 if len(values) < SMALL else np.int32
     code_of = np.append(place_of + 1, 0).astype(dtype)
@@ -70,7 +77,7 @@ def coded_as(texts: pa.DictionaryArray, kind: str) -> tuple[pa.DictionaryArray, 
 
 
 def _typed(texts: pa.Array, kind: str) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.bool_]]:
-    """(distinct values; the place of each text's among them, -1 where it has none; whether it is malformed)."""
+    """(distinct values; for each text the index of its value, -1 if it has none; whether each text is malformed)."""
     if kind == "string":
         return texts.cast(pa.large_binary()), np.arange(len(texts)), np.zeros(len(texts), bool)
     numbers, bad = _numbers(texts, kind)
@@ -81,7 +88,7 @@ def _typed(texts: pa.Array, kind: str) -> tuple[pa.Array, NDArray[np.int64], NDA
 
 
 def _numbers(texts: pa.Array, kind: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(the numbers, 0 where malformed; whether each is)."""
+    """(numbers, 0 if malformed; whether each text is malformed)."""
     good = pc.match_substring_regex(texts, PATTERNS[kind]).to_numpy(zero_copy_only=False)
     if kind == "hex":
         found = [int(text, 16) if ok else 0 for text, ok in zip(texts.to_pylist(), good, strict=True)]

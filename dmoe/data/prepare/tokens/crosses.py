@@ -1,7 +1,7 @@
-"""Crosses of features: the tokens of a row in two or more columns as one token.
+"""Crosses of features: the tokens of a row in two or more columns, joined to one token.
 
-A cross's token is text: the parts' tokens with `|` between them. In a part, `|` and `\\` are escaped by `\\`, so that rows of different
-tokens never have one. Text stands as it is, an integer or a bucket in decimal digits, and a hex token in eight lower-case digits.
+The token of a cross is text: the tokens of its parts with `|` between them. In a part, `|` and `\\` are escaped by `\\`, so that
+different rows of tokens never give the same token. Integers and buckets are written in decimal, hex tokens as eight lower-case digits.
 
 Shapes: N rows, W of them with all parts, P distinct combinations.
 """
@@ -18,15 +18,15 @@ JOIN, ESCAPE = b"|", b"\\"
 
 
 def crossed(parts: Sequence[Coded]) -> Coded:
-    """The cross of the parts' tokens, row by row; missing where one of them is.
+    """The cross of the parts. The token of a row is missing if one of its parts is missing.
 
     Args:
-        parts: two or more columns [N] of one token a row.
+        parts: two or more columns [N] with one token for each row.
     """
     row_W = np.flatnonzero(np.logical_and.reduce([part.codes > 0 for part in parts]))
     key_W = np.zeros(len(row_W), np.int64)
     for part in parts:
-        # Numbered anew, so that the product stays below N * (V + 1).
+        # Renumber the combinations so far, so that the product stays below N * (V + 1).
         place_W = np.unique(key_W, return_inverse=True)[1].reshape(-1)
         key_W = place_W * (len(part.values) + 1) + part.codes[row_W]
     _, first_P, place_W = np.unique(key_W, return_index=True, return_inverse=True)
@@ -37,7 +37,7 @@ def crossed(parts: Sequence[Coded]) -> Coded:
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """Tokens as text, in which a JOIN is an escaped one."""
+    """Tokens as text, with JOIN and ESCAPE escaped."""
     if pa.types.is_large_binary(values.type):
         escaped = pc.replace_substring(values, pattern=ESCAPE, replacement=ESCAPE + ESCAPE)
         return pc.replace_substring(escaped, pattern=JOIN, replacement=ESCAPE + JOIN)

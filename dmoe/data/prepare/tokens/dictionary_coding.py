@@ -1,6 +1,6 @@
-"""Spans of a buffer -> a dictionary and codes, and bags of them: what encoding does once a token, compiled.
+"""Dictionary-encodes spans of a buffer, and splits texts into bags of tokens, in compiled code.
 
-Shapes: N rows; spans are (first, end) in a buffer.
+Shapes: N rows. A span is (first, end) in a buffer.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def _code(
     code_end: Places,
     hash_of: NDArray[np.uint64],
 ) -> int:
-    """Numbers the distinct spans in the order in which they come, -1 those that are missing; how many there are."""
+    """Numbers the distinct spans in the order of their first occurrence; -1 for missing ones. Returns the number of distinct spans."""
     slots = np.zeros(fewest, np.int32)
     mask = np.uint64(fewest - 1)
     known = 0
@@ -66,7 +66,7 @@ def _code(
 
 
 def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
-    """The spans as a dictionary, in the order in which tokens come, and codes, null where missing."""
+    """Dictionary-encodes spans. Values are in the order of their first occurrence; the code of a missing value is null."""
     size = len(first)
     codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
     known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
@@ -74,7 +74,7 @@ def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing)
 
 
 def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray:
-    """Null where a code is -1."""
+    """A DictionaryArray whose codes of -1 are null."""
     null_N = codes < 0
     indices = pa.array(codes, mask=null_N) if null_N.any() else pa.array(codes)
     return pa.DictionaryArray.from_arrays(indices, tokens)
@@ -91,7 +91,8 @@ def _cut(
     most: int,
     offsets: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
-    """The tokens of every row, `most` at most, as spans; row i's are offsets[i] .. offsets[i + 1] - 1. And how many rows had more."""
+    """Splits texts at the separator: (first, end) of each token, and the number of rows with more than `most` tokens, which are cut. The
+    tokens of row i are offsets[i] .. offsets[i + 1] - 1."""
     mark, width = separator[0], len(separator)
     room = len(first)
     for i in range(len(first)):
@@ -128,7 +129,7 @@ def _cut(
 
 
 def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
-    """A list of coded tokens a row, empty where there is none; and how many rows had more than `most`."""
+    """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `most` tokens."""
     offsets = np.empty(len(first) + 1, np.int64)
     limit = NO_LIMIT if most is None else most
     begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
@@ -146,7 +147,8 @@ def _keep(
     lists: NDArray[np.int64],
     offsets: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Moves the tokens that are kept of lists[i] .. lists[i + 1] - 1 to offsets[i] ..; (tokens kept, rows that had more)."""
+    """Removes missing tokens, and those beyond `most` in a list, in place; (number of tokens kept, lists with more than `most`). List i is
+    tokens lists[i] .. lists[i + 1] - 1 before, and offsets[i] .. offsets[i + 1] - 1 after."""
     used, cut = 0, 0
     for i in range(len(lists) - 1):
         offsets[i], kept = used, 0
@@ -162,7 +164,7 @@ def _keep(
 
 
 def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
-    """As `bags`, of a large_list of large_string."""
+    """As `bags`, for a large_list of large_string."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     lists = np.concatenate([[0], np.cumsum(lengths)])
     text, first, end = spans(pc.list_flatten(column))

@@ -1,6 +1,7 @@
-"""The kernels of stages 2 and 3: hash tables of integer tokens, buckets and dense transforms of distinct integers, gathers by code.
+"""Compiled functions for counting and writing: hash tables of integer tokens, transforms of integers, gathers by code.
 
-Tables are open-addressing with linear probing, a power of two of slots, at most half full. Tokens are uint32 or int64.
+Hash tables use open addressing with linear probing. Their number of slots is a power of two, and at most half of them are used. Tokens
+are uint32 or int64.
 """
 
 import math
@@ -21,7 +22,8 @@ def _hash(token: Any) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def add_counts(keys: NDArray[Any], counts: NDArray[np.int64], used: int, tokens: NDArray[Any], add: NDArray[np.int64]) -> int:
-    """Adds `add[i]` to the count of tokens[i]; returns the slots in use. A slot is free where its count is 0. The caller has made room."""
+    """Adds add[i] to the count of tokens[i]; returns the number of used slots. A slot with count 0 is free. The table must be large
+    enough."""
     mask = len(keys) - 1
     for i in range(len(tokens)):
         if add[i] == 0:
@@ -38,7 +40,7 @@ def add_counts(keys: NDArray[Any], counts: NDArray[np.int64], used: int, tokens:
 
 @njit(nogil=True, cache=True)
 def fill_ids(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], first_id: int) -> None:
-    """Makes tokens[i] -> first_id + i in an empty table (all ids 0)."""
+    """Inserts tokens[i] with the id first_id + i into an empty table (all ids 0)."""
     mask = len(keys) - 1
     for i in range(len(tokens)):
         slot = np.int64(_hash(tokens[i]) >> np.uint64(20)) & mask
@@ -50,7 +52,7 @@ def fill_ids(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], f
 
 @njit(nogil=True, cache=True)
 def look_up(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], rare: int, out: NDArray[np.int32]) -> None:
-    """out[i] = the id of tokens[i], or `rare`."""
+    """Sets out[i] to the id of tokens[i], or to `rare` if it has none."""
     mask = len(keys) - 1
     for i in range(len(tokens)):
         slot = np.int64(_hash(tokens[i]) >> np.uint64(20)) & mask
@@ -61,24 +63,14 @@ def look_up(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], ra
 
 @njit(nogil=True, cache=True)
 def histogram(codes: NDArray[Any], chosen: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
-    """Adds to out[c] how often code c occurs where chosen."""
+    """Adds to out[c] the number of chosen rows with code c."""
     for n in range(len(chosen)):
         out[codes[n]] += chosen[n]
 
 
 @njit(nogil=True, cache=True)
-def log_squared(values: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The bucket of each integer: itself where it is 2 at most, else 3 + floor(ln(v)^2)."""
-    out = np.empty(len(values), np.int64)
-    for i in range(len(values)):
-        value = np.int64(values[i])
-        out[i] = 3 + np.int64(math.floor(math.log(value) ** 2)) if value > 2 else value
-    return out
-
-
-@njit(nogil=True, cache=True)
 def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
-    """sign(v) * ln(1 + |v|) of each integer."""
+    """sign(v) * ln(1 + |v|) for each integer v."""
     out = np.empty(len(values), np.float32)
     for i in range(len(values)):
         value = np.int64(values[i])
@@ -89,7 +81,7 @@ def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
 
 @njit(nogil=True, cache=True)
 def gather(codes: NDArray[Any], rows: NDArray[np.int64], of_code: NDArray[Any], out: NDArray[Any]) -> tuple[int, int]:
-    """out[i] = of_code[codes[rows[i]]]; returns how many codes are 0 (missing), and how many results are 1 (rare, of ids)."""
+    """Sets out[i] to of_code[codes[rows[i]]]; returns how many codes are 0 (missing), and how many results are 1 (the rare id)."""
     missing = rare = 0
     for i in range(len(rows)):
         code = codes[rows[i]]

@@ -8,7 +8,7 @@ from dmoe.data.prepare.tokens.byte_words import same_bytes
 
 
 class Missing:
-    """The texts that mean "no value", beside the empty one."""
+    """The texts that mean "no value", in addition to the empty text. Text i is text[edges[i] : edges[i + 1]]."""
 
     def __init__(self, texts: list[bytes]) -> None:
         self.text = np.frombuffer(b"".join(texts), np.uint8)

@@ -1,4 +1,4 @@
-"""Byte strings as spans of a buffer: the buffers of an Arrow array, and an Arrow array of spans.
+"""Converts between Arrow arrays of strings and spans of a buffer.
 
 Shapes: N strings.
 """
@@ -11,11 +11,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 Places = NDArray[np.signedinteger[Any]]
-"""Of 32 bits in a text, of 64 in an Arrow array."""
+"""Positions: int32 in a text, int64 in an Arrow array."""
 
 
 def buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of a large_binary or large_string array, and its offsets [N + 1]; of an array with nulls see `spans`."""
+    """The bytes and the offsets [N + 1] of a large_binary or large_string array without nulls; for nulls see `spans`."""
     if not len(column):
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     _, offsets, data = column.buffers()
@@ -24,7 +24,7 @@ def buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """(bytes, first [N], end [N]) of a large_string array; of a null, first is end."""
+    """(bytes, first [N], end [N]) of a large_string array. For a null, first equals end."""
     text, edges = buffers(column)
     end = edges[1:]
     if column.null_count:
@@ -42,7 +42,7 @@ def _gather(text: NDArray[np.uint8], first: Places, offsets: NDArray[np.int64], 
 
 
 def strings(text: NDArray[np.uint8], first: Places, end: Places) -> pa.Array:
-    """The spans as large_string, copied."""
+    """Copies the spans into a large_string array."""
     offsets = np.zeros(len(first) + 1, np.int64)
     np.cumsum(end - first, out=offsets[1:])
     data = np.empty(offsets[-1], np.uint8)

@@ -1,4 +1,4 @@
-"""The features of a log's parts: every categorical one's tokens, and numbers as they are and transformed.
+"""Reads the features from the parts of a log: tokens of categorical features, and transformed numbers of dense features.
 
 Shapes: N rows, V distinct values.
 """
@@ -24,7 +24,7 @@ from dmoe.data.prepare.write.parts import read_batches
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of a run's parts: what is counted (dmoe.data.prepare.count.counting.Columns), and hashed."""
+    """The tokens of the parts of a run, for counting and hashing."""
 
     schema: Schema
     splitter: PartSplitter
@@ -43,19 +43,19 @@ class Tokens:
         return sorted({part.stored for one in self.schema.categorical for part in self.schema.parts_of(one)})
 
     def of(self, feature: Categorical, batch: pa.RecordBatch) -> Coded:
-        """A feature's tokens in some rows of a part."""
+        """The tokens of a feature in a batch of a part."""
         if feature.cross:
             return crossed([self.of(part, batch) for part in self.schema.parts_of(feature)])
         column = batch.column(feature.stored)
         return self.buckets[feature.name].coded(column, feature.type) if feature.bucket else read_coded(column)
 
     def train_counts(self, number: int) -> Iterator[tuple[str, pa.Array, NDArray[np.int64]]]:
-        """(feature, tokens, how often each occurs in the train split) of part `number`, some of its rows at a time."""
+        """Yields (feature, tokens, number of occurrences of each in the train split) of part `number`, a batch at a time."""
         train_N, first, features = self.splitter.assign(number) == 0, 0, self.schema.categorical
         for batch in read_batches(self.splitter.parts[number], self.stored):
             chosen_N = train_N[first : first + batch.num_rows]
             first += batch.num_rows
-            # Threads begin at different features, so that they seldom wait for each other's.
+            # Threads start at different features, so that they seldom wait for the same lock.
             for step in range(len(features)):
                 one = features[(step + 7 * number) % len(features)]
                 coded = self.of(one, batch)
@@ -64,13 +64,13 @@ class Tokens:
                 yield one.name, coded.values, counts[1:]
 
     def hashes(self, number: int) -> Iterator[dict[str, NDArray[np.uint64]]]:
-        """The hashes of each feature's tokens in part `number`, each token's once, some of its rows at a time."""
+        """Yields the hashes of each feature's distinct tokens in part `number`, a batch at a time."""
         for batch in read_batches(self.splitter.parts[number], self.stored):
             yield {one.name: hashes(pc.unique(self.of(one, batch).values)) for one in self.schema.categorical}
 
 
 def numbers_of(column: pa.Array) -> NDArray[np.float64]:
-    """The numbers of a column that are not missing, in order."""
+    """The numbers of a column in order, without missing ones."""
     if not pa.types.is_dictionary(column.type):
         return np.asarray(column.drop_null().to_numpy())
     coded = read_coded(column)
@@ -78,11 +78,11 @@ def numbers_of(column: pa.Array) -> NDArray[np.float64]:
 
 
 def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
-    """The dense feature of a finite number, float32; what float32 cannot hold is its largest."""
+    """The dense feature of finite numbers, float32. Results out of the range of float32 are clipped."""
     if transform == "log1p":
         value_N = np.copysign(np.log1p(np.abs(value_N)), value_N)
     elif transform == "standardise" and moments is not None:
-        # In halves, which are exact, so that the difference of two large numbers does not overflow.
+        # Halved, which is exact, so that the difference of two large numbers does not overflow.
         with np.errstate(over="ignore"):
             value_N = (value_N / 2 - moments[0] / 2) / (moments[1] / 2)
     limit = float(np.finfo(np.float32).max)
@@ -90,12 +90,12 @@ def transformed(value_N: NDArray[np.float64], transform: str, moments: tuple[flo
 
 
 def whole_transformed(value_V: NDArray[np.int32], transform: str, moments: tuple[float, float] | None) -> NDArray[np.float32]:
-    """As `transformed`, of whole numbers."""
+    """As `transformed`, for int32 numbers."""
     return kernels.log1p(value_V) if transform == "log1p" else transformed(value_V.astype(np.float64), transform, moments)
 
 
 def dense_of(column: pa.Array, transform: str, moments: tuple[float, float] | None) -> tuple[NDArray, NDArray[np.float32]]:
-    """A dense feature as (code of each row [N], 0 where missing; value of each code [V + 1], 0.0 of code 0)."""
+    """A dense feature as (code of each row [N], 0 if missing; value of each code [V + 1], 0.0 for code 0)."""
     if pa.types.is_dictionary(column.type):
         coded = read_coded(column)
         value_V = coded.values.to_numpy()

@@ -1,7 +1,7 @@
-"""Tokens and their ids: hashes of tokens, and hash tables token -> id without a Python object a token, and without holding the GIL.
+"""Hashes of tokens, and hash tables from token to id. They need no Python objects for tokens, and release the GIL.
 
-A table is open-addressing with linear probing, at most half full. Of byte strings, a slot holds a token's number (0 where free), whose
-bytes are compared.
+Tables use open addressing with linear probing and are at most half full. In a table of byte strings, a slot holds the number of a token
+(0 if free), whose bytes are compared.
 """
 
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from dmoe.data.prepare.tokens.whole_numbers import NumberIds
 @njit(nogil=True, cache=True)
 def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
     for i in range(len(out)):
-        # FNV-1a (Fowler, Noll, Vo), then splitmix64's finaliser, since FNV's low bits are weak.
+        # FNV-1a (Fowler, Noll, Vo), then the finalizer of splitmix64, since the low bits of FNV are weak.
         x = np.uint64(0xCBF29CE484222325)
         for at in range(offsets[i], offsets[i + 1]):
             x = (x ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
@@ -30,9 +30,10 @@ def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[
 
 
 def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
-    """A 64-bit hash of each token, [n], the same on every machine: no two integers have the same one, but -1 and 2^32 - 1 and their like.
+    """A 64-bit hash of each token [n], the same on every machine.
 
-    An integer of 32 bits, signed or not, is hashed as 32 bits, others as 64: splitmix64(token + golden ratio).
+    An integer is hashed as splitmix64(token + golden ratio). An integer that fits into 32 bits is first reduced to its 32 bits. Different
+    integers have different hashes, except for a negative int32 and the uint32 with the same bits, such as -1 and 2^32 - 1.
     """
     if pa.types.is_large_binary(tokens.type):
         out = np.empty(len(tokens), np.uint64)
@@ -75,17 +76,17 @@ def _look_up(
 
 
 class Ids(Protocol):
-    """Token -> id of a feature. Shared by threads, never written again."""
+    """Map token -> id of a feature. Read-only, shared by threads."""
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
 
 
 class TokenIds:
-    """Token -> id of a vocabulary: the token at place j has id 2 + j, an unknown one RARE_ID. Shared by threads, never written again.
+    """Map token -> id of a vocabulary of texts: token j has id 2 + j, an unknown token has RARE_ID.
 
-    Where all tokens of the vocabulary are whole numbers, a token that is not among them is looked up by its number: an exporter that
-    turns 1007 into 1007.0 must not make all its rows unknown.
+    If all tokens of the vocabulary are whole numbers, an unknown token is also looked up by its number: a program that writes 1007 as
+    1007.0 must not make all rows unknown.
     """
 
     def __init__(self, tokens: pa.Array) -> None:
@@ -97,7 +98,6 @@ class TokenIds:
         self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         data, offsets = buffers(tokens)
         hash_spans(data, offsets, hashed)
@@ -107,7 +107,7 @@ class TokenIds:
 
 
 class IntegerIds:
-    """As TokenIds, of hex or integer tokens, which are looked up as the vocabulary's type (uint32 or int64) has them."""
+    """As TokenIds, for hex (uint32) or integer (int64) tokens."""
 
     def __init__(self, tokens: NDArray[Any]) -> None:
         slots = 1 << (2 * len(tokens) + 1).bit_length()
@@ -115,18 +115,16 @@ class IntegerIds:
         kernels.fill_ids(self.keys, self.ids, tokens, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         out = np.empty(len(tokens), np.int32)
         kernels.look_up(self.keys, self.ids, tokens.to_numpy(), RARE_ID, out)
         return out
 
 
 class HashedIds:
-    """Ids by hash, which need no vocabulary: id = 2 + hash mod (size - 2); 0 is missing, 1 (rare) unused."""
+    """Hashed ids, which need no vocabulary: id = 2 + hash mod (size - 2). Id 0 is missing; id 1 (rare) is not used."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
         return (RARE_ID + 1 + (hashes(tokens) % np.uint64(self.size - RARE_ID - 1)).astype(np.int64)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Tokens as whole numbers: `1007`, `1007.0` and `1.007e+3` are one number, written by different programs.
+"""Recognises tokens that are whole numbers: `1007`, `1007.0` and `1.007e+3` are one number, written by different programs.
 
 Shapes: n tokens.
 """
@@ -8,17 +8,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 LARGEST = 1 << 53
-"""Up to here a float64 tells every integer from the next. A larger number that went through one may be another's."""
+"""Up to 2^53 float64 distinguishes all integers. A larger integer may have changed if it was stored as float64."""
 LONGEST = 64
-"""Bytes of the longest token that is looked at."""
+"""Longer tokens, in bytes, are not parsed."""
 NO, WHOLE, LARGE = 0, 1, 2
-"""What a token is: no whole number, one, one above LARGEST."""
+"""A token is no whole number, a whole number, or a whole number above LARGEST."""
 NO_EXPONENT = -10_000
 
 
 @njit(nogil=True, cache=True)
 def _exponent(data: NDArray[np.uint8], at: int, end: int, dotted: bool) -> int:
-    """What follows an `e`; NO_EXPONENT where it is none. Without a point its sign is written: `1e5` is hexadecimal as well."""
+    """The exponent after an `e`; NO_EXPONENT if there is none. Without a decimal point a sign is required, since `1e5` may be
+    hexadecimal."""
     if at == end or not (dotted or data[at] == ord("+") or data[at] == ord("-")):
         return NO_EXPONENT
     negative = data[at] == ord("-")
@@ -35,7 +36,7 @@ def _exponent(data: NDArray[np.uint8], at: int, end: int, dotted: bool) -> int:
 
 @njit(nogil=True, cache=True)
 def _parse(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
-    """(NO, WHOLE or LARGE; the number)."""
+    """Parses a token: (NO, WHOLE or LARGE; the number)."""
     if end - at > LONGEST:
         return NO, 0
     negative = at < end and data[at] == ord("-")
@@ -45,7 +46,7 @@ def _parse(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     while at < end:
         if ord("0") <= data[at] <= ord("9"):
             if data[at] == ord("0"):
-                # Zeros count once a digit follows them: those at the end are the power of ten.
+                # Zeros are counted and applied when another digit follows. Zeros at the end are a power of ten.
                 zeros += 1
             else:
                 for _ in range(zeros + 1):
@@ -105,9 +106,9 @@ def _are_all(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> bool:
 def whole_numbers(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], which: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """(NO, WHOLE or LARGE [n]; the number [n] where it is WHOLE) of the tokens `which` [n]; NO for the others.
+    """Parses the tokens that are selected by `which` [n]: (NO, WHOLE or LARGE [n]; the number [n] if it is WHOLE). NO for the others.
 
-    A token is a whole number where it is a decimal number, without leading zeros or a plus, that has no fraction.
+    A whole number is a decimal number without a fraction, leading zeros or a plus sign.
     """
     kind, number = np.zeros(len(which), np.uint8), np.zeros(len(which), np.int64)
     _parse_all(data, offsets, which, kind, number)
@@ -115,10 +116,10 @@ def whole_numbers(
 
 
 class NumberIds:
-    """Number -> id of a vocabulary whose tokens are all whole numbers, and no two the same one.
+    """Map number -> id of a vocabulary whose tokens are all whole numbers, without two tokens for one number.
 
     Attributes:
-        numbers: ascending; empty where the vocabulary is not such a one.
+        numbers: ascending; empty if the vocabulary has other tokens, or two for one number.
     """
 
     def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], first_id: int) -> None:
@@ -132,7 +133,7 @@ class NumberIds:
             self.numbers, self.ids = number[place], (place + first_id).astype(np.int32)
 
     def look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.int32], unknown: int) -> None:
-        """Gives those of `out` [n] that are `unknown`, and whose token is a number of the vocabulary, that number's id."""
+        """Replaces `unknown` in `out` [n] by the id of the token's number, if the vocabulary has that number."""
         if not len(self.numbers):
             return
         kind, number = whole_numbers(data, offsets, out == unknown)

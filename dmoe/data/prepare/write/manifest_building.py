@@ -1,4 +1,4 @@
-"""The manifest of a data set: its features' identities, its splits, and how it was made."""
+"""Builds the manifest of a data set: identities of features, splits, and how it was made."""
 
 import json
 import os
@@ -26,10 +26,10 @@ FUNCTIONS = (
     "2 + splitmix64(token + 0x9e3779b97f4a7c15) mod (N - 2)",
     "2 + splitmix64's finaliser of fnv1a(token) mod (N - 2)",
 )
-"""What HashedIds computes of numbers and of text, as manifests name it: another function takes another name."""
+"""The hash functions of HashedIds for integers and for text, as manifests name them. A changed function must get a new name."""
 TRANSFORMS = {"none": "x", "log1p": "sign(x) * log1p(abs(x))", "standardise": "(x - mean) / deviation, of the train split"}
 MOST_DAYS = 3_660
-"""A log of more days than ten years have has no times of day in its time column."""
+"""If a log has more days than ten years, its time column does not hold dates, and days are not counted."""
 
 
 def identities(
@@ -38,11 +38,11 @@ def identities(
     """The identities of the dense and of the categorical features, by name.
 
     Args:
-        made_by: the manifest's, of which `moments`, `edges` and `ids` are read.
-        digests: of the vocabularies, those that are known.
+        made_by: of the manifest; `moments`, `edges` and `ids` are read.
+        digests: digest of each known vocabulary, by feature.
 
     Raises:
-        ValueError: moments or edges are not what they should be.
+        ValueError: moments or edges are missing or wrong.
     """
     moments, edges = made_by.get("moments", {}), made_by.get("edges", {})
     missing = tuple(sorted(set(schema.missing)))
@@ -97,10 +97,10 @@ def build_manifest(
     made_by: dict[str, Any],
     labelled: bool,
 ) -> Manifest:
-    """Shares and means are over the rows of all splits; of a multi-valued feature, over its ids.
+    """Builds the manifest. Shares are of the rows of all splits; for a multi-valued feature, of its ids.
 
     Raises:
-        UserError: the manifest contradicts itself, such as two splits that hold the same rows, in a log whose rows are all equal.
+        UserError: the manifest contradicts itself. For example, two splits hold the same rows because all rows of the log are equal.
     """
     splits = {name: _split(name, ranges, labelled) for name in names}
     total = sum(split.rows for split in splits.values())
@@ -145,7 +145,7 @@ def build_manifest(
 
 
 def _split(name: str, ranges: Sequence[Range], labelled: bool) -> Split:
-    """The split of that name, whose shards come from the ranges in order."""
+    """The split `name`, with the shards of the ranges in order."""
     held = [done.shards[name] for done in ranges if name in done.shards]
     shards = tuple(
         Shard(path=f"{name}/part-{number:05d}.parquet", rows=rows, positives=positives, sha256=digest)
@@ -164,11 +164,12 @@ def said_of_run(
     bad_lines: Counter[str],
     counted: Mapping[str, object],
 ) -> dict[str, Any]:
-    """The manifest's `made_by`, for people to read. No times, no workers, no block size: the same data gives the same bytes.
+    """The manifest's `made_by`, for people to read. It holds no times, workers or block size: the same data gives the same bytes.
 
     Args:
-        flags: the command's options that decide the data set's bytes; `deciding` all that does.
-        counted: what else was counted.
+        flags: options of the command that decide the data set's bytes.
+        deciding: everything that decides the data set's bytes.
+        counted: further entries.
     """
     words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in flags.items()]
     return {
@@ -184,7 +185,7 @@ def said_of_run(
 
 
 def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[str, object]]:
-    """(name, rows, positives) of each day in order: by the time column where it has dates, else each input file is one."""
+    """(name, rows, positives) of each day in order: of the dates of the time column, or else of the input files."""
     rows: Counter[int] = Counter()
     positives: Counter[int] = Counter()
     if schema.time and schema.time.format:

@@ -1,4 +1,4 @@
-"""Rows of parts as the shards have them: tokens become ids, numbers dense features.
+"""Maps rows of parts to the columns of shards: tokens become ids, numbers become dense features.
 
 Shapes: N rows of a batch.
 """
@@ -23,11 +23,13 @@ BAG_TOKENS = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What decides the shards: the rows of parts in order, how they are split and mapped, and how they are cut.
+    """Everything that decides the shards: rows, splits, ids, transforms and sizes.
 
     Attributes:
-        shuffle: the seed by which the train split is shuffled, if it is.
-        ids: token -> id of each categorical feature, and how many `cardinalities` says; moments: (mean, deviation) of standardised numbers.
+        ids: map token -> id of each categorical feature.
+        cardinalities: number of ids of each categorical feature.
+        moments: (mean, deviation) of each standardised number.
+        shuffle: seed of the shuffle of the train split; None if it is not shuffled.
     """
 
     tokens: Tokens
@@ -42,7 +44,7 @@ class Job:
 
     @property
     def row_bytes(self) -> int:
-        """Of a row in memory, about: BAG_TOKENS of a bag."""
+        """Approximate size of a row in memory, with BAG_TOKENS tokens for each bag."""
         bags = sum(one.pooling is not None for one in self.tokens.schema.categorical)
         return 32 + 4 * len(self.tokens.schema.features) + 4 * BAG_TOKENS * bags
 
@@ -54,7 +56,7 @@ class Job:
 
     @property
     def stored(self) -> list[str]:
-        """The columns of parts that rows are made of."""
+        """The columns of the parts that are read."""
         schema = self.tokens.schema
         given = [name for name, column in ((WEIGHT, schema.weight), (GROUP, schema.group)) if column]
         return [LABEL, *given, *(one.stored for one in schema.dense), *self.tokens.stored]
@@ -66,14 +68,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Some rows as the shards' columns: of_code[codes[n]] is row n's value; bags are lists of ids."""
+    """Columns of some rows.
+
+    Attributes:
+        scalars: (codes, of_code) of each column; the value of row n is of_code[codes[n]].
+        bags: lists of ids of each multi-valued feature.
+    """
 
     scalars: dict[str, tuple[NDArray[Any], NDArray[Any]]]
     bags: dict[str, pa.ListArray]
 
 
 def map_rows(job: Job, batch: pa.RecordBatch) -> Mapped:
-    """Maps tokens to ids and transforms numbers, each distinct one once."""
+    """Maps tokens to ids, and transforms numbers; each distinct value once."""
     schema, rows = job.tokens.schema, np.arange(batch.num_rows)
     mapped = Mapped({}, {})
     for name, stored in {"label": LABEL, **{name: name for name in job.extra}}.items():

@@ -1,4 +1,4 @@
-"""The output folder: what lies there before a run of preprocessing, and how what was made is put there, the manifest last."""
+"""Checks the output folder before a run, and moves the results there at its end, the manifest last."""
 
 import errno
 import os
@@ -20,11 +20,11 @@ from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_te
 
 REJECTS = "rejects"
 SHARD_FILE, VOCABULARY_FILE, REJECTS_FILE = r"part-\d{5,}\.parquet", r".+\.parquet", r"\d{5,}-.+\.tsv"
-"""What a data set's folders hold; a user's own files in folders of these names stay."""
+"""Names of the files that dmoe writes and may remove. Other files in these folders are left alone."""
 
 
 def refuse_other_than_stdin(options: Options) -> None:
-    """Before all of standard input is read: a data set made from files is another one in any case.
+    """Refuses an output with a data set that was made from files, before standard input is read.
 
     Raises:
         UserError: the output holds such a data set.
@@ -35,10 +35,11 @@ def refuse_other_than_stdin(options: Options) -> None:
 
 
 def finished_before(options: Options, fingerprint: str) -> Manifest | None:
-    """The data set that the same command made before, if it is there; what a killed run left of its work in progress is removed.
+    """The manifest of the data set if the same command has made it before, else None. If so, intermediate files of a killed run are
+    removed.
 
     Raises:
-        UserError: the output holds another data set, which is not to be overwritten.
+        UserError: the output holds another data set, and --overwrite is not given.
     """
     old = _data_set_there(options)
     if old and old.made_by.get("fingerprint") != fingerprint:
@@ -57,7 +58,7 @@ def _holds_another(options: Options) -> UserError:
 
 
 def keep_rejects(output: str, work: str) -> None:
-    """Moves the malformed lines from the work in progress to the output, in place of those that lie there."""
+    """Moves the files of malformed lines from the work folder to the output, and replaces older ones."""
     target = inside(output, REJECTS)
     if not is_remote(output):
         remove_files(target, REJECTS_FILE)
@@ -65,17 +66,17 @@ def keep_rejects(output: str, work: str) -> None:
 
 
 def move_rejects(source: str, target: str) -> None:
-    """Moves the files of one local folder of malformed lines, where it is there, into another folder."""
+    """Moves the files of a local folder of malformed lines, if it exists, to another folder."""
     for name in sorted(os.listdir(source)) if os.path.isdir(source) else ():
         _place(os.path.join(source, name), join(target, name))
 
 
 def set_aside(output: str, work: str, bad_lines: BadLines) -> Counter[str]:
-    """Keeps the malformed lines of every input, and counts them by kind.
+    """Writes the malformed lines of every input to the work folder, and counts them by kind.
 
     Raises:
-        TooManyBadLines: says where they are kept.
-        UserError: an input has a header with the columns in another order.
+        TooManyBadLines: there are too many; names the folder that keeps them.
+        UserError: an input holds a header with the columns in another order.
     """
     counts: Counter[str] = Counter()
     folder = os.path.join(work, REJECTS)
@@ -94,7 +95,7 @@ def set_aside(output: str, work: str, bad_lines: BadLines) -> Counter[str]:
 
 
 def _place(source: str, target: str) -> None:
-    """Puts a finished file where it belongs; one that a killed run had put there already is left."""
+    """Moves a finished file to its place. A file that a killed run has moved already is left there."""
     if is_remote(target):
         _upload(source, target)
     elif os.path.exists(source):
@@ -110,12 +111,13 @@ def _place(source: str, target: str) -> None:
 
 
 def _upload(source: str, target: str) -> None:
-    """
+    """Uploads a file.
+
     Raises:
         UserError: it cannot be written there.
     """
     try:
-        # iopath's S3 handler tells a failure by False.
+        # iopath's S3 handler returns False if it fails.
         if PATHS.copy_from_local(source, target, overwrite=True) is False:
             raise OSError("refused")
     except OSError as error:
@@ -123,7 +125,7 @@ def _upload(source: str, target: str) -> None:
 
 
 def _remove_old(output: str) -> None:
-    """An old data set goes, its manifest first, so that no manifest ever names files that are not its own."""
+    """Removes an old data set, its manifest first, so that there is never a manifest that names files of another data set."""
     manifest = join(output, FILE)
     if not is_remote(output):
         if os.path.exists(manifest):
@@ -142,7 +144,7 @@ def _remove_old(output: str) -> None:
 
 
 def publish(output: str, work: str, manifest: Manifest, ranges: Sequence[Range], vocabularies: Sequence[Vocabulary]) -> None:
-    """Moves the shards into place, or uploads them, and writes the manifest last; can be repeated after a kill at any point."""
+    """Moves or uploads the shards, then the vocabularies, then the manifest. Can be repeated after a kill at any point."""
     begun = os.path.join(work, "finishing-" + str(manifest.made_by["fingerprint"]))
     if not os.path.exists(begun):
         _remove_old(output)

@@ -1,7 +1,7 @@
-"""Stage 1: the inputs typed once into part files (Arrow streams), which the later stages read instead.
+"""Stage 1: parses the inputs once into part files (Arrow streams), which the later stages read.
 
-A part is what one piece held: `N-M.arrow`, and `N-M.arrow.bad` where some of its lines are malformed. `N-M.arrow.json`, which has their
-checksums, is renamed into place last: a part that it describes is whole, and is not made again when a killed run continues.
+A part holds the rows of one piece: `N-M.arrow`, and `N-M.arrow.bad` if some of its lines are malformed. `N-M.arrow.json`, with their
+checksums, is renamed into place last. If it exists, the part is complete, and a run that continues does not make it again.
 """
 
 import hashlib
@@ -22,13 +22,19 @@ from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.source.log_files import File
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_atomic
+from dmoe.paths import write_atomic, write_text
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part: its file, its input's number, and how many lines, rows, malformed lines and cut bags it holds, and what else was
-    seen."""
+    """A finished part.
+
+    Attributes:
+        input: number of the input file.
+        lines, rows, bad: number of lines, of well-formed rows and of malformed rows.
+        truncated: rows whose bags were cut.
+        seen: further counts.
+    """
 
     path: str
     input: int
@@ -40,18 +46,18 @@ class Part:
 
 
 def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
-    """Writes a part, atomically; returns what `read_about` will."""
+    """Writes a part atomically; returns the fields of Part, as `read_about` does."""
     digests = {"": _write(path, encoded.batches)}
     if encoded.rejects:
         digests[".bad"] = _write(path + ".bad", [pa.RecordBatch.from_pylist([vars(one) for one in encoded.rejects])])
     about = {"lines": encoded.lines, "rows": encoded.rows, "bad": len(encoded.rejects), "truncated": encoded.truncated}
-    _put(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}).encode())
+    write_text(path + ".json", format_json({**about, "seen": vars(encoded.seen), "sha256": digests}), sync=False)
     return {**about, "seen": encoded.seen}
 
 
 @dataclass
 class _Hashed:
-    """A file that is written through a checksum."""
+    """A file that updates a checksum while it is written."""
 
     file: BinaryIO
     sha256: Any
@@ -63,7 +69,7 @@ class _Hashed:
 
 
 def _write(path: str, batches: list[pa.RecordBatch]) -> str:
-    """Writes an Arrow stream, in which every batch may have dictionaries of its own; returns its checksum."""
+    """Writes an Arrow stream, whose batches may have different dictionaries; returns its checksum."""
     with write_atomic(path, sync=False) as file:
         out = _Hashed(file, hashlib.sha256())
         if batches:
@@ -73,13 +79,8 @@ def _write(path: str, batches: list[pa.RecordBatch]) -> str:
     return str(out.sha256.hexdigest())
 
 
-def _put(path: str, content: Any) -> None:
-    with write_atomic(path, sync=False) as file:
-        file.write(content)
-
-
 def read_about(path: str) -> dict[str, Any] | None:
-    """What the fields of Part say of it; None where it is absent or damaged."""
+    """The fields of Part of a part file; None if the part is absent or damaged."""
     try:
         with open(path + ".json", "rb") as file:
             about: dict[str, Any] = json.load(file)
@@ -95,7 +96,7 @@ def read_about(path: str) -> dict[str, Any] | None:
 
 
 def read_batches(part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """The named columns of a part, a batch of rows at a time."""
+    """Yields the named columns of a part, a batch of rows at a time."""
     if not part.rows:
         return
     with pa.memory_map(part.path) as file:
@@ -106,7 +107,7 @@ def read_batches(part: Part, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def read_rejects(part: Part, before: int) -> Iterator[Reject]:
-    """The malformed lines of a part that has `before` lines of its input before it."""
+    """Yields the malformed lines of a part. `before` is the number of lines of the input before the part."""
     if part.bad:
         with pa.OSFile(part.path + ".bad") as file:
             for row in pa.ipc.open_stream(file).read_all().to_pylist():
@@ -115,7 +116,7 @@ def read_rejects(part: Part, before: int) -> Iterator[Reject]:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Piece `number` of a file, or all of its pieces where there is no `number`."""
+    """Piece `number` of a file; without a `number`, all pieces of the file."""
 
     input: int
     file: File
@@ -126,10 +127,10 @@ class _Piece:
 
 
 def parse_files(files: list[File], front: Front, folder: str, engine: Engine, check: Callable[[Part, bool], None]) -> list[Part]:
-    """Types what is not typed yet and returns the parts in the order of the rows.
+    """Parses the files, except for parts that are there already, and returns the parts in the order of the rows.
 
     Args:
-        check: called with every part, in order, and whether it is its input's last; may raise to stop.
+        check: called in order with every part and whether it is the last one of its input. It may raise an error to stop.
     """
     os.makedirs(folder, exist_ok=True)
     progress = Progress("parse", total_bytes=sum(one.size for one in files))
@@ -146,7 +147,8 @@ def parse_files(files: list[File], front: Front, folder: str, engine: Engine, ch
 
 
 def _pieces(front: Front, number: int, one: File, far: bool) -> Iterator[_Piece]:
-    """The pieces of a file, each for a task. Those that must be read in order are best read where they are typed."""
+    """The pieces of a file, one for each task. With a far engine, a file that must be read in order is one piece, so that the task reads
+    it."""
     if far and not front.anywhere(one):
         yield _Piece(number, one)
         return
@@ -160,7 +162,7 @@ def _pieces(front: Front, number: int, one: File, far: bool) -> Iterator[_Piece]
 
 
 def _type(shared: tuple[Front, str], piece: _Piece) -> Iterator[tuple[Part, int, bool]]:
-    """(part, bytes on disk that it takes, whether it is its input's last)."""
+    """Yields (part, its bytes on disk, whether it is the last one of its input)."""
     front, folder = shared
     for one in [piece] if piece.number is not None else _pieces(front, piece.input, piece.file, far=False):
         path = os.path.join(folder, f"{one.input:05d}-{one.number:06d}.arrow")

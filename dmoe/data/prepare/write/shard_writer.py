@@ -1,4 +1,4 @@
-"""A shard as it is written, and what is counted of its rows on the way.
+"""Writes a shard, and counts its missing values, ids and weights.
 
 Shapes: R rows that are written.
 """
@@ -23,7 +23,7 @@ Extent = Mapping[str, tuple[float, float]]
 
 
 def joined(extents: Iterable[Extent]) -> dict[str, tuple[float, float]]:
-    """Of the rows of all."""
+    """The extent of the rows of all extents together."""
     found: dict[str, tuple[float, float]] = {}
     for one in extents:
         for name, (low, high) in one.items():
@@ -33,14 +33,14 @@ def joined(extents: Iterable[Extent]) -> dict[str, tuple[float, float]]:
 
 
 def constants(extents: Iterable[Extent], names: Sequence[str]) -> list[str]:
-    """Those of the features `names` that have one value in all rows; without the features of no extent, which bags are."""
+    """The features among `names` that have one value in all rows. Multi-valued features have no extent and are never constant."""
     extent = joined(extents)
     return [name for name in names if name in extent and extent[name][0] == extent[name][1]]
 
 
 @dataclass
 class ShardWriter:
-    """One shard, or where it is shuffled one sorted file: rows are buffered up to a row group, which is then written."""
+    """Writes one shard, or, if it is to be shuffled, one sorted file. Rows are buffered until they fill a row group."""
 
     path: str
     job: Job
@@ -108,18 +108,18 @@ class ShardWriter:
         self.rows, self.positives, self.buffered = self.rows + n, self.positives + int(label_R.sum()) * self.job.labelled, 0
         self.bags = {name: [] for name in self.bags}
         if self.shuffled:
-            # The file keeps the old ones.
+            # The file refers to the old arrays.
             self.columns = {name: np.empty_like(column) for name, column in self.columns.items()}
 
     def close(self) -> tuple[str, int, int, str] | None:
-        """Finishes the file; (path, rows, positives, sha256), or None where there were no rows."""
+        """Finishes the file; (path, rows, positives, sha256), or None if there are no rows."""
         if self.buffered:
             self._flush()
         sha256 = self.file.close()
         return (self.path, self.rows, self.positives, sha256) if sha256 else None
 
     def weight(self) -> tuple[float, float]:
-        """The rows' weight, and that of the positives."""
+        """The total weight of the rows, and that of the positives."""
         if not self.weights:
             return float(self.rows), float(self.positives)
         weight_R = np.concatenate(self.weights).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Stage 3: the rows of parts become parquet shards.
+"""Stage 3: writes the rows of the parts as parquet shards.
 
-The log is cut into ranges of a fixed number of rows; a range gives one shard to each split that has rows in it. A range's shards are
-written beside, renamed, and entered in the range's note: where the note stands, the range is finished. Shards so depend on the rows
-alone, not on blocks or workers.
+The log is cut into ranges of a fixed number of rows. A range gives one shard to each split that has rows in it. After its shards are
+written and renamed, a range gets a note, a JSON file: if the note exists, the range is finished. Shards therefore depend only on the
+rows, not on blocks or workers.
 
 Shapes: N rows of a batch.
 """
@@ -32,9 +32,16 @@ TRAIN = NAMES[0]
 
 @dataclass
 class Range:
-    """A finished range: per split the shard's (file, rows, positives, sha256); over all its rows, per feature: missing numbers, and
-    (ids missing, rare, all) of categorical ones; [weight, weight of positives] of the train split; how many of its rows are
-    left out; [lowest, highest] value of each feature, in the shards, but for bags."""
+    """A finished range.
+
+    Attributes:
+        shards: (file, rows, positives, sha256) of each split's shard.
+        missing: number of missing values of each dense feature.
+        ids: (missing, rare, all) ids of each categorical feature.
+        train_weight: weight of the rows, and of the positives, of the train split.
+        left_out: negatives that were not kept.
+        extent: [lowest, highest] value of each feature that is not multi-valued.
+    """
 
     shards: dict[str, tuple[str, int, int, str]]
     missing: list[int]
@@ -45,12 +52,12 @@ class Range:
 
     @property
     def rows(self) -> int:
-        """Of the log."""
+        """Rows of the log, with those left out."""
         return sum(rows for _, rows, _, _ in self.shards.values()) + self.left_out
 
 
 def write_range(job: Job, folder: str, number: int) -> Range:
-    """Writes the shards of range `number`, unless its note says that they are there."""
+    """Writes the shards of range `number`, unless its note exists."""
     note = os.path.join(folder, f"{number:06d}.json")
     if os.path.exists(note):
         with open(note) as file:
@@ -92,7 +99,11 @@ def write_range(job: Job, folder: str, number: int) -> Range:
 
 
 def _sampled(negatives: Negatives, mapped: Mapped, split_N: NDArray[np.uint8], first: int) -> tuple[NDArray[np.uint8], int]:
-    """(the split of each row, that of no split where it is left out; how many are), with the weights of those that are kept."""
+    """Samples the negatives of the train split, and changes their weights in `mapped`.
+
+    Returns:
+        The split of each row, len(NAMES) for a row that is left out; and the number of such rows.
+    """
     train_N, label_N = split_N == 0, mapped.scalars["label"][1]
     out_N = train_N & ~negatives.kept(label_N, first)
     codes, weight_N = mapped.scalars[WEIGHT]
@@ -105,10 +116,10 @@ def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:
 
 
 def write_shards(job: Job, folder: str, engine: Engine, limit: int) -> list[Range]:
-    """Writes the shards of all ranges that are not finished yet, into `folder`, and returns all ranges in order.
+    """Writes the shards of all ranges that are not finished yet to `folder`, and returns all ranges in order.
 
     Args:
-        limit: bytes, about, of the rows that are held to be shuffled.
+        limit: approximate bytes of the rows that may be in memory for the shuffle.
     """
     os.makedirs(folder, exist_ok=True)
     if job.shuffle is not None:
@@ -122,7 +133,7 @@ def write_shards(job: Job, folder: str, engine: Engine, limit: int) -> list[Rang
         return ranges
     files = [done.shards.pop(TRAIN) for done in ranges if TRAIN in done.shards]
     shards = gather_shards(files, folder, job.rows_per_shard, job.row_group_rows, job.many, engine)
-    # There are at most as many as ranges.
+    # There are at most as many shuffled shards as ranges.
     for done, shard in zip(ranges, shards, strict=False):
         done.shards[TRAIN] = shard
     return ranges

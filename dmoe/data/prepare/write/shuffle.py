@@ -1,8 +1,9 @@
 """A global shuffle of the train split while it is written.
 
-The order is that of a 64-bit hash of (seed, row number), and a shard is an equal range of hashes: both are known of each row without
-seeing any other. While ranges are written (dmoe.data.prepare.write.shards), the train rows of each go to one file, sorted by hash; then
-each shard takes its range of hashes from all files, sorts and writes it. So a task holds the rows of a range or of a shard, twice at most.
+Rows are ordered by a 64-bit hash of (seed, row number), and each shard holds an equal range of hashes, so the position of a row does not
+depend on other rows. While ranges are written (dmoe.data.prepare.write.shards), the train rows of each range go to one file, sorted by
+hash. Then each shard collects its range of hashes from all files, sorts and writes it. A task holds at most two copies of the rows of a
+range or of a shard.
 
 Shapes: N rows.
 """
@@ -26,20 +27,21 @@ from dmoe.json_text import format_json
 from dmoe.paths import write_atomic, write_text
 
 ORDER = "@order"
-"""The column of the sorted files that has the rows' hashes; no shard has it."""
+"""The column of the sorted files that holds the hashes. Shards do not have it."""
 STREAM = int.from_bytes(b"shuffled", "little")
-"""By which the seed differs from the split's, whose hashes of the train rows are all below its share."""
+"""Changes the seed. With the seed of the split, the hashes of all train rows would be below the share of train."""
 COPIES = 2
-"""Of a range's or a shard's rows that a task holds at most."""
+"""Most copies of the rows of a range or shard that a task holds."""
 
 
 def order_of(seed: int, first: int, rows: int) -> NDArray[np.uint64]:
-    """The hashes [rows] by which the rows first, first + 1, ... of a log are ordered: row_hashes(seed xor STREAM); no two are equal."""
+    """The hashes [rows] that order the rows first, first + 1, ... of a log: row_hashes(seed xor STREAM). No two are equal."""
     return row_hashes((seed % 2**64) ^ STREAM, first, rows)
 
 
 class SortedFile:
-    """The rows of a range, which `close` writes sorted by ORDER, as an Arrow file that can be mapped; used as a ShardFile is."""
+    """Collects the rows of a range; `close` writes them, sorted by ORDER, as an Arrow file that can be memory-mapped. Has the methods of
+    ShardFile."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -49,7 +51,7 @@ class SortedFile:
         self._tables.append(table)
 
     def close(self) -> str | None:
-        """None where nothing was written. The file has no checksum: it is never published."""
+        """None if there are no rows. The file needs no checksum, since it is never published."""
         if not self._tables:
             return None
         table = pa.concat_tables(self._tables).combine_chunks()
@@ -69,7 +71,13 @@ class SortedFile:
 
 @dataclass(frozen=True)
 class Gathering:
-    """What decides the shards: the sorted files, how many shards there are, and how each is written. `folder` is where they go."""
+    """Arguments of the tasks that write shuffled shards.
+
+    Attributes:
+        files: the sorted files.
+        folder: receives the shards.
+        shards: number of shards.
+    """
 
     files: list[str]
     folder: str
@@ -83,14 +91,14 @@ class Gathering:
 
 
 def _slice(table: pa.Table, low: int, high: int) -> pa.Table:
-    """The rows of a sorted table with hashes low .. high - 1."""
+    """The rows of a sorted table whose hashes are low .. high - 1."""
     order_N = table[ORDER].to_numpy()
     begin = int(np.searchsorted(order_N, np.uint64(low)))
     return table.slice(begin, int(np.searchsorted(order_N, np.uint64(high - 1), side="right")) - begin)
 
 
 def _gather(shared: Gathering, number: int) -> Iterator[tuple[str, int, int, str]]:
-    """Writes a shard, unless its note says that it is there: (path, rows, positives, sha256)."""
+    """Writes a shard, unless its note exists: (path, rows, positives, sha256)."""
     path = os.path.join(shared.folder, f"shuffled-{number:06d}.parquet")
     note = path.removesuffix(".parquet") + ".json"
     if not os.path.exists(note):
@@ -111,8 +119,8 @@ def _gather(shared: Gathering, number: int) -> Iterator[tuple[str, int, int, str
 def gather_shards(
     files: Sequence[tuple[str, int, int, str]], folder: str, rows_per_shard: int, row_group_rows: int, many: frozenset[str], engine: Engine
 ) -> list[tuple[str, int, int, str]]:
-    """The shards, (path, rows, positives, sha256), of the rows of sorted files, which are given in the same way. A shard has about
-    `rows_per_shard` rows: exactly, those whose hashes lie in its equal part of all; one without rows is left out."""
+    """Writes the shuffled shards: (path, rows, positives, sha256) of each one with rows. The sorted files are given in the same form. A
+    shard has about `rows_per_shard` rows, since it holds an equal range of hashes."""
     rows = sum(one[1] for one in files)
     shared = Gathering([one[0] for one in files], folder, -(-rows // rows_per_shard), row_group_rows, many)
     progress = Progress("shuffle", total_rows=rows)
@@ -122,6 +130,6 @@ def gather_shards(
 
 
 def within(engine: Engine, rows: int, row_bytes: int, limit: int) -> Engine:
-    """The engine, or threads that are so few that each can hold its rows within `limit` bytes together."""
+    """The engine; or, if its threads would need more than `limit` bytes for their rows, an engine with fewer threads."""
     fitting = max(limit // (rows * row_bytes * COPIES), 1)
     return engine if engine.far or fitting >= engine.workers else Threads(fitting)

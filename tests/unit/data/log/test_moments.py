@@ -98,7 +98,8 @@ def test_a_data_set_with_one_huge_number_is_finite(tmp_path: Path, capsys: pytes
     prices = [str(number % 17) for number in range(400)]
     prices[5] = "1e200"
     data = make(tmp_path / "d", write(tmp_path / "a.csv", prices), schema=parse_schema(TREE, "schema.yaml"), split="1,0,0")
-    assert "price: one number, 1e+200, makes nearly all of the spread" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "price: one number, 1e+200" in said
     found = [row["price"] for row in read_split(data, "train")]
     mean, deviation = exact([float(price) for price in prices])
     assert found == pytest.approx([(float(price) - mean) / deviation for price in prices], rel=1e-5, abs=1e-7)
