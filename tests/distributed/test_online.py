@@ -17,6 +17,7 @@ from dmoe.online.publish import Publisher
 from dmoe.online.rollback import roll_back
 from dmoe.online.status import as_text, page, status
 from dmoe.online.vocabulary import look_up
+from dmoe.paths import PATHS
 from dmoe.serve.delta import materialise
 from dmoe.serve.export import export_checkpoint
 from dmoe.serve.format import digest_of
@@ -24,6 +25,7 @@ from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.testing.elastic import Outcome, launch
 from dmoe.testing.growing_log import write_config, write_window
+from tests.s3_server import s3_server
 
 WINDOWS = 5
 KILLS = {
@@ -119,6 +121,26 @@ def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, 
     for name in ("000003", "000004"):
         with pytest.raises(UserError, match=r"000003/rows\.safetensors: missing or damaged"):
             materialise(str(tmp_path / "versions" / "versions" / name), str(tmp_path / "made" / f"{name}-again"))
+
+
+@pytest.mark.parametrize("target", ["s3://logs/versions", "memory://logs/versions"])
+def test_versions_go_to_object_storage_and_old_ones_are_removed_there(tmp_path, undisturbed, monkeypatch, target):
+    run = undisturbed(1) / "run"
+    settings = ["online.versions.full_every=2", "online.versions.keep_full=1"]
+    config, kinds = load_config(str(run / "config.yaml"), settings), []
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("published*"))
+    with s3_server(monkeypatch):
+        publisher = Publisher(target, str(tmp_path / "run"), config)
+        for line in ledger(undisturbed(1))[:4]:
+            checkpoint = str(run / "checkpoints" / f"step-{line['step']:09d}")
+            kinds.append(publisher.publish(line["window"], checkpoint, f"{line['window']:06d}")["kind"])
+            full_export(run, line, "fp32", tmp_path / "full" / f"{line['window']:06d}")
+        assert kinds == ["full", "delta", "full", "delta"]
+        # Those before the last full one are gone, with all that was in them.
+        assert publisher.names() == ["000003", "000004"]
+        assert sorted(name for name in PATHS.ls(f"{target}/versions") if PATHS.ls(f"{target}/versions/{name}")) == ["000003", "000004"]
+        place = materialise(f"{target}/versions/{publisher.current()}", str(tmp_path / "made"))
+        assert contents(Path(place)) == contents(tmp_path / "full" / "000004")
 
 
 def test_a_server_follows_deltas(undisturbed, tmp_path):
