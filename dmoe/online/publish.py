@@ -196,8 +196,7 @@ class Publisher:
         if "://" not in folder:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            for one in PATHS.ls(folder) if PATHS.exists(folder) else ():
-                PATHS.rm(join(folder, one.rstrip("/").rsplit("/", 1)[-1]))
+            _remove_objects(folder)
 
     def _holds(self, name: str, file: str) -> bool:
         return bool(PATHS.exists(join(self.target, VERSIONS, name, file)))
@@ -216,6 +215,16 @@ class Publisher:
         while (delta := read_delta(join(self.target, VERSIONS, name))) is not None:
             name, count = delta.parent, count + 1
         return count
+
+
+def _remove_objects(folder: str) -> None:
+    """All objects below a remote folder."""
+    for name in PATHS.ls(folder) if PATHS.exists(folder) else ():
+        path = join(folder, name)
+        if PATHS.isfile(path):
+            PATHS.rm(path)
+        else:
+            _remove_objects(path)
 
 
 def write_text_anywhere(path: str, text: str) -> None:

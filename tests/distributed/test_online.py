@@ -17,6 +17,7 @@ from dmoe.online.publish import Publisher
 from dmoe.online.rollback import roll_back
 from dmoe.online.status import as_text, page, status
 from dmoe.online.vocabulary import look_up
+from dmoe.paths import PATHS
 from dmoe.serve.delta import materialise
 from dmoe.serve.format import digest_of
 from dmoe.serve.random_rows import draw
@@ -24,6 +25,7 @@ from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.testing.elastic import Outcome, launch
 from dmoe.testing.growing_log import write_config, write_window
+from tests.s3_server import s3_server
 
 WINDOWS = 5
 KILLS = {
@@ -140,6 +142,26 @@ def test_a_delta_has_the_graph_of_its_own_weights_and_ids(tmp_path, undisturbed)
         assert served.about.card
         tested.append((made["kind"], served.about.card.figures["auc"]))
     assert tested == [("full", lines[0]["test"]["auc"]), ("delta", lines[-1]["test"]["auc"])]
+
+
+@pytest.mark.parametrize("target", ["s3://logs/versions", "memory://logs/versions"])
+def test_versions_go_to_object_storage_and_old_ones_are_removed_there(tmp_path, undisturbed, monkeypatch, target):
+    run = undisturbed(1) / "run"
+    settings = ["online.versions.full_every=2", "online.versions.keep_full=1"]
+    config, kinds = load_config(str(run / "config.yaml"), settings), []
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("published*"))
+    with s3_server(monkeypatch):
+        publisher = Publisher(target, str(tmp_path / "run"), config)
+        for line in ledger(undisturbed(1))[:4]:
+            checkpoint = str(run / "checkpoints" / f"step-{line['step']:09d}")
+            kinds.append(publisher.publish(line["window"], checkpoint, f"{line['window']:06d}")["kind"])
+            full_export(run, line, "fp32", tmp_path / "full" / f"{line['window']:06d}")
+        assert kinds == ["full", "delta", "full", "delta"]
+        # Those before the last full one are gone, with all that was in them.
+        assert publisher.names() == ["000003", "000004"]
+        assert sorted(name for name in PATHS.ls(f"{target}/versions") if PATHS.ls(f"{target}/versions/{name}")) == ["000003", "000004"]
+        place = materialise(f"{target}/versions/{publisher.current()}", str(tmp_path / "made"))
+        assert contents(Path(place)) == contents(tmp_path / "full" / "000004")
 
 
 def test_a_server_follows_deltas(undisturbed, tmp_path):

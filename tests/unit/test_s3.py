@@ -76,6 +76,18 @@ def test_a_refused_score_file_leaves_no_object_and_what_was_there_stays(client):
     assert client.get_object(Bucket="logs", Key="scores/old.csv")["Body"].read() == b"score,logit\n0.5,0\n"
 
 
+def test_a_prefix_is_a_folder(client):
+    for key in ("runs/a/x.json", "runs/a/deep/y.json", "runs/ab", "marked/", "marked/z"):
+        client.put_object(Bucket="logs", Key=key, Body=b"1")
+    for folder in ("s3://logs/runs/a", "s3://logs/runs/a/"):
+        assert sorted(PATHS.ls(folder)) == ["deep", "x.json"]
+        assert (PATHS.exists(folder), PATHS.isdir(folder), PATHS.isfile(folder)) == (True, True, False)
+    assert sorted(PATHS.ls("s3://logs/runs")) == ["a", "ab"]
+    assert PATHS.ls("s3://logs/marked") == ["z"]
+    assert (PATHS.isfile("s3://logs/runs/ab"), PATHS.isdir("s3://logs/runs/ab")) == (True, False)
+    assert (PATHS.ls("s3://logs/none"), PATHS.exists("s3://logs/none")) == ([], False)
+
+
 def test_an_unreachable_server_is_one_error(client, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -65,9 +65,14 @@ def main() -> None:
     parser.add_argument("--line", type=int, default=4, help="hours of a line of the table")
     parser.add_argument("--turnover", type=float, default=0.02, help="share of the tokens that is born, and dies, an hour")
     parser.add_argument("--speed", type=float, default=0.02, help="radians that a token's worth turns an hour")
-    parser.add_argument("--switches", action="store_true", help="the hourly loop with each switch of stability, and nothing else")
+    names = ", ".join(SWITCHES)
+    parser.add_argument(
+        "--switches", nargs="*", metavar="NAME", help=f"only the hourly loop with each of these switches, or with all: {names}"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the config, such as train.batch_size=2048")
     arguments = parser.parse_args()
+    if unknown := set(arguments.switches or ()) - SWITCHES.keys():
+        raise UserError(f"--switches {min(unknown)}: expected some of {names}")
     if arguments.days < 2:
         raise UserError(f"--days is {arguments.days}, expected 2 or more: the first one is for warming up")
     import torch
@@ -78,10 +83,11 @@ def main() -> None:
     later = range(DAY + 1, hours + 1)
     curves: dict[str, Curve] = {"Bayes": bench.bayes()}
     costs: dict[str, int] = {}
-    if arguments.switches:
-        for name, settings in SWITCHES.items():
-            curves[name], _ = bench.followed(f"switch {name}", hours, 1, later, settings)
+    if arguments.switches is not None:
+        for name in arguments.switches or SWITCHES:
+            curves[name], _ = bench.followed(f"switch {name}", hours, 1, later, SWITCHES[name])
         print(as_table(curves, later, arguments.line))
+        print(differences(curves, later))
     else:
         for name, rhythm in RHYTHMS.items():
             curves[name], costs[name] = bench.followed(name, hours, rhythm, later)
@@ -93,7 +99,7 @@ def main() -> None:
             costs["anew daily"] += cost
         print(as_table(curves, later, arguments.line))
         print(gains(curves, costs, later))
-    name = "switches.json" if arguments.switches else "drift.json"
+    name = "drift.json" if arguments.switches is None else "switches.json"
     (arguments.output / name).write_text(json.dumps({"auc": curves, "rows": costs}, indent=1) + "\n")
 
 
@@ -168,6 +174,16 @@ def as_table(curves: Mapping[str, Curve], later: range, line: int) -> str:
     for label, span in [*((f"{span[0]} - {span[-1]}", span) for span in spans), ("all", later)]:
         rows.append([label, *(f"{np.mean([curves[name][hour] for hour in span]):.4f}".lstrip("0") for name in names)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def differences(curves: Mapping[str, Curve], later: range) -> str:
+    """What each switch gains over the first one, a mean over hours with its standard error: hours are paired, their rows are the same."""
+    names = [name for name in curves if name != "Bayes"]
+    lines = []
+    for name in names[1:]:
+        gain = np.array([curves[name][hour] - curves[names[0]][hour] for hour in later])
+        lines.append(f"{name}: {gain.mean():+.4f} +- {gain.std(ddof=1) / len(gain) ** 0.5:.4f}")
+    return "\n".join(lines)
 
 
 def gains(curves: Mapping[str, Curve], costs: Mapping[str, int], later: range) -> str:
