@@ -1,5 +1,7 @@
 """What leaves the product is a number: NaN and infinity are refused by name."""
 
+import math
+
 import numpy as np
 
 from dmoe.errors import UserError
@@ -26,3 +28,9 @@ def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: 
         message = f"{what} is {value} at row {first_row + first:,}{others}, expected a finite number"
         raise UserError(f"{message}; {advice}" if advice else message)
     return values_N
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite."""
+    # Their squares' sum is finite almost always, and then one call of numpy tells.
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())

@@ -73,7 +73,16 @@ class ExpertMixture(nn.Module):
             inputs = self._inputs(dense_BI, sets_BFK)
             if self.skips and getattr(self.gate, "sparse", False) and self.norm is None:
                 return self._sparse_logit(inputs)
+            if torch.compiler.is_exporting() and self.norm is None and not self.mix_logits:
+                return self._exported_logit(inputs)
             return self._mixed_logit(self._hidden(inputs), self._gated(inputs)[0])
+
+    def _exported_logit(self, inputs: list[Tensor]) -> Tensor:
+        """The same with a sum over the experts one by one: of a stack of them, other runtimes make it a few numbers at a time."""
+        gate_BMG = self._gated(inputs)[0]
+        mixed_BD = sum(gate_BMG[:, index] * hidden_BD for index, hidden_BD in enumerate(self._projected(inputs)))
+        assert self.tower is not None
+        return _wide(self.tower(mixed_BD))
 
     def _sparse_logit(self, inputs: list[Tensor]) -> Tensor:
         gate_BM = self._gated(inputs)[0].squeeze(2)
@@ -119,9 +128,11 @@ class ExpertMixture(nn.Module):
             sets_BFK = [torch.cat([x_BFK, field_B1K], 1) for x_BFK, field_B1K in zip(sets_BFK, fields, strict=True)]
         return [sets_BFK[index] for index in self.set_of_expert]
 
+    def _projected(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [project(expert(x_BFK)) for expert, project, x_BFK in zip(self.experts, self.projections, inputs, strict=True)]
+
     def _hidden(self, inputs: list[Tensor], mask_B: Tensor | None = None) -> Tensor:
-        hidden = [project(expert(x)) for expert, project, x in zip(self.experts, self.projections, inputs, strict=True)]
-        hidden_BMD = torch.stack(hidden, 1)
+        hidden_BMD = torch.stack(self._projected(inputs), 1)
         return hidden_BMD if self.norm is None else self.norm(hidden_BMD, mask_B)
 
     def _gated(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,7 @@ class FullRows:
 
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
         self.rows, self.offset_F = rows, _offsets(counts)
+        self._offset_F, self._rows_RC = self.offset_F.numpy(), rows.rows_RC.numpy()
 
     @property
     def nbytes(self) -> int:
@@ -82,6 +84,19 @@ class FullRows:
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
         """[..., K] of each set, of ids [...] of one feature, or [..., F] of all."""
         return self.rows(ids + self.offset_F[feature])
+
+    def side_by_side(self, ids_BF: np.ndarray) -> np.ndarray | None:
+        """The sets of all features as one array [B, F, C] float32, by numpy, whose `take` is several times as fast as torch's lookups; None
+        of quantised rows."""
+        if self.rows.codebook is not None:
+            return None
+        place_BF = ids_BF + self._offset_F
+        x_BFC = self._rows_RC.take(place_BF, 0).astype(np.float32, copy=False)
+        if self.rows.scale_RS is not None:
+            scale_BFS = self.rows.scale_RS.numpy().take(place_BF, 0)
+            for number, part in enumerate(np.split(x_BFC, np.cumsum(self.rows.dims)[:-1], axis=2)):
+                part *= scale_BFS[:, :, number : number + 1]
+        return x_BFC
 
 
 class LightRows:

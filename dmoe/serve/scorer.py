@@ -15,14 +15,14 @@ from torch import Tensor
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError
-from dmoe.finite import require_finite
+from dmoe.finite import all_finite, require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.paths import PATHS, inside, join
 from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
-from dmoe.serve.onnx_engine import OnnxEngine, choose_engine
+from dmoe.serve.onnx_engine import PIECE, OnnxEngine, choose_engine
 from dmoe.serve.raw_inputs import open_encoder
 from dmoe.serve.row_encoder import RowEncoder
-from dmoe.serve.rows import open_rows
+from dmoe.serve.rows import FullRows, open_rows
 
 
 class Scorer:
@@ -64,6 +64,7 @@ class Scorer:
             if verify and digest_of(path) != digest:
                 raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
+        self._unsigned_F = self.cardinality_F.astype(np.uint64)
         self.rows = open_rows(TensorFile(join(folder, TABLES)), about)
         self._bag_places = {one.name: index for index, one in enumerate(about.features) if one.pooling != "none"}
         parts: dict[str, Any] = {
@@ -124,8 +125,9 @@ class Scorer:
             UserError: an id that the model has no row for, a number that is not finite, or one so large that the logit is not; names
                 feature and row.
         """
+        ids_BF = np.ascontiguousarray(ids_BF, np.int64)
         self._check(ids_BF, first_row)
-        if not np.isfinite(dense_BI).all():
+        if not all_finite(dense_BI):
             for index, name in enumerate(self.about.dense):
                 require_finite(dense_BI[:, index], name, first_row)
         dense_BI = np.ascontiguousarray(dense_BI, np.float32)
@@ -136,12 +138,28 @@ class Scorer:
         if not len(ids_BF):
             return np.zeros(0, np.float32)
         if self._onnx:
-            logit_B = self._onnx.logits(dense_BI, np.ascontiguousarray(ids_BF, np.int64), bags or {})
+            parts = []
+            for low in range(0, len(ids_BF), PIECE):
+                piece = slice(low, low + PIECE)
+                x_BFC = self._side_by_side(ids_BF[piece], {name: bags[name][piece] for name in self._bag_places} if bags else {})
+                parts.append(self._onnx.logits(dense_BI[piece], x_BFC))
+            logit_B = parts[0] if len(parts) == 1 else np.concatenate(parts)
         else:
             logit_B = self._torch_logits(dense_BI, ids_BF, bags or {})
-        if not np.isfinite(logit_B).all():
+        if not all_finite(logit_B):
             self._refuse(logit_B, dense_BI, first_row)
         return logit_B
+
+    def _side_by_side(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> np.ndarray:
+        """The embeddings as `dense.onnx` takes them, [B, F, C] float32."""
+        x_BFC = self.rows.side_by_side(ids_BF) if isinstance(self.rows, FullRows) else None
+        if x_BFC is None:
+            x_BFC = torch.cat(self._sets(ids_BF, slice(None)), -1).numpy()
+        for name, bag in bags.items():
+            index = self._bag_places[name]
+            pooled = self._pooled(index, bag, self.about.features[index].pooling == "mean")
+            x_BFC[:, index] = torch.cat(pooled, -1).numpy()
+        return x_BFC
 
     @torch.inference_mode()
     def _torch_logits(self, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> np.ndarray:
@@ -189,7 +207,8 @@ class Scorer:
         return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
 
     def _check(self, ids_BF: np.ndarray, first_row: int) -> None:
-        wrong_BF = (ids_BF < 0) | (ids_BF >= self.cardinality_F)
+        # A negative id is a huge one without its sign: one comparison in place of two.
+        wrong_BF = ids_BF.view(np.uint64) >= self._unsigned_F
         if wrong_BF.any():
             row, column = (int(x[0]) for x in np.nonzero(wrong_BF))
             feature = self.about.features[column]

@@ -104,7 +104,8 @@ def _exported_quadratic(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
 
 def _contracted(weight_HPF: Tensor, x_Pn: Tensor, y_Fn: Tensor) -> Tensor:
     mixed_HPn = (weight_HPF.flatten(0, 1) @ y_Fn).unflatten(0, weight_HPF.shape[:2])
-    return mixed_HPn.mul_(x_Pn).sum(1)
+    # In a graph, to write in place is another copy.
+    return (mixed_HPn * x_Pn if torch.compiler.is_exporting() else mixed_HPn.mul_(x_Pn)).sum(1)
 
 
 def _columns(x_bFK: Tensor) -> Tensor:

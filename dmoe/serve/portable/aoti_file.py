@@ -1,7 +1,7 @@
 """`dense.pt2`: the dense part compiled by AOTInductor, for processes without Python's overhead.
 
-Inputs: `dense` [B, I] where the model has numbers, and `set_0` .. [B, F, K] of each table set, all float32. Outputs: probability [B] and
-logit [B].
+Inputs: `dense` [B, I] where the model has numbers, and `embeddings` [B, F, C], the table sets side by side, float32. Outputs: probability
+[B] and logit [B].
 """
 
 import os

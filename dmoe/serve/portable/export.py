@@ -3,7 +3,11 @@
 Shapes: B rows.
 """
 
+import os
 from collections.abc import Callable
+from glob import escape as glob_escape
+from glob import glob
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
 
@@ -14,11 +18,10 @@ from dmoe.data.dataset.bags import Bags
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
 from dmoe.paths import PATHS, join, write_text
-from dmoe.serve.delta import form_of
+from dmoe.serve.delta import DELTA, form_of
 from dmoe.serve.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, digest_of, read_scorer_file, write_scorer_file
-from dmoe.serve.onnx_engine import DENSE, LOGIT, OnnxEngine
+from dmoe.serve.onnx_engine import DENSE, EMBEDDINGS, IDS, LOGIT, lengths_name, open_session, values_name
 from dmoe.serve.portable import aoti_file, onnx_files, triton
-from dmoe.serve.portable.modules import DensePart
 from dmoe.serve.random_rows import draw
 from dmoe.serve.scorer import Scorer
 
@@ -71,6 +74,9 @@ def add_format(folder: str, format: Format, name: str, rows: int, products: Lite
         UserError: a file's answers are not the scorer's.
     """
     scorer = Scorer(folder, engine="torch")
+    if format == "triton" and not onnx_files.has_whole_graph(scorer.about):
+        what = "rows pq" if scorer.about.rows == "pq" else f"model.embedding.sets {scorer.about.model.embedding.sets}"
+        raise UserError(f"{folder}: lookups of {what} have no ONNX graph, which --format triton needs; --format onnx has one of the rest")
     written = aoti_file.write_aoti(scorer) if format == "aoti" else onnx_files.write_onnx(scorer, products)
     parities = _note(scorer, written, rows, products)
     if format == "triton":
@@ -78,7 +84,7 @@ def add_format(folder: str, format: Format, name: str, rows: int, products: Lite
     return parities
 
 
-def add_graph(folder: str, before: str = "", rows: int = 500) -> None:
+def add_graph(folder: str, before: str = "", rows: int = 500, verify: bool = False) -> None:
     """Adds the ONNX files to a scorer of fp32 products.
 
     Args:
@@ -86,13 +92,31 @@ def add_graph(folder: str, before: str = "", rows: int = 500) -> None:
         before: the folder of another one; where it differs in weights and ids alone, its graph serves again, which spares the seconds that
             making one takes.
         rows: to compare, at least.
+        verify: the scorer's checksums.
 
     Raises:
         UserError: its answers are not the scorer's.
     """
-    scorer = Scorer(folder, verify=False, engine="torch")
+    scorer = Scorer(folder, verify, engine="torch")
     again = before and PATHS.exists(join(before, FILE)) and form_of(read_scorer_file(before)) == form_of(scorer.about)
     _note(scorer, (onnx_files.renew_onnx(before, scorer) if again else []) or onnx_files.write_onnx(scorer), rows)
+
+
+def complete(folder: str) -> bool:
+    """Adds the ONNX files to a scorer that is to be served without them; whether they were added.
+
+    They are not where the folder is remote or a delta, where deltas beside it may begin with what it is, and without dmoe[onnx].
+
+    Raises:
+        UserError: the scorer is damaged.
+    """
+    beside = glob_escape(os.path.dirname(folder.rstrip("/")) or ".")
+    if "://" in folder or not os.path.exists(join(folder, FILE)) or glob(join(beside, "*", DELTA)):
+        return False
+    if ONNX_DENSE in read_scorer_file(folder).files or missing_packages():
+        return False
+    add_graph(folder, verify=True)
+    return True
 
 
 def _note(scorer: Scorer, written: list[str], rows: int, products: str = "fp32") -> dict[str, Parity]:
@@ -127,28 +151,22 @@ def _compared(scorer: Scorer, name: str, rows: int, products: str = "fp32") -> P
 
 def _runner(scorer: Scorer, name: str) -> tuple[Callable[[np.ndarray, np.ndarray, dict[str, Bags]], np.ndarray], str]:
     """What gives the logits of a file for rows, and the runtime that does."""
-    part = DensePart(scorer)
+    about, path = scorer.about, join(scorer.folder, name)
 
-    def given(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> list[torch.Tensor]:
-        return [*[torch.from_numpy(dense_BI)] * (DENSE in part.inputs), *(one.contiguous() for one in scorer.embeddings(ids_BF, bags))]
+    def given(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> dict[str, np.ndarray]:
+        found = {DENSE: dense_BI} if about.dense else {}
+        if name != ONNX:
+            return found | {EMBEDDINGS: torch.cat(scorer.embeddings(ids_BF, bags), -1).numpy()}
+        for feature, bag in bags.items():
+            found |= {values_name(feature): bag.values.astype(np.int64), lengths_name(feature): bag.lengths}
+        return found | {IDS: ids_BF}
 
     if name == AOTI:
-        compiled = torch._inductor.aoti_load_package(join(scorer.folder, AOTI))
+        compiled = torch._inductor.aoti_load_package(path)
         runtime = f"AOTInductor of torch {torch.__version__}, {aoti_file.bound_to()}"
-        return lambda dense_BI, ids_BF, bags: compiled(*given(dense_BI, ids_BF, bags))[1].numpy(), runtime
-    import onnxruntime
-
-    runtime = f"onnxruntime {onnxruntime.__version__}"
-    if name == ONNX:
-        return OnnxEngine(scorer.folder, scorer.about).logits, runtime
-    session = onnxruntime.InferenceSession(join(scorer.folder, name), providers=["CPUExecutionProvider"])
-
-    def run(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> np.ndarray:
-        tensors = zip(part.inputs, given(dense_BI, ids_BF, bags), strict=True)
-        found: np.ndarray = session.run([LOGIT], {key: value.numpy() for key, value in tensors})[0]
-        return found
-
-    return run, runtime
+        return lambda *rows: compiled(*map(torch.from_numpy, given(*rows).values()))[1].numpy(), runtime
+    session = open_session(path)
+    return lambda *rows: session.run([LOGIT], given(*rows))[0], f"onnxruntime {version('onnxruntime')}"
 
 
 def _sigmoid(logit_B: np.ndarray) -> np.ndarray:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmoe.errors import UserError
 from dmoe.model.mixture import ExpertMixture
-from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name, values_name
+from dmoe.serve.onnx_engine import DENSE, EMBEDDINGS, IDS, LOGIT, PROBABILITY, lengths_name, values_name
 from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
@@ -21,30 +20,49 @@ ROWS, SCALE, OFFSETS = "rows", "scale", "offsets"
 OUTPUTS = [PROBABILITY, LOGIT]
 
 
+class DensePart(nn.Module):
+    """What follows the tables.
+
+    Attributes:
+        inputs: the arguments' names: `dense` [B, I] where the model has numbers; `embeddings` [B, F, C], the sets side by side; float32.
+
+    Shape:
+        - Output: probability [B] and logit [B] float32.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        about = scorer.about
+        self.mixture, self.dims = in_float32(scorer.mixture), about.set_dims
+        self.dense_columns = DenseColumns(self.mixture.dense_fields) if about.dense else None
+        self.mixture.dense_fields = nn.ModuleList()
+        self.inputs = [DENSE] * bool(about.dense) + [EMBEDDINGS]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        x_BFC = given[-1]
+        if self.dense_columns:
+            x_BFC = torch.cat([x_BFC, self.dense_columns(given[0]).unsqueeze(1)], 1)
+        logit_B = self.mixture.logits(x_BFC.new_zeros(0), list(x_BFC.split(self.dims, 2)))
+        return logit_B.sigmoid(), logit_B
+
+
 class WholeScorer(nn.Module):
-    """Ids in, as `Scorer.logits` takes them.
+    """Ids in, as `Scorer.logits` takes them; out as of DensePart.
 
     Attributes:
         inputs: the arguments' names: `dense` [B, I] float32 where the model has numbers; `ids` [B, F] int64; of each multi-valued feature
             `NAME.values` [V] and `NAME.lengths` [B] int64.
         tables: the names of what follows them: `rows` [R, C] and, of int8 rows, `scale` [R, S]. They are arguments, so that no copy of
             tables that may be larger than memory becomes part of the graph.
-
-    Shape:
-        - Output: probability [B] and logit [B] float32.
     """
 
     offset_F: Tensor
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, dense: DensePart) -> None:
         super().__init__()
         about, rows = scorer.about, scorer.rows
-        if not isinstance(rows, FullRows) or about.rows == "pq":
-            what = "rows pq" if about.rows == "pq" else f"model.embedding.sets {about.model.embedding.sets}"
-            raise UserError(f"{scorer.folder}: {what} has no ONNX graph; export rows fp32, fp16 or int8 of sets per_expert or shared")
-        self.mixture, self.dims, self.many = in_float32(scorer.mixture), about.set_dims, [one.pooling for one in about.features]
-        self.dense_columns = DenseColumns(self.mixture.dense_fields) if about.dense else None
-        self.mixture.dense_fields = nn.ModuleList()
+        assert isinstance(rows, FullRows)
+        self.dense, self.dims, self.many = dense, about.set_dims, [one.pooling for one in about.features]
         self.register_buffer("offset_F", rows.offset_F, persistent=False)
         bags = [one.name for one in about.features if one.pooling != "none"]
         self.inputs = [DENSE] * bool(about.dense) + [IDS] + [make(name) for name in bags for make in (values_name, lengths_name)]
@@ -52,7 +70,7 @@ class WholeScorer(nn.Module):
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         named = list(given)
-        dense_BI = named.pop(0) if self.inputs[0] == DENSE else None
+        numbers = [named.pop(0)] if self.inputs[0] == DENSE else []
         ids_BF = named.pop(0)
         scale_RS = named.pop() if SCALE in self.tables else None
         rows_RC = named.pop()
@@ -64,10 +82,8 @@ class WholeScorer(nn.Module):
                 pooled_BC = _pooled(x_VC, lengths_B, pooling == "mean")
                 parts = [looked_up_BFC[:, :index], pooled_BC.unsqueeze(1), looked_up_BFC[:, index + 1 :]]
                 looked_up_BFC = torch.cat(parts, 1)
-        if self.dense_columns and dense_BI is not None:
-            looked_up_BFC = torch.cat([looked_up_BFC, self.dense_columns(dense_BI).unsqueeze(1)], 1)
-        logit_B = self.mixture.logits(looked_up_BFC.new_zeros(0), list(looked_up_BFC.split(self.dims, 2)))
-        return logit_B.sigmoid(), logit_B
+        found: tuple[Tensor, Tensor] = self.dense(*numbers, looked_up_BFC)
+        return found
 
     def _looked_up(self, place: Tensor, rows_RC: Tensor, scale_RS: Tensor | None) -> Tensor:
         x = nn.functional.embedding(place, rows_RC).float()
@@ -115,21 +131,6 @@ def in_float32(mixture: ExpertMixture) -> ExpertMixture:
     copied._modules = dict(mixture._modules)
     copied.bf16, copied.skips = False, False
     return copied
-
-
-class DensePart(nn.Module):
-    """Embeddings in: `dense` [B, I] where the model has numbers, and `set_0` .. [B, F, K] float32; out as of WholeScorer."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__()
-        self.mixture = in_float32(scorer.mixture)
-        self.inputs = [DENSE] * bool(scorer.about.dense) + [f"set_{index}" for index in range(len(scorer.about.set_dims))]
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        sets = list(given)
-        dense_BI = sets.pop(0) if self.inputs[0] == DENSE else sets[0].new_zeros(0)
-        logit_B = self.mixture.logits(dense_BI, sets)
-        return logit_B.sigmoid(), logit_B
 
 
 class WithWeights(nn.Module):

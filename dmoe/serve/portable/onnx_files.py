@@ -1,4 +1,4 @@
-"""`model.onnx`, the whole scorer, and `dense.onnx`, its part behind the tables."""
+"""`dense.onnx`, the part behind the tables, by which dmoe serve scores, and `model.onnx`, the whole scorer, for other runtimes."""
 
 import logging
 import tempfile
@@ -14,7 +14,7 @@ from torch import Tensor
 from dmoe.checkpoint.tensors import read_entries
 from dmoe.paths import PATHS, join
 from dmoe.serve.format import DENSE as DENSE_FILE
-from dmoe.serve.format import ONNX, ONNX_DENSE, TABLES
+from dmoe.serve.format import ONNX, ONNX_DENSE, TABLES, ScorerFile
 from dmoe.serve.onnx_engine import DENSE, IDS
 from dmoe.serve.portable.modules import OFFSETS, OUTPUTS, ROWS, SCALE, DensePart, WholeScorer, WithWeights
 from dmoe.serve.rows import FullRows
@@ -24,11 +24,13 @@ LARGEST = 1 << 30
 """Bytes of weights in one ONNX file, which protobuf bounds at 2 GiB; beyond, they lie beside it."""
 ONNX_TYPES = {"F32": 1, "F16": 10, "I8": 3}
 EXAMPLE_ROWS = 3
+LEAST_INPUTS = 32
+"""Of a product whose weight is on the left: with fewer, writing its result takes longer than int8 spares."""
 
 
 def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
-    """Writes both files into the scorer's folder. They hold no weights: those are read where they are, in tables.safetensors and
-    dense.safetensors.
+    """Writes `dense.onnx` into the scorer's folder, and `model.onnx` where its lookups have a graph. They hold no weights: those are read
+    where they are, in tables.safetensors and dense.safetensors.
 
     Args:
         products: fp32, or int8: weights of matrix products are int8 with a scale a column, their inputs int8 by each call's largest number.
@@ -37,25 +39,32 @@ def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
     Returns:
         the files' names.
     """
-    whole, dense = WholeScorer(scorer), DensePart(scorer)
-    assert isinstance(scorer.rows, FullRows)
-    stored = scorer.rows.rows
-    # The tables of an example: a graph is of any number of their rows.
-    small = {ROWS: stored.rows_RC, SCALE: stored.scale_RS}
-    tables = {name: torch.cat([small[name][:1]] * EXAMPLE_ROWS) for name in whole.tables}  # type: ignore[index]
-    known = {OFFSETS: scorer.rows.offset_F, **scorer.mixture.state_dict(keep_vars=True)}
+    parts: list[tuple[str, Any, dict[str, Tensor]]] = [(ONNX_DENSE, DensePart(scorer), {})]
+    known = scorer.mixture.state_dict(keep_vars=True)
+    if has_whole_graph(scorer.about):
+        assert isinstance(scorer.rows, FullRows)
+        whole, stored = WholeScorer(scorer, parts[0][1]), {ROWS: scorer.rows.rows.rows_RC, SCALE: scorer.rows.rows.scale_RS}
+        # The tables of an example: a graph is of any number of their rows.
+        tables = {name: torch.cat([stored[name][:1]] * EXAMPLE_ROWS) for name in whole.tables}  # type: ignore[index]
+        parts.append((ONNX, whole, tables))
+        known |= {OFFSETS: scorer.rows.offset_F}
     files = []
-    for name, part, beside in ((ONNX, whole, tables), (ONNX_DENSE, dense, {})):
-        lifted = WithWeights(part, known if products == "fp32" else {OFFSETS: known[OFFSETS]})
+    for name, part, beside in parts:
+        lifted = WithWeights(part, known if products == "fp32" else {one: known[one] for one in known if one == OFFSETS})
         given = dict(zip(part.inputs, example(scorer, part.inputs), strict=True)) | beside
         program = _exported(lifted, given, products)
-        _refer(program, scorer.folder, scorer.rows.offset_F)
+        _refer(program, scorer)
         files += _save(program, scorer.folder, name)
     return files
 
 
+def has_whole_graph(about: ScorerFile) -> bool:
+    """Whether lookups have an ONNX graph: quantised and light rows and hashes have none."""
+    return about.rows != "pq" and about.model.embedding.sets not in ("light", "hashed")
+
+
 def renew_onnx(old: str, scorer: Scorer) -> list[str]:
-    """Writes both files as `write_onnx` would, from those of another scorer that differs in its weights and numbers of ids alone.
+    """Writes the files as `write_onnx` would, from those of another scorer that differs in its weights and numbers of ids alone.
 
     Args:
         old: the other one's folder.
@@ -65,13 +74,12 @@ def renew_onnx(old: str, scorer: Scorer) -> list[str]:
     """
     import onnx
 
-    assert isinstance(scorer.rows, FullRows)
     files = []
-    for name in (ONNX, ONNX_DENSE):
+    for name in [ONNX_DENSE] + [ONNX] * has_whole_graph(scorer.about):
         if not PATHS.exists(join(old, name)):
             return []
         program = onnx.load(join(old, name), load_external_data=False)
-        if not _refer(program, scorer.folder, scorer.rows.offset_F):
+        if not _refer(program, scorer):
             return []
         files += _save(program, scorer.folder, name)
     return files
@@ -91,7 +99,7 @@ def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
         elif name == DENSE:
             found.append(torch.zeros(EXAMPLE_ROWS, len(about.dense)))
         else:
-            found.append(torch.zeros(EXAMPLE_ROWS, fields, about.set_dims[int(name.removeprefix("set_"))]))
+            found.append(torch.zeros(EXAMPLE_ROWS, fields, sum(about.set_dims)))
     return found
 
 
@@ -152,23 +160,37 @@ def _forget_origin(proto: Any) -> None:
 
 def _quantised(proto: Any) -> Any:
     import onnx
+    import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory(prefix="dmoe-onnx-") as folder:
         path = join(folder, "int8.onnx")
+        # What is made of weights alone becomes a weight, which is then quantised too.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath, options.log_severity_level = path, 3
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         # Signed weights: processors multiply them with unsigned inputs in one instruction (VNNI), where they have it.
-        quantize_dynamic(proto, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
-        return onnx.load(path)
+        quantize_dynamic(onnx.load(path), path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+        found = onnx.load(path)
+        wide = {one.name for one in found.graph.initializer if len(one.dims) == 2 and one.dims[1] >= LEAST_INPUTS}
+        if left := [node.name for node in found.graph.node if node.op_type == "MatMul" and node.input[0] in wide]:
+            # A weight on the left is what has to be unsigned.
+            more = {"MatMulConstBOnly": False}
+            quantize_dynamic(found, path, weight_type=QuantType.QUInt8, nodes_to_quantize=left, extra_options=more)
+            found = onnx.load(path)
+        return found
 
 
-def _refer(proto: Any, folder: str, offset_F: Tensor) -> bool:
-    """Lets a graph's weights be those of the scorer in a folder, of which no copy is made; whether the dense part's are among them."""
+def _refer(proto: Any, scorer: Scorer) -> bool:
+    """Lets a graph's weights be those in the scorer's files, of which no copy is made; whether the dense part's are among them."""
     import onnx
 
+    folder, rows = scorer.folder, scorer.rows
     entries = {name: (file, entry) for file in (TABLES, DENSE_FILE) for name, entry in read_entries(join(folder, file)).items()}
     for weight in proto.graph.initializer:
-        if weight.name == OFFSETS:
-            weight.CopyFrom(onnx.numpy_helper.from_array(offset_F.numpy(), OFFSETS))
+        if weight.name == OFFSETS and isinstance(rows, FullRows):
+            weight.CopyFrom(onnx.numpy_helper.from_array(rows.offset_F.numpy(), OFFSETS))
         elif weight.name in entries:
             file, entry = entries[weight.name]
             external = onnx.TensorProto.EXTERNAL

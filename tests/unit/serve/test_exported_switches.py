@@ -12,7 +12,9 @@ from dmoe.errors import UserError
 from dmoe.model.cost import cost_of
 from dmoe.online.command import check
 from dmoe.serve.delta import Unlike, make_delta
-from dmoe.serve.portable.modules import WholeScorer
+from dmoe.serve.format import ONNX_DENSE
+from dmoe.serve.portable.export import add_format
+from dmoe.serve.random_rows import draw
 from dmoe.serve.score_dataset import score_split
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
@@ -70,16 +72,33 @@ def test_a_scorers_logits_are_the_models(tmp_path, switches):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "switches", [("model.embedding={sets: light, private_ids: 7}",), ("model.embedding={sets: hashed, hashed_rows: 9}",), ()]
-)
+OTHER_ROWS = [("model.embedding={sets: light, private_ids: 7}",), ("model.embedding={sets: hashed, hashed_rows: 9}",), ()]
+
+
+def other_rows(folder, switches) -> str:
+    return small_scorer(str(folder), settings=switches, rows="fp32" if switches else "pq")
+
+
+@pytest.mark.parametrize("switches", OTHER_ROWS)
 def test_what_other_formats_cannot_hold_is_refused_by_name(tmp_path, switches):
-    """A graph and a delta are of one matrix of rows: a version with others is published whole."""
-    folder = small_scorer(str(tmp_path), settings=switches, rows="fp32" if switches else "pq")
+    """A graph of lookups and a delta are of one matrix of rows: a version with others is published whole."""
+    folder = other_rows(tmp_path, switches)
     with pytest.raises(UserError, match=switches[0].split("sets: ")[1].split(",")[0] if switches else "pq"):
-        WholeScorer(Scorer(folder))
+        add_format(folder, "triton", "dmoe", 1)
     with pytest.raises(Unlike):
         make_delta(folder, folder, "parent", str(tmp_path / "delta"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", OTHER_ROWS)
+def test_what_follows_any_tables_runs_in_onnx_runtime(tmp_path, switches):
+    pytest.importorskip("onnxruntime")
+    folder = other_rows(tmp_path, switches)
+    assert add_format(folder, "onnx", "dmoe", 300).keys() == {ONNX_DENSE}
+    served, reference = Scorer(folder), Scorer(folder, engine="torch")
+    rows = draw(reference, 600, np.random.default_rng(0))
+    np.testing.assert_allclose(served.logits(*rows), reference.logits(*rows), atol=1e-5)
+    assert served.engine == "onnx"
 
 
 def test_ids_that_come_and_go_have_no_private_and_no_hashed_rows():

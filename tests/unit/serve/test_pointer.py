@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from dmoe.cli.main import main
+from dmoe.serve.delta import make_delta
 from dmoe.serve.pointer import KEPT, publish, read_pointer
+from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import folder_of, load_version
 from tests.unit.serve.test_scorer import make
 
@@ -28,15 +30,26 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str
 def test_publish_and_back(pointer, capsys):
     at = ["--pointer", "scorers/current"]
     for name in ("a", "b", "c"):
-        assert told(capsys, "publish", *at, f"scorers/{name}")[0] == 0
+        assert told(capsys, "publish", "--as-it-is", *at, f"scorers/{name}")[0] == 0
         assert folder_of("scorers/current", "") == f"scorers/{name}"
     assert told(capsys, "show", *at) == (0, ["current  c", "before   b", "before   a"])
     assert told(capsys, "rollback", *at) == (0, ["current  b", "before   a"])
     assert folder_of("scorers/current", "") == "scorers/b"
-    assert told(capsys, "publish", *at, str(pointer.parent / "c"))[1][0] == f"current  {pointer.parent / 'c'}"
+    assert told(capsys, "publish", "--as-it-is", *at, str(pointer.parent / "c"))[1][0] == f"current  {pointer.parent / 'c'}"
     assert told(capsys, "rollback", *at, "--to", "a") == (0, ["current  a"])
     code, (line,) = told(capsys, "rollback", *at)
     assert (code, "no version before a" in line) == (2, True)
+
+
+@pytest.mark.slow
+def test_what_is_published_has_its_graphs_but_for_what_deltas_begin_with(pointer, capsys):
+    pytest.importorskip("onnxscript")
+    at = ["publish", "--pointer", "scorers/current"]
+    assert told(capsys, *at, "scorers/a")[0] == 0
+    assert Scorer("scorers/a").engine == "onnx"
+    make_delta("scorers/b", "scorers/c", "b", "scorers/d")
+    assert told(capsys, *at, "scorers/b")[0] == 0
+    assert Scorer("scorers/b").engine == "torch"
 
 
 def test_what_cannot_be_loaded_is_not_published_and_not_gone_back_to(pointer, capsys):

@@ -242,12 +242,12 @@ def test_an_engine_that_cannot_be_had_is_named_and_a_damaged_file_too(tmp_path):
     assert Scorer(str(tmp_path)).engine == "torch"
     with pytest.raises(UserError, match="--format onnx"):
         Scorer(str(tmp_path), engine="onnx")
-    (tmp_path / ONNX).write_bytes(b"no graph")
+    (tmp_path / ONNX_DENSE).write_bytes(b"no graph")
     about = json.loads((tmp_path / "scorer.json").read_text())
-    about["files"][ONNX] = "0" * 64
+    about["files"][ONNX_DENSE] = "0" * 64
     (tmp_path / "scorer.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match=r"model\.onnx: damaged"):
+    with pytest.raises(UserError, match=r"dense\.onnx: damaged"):
         Scorer(str(tmp_path))
-    with pytest.raises(UserError, match=r"model\.onnx: ONNX Runtime cannot read it"):
+    with pytest.raises(UserError, match=r"dense\.onnx: ONNX Runtime cannot read it"):
         Scorer(str(tmp_path), verify=False)
     assert Scorer(str(tmp_path), verify=False, engine="torch").engine == "torch"
