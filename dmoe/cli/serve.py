@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 
+from dmoe import alive
 from dmoe.cli.options import add_log_format
 from dmoe.errors import UserError
 from dmoe.terminal import tell
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    alive.note("loads PyTorch and the scorer")
     try:
         import uvicorn
     except ImportError:
@@ -74,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
         app = "dmoe.serve.server.app:create" if several else create(options)
+        alive.end()
         tell(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", event="serves")
         uvicorn.run(
             app,

@@ -4,8 +4,11 @@ import argparse
 import sys
 from typing import Any
 
+from dmoe.alive import note
+
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
+    note("loads numba and Arrow")
     # Not at the top: --help must not wait for numba and pyarrow.
     from dmoe.cli.options import given
     from dmoe.data.prepare.options import Options
@@ -15,6 +18,8 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.terminal import tell
 
     keep_freed_memory()
+    # The progress of its stages tells from here on.
+    note("")
     result = preprocess(Options(**given(arguments, Options) | options))
     numbers = {
         "output": arguments.output,
