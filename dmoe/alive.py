@@ -3,10 +3,11 @@
 Library functions tell what they are at by `note` and `detail`; only a program, by `begin`, lets it be printed.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Callable
+
+from dmoe.terminal import tell
 
 FIRST_SECONDS = 2.0
 AGAIN_SECONDS = (10.0, 30.0, 60.0)
@@ -20,6 +21,7 @@ class Alive:
     def __init__(self, what: str) -> None:
         self.what, self.more, self.since = what, "", time.monotonic()
         self.due = FIRST_SECONDS
+        self.paused = False
         self.ended = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="alive").start()
 
@@ -30,10 +32,9 @@ class Alive:
     def _run(self) -> None:
         while not self.ended.wait(TICK_SECONDS):
             what, more, lasted = self.what, self.more, time.monotonic() - self.since
-            if what and lasted >= self.due:
+            if what and lasted >= self.due and not self.paused:
                 self.due = next((after for after in AGAIN_SECONDS if after > lasted), lasted + AGAIN_SECONDS[-1])
-                sys.stderr.write(f"[{lasted:.0f} s] {what}{f' ({more})' if more else ''}\n")
-                sys.stderr.flush()
+                tell(f"[{lasted:.0f} s] {what}{f' ({more})' if more else ''}", event="at", what=what, detail=more, seconds=round(lasted))
 
 
 _current: Alive | None = None
@@ -68,6 +69,19 @@ def detail(more: str) -> None:
     """How far it is with that, such as `table 12 of 26`."""
     if _current is not None:
         _current.more = more
+
+
+def pause() -> None:
+    """Prints nothing until `resume`: something else tells how it goes."""
+    if _current is not None:
+        _current.paused = True
+
+
+def resume(what: str) -> None:
+    """Ends a `pause`; the program is at `what` now. Where it does not print signs of life, nothing."""
+    if _current is not None:
+        _current.note(what)
+        _current.paused = False
 
 
 def end() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dmoe.interrupts import INTERRUPTED, interruptible
 from dmoe.names import printable
+from dmoe.terminal import tell
 
 USER_ERROR = 2
 MENDED_BY_USERS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR, errno.ENOTDIR))
@@ -89,5 +90,5 @@ def run_command(program: str, main: Callable[[], int | None]) -> int:
             if error.errno not in MENDED_BY_USERS:
                 raise
             message = told_by_system(error)
-    print(f"{program}: {printable(message)}", file=sys.stderr)
+    tell(printable(f"{program}: {message}"), "error", "error", code=USER_ERROR)
     return USER_ERROR

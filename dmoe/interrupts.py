@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dmoe.terminal import line_of
+
 INTERRUPTED = 130
 STUCK_SECONDS = 3.0
 """How long the main thread may take to notice Ctrl-C."""
@@ -22,17 +24,20 @@ class Interrupts:
 
     def __init__(self, program: str) -> None:
         # Ctrl-C reaches every rank of a launch: one speaks for all.
-        self.line = f"{program}: interrupted\n" if os.environ.get("RANK", "0") == "0" else ""
+        self.said = f"{program}: interrupted" if os.environ.get("RANK", "0") == "0" else ""
         self.noticed = threading.Event()
 
+    def line(self) -> str:
+        return line_of(self.said, "error", "error", code=INTERRUPTED) if self.said else ""
+
     def tell(self) -> None:
-        sys.stderr.write(self.line)
+        sys.stderr.write(self.line())
         sys.stderr.flush()
-        self.line = ""
+        self.said = ""
 
     def end(self) -> None:
         """Ends the process, from a signal handler or another thread: Python's own streams may be in use."""
-        os.write(2, self.line.encode())
+        os.write(2, self.line().encode())
         os._exit(INTERRUPTED)
 
     def handle(self, number: int, frame: FrameType | None) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -19,6 +20,7 @@ LABEL, RESERVED = "label", "@"
 """Columns of a shard that are no features: the label, and those that begin so: @weight, @group."""
 NO_SPLITS = ("vocabulary", "rejects")
 """Folders beside those of the splits in a data set."""
+_stderr_writer: Callable[[str], None] | None = None
 _SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _UNSAFE = re.compile(r"/|%(?=2F|25|2E|7E)|^\.(?=\.?$)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,13 +38,22 @@ def _is_shown(character: str) -> bool:
 
 
 def show(text: str, file: TextIO | None = None) -> None:
-    """Prints lines that hold texts of users, such as names and paths."""
-    print(printable(text, keep="\n"), file=file, flush=True)
+    """Prints lines that hold texts of users, such as names and paths; on stderr as `dmoe.terminal.tell` does."""
+    if file is not None and file is sys.stderr and _stderr_writer is not None:
+        _stderr_writer(text)
+    else:
+        print(printable(text, keep="\n"), file=file, flush=True)
 
 
 def quoted(name: str) -> str:
     """A name as a message has it: in quotes, printable, cut where it is long."""
     return f"'{printable(name if len(name) <= MAX_SHOWN else f'{name[:MAX_SHOWN]}...')}'"
+
+
+def write_stderr_by(writer: Callable[[str], None]) -> None:
+    """Has `show` write on stderr so: `dmoe.terminal`, which needs this module, asks for it."""
+    global _stderr_writer
+    _stderr_writer = writer
 
 
 def clip(text: str, width: int) -> str:

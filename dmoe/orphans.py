@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import sys
 import threading
 import time
+
+from dmoe.terminal import tell
 
 ORPHAN_SECONDS = 0.2
 
@@ -21,7 +22,8 @@ def end_with(parent: int, code: int, line: str = "") -> None:
             time.sleep(ORPHAN_SECONDS)
         # What it would be said to may have ended with the parent.
         with contextlib.suppress(OSError, ValueError):
-            print(line, end="\n" if line else "", file=sys.stderr, flush=True)
+            if line:
+                tell(line, "error", "error", code=code)
         os._exit(code)
 
     threading.Thread(target=watch, daemon=True, name="orphan").start()

@@ -10,7 +10,7 @@ import time
 from typing import Any, Literal, TextIO
 
 from dmoe.json_text import defined, format_json
-from dmoe.names import printable
+from dmoe.names import printable, write_stderr_by
 
 FORMAT = "DMOE_LOG_FORMAT"
 """The environment variable that says `json`: it reaches the processes that a program starts too."""
@@ -20,6 +20,11 @@ CLEAR, PLAIN = "\r\x1b[K", "\x1b[0m"
 # Reentrant: a signal's handler may speak while a line is being written.
 _lock = threading.RLock()
 _progress_is_shown = False
+
+
+def use(log_format: str) -> None:
+    """Has this process, and those that it starts, write `json` or `text`."""
+    os.environ[FORMAT] = log_format
 
 
 def as_json() -> bool:
@@ -53,13 +58,25 @@ def tell(message: str, level: Level = "info", event: str = "message", stream: Te
         stream.flush()
 
 
+def json_line(message: str, level: Level = "info", event: str = "message", **numbers: Any) -> str:
+    """A line of JSON, whatever the format of the others is. Half a character, as a name of a file may have, is escaped."""
+    what = {"time": round(time.time(), 3), "level": level, "event": event, "message": message, **defined(numbers)}
+    return format_json(what) + "\n"
+
+
 def line_of(message: str, level: Level = "info", event: str = "message", stream: TextIO | None = None, **numbers: Any) -> str:
     """What `tell` writes."""
     if as_json():
-        what = {"time": round(time.time(), 3), "level": level, "event": event, "message": message, **defined(numbers)}
-        return format_json(what, ensure_ascii=False) + "\n"
+        return json_line(message, level, event, **numbers)
     colour = COLOURS[level] if has_terminal(stream or sys.stderr) and not os.environ.get("NO_COLOR") else ""
     return f"{colour}{printable(message, keep=chr(10))}{PLAIN if colour else ''}\n"
+
+
+def _show(text: str) -> None:
+    tell(text, "warning" if text.startswith("warning:") else "info")
+
+
+write_stderr_by(_show)
 
 
 def show_progress(text: str, stream: TextIO) -> None:

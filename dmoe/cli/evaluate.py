@@ -6,6 +6,8 @@ torchrun --nproc-per-node 2 -m -- dmoe.evaluate --run runs/first    # without `-
 
 import argparse
 
+from dmoe.cli.options import add_log_format
+
 RUNS_ON_RANKS = True
 
 
@@ -14,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="another data set of the same schema (default: the run's own)")
     parser.add_argument("--split", help="the split to evaluate (default: the run's test split)")
     parser.add_argument("--output", default="evaluation.json", help="file in the run's directory that receives the metrics")
+    add_log_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ dmoe export --run runs/dmoe --output scorers/dmoe --register clicks
 
 import argparse
 
+from dmoe.alive import note
 from dmoe.errors import UserError
 from dmoe.names import show
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    note("loads PyTorch")
     from dmoe.model.sizes import human
     from dmoe.paths import PATHS, join
     from dmoe.serve.check import against_run, effect_on_test
@@ -52,17 +54,21 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--products {arguments.products}: of ONNX files; give --format onnx or triton with it")
     trackers = check_register(arguments.run, arguments.register) if arguments.register else []
     folder = scorer_folder(arguments.format, arguments.output, arguments.name)
+    note("exports the checkpoint")
     about = export(arguments.run, folder, arguments.rows, arguments.step)
     size = sum(_size(PATHS, join(folder, name)) for name in (TABLES, DENSE))
     show(f"{folder}: {about.variant} of step {about.step:,}, {len(about.experts)} expert(s), {about.rows} rows, {human(size)}")
     if arguments.format != "scorer":
+        note(f"makes and compares the files of {arguments.format}")
         for name, one in add_format(folder, arguments.format, arguments.name, min(arguments.check, 5000), arguments.products).items():
             against = f"against the scorer on {one.rows:,} rows, by {one.runtime}"
             show(f"{join(folder, name)}: logits differ by {one.logit:.2g} at most, probabilities by {one.probability:.2g}, {against}")
         if arguments.products != "fp32" and arguments.check and (told := effect_on_test(arguments.run, folder, arguments.check)):
             show(told)
     if arguments.check:
+        note("compares with the run's own scores")
         show(against_run(arguments.run, folder, arguments.check))
+    note("registers the scorer")
     for name in register(arguments.run, folder, arguments.register, trackers):
         show(f"registered: {name}")
 

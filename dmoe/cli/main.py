@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import dmoe
-from dmoe import alive
+from dmoe import alive, terminal
 from dmoe.errors import run_command
 from dmoe.interrupts import interruptible
 
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     words = list(sys.argv[1:] if arguments is None else arguments)
     with interruptible(program):
         spoken, module, parsed = parse(words, program, path)
+    if found := getattr(parsed, "log_format", None):
+        terminal.use(found)
     shown = program if path else spoken
     on_ranks = getattr(module, "RUNS_ON_RANKS", False)
     if on_ranks(parsed) if callable(on_ranks) else on_ranks:

@@ -9,6 +9,7 @@ dmoe online rollback runs/live --to 41 --publish published
 
 import argparse
 
+from dmoe.cli.options import add_log_format
 from dmoe.errors import UserError
 from dmoe.names import show
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish", metavar="P", help="folder that gets versions for dmoe serve, and a pointer; local or remote")
     parser.add_argument("--once", action="store_true", help="take what is there, and end")
     parser.add_argument("--accept", type=int, default=0, metavar="WINDOW", help="learn from this quarantined window next")
+    add_log_format(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     status = commands.add_parser("status", help="what became of each window")
     status.add_argument("of", metavar="RUN")

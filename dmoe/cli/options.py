@@ -47,6 +47,11 @@ def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **de
         parser.add_argument(said.flag or f"--{one.name.replace('_', '-')}", **words)
 
 
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """Adds `--log-format`, which `dmoe.cli.main` carries out."""
+    parser.add_argument("--log-format", choices=("text", "json"), help="of what is said on the way; json: an object a line (text)")
+
+
 def given(arguments: argparse.Namespace, of: type) -> dict[str, Any]:
     """The fields of a dataclass as the command line has them, in the fields' units."""
     found = {}

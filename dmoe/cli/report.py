@@ -10,6 +10,7 @@ dmoe report search --config search_frappe --set data.path=DATA --output DIR
 
 import argparse
 
+from dmoe.alive import note
 from dmoe.errors import UserError
 from dmoe.names import show
 
@@ -115,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
+    note("reads the runs")
     from dmoe.report.run_page import page
     from dmoe.report.runs import as_text, load_run, table
 

@@ -7,7 +7,10 @@ dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --output scores.parquet
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
+from dmoe.alive import note
 from dmoe.errors import UserError
 from dmoe.names import show
 
@@ -34,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1 or arguments.threads < 0:
         raise UserError("--batch-size and --threads: expected positive numbers")
+    note("loads PyTorch and the scorer")
     import torch
 
     from dmoe.data.dataset.manifest import load_manifest
+    from dmoe.data.progress import Progress
     from dmoe.data.skew import shares_of, skew_lines
     from dmoe.paths import join
     from dmoe.report.statistics import logloss_rows, placements
@@ -53,6 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.log and vocabulary:
         # Before the log is read, which takes long.
         check_fits(scorer.about, load_manifest(vocabulary), vocabulary)
+    # The progress of preparation and scoring tells from here on.
+    note("")
     began = time.perf_counter()
     with made_from(arguments.log, vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
@@ -61,7 +68,9 @@ def run(arguments: argparse.Namespace) -> None:
         known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
         for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):
             show(line, sys.stderr)
-        logits, labels = write_scores(arguments.output, score_split(scorer, data, split, arguments.batch_size))
+        progress = Progress("score", load_manifest(data).split(split).rows)
+        logits, labels = write_scores(arguments.output, _shown(score_split(scorer, data, split, arguments.batch_size), progress))
+        progress.close()
     seconds = time.perf_counter() - began
     quality = "without labels"
     if labels is not None:
@@ -70,3 +79,10 @@ def run(arguments: argparse.Namespace) -> None:
         quality = f"{auc}logloss {logloss_rows(logits, labels).mean():.5f}"
     show(f"{arguments.output}: {len(logits):,} rows, {quality}")
     print(f"{seconds:.2f} s, {len(logits) / seconds:,.0f} rows/s with {torch.get_num_threads()} thread(s), reading and writing included")
+
+
+def _shown(parts: Iterator[Any], progress: Any) -> Iterator[Any]:
+    """The same parts; progress is told of the rows of each."""
+    for part in parts:
+        progress.update(len(part[0]))
+        yield part

@@ -7,10 +7,12 @@ curl -d '{"rows": [{"C1": "68fd1e64"}]}' localhost:8080/score
 import argparse
 import contextlib
 import os
-import sys
 import tempfile
 
+from dmoe import alive
+from dmoe.cli.options import add_log_format
 from dmoe.errors import UserError
+from dmoe.terminal import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body-mib", type=int, default=16, help="of a request; beyond, 413 (16)")
     parser.add_argument("--max-connections", type=int, default=1000, help="a process; beyond, 503 (1000)")
     parser.add_argument("--token-file", metavar="F", help="its first line is what requests bring as `Authorization: Bearer`")
+    add_log_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    alive.note("loads PyTorch and the scorer")
     try:
         import uvicorn
     except ImportError:
@@ -72,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
         app = "dmoe.serve.server.app:create" if several else create(options)
-        print(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
+        alive.end()
+        tell(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", event="serves")
         uvicorn.run(
             app,
             factory=several,

@@ -6,6 +6,8 @@ torchrun --nproc-per-node 2 -m dmoe.train --config criteo_laptop --set data.path
 
 import argparse
 
+from dmoe.cli.options import add_log_format
+
 RUNS_ON_RANKS = True
 
 
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto or TensorBoard"
     )
+    add_log_format(parser)
 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:

@@ -3,7 +3,9 @@
 import resource
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
+
+from dmoe.terminal import has_terminal, show_progress, tell
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 5.0
 
@@ -40,44 +42,73 @@ class Progress:
         what: what the line begins with.
         total_rows, total_bytes: how much there is to do, where known; bytes decide the share done where both are given.
         stream: stderr unless told.
+        unit: what a row is called.
+        terminal_only: says nothing where no person looks: the program has lines of its own there.
     """
 
-    def __init__(self, what: str, total_rows: int = 0, total_bytes: int = 0, stream: TextIO | None = None) -> None:
-        self.what, self.total_rows, self.total_bytes = what, total_rows, total_bytes
+    def __init__(
+        self,
+        what: str,
+        total_rows: int = 0,
+        total_bytes: int = 0,
+        stream: TextIO | None = None,
+        unit: str = "rows",
+        terminal_only: bool = False,
+    ) -> None:
+        self.what, self.total_rows, self.total_bytes, self.unit = what, total_rows, total_bytes, unit
         self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.rows = self.size = 0
+        self.terminal = has_terminal(self.stream)
+        self.silent = terminal_only and not self.terminal
+        self.note = ""
+        self.rows = self.size = self.before = 0
         self.began = self.said = time.monotonic()
+
+    def begun(self, rows: int) -> None:
+        """So many rows are done already, and tell nothing of how fast the others will be."""
+        self.rows = self.before = rows
+        self.began = time.monotonic()
 
     def update(self, rows: int = 0, size: int = 0) -> None:
         """Adds rows and bytes that are done."""
         self.rows, self.size = self.rows + rows, self.size + size
         now = time.monotonic()
-        if now - self.said >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS):
+        if not self.silent and now - self.said >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS):
             self.said = now
-            self._say(self.line(now - self.began))
+            if self.terminal:
+                show_progress(self.line(now - self.began), self.stream)
+            else:
+                tell(self.line(now - self.began), event="progress", stream=self.stream, **self.numbers(now - self.began))
+
+    def numbers(self, seconds: float) -> dict[str, Any]:
+        """What `line` says, for programs; what is not known is None."""
+        done, total = (self.size, self.total_bytes) if self.total_bytes else (self.rows, self.total_rows)
+        timed = done if self.total_bytes else done - self.before
+        return {
+            "what": self.what,
+            "rows": self.rows,
+            "bytes": self.size,
+            "share": min(done / total, 1) if total else None,
+            "rows_per_second": (self.rows - self.before) / seconds if seconds > 0 else None,
+            "seconds_left": seconds * (total - done) / timed if timed > 0 and done < total else None,
+            "memory_mb": memory_mb(),
+        }
 
     def line(self, seconds: float) -> str:
         """What the progress line says after that many seconds."""
-        parts = [f"{self.what}: {self.rows:,} rows"]
-        done, total = (self.size, self.total_bytes) if self.total_bytes else (self.rows, self.total_rows)
-        if total:
-            parts.append(f"{min(done / total, 1):.0%}")
-        if seconds > 0:
-            parts.append(f"{self.rows / seconds:,.0f} rows/s")
+        found = self.numbers(seconds)
+        parts = [f"{self.what}: {self.rows:,} {self.unit}"]
+        if found["share"] is not None:
+            parts.append(f"{found['share']:.0%}")
+        if found["rows_per_second"] is not None:
+            rate = found["rows_per_second"]
+            parts.append(f"{rate:,.0f} {self.unit}/s" if rate >= 10 or not rate else f"{rate:.2g} {self.unit}/s")
             if self.size:
                 parts.append(f"{self.size / seconds / 1e6:,.0f} MB/s")
-            if total and 0 < done < total:
-                parts.append(f"{duration(seconds * (total - done) / done)} left")
-        parts.append(f"memory {memory_mb():,.0f} MB")
-        return ", ".join(parts)
+        if found["seconds_left"] is not None:
+            parts.append(f"{duration(found['seconds_left'])} left")
+        return ", ".join([*parts, *([self.note] if self.note else []), f"memory {found['memory_mb']:,.0f} MB"])
 
     def close(self) -> None:
         """Clears a terminal's progress line."""
         if self.terminal:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-
-    def _say(self, text: str) -> None:
-        self.stream.write(f"\r\x1b[K{text}" if self.terminal else f"{text}\n")
-        self.stream.flush()
+            show_progress("", self.stream)

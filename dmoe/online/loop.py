@@ -1,7 +1,6 @@
 """The loop over windows: choose, prepare, test, train, watch, commit. Every rank runs it; rank 0 decides."""
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,7 +17,6 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.distributed import broadcast_object, on_rank_0, rank
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import NotFinite
-from dmoe.names import show
 from dmoe.online import stages, vocabulary, watch
 from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger, as_lines, committed
@@ -27,6 +25,7 @@ from dmoe.online.publish import Publisher, Publishing
 from dmoe.online.spool import Spool
 from dmoe.online.taking import Taken, Taker
 from dmoe.online.waiting import meanwhile
+from dmoe.terminal import Level, tell
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.run.run_dir import RunDir
@@ -220,7 +219,11 @@ class Loop:
         self.writer.save(asdict(progress))
         self.waits_for_commit = line
         if rank() == 0:
-            show(said(line), sys.stderr)
+            test: dict[str, Any] = {
+                f"test_{name}": value for name, value in (line.get("test") or {}).items() if isinstance(value, int | float)
+            }
+            level: Level = "warning" if line.get("alarms") else "info"
+            tell(said(line), level, "window", window=line["window"], state=line["state"], rows=line["rows"], **test)
         self._committed()
 
     def _committed(self) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dmoe import distributed
+from dmoe import alive, distributed
 from dmoe.alive import note
 from dmoe.config import Config, load_config
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
@@ -16,6 +16,7 @@ from dmoe.errors import UserError
 from dmoe.malloc import keep_freed_memory
 from dmoe.names import show
 from dmoe.paths import PATHS, inside, join
+from dmoe.terminal import tell
 from dmoe.train.elastic import watchdog as watch
 from dmoe.train.run.run_inputs import check_data, run_inputs
 from dmoe.train.trackers.tracker import check_installed
@@ -96,7 +97,7 @@ def leave_group() -> None:
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: Any, trace: Any, resume: bool) -> None:
     from dmoe.train.describe import describe
-    from dmoe.train.evaluate import evaluate
+    from dmoe.train.evaluate import evaluate, shown_of
     from dmoe.train.loop import fit
     from dmoe.train.run.best import restore_best
     from dmoe.train.run.predictions import FILE as PREDICTIONS
@@ -137,7 +138,10 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
     if best != progress.best_step:
         reporter.say(f"the best checkpoint, of step {progress.best_step:,}, is damaged; step {best:,} is taken in its place")
     test = session.reader(config.data.test_split, in_order=config.metrics.predictions)
-    figures = evaluate(session, test, lambda: note("evaluates", progress.step), (run.file(PREDICTIONS), best))
+    alive.pause()
+    kept = run.file(PREDICTIONS), best
+    figures = evaluate(session, test, lambda: note("evaluates", progress.step), kept, shown_of("test", test))
+    alive.resume("measures the tables' information abundance")
     figures |= _abundance(config, run, best)
     figures |= {
         "split": config.data.test_split,
@@ -196,8 +200,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     from dmoe.checkpoint.index import read_index, verify_checkpoint
     from dmoe.checkpoint.load import check_fits, load_checkpoint
     from dmoe.model.build import make_blueprint, outline_of
-    from dmoe.train.console import headline
-    from dmoe.train.evaluate import evaluate
+    from dmoe.train.console import headline, numbers_of
+    from dmoe.train.evaluate import evaluate, shown_of
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 
@@ -213,13 +217,15 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     session = open_session(config, trained_on, device)
     load_checkpoint(run.checkpoint(best), session.sharded, session.tables, session.dense, None)
     reader = session.reader(chosen, folder=folder, manifest=manifest, in_order=config.metrics.predictions)
-    figures = evaluate(session, reader, lambda: note("evaluates", best), (kept, best))
+    alive.pause()
+    figures = evaluate(session, reader, lambda: note("evaluates", best), (kept, best), shown_of(chosen, reader))
     figures |= {"data": folder, "split": chosen, "variant": config.variant, "best_step": best, "world_size": distributed.world_size()}
     run.finish(figures, output)
     if distributed.rank() == 0:
         for line in skewed:
             show(line, sys.stderr)
-        show(f"{chosen} of step {best:,}: {headline(figures)}")
+        line = f"{chosen} of step {best:,}: {headline(figures)}"
+        tell(line, event="evaluation", stream=sys.stdout, **(numbers_of(figures) | {"data": folder, "split": chosen}))
     leave_group()
     return figures
 

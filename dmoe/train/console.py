@@ -1,17 +1,18 @@
 """What a run says while it runs: lines on rank 0's screen, metrics.jsonl, trackers."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from dmoe.checkpoint.progress import Progress
+from dmoe.alive import resume
+from dmoe.checkpoint.progress import Progress as Position
 from dmoe.config import Config
+from dmoe.data.progress import Progress, memory_mb
 from dmoe.distributed import rank
 from dmoe.json_text import defined
-from dmoe.names import show
 from dmoe.paths import write_text
+from dmoe.terminal import tell
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.run.run_dir import RunDir, flat
 from dmoe.train.trackers.tracker import About
@@ -29,12 +30,16 @@ class Reporter:
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.trackers: Trackers | None = None
+        self.bar: Progress | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.bar:
+            self.bar.close()
         if self.trackers:
+            resume("waits for its trackers")
             stopped = isinstance(error, Preempted | KeyboardInterrupt)
             self.trackers.end("finished" if error is None else "stopped" if stopped else "failed")
 
@@ -48,30 +53,48 @@ class Reporter:
         if rank() == 0:
             about = About(self.run.path, config.variant, flat(config.model_dump(mode="json")), changed=changed)
             self.trackers = Trackers(
-                about, resumed, {name: KINDS[name]() for name in config.run.trackers}, lambda line: show(line, sys.stderr)
+                about, resumed, {name: KINDS[name]() for name in config.run.trackers}, lambda line: tell(line, "warning")
             )
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, event: str = "message", **numbers: Any) -> None:
         if rank() == 0:
-            show(line, sys.stderr)
+            tell(line, event=event, **numbers)
 
-    def begin(self, total_steps: int, step: int) -> None:
+    def begin(self, total_steps: int, step: int, rows: int = 0) -> None:
+        """The steps begin; `rows` are to be trained on until the last one, on all ranks."""
         self.total, self.first, self.began = total_steps, step, time.perf_counter()
+        # Where nobody looks, the lines of the log tell.
+        self.bar = Progress("train", rows, unit="samples", terminal_only=True) if rank() == 0 and rows else None
 
-    def trained(self, progress: Progress, figures: dict[str, Any]) -> None:
-        self.run.log("train", {"step": progress.step, "epoch": progress.epoch, **defined(figures)})
+    def stepped(self, rows: int) -> None:
+        """After each step of so many rows, on all ranks."""
+        if self.bar and not self.bar.rows:
+            # The first step compiles, and waits for the first batch.
+            self.bar.begun(rows)
+        elif self.bar:
+            self.bar.update(rows)
+
+    def trained(self, progress: Position, figures: dict[str, Any]) -> None:
+        where = {"step": progress.step, "epoch": progress.epoch}
+        self.run.log("train", where | defined(figures))
         done = progress.step - self.first
         left = (time.perf_counter() - self.began) / max(done, 1) * (self.total - progress.step)
-        self.say(
-            f"step {progress.step:,}/{self.total:,}  loss {figures['loss']:.4f}  cec {figures['cec_batch']:.3f}"
-            f"  {figures['samples_per_second']:,.0f} samples/s  eta {clock(left)}"
-        )
+        if self.bar and self.bar.terminal:
+            self.bar.note = f"loss {figures['loss']:.4f}"
+        else:
+            self.say(
+                f"step {progress.step:,}/{self.total:,}  loss {figures['loss']:.4f}  cec {figures['cec_batch']:.3f}"
+                f"  {figures['samples_per_second']:,.0f} samples/s  eta {clock(left)}",
+                "step",
+                **where | {"steps": self.total, "seconds_left": left, "memory_mb": memory_mb()} | figures,
+            )
         if self.trackers:
             self.trackers.scalars("train", _finite(figures), progress.step)
 
-    def validated(self, progress: Progress, figures: dict[str, Any]) -> None:
-        self.run.log("validation", {"step": progress.step, "epoch": progress.epoch, **figures})
-        self.say(f"validation at step {progress.step:,}: {headline(figures)}")
+    def validated(self, progress: Position, figures: dict[str, Any]) -> None:
+        where = {"step": progress.step, "epoch": progress.epoch}
+        self.run.log("validation", where | figures)
+        self.say(f"validation at step {progress.step:,}: {headline(figures)}", "validation", **where, **numbers_of(figures))
         if self.trackers:
             self.trackers.scalars("validation", _finite({name: figures[name] for name in SCALARS}), progress.step)
             self.trackers.matrix("validation/cec_matrix", figures["cec_matrix"], progress.step)
@@ -79,7 +102,7 @@ class Reporter:
     def tested(self, step: int, figures: dict[str, Any]) -> None:
         """Writes the final figures, of the checkpoint of that step."""
         self.run.finish(figures)
-        self.say(f"test of step {step:,}: {headline(figures)}")
+        self.say(f"test of step {step:,}: {headline(figures)}", "test", **({"step": step} | numbers_of(figures)))
         self.say(f"run kept in {self.run.path}")
         if self.trackers:
             self.trackers.scalars("test", _finite(figures), step)
@@ -104,6 +127,11 @@ class Reporter:
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, float) and math.isfinite(value)}
+
+
+def numbers_of(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that are one number or none; lists and matrices are in the run's files."""
+    return {name: value for name, value in figures.items() if value is None or isinstance(value, int | float)}
 
 
 def headline(figures: dict[str, Any]) -> str:

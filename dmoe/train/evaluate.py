@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.reader import Reader
+from dmoe.data.progress import Progress
 from dmoe.distributed import rank, world_size
 from dmoe.metrics.evaluation import NotFinite
 from dmoe.paths import PATHS
@@ -19,7 +20,11 @@ from dmoe.train.session import Session
 
 @torch.no_grad()
 def evaluate(
-    session: Session, reader: Reader, between: Callable[[], None] | None = None, final: tuple[str, int] | None = None
+    session: Session,
+    reader: Reader,
+    between: Callable[[], None] | None = None,
+    final: tuple[str, int] | None = None,
+    told: Progress | None = None,
 ) -> dict[str, Any]:
     """The metrics of a split over the rows of all ranks; each is finite or None. Every rank must call it.
 
@@ -29,6 +34,7 @@ def evaluate(
         between: called before every batch. An exception of it ends the evaluation.
         final: for the final evaluation of a model: (path of a file, step of the model). Then the AUC without each expert is computed, and
             with `metrics.predictions` the logit and label of every row are written to the file; without, an older file is removed.
+        told: counts the rows of all ranks, batch by batch.
 
     Raises:
         NotFinite: on all ranks, if the model's output for some row is not finite.
@@ -50,11 +56,15 @@ def evaluate(
                 _, outputs, label_B, weight_B, group_B = session.pipeline.progress(batches)
             except StopIteration:
                 break
+            if told is not None:
+                told.update(min(session.config.train.eval_batch_size, reader.rows - told.rows))
             evaluation.update(outputs, label_B, weight_B, group_B, dense.popleft())
             if kept is not None:
                 more = {"expert_logit": outputs.expert_logit_BM, "gate": outputs.gate_BMG.mean(2)} if metrics.expert_predictions else {}
                 kept.add(outputs.logit_B, label_B, weight_B, **more)
     finally:
+        if told is not None:
+            told.close()
         session.sharded.train()
         session.task.controls.leave_out = False
     try:
@@ -69,6 +79,11 @@ def evaluate(
     elif final is not None and rank() == 0 and PATHS.exists(final[0]):
         PATHS.rm(final[0])
     return figures
+
+
+def shown_of(what: str, reader: Reader) -> Progress | None:
+    """The progress line of an evaluation, on rank 0."""
+    return Progress(what, reader.rows) if rank() == 0 else None
 
 
 def _noted(batches: Iterator[Batch], dense: deque[Tensor]) -> Iterator[Batch]:

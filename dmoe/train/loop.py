@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmoe.alive import end as end_signs_of_life
-from dmoe.alive import note
+from dmoe.alive import note, pause, resume
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import WeightsNotFinite
@@ -24,7 +23,7 @@ from dmoe.metrics.evaluation import NotFinite
 from dmoe.train.console import Reporter
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
-from dmoe.train.evaluate import evaluate
+from dmoe.train.evaluate import evaluate, shown_of
 from dmoe.train.guard import LEARNING_RATES, Guard, Stopped
 from dmoe.train.log_window import Window
 from dmoe.train.overflow import MOST_BATCHES, likely_reason
@@ -92,7 +91,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     guard = Guard(config.train.guard, session.manifest.base_rate(config.data.train_split))
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
     writer = CheckpointWriter(run, *parts, config.train.checkpoint, resume_step)
-    reporter.begin(total, progress.step)
+    reporter.begin(total, progress.step, _rows_left(train, config.train.epochs, progress, total))
     moved = TablesMoved(session.sharded, session.tables, session.device)
     with Together(writer) as together:
         job = Training(
@@ -116,6 +115,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
                 if not progress.due:
                     _segment(job, _segment_end(job))
                 _validate(job)
+            resume("writes the last checkpoint")
             writer.finish()
         except WeightsNotFinite as error:
             reason = likely_reason(session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
@@ -146,6 +146,13 @@ def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) ->
         raise UserError(f"{folder}: progress.row is {progress.row:,}, not the end of a batch within an epoch of {train.rows:,} rows")
     progress.order = train.order
     return progress
+
+
+def _rows_left(train: Reader, epochs: int, progress: Progress, total: int) -> int:
+    """Rows from the progress up to the last step; an epoch's last batch may be smaller."""
+    steps = train.steps(progress.batch_size)
+    last = total // steps * train.rows + total % steps * progress.batch_size
+    return max(min(last, train.rows * epochs) - progress.epoch * train.rows - progress.row, 0)
 
 
 def _waited_enough(job: Training) -> bool:
@@ -190,11 +197,12 @@ def _segment(job: Training, end: int) -> None:
         progress.step += 1
         if progress.step == job.first + 1:
             # From here on, the log lines show that the run is alive.
-            end_signs_of_life()
+            pause()
             if config.train.compile:
                 job.reporter.say(f"compiled in the first step, which took {time.perf_counter() - began:.1f} s")
         rows = min(batch_size, job.train.rows - progress.row)
         progress.row, progress.trained_rows = progress.row + rows, progress.trained_rows + rows
+        job.reporter.stepped(rows)
         if logged:
             progress.seconds += window.seconds()
             figures = window.close(norms)
@@ -224,7 +232,8 @@ def _validate(job: Training) -> None:
         if job.together.exchange():
             _stop(job)
 
-    figures = evaluate(job.session, job.validation, between_batches)
+    pause()
+    figures = evaluate(job.session, job.validation, between_batches, told=shown_of("validation", job.validation))
     job.reporter.validated(progress, figures)
     reason = partial(likely_reason, job.session, progress, max(progress.step - MOST_BATCHES, job.first), progress.step)
     job.guard.check_auc(progress.step, figures["auc"], reason)
@@ -239,7 +248,8 @@ def _noted(job: Training, batches: Iterator[Batch]) -> Iterator[Batch]:
     while True:
         note("waits for its next batch", job.progress.step)
         batch = next(batches, None)
-        note("is in a training step", job.progress.step + 1)
+        compiles = job.session.config.train.compile and job.progress.step == job.first
+        note("compiles the dense part, in the first step" if compiles else "is in a training step", job.progress.step + 1)
         if batch is None:
             return
         yield batch

@@ -32,9 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         if layout not in LAYOUTS:
             raise UserError(f"--layouts: unknown layout '{layout}'{nearest(layout, LAYOUTS)}")
     model = model_of(arguments)
-    import time
-
-    from dmoe.data.progress import duration
+    from dmoe.data.progress import Progress
     from dmoe.paths import write_output
     from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, sweep
     from dmoe.sharding.planner.advice.sweep_page import page
@@ -43,15 +41,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.sharding.planner.cost.table_use import groups_in, in_short, uses_of
 
     clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
-    began, terminal = time.monotonic(), sys.stderr.isatty()
+    progress = Progress("sweep", unit="points")
 
     def told(done: int, total: int, point: Point) -> None:
-        left = (time.monotonic() - began) / done * (total - done)
-        line = f"sweep: {done} of {total} points ({printable(point.cluster.name)} took {point.seconds:.1f} s), {duration(left)} left"
-        sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
-        if terminal and done == total:
-            sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        progress.total_rows, progress.note = total, f"{printable(point.cluster.name)} took {point.seconds:.1f} s"
+        progress.update(1)
+        if done == total:
+            progress.close()
 
     groups = groups_in("" if arguments.cardinalities else model.config.data.path, model.manifest)
     points = sweep(model.config, model.manifest, clusters, batch_sizes, experts, layouts, told, groups)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dmoe.cli.options import add_options
+from dmoe.cli.options import add_log_format, add_options
 from dmoe.cli.preprocess import common
 from dmoe.data.prepare.options import Options
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--drop", default="", metavar="NAMES", help="columns to leave out, such as device_id,device_ip")
     add_options(parser, Options, min_count=None, split=None, split_by=None)
+    add_log_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,13 +2,14 @@
 
 import argparse
 
-from dmoe.cli.options import add_options
+from dmoe.cli.options import add_log_format, add_options
 from dmoe.cli.preprocess import common
 from dmoe.data.prepare.options import Options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, Options)
+    add_log_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

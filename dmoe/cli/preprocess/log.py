@@ -2,7 +2,7 @@
 
 import argparse
 
-from dmoe.cli.options import add_options
+from dmoe.cli.options import add_log_format, add_options
 from dmoe.cli.preprocess import common
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.schema import shipped
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"YAML: label, features, weight, time, group (docs/logs.md), or one of {', '.join(shipped())}; kept with --vocabulary",
     )
     add_options(parser, Options)
+    add_log_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

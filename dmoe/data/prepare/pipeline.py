@@ -20,6 +20,7 @@ from dmoe.data.prepare.stages import FORMAT_OF_WORK, Result, Task, run_stages
 from dmoe.data.prepare.write.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.errors import UserError
 from dmoe.lock import alone
+from dmoe.names import show
 
 __all__ = ["Options", "Result", "preprocess"]
 
@@ -82,7 +83,7 @@ def _leave_old_work(folder: str) -> None:
     """Says once that the folder holds work in progress of another version of dmoe. It is not read, and it is removed with the folder."""
     note = os.path.join(folder, f"format-{FORMAT_OF_WORK}")
     if not os.path.exists(note) and any(name.startswith(("parts-", "shards-", "vocabulary-")) for name in os.listdir(folder)):
-        print(f"{folder}: holds work in progress of another version of dmoe, which is not continued", file=sys.stderr)
+        show(f"{folder}: holds work in progress of another version of dmoe, which is not continued", sys.stderr)
     open(note, "w").close()
 
 

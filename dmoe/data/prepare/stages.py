@@ -43,6 +43,7 @@ from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.malloc import give_back_freed_memory
 from dmoe.names import file_name, printable, show
+from dmoe.terminal import tell
 
 FORMAT, FORMAT_OF_WORK = 3, 4
 """Versions of the fingerprint that data sets keep, and of the intermediate files. Intermediate files of another version are not used."""
@@ -125,7 +126,7 @@ def run_stages(task: Task, engine: Engine, began: float) -> Result:
     options, work = task.options, task.options.work_folder
     size = sum(one.size for one in task.files)
     workers = f"{engine.workers}{' Ray' * (options.engine == 'ray')} workers"
-    print(f"{len(task.files)} file{'s' * (len(task.files) != 1)}, {size / 1e6:,.1f} MB, {workers}", file=sys.stderr)
+    tell(f"{len(task.files)} file{'s' * (len(task.files) != 1)}, {size / 1e6:,.1f} MB, {workers}", files=len(task.files), bytes=size)
     stages, marked = {}, time.monotonic()
 
     def mark(name: str) -> None:

@@ -19,7 +19,6 @@ from starlette.routing import Route
 
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.errors import UserError
-from dmoe.json_text import format_json
 from dmoe.names import whole_number
 from dmoe.serve.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
@@ -29,6 +28,7 @@ from dmoe.serve.server.batcher import QueueFull, TooLate
 from dmoe.serve.server.metrics import Metrics
 from dmoe.serve.server.options import ServeOptions, from_environment
 from dmoe.serve.server.versions import Version
+from dmoe.terminal import Level, json_line
 from dmoe.version import __version__
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -52,11 +52,12 @@ class Server:
         torch.set_num_threads(options.threads)
         self.options, self.metrics, self.draining = options, Metrics(), False
         self._answering: dict[str, str] = {}
-        self.arms = Arms(options, self.metrics, self._told, lambda problem: _log({"event": "failed", "message": problem}))
+        self.arms = Arms(options, self.metrics, self._told, lambda problem: _log(problem, "failed", "warning"))
         self.versions, self.batcher = self.arms.control.versions, self.arms.control.batcher
 
     def _told(self, model: str, event: str, version: str, message: str) -> None:
-        _log({"event": event, "version" if event == "loaded" else "folder": version, "message": message})
+        named: dict[str, Any] = {"version" if event == "loaded" else "folder": version}
+        _log(message, event, **named)
         if event == "loaded":
             before = self._answering.get(model)
             self._answering[model] = version
@@ -250,8 +251,9 @@ def _guarded(
         server.metrics.requests.labels(path, str(response.status_code)).inc()
         if not open_ and path != "/metrics":
             server.metrics.seconds.observe(seconds)
-            told = {"path": path, "status": response.status_code, "ms": round(1000 * seconds, 3), **getattr(request.state, "told", {})}
-            _log(told)
+            code = response.status_code
+            told = {"path": path, "status": code, "ms": round(1000 * seconds, 3), **getattr(request.state, "told", {})}
+            _log(f"{path} {code}", "request", "error" if code >= 500 else "info", **told)
         return response
 
     return answer
@@ -262,9 +264,9 @@ def _headers(told: dict[str, Any]) -> dict[str, str]:
     return {names[name]: value for name, value in told.items() if value is not None}
 
 
-def _log(told: dict[str, Any]) -> None:
+def _log(message: str, event: str, level: Level = "info", **told: Any) -> None:
     # One write a line: print makes two, between which another worker's line may come.
-    sys.stderr.write(format_json({"time": round(time.time(), 3), "pid": os.getpid(), **told}) + "\n")
+    sys.stderr.write(json_line(message, level, event, pid=os.getpid(), **told))
     sys.stderr.flush()
 
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import sys
 import time
 from typing import Any
 
 from dmoe.json_text import format_json
 from dmoe.names import printable
+from dmoe.terminal import tell
 
 LOST = 3
 """Exit code of a rank that lost another rank, or that hung."""
@@ -18,7 +18,7 @@ FAULT, SAID = "dmoe/fault", "dmoe/said"
 def say(program: str, message: str) -> None:
     """Prints the message, and writes it to torchrun's error file, so that torchrun's report shows it."""
     message = printable(message)
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    tell(f"{program}: {message}", "error", "error")
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError), open(path, "w") as file:

@@ -9,6 +9,7 @@ import pytest
 
 from dmoe.cli.main import main
 from dmoe.config import parse_config
+from dmoe.data import progress
 from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, knees, sweep
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster, parse_cluster
 from dmoe.sharding.planner.cost.step_time import PASSES, Step, dense_ms
@@ -85,7 +86,8 @@ def test_the_dense_part_is_flops_over_speed_and_an_exchange_that_the_backward_pa
     assert exposed == pytest.approx(1000 * model.dense_bytes / 1e6 - (PASSES - 1) * forward / 2)
 
 
-def test_the_command_prints_a_table_and_writes_csv_and_a_self_contained_page(tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_csv_and_a_self_contained_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     (tmp_path / "c.yaml").write_text(CONFIG)
     (tmp_path / "s.yaml").write_text(json.dumps(SIZES))
     arguments = ["--config", f"{tmp_path}/c.yaml", "--cardinalities", f"{tmp_path}/s.yaml", "--clusters", "1x2:h100,2x2:h100"]
@@ -94,7 +96,7 @@ def test_the_command_prints_a_table_and_writes_csv_and_a_self_contained_page(tmp
     assert main(words) == 0
     told = capsys.readouterr()
     assert "2x2:h100" in told.out
-    assert "2 of 2 points" in told.err
+    assert "sweep: 2 points, 100%" in told.err
     assert all(len(line) <= 110 for line in told.out.splitlines()[:3])
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["cluster"] for row in rows] == ["1x2:h100", "2x2:h100"]
