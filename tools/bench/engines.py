@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parse_arguments()
     import torch
 
-    from dmoe.report.runs import as_text
+    from dmoe.report.document import in_columns
     from dmoe.serve.random_rows import draw
     from dmoe.serve.scorer import Scorer
 
@@ -64,7 +64,7 @@ def main() -> None:
             share = f"{busy['products alone (floor)'] / busy[name]:.2f}"
             cells = [f"{1e3 * elapsed[name]:.3f}", f"{1e3 * busy[name]:.3f}", f"{size / busy[name]:,.0f}", share]
             table.append([f"{size:,}", name, *cells, f"{off[name]:.1g}" if name in off else ""])
-    print(as_text(table))
+    print(*in_columns(table[0], table[1:], rule=True, width=10_000), sep="\n")
 
 
 def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, float]]:

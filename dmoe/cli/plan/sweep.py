@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.data.progress import duration
     from dmoe.paths import write_output
     from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, sweep
-    from dmoe.sharding.planner.advice.sweep_page import page
+    from dmoe.sharding.planner.advice.sweep_page import sweep_document
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.cost.step_time import ASSUMED
     from dmoe.sharding.planner.cost.table_use import groups_in, in_short, uses_of
@@ -61,7 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
     records = as_records(points)
     measured = [in_short(uses_of(groups, max(point.batch_size for point in points)))] if groups else []
     tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", *measured, ASSUMED])
-    written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
+    written = {
+        arguments.output: _as_file(records, arguments.output),
+        arguments.html: sweep_document(points, f"Sweep of {arguments.config}").html(),
+    }
     for path, text in written.items():
         if path:
             with write_output(path) as file:
