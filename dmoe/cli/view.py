@@ -21,9 +21,9 @@ def show_view(view: Document, page: str | None = None, data: Any = None) -> None
             show(f"\npage: {page}")
 
 
-def write_page(path: str, html: str) -> None:
-    """Writes a page as a whole or not at all."""
+def write_page(path: str, text: str) -> None:
+    """Writes a page, or another text, as a whole or not at all."""
     from dmoe.paths import write_output
 
     with write_output(path) as file:
-        file.write(html.encode())
+        file.write(text.encode())

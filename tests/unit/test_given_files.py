@@ -41,7 +41,7 @@ from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.plan.report.show import View, as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.cost.calibrate import compare
-from dmoe.sharding.planner.cost.calibrate_words import as_lines as calibrated
+from dmoe.sharding.planner.cost.calibrate_words import calibration_document
 from dmoe.sharding.planner.planning_model import load_sizes
 from dmoe.testing.small_data import make_data_set
 from dmoe.train.schedule import Schedule
@@ -390,7 +390,7 @@ def test_measurements(share, tmp_path):
     def read():
         from dmoe.cli.plan.calibrate import _read
 
-        list(calibrated(compare(_read(str(path)), "measured.json")))
+        calibration_document(compare(_read(str(path)), "measured.json")).text()
 
     hold(share, sound, writer(path), read)
 

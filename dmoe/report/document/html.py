@@ -51,7 +51,8 @@ def text(value: str) -> str:
 
 
 def paragraph(words: str, kind: str = "") -> str:
-    return f"<p{_class(kind)}>{text(words)}</p>"
+    tag = "pre" if kind == "code" else "p"
+    return f"<{tag}{_class(kind)}>{html.escape(printable(words, keep=chr(10)))}</{tag}>"
 
 
 def _class(kind: str) -> str:

@@ -44,7 +44,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. `kind` is a class of the style sheet: `good`, `bad`, `faint` or `code`."""
+    """A paragraph. `kind` is a class of the style sheet: `good`, `bad`, `faint`, or `code` for lines that stay as they are."""
 
     text: str
     kind: str = ""
@@ -73,6 +73,7 @@ class Table:
         caption: what a screen reader calls it; the text prints it above. The heading above it where empty.
         words: columns of words, which are aligned to the left; the others hold figures.
         same: so many first cells of a row are left blank in the text where they are those of the row above.
+        rule: the text has a line below the head.
     """
 
     head: Sequence[str]
@@ -81,6 +82,7 @@ class Table:
     words: Sequence[int] = (0,)
     same: int = 0
     only: Only = ""
+    rule: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.rows)

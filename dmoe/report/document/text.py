@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 
 from dmoe.names import clip
-from dmoe.report.document.parts import Block, Bullets, Figures, Table, shown
+from dmoe.report.document.parts import Block, Bullets, Figures, Note, Table, shown
 
 WIDTH = 100
 NARROWEST = 20
@@ -20,10 +20,12 @@ def _lines(block: Block) -> Iterator[str]:
     if isinstance(block, Table):
         if block.caption:
             yield from wrapped(f"{block.caption}:")
-        yield from in_columns(block.head, blank_repeats(block.rows, block.same), block.words, rule=True)
+        yield from in_columns(block.head, blank_repeats(block.rows, block.same), block.words, block.rule)
     elif isinstance(block, Bullets):
         for line in block.lines:
             yield from wrapped(f"- {line}", "  ")
+    elif isinstance(block, Note) and block.kind == "code":
+        yield from block.text.split("\n")
     elif not isinstance(block, Figures):
         yield from wrapped(block.text)
 
@@ -43,13 +45,19 @@ def blank_repeats(rows: Sequence[Sequence[str]], count: int) -> list[list[str]]:
 
 
 def in_columns(
-    head: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[int] = (0,), rule: bool = False, width: int = WIDTH
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Collection[int] = (0,),
+    rule: bool = False,
+    width: int = WIDTH,
+    narrowest: int = NARROWEST,
 ) -> Iterator[str]:
     """A table's lines: columns of words to the left, figures to the right.
 
     Args:
         words: the columns of words; where the table is wider than `width` and that helps, the widest of them are clipped.
         rule: a line below the head.
+        narrowest: characters that a column of words keeps.
 
     Example:
         >>> print(*in_columns(["table", "rows"], [["C1", "1,000"], ["C10", "20"]]), sep="\\n")
@@ -60,10 +68,10 @@ def in_columns(
     whole = [head, *rows]
     widths = [max(len(row[at]) for row in whole) for at in range(len(head))]
     over = sum(widths) + 2 * (len(widths) - 1) - width
-    spare = {at: max(widths[at] - NARROWEST, 0) for at in words}
+    spare = {at: max(widths[at] - narrowest, 0) for at in words}
     if 0 < over <= sum(spare.values()):
         for _ in range(over):
-            widest = max((at for at in words if widths[at] > NARROWEST), key=lambda at: widths[at])
+            widest = max((at for at in words if widths[at] > narrowest), key=lambda at: widths[at])
             widths[widest] -= 1
     for number, row in enumerate(whole):
         cells = [

@@ -1,4 +1,4 @@
-"""The page of a sweep: its points in a table, and step time, throughput, cost and memory over the number of ranks."""
+"""The view of a sweep: its points in a table, and step time, throughput, cost and memory over the number of ranks."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,26 +12,35 @@ MEASURES: tuple[tuple[str, str, Callable[[Step], float], bool], ...] = (
     ("Cost", "USD for 1e9 samples", lambda step: step.usd_a_billion, False),
     ("Memory of the fullest rank", "GB of tables, host memory included", lambda step: (step.memory + step.host_memory) / 1e9, False),
 )
-HEAD = ["cluster", "batch", "experts", "layout", "step ms", "tables", "dense", "samples/s"]
-HEAD += ["memory", "of room", "host", "USD/1e9", "problem"]
+HEAD = ["cluster", "batch", "experts", "layout", "step ms", "tables", "dense", "samples/s", "memory", "host", "USD/1e9", "problem"]
 
 
-def sweep_document(points: Sequence[Point], title: str) -> Document:
-    """The page of a sweep; `sweep.as_lines` has its text, of narrower columns."""
+def sweep_document(points: Sequence[Point], title: str, measured: str = "") -> Document:
+    """The view of a sweep.
+
+    Args:
+        measured: what the data say of the tables' use, in a line; empty where nothing is known.
+    """
     fitting = [point for point in points if point.step]
     efficiency = f"In brackets the samples a second and rank, against the best of the series; the knee is where they fall under {KNEE:.0%}."
-    found = [in_words(knee) for knee in knees(points)]
+    found, rows = [in_words(knee) for knee in knees(points)], [_row(point) for point in points]
+    problems = [f"{point.cluster.name}, batch {point.batch_size:,}: {point.problem}" for point in points if not point.step]
     return Document(
         title,
         [
-            Note(f"{len(points)} points planned, {len(fitting)} fit. {ASSUMED}", "faint"),
+            Note(f"{len(points)} points planned, {len(fitting)} fit.", only="page"),
             Heading("Over the number of ranks"),
             Figures([_drawn(fitting, *measure) for measure in MEASURES]),
-            Heading("Where more ranks stop helping"),
-            Note(efficiency if found else ""),
-            Bullets(found),
             Heading("All points"),
-            Table(HEAD, [_row(point) for point in points], words=(0, 3, 12)),
+            Table(HEAD[:-1], [row[:-1] for row in rows], words=(0, 3), only="text"),
+            Bullets(problems, "text"),
+            Table(HEAD, rows, words=(0, 3, 11), only="page"),
+            Heading("Where more ranks stop helping"),
+            Note(efficiency if found else "", only="page"),
+            Bullets(found),
+            Heading("What is assumed"),
+            Note(measured),
+            Note(ASSUMED),
         ],
     )
 
@@ -39,16 +48,15 @@ def sweep_document(points: Sequence[Point], title: str) -> Document:
 def _row(point: Point) -> list[str]:
     row = [point.cluster.name, f"{point.batch_size:,}", str(point.experts), point.layout]
     if (step := point.step) is None:
-        return [*row, *["-"] * 8, point.problem]
+        return [*row, *["-"] * 7, point.problem]
     return [
         *row,
         f"{step.ms:.2f}",
         f"{step.tables_ms:.2f}",
         f"{step.dense_ms:.2f}",
         f"{step.samples_per_second:,.0f}",
-        f"{step.memory / 1e9:.1f} GB",
-        f"{step.memory / step.room:.0%}" if step.room else "-",
-        f"{step.host_memory / 1e9:.1f} GB" if step.host_memory else "-",
+        f"{step.memory / step.room if step.room else 0:.0%}",
+        f"{step.host_memory / 1e9:.0f} GB" if step.host_memory else "-",
         f"{step.usd_a_billion:,.2f}",
         "",
     ]
