@@ -15,6 +15,8 @@ FOLDER = resources.files("dmoe.report.document")
 UNITS = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "k": 1e3, "M": 1e6}
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?) ?(%|[kMGT]?B|[kM]|ms|s|x|points)?(?: ?[±\[(+].*| of .*)?")
 EMPTY = {"", "-"}
+LONG = 50
+"""Letters of a cell that is a sentence."""
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
@@ -78,11 +80,12 @@ def _parts(title: str, blocks: Sequence[Block]) -> Iterator[str]:
 def _table(block: Table, caption: str) -> str:
     columns = [[row[at] for row in block.rows] for at in range(len(block.head))]
     values = [_values(cells, at in block.words) for at, cells in enumerate(columns)]
-    kinds = [_class("words" if at in block.words else "") for at in range(len(block.head))]
-    head = "".join(f'<th scope="col"{kind}>{text(cell)}</th>' for cell, kind in zip(block.head, kinds, strict=True))
+    # A column of sentences keeps some width where the window has none.
+    kinds = ["" if at not in block.words else "words long" if max(map(len, cells)) > LONG else "words" for at, cells in enumerate(columns)]
+    head = "".join(f'<th scope="col"{_class(kind)}>{text(cell)}</th>' for cell, kind in zip(block.head, kinds, strict=True))
     rows = []
     for number, row in enumerate(block.rows):
-        cells = [_cell(cell, values[at][number], at, at in block.words) for at, cell in enumerate(row)]
+        cells = [_cell(cell, values[at][number], at, kinds[at]) for at, cell in enumerate(row)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     name, hidden = text(caption), "" if block.caption else ' class="hidden"'
     return (
@@ -110,9 +113,8 @@ def number_in(cell: str) -> float | None:
     return float(found[1].replace(",", "")) * UNITS.get(found[2] or "", 1.0) if found else None
 
 
-def _cell(cell: str, value: float | None, at: int, words: bool) -> str:
-    kind = cell.kind if isinstance(cell, Cell) else ""
-    kinds = _class(f"{'words ' * words}{kind}".strip())
+def _cell(cell: str, value: float | None, at: int, column: str) -> str:
+    kinds = _class(f"{column} {cell.kind if isinstance(cell, Cell) else ''}".strip())
     number = "" if value is None else f' data-v="{value:.12g}"'
     tag = 'th scope="row"' if at == 0 else "td"
     said = text(cell)

@@ -113,7 +113,7 @@ class Chart:
 
     Attributes:
         x_names: words for some values of x in place of numbers.
-        levels: (value of y, name) of horizontal lines.
+        levels: (value of y, name) of horizontal lines; the axis reaches them.
         cloud: points without lines, and a numbered mark at the mean of each series.
     """
 

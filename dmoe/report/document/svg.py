@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 560, 330
 RIGHT, TOP, BOTTOM = 14, 12, 44
 POINTS = 1500
 """Points that a chart shows at most; of more, each stretch's least and greatest."""
-LETTER = 7.2
+LETTER = 8.2
 """Width of a letter: of 11 px, and not too narrow for the larger ones of small screens."""
 LONGEST_LABEL = 44
 
@@ -102,7 +102,7 @@ def _lines(chart: Chart) -> str:
     levels = [(value, name) for value, name in chart.levels if math.isfinite(value)]
     heights = [value for point in every for value in point[1:]] + [value for value, _ in levels]
     y = Axis(min(heights), max(heights), chart.log_y, HEIGHT - BOTTOM - 6, TOP + 8)
-    left = 26 + max(_wide(name) for _, name in y.ticks())
+    left = 28 + max(_wide(name) for _, name in y.ticks())
     x = Axis(min(p[0] for p in every), max(p[0] for p in every), chart.log_x, left + 8, WIDTH - RIGHT - 8)
     names = dict(chart.x_names)
     parts = list(_x_axis(x, chart.x_label, HEIGHT - BOTTOM, TOP, chart.x_names))
@@ -113,7 +113,8 @@ def _lines(chart: Chart) -> str:
     middle = (HEIGHT - BOTTOM + TOP) / 2
     parts.append(_word(12, middle, chart.y_label, more=f' transform="rotate(-90 12 {middle:.1f})"'))
     for value, name in levels:
-        parts.append(f'<path class="level" d="M{left:.1f} {y.at(value):.1f}H{WIDTH - RIGHT}"><title>{_text(name)}</title></path>')
+        parts.append(f'<path class="level" d="M{left:.1f} {y.at(value):.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(_word(WIDTH - RIGHT, y.at(value) - 4, name, "end"))
     for index, (one, points) in enumerate(zip(chart.series, drawn, strict=True)):
         marks = [] if chart.cloud else [_path(one, points, x, y)]
         for at, value, low, high in () if one.dashed else points:

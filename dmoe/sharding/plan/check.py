@@ -167,7 +167,7 @@ def check_document(found: Sequence[Finding], where: str) -> Document:
         [
             Note("\n".join(as_lines(found)), "code", "text"),
             Note(summary, "bad" if failed else "good", "page"),
-            Table(["limit", "is", "worst", "allowed"], rows, words=(0, 1), only="page"),
+            Table(["limit", "is", "worst", "allowed"], rows, words=(0, 1, 2, 3), only="page"),
             Bullets([f"{one.what}: {one.note}" for one in found if one.note], "page"),
             Heading("Ranks beyond a limit"),
             Table(["limit", "rank", "value"], beyond, only="page"),

@@ -70,7 +70,7 @@ def _drawn(points: Sequence[Point], title: str, unit: str, measure: Callable[[St
         lines.append(Series(name, [ranks for ranks, _ in mine], [value for _, value in mine]))
     ranks = sorted({point.cluster.ranks for point in points})
     # A linear axis begins at 0, so that heights can be compared.
-    levels = [] if logarithmic else [(0.0, "0")]
+    levels = [] if logarithmic else [(0.0, "")]
     return Chart(title, "ranks", unit, lines, log_x=True, log_y=logarithmic, x_names=[(one, str(one)) for one in ranks], levels=levels)
 
 
