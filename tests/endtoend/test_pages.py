@@ -9,7 +9,7 @@ from tests.endtoend.views import EVIL, pages
 from tests.unit.report.test_expert_slices import run_with
 
 pytestmark = [pytest.mark.slow, or_skip("CHROMIUM", None if PROGRAM else "no chromium: run .ci/install_chromium.sh")]
-NAMES = ["runs", "experts", "compare", "ladder", "frontier", "describe", "ab", "online", "sweep", "accept"]
+NAMES = ["runs", "experts", "compare", "ladder", "frontier", "describe", "ab", "online", "sweep", "check", "accept"]
 
 
 @pytest.fixture(scope="module")

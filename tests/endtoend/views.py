@@ -17,6 +17,8 @@ from dmoe.report.ladder_page import ladder_document
 from dmoe.report.results import answer
 from dmoe.report.run_page import run_document
 from dmoe.report.runs import load_run
+from dmoe.sharding.plan.check import Finding as Limit
+from dmoe.sharding.plan.check import check_document
 from dmoe.sharding.planner.advice.sweep_page import sweep_document
 from tests.unit.report.test_frontier import costs, served
 from tests.unit.report.test_words import ladder
@@ -60,6 +62,7 @@ def pages(folder: Path, run: Path) -> dict[str, str]:
         "ab": ab_document(_test()).html(),
         "online": status_document(_online()).html(),
         "sweep": sweep_document([at(1, 100), at(2, 180), at(4, 300), at(8, 310)], EVIL).html(),
+        "check": check_document([Limit("headroom", "10%", "5%", tuple((rank, f"{rank}%") for rank in range(9)), EVIL)], EVIL).html(),
         "accept": as_page([Finding(f"stage {n}", HELD, EVIL, "", (Figure(EVIL, n),), n, 60) for n in range(9)], {"what": EVIL}, True),
     }
 

@@ -68,8 +68,13 @@ def measure(name: str, figure: Mapping[str, str]) -> dict[str, str]:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    """The checkout's commit; `-dirty` where a tracked file other than the figures differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{KEPT.relative_to(ROOT)}")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
 
 
 if __name__ == "__main__":
