@@ -136,6 +136,7 @@ def compare_document(found: Compared) -> Document:
         [
             Table(["figure", *(run.path for run in runs)], figures),
             Bullets(sentences(found)),
+            Note("95% intervals: DeLong for AUC, bootstrap over rows for logloss.", "faint", "page"),
             Heading("The online test that this would need"),
             Table(["online test, power .8 at two-sided .05", "impressions an arm", "difference"], online),
             Bullets([f"{one.kind}: {one.says}" for one in found.online], "page"),
@@ -144,6 +145,5 @@ def compare_document(found: Compared) -> Document:
             Figures([Forest("AUC by slice, 95%", "AUC", drawn)]),
             Heading("Experts"),
             Bullets([f"{run.config.variant}: {line}" for run in runs for line in warnings(run.metrics, names_of(run))], "page"),
-            Note("95% intervals: DeLong for AUC, bootstrap over rows for logloss.", "faint", "page"),
         ],
     )

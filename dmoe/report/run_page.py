@@ -1,10 +1,11 @@
 """Some runs beside one another: their figures, curves, heat-maps and experts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dmoe.report.document import Block, Bullets, Cell, Chart, Document, Figures, Heading, HeatMap, Note, Series, Table
 from dmoe.report.indicators import warnings
-from dmoe.report.runs import Run, names_of
+from dmoe.report.runs import Run, labels, names_of
 from dmoe.report.runs import table as figures_of
 
 CURVES = [
@@ -16,7 +17,7 @@ EXPERTS = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass"
 
 
 def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None] = ()) -> Document:
-    """The view of finished runs; the text has their figures alone.
+    """The view of finished runs; the text has their figures, and the slices.
 
     Args:
         runs: in the order in which they are shown.
@@ -26,29 +27,35 @@ def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None]
         "Mean |r| over the dimensions of each pair; on the diagonal the ceiling CEC(h, h), what an expert shows with itself."
         " Independent experts would show the floor."
     )
+    names = labels(runs)
     blocks: list[Block] = [
-        figures_of(list(runs)),
+        figures_of(runs),
         Heading("Curves"),
-        Figures([Chart(name, "step", label, [_points(run, kind, key) for run in runs]) for name, kind, key, label in CURVES]),
+        Figures([_curve(runs, names, *curve) for curve in CURVES]),
         Heading("Correlation of the experts on the test rows"),
         Note(ceiling, "faint", "page"),
-        Figures([HeatMap(run.config.variant, run.metrics["cec_matrix"], names_of(run)) for run in runs]),
+        Figures([HeatMap(one, run.metrics["cec_matrix"], names_of(run)) for run, one in zip(runs, names, strict=True)]),
         Heading("Experts"),
     ]
-    for run, sliced in zip(runs, [*slices, *[None] * (len(runs) - len(slices))], strict=True):
-        blocks += [Heading(run.config.variant, 3), _experts(run, sliced), Bullets(warnings(run.metrics, names_of(run)), "page")]
+    for run, name, sliced in zip(runs, names, [*slices, *[None] * (len(runs) - len(slices))], strict=True):
+        sliced = replace(sliced, caption=f"Experts of {name} on slices") if sliced else None
+        blocks += [Heading(name, 3), _experts(run, name, sliced), Bullets(warnings(run.metrics, names_of(run)), "page")]
         blocks += [sliced] if sliced else []
     paths = [[run.config.variant, run.path] for run in runs]
     return Document(title, [*blocks, Heading("Runs"), Table(["variant", "directory"], paths, words=(0, 1), only="page")])
 
 
-def _points(run: Run, kind: str, key: str) -> Series:
+def _curve(runs: Sequence[Run], names: Sequence[str], title: str, kind: str, key: str, label: str) -> Chart:
+    return Chart(title, "step", label, [_points(run, name, kind, key) for run, name in zip(runs, names, strict=True)])
+
+
+def _points(run: Run, name: str, kind: str, key: str) -> Series:
     rows = [row for row in run.history[kind] if row.get(key) is not None]
-    return Series(run.config.variant, [row["step"] for row in rows], [row[key] for row in rows])
+    return Series(name, [row["step"] for row in rows], [row[key] for row in rows])
 
 
-def _experts(run: Run, sliced: Table | None) -> Table:
-    metrics, names = run.metrics, names_of(run)
+def _experts(run: Run, name: str, sliced: Table | None) -> Table:
+    metrics = run.metrics
     columns = [
         (metrics["expert_auc"], 4),
         (metrics.get("expert_left_out_auc"), 4),
@@ -60,12 +67,12 @@ def _experts(run: Run, sliced: Table | None) -> Table:
     ]
     rows = [
         [
-            Cell(f"{index} {name}", link=sliced.caption if sliced else ""),
+            Cell(f"{index} {kind}", link=sliced.caption if sliced else ""),
             *(_figure(values[index] if values else None, digits) for values, digits in columns),
         ]
-        for index, name in enumerate(names)
+        for index, kind in enumerate(names_of(run))
     ]
-    return Table(EXPERTS, rows, f"Experts of {run.config.variant}", only="page")
+    return Table(EXPERTS, rows, f"Experts of {name}", only="page")
 
 
 def _figure(value: float | None, digits: int) -> Cell:

@@ -1,5 +1,6 @@
 """A finished run, read back from its directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -151,15 +152,21 @@ COLUMNS = [
 ]
 
 
-def table(runs: list[Run]) -> Table:
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What runs are called beside one another: their variants, with the directory where several runs are of one."""
+    variants = [run.config.variant for run in runs]
+    return [f"{name}, {run.path}" if variants.count(name) > 1 else name for name, run in zip(variants, runs, strict=True)]
+
+
+def table(runs: Sequence[Run]) -> Table:
     """A row a run: the figures of the test split."""
     rows = []
-    for run in runs:
+    for run, label in zip(runs, labels(runs), strict=True):
         values = [run.metrics.get(key) for _, key, _ in COLUMNS]
         figures = [
             Cell("-" if value is None else form.format(value), value=value) for value, (_, _, form) in zip(values, COLUMNS, strict=True)
         ]
-        rows.append([run.config.variant, *figures])
+        rows.append([label, *figures])
     return Table(["variant", *(title for title, _, _ in COLUMNS)], rows)
 
 
