@@ -9,7 +9,7 @@ from importlib import resources
 
 from dmoe.names import printable
 from dmoe.report.document.parts import AnyChart, Block, Bullets, Cell, Chart, Figures, Heading, Note, Table, shown
-from dmoe.report.document.svg import as_svg, colour, names_of
+from dmoe.report.document.svg import as_svg, legend_of
 
 FOLDER = resources.files("dmoe.report.document")
 UNITS = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "k": 1e3, "M": 1e6}
@@ -128,9 +128,9 @@ def _figures(block: Figures) -> str:
 
 
 def _figure(chart: AnyChart) -> str:
-    names, keys = names_of(chart), ""
-    for index, name in enumerate(names if len(names) > 1 else ()):
+    names, keys = legend_of(chart), ""
+    for index, (name, hue) in enumerate(names if len(names) > 1 else ()):
         said = f"{index + 1} {name}" if isinstance(chart, Chart) and chart.cloud else name
-        keys += f'<span class="key" data-name="{text(name)}"><i style="background:{colour(index)}"></i>{text(said)}</span>'
+        keys += f'<span class="key" data-name="{text(name)}"><i style="background:{hue}"></i>{text(said)}</span>'
     legend = f'<div class="legend">{keys}</div>' if keys else ""
     return f'<figure class="chart"><figcaption>{text(chart.title)}</figcaption>{as_svg(chart)}{legend}</figure>'

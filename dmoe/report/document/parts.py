@@ -114,6 +114,7 @@ class Chart:
     Attributes:
         x_names: words for some values of x in place of numbers.
         levels: (value of y, name) of horizontal lines; the axis reaches them.
+        marks: (name, values of x) of vertical lines, such as alarms; the first kind in red.
         cloud: points without lines, and a numbered mark at the mean of each series.
     """
 
@@ -125,6 +126,7 @@ class Chart:
     log_y: bool = False
     x_names: Sequence[tuple[float, str]] = ()
     levels: Sequence[tuple[float, str]] = ()
+    marks: Sequence[tuple[str, Sequence[float]]] = ()
     cloud: bool = False
 
     def __bool__(self) -> bool:

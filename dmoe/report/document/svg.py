@@ -12,6 +12,7 @@ from dmoe.report.document.axis import Axis, short
 from dmoe.report.document.parts import AnyChart, Bars, Chart, Forest, HeatMap, Series
 
 COLOURS = ["#4c8dd6", "#e0812f", "#3fa66b", "#c9534f", "#8f73c9", "#a3765d", "#d07ab5", "#7f8790", "#a8a832", "#2fa7b5"]
+MARKS = [COLOURS[3], COLOURS[7]]
 VIRIDIS = [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)]
 WIDTH, HEIGHT = 560, 330
 RIGHT, TOP, BOTTOM = 14, 12, 44
@@ -26,11 +27,14 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def names_of(chart: AnyChart) -> list[str]:
-    """What a chart's legend lists, in the order of its colours."""
+def legend_of(chart: AnyChart) -> list[tuple[str, str]]:
+    """(name, colour) of what a chart's legend lists."""
     if isinstance(chart, Bars):
-        return [name for name, _ in chart.series]
-    return [one.name for one in chart.series] if isinstance(chart, Chart) else []
+        return [(name, colour(index)) for index, (name, _) in enumerate(chart.series)]
+    if not isinstance(chart, Chart):
+        return []
+    marks = [(name, hue) for (name, x), hue in zip(chart.marks, MARKS, strict=False) if x]
+    return [*((one.name, colour(index)) for index, one in enumerate(chart.series)), *marks]
 
 
 def as_svg(chart: AnyChart) -> str:
@@ -103,7 +107,8 @@ def _lines(chart: Chart) -> str:
     heights = [value for point in every for value in point[1:]] + [value for value, _ in levels]
     y = Axis(min(heights), max(heights), chart.log_y, HEIGHT - BOTTOM - 6, TOP + 8)
     left = 28 + max(_wide(name) for _, name in y.ticks())
-    x = Axis(min(p[0] for p in every), max(p[0] for p in every), chart.log_x, left + 8, WIDTH - RIGHT - 8)
+    across = [p[0] for p in every] + [float(one) for _, places in chart.marks for one in places]
+    x = Axis(min(across), max(across), chart.log_x, left + 8, WIDTH - RIGHT - 8)
     names = dict(chart.x_names)
     parts = list(_x_axis(x, chart.x_label, HEIGHT - BOTTOM, TOP, chart.x_names))
     for value, name in y.ticks():
@@ -115,6 +120,9 @@ def _lines(chart: Chart) -> str:
     for value, name in levels:
         parts.append(f'<path class="level" d="M{left:.1f} {y.at(value):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(_word(WIDTH - RIGHT, y.at(value) - 4, name, "end"))
+    for (name, places), hue in zip(chart.marks, MARKS, strict=False):
+        lines = [_mark(x.at(one), f"{chart.x_label} {names.get(one, _value(one))}") for one in places]
+        parts.append(f'<g class="s" data-name="{_text(name)}" color="{hue}">{"".join(lines)}</g>' if lines else "")
     for index, (one, points) in enumerate(zip(chart.series, drawn, strict=True)):
         marks = [] if chart.cloud else [_path(one, points, x, y)]
         for at, value, low, high in () if one.dashed else points:
@@ -152,6 +160,10 @@ def _path(one: Series, points: Sequence[tuple[float, ...]], x: Axis, y: Axis) ->
         edge = [f"{x.at(p[0]):.1f} {y.at(p[2]):.1f}" for p in points] + [f"{x.at(p[0]):.1f} {y.at(p[3]):.1f}" for p in reversed(points)]
         area = f'<path class="band" d="M{"L".join(edge)}Z"/>'
     return f'{area}<path class="line{" dashed" if one.dashed else ""}" d="{line}"/>' if points else ""
+
+
+def _mark(x: float, told: str) -> str:
+    return f'<path class="p line dashed" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"><title>{_text(told)}</title></path>'
 
 
 def _dot(x: float, y: float, told: str, radius: float) -> str:
