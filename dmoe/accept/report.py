@@ -9,7 +9,7 @@ from typing import Any
 
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Figure, Finding
 from dmoe.json_text import defined
-from dmoe.report.html import Cell, document, paragraph, table
+from dmoe.report.document import Block, Cell, Document, Heading, Note, Table
 
 FORMAT, VERSION = "dmoe-accept", 1
 MARKS = {HELD: "ok  ", FAILED: "FAIL", SKIPPED: "--  "}
@@ -88,24 +88,31 @@ def _masked(value: Any, hosts: Sequence[str]) -> Any:
 def as_page(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) -> str:
     """The page's text, of the same content as `as_data`."""
     data = as_data(findings, about, names)
-    parts = [paragraph(f"{summary(findings)}.", "bad" if counts(findings)[FAILED] else "good")]
-    parts.append(table(["", ""], [[key, str(value)] for key, value in data["about"].items()]))
-    rows = [
+    stages = [
         [
             stage["stage"],
             Cell(stage["verdict"], KINDS[stage["verdict"]]),
             f"{stage['seconds']:.1f} of {stage['bound']:.0f}",
-            Cell(stage["meaning"], "words"),
-            Cell(stage["reason"], "words"),
+            stage["meaning"],
+            stage["reason"],
         ]
         for stage in data["stages"]
     ]
-    parts += ["<h2>Stages</h2>", table(["stage", "verdict", "seconds", "what it means", "what was seen"], rows)]
+    blocks: list[Block] = [
+        Note(f"{summary(findings)}.", "bad" if counts(findings)[FAILED] else "good"),
+        Table(["what", "is"], [[key, str(value)] for key, value in data["about"].items()], "The machine", words=(0, 1)),
+        Heading("Stages"),
+        Table(["stage", "verdict", "seconds", "what it means", "what was seen"], stages, words=(0, 1, 3, 4)),
+    ]
     for stage in data["stages"]:
-        if figures := stage["figures"]:
-            head = ["figure", "value", "unit", "held against"]
-            numbers = [
-                [one["name"], "-" if one["value"] is None else _number(one["value"]), one["unit"], one["limit"] or "-"] for one in figures
+        numbers = [
+            [
+                one["name"],
+                Cell("-" if one["value"] is None else _number(one["value"]), value=one["value"]),
+                one["unit"],
+                one["limit"] or "-",
             ]
-            parts += [f"<h3>{stage['stage']}</h3>", table(head, numbers)]
-    return document("Acceptance of dmoe on this machine", parts)
+            for one in stage["figures"]
+        ]
+        blocks += [Heading(stage["stage"], 3), Table(["figure", "value", "unit", "held against"], numbers, words=(0, 2, 3))]
+    return Document("Acceptance of dmoe on this machine", blocks).html()

@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.config import load_config, setting
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.cost import cost_of, cost_rows
+    from dmoe.report.document import in_columns
     from dmoe.report.ladder_spec import load_spec, resolve
-    from dmoe.report.runs import as_text
 
     overrides = [*arguments.set, setting("data.path", arguments.data)]
     configs = {path: load_config(path, overrides) for path in arguments.config}
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         configs = _matched(arguments, load_config(arguments.match, overrides), configs, manifest)
     costs = {name: cost_of(config, manifest) for name, config in configs.items()}
     batch_size = next(iter(configs.values())).train.batch_size
-    show(as_text(cost_rows(costs, batch_size, arguments.ranks)))
+    head, *rows = cost_rows(costs, batch_size, arguments.ranks)
+    show("\n".join(in_columns(head, rows, rule=True, width=10_000)))
     print(
         f"\nGlobal batch {batch_size:,}. FLOPs are of a row's forward pass; a training step takes about three times that."
         " Memory is tables, their"

@@ -59,15 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from dmoe.json_text import format_json
-    from dmoe.online.status import as_text, page, status
-    from dmoe.paths import write_output
+    from dmoe.cli.view import show_view
+    from dmoe.online.status import status, status_document
 
     found = status(arguments.of)
-    print(format_json(found, indent=1)) if arguments.json else show(as_text(found, max(arguments.last, 1)))
-    if arguments.output:
-        with write_output(arguments.output) as file:
-            file.write(page(found).encode())
+    show_view(status_document(found, max(arguments.last, 1)), arguments.output, found if arguments.json else None)
 
 
 def _tokens(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Tables and pages of finished runs, a paired test of two runs, one run's experts on slices, or a whole ladder of variants over seeds.
 
-dmoe report runs RUN... --output page.html
+dmoe report runs RUN... --output page.html --slice C3
 dmoe report compare RUN_A RUN_B --output page.html
 dmoe report experts RUN --slice C3 --frequency C3 --parts 4 --output page.html
 dmoe report ladder --config ladder_demo --set data.path=DATA --seeds 5 --output DIR
@@ -11,6 +11,7 @@ dmoe report search --config search_frappe --set data.path=DATA --output DIR
 import argparse
 
 from dmoe.alive import note
+from dmoe.cli.view import show_view
 from dmoe.errors import UserError
 from dmoe.names import show
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="a table and a page on finished runs")
     runs.add_argument("run", nargs="+", help="directories of finished runs")
-    runs.add_argument("--output", help="the HTML page to write")
+    _add_slices(runs)
     runs.add_argument("--title", default="dmoe runs")
     compare = commands.add_parser("compare", help="paired tests of two runs, slices, and the A/B test that they would need")
     compare.add_argument("run_a", help="directory of a finished run with metrics.predictions")
@@ -32,24 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--top", type=float, default=0.1, help="share of candidates that a ranking shows, for the A/B test of clicks (0.1)"
     )
-    compare.add_argument("--output", help="the HTML page to write")
     experts = commands.add_parser("experts", help="who of a run's experts is good at what: slices of its test rows, with intervals")
     experts.add_argument("run", help="directory of a finished run with metrics.predictions and metrics.expert_predictions")
     experts.add_argument(
         "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the run's own test"
     )
-    experts.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="by the values of this feature; repeatable")
-    experts.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
-    experts.add_argument(
-        "--frequency", action="append", default=[], metavar="FEATURE", help="by how often this feature's ids were seen; repeatable"
-    )
-    experts.add_argument(
-        "--parts",
-        type=int,
-        default=0,
-        help="by equal stretches of the rows in the files' order: of time, where the log was split by time (0)",
-    )
-    experts.add_argument("--output", help="the HTML page to write")
+    _add_slices(experts)
+    for one in (runs, compare, experts):
+        one.add_argument("--output", help="the HTML page to write")
+        one.add_argument("--json", action="store_true", help="print the view as JSON")
     ladder = commands.add_parser("ladder", help="train a list of variants over seeds, and say what the data supports; resumes by itself")
     _add_ladder(ladder)
     ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
@@ -70,6 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--output", required=True, help="folder of the runs, of search.json and of best.yaml, a ladder of the winners")
     search.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every run; repeatable")
     search.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
+
+
+def _add_slices(parser: argparse.ArgumentParser) -> None:
+    """Options that say on which slices of the test rows experts are measured."""
+    parser.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="experts by the values of this feature; repeatable")
+    parser.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+    frequency = "experts by how often this feature's ids were seen; repeatable"
+    parser.add_argument("--frequency", action="append", default=[], metavar="FEATURE", help=frequency)
+    parts = "experts by equal stretches of the rows in the files' order: of time, where the log was split by time (0)"
+    parser.add_argument("--parts", type=int, default=0, help=parts)
 
 
 def _add_ladder(parser: argparse.ArgumentParser) -> None:
@@ -117,33 +119,38 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 def _runs(arguments: argparse.Namespace) -> None:
     note("reads the runs")
-    from dmoe.report.run_page import page
-    from dmoe.report.runs import as_text, load_run, table
+    from dmoe.report.expert_slices import experts_of_run, slice_table
+    from dmoe.report.run_page import run_document
+    from dmoe.report.runs import load_run
 
-    found = [load_run(path) for path in arguments.run]
-    show(as_text(table(found)))
-    _write(arguments.output, page(found, arguments.title) if arguments.output else "")
+    found, slices = [load_run(path) for path in arguments.run], []
+    if arguments.slice or arguments.frequency or arguments.parts:
+        slices = [slice_table(experts_of_run(path, *_slices(arguments))) for path in arguments.run]
+    view = run_document(found, arguments.title, slices)
+    show_view(view, arguments.output, view.data() if arguments.json else None)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     if not 0 < arguments.top <= 1:
         raise UserError(f"--top {arguments.top}: expected a share of the candidates, above 0 and at most 1")
-    from dmoe.report.compare import as_page, as_text, compare_runs
+    from dmoe.report.compare import compare_document, compare_runs
 
-    found = compare_runs(arguments.run_a, arguments.run_b, arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
-    show(as_text(found))
-    _write(arguments.output, as_page(found) if arguments.output else "")
+    given = (arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
+    view = compare_document(compare_runs(arguments.run_a, arguments.run_b, *given))
+    show_view(view, arguments.output, view.data() if arguments.json else None)
 
 
 def _experts(arguments: argparse.Namespace) -> None:
+    from dmoe.report.expert_slices import experts_document, experts_of_run
+
+    view = experts_document(experts_of_run(arguments.run, *_slices(arguments), arguments.evaluation))
+    show_view(view, arguments.output, view.data() if arguments.json else None)
+
+
+def _slices(arguments: argparse.Namespace) -> tuple[list[str], int, list[str], int]:
     if arguments.slices < 1 or arguments.parts < 0:
         raise UserError("--slices and --parts: expected at least one value of a feature, and no negative number")
-    from dmoe.report.expert_slices import as_page, as_text, experts_of_run
-
-    given = (arguments.slice, arguments.slices, arguments.frequency, arguments.parts, arguments.evaluation)
-    found = experts_of_run(arguments.run, *given)
-    show(as_text(found))
-    _write(arguments.output, as_page(found) if arguments.output else "")
+    return arguments.slice, arguments.slices, arguments.frequency, arguments.parts
 
 
 def _search(arguments: argparse.Namespace) -> int:
@@ -157,12 +164,3 @@ def _search(arguments: argparse.Namespace) -> int:
     quiet()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     return run_search(arguments.config, arguments.output.rstrip("/"), arguments.set, arguments.jobs, threads, show)
-
-
-def _write(path: str | None, text: str) -> None:
-    if path:
-        from dmoe.paths import write_output
-
-        with write_output(path) as file:
-            file.write(text.encode())
-        show(f"page: {path}")

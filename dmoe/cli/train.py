@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _page(run: str) -> str:
     """A page on a finished run."""
-    from dmoe.report.run_page import page
+    from dmoe.report.run_page import run_document
     from dmoe.report.runs import load_run
 
-    return page([load_run(run)], run)
+    return run_document([load_run(run)], run).html()

@@ -1,4 +1,4 @@
-"""What became of each window of a run: as text, as JSON, as a page with curves. No torch."""
+"""What became of each window of a run. No torch."""
 
 import os
 from typing import Any
@@ -7,8 +7,7 @@ from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.online.ledger import Ledger, committed
 from dmoe.paths import inside
-from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
-from dmoe.report.plots import curves
+from dmoe.report.document import Bullets, Cell, Chart, Document, Figures, Heading, Note, Series, Table
 
 LOG = "published.jsonl"
 COLUMNS = (
@@ -34,6 +33,7 @@ CURVES = (
     ("calibration", "calibration: predicted / observed"),
     ("cec", "CEC: mean |r| of experts"),
 )
+STATES = {"trained": "good", "quarantined": "bad"}
 
 
 def status(run: str) -> dict[str, Any]:
@@ -54,7 +54,31 @@ def status(run: str) -> dict[str, Any]:
     return {"run": run, "checkpoint": folder, "vocabulary": state["vocabulary"], "windows": ledger.lines, "versions": versions}
 
 
-def as_rows(found: dict[str, Any]) -> list[list[str]]:
+def status_document(found: dict[str, Any], newest: int = 20) -> Document:
+    """The view of a run; the page has the newest window first, the text last.
+
+    Args:
+        newest: how many windows, and how many lines on them, the text has; the page has all.
+    """
+    rows, told = _rows(found), _told(found)
+    return Document(
+        f"dmoe online: {found['run']}",
+        [
+            Note(summary(found), only="page"),
+            Heading("Tested before they were learned"),
+            Figures(_curves(found)),
+            Heading("Alarms and events"),
+            Bullets(told or ["none"], "page"),
+            Heading("Windows"),
+            Table(COLUMNS, rows[::-1], words=(1, 12), only="page"),
+            Table(COLUMNS, rows[-newest:], words=(1, 12), only="text"),
+            Bullets(told[-newest:], "text"),
+            Note(summary(found), only="text"),
+        ],
+    )
+
+
+def _rows(found: dict[str, Any]) -> list[list[str]]:
     """COLUMNS of each window."""
     versions = {int(one["version"]): one for one in found["versions"]}
     rows = []
@@ -65,7 +89,7 @@ def as_rows(found: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 str(line["window"]),
-                line["state"],
+                Cell(line["state"], STATES.get(line["state"], "faint")),
                 f"{line['rows']:,}",
                 *(_number(test.get(name), digits) for name, digits in DIGITS.items()),
                 f"{ids.get('born', 0):,}",
@@ -76,15 +100,6 @@ def as_rows(found: dict[str, Any]) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def as_text(found: dict[str, Any], newest: int = 20) -> str:
-    """The newest windows, and what was told of them."""
-    rows = [list(COLUMNS), *as_rows(found)[-newest:]]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    told = _told(found)
-    return "\n".join([*(line.rstrip() for line in lines), *told[-newest:], summary(found)])
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -104,40 +119,25 @@ def _told(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def page(found: dict[str, Any]) -> str:
-    """A self-contained HTML page."""
-    drawn, good = [], [line for line in found["windows"] if line["state"] == "trained" and line.get("test")]
-    # What would press the others into a corner is not drawn: the first window, scored by an untrained model, as the watch leaves it out,
-    # and those with an alarm, which have a line. The table has their figures.
+def _curves(found: dict[str, Any]) -> list[Chart]:
+    """Each figure over the windows that were learned, and the gate's mass.
+
+    What would press the others into a corner is not drawn: the first window, scored by an untrained model, as the watch leaves it out, and
+    windows with an alarm, which have a line. The table has their figures.
+    """
+    good = [line for line in found["windows"] if line["state"] == "trained" and line.get("test")]
     good = good[1:] or good
     alarms = [line["window"] for line in found["windows"] if line.get("alarms")]
     events = [line["window"] for line in found["windows"] if line.get("notes") or line.get("events")]
-    marks = [("alarm", alarms), ("note or event", events)]
+    marks, drawn = [("alarm", alarms), ("note or event", events)], []
     for name, label in CURVES:
-        points = [(line["window"], line["test"][name]) for line in good if line["test"].get(name) is not None]
-        if points:
-            groups = [("learned windows", [x for x, _ in points], [y for _, y in points])]
-            drawn.append(curves(label, groups, "window", label.partition(":")[0], marks))
-    experts = len(good[0]["test"]["gate_mass"]) if good else 0
-    if experts:
-        windows = [line["window"] for line in good]
-        masses = [(f"expert {place}", windows, [line["test"]["gate_mass"][place] for line in good]) for place in range(experts)]
-        drawn.append(curves("gate mass", masses, "window", "share", marks))
-    rows = [[row[0], Cell(row[1], {"trained": "good", "quarantined": "bad"}.get(row[1], "faint")), *row[2:]] for row in as_rows(found)]
-    told = _told(found)
-    return document(
-        f"dmoe online: {found['run']}",
-        [
-            paragraph(summary(found)),
-            "<h2>Tested before they were learned</h2>",
-            figures(drawn),
-            "<h2>Alarms and events</h2>",
-            bullets(told) if told else paragraph("none", "faint"),
-            "<h2>Windows</h2>",
-            table(COLUMNS, rows[::-1]),
-        ],
-    )
+        known = [line for line in good if line["test"].get(name) is not None]
+        points = Series("learned windows", [line["window"] for line in known], [line["test"][name] for line in known])
+        drawn.append(Chart(label, "window", label.partition(":")[0], [points], marks=marks))
+    experts, windows = range(len(good[0]["test"]["gate_mass"]) if good else 0), [line["window"] for line in good]
+    masses = [Series(f"expert {place}", windows, [line["test"]["gate_mass"][place] for line in good]) for place in experts]
+    return [*drawn, Chart("gate mass", "window", "share", masses, marks=marks)]
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, digits: int) -> Cell:
+    return Cell("-" if value is None else f"{value:.{digits}f}", value=value)

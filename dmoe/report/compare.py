@@ -9,13 +9,10 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.report.ab_test import AbTest, sizes
-from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
+from dmoe.report.document import Bullets, Document, Figures, Forest, Heading, Note, Table
 from dmoe.report.indicators import warnings
-from dmoe.report.plots import forest
 from dmoe.report.results import Predicted, load_predictions
-from dmoe.report.run_page import names_of
-from dmoe.report.runs import Run, load_run
-from dmoe.report.runs import as_text as in_columns
+from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, groups
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
 from dmoe.report.verdicts import told
@@ -113,64 +110,40 @@ def sentences(found: Compared) -> list[str]:
     return lines
 
 
-def _online_rows(found: Compared) -> list[list[str]]:
-    rows = [["online test, power .8 at two-sided .05", "impressions an arm", "difference"]]
-    return rows + [[one.kind, "no difference" if one.rows is None else f"{one.rows:,}", f"{one.difference:+.6f}"] for one in found.online]
+FIGURES = ["auc", "logloss", "ne", "calibration", "cec", "cec_floor", "ambiguity", "effective_experts"]
+FIGURES += ["samples_per_second", "eval_samples_per_second"]
 
 
-def _slice_rows(found: Compared) -> list[list[str]]:
+def compare_document(found: Compared) -> Document:
+    """The view of a comparison."""
+    runs = found.a, found.b
+    figures = [[key, *("-" if run.metrics.get(key) is None else f"{run.metrics[key]:,.5g}" for run in runs)] for key in FIGURES]
+    online = [[one.kind, "no difference" if one.rows is None else f"{one.rows:,}", f"{one.difference:+.6f}"] for one in found.online]
     adjusted = holm([one.auc.p if one.auc else None for one in found.slices])
-    rows = [["slice", "rows", "AUC", "logloss", "p of AUC, Holm"]]
-    for one, p in zip(found.slices, adjusted, strict=True):
-        auc = told(one.auc) if one.auc else "too few of a label"
-        rows.append([f"{one.feature}: {one.value}", f"{one.rows:,}", auc, told(one.logloss), "-" if p is None else f"{p:.2g}"])
-    return rows
-
-
-def _figure_rows(found: Compared) -> list[list[str]]:
-    rows = [["figure", found.a.path, found.b.path]]
-    for key in (
-        "auc",
-        "logloss",
-        "ne",
-        "calibration",
-        "cec",
-        "cec_floor",
-        "ambiguity",
-        "effective_experts",
-        "samples_per_second",
-        "eval_samples_per_second",
-    ):
-        rows.append([key, *("-" if run.metrics.get(key) is None else f"{run.metrics[key]:,.5g}" for run in (found.a, found.b))])
-    return rows
-
-
-def as_text(found: Compared) -> str:
-    """For the screen."""
-    parts = [in_columns(_figure_rows(found)), *sentences(found), in_columns(_online_rows(found))]
-    if found.slices:
-        parts.append(in_columns(_slice_rows(found)))
-    return "\n\n".join(parts)
-
-
-def as_page(found: Compared) -> str:
-    """As a self-contained HTML page."""
-    online, slices, compared = _online_rows(found), _slice_rows(found), _figure_rows(found)
-    drawn = [(f"{s.feature}: {s.value}", s.auc.mean, s.auc.low or 0.0, s.auc.high or 0.0) for s in found.slices if s.auc]
-    said = [f"{run.config.variant}: {line}" for run in (found.a, found.b) for line in warnings(run.metrics, names_of(run))]
-    parts = [
-        bullets(sentences(found)),
-        table(compared[0], compared[1:]),
-        "<h2>The online test that this would need</h2>",
-        table(
-            [*online[0], "what it assumes"], [[*row, Cell(one.says, "words")] for row, one in zip(online[1:], found.online, strict=True)]
-        ),
-        *(
-            ["<h2>Slices</h2>", table(slices[0], slices[1:]), figures([forest("AUC by slice, 95%", drawn, "AUC")] if drawn else [])]
-            if found.slices
-            else []
-        ),
-        *(["<h2>Experts</h2>", bullets(said)] if said else []),
-        paragraph("95% intervals: DeLong for AUC, bootstrap over rows for logloss.", "faint"),
+    slices = [
+        [
+            f"{one.feature}: {one.value}",
+            f"{one.rows:,}",
+            told(one.auc) if one.auc else "too few of a label",
+            told(one.logloss),
+            "-" if p is None else f"{p:.2g}",
+        ]
+        for one, p in zip(found.slices, adjusted, strict=True)
     ]
-    return document(f"{found.a.config.variant} beside {found.b.config.variant}", parts)
+    drawn = [(f"{s.feature}: {s.value}", s.auc.mean, s.auc.low or 0.0, s.auc.high or 0.0) for s in found.slices if s.auc]
+    return Document(
+        f"{found.a.config.variant} beside {found.b.config.variant}",
+        [
+            Table(["figure", *(run.path for run in runs)], figures),
+            Bullets(sentences(found)),
+            Note("95% intervals: DeLong for AUC, bootstrap over rows for logloss.", "faint", "page"),
+            Heading("The online test that this would need"),
+            Table(["online test, power .8 at two-sided .05", "impressions an arm", "difference"], online),
+            Bullets([f"{one.kind}: {one.says}" for one in found.online], "page"),
+            Heading("Slices"),
+            Table(["slice", "rows", "AUC", "logloss", "p of AUC, Holm"], slices),
+            Figures([Forest("AUC by slice, 95%", "AUC", drawn)]),
+            Heading("Experts"),
+            Bullets([f"{run.config.variant}: {line}" for run in runs for line in warnings(run.metrics, names_of(run))], "page"),
+        ],
+    )

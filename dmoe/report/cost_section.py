@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
-from dmoe.report.html import paragraph, table
+from dmoe.report.document import Block, Chart, Note, Series, Table
 from dmoe.report.latency import BATCHES, FASTEST, Latency
-from dmoe.report.plots import scatter
 from dmoe.report.results import Ladder
 from dmoe.report.verdicts import plain, signed
 
 
-def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> str:
+def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[Block]:
     """The gain over the first rung, parameters, FLOPs, bytes, and the speed of training and, where it was measured, of scoring."""
     first = ladder.results.get(ladder.spec.rungs[0])
     head = ["variant", "AUC gained", "embedding params", "dense params", "MFLOP/row", "tables", "scorer, int8 rows", "training samples/s"]
@@ -39,10 +38,10 @@ def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
             " Scoring: the fastest call of the first seed's run, exported with fp32 rows, one thread, all scorers in turns on this machine;"
             f" rows/s at {max(BATCHES):,} rows a call; an ensemble's members one after another."
         )
-    return table(head, rows) + paragraph(words, "faint")
+    return [Table(head, rows), Note(words, "faint")]
 
 
-def cost_plots(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[str]:
+def cost_plots(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[Chart]:
     """The gain over parameters, FLOPs and scoring time."""
     first = ladder.results.get(ladder.spec.rungs[0])
     if not first:
@@ -55,7 +54,6 @@ def cost_plots(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
     drawn = []
     for title, priced in prices.items():
         known = [(one, priced[name]) for name, one in ladder.results.items() if name in priced]
-        groups = [(one.label, [price], [one.mean("auc") - first.mean("auc")]) for one, price in known]
-        if groups:
-            drawn.append(scatter(f"Gain over {first.label} against cost", groups, title, "AUC gained", log_x=True))
+        groups = [Series(one.label, [price], [one.mean("auc") - first.mean("auc")]) for one, price in known]
+        drawn.append(Chart(f"Gain over {first.label} against {title}", title, "AUC gained", groups, log_x=True, cloud=True))
     return drawn

@@ -4,16 +4,14 @@ Shapes: N test rows, M experts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dmoe.errors import UserError
-from dmoe.report.html import Cell, bullets, document, paragraph, table
+from dmoe.report.document import Bullets, Cell, Document, Note, Table
 from dmoe.report.results import load_predictions
-from dmoe.report.run_page import names_of
-from dmoe.report.runs import Run, load_run
-from dmoe.report.runs import as_text as in_columns
+from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, frequency_groups, groups, place_groups
 from dmoe.report.statistics import CONFIDENCE, Interval, bootstrap, delong, holm, logloss_rows, normal_interval, placements
 from dmoe.report.verdicts import told
@@ -162,18 +160,19 @@ def _names(run: Run) -> list[str]:
     return [f"{number} {name}" for number, name in enumerate(names_of(run))]
 
 
-def _rows(found: Experts) -> list[list[str]]:
+def slice_table(found: Experts) -> Table:
+    """Every expert, and the mixture, on each slice."""
     names = _names(found.run)
-    rows = [["slice", "rows", "ambiguity", "expert", "AUC alone", "logloss less mixture's", "gate", "responsibility"]]
-    adjusted = holm([one.lead.p if one.lead else None for one in found.slices])
+    head = ["slice", "rows", "ambiguity", "expert", "AUC alone", "logloss less mixture's", "gate", "responsibility"]
+    adjusted, rows = holm([one.lead.p if one.lead else None for one in found.slices]), []
     for one, p in zip(found.slices, adjusted, strict=True):
-        auc = told_level(one.auc)
-        rows.append([one.name, f"{one.rows:,}", told(one.ambiguity), "the mixture", auc, "", "", ""])
+        of_slice = [one.name, f"{one.rows:,}", told(one.ambiguity)]
+        rows.append([*of_slice, "the mixture", told_level(one.auc), "", "", ""])
         for number, expert in enumerate(one.experts):
             best = p is not None and p < 1 - CONFIDENCE and one.order[0] == number
             own = Cell(told_level(expert.auc), "good" if best else "")
-            rows.append(["", "", "", names[number], own, told(expert.logloss), f"{expert.gate:.3f}", f"{expert.responsibility:.3f}"])
-    return rows
+            rows.append([*of_slice, names[number], own, told(expert.logloss), f"{expert.gate:.3f}", f"{expert.responsibility:.3f}"])
+    return Table(head, rows, f"Experts of {found.run.config.variant} on slices", words=(0, 3), same=3)
 
 
 def told_level(auc: Interval | None) -> str:
@@ -183,23 +182,21 @@ def told_level(auc: Interval | None) -> str:
     return f"{auc.mean:.4f} [{auc.low:.4f}, {auc.high:.4f}]"
 
 
-def as_text(found: Experts) -> str:
-    """For the screen."""
-    return "\n\n".join([in_columns(_rows(found)), *sentences(found)])
-
-
-def as_page(found: Experts) -> str:
-    """As a self-contained HTML page."""
-    head, *rows = _rows(found)
-    parts = [
-        bullets(sentences(found)),
-        table(head, [[Cell(row[0], "words"), *row[1:]] for row in rows]),
-        paragraph(
-            "95% intervals over rows like these, for this one trained model: DeLong for AUC, bootstrap for logloss and ambiguity. Green:"
-            " the expert ranks above the next one beyond chance, after Holm's correction for all slices. Ambiguity: mean of sum_m g_m"
-            " BCE(p_m, y) less BCE(p, y), nats a row; below 0 the experts are better alone than mixed. Responsibility: the part of the"
-            " label that the gate credits an expert with once it knows it.",
-            "faint",
-        ),
-    ]
-    return document(f"Experts of {found.run.config.variant}", parts)
+def experts_document(found: Experts) -> Document:
+    """The view of a run's experts."""
+    explained = (
+        "95% intervals over rows like these, for this one trained model: DeLong for AUC, bootstrap for logloss and ambiguity. Green:"
+        " the expert ranks above the next one beyond chance, after Holm's correction for all slices. Ambiguity: mean of sum_m g_m"
+        " BCE(p_m, y) less BCE(p, y), nats a row; below 0 the experts are better alone than mixed. Responsibility: the part of the"
+        " label that the gate credits an expert with once it knows it."
+    )
+    sliced = slice_table(found)
+    return Document(
+        f"Experts of {found.run.config.variant}",
+        [
+            Bullets(sentences(found), "page"),
+            replace(sliced, caption=""),
+            Bullets(sentences(found), "text"),
+            Note(explained, "faint", "page"),
+        ],
+    )

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from dmoe.model.cost import Cost
 from dmoe.model.sizes import human
-from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
+from dmoe.report.document import Bullets, Cell, Chart, Document, Figures, Heading, Note, Series, Table
 from dmoe.report.latency import FASTEST, Latency
-from dmoe.report.plots import scatter
 from dmoe.report.results import Difference, Ladder, compare
 from dmoe.report.statistics import CONFIDENCE, Interval, holm
 from dmoe.report.verdicts import plain, told
@@ -100,8 +99,8 @@ def sentences(ladder: Ladder, points: Sequence[Point], found: Sequence[Dominatio
     return lines
 
 
-def frontier_page(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str], served: Mapping[str, Latency]) -> str:
-    """The page's text.
+def frontier_document(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str], served: Mapping[str, Latency]) -> Document:
+    """The view of what quality costs.
 
     Args:
         about: paragraphs on how it was made, plain text.
@@ -114,7 +113,7 @@ def frontier_page(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str
     rows = []
     for number, point in enumerate(points, 1):
         cells = [f"{number} {point.label}", _level(point.auc), _level(point.logloss)]
-        cells += [Cell(_priced(price, point), "good" if point.name in on[price] else "") for price in prices]
+        cells += [Cell(_priced(price, point), "good" if point.name in on[price] else "", point.prices.get(price)) for price in prices]
         rows.append(cells)
     pairs = [
         [
@@ -129,28 +128,28 @@ def frontier_page(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str
     ]
     drawn = []
     for price in prices:
-        priced = [point for point in points if price in point.prices]
+        priced = [(point, ladder.results[point.name]) for point in points if price in point.prices]
         for key, label in (("auc", "AUC"), ("logloss", "logloss")):
-            of_seeds = [(point, ladder.results[point.name].values(key)) for point in priced]
-            groups = [(point.label, [point.prices[price]] * len(values), values) for point, values in of_seeds if values]
-            drawn.append(scatter(f"{label} against {price}", groups, price, label, log_x=True))
-    parts = [
-        *(paragraph(line, "faint") for line in about),
-        bullets(sentences(ladder, points, found)),
-        table(["variant", "AUC", "logloss", *prices], rows),
-        paragraph(
-            "Mean over seeds, ± half of its 95% interval (Student's t). Green: on the frontier of AUC against this price, by means. FLOPs"
-            " are of a row's forward pass; latency is the fastest call of the first seed's run, exported with fp32 rows, one thread.",
-            "faint",
-        ),
-        figures(drawn),
-        "<h2>Who makes whom superfluous</h2>",
-        table(["variant", "costs no more than", "AUC, over seeds", "over rows", "logloss", "p, Holm"], pairs)
-        if pairs
-        else paragraph("No variant is at once cheaper in every price and higher in mean AUC than another."),
-        paragraph("Green: beyond chance over seeds, after Holm's correction for all pairs of this table, and over rows (DeLong).", "faint"),
-    ]
-    return document(f"{ladder.spec.title}: what quality costs", parts)
+            clouds = [Series(point.label, [point.prices[price]] * len(one.values(key)), one.values(key)) for point, one in priced]
+            drawn.append(Chart(f"{label} against {price}", price, label, clouds, log_x=True, cloud=True))
+    explained = (
+        "Mean over seeds, ± half of its 95% interval (Student's t). Green: on the frontier of AUC against this price, by means. FLOPs"
+        " are of a row's forward pass; latency is the fastest call of the first seed's run, exported with fp32 rows, one thread."
+    )
+    return Document(
+        f"{ladder.spec.title}: what quality costs",
+        [
+            *(Note(line, "faint") for line in about),
+            Bullets(sentences(ladder, points, found)),
+            Table(["variant", "AUC", "logloss", *prices], rows),
+            Note(explained, "faint"),
+            Figures(drawn),
+            Heading("Who makes whom superfluous"),
+            Table(["variant", "costs no more than", "AUC, over seeds", "over rows", "logloss", "p, Holm"], pairs, words=(0, 1)),
+            Note("" if pairs else "No variant is at once cheaper in every price and higher in mean AUC than another."),
+            Note("Green: beyond chance over seeds, after Holm's correction for all pairs of this table, and over rows (DeLong).", "faint"),
+        ],
+    )
 
 
 def _level(interval: Interval) -> str:

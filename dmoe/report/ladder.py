@@ -129,17 +129,17 @@ def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[st
 
 
 def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dict[str, Any], output: str, about: list[str]) -> None:
-    from dmoe.report.frontier import frontier_page
+    from dmoe.report.frontier import frontier_document
     from dmoe.report.ladder_csv import differences_csv, ladder_csv
-    from dmoe.report.ladder_page import ladder_page
+    from dmoe.report.ladder_page import ladder_document
     from dmoe.report.results import answer, collect
     from dmoe.report.verdicts import not_supported, supported
 
     ladder = collect(spec, jobs)
     answers = answer(ladder)
     files = {
-        "ladder.html": ladder_page(ladder, answers, costs, about, served),
-        "frontier.html": frontier_page(ladder, costs, about, served),
+        "ladder.html": ladder_document(ladder, answers, costs, about, served).html(),
+        "frontier.html": frontier_document(ladder, costs, about, served).html(),
         "runs.csv": ladder_csv(ladder, costs, served),
         "differences.csv": differences_csv(answers),
     }

@@ -1,4 +1,4 @@
-"""The ladder's report as one HTML page."""
+"""The view of a ladder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,9 @@ import numpy as np
 
 from dmoe.model.cost import Cost
 from dmoe.report.cost_section import cost_plots, cost_table
-from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
+from dmoe.report.document import Block, Bullets, Cell, Chart, Document, Figures, Forest, Heading, HeatMap, Note, Series, Table
 from dmoe.report.indicators import findings
 from dmoe.report.latency import Latency
-from dmoe.report.plots import forest, heat_map, scatter, with_bars
 from dmoe.report.results import Answers, Difference, Ladder, Result
 from dmoe.report.statistics import holm
 from dmoe.report.verdicts import doses, not_supported, plain, supported, told, verdict
@@ -29,10 +28,10 @@ FIGURES = [
 ]
 
 
-def ladder_page(
+def ladder_document(
     ladder: Ladder, answers: Answers, costs: dict[str, Cost], about: list[str], served: Mapping[str, Latency] | None = None
-) -> str:
-    """The page's text.
+) -> Document:
+    """The view of a ladder.
 
     Args:
         costs: of the variants by name; an ensemble's are its members' together.
@@ -40,33 +39,33 @@ def ladder_page(
         served: latency of the variants' scorers.
     """
     served = served or {}
-    parts = [
-        *(paragraph(line, "faint") for line in about),
-        "<h2>What the data supports</h2>",
-        bullets(supported(ladder, answers)),
-        "<h2>What it does not</h2>",
-        bullets(not_supported(ladder, answers)),
-        "<h2>Variants</h2>",
-        _variants(ladder),
-        paragraph(
-            "Mean over seeds, ± half of the 95% interval of that mean (Student's t). CEC of independent experts: " + _floor(ladder),
-            "faint",
-        ),
-        "<h2>Differences, paired by seed</h2>",
-        _differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
-        figures([_forest(ladder, answers.all)] if answers.all else []),
-        "<h2>What it costs</h2>",
-        cost_table(ladder, costs, served),
-        figures(cost_plots(ladder, costs, served)),
-        "<h2>CEC, AUC and alpha</h2>",
-        figures([*_clouds(ladder), *_responses(ladder)]),
-        "<h2>Correlation of the experts</h2>",
-        paragraph("Mean |r| over the dimensions of each pair and over seeds; on the diagonal the ceiling CEC(h, h).", "faint"),
-        figures(_heat_maps(ladder)),
-        "<h2>Experts and indicators</h2>",
-        _experts(ladder),
-    ]
-    return document(ladder.spec.title, parts)
+    mean = "Mean over seeds, ± half of the 95% interval of that mean (Student's t). CEC of independent experts: "
+    return Document(
+        ladder.spec.title,
+        [
+            *(Note(line, "faint") for line in about),
+            Heading("What the data supports"),
+            Bullets(supported(ladder, answers)),
+            Heading("What it does not"),
+            Bullets(not_supported(ladder, answers)),
+            Heading("Variants"),
+            _variants(ladder),
+            Note(mean + _floor(ladder), "faint"),
+            Heading("Differences, paired by seed"),
+            *_differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
+            Figures([_forest(ladder, answers.all)]),
+            Heading("What it costs"),
+            *cost_table(ladder, costs, served),
+            Figures(cost_plots(ladder, costs, served)),
+            Heading("CEC, AUC and alpha"),
+            Figures([*_clouds(ladder), *_responses(ladder)]),
+            Heading("Correlation of the experts"),
+            Note("Mean |r| over the dimensions of each pair and over seeds; on the diagonal the ceiling CEC(h, h).", "faint", "page"),
+            Figures(_heat_maps(ladder)),
+            Heading("Experts and indicators"),
+            *_experts(ladder),
+        ],
+    )
 
 
 def _floor(ladder: Ladder) -> str:
@@ -74,7 +73,7 @@ def _floor(ladder: Ladder) -> str:
     return f"{np.mean(values):.4f}." if values else "-."
 
 
-def _variants(ladder: Ladder) -> str:
+def _variants(ladder: Ladder) -> Table:
     head = ["variant", "seeds", *(title for title, _, _ in FIGURES)]
     best = max(ladder.results.values(), key=lambda one: one.mean("auc")).name
     rows = []
@@ -82,7 +81,7 @@ def _variants(ladder: Ladder) -> str:
         cells: list[str] = [one.label, str(len(one.seeds))]
         cells += [Cell(_figure(one, key, digits), "good" if key == "auc" and name == best else "") for _, key, digits in FIGURES]
         rows.append(cells)
-    return table(head, rows)
+    return Table(head, rows)
 
 
 def _figure(one: Result, key: str, digits: int) -> str:
@@ -94,7 +93,7 @@ def _figure(one: Result, key: str, digits: int) -> str:
     return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
 
 
-def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> str:
+def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> list[Block]:
     head = [
         "variant",
         "against",
@@ -112,50 +111,51 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
         for one, p in zip(group, holm(p_values) if asked_together else p_values, strict=True):
             said = verdict(one, p if asked_together else None)
             kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
-            cells = [ladder.spec.label(one.variant), Cell(ladder.spec.label(one.against), "words"), Cell(said, f"words {kind}")]
+            cells = [ladder.spec.label(one.variant), ladder.spec.label(one.against), Cell(said, kind)]
             cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
             rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
-    return table(head, rows) + paragraph(
-        "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss,"
-        " of the mean over seeds."
-        " P-values of the controls are Holm's, for as many questions; those of the rungs are single.",
-        "faint",
+    explained = (
+        "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss, of the mean"
+        " over seeds. P-values of the controls are Holm's, for as many questions; those of the rungs are single."
     )
+    return [Table(head, rows, words=(0, 1, 2)), Note(explained, "faint")]
 
 
-def _forest(ladder: Ladder, every: Sequence[Difference]) -> str:
+def _forest(ladder: Ladder, every: Sequence[Difference]) -> Forest:
     rows = []
     for one in every:
         low, high = (one.auc_rows.low, one.auc_rows.high) if one.auc.low is None else (one.auc.low, one.auc.high)
         rows.append((f"{ladder.spec.label(one.variant)} - {ladder.spec.label(one.against)}", one.auc.mean, low or 0.0, high or 0.0))
-    return forest("Differences of AUC over seeds, 95%", rows, "AUC")
+    return Forest("Differences of AUC over seeds, 95%", "AUC", rows)
 
 
-def _clouds(ladder: Ladder) -> list[str]:
+def _clouds(ladder: Ladder) -> list[Chart]:
     mixed = [one for one in ladder.results.values() if len(one.metrics[one.seeds[0]].get("gate_mass", [])) > 1]
-    groups = [(one.label, one.values("cec"), one.values("auc")) for one in mixed]
-    return [scatter("CEC against AUC, a point a seed", groups, "CEC", "AUC")] if mixed else []
+    groups = [Series(one.label, one.values("cec"), one.values("auc")) for one in mixed]
+    return [Chart("CEC against AUC, a point a seed", "CEC", "AUC", groups, cloud=True)]
 
 
-def _responses(ladder: Ladder) -> list[str]:
+def _responses(ladder: Ladder) -> list[Chart]:
     found = doses(ladder)
     if len(found) < 2 or not ladder.spec.dose:
         return []
-    x = [dose for dose, _ in found]
-    drawn = []
+    # Doses at equal distances: 0 has no place on a logarithmic axis.
+    places, drawn = range(len(found)), []
+    doses_ = [(at, f"{dose:g}") for at, (dose, _) in enumerate(found)]
     for key, title in (("auc", "AUC"), ("cec", "CEC"), ("logloss", "logloss")):
         intervals = [one.interval(key) for _, one in found]
-        halves = [0.0 if i.low is None or i.high is None else (i.high - i.low) / 2 for i in intervals]
-        drawn.append(with_bars(f"{title} over {ladder.spec.dose.key}", x, [i.mean for i in intervals], halves, ladder.spec.dose.key, title))
+        low, high = ([i.mean if end is None else end for i, end in ((i, getattr(i, side)) for i in intervals)] for side in ("low", "high"))
+        series = [Series(title, places, [i.mean for i in intervals], low, high)]
+        drawn.append(Chart(f"{title} over {ladder.spec.dose.key}", ladder.spec.dose.key, title, series, x_names=doses_))
     return drawn
 
 
-def _heat_maps(ladder: Ladder) -> list[str]:
+def _heat_maps(ladder: Ladder) -> list[HeatMap]:
     drawn = []
     for one in ladder.results.values():
         matrices = [one.metrics[seed]["cec_matrix"] for seed in one.seeds if len(one.metrics[seed].get("cec_matrix", [])) > 1]
         if matrices:
-            drawn.append(heat_map(one.label, np.mean(matrices, 0).tolist(), kinds(one), top=0.5))
+            drawn.append(HeatMap(one.label, np.mean(matrices, 0).tolist(), kinds(one), top=0.5))
     return drawn
 
 
@@ -164,7 +164,7 @@ def kinds(one: Result) -> list[str]:
     return [spec if isinstance(spec, str) else str(spec["kind"]) for spec in one.config.model.experts] if one.config else []
 
 
-def _experts(ladder: Ladder) -> str:
+def _experts(ladder: Ladder) -> list[Block]:
     head = ["variant", "expert", "AUC alone", "AUC lost without it", "gate mass", "variance", "dead dims"]
     rows, found = [], []
     for one in ladder.results.values():
@@ -172,10 +172,10 @@ def _experts(ladder: Ladder) -> str:
         if len(names) < 2:
             continue
         for index, kind in enumerate(names):
-            rows.append([one.label, Cell(f"{index} {kind}", "words"), *_expert_cells(one, index)])
+            rows.append([one.label, f"{index} {kind}", *_expert_cells(one, index)])
         found += [f"{one.label}: {line}" for line in _over_seeds(one, names)]
     nothing = "No expert is dead, shrunk, starved, at chance, harmful, or a copy of another."
-    return (bullets(found) if found else paragraph(nothing)) + table(head, rows)
+    return [Bullets(found) if found else Note(nothing), Table(head, rows, words=(0, 1))]
 
 
 def _over_seeds(one: Result, names: list[str]) -> list[str]:

@@ -1,79 +1,80 @@
-"""One self-contained HTML page on some runs: their figures, curves and heat-maps."""
+"""Some runs beside one another: their figures, curves, heat-maps and experts."""
 
-import html
+from collections.abc import Sequence
+from dataclasses import replace
 
-from dmoe.report.html import bullets, document, figures, paragraph, table
+from dmoe.report.document import Block, Bullets, Cell, Chart, Document, Figures, Heading, HeatMap, Note, Series, Table
 from dmoe.report.indicators import warnings
-from dmoe.report.plots import curves, heat_map
-from dmoe.report.runs import Run
+from dmoe.report.runs import Run, labels, names_of
 from dmoe.report.runs import table as figures_of
 
+CURVES = [
+    ("Training loss", "train", "loss", "logloss"),
+    ("Validation AUC", "validation", "auc", "AUC"),
+    ("Validation CEC", "validation", "cec", "mean |r|"),
+]
+EXPERTS = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass", "responsibility", "variance", "dead dims"]
 
-def page(runs: list[Run], title: str, notes: list[str] | None = None) -> str:
-    """The page's text.
+
+def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None] = ()) -> Document:
+    """The view of finished runs; the text has their figures, and the slices.
 
     Args:
         runs: in the order in which they are shown.
-        notes: paragraphs below the table, plain text.
+        slices: of each run its experts on slices (`expert_slices.slice_table`), to which the experts' names lead; None for none.
     """
-    head, *rows = figures_of(runs)
-    drawn = [
-        ("Training loss", "train", "loss", "logloss"),
-        ("Validation AUC", "validation", "auc", "AUC"),
-        ("Validation CEC", "validation", "cec", "mean |r|"),
+    ceiling = (
+        "Mean |r| over the dimensions of each pair; on the diagonal the ceiling CEC(h, h), what an expert shows with itself."
+        " Independent experts would show the floor."
+    )
+    names = labels(runs)
+    blocks: list[Block] = [
+        figures_of(runs),
+        Heading("Curves"),
+        Figures([_curve(runs, names, *curve) for curve in CURVES]),
+        Heading("Correlation of the experts on the test rows"),
+        Note(ceiling, "faint", "page"),
+        Figures([HeatMap(one, run.metrics["cec_matrix"], names_of(run)) for run, one in zip(runs, names, strict=True)]),
+        Heading("Experts"),
     ]
-    parts = [
-        table(head, rows),
-        *(paragraph(note) for note in notes or []),
-        "<h2>Curves</h2>",
-        figures([curves(name, [_points(run, kind, key) for run in runs], "step", label) for name, kind, key, label in drawn]),
-        "<h2>Correlation of the experts on the test rows</h2>",
-        paragraph(
-            "Mean |r| over the dimensions of each pair; on the diagonal the ceiling CEC(h, h), what an expert shows with itself."
-            " Independent experts would show the floor.",
-            "faint",
-        ),
-        figures([heat_map(run.config.variant, run.metrics["cec_matrix"], names_of(run)) for run in runs]),
-        "<h2>Experts</h2>",
-        *(_experts(run) for run in runs),
-        "<h2>Runs</h2><ul>",
-        *(f"<li>{html.escape(run.config.variant)}: <code>{html.escape(run.path)}</code></li>" for run in runs),
-        "</ul>",
-    ]
-    return document(title, parts)
+    for run, name, sliced in zip(runs, names, [*slices, *[None] * (len(runs) - len(slices))], strict=True):
+        sliced = replace(sliced, caption=f"Experts of {name} on slices") if sliced else None
+        blocks += [Heading(name, 3), _experts(run, name, sliced), Bullets(warnings(run.metrics, names_of(run)), "page")]
+        blocks += [sliced] if sliced else []
+    paths = [[run.config.variant, run.path] for run in runs]
+    return Document(title, [*blocks, Heading("Runs"), Table(["variant", "directory"], paths, words=(0, 1), only="page")])
 
 
-def names_of(run: Run) -> list[str]:
-    """The kinds of a run's experts."""
-    return [spec if isinstance(spec, str) else spec["kind"] for spec in run.config.model.experts]
+def _curve(runs: Sequence[Run], names: Sequence[str], title: str, kind: str, key: str, label: str) -> Chart:
+    return Chart(title, "step", label, [_points(run, name, kind, key) for run, name in zip(runs, names, strict=True)])
 
 
-def _points(run: Run, kind: str, key: str) -> tuple[str, list[float], list[float]]:
+def _points(run: Run, name: str, kind: str, key: str) -> Series:
     rows = [row for row in run.history[kind] if row.get(key) is not None]
-    return run.config.variant, [row["step"] for row in rows], [row[key] for row in rows]
+    return Series(name, [row["step"] for row in rows], [row[key] for row in rows])
 
 
-def _experts(run: Run) -> str:
+def _experts(run: Run, name: str, sliced: Table | None) -> Table:
     metrics = run.metrics
-    without = metrics.get("expert_left_out_auc") or [None] * len(names_of(run))
-    logloss, credit = (metrics.get(f"expert_{name}") or [None] * len(names_of(run)) for name in ("logloss", "responsibility"))
+    columns = [
+        (metrics["expert_auc"], 4),
+        (metrics.get("expert_left_out_auc"), 4),
+        (metrics.get("expert_logloss"), 4),
+        (metrics["gate_mass"], 3),
+        (metrics.get("expert_responsibility"), 3),
+        (metrics["expert_variance"], 4),
+        (metrics["dead_dims"], 0),
+    ]
     rows = [
         [
-            f"{index} {name}",
-            _number(metrics["expert_auc"][index], 4),
-            _number(without[index], 4),
-            _number(logloss[index], 4),
-            _number(metrics["gate_mass"][index], 3),
-            _number(credit[index], 3),
-            _number(metrics["expert_variance"][index], 4),
-            str(metrics["dead_dims"][index]),
+            Cell(f"{index} {kind}", link=sliced.caption if sliced else ""),
+            *(_figure(values[index] if values else None, digits) for values, digits in columns),
         ]
-        for index, name in enumerate(names_of(run))
+        for index, kind in enumerate(names_of(run))
     ]
-    head = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass", "responsibility", "variance", "dead dims"]
-    found = warnings(metrics, names_of(run))
-    return f"<h3>{html.escape(run.config.variant)}</h3>" + table(head, rows) + (bullets(found) if found else "")
+    return Table(EXPERTS, rows, f"Experts of {name}", only="page")
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None or value != value else f"{value:.{digits}f}"
+def _figure(value: float | None, digits: int) -> Cell:
+    known = value is not None and value == value
+    return Cell(f"{value:.{digits}f}" if known else "-", value=value if known else None)

@@ -1,5 +1,6 @@
 """A finished run, read back from its directory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from dmoe.config import Config, load_config
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.paths import PATHS, check_regular, inside, read_bounded
+from dmoe.report.document import Cell, Table
 from dmoe.strict import Open, checked
 
 MAX_BYTES = 64 << 20
@@ -150,21 +152,24 @@ COLUMNS = [
 ]
 
 
-def table(runs: list[Run]) -> list[list[str]]:
-    """A header and a row a run: the figures of the test split, as text."""
-    rows = [["variant", *(title for title, _, _ in COLUMNS)]]
-    for run in runs:
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What runs are called beside one another: their variants, with the directory where several runs are of one."""
+    variants = [run.config.variant for run in runs]
+    return [f"{name}, {run.path}" if variants.count(name) > 1 else name for name, run in zip(variants, runs, strict=True)]
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """A row a run: the figures of the test split."""
+    rows = []
+    for run, label in zip(runs, labels(runs), strict=True):
         values = [run.metrics.get(key) for _, key, _ in COLUMNS]
-        texts = ["-" if value is None else form.format(value) for value, (_, _, form) in zip(values, COLUMNS, strict=True)]
-        rows.append([run.config.variant, *texts])
-    return rows
+        figures = [
+            Cell("-" if value is None else form.format(value), value=value) for value, (_, _, form) in zip(values, COLUMNS, strict=True)
+        ]
+        rows.append([label, *figures])
+    return Table(["variant", *(title for title, _, _ in COLUMNS)], rows)
 
 
-def as_text(rows: list[list[str]]) -> str:
-    """The rows in columns: the first to the left, figures to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+def names_of(run: Run) -> list[str]:
+    """The kinds of a run's experts."""
+    return [spec if isinstance(spec, str) else spec["kind"] for spec in run.config.model.experts]

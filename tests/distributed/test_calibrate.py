@@ -9,7 +9,7 @@ from dmoe.errors import UserError
 from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, compare, sent_by_kind
-from dmoe.sharding.planner.cost.calibrate_words import as_data, as_lines, cluster_text
+from dmoe.sharding.planner.cost.calibrate_words import as_data, calibration_document, cluster_text
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.rehearsal.measure import measure
 
@@ -87,14 +87,14 @@ def test_corrected_constants_predict_what_was_measured(ranks, data_set, tmp_path
     assert device.node_link == pytest.approx(found.cluster.device.node_link, rel=1e-5)
     assert "gloo" in path.read_text()
     assert yaml.safe_load(path.read_text())["name"] == "cpu-measured"
-    assert max(len(line) for line in as_lines(found)) <= 100
+    assert max(len(line) for line in calibration_document(found).text().splitlines()) <= 100
     json.dumps(as_data(found))
 
     # A shard that lies elsewhere, or state of another size, is found.
     shard = told["ranks"][0]["shards"][0]
     shard["state"] += 4
     assert len(compare(told, "test").misplaced) == 2
-    assert "DIFFER" in "\n".join(as_lines(compare(told, "test")))
+    assert "DIFFER" in calibration_document(compare(told, "test")).text()
     # Bytes sent that no longer match are, too.
     told["ranks"][1]["sent"]["all_to_all"] *= 1.1
     assert compare(told, "test").worst_sent > SENT_BOUND

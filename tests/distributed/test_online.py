@@ -15,7 +15,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
 from dmoe.online.rollback import roll_back
-from dmoe.online.status import as_text, page, status
+from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
 from dmoe.paths import PATHS
 from dmoe.serve.delta import materialise
@@ -257,8 +257,8 @@ def test_back_to_an_earlier_window_by_hand_and_on_from_there(tmp_path, log, undi
     found = status(run)
     assert (found["windows"][-1]["state"], found["windows"][-1]["undoes"]) == ("rolled back", [4, 5])
     assert newest(run).endswith(f"step-{lines[2]['step']:09d}")
-    assert "rolled back" in as_text(found)
-    assert "<svg" in page(found)
+    assert "rolled back" in status_document(found).text()
+    assert "<svg" in status_document(found).html()
     write_window(Path(log[1]) / "w9.csv", 9)
     outcome = follow(tmp_path, log, 1)
     (Path(log[1]) / "w9.csv").unlink()

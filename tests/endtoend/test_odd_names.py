@@ -13,12 +13,11 @@ from dmoe.checkpoint import inspect
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.config import override_key
 from dmoe.data.dataset.describe import describe
-from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.npy import export as export_npy
 from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
-from dmoe.report.data_page import data_page
-from dmoe.report.run_page import page
+from dmoe.report.run_page import run_document
 from dmoe.report.runs import load_run
 from dmoe.serve.export import export
 from dmoe.serve.score_dataset import score_split
@@ -99,15 +98,14 @@ def test_a_plan_s_pages_and_reports_tell_every_name(run):
     for table in figures.tables:
         assert matching(figures, table.name, "--tables", figures.tables) == [table]
     assert "user.id" in plan_page(figures, figures.tables, "plan")
-    assert "<svg" in page([load_run(run)], "=1+1")
+    assert "<svg" in run_document([load_run(run)], "=1+1").html()
 
 
-def test_a_data_set_is_described_shuffled_and_exported(odd, tmp_path, recwarn):
+def test_a_data_set_is_described_shuffled_and_exported(odd, tmp_path):
     told = describe(str(odd / "d"))
     assert [feature.name for feature in told.features] == list(CATEGORICAL)
-    assert max(map(len, as_lines(told))) <= 100
-    assert "user.id" in data_page(told)
-    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+    assert max(map(len, describe_document(told).text().splitlines())) <= 100
+    assert "user.id" in describe_document(told).html()
     assert [one.top for one in describe(make_odd(tmp_path, shuffle=True)).features] == [one.top for one in told.features]
 
 

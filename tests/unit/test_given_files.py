@@ -19,7 +19,7 @@ from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config import Config, dump_config, parse_config
 from dmoe.data.dataset.describe import describe
-from dmoe.data.dataset.describe_words import as_lines as describe_lines
+from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.kept import load_kept
@@ -30,8 +30,8 @@ from dmoe.errors import UserError
 from dmoe.model.build import make_blueprint, outline_of
 from dmoe.model.tables import Section, Table
 from dmoe.report.ladder_spec import load_spec, resolve
-from dmoe.report.run_page import page
-from dmoe.report.runs import as_text, load_run, table
+from dmoe.report.run_page import run_document
+from dmoe.report.runs import load_run
 from dmoe.serve.scorer import Scorer
 from dmoe.sharding.plan.plan_file import as_text as plan_text
 from dmoe.sharding.plan.plan_file import read_plan
@@ -41,7 +41,7 @@ from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.plan.report.show import View, as_lines
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.cost.calibrate import compare
-from dmoe.sharding.planner.cost.calibrate_words import as_lines as calibrated
+from dmoe.sharding.planner.cost.calibrate_words import calibration_document
 from dmoe.sharding.planner.planning_model import load_sizes
 from dmoe.testing.small_data import make_data_set
 from dmoe.train.schedule import Schedule
@@ -255,7 +255,7 @@ def test_what_a_data_set_keeps_of_its_making(share, prepared):
         manifest = load_manifest(str(prepared))
         load_kept(str(prepared))
         with_identities(manifest, str(prepared))
-        describe_lines(describe(str(prepared)))
+        describe_document(describe(str(prepared))).text()
 
     hold(share, sound, writer(prepared / "manifest.json"), read, ("made_by",))
 
@@ -390,7 +390,7 @@ def test_measurements(share, tmp_path):
     def read():
         from dmoe.cli.plan.calibrate import _read
 
-        list(calibrated(compare(_read(str(path)), "measured.json")))
+        calibration_document(compare(_read(str(path)), "measured.json")).text()
 
     hold(share, sound, writer(path), read)
 
@@ -441,15 +441,11 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_figures_of_a_run(share, run, monkeypatch):
-    # What is drawn is matplotlib's; that it is given numbers is what counts, and drawing takes a second a page.
-    monkeypatch.setattr("dmoe.report.run_page.heat_map", lambda title, matrix, names: f"{np.array(matrix, float).sum():.3f}")
-    monkeypatch.setattr("dmoe.report.run_page.curves", lambda title, lines, *_: f"{[np.array(y, float).sum() for _, _, y in lines]}")
-
+def test_figures_of_a_run(share, run):
     def read():
-        found = load_run(str(run))
-        as_text(table([found]))
-        page([found], "t")
+        view = run_document([load_run(str(run))], "t")
+        assert view.text()
+        assert view.html()
 
     hold(share, FIGURES, writer(run / "metrics.json"), read)
     line = {"kind": "validation", "step": 3, "auc": 0.6, "cec": 0.2, "loss": 0.6}

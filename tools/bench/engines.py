@@ -42,7 +42,7 @@ def main() -> None:
         return
     import torch
 
-    from dmoe.report.runs import as_text
+    from dmoe.report.document import in_columns
     from dmoe.serve.random_rows import draw
     from dmoe.serve.scorer import Scorer
 
@@ -74,7 +74,7 @@ def main() -> None:
             shares = [f"{np.median(busy[other] / busy[name]):.2f}" for other in (FLOOR, ALONE)]
             cells = [f"{1e3 * np.median(elapsed[name]):.3f}", f"{1e3 * mine:.3f}", f"{size / mine:,.0f}", *shares]
             table.append([f"{size:,}", name, *cells, f"{off[name]:.1g}" if name in off else ""])
-    print(as_text(table))
+    print(*in_columns(table[0], table[1:], rule=True, width=10_000), sep="\n")
 
 
 def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -93,7 +93,7 @@ def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str,
 
 def scaling(folder: str, processes: Sequence[int], seconds: float = 5.0) -> str:
     """A table of rows/s, by the clock and by the processes' own CPU time, of one thread each; they map the same tables."""
-    from dmoe.report.runs import as_text
+    from dmoe.report.document import in_columns
 
     table, context = [["processes", "rows/s", "rows/s of CPU time, a process"]], multiprocessing.get_context("spawn")
     for count in processes:
@@ -103,7 +103,7 @@ def scaling(folder: str, processes: Sequence[int], seconds: float = 5.0) -> str:
         clock = sum(rows / passed for rows, passed, _ in found)
         own = sum(rows for rows, _, _ in found) / sum(busy for _, _, busy in found)
         table.append([str(count), f"{clock:,.0f}", f"{own:,.0f}"])
-    return as_text(table)
+    return "\n".join(in_columns(table[0], table[1:], rule=True, width=10_000))
 
 
 def score_for(folder: str, begin: Any, seconds: float) -> tuple[int, float, float]:

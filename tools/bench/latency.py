@@ -25,9 +25,9 @@ def main() -> None:
     if arguments.rounds < 2 or arguments.threads < 1:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
     from dmoe.model.sizes import human
+    from dmoe.report.document import in_columns
     from dmoe.report.latency import BATCHES
     from dmoe.report.latency_probe import measure
-    from dmoe.report.runs import as_text
     from dmoe.serve.scorer import Scorer
 
     scorers = {path: Scorer(path) for path in arguments.scorer}
@@ -37,7 +37,7 @@ def main() -> None:
         about = scorers[path].about
         cells = [f"{one.milliseconds(size):.2f} / {one.milliseconds(size, 0.99):.2f}" for size in BATCHES]
         rows.append([path, about.variant, about.rows, human(one.size), *cells, f"{one.rows_a_second():,.0f}"])
-    print(as_text(rows))
+    print(*in_columns(rows[0], rows[1:], rule=True, width=10_000), sep="\n")
     print(f"{arguments.rounds} calls each, taking turns, {arguments.threads} thread(s); rows/s at {BATCHES[-1]:,} rows a call")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import datetime
+import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -52,10 +53,13 @@ class Row:
 
 def announce() -> None:
     """The line above every table: when, where, under which load."""
-    import torch
-
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    print(f"{now}; {_processor()}, {os.cpu_count()} cores; torch {torch.__version__}; load {loads()}", flush=True)
+    print(f"{now}; {machine()}; load {loads()}", flush=True)
+
+
+def machine() -> str:
+    """Processor, cores and torch's version."""
+    return f"{_processor()}, {os.cpu_count()} cores; torch {importlib.metadata.version('torch')}"
 
 
 def loads() -> str:

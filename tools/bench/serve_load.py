@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parse_arguments()
     if shutil.which("wrk") is None:
         raise UserError("wrk is not installed; on Debian and Ubuntu: apt-get install wrk")
-    from dmoe.report.runs import as_text
+    from dmoe.report.document import in_columns
 
     found: list[dict[str, Any]] = []
     for coalesced in (True, False):
@@ -82,7 +82,7 @@ def main() -> None:
             str(one["failed"]),
         ]
         table.append(["on" if one["coalesced"] else "off", str(one["rows"]), *cells])
-    print(as_text(table))
+    print(*in_columns(table[0], table[1:], rule=True, width=10_000), sep="\n")
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(found, indent=1) + "\n")
     if arguments.picture:

@@ -1,15 +1,19 @@
-"""MkDocs hook: the pages that are made of the code, so that they cannot differ from it: every command's help, every key of a config.
+"""MkDocs hook: the pages that are made of the code, so that they cannot differ from it: every command's help, every key of a config,
+every published figure.
 
 `mkdocs build` calls `on_files` and `on_page_markdown`; `python -m tools.docs.pages` prints the generated pages.
 """
 
 import importlib
+import json
 import os
 import posixpath
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -19,6 +23,7 @@ from pydantic_core import PydanticUndefined
 from dmoe.cli.main import command_parser, every_command
 from dmoe.config import Config
 
+ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#\s]+)\)")
 """A link that leads out of a page's folder."""
 
@@ -42,7 +47,29 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def pages() -> dict[str, str]:
     """Markdown of each generated page, by its path below the site."""
-    return {"reference/commands.md": _commands(), "reference/configuration.md": _configuration()}
+    return {"reference/commands.md": _commands(), "reference/configuration.md": _configuration(), "reference/figures.md": _figures()}
+
+
+def _figures() -> str:
+    """tools/bench/figures.yaml has the commands, docs/figures.json what `tools.bench.figures` measured."""
+    known = json.loads((ROOT / "docs/figures.json").read_text())
+    lines = [
+        "# Figures",
+        "",
+        "What was measured, where, when, and by which command. `python -m tools.bench.figures NAME` makes one anew, and",
+    ]
+    lines += ["`tools/bench/README.md` tells what each compares and leaves out. Compare figures of one machine only.", ""]
+    figures = yaml.safe_load((ROOT / "tools/bench/figures.yaml").read_text())
+    for name, figure in figures.items():
+        told = known.get(name, {"value": "not measured by this command yet"})
+        rows = [("measured", f"**{told['value']}**"), ("wanted", figure["target"]), ("machine", told.get("machine", ""))]
+        if "date" in told:
+            rows.append(("date, commit", f"{told['date']}, {told['commit'] or 'commit not kept'}"))
+        table = [f"| {what} | {value} |" for what, value in rows if value]
+        question = f"{figure['question'][0].upper()}{figure['question'][1:]}."
+        lines += [f"## {name.replace('_', ' ')}", "", question, "", "| | |", "| --- | --- |", *table, ""]
+        lines += ["```text", figure["command"], "```", ""]
+    return "\n".join(lines)
 
 
 def _commands() -> str:

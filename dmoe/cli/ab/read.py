@@ -9,7 +9,6 @@ request bounds the window: ISO or seconds since 1970, UTC where it names no zone
 import argparse
 
 from dmoe.errors import UserError
-from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.json_text import format_json
-    from dmoe.paths import write_output
+    from dmoe.cli.view import show_view
     from dmoe.report.ab.join import join_outcomes
     from dmoe.report.ab.load import load_clicks, load_exposures, parse_time, parse_window
-    from dmoe.report.ab.page import page
+    from dmoe.report.ab.page import ab_document
     from dmoe.report.ab.plan import read_plan
     from dmoe.report.ab.read import read_test
-    from dmoe.report.ab.words import as_text, as_tree
+    from dmoe.report.ab.words import as_tree
 
     if not 0 < arguments.alpha < 1 or arguments.days < 1:
         raise UserError("--alpha, --days: expected a number between 0 and 1, and at least one day")
@@ -46,9 +44,4 @@ def run(arguments: argparse.Namespace) -> None:
     exposures, test = load_exposures(arguments.exposures, since, until)
     joined = join_outcomes(exposures, test, load_clicks(arguments.clicks), window, since, until)
     reading = read_test(joined, test, window, plan, arguments.metric, arguments.alpha, arguments.days)
-    show(format_json(as_tree(reading), indent=1) if arguments.json else as_text(reading))
-    if arguments.output:
-        with write_output(arguments.output) as file:
-            file.write(page(reading).encode())
-        if not arguments.json:
-            show(f"\npage: {arguments.output}")
+    show_view(ab_document(reading), arguments.output, as_tree(reading) if arguments.json else None)

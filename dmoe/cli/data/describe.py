@@ -2,8 +2,6 @@
 
 import argparse
 
-from dmoe.names import show
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="D", help="the data set's folder")
@@ -12,15 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from dmoe.cli.view import show_view
     from dmoe.data.dataset.describe import describe
-    from dmoe.data.dataset.describe_words import as_lines
-    from dmoe.json_text import format_json
+    from dmoe.data.dataset.describe_view import describe_document
 
     description = describe(arguments.data)
-    show(format_json(description.as_json(), indent=1) if arguments.json else "\n".join(as_lines(description)))
-    if arguments.html:
-        from dmoe.paths import write_output
-        from dmoe.report.data_page import data_page
-
-        with write_output(arguments.html) as file:
-            file.write(data_page(description).encode())
+    show_view(describe_document(description), arguments.html, description.as_json() if arguments.json else None)

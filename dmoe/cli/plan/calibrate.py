@@ -7,7 +7,8 @@ import argparse
 import sys
 from typing import Any
 
-from dmoe.cli.plan.common import add_json, add_model, overrides_of, tell
+from dmoe.cli.plan.common import add_json, add_model, overrides_of
+from dmoe.cli.view import show_view, write_page
 from dmoe.names import show
 
 MAX_BYTES = 256 << 20
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measured", metavar="FILE", help="compare what dmoe.train.rehearsal.measure wrote, and start nothing")
     parser.add_argument("--write-cluster", metavar="FILE", help="write the cluster's device with corrected bandwidths, for --cluster")
     add_json(parser)
+    parser.add_argument("--html", metavar="FILE", help="write the same as a self-contained page")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     quiet()
     from dmoe.sharding.planner.cost.calibrate import compare
-    from dmoe.sharding.planner.cost.calibrate_words import as_data, as_lines, cluster_text
+    from dmoe.sharding.planner.cost.calibrate_words import as_data, calibration_document, cluster_text
     from dmoe.train.rehearsal.local_launch import RunFailed
 
     try:
@@ -46,12 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         show(f"{failure}\ndmoe plan: the measured run failed; what is above is the end of its output", sys.stderr)
         return 1
     found = compare(measured, where)
-    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
+    show_view(calibration_document(found), arguments.html, as_data(found) if arguments.json else None)
     if arguments.write_cluster:
-        from dmoe.paths import write_output
-
-        with write_output(arguments.write_cluster) as file:
-            file.write(cluster_text(found).encode())
+        write_page(arguments.write_cluster, cluster_text(found))
         if not arguments.json:
             cluster = found.figures.cluster
             show(f"{arguments.write_cluster}: plan with it by --cluster {cluster.nodes}x{cluster.ranks_a_node}:{arguments.write_cluster}")

@@ -4,7 +4,8 @@ within the limits, 1 some is not, 2 a mistake in the call or a damaged plan.
 
 import argparse
 
-from dmoe.cli.plan.common import add_json, add_model, model_of, tell
+from dmoe.cli.plan.common import add_json, add_model, model_of
+from dmoe.cli.view import show_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tables-a-rank", type=int, metavar="N", help="most tables with a shard on one rank")
     add_model(parser, "an experiment: is the plan still for its model, batch and constraints?")
     add_json(parser)
+    parser.add_argument("--html", metavar="FILE", help="write the same as a self-contained page")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.config and (given := [f"--{key}" for key in ("data", "cardinalities", "set") if getattr(arguments, key)]):
         raise UserError(f"{given[0]}: say which experiment it belongs to, --config X.yaml")
     quiet()
-    from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
+    from dmoe.sharding.plan.check import Limits, as_data, check_document, findings, model_finding, share
     from dmoe.sharding.plan.plan_file import read_plan
     from dmoe.sharding.plan.report.plan_stats import figures_of
 
@@ -36,5 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
     found = findings(figures_of(plan, arguments.plan), limits)
     if arguments.config:
         found.append(model_finding(plan, model_of(arguments), arguments.plan))
-    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found))
+    show_view(check_document(found, arguments.plan), arguments.html, as_data(found) if arguments.json else None)
     return 0 if all(one.passed for one in found) else 1

@@ -3,6 +3,7 @@
 import argparse
 
 from dmoe.cli.plan.common import add_json, add_top, check_top, tell
+from dmoe.cli.view import write_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
     if arguments.html:
-        from dmoe.paths import write_output
         from dmoe.sharding.plan.report.show_page import diff_page
 
-        with write_output(arguments.html) as file:
-            file.write(diff_page(found, arguments.a, arguments.b, "Two sharding plans").encode())
+        write_page(arguments.html, diff_page(found, arguments.a, arguments.b, "Two sharding plans"))
     tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))

@@ -3,6 +3,7 @@
 import argparse
 
 from dmoe.cli.plan.common import add_json, add_top, check_top, tell
+from dmoe.cli.view import write_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
     if arguments.html:
-        from dmoe.paths import write_output
         from dmoe.sharding.plan.report.show import chosen_tables
         from dmoe.sharding.plan.report.show_page import page
 
-        text = page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}")
-        with write_output(arguments.html) as file:
-            file.write(text.encode())
+        write_page(arguments.html, page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}"))
     tell(arguments.json, lambda: as_data(figures, view), lambda: as_lines(figures, view))

@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from dmoe.cli.plan.common import add_json, add_model, model_of, tell
+from dmoe.cli.plan.common import add_json, add_model, model_of
+from dmoe.cli.view import show_view, write_page
 from dmoe.names import cell, printable, show
 
 LAYOUTS = ("auto", "wide", "separate")
@@ -33,11 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--layouts: unknown layout '{layout}'{nearest(layout, LAYOUTS)}")
     model = model_of(arguments)
     from dmoe.data.progress import Progress
-    from dmoe.paths import write_output
-    from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, sweep
-    from dmoe.sharding.planner.advice.sweep_page import page
+    from dmoe.sharding.planner.advice.sweep import Point, as_records, sweep
+    from dmoe.sharding.planner.advice.sweep_page import sweep_document
     from dmoe.sharding.planner.cluster import parse_cluster
-    from dmoe.sharding.planner.cost.step_time import ASSUMED
     from dmoe.sharding.planner.cost.table_use import groups_in, in_short, uses_of
 
     clusters = [parse_cluster(text) for text in _parts(arguments.clusters, "--clusters")]
@@ -55,13 +54,13 @@ def run(arguments: argparse.Namespace) -> None:
         # A mistake of the config's rather than a lack of memory somewhere.
         raise UserError(points[0].problem.removeprefix("refused: "))
     records = as_records(points)
-    measured = [in_short(uses_of(groups, max(point.batch_size for point in points)))] if groups else []
-    tell(arguments.json, lambda: records, lambda: [*as_lines(points), "", *measured, ASSUMED])
-    written = {arguments.output: _as_file(records, arguments.output), arguments.html: page(points, f"Sweep of {arguments.config}")}
+    measured = in_short(uses_of(groups, max(point.batch_size for point in points))) if groups else ""
+    view = sweep_document(points, f"Sweep of {arguments.config}", measured)
+    show_view(view, data=records if arguments.json else None)
+    written = {arguments.output: _as_file(records, arguments.output), arguments.html: view.html() if arguments.html else ""}
     for path, text in written.items():
         if path:
-            with write_output(path) as file:
-                file.write(text.encode())
+            write_page(path, text)
             show(f"{path}: written", sys.stderr)
 
 

@@ -1,101 +1,70 @@
-"""One self-contained page on an A/B test: verdict, figures, and how the effect came about day by day."""
-
-import html
-from typing import Any
+"""The view of an A/B test: verdict, figures, and how the effect came about day by day."""
 
 from dmoe.report.ab.compare import Comparison
 from dmoe.report.ab.read import Reading
 from dmoe.report.ab.words import ARM_HEAD, EFFECT_HEAD, NAMES, arm_rows, date, effect_rows, explained, notes, title, verdicts
-from dmoe.report.html import Cell, bullets, document, figures, paragraph, table
-from dmoe.report.plots import COLOURS, INK, draw, literal
+from dmoe.report.document import Block, Bullets, Chart, Document, Figures, Heading, Note, Series, Table
 
 KINDS = {"win": "good", "loss": "bad", "broken": "bad", "none": "faint", "open": ""}
+SPLIT = 6
+"""Columns of the arms' table that fit into the text; the others follow in a second one."""
 
 
-def page(reading: Reading) -> str:
-    """The page's text."""
+def ab_document(reading: Reading) -> Document:
+    """The view of a test."""
     primary = [one for one in reading.comparisons if one.metric == reading.primary]
-    parts = []
+    arms = arm_rows(reading.arms)
+    blocks: list[Block] = [Note(title(reading), only="text")]
     for one in verdicts(reading):
-        parts.append(f"<h2 class='{KINDS[one.kind]}'>{html.escape(f'{one.headline}: {one.arm}')}</h2>{paragraph(one.says)}")
-    effects = [
-        [row[0], row[1], Cell(row[2], {1: "good", -1: "bad"}.get(one.sign, "")), row[3]]
-        for row, one in zip(effect_rows(reading.comparisons), reading.comparisons, strict=True)
+        blocks += [Heading(f"{one.headline}: {one.arm}", kind=KINDS[one.kind]), Note(one.says, only="page")]
+        blocks.append(Note(f"{one.headline.upper()} ({one.arm}). {one.says}", only="text"))
+    blocks += [
+        Table(ARM_HEAD[:SPLIT], [row[:SPLIT] for row in arms], only="text"),
+        Table([ARM_HEAD[0], *ARM_HEAD[SPLIT:]], [[row[0], *row[SPLIT:]] for row in arms], only="text"),
+        Heading("Effects"),
+        Table(EFFECT_HEAD, effect_rows(reading.comparisons)),
+        Note(f"{explained(reading)} ± is a 95 % interval by units, for one look.", "faint"),
+        Figures([drawn for one in primary for drawn in (_cumulative(one), _daily(one))]),
+        Heading("Arms"),
+        Table(ARM_HEAD, arms, only="page"),
+        Figures([_calibration(reading)]),
+        Heading("What the data are, and what to watch"),
+        Bullets(notes(reading)),
+        Heading("Versions"),
+        Table(["arm", "versions"], [[arm.arm, ", ".join(arm.versions)] for arm in reading.arms], words=(0, 1), only="page"),
     ]
-    parts += [
-        "<h2>Effects</h2>",
-        table(EFFECT_HEAD, effects),
-        paragraph(explained(reading), "faint"),
-        figures([drawn for one in primary for drawn in (_cumulative(one), _daily(one))]),
-        "<h2>Arms</h2>",
-        table(ARM_HEAD, arm_rows(reading.arms)),
-        paragraph("± is a 95 % interval by units, for one look.", "faint"),
-        figures([_calibration(reading)]),
-        "<h2>What the data are, and what to watch</h2>",
-        bullets(notes(reading)),
-        "<h2>Versions</h2>",
-        table(["arm", "versions"], [[arm.arm, Cell(", ".join(arm.versions), "words")] for arm in reading.arms]),
-    ]
-    return document(title(reading), parts)
-
-
-def _dates(axes: Any, days: list[int]) -> None:
-    step = max(1, -(-len(days) // 8))
-    axes.set_xticks(days[::step], [date(day)[5:] for day in days[::step]], fontsize=8)
+    return Document(title(reading), blocks)
 
 
 def _unit(one: Comparison) -> tuple[float, str]:
-    return (100.0, "percentage points") if one.metric == "clicks" else (1.0, "")
+    return (100.0, "percentage points") if one.metric == "clicks" else (1.0, "logloss")
 
 
-def _cumulative(one: Comparison) -> str:
+def _cumulative(one: Comparison) -> Chart:
     """The effect of all rows up to each day, with the interval that holds at every look."""
     scale, unit = _unit(one)
-
-    def paint(axes: Any) -> None:
-        days = [look.day for look in one.looks]
-        low, high = ([scale * getattr(look, name) for look in one.looks] for name in ("low", "high"))
-        axes.fill_between(days, low, high, color=COLOURS[0], alpha=0.25, linewidth=0, label="holds at every look")
-        axes.plot(days, [scale * look.absolute for look in one.looks], marker=".", color=COLOURS[0], label="so far")
-        axes.axhline(0, color=INK, linewidth=1)
-        if one.planned:
-            for side in (-1, 1):
-                axes.axhline(side * scale * one.target, color=COLOURS[1], linewidth=1, linestyle=":", label="planned" if side > 0 else None)
-        _dates(axes, days)
-        axes.set(title=literal(f"{NAMES[one.metric]}: {one.arm} less control, so far"), ylabel=unit)
-        axes.grid()
-        axes.legend(fontsize=8)
-
-    return draw(6.4, 3.6, paint)
+    y, low, high = ([scale * getattr(look, name) for look in one.looks] for name in ("absolute", "low", "high"))
+    days = [look.day for look in one.looks]
+    planned = [(side * scale * one.target, "planned") for side in (-1, 1)] if one.planned else []
+    shown = Series(f"{one.arm}, so far", days, y, low, high, band=True)
+    name = f"{NAMES[one.metric]}: {one.arm} less control, so far"
+    return Chart(name, "day", unit, [shown], x_names=[(day, date(day)[5:]) for day in days], levels=[(0.0, "no difference"), *planned])
 
 
-def _daily(one: Comparison) -> str:
+def _daily(one: Comparison) -> Chart:
     """Each day alone: a novelty fades."""
     scale, unit = _unit(one)
-
-    def paint(axes: Any) -> None:
-        days = [day for day, _, _ in one.days]
-        halves = [1.96 * scale * error for _, _, error in one.days]
-        axes.errorbar(days, [scale * value for _, value, _ in one.days], yerr=halves, fmt="o", capsize=3, color=COLOURS[0])
-        axes.axhline(0, color=INK, linewidth=1)
-        _dates(axes, days)
-        axes.set(title=literal(f"{NAMES[one.metric]}: {one.arm} less control, each day alone"), ylabel=unit)
-        axes.grid()
-
-    return draw(6.4, 3.6, paint)
+    days, y, errors = ([row[at] for row in one.days] for at in range(3))
+    low, high = ([scale * (value + side * 1.96 * error) for value, error in zip(y, errors, strict=True)] for side in (-1, 1))
+    shown = Series(f"{one.arm}, each day", days, [scale * value for value in y], low, high)
+    name = f"{NAMES[one.metric]}: {one.arm} less control, each day alone"
+    return Chart(name, "day", unit, [shown], x_names=[(day, date(int(day))[5:]) for day in days], levels=[(0.0, "no difference")])
 
 
-def _calibration(reading: Reading) -> str:
+def _calibration(reading: Reading) -> Chart:
     """Click rate over mean score in ten groups of rows of equal size."""
-
-    def paint(axes: Any) -> None:
-        for index, arm in enumerate(reading.arms):
-            scores, rates = zip(*arm.bins, strict=True)
-            axes.plot(scores, rates, marker=".", color=COLOURS[index % len(COLOURS)], label=literal(arm.arm))
-        top = max(max(score, rate) for arm in reading.arms for score, rate in arm.bins)
-        axes.plot([0, top], [0, top], color=INK, linewidth=1, linestyle=":", label="calibrated")
-        axes.set(title="Calibration: ten groups by score", xlabel="mean score", ylabel="click rate")
-        axes.grid()
-        axes.legend(fontsize=8)
-
-    return draw(5.2, 3.8, paint)
+    arms = [Series(arm.arm, [score for score, _ in arm.bins], [rate for _, rate in arm.bins]) for arm in reading.arms]
+    top = max((max(*one.x, *one.y) for one in arms), default=1.0)
+    return Chart(
+        "Calibration: ten groups by score", "mean score", "click rate", [*arms, Series("calibrated", [0, top], [0, top], dashed=True)]
+    )

@@ -1,8 +1,7 @@
-"""What an A/B test says, in words and tables of at most 100 columns."""
+"""What an A/B test says, in words and tables."""
 
 import datetime
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,8 +9,8 @@ from typing import Any, Literal
 from dmoe.json_text import defined
 from dmoe.report.ab.compare import NOVELTY_ALPHA, Comparison
 from dmoe.report.ab.read import ArmFigures, Reading
+from dmoe.report.document import Cell
 
-WIDTH = 100
 NAMES = {"clicks": "click rate", "logloss": "logloss"}
 MUCH_UNMATCHED = 0.05
 
@@ -144,7 +143,7 @@ def effect_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
         [
             f"{one.arm}: {NAMES[one.metric]}",
             signed(one.absolute, one.metric, one.low, one.high),
-            relative(one) if one.looks else "-",
+            Cell(relative(one) if one.looks else "-", {1: "good", -1: "bad"}.get(one.sign, "")),
             p_text(one.p),
         ]
         for one in comparisons
@@ -210,36 +209,6 @@ def _window(seconds: float) -> str:
 
 def title(reading: Reading) -> str:
     return f"A/B test {reading.test}, {date(reading.first_day)} to {date(reading.last_day)}"
-
-
-def as_text(reading: Reading) -> str:
-    """At most 100 columns, but for names that are longer."""
-    blocks = [title(reading)]
-    for one in verdicts(reading):
-        blocks.append(_wrapped(f"{one.headline.upper()} ({one.arm}). {one.says}"))
-    arms = [row[:6] for row in arm_rows(reading.arms)]
-    scores = [[row[0], *row[6:]] for row in arm_rows(reading.arms)]
-    blocks += [
-        _table(ARM_HEAD[:6], arms),
-        _table([ARM_HEAD[0], *ARM_HEAD[6:]], scores),
-        _table(EFFECT_HEAD, effect_rows(reading.comparisons)),
-        _wrapped(f"{explained(reading)} ± is a 95 % interval for one look."),
-        "\n".join(_wrapped(f"- {line}", "  ") for line in notes(reading)),
-    ]
-    return "\n\n".join(blocks)
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def as_tree(reading: Reading) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dmoe.errors import UserError
 from dmoe.model.sizes import left
+from dmoe.report.document import Bullets, Cell, Document, Heading, Note, Table
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures
 
 WORST = 8
@@ -149,6 +150,29 @@ def as_lines(found: Sequence[Finding]) -> Iterator[str]:
             yield f"        rank {rank}: {value}"
         if len(one.offending) > WORST:
             yield f"        and {len(one.offending) - WORST:,} more ranks"
+
+
+def check_document(found: Sequence[Finding], where: str) -> Document:
+    """The view of a check.
+
+    Args:
+        where: the plan's file.
+    """
+    failed = sum(not one.passed for one in found)
+    summary = f"{where}: {len(found) - failed} of {len(found)} limits hold."
+    rows = [[one.what, Cell("held" if one.passed else "exceeded", "good" if one.passed else "bad"), one.worst, one.limit] for one in found]
+    beyond = [[one.what, str(rank), value] for one in found for rank, value in one.offending]
+    return Document(
+        f"Check of {where}",
+        [
+            Note("\n".join(as_lines(found)), "code", "text"),
+            Note(summary, "bad" if failed else "good", "page"),
+            Table(["limit", "is", "worst", "allowed"], rows, words=(0, 1, 2, 3), only="page"),
+            Bullets([f"{one.what}: {one.note}" for one in found if one.note], "page"),
+            Heading("Ranks beyond a limit"),
+            Table(["limit", "rank", "value"], beyond, only="page"),
+        ],
+    )
 
 
 def _told(one: Finding) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from dmoe.config import parse_config
 from dmoe.data.dataset.describe import describe
-from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.notices import feature_notices, notices
 from dmoe.data.prepare.summary import summarize
@@ -65,7 +65,7 @@ def test_features_that_say_nothing_and_empty_splits_are_told_of(days, tmp_path):
     assert set(manifest.made_by["constant"]) >= set(CONSTANT[kind])
     assert "'test'" in line_of(found, "no rows")
     said = summarize(result, str(tmp_path / "d"))
-    told = as_lines(describe(str(tmp_path / "d")))
+    told = describe_document(describe(str(tmp_path / "d"))).text().splitlines()
     assert all(f"warning: {one}" in said for one in found)
     assert max(map(len, told)) <= 100
     assert all(one.split(";")[0][:60] in " ".join(told) for one in found)

@@ -1,6 +1,6 @@
 """The page of a run: curves of the windows that were learned, a line where there was an alarm, and each window's version."""
 
-from dmoe.online.status import as_text, page
+from dmoe.online.status import status_document
 
 
 def window(number: int, state: str = "trained", auc: float = 0.7, **more) -> dict:
@@ -16,10 +16,11 @@ def test_an_alarm_is_a_line_in_every_curve_and_presses_no_point_into_a_corner():
         for number, kind, size in ((1, "full", 200), (2, "delta", 10))
     ]
     found = {"run": "R", "windows": [window(1, auc=0.4), window(2), bad, window(4, notes=["few rows: 4"])], "versions": versions}
-    text, html = as_text(found), page(found)
-    rows = [line.split() for line in text.splitlines()[1:5]]
+    view = status_document(found)
+    text, html = view.text(), view.html()
+    rows = [line.split() for line in text.splitlines()[2:6]]
     assert [(row[0], row[1], row[3]) for row in rows][2] == ("3", "quarantined", "0.2000")
-    assert ["full 100%" in text.splitlines()[1], "delta 5%" in text.splitlines()[2]] == [True, True]
+    assert ["full 100%" in text.splitlines()[2], "delta 5%" in text.splitlines()[3]] == [True, True]
     assert html.count("<svg") == html.count(">alarm<") == html.count(">note or event<") == 6
     assert not any(f">0.{digit}" in html.partition("</svg>")[0] for digit in "234")
     assert "&lt;0.9&gt;" in html

@@ -13,7 +13,7 @@ from dmoe.data.dataset.epoch_order import order_name
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.vocabulary_files import file_of
 from dmoe.errors import UserError
-from dmoe.report.expert_slices import as_page, as_text, experts_of_run, measure
+from dmoe.report.expert_slices import experts_document, experts_of_run, measure
 from dmoe.report.slices import frequency_groups, place_groups
 from tests.unit.report.test_slices import data_set
 from tests.unit.test_given_files import FIGURES
@@ -97,8 +97,8 @@ def test_the_command_tells_and_draws_every_slice(tmp_path, capsys):
         assert name in page
     found = experts_of_run(str(run), ["tags"], 2, [], 2)
     assert [one.rows for one in found.slices] == [6, 3, 3, 1, 3, 3]
-    assert as_text(found).strip() in told
-    assert as_page(found) == page
+    assert experts_document(found).text() in told
+    assert experts_document(found).html() == page
 
 
 @pytest.mark.parametrize(

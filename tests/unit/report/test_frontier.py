@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from dmoe.model.cost import SetCost
-from dmoe.report.frontier import BATCH, BYTES, FLOPS, ONE_ROW, best_for, cheaper, dominations, frontier_page, points_of, sentences
+from dmoe.report.document import Figures
+from dmoe.report.frontier import BATCH, BYTES, FLOPS, ONE_ROW, best_for, cheaper, dominations, frontier_document, points_of, sentences
 from dmoe.report.latency import BATCHES, Latency
 from tests.unit.report.test_words import COST, MONOTONE, ladder
 
@@ -51,12 +52,12 @@ def test_one_seed_settles_nothing():
     assert [found.settled for found in dominations(one, points_of(one, costs(a=2, bb=1), {}))] == [False]
 
 
-def test_the_page_has_every_point_and_a_drawing_of_each_price(monkeypatch):
-    drawn = []
-    monkeypatch.setattr("dmoe.report.frontier.scatter", lambda title, groups, *_, **__: drawn.append((title, len(groups))) or "<svg></svg>")
-    page = frontier_page(MONOTONE, costs(a=100, bb=300, ccc=100), ["about"], served(a=0.001, bb=0.002))
+def test_the_page_has_every_point_and_a_drawing_of_each_price():
+    view = frontier_document(MONOTONE, costs(a=100, bb=300, ccc=100), ["about"], served(a=0.001, bb=0.002))
+    page = view.html()
     for word in ("about", "A", "BB", "CCC", "superfluous"):
         assert word in page
+    drawn = [(chart.title, len(chart.series)) for block in view.blocks if isinstance(block, Figures) for chart in block.charts]
     assert drawn == [
         (f"{what} against {price}", count)
         for price, count in ((BYTES, 3), (FLOPS, 3), (ONE_ROW, 2), (BATCH, 2))

@@ -10,7 +10,8 @@ import pytest
 from dmoe.cli.main import main
 from dmoe.config import parse_config
 from dmoe.data import progress
-from dmoe.sharding.planner.advice.sweep import Point, as_lines, as_records, knees, sweep
+from dmoe.sharding.planner.advice.sweep import Point, as_records, knees, sweep
+from dmoe.sharding.planner.advice.sweep_page import sweep_document
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster, parse_cluster
 from dmoe.sharding.planner.cost.step_time import PASSES, Step, dense_ms
 from dmoe.sharding.planner.planning_model import describe, manifest_of
@@ -53,7 +54,7 @@ def test_a_point_that_does_not_fit_or_is_refused_is_shown_as_such():
     big = {"C1": 20_000_000}
     (point,) = sweep(config(), manifest_of(big, "test"), [tiny], [], [], [])
     assert point.step is None
-    assert "does not fit" in "\n".join(as_lines([point]))
+    assert "does not fit" in sweep_document([point], "").text()
     assert "5.12 GB" in point.problem  # 20M x 2 sets x 16 x 4 bytes, and Adagrad's state
     (point,) = sweep(config("optimizer.tables.kind=rowwise_adagrad"), manifest(), [parse_cluster("1x2:h100")], [], [], ["wide"])
     assert point.problem.startswith("refused: ")
@@ -72,7 +73,7 @@ def test_the_knee_is_where_a_rank_does_less_than_half_of_the_best_ones_work():
     # A small cluster that is slow because its tables lie in host memory is no knee.
     (knee,) = knees([at(1, 10), at(2, 200), at(4, 390)])
     assert knee.last is None
-    assert "beyond 32 ranks" in "\n".join(as_lines([at(1, 100), at(2, 180), at(4, 300), at(8, 300)]))
+    assert "beyond 32 ranks" in sweep_document([at(1, 100), at(2, 180), at(4, 300), at(8, 300)], "").text()
 
 
 def test_the_dense_part_is_flops_over_speed_and_an_exchange_that_the_backward_pass_hides():

@@ -9,11 +9,10 @@ import numpy as np
 
 from dmoe.model.sizes import human, left
 from dmoe.names import clip
+from dmoe.report.document import WIDTH, in_columns
 from dmoe.sharding.plan.migration import moved, rectangles
 from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures, figures_of
 from dmoe.sharding.plan.report.show_words import compact, kernel_word
-
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,7 @@ def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None
     for note in found.notes:
         yield from textwrap.wrap(note, WIDTH, subsequent_indent="  ")
     yield ""
-    yield f"{'':<28}  {'A':>14}  {'B':>14}  change"
-    yield from _worst(found)
+    yield from in_columns(["", "A", "B", "change"], _worst(found), (0, 3))
     for title, names in (("only in A", found.only_a), ("only in B", found.only_b), ("of another size in B", found.resized)):
         if names:
             yield clip(f"{len(names):,} tables {title}: {', '.join(names)}", WIDTH)
@@ -168,31 +166,30 @@ def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None
         yield f"and {len(found.changed) - top:,} more, {human(sum(change.moved for change in found.changed[top:]))}"
 
 
-def _worst(found: Difference) -> Iterator[str]:
+def _worst(found: Difference) -> list[list[str]]:
+    """What the table of both plans has: a title, A, B and the change."""
     a, b = found.a, found.b
 
-    def row(title: str, first: str, second: str, change: str) -> str:
-        return f"{title:<28}  {first:>14}  {second:>14}  {change}".rstrip()
+    def row_of_bytes(title: str, first: float, second: float) -> list[str]:
+        return [title, human(first), human(second), f"{'+' * (second >= first)}{human(second - first)}"]
 
-    yield row("critical rank", str(a.critical), str(b.critical), "")
     share = f" ({b.time_ms / a.time_ms - 1:+.1%})" if a.time_ms else ""
-    yield row("its predicted time", f"{a.time_ms:.3f} ms", f"{b.time_ms:.3f} ms", f"{b.time_ms - a.time_ms:+.3f} ms{share}")
-    yield row("over the mean", f"{a.imbalance:.2f} x", f"{b.imbalance:.2f} x", f"{b.imbalance - a.imbalance:+.2f}")
     full = [figures.fullest.memory + figures.fullest.reserved for figures in (a, b)]
-    sign = "+" if full[1] >= full[0] else ""
-    yield row(f"fullest rank ({a.fullest.rank}, {b.fullest.rank})", human(full[0]), human(full[1]), f"{sign}{human(full[1] - full[0])}")
-    yield row("its free memory", left(a.fullest.free), left(b.fullest.free), "" if b.fullest.free >= 0 else "DOES NOT FIT")
-    sent = [max(rank.sent for rank in figures.ranks) for figures in (a, b)]
-    sign = "+" if sent[1] >= sent[0] else ""
-    yield row("most bytes sent a step", human(sent[0]), human(sent[1]), f"{sign}{human(sent[1] - sent[0])}")
+    return [
+        ["critical rank", str(a.critical), str(b.critical), ""],
+        ["its predicted time", f"{a.time_ms:.3f} ms", f"{b.time_ms:.3f} ms", f"{b.time_ms - a.time_ms:+.3f} ms{share}"],
+        ["over the mean", f"{a.imbalance:.2f} x", f"{b.imbalance:.2f} x", f"{b.imbalance - a.imbalance:+.2f}"],
+        row_of_bytes(f"fullest rank ({a.fullest.rank}, {b.fullest.rank})", full[0], full[1]),
+        ["its free memory", left(a.fullest.free), left(b.fullest.free), "" if b.fullest.free >= 0 else "DOES NOT FIT"],
+        row_of_bytes("most bytes sent a step", *(max(rank.sent for rank in figures.ranks) for figures in (a, b))),
+    ]
 
 
 def _changes(changes: tuple[Change, ...], ranks_a: int, ranks_b: int) -> Iterator[str]:
-    name = max(5, min(20, max((len(change.name) for change in changes), default=5)))
-    yield f"{'table':<{name}}  {'what':<9}  {'moved':>8}  {'A':<30}  {'B':<{WIDTH - name - 55}}".rstrip()
-    for change in changes:
-        left, right = _place(change.before, ranks_a, 30), _place(change.after, ranks_b, WIDTH - name - 55)
-        yield f"{clip(change.name, name):<{name}}  {change.what:<9}  {human(change.moved):>8}  {left:<30}  {right}".rstrip()
+    rows = [
+        [clip(one.name, 20), one.what, human(one.moved), _place(one.before, ranks_a, 27), _place(one.after, ranks_b, 27)] for one in changes
+    ]
+    yield from in_columns(["table", "what", "moved", "A", "B"], rows, (0, 1, 3, 4))
 
 
 def _place(table: TableFigures, ranks: int, width: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.sizes import human, left
 from dmoe.names import clip
+from dmoe.report.document import WIDTH, in_columns
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.report.show_words import bar, compact, histogram, kernel_word, ranks_in
 from dmoe.sharding.plan.report.summary import over_bound
@@ -16,7 +17,6 @@ from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.table_use import told
 
-WIDTH = 100
 FOLD_ABOVE = 32
 """Ranks that are listed one by one; of more, the slowest, the median, the fastest and the fullest."""
 SORTS = ("size", "time", "name", "sent")
@@ -172,16 +172,10 @@ def _tables(tables: Sequence[TableFigures], ranks: int) -> Iterator[str]:
         )
         for table in tables
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    gaps, least = 2 * len(head), 9
-    widths[0] = max(5, min(widths[0], WIDTH - least - gaps - sum(widths[1:])))
-    left = WIDTH - gaps - sum(widths)
-    for row, held in zip((head, *rows), ("ranks", *(compact(table.ranks, ranks, left) for table in tables)), strict=True):
-        cells = [
-            f"{clip(cell, width):<{width}}" if column in (0, 3, 4) else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield f"{'  '.join(cells)}  {held}".rstrip()
+    lines = list(in_columns(head, rows, (0, 3, 4), width=WIDTH - 11, narrowest=5))
+    room = WIDTH - 2 - max(map(len, lines))
+    for line, held in zip(lines, ("ranks", *(compact(table.ranks, ranks, room) for table in tables)), strict=True):
+        yield f"{line}  {held}".rstrip()
 
 
 def _why(table: TableFigures) -> Iterator[str]:
@@ -194,15 +188,14 @@ def _why(table: TableFigures) -> Iterator[str]:
         yield ""
         return
     yield from textwrap.wrap(table.decided, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    yield f"    {'tried':<36}  {'shards':>6}  {'slowest shard':>13}  {'memory':>8}  the plan's critical rank"
     kept = next((row["plan_ms"] for row in table.tried if row["chosen"]), None)
+    rows = []
     for row in table.tried:
-        if row["plan_ms"] is None:
-            cost = "does not fit"
-        else:
-            cost = f"{row['plan_ms']:.3f} ms" + ("" if row["chosen"] or kept is None else f"  {row['plan_ms'] - kept:+.3f}")
-        yield (
-            f"  {'*' if row['chosen'] else ' '} {clip(row['what'], 36):<36}  {row['shards']:>6}  {row['shard_ms']:>10.3f} ms"
-            f"  {human(row['bytes']):>8}  {cost}"
+        cost = "does not fit" if row["plan_ms"] is None else f"{row['plan_ms']:.3f} ms"
+        more = "" if None in (row["plan_ms"], kept) or row["chosen"] else f"  {row['plan_ms'] - kept:+.3f}"
+        rows.append(
+            ["*" * row["chosen"], clip(row["what"], 34), str(row["shards"]), f"{row['shard_ms']:.3f} ms", human(row["bytes"]), cost + more]
         )
+    head = ["", "tried", "shards", "slowest shard", "memory", "the plan's critical rank"]
+    yield from (f"  {line}" for line in in_columns(head, rows, (0, 1, 5), width=WIDTH - 2))
     yield ""

@@ -3,9 +3,6 @@
 The page's data is JSON that its script reads (explore/*.js); nothing is fetched, and the page's own policy forbids it.
 """
 
-import base64
-import hashlib
-import html
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -14,7 +11,7 @@ import numpy as np
 
 from dmoe.json_text import format_json
 from dmoe.model.sizes import human, left
-from dmoe.report.html import STYLE, paragraph
+from dmoe.report.document.html import frame, paragraph, read
 from dmoe.sharding.plan.report.diff import Difference
 from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures
 from dmoe.sharding.plan.report.show import unequal
@@ -51,25 +48,19 @@ def diff_page(found: Difference, name_a: str, name_b: str, title: str) -> str:
 
 def _document(title: str, summary: Sequence[str], data: dict[str, Any]) -> str:
     folder = resources.files("dmoe.sharding.plan.report") / "explore"
-    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    style = STYLE + (folder / "style.css").read_text(encoding="utf-8")
-    # Only this script runs, whatever a name may hold.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    # In a script's text only a < could end it. ASCII alone, so that no encoding changes it.
-    text = format_json(data, separators=(",", ":")).replace("<", "\\u003c")
+    script = "\n".join([read("page.js"), *((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)])
+    style = read("page.css") + (folder / "style.css").read_text(encoding="utf-8")
     options = "".join(f"<option value='{key}'>{word}</option>" for key, word in METRICS.items())
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>
-{"".join(summary)}<noscript><p class="bad">The lists and drawings below need JavaScript; dmoe plan show prints them as text.</p></noscript>
+    body = f"""{"".join(summary)}
+<noscript><p class="bad">The lists and drawings below need JavaScript; dmoe plan show prints them as text.</p></noscript>
 <div class="bar"><label>Find a table<input id="find" type="search" autocomplete="off"></label>
 <label>Heat-map shows<select id="metric">{options}</select></label><span id="found" role="status"></span></div>
 {paragraph(HELP, "faint")}<h2>Ranks by tables</h2><div id="map"></div><h2>Tables</h2><div id="tables"></div>
-<h2>Ranks</h2><div id="bars"></div><div id="ranks"></div></main>
-<aside id="panel" hidden aria-labelledby="chosen"><button type="button">Close</button><h2 id="chosen" tabindex="-1"></h2><div></div></aside>
-<script type="application/json" id="data">{text}</script><script>{script}</script></body></html>
-"""
+<h2>Ranks</h2><div id="bars"></div><div id="ranks"></div>
+<aside id="panel" hidden aria-labelledby="chosen"><button type="button">Close</button>
+<h2 id="chosen" tabindex="-1"></h2><div></div></aside>"""
+    # ASCII alone, so that no encoding changes it.
+    return frame(title, body, script, style, format_json(data, separators=(",", ":")))
 
 
 METRICS = {"time": "predicted time", "memory": "memory with state and buffers", "sent": "bytes sent"}

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,29 +171,6 @@ def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
             }
         )
     return [defined(record) for record in records]
-
-
-def as_lines(points: Sequence[Point]) -> Iterator[str]:
-    """The table that `dmoe plan sweep` prints, at most 110 columns, then each series' knee."""
-    yield (
-        f"{'cluster':<14} {'batch':>9} {'experts':>7}  {'layout':<8} {'step ms':>9} {'tables':>9} {'dense':>8} {'samples/s':>11}"
-        f" {'memory':>8} {'host':>7} {'USD/1e9':>8}"
-    )
-    for point in points:
-        start = f"{point.cluster.name:<14} {point.batch_size:>9,} {point.experts:>7}  {point.layout:<8}"
-        if (step := point.step) is None:
-            yield f"{start} {point.problem}"[:180]
-            continue
-        host = f"{step.host_memory / 1e9:>4.0f} GB" if step.host_memory else "-"
-        yield (
-            f"{start} {step.ms:>9.2f} {step.tables_ms:>9.2f} {step.dense_ms:>8.2f} {step.samples_per_second:>11,.0f}"
-            f" {step.memory / step.room if step.room else 0:>8.0%} {host:>7} {step.usd_a_billion:>8,.2f}"
-        )
-    found = knees(points)
-    if found:
-        yield ""
-    for knee in found:
-        yield in_words(knee)
 
 
 def in_words(knee: Knee) -> str:

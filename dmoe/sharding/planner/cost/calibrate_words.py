@@ -1,11 +1,12 @@
-"""A calibration as text of at most 100 columns, as plain data, and as a cluster file with the bandwidths that it found."""
+"""The view of a calibration, its plain data, and a cluster file with the bandwidths that it found."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from dmoe.model.sizes import human
-from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, Calibration, slowest
+from dmoe.report.document import Bullets, Document, Heading, Note, Table
+from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, Calibration, RankComparison, slowest
 
 
 def cluster_text(calibration: Calibration) -> str:
@@ -36,45 +37,59 @@ def as_data(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def as_lines(calibration: Calibration) -> Iterator[str]:
-    """At most 100 columns wide."""
-    figures, ranks = calibration.figures, calibration.ranks
-    yield f"{figures.cluster.name}: {calibration.steps} steps of {figures.batch_size:,} rows on {calibration.device}, predicted | measured"
-    yield ""
-    yield f"{'rank':>5}  {'weights':>19}  {'state':>19}  {'sent a step':>19}  {'error':>7}  {'step':>11}"
-    for rank in ranks[:32]:
-        (said, seen), error = rank.sent_total, ""
-        if said:
-            error = f"{seen / said - 1:+.2%}"
-        pairs = [" | ".join(f"{human(value):>8}" for value in pair) for pair in (rank.weights, rank.state, (said, seen))]
-        yield f"{rank.rank:>5}  {'  '.join(pairs)}  {error:>7}  {rank.step_ms:>8.2f} ms"
-    if len(ranks) > 32:
-        yield f"  and {len(ranks) - 32:,} more, in --json"
-    yield ""
+def calibration_document(calibration: Calibration) -> Document:
+    """The view of a calibration."""
+    figures, ranks, misplaced = calibration.figures, calibration.ranks, calibration.misplaced
+    head = f"{figures.cluster.name}: {calibration.steps} steps of {figures.batch_size:,} rows on {calibration.device}, predicted | measured"
     shards = sum(len(table.ranks) if table.sharding == "data_parallel" else table.shards for table in figures.tables)
-    if calibration.misplaced:
-        yield f"{len(calibration.misplaced)} of {shards} shards DIFFER from the plan:"
-        yield from (f"  {line}"[:100] for line in calibration.misplaced[:8])
-    else:
-        yield f"all {shards} shards lie where the plan has them, weights and optimiser state equal to the byte"
-    yield f"bytes sent: {calibration.worst_sent:.2%} off on the worst rank (bound {SENT_BOUND:.0%}), by kind on rank 0:"
-    for kind, (said, seen) in ranks[0].sent.items():
-        if said or seen:
-            what = " (gradients, the dense part's included)" if kind == "all_reduce" else ""
-            yield f"  {kind:<15} {human(said):>8} | {human(seen):>8}{what}"
-    yield f"  {'no plan decides':<15} {'':>8} | {human(ranks[0].others):>8} (the objective's moments, figures)"
-    yield ""
-    yield from _times(calibration)
+    exact = f"all {shards} shards lie where the plan has them, weights and optimiser state equal to the byte"
+    sent = f"bytes sent: {calibration.worst_sent:.2%} off on the worst rank (bound {SENT_BOUND:.0%}), by kind on rank 0"
+    kinds = [[kind, human(said), human(seen), KINDS.get(kind, "")] for kind, (said, seen) in ranks[0].sent.items() if said or seen]
+    kinds.append(["no plan decides", "", human(ranks[0].others), "the objective's moments, figures"])
+    return Document(
+        head,
+        [
+            Note(head, only="text"),
+            Heading("Ranks"),
+            Table(
+                ["rank", "weights", "state", "sent a step", "error", "step"], [_rank(rank) for rank in ranks[:MOST]], words=(), rule=False
+            ),
+            Note(f"and {len(ranks) - MOST:,} more, in --json" if len(ranks) > MOST else ""),
+            Heading("Where the shards lie"),
+            Note(f"{len(misplaced)} of {shards} shards DIFFER from the plan:" if misplaced else exact, "bad" if misplaced else "good"),
+            Bullets(misplaced[:8]),
+            Heading("Bytes sent"),
+            Table(["kind", "predicted", "measured", "with"], kinds, sent, words=(0, 3), rule=False),
+            Heading("Times"),
+            _times(calibration),
+            Note("\n".join(_corrected(calibration)), "code"),
+        ],
+    )
 
 
-def _times(calibration: Calibration) -> Iterator[str]:
-    before, after = calibration.figures.cluster.device, calibration.cluster.device
-    yield f"{'slowest rank, a step':<22} {'predicted':>12} {'measured':>12} {'corrected':>12}"
-    for (title, what), then in zip(
-        (("lookups and optimiser", "lookup"), ("exchange, by itself", "exchange")), slowest(calibration.after), strict=True
-    ):
+RANK = ["rank", "weights", "state", "sent a step", "error", "step"]
+MOST = 32
+"""Ranks that are listed."""
+KINDS = {"all_reduce": "gradients, the dense part's included"}
+
+
+def _rank(rank: RankComparison) -> list[str]:
+    said, seen = rank.sent_total
+    pairs = [" | ".join(f"{human(value):>8}" for value in pair) for pair in (rank.weights, rank.state, (said, seen))]
+    return [str(rank.rank), *pairs, f"{seen / said - 1:+.2%}" if said else "", f"{rank.step_ms:.2f} ms"]
+
+
+def _times(calibration: Calibration) -> Table:
+    rows = []
+    after = slowest(calibration.after)
+    for (title, what), then in zip((("lookups and optimiser", "lookup"), ("exchange, by itself", "exchange")), after, strict=True):
         said, seen = (max(getattr(rank, what)[number] for rank in calibration.ranks) for number in (0, 1))
-        yield f"{title:<22} {said:>9.3f} ms {seen:>9.3f} ms {then:>9.3f} ms"
+        rows.append([title, *(f"{value:.3f} ms" for value in (said, seen, then))])
+    return Table(["slowest rank, a step", "predicted", "measured", "corrected"], rows, rule=False)
+
+
+def _corrected(calibration: Calibration) -> Iterator[str]:
+    before, after = calibration.figures.cluster.device, calibration.cluster.device
     peak = [max(rank.memory[number] for rank in calibration.ranks) for number in (0, 1)]
     whole = "the device's peak" if calibration.device == "cuda" else "all that the process grew by"
     yield f"memory: {human(peak[0])} predicted for tables and buffers; {human(peak[1])} measured: {whole}"

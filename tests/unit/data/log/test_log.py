@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.describe import describe
-from dmoe.data.dataset.describe_words import as_lines
+from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare import stages
 from dmoe.data.prepare.parse import front_ends as front
@@ -118,7 +118,7 @@ def test_the_description_has_the_label_rate_by_day(tmp_path: Path, dated: bool):
     described = describe(str(folder))
     assert described.days == [(day, len(clicks), sum(clicks)) for day, clicks in sorted(rows_of.items())]
     first = sorted(rows_of)[0]
-    assert any(line.split()[:2] == [first, str(len(rows_of[first]))] for line in as_lines(described))
+    assert any(line.split()[:2] == [first, str(len(rows_of[first]))] for line in describe_document(described).text().splitlines())
 
 
 def test_a_log_from_standard_input_gives_the_bytes_of_its_file(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,3 @@
-"use strict";
 // The page's data, and what reads it. Names come from users: they go to the page as text, never as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const PLANS = DATA.plans;
@@ -27,16 +26,6 @@ function ranksIn(text) {
     for (let rank = first; rank <= (last ?? first); rank++) found.push(rank);
   }
   return found;
-}
-
-// An element with properties and children; strings become text.
-function el(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties))
-    if (key.includes("-") || key === "role" || key === "scope") made.setAttribute(key, value);
-    else made[key] = value;
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
 }
 
 for (const plan of PLANS) {

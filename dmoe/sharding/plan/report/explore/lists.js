@@ -1,25 +1,17 @@
 // Sortable lists of tables and of ranks.
 function grid(caption, columns, rows, opened) {
   // columns: [title, value of a row to sort by, text of a row (or null: it has none), class]; rows: filled by `show`.
-  const body = el("tbody"), head = el("tr"), state = { column: null, down: true, rows };
-  const buttons = columns.map(([title, , , kind], index) => {
-    const button = el("button", { className: "plain", type: "button" }, title);
-    button.addEventListener("click", () => sort(index, state.column === index ? !state.down : typeof columns[index][1](rows[0] ?? {}) !== "string"));
-    head.append(el("th", { scope: "col", className: kind ?? "" }, button));
-    return button;
-  });
-  function sort(index, down) {
-    [state.column, state.down] = [index, down];
-    const value = columns[index][1];
-    state.rows = [...state.rows].sort((a, b) => {
-      const [one, other] = [value(a), value(b)];
-      if (one === null || other === null) return (one === null) - (other === null); // what has no value comes last
-      return (typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other) * (down ? -1 : 1);
-    });
-    [...head.children].forEach((cell, at) => cell.setAttribute("aria-sort", at === index ? (down ? "descending" : "ascending") : "none"));
-    buttons.forEach((button, at) => (button.textContent = columns[at][0] + (at === index ? (down ? " ▾" : " ▴") : "")));
-    list.changed();
-  }
+  const body = el("tbody"), head = el("tr"), state = { rows };
+  for (const [title, , , kind] of columns) head.append(el("th", { scope: "col", className: kind ?? "" }, title));
+  const sort = sortable(
+    [...head.children],
+    (index, down) => {
+      const value = columns[index][1];
+      state.rows = [...state.rows].sort((a, b) => compared(value(a), value(b), down));
+      list.changed();
+    },
+    (index) => typeof columns[index][1](rows[0] ?? {}) !== "string",
+  );
   const list = {
     node: el("div", { className: "list", tabIndex: 0, role: "region", "aria-label": caption }, el("table", {}, el("caption", { className: "faint" }), el("thead", {}, head), body)),
     state,

@@ -1,0 +1,213 @@
+"""What a view consists of: headings, paragraphs, lists, tables and charts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from dmoe.json_text import defined
+
+Only = Literal["", "page", "text"]
+"""Where a block is shown: everywhere, in HTML and JSON only, or in the text only."""
+
+
+class Cell(str):
+    """Text of a table's cell.
+
+    Attributes:
+        kind: class of the style sheet: `good`, `bad` or `faint`.
+        value: the number that the text stands for: tables are sorted by it, and JSON has it in place of the text.
+        link: the caption of a table of the same page; a click on the cell shows the rows of that table that hold the cell's text.
+    """
+
+    kind: str
+    value: float | None
+    link: str
+
+    def __new__(cls, text: str, kind: str = "", value: float | None = None, link: str = "") -> "Cell":
+        cell = super().__new__(cls, text)
+        cell.kind, cell.value, cell.link = kind, value, link
+        return cell
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Begins a section of a page; one over an empty section is left out."""
+
+    text: str
+    level: int = 2
+    kind: str = ""
+    only: Only = "page"
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph. `kind` is a class of the style sheet: `good`, `bad`, `faint`, or `code` for lines that stay as they are."""
+
+    text: str
+    kind: str = ""
+    only: Only = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    lines: Sequence[str]
+    only: Only = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text or `Cell`s.
+
+    Attributes:
+        caption: what a screen reader calls it; the text prints it above. The heading above it where empty.
+        words: columns of words, which are aligned to the left; the others hold figures.
+        same: so many first cells of a row are left blank in the text where they are those of the row above.
+        rule: the text has a line below the head.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    words: Sequence[int] = (0,)
+    same: int = 0
+    only: Only = ""
+    rule: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one thing, such as a variant.
+
+    Attributes:
+        low, high: bounds of each point's interval; empty without intervals.
+        band: intervals are drawn as one area, not as bars.
+        dashed: a reference, drawn without points.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    band: bool = False
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines, or clouds of points, over a numeric axis.
+
+    Attributes:
+        x_names: words for some values of x in place of numbers.
+        levels: (value of y, name) of horizontal lines; the axis reaches them.
+        marks: (name, values of x) of vertical lines, such as alarms; the first kind in red.
+        cloud: points without lines, and a numbered mark at the mean of each series.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    log_x: bool = False
+    log_y: bool = False
+    x_names: Sequence[tuple[float, str]] = ()
+    levels: Sequence[tuple[float, str]] = ()
+    marks: Sequence[tuple[str, Sequence[float]]] = ()
+    cloud: bool = False
+
+    def __bool__(self) -> bool:
+        return any(len(one.x) for one in self.series)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars, a row a name; several series are stacked."""
+
+    title: str
+    x_label: str
+    names: Sequence[str]
+    series: Sequence[tuple[str, Sequence[float]]]
+    log: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Differences with their intervals, one below the other: (name, mean, low, high) each."""
+
+    title: str
+    x_label: str
+    rows: Sequence[tuple[str, float, float, float]]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A square matrix of numbers; `top` has the darkest colour, the largest entry where None."""
+
+    title: str
+    matrix: Sequence[Sequence[float]]
+    names: Sequence[str]
+    top: float | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.matrix)
+
+
+AnyChart = Chart | Bars | Forest | HeatMap
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Charts side by side; the text has none."""
+
+    charts: Sequence[AnyChart]
+    only: Only = "page"
+
+    def __bool__(self) -> bool:
+        return any(self.charts)
+
+
+Block = Heading | Note | Bullets | Table | Figures
+
+
+def shown(blocks: Sequence[Block], where: Only) -> list[Block]:
+    """The blocks without those that are shown elsewhere or empty, and without headings of empty sections."""
+    kept: list[Block] = []
+    for block in reversed([one for one in blocks if one and one.only in ("", where)]):
+        below = kept[-1] if kept else None
+        if isinstance(block, Heading) and (below is None or (isinstance(below, Heading) and below.level <= block.level)):
+            continue
+        kept.append(block)
+    return kept[::-1]
+
+
+def as_data(block: Block) -> dict[str, Any]:
+    """Plain data for JSON."""
+    kind = type(block).__name__.lower()
+    if isinstance(block, Table):
+        rows = [[cell.value if isinstance(cell, Cell) and cell.value is not None else str(cell) for cell in row] for row in block.rows]
+        return {"kind": kind, "caption": block.caption, "head": list(block.head), "rows": rows}
+    if isinstance(block, Figures):
+        return {"kind": kind, "charts": [{"kind": type(one).__name__.lower(), **defined(asdict(one))} for one in block.charts if one]}
+    if isinstance(block, Bullets):
+        return {"kind": kind, "lines": [str(line) for line in block.lines]}
+    return {"kind": kind, "text": block.text}
