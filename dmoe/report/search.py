@@ -154,7 +154,8 @@ def run_search(path: str, output: str, overrides: list[str], workers: int, threa
                 {"round": number, "variant": name, "trial": trial, "auc": scores[trial], "set": spec.candidate(name, trial)}
                 for trial in trials
             ]
-            say(f"{name}: trial {sound[0]} has {scores[sound[0]]:.5f}, trial 0 {scores.get(0) or math.nan:.5f}; on with {left[name]}")
+            as_it_stands = f", trial 0 {scores[0]:.5f}" if 0 in sound else ""
+            say(f"{name}: trial {sound[0]} has {scores[sound[0]]:.5f}{as_it_stands}; on with {', '.join(map(str, left[name]))}")
     best = {name: trials[0] for name, trials in left.items()}
     PATHS.mkdirs(output)
     write_text(inside(output, "search.json"), format_json({"best": best, "trials": told}, indent=1) + "\n")

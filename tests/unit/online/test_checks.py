@@ -15,6 +15,7 @@ from dmoe.online.checks import check, schema_of
         ("train.epochs", ["train.max_steps=9"]),
         ("train.checkpoint.keep", ["train.checkpoint.keep=1"]),
         ("online.rate_power", ["online.rate_power=0.5", "online.ids.hash_size=1000"]),
+        ("distill.teachers", ["distill.teachers=[runs/a]"]),
         ("online.state_decay", ["online.state_decay=0.9", "optimizer.tables.kind=sgd"]),
     ],
 )
