@@ -64,7 +64,7 @@ MEMORY_HEAD = ["embedding dim", *OPTIMIZERS]
 
 
 def memory_rows(description: Description) -> list[list[str]]:
-    """For each dimension, the bytes of all tables under each optimiser."""
+    """For each dimension, the bytes of all tables with each optimizer."""
     return [[str(dim), *(size(count) for count in table_bytes(description.ids, dim).values())] for dim in DIMS]
 
 
