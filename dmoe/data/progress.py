@@ -1,5 +1,4 @@
-"""Prints the progress of long work to stderr: rows/s, MB/s, time left, memory. A terminal gets one line that is updated, a file a new
-line every few seconds."""
+"""Progress of long work on stderr: rows/s, MB/s, time left, memory. One refreshed line on a terminal, else a line every few seconds."""
 
 import resource
 import sys
@@ -10,7 +9,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.2, 5.0
 
 
 def memory_mb() -> float:
-    """Current resident memory of this process in MB; 0.0 if the system does not report it."""
+    """Resident memory of this process now, in MB; 0.0 where the system does not tell."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize() / 1e6
@@ -19,7 +18,7 @@ def memory_mb() -> float:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process in MB."""
+    """The most resident memory that this process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
@@ -35,12 +34,12 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts finished work and prints progress lines.
+    """Counts work done and says how it goes.
 
     Args:
-        what: start of the line.
-        total_rows, total_bytes: amount of work, 0 if unknown. If both are given, the bytes decide the percentage.
-        stream: stderr if absent.
+        what: what the line begins with.
+        total_rows, total_bytes: how much there is to do, where known; bytes decide the share done where both are given.
+        stream: stderr unless told.
     """
 
     def __init__(self, what: str, total_rows: int = 0, total_bytes: int = 0, stream: TextIO | None = None) -> None:
@@ -51,7 +50,7 @@ class Progress:
         self.began = self.said = time.monotonic()
 
     def update(self, rows: int = 0, size: int = 0) -> None:
-        """Adds finished rows and bytes."""
+        """Adds rows and bytes that are done."""
         self.rows, self.size = self.rows + rows, self.size + size
         now = time.monotonic()
         if now - self.said >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS):
@@ -59,7 +58,7 @@ class Progress:
             self._say(self.line(now - self.began))
 
     def line(self, seconds: float) -> str:
-        """The progress line after `seconds` seconds."""
+        """What the progress line says after that many seconds."""
         parts = [f"{self.what}: {self.rows:,} rows"]
         done, total = (self.size, self.total_bytes) if self.total_bytes else (self.rows, self.total_rows)
         if total:

@@ -1,4 +1,4 @@
-"""Reports a run while it trains: lines on the terminal of rank 0, metrics.jsonl, trackers."""
+"""What a run says while it runs: lines on rank 0's screen, metrics.jsonl, trackers."""
 
 import math
 import sys
@@ -20,11 +20,11 @@ from dmoe.train.trackers.trackers import KINDS, Trackers
 SCALARS = ["auc", "logloss", "ne", "calibration", "cec", "effective_experts"]
 PAGE = "report.html"
 KEPT = ["config.yaml", "plan.json", "environment.json", "metrics.json", "metrics.jsonl"]
-"""Files of a finished run that are copied to trackers."""
+"""Files of a finished run that trackers keep copies of."""
 
 
 class Reporter:
-    """Reports on rank 0; does nothing on other ranks. As a context manager, it ends the trackers when the run ends."""
+    """Tells rank 0's listeners; on other ranks it does nothing. As a context, it ends the trackers however the run ends."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
@@ -42,8 +42,8 @@ class Reporter:
         """Starts the trackers of `run.trackers`.
 
         Args:
-            resumed: the run is resumed, so its records are continued.
-            changed: settings that have changed since the start of the run.
+            resumed: the run goes on, and so do its records.
+            changed: settings that are not what the run was started with.
         """
         if rank() == 0:
             about = About(self.run.path, config.variant, flat(config.model_dump(mode="json")), changed=changed)
@@ -77,7 +77,7 @@ class Reporter:
             self.trackers.matrix("validation/cec_matrix", figures["cec_matrix"], progress.step)
 
     def tested(self, step: int, figures: dict[str, Any]) -> None:
-        """Writes the final metrics of the checkpoint of this step."""
+        """Writes the final figures, of the checkpoint of that step."""
         self.run.finish(figures)
         self.say(f"test of step {step:,}: {headline(figures)}")
         self.say(f"run kept in {self.run.path}")
@@ -85,10 +85,10 @@ class Reporter:
             self.trackers.scalars("test", _finite(figures), step)
 
     def keep_files(self, page: Callable[[str], str] | None) -> None:
-        """Copies the files of the run, and an HTML page about it, to the trackers that keep files.
+        """Gives the trackers that keep files the run's own, and a page on the run.
 
         Args:
-            page: makes the HTML page from the folder of the run.
+            page: makes the page's HTML of the run's folder.
         """
         if self.trackers and self.trackers.keep_files:
             names = list(KEPT)
@@ -97,7 +97,7 @@ class Reporter:
                     write_text(self.run.file(PAGE), page(self.run.path))
                     names.append(PAGE)
                 except Exception as error:
-                    # The run is finished, and must not fail because its page cannot be made or written.
+                    # The run is finished: a page that cannot be made, or written, is no reason to end it otherwise.
                     self.say(f"run.trackers: get no page: {error}")
             self.trackers.files([self.run.file(name) for name in names])
 
@@ -107,7 +107,7 @@ def _finite(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def headline(figures: dict[str, Any]) -> str:
-    """One line with the most important metrics."""
+    """The figures that a person looks at first."""
     auc = "none (one label only)" if figures["auc"] is None else f"{figures['auc']:.5f} (+-{figures['auc_error_bound']:.1e})"
     calibration = "-" if figures["calibration"] is None else f"{figures['calibration']:.3f}"
     ne = "-" if figures["ne"] is None else f"{figures['ne']:.4f}"
