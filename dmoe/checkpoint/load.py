@@ -1,4 +1,4 @@
-"""Loads a checkpoint into a sharded model. Every rank reads its part. Plan, layout and number of ranks may differ."""
+"""Loads a checkpoint into a sharded model. Every rank reads its part. Plan, layout and number of ranks may differ from those when saved."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,11 +1,11 @@
-"""The command line: `dmoe COMMAND`, a file a command.
+"""The command line: `dmoe COMMAND`, with one file for each command.
 
 A command is a module with `add_arguments(parser)` and `run(arguments)`; a group of commands is a package with `COMMANDS`. `dmoe.cli.main`
-imports the named command alone, and a command imports torch only when it runs, so that `--help` answers at once.
+imports only the command that is called, and a command imports torch only when it runs, so that `--help` is fast.
 """
 
 COMMANDS = {
-    "schema": ("dmoe.cli.schema", "propose a schema for a raw log, or show those that come along"),
+    "schema": ("dmoe.cli.schema", "propose a schema for a raw log, or show a shipped schema"),
     "preprocess": ("dmoe.cli.preprocess", "turn raw click logs into a data set"),
     "describe": ("dmoe.cli.data.describe", "rows, labels, ids, skew and memory of a data set"),
     "data": ("dmoe.cli.data", "describe or export a data set"),
@@ -23,8 +23,8 @@ COMMANDS = {
     "ab": ("dmoe.cli.ab", "an online A/B test of scorers: assign its units, plan its size, read its result"),
     "versions": ("dmoe.cli.versions", "publish a served model's next version, or go back"),
     "deploy": ("dmoe.cli.deploy", "print the manifests that run dmoe serve on Kubernetes"),
-    "doctor": ("dmoe.cli.doctor", "check this machine, and name the command that repairs it"),
-    "accept": ("dmoe.cli.accept", "prove dmoe on this machine or cluster, stage by stage, with a report"),
+    "doctor": ("dmoe.cli.doctor", "check this machine, and name the commands that repair it"),
+    "accept": ("dmoe.cli.accept", "test dmoe on this machine or cluster, stage by stage, with a report"),
     "demo": ("dmoe.cli.demo", "from a raw log to a trained and evaluated model, step by step"),
     "completion": ("dmoe.cli.completion", "print the completion script of a shell"),
 }

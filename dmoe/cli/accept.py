@@ -1,9 +1,10 @@
-"""Proves dmoe on this machine or cluster: stages from drivers to a lost rank, each bounded in time, with a verdict and what it means.
+"""Test dmoe on this machine or cluster, in stages from drivers to a lost rank. Each stage has a time limit, and ends with a verdict.
 
 dmoe accept --report accept.html
 torchrun --nnodes 2 --nproc-per-node 8 ... -m dmoe.accept --level full --folder /shared/accept
 
-Alone it starts a rank a GPU, or two on a CPU. Exit code 1 where a stage failed. `--level dense` needs PyTorch alone.
+Without torchrun it starts one rank for each GPU, or two ranks on a CPU. The exit code is 1 if a stage failed. `--level dense` needs only
+PyTorch.
 """
 
 import argparse
@@ -16,15 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level",
         choices=("quick", "full", "dense"),
         default="quick",
-        help="quick: 5 minutes at most; full: 20, with more cases; dense: what needs neither TorchRec nor FBGEMM (quick)",
+        help="quick: at most 5 minutes; full: at most 20, with more cases; dense: only stages without TorchRec and FBGEMM (quick)",
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these stages of the level")
-    parser.add_argument("--report", metavar="FILE", help="one self-contained HTML page")
-    parser.add_argument("--json", metavar="FILE", help="the same content as JSON")
-    parser.add_argument("--names", action="store_true", help="keep host names and paths in the files; else they are masked")
-    parser.add_argument("--folder", default="", help="on a disk that all hosts see, for what the stages write; a temporary one on one host")
-    parser.add_argument("--ranks", type=int, metavar="N", help="ranks to start, where no launcher does")
-    parser.add_argument("--minutes", type=float, metavar="M", help="for all stages together, in place of the level's own")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="run only these stages of the level")
+    parser.add_argument("--report", metavar="FILE", help="write the results as a self-contained HTML page")
+    parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--names", action="store_true", help="write host names and paths to the files (default: masked)")
+    parser.add_argument(
+        "--folder",
+        default="",
+        help="folder for the files of the stages, on a disk that all hosts see (default on one host: a temporary one)",
+    )
+    parser.add_argument("--ranks", type=int, metavar="N", help="number of ranks to start, without a launcher")
+    parser.add_argument("--minutes", type=float, metavar="M", help="time limit of all stages together (default: that of the level)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
         for line in as_line(finding):  # type: ignore[arg-type]
             show(line)
 
-    # A rank that is killed, on purpose or in its bound, leaves semaphores to multiprocessing's tracker, which warns of them at the end.
+    # A rank that is killed (as a test, or because of the time limit) leaves semaphores, of which multiprocessing would warn at the end.
     ignored = "ignore::UserWarning:multiprocessing.resource_tracker"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), ignored)))
     for option, path in (("--report", arguments.report), ("--json", arguments.json)):
-        # Five minutes later is late for this to be said.
+        # Report this mistake now, not after five minutes.
         if path and "://" not in path and not Path(path).parent.is_dir():
             raise UserError(f"{option} {path}: no folder '{Path(path).parent}'; make it first")
     options = Options(arguments.level, arguments.only, arguments.minutes, arguments.ranks, arguments.folder)
@@ -66,7 +71,7 @@ def _write(path: str, text: str) -> None:
     try:
         from dmoe.paths import write_output
     except ModuleNotFoundError:
-        # Where PyTorch alone is installed, a local file is what there is.
+        # With only PyTorch installed, only local files can be written.
         Path(path).write_text(text)
         return
     with write_output(path) as file:

@@ -1,4 +1,4 @@
-"""Print the completion script of a shell.
+"""Print the completion script for a shell.
 
 dmoe completion bash > ~/.local/share/bash-completion/completions/dmoe
 dmoe completion zsh > ~/.zfunc/_dmoe
@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _fill(parser: argparse.ArgumentParser, package: ModuleType) -> None:
-    """Adds the options of every command below a group's parser."""
+    """Adds the options of all commands of a group to its parser."""
     from dmoe.cli.main import add_names
 
-    # argparse keeps the parsers of sub-commands in an action; there is no public way from the one to the others.
+    # argparse keeps the parsers of sub-commands in an action, without a public way to get them.
     (action,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
     for name, (module_name, _) in package.COMMANDS.items():
         module, below = importlib.import_module(module_name), action.choices[name]

@@ -1,4 +1,4 @@
-"""Print what models will cost before one of them is trained: parameters, bytes, FLOPs, memory, inference.
+"""Print the cost of models before they are trained: parameters, bytes, FLOPs, memory, inference.
 
 dmoe cost --data data/criteo configs/criteo_*.yaml
 dmoe cost --data data/criteo --ladder configs/ladder_demo.yaml
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="*", help="experiments, YAML files")
-    parser.add_argument("--ladder", help="all variants of a ladder")
+    parser.add_argument("config", nargs="*", help="configs, YAML files")
+    parser.add_argument("--ladder", help="a ladder file: print the cost of all its variants")
     parser.add_argument(
         "--match",
         metavar="TARGET",
-        help="find the dim and widths at which the config has TARGET's parameters and FLOPs",
+        help="find the dim and widths with which the config has as many parameters and FLOPs as the config TARGET",
     )
     parser.add_argument("--tolerance", type=float, default=0.02, help="with --match: relative difference that counts as equal (0.02)")
-    parser.add_argument("--output", help="with --match: the config to write")
-    parser.add_argument("--data", required=True, help="the data set, for the tables' sizes")
-    parser.add_argument("--ranks", type=int, default=1, help="processes that the tables are spread over (1)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every config; repeatable")
+    parser.add_argument("--output", help="with --match: the config file to write")
+    parser.add_argument("--data", required=True, help="the data set, for the sizes of the tables")
+    parser.add_argument("--ranks", type=int, default=1, help="number of ranks over which the tables are sharded (1)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every config; repeatable")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -62,10 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
     head, *rows = cost_rows(costs, batch_size, arguments.ranks)
     show("\n".join(in_columns(head, rows, rule=True, width=10_000)))
     print(
-        f"\nGlobal batch {batch_size:,}. FLOPs are of a row's forward pass; a training step takes about three times that."
-        " Memory is tables, their"
-        " optimiser's state, four copies of the dense part and the activations, spread evenly; torch and TorchRec take about"
-        " 0.7 GB beside it."
+        f"\nGlobal batch {batch_size:,}. FLOPs are those of the forward pass of a row; a training step needs about three times as many."
+        " Memory is that of the tables, their optimizer state, four copies of the dense part and the activations, spread evenly over the"
+        " ranks; torch and TorchRec need about 0.7 GB more."
     )
 
 

@@ -1,6 +1,6 @@
-"""The whole way in about three minutes: a raw log becomes a trained, sharded and evaluated D-MoE, beside its baseline.
+"""Run the whole pipeline in about three minutes: from a raw log to a trained, sharded and evaluated D-MoE and its baseline.
 
-Every step is a command that you can run yourself; it is printed before it runs.
+Every step is a command that you can also run yourself. It is printed before it runs.
 """
 
 import argparse
@@ -20,15 +20,15 @@ CONFIGS = {"homo_se": "demo_homo_se", "dmoe": "demo"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=300_000, help="rows of the log (default 300,000)")
-    parser.add_argument("--ranks", type=int, default=2, help="processes that the tables are sharded over (default 2)")
-    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where everything goes; emptied first (default .demo)")
+    parser.add_argument("--ranks", type=int, default=2, help="number of ranks over which the tables are sharded (default 2)")
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="folder for all files; it is emptied first (default .demo)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     if folder.exists():
         if any(folder.iterdir()) and not (folder / "demo.log").exists():
-            raise UserError(f"--folder {folder}: holds something that is no demo's; name an empty one")
+            raise UserError(f"--folder {folder}: holds files of something else than this demo; name an empty folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / "demo.log").write_text("")
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name, config in CONFIGS.items():
         launch = ["torchx", "run", "--scheduler", "local_cwd", "dmoe.train", "--config", config]
         launch += ["--data", f"{folder}/data", "--run", f"{folder}/{name}", "--j", f"1x{arguments.ranks}"]
-        # Its test's logits are kept, for the scorer to be compared with.
+        # Keep the logits of the test split, to compare the scorer with them.
         launch += ["--", *(["--plan", f"{folder}/plan.json"] if name == "dmoe" else []), "--set", "metrics.predictions=true"]
         step(f"4. Train {name} on {arguments.ranks} ranks", launch)
     step("5. Evaluate D-MoE again, from its checkpoint", ["dmoe", "evaluate", "--run", f"{folder}/dmoe"])
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def raw_rows(log: Path, rows: int = 3) -> str:
-    """The first rows of a log in Criteo's format, as /score takes them."""
+    """The first rows of a log in Criteo's format, as a request for /score."""
     names = [*(f"I{index}" for index in range(1, 14)), *(f"C{index}" for index in range(1, 27))]
     with open(log) as file:
         lines = [line.rstrip("\n").split("\t")[1:] for line, _ in zip(file, range(rows), strict=False)]
@@ -65,10 +65,10 @@ def raw_rows(log: Path, rows: int = 3) -> str:
 
 
 def step(title: str, command: list[str]) -> None:
-    """Says what runs, and runs it with the environment's own programs.
+    """Prints and runs a command, with the programs of this Python environment.
 
     Raises:
-        UserError: it failed; its own message is on the screen already.
+        UserError: the command failed. It has printed its own message.
     """
     print(f"\n== {title}\n$ {shlex.join(command)}", flush=True)
     beside = str(Path(sys.executable).parent)

@@ -1,4 +1,4 @@
-"""Prints what runs dmoe serve on Kubernetes: a Deployment with probes, a Service, an autoscaler and a disruption budget.
+"""Print Kubernetes manifests for dmoe serve: a Deployment with probes, a Service, an autoscaler and a disruption budget.
 
 dmoe deploy --model /models/current --image example.com/dmoe:cpu --claim models -- --workers 2 | kubectl apply -f -
 """
@@ -15,15 +15,15 @@ NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the scorer or pointer file as the pods see it: a path below --mount, or a URI")
     parser.add_argument("--image", required=True, help="container image with dmoe (Dockerfile)")
-    parser.add_argument("--name", default="dmoe-serve", help="of the Deployment and its Service (dmoe-serve)")
+    parser.add_argument("--name", default="dmoe-serve", help="name of the Deployment and the Service (dmoe-serve)")
     parser.add_argument("--claim", default="", help="PersistentVolumeClaim with the scorers, mounted read-only at --mount")
-    parser.add_argument("--mount", default="/models", help="folder of the claim in the pods (/models)")
-    parser.add_argument("--secret", default="", help="Secret whose key `token` requests have to bring")
-    parser.add_argument("--replicas", default="2:10", metavar="MIN:MAX", help="pods (2:10)")
-    parser.add_argument("--cpu", type=int, default=1, help="cores of a pod (1)")
-    parser.add_argument("--memory-mib", type=int, default=2048, help="of a pod, with the pages of the tables that are used (2048)")
-    parser.add_argument("--busy-percent", type=int, default=70, help="of the cores, above which there are more pods (70)")
-    parser.add_argument("arguments", nargs="*", help="further ones of dmoe serve, behind --")
+    parser.add_argument("--mount", default="/models", help="mount point of the claim in the pods (/models)")
+    parser.add_argument("--secret", default="", help="Secret whose key `token` is the bearer token that requests must have")
+    parser.add_argument("--replicas", default="2:10", metavar="MIN:MAX", help="least and most pods (2:10)")
+    parser.add_argument("--cpu", type=int, default=1, help="cores of each pod (1)")
+    parser.add_argument("--memory-mib", type=int, default=2048, help="memory of each pod, including the used pages of the tables (2048)")
+    parser.add_argument("--busy-percent", type=int, default=70, help="CPU utilization above which pods are added (70)")
+    parser.add_argument("arguments", nargs="*", help="further arguments of dmoe serve, after --")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -35,9 +35,11 @@ def as_yaml_of(arguments: argparse.Namespace) -> str:
 
     found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", arguments.replicas)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--replicas {one_line(arguments.replicas)}: expected at least and at most, such as 2:10")
+        raise UserError(f"--replicas {one_line(arguments.replicas)}: expected the least and most pods, such as 2:10")
     if not NAME.fullmatch(arguments.name):
-        raise UserError(f"--name {one_line(arguments.name)}: expected small letters, digits and -, a letter first, such as ctr-model")
+        raise UserError(
+            f"--name {one_line(arguments.name)}: expected lower-case letters, digits and -, beginning with a letter, such as ctr-model"
+        )
     for name, most in (("cpu", 1024), ("memory_mib", 1 << 24), ("busy_percent", 100)):
         if not 1 <= getattr(arguments, name) <= most:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected 1 to {most}")
@@ -67,9 +69,10 @@ def as_yaml_of(arguments: argparse.Namespace) -> str:
 
 
 def _check_serve(model: str, words: list[str]) -> None:
-    """
+    """Checks the arguments for dmoe serve.
+
     Raises:
-        UserError: dmoe serve does not know an option, or it is one that the manifests set.
+        UserError: dmoe serve does not know an option, or the manifests set it already.
     """
     import contextlib
     import io
@@ -83,4 +86,4 @@ def _check_serve(model: str, words: list[str]) -> None:
     except SystemExit:
         raise UserError(f"dmoe serve: {(said.getvalue().strip().splitlines() or ['its help'])[-1].partition(': error: ')[2]}") from None
     if wrong := [word for word in words if word.split("=")[0] in ("--model", "--host", "--port", "--token-file")]:
-        raise UserError(f"{wrong[0]}: dmoe deploy sets it; give it before --, where it has it")
+        raise UserError(f"{wrong[0]}: dmoe deploy sets it; give it before --, if dmoe deploy has this option")

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--data", help="another data set of the same schema (default: the run's own)")
     parser.add_argument("--split", help="the split to evaluate (default: the run's test split)")
-    parser.add_argument("--output", default="evaluation.json", help="file in the run's directory that receives the metrics")
+    parser.add_argument("--output", default="evaluation.json", help="file for the metrics, in the directory of the run (evaluation.json)")
     add_log_format(parser)
 
 

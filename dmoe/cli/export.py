@@ -1,4 +1,4 @@
-"""Turns a run's best checkpoint into a scorer that needs neither TorchRec nor the sharding plan, and into files of other runtimes.
+"""Export the best checkpoint of a run as a scorer, which needs neither TorchRec nor the sharding plan, or for other runtimes.
 
 dmoe export --run runs/dmoe --output scorers/dmoe --rows int8
 dmoe export --run runs/dmoe --output scorers/dmoe --format onnx
@@ -13,29 +13,29 @@ from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", required=True, help="the run's directory")
-    parser.add_argument("--output", required=True, help="the scorer's folder")
-    parser.add_argument("--rows", choices=("fp32", "fp16", "int8", "pq"), default="fp32", help="numbers of the embedding rows (fp32)")
+    parser.add_argument("--run", required=True, help="directory of the run")
+    parser.add_argument("--output", required=True, help="folder of the scorer")
+    parser.add_argument("--rows", choices=("fp32", "fp16", "int8", "pq"), default="fp32", help="number format of the embedding rows (fp32)")
     parser.add_argument(
         "--format",
         choices=("scorer", "onnx", "aoti", "triton"),
         default="scorer",
-        help="beside the scorer: onnx, the whole of it and its dense part; aoti, the dense part compiled for this machine's processor;"
-        " triton, a model repository with the ONNX files (scorer)",
+        help="what to write in addition to the scorer: onnx, ONNX files of the whole model and of its dense part; aoti, the dense part"
+        " compiled for the processor of this machine; triton, a model repository with the ONNX files (scorer)",
     )
     parser.add_argument(
         "--products",
         choices=("fp32", "int8"),
         default="fp32",
-        help="matrix products of the ONNX files; int8 is faster and less exact (fp32)",
+        help="number format of the matrix products in ONNX files; int8 is faster and less exact (fp32)",
     )
-    parser.add_argument("--name", default="dmoe", help="of the model in a Triton repository (dmoe)")
-    parser.add_argument("--step", type=int, help="another checkpoint than the best")
+    parser.add_argument("--name", default="dmoe", help="name of the model in a Triton repository (dmoe)")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (default: the best one)")
     parser.add_argument(
-        "--register", default="", metavar="MODEL", help="also keep it in the run's trackers, as the next version of a model of that name"
+        "--register", default="", metavar="MODEL", help="also register it with the trackers of the run, as the next version of this model"
     )
     parser.add_argument(
-        "--check", type=int, default=20_000, metavar="ROWS", help="compare with the run's own scores on so many rows (20000)"
+        "--check", type=int, default=20_000, metavar="ROWS", help="compare with the scores of the run on this many rows (20000)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds the command that the arguments name, parses its options and runs it: the console script `dmoe`."""
+"""The console script `dmoe`: finds the command, parses its options and runs it."""
 
 import argparse
 import importlib
@@ -18,12 +18,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     """Runs a command.
 
     Args:
-        arguments: the words after the program's name; those of this process where absent.
-        program: what usage and error messages begin with.
-        path: the command that `program` stands for: `dmoe plan` stands for `dmoe plan`.
+        arguments: the words after the name of the program; those of this process if absent.
+        program: start of usage and error messages.
+        path: the command that `program` stands for: `dmoe.train` stands for ["train"].
 
     Returns:
-        the exit code: 0, 2 for a mistake that the user can mend, or the command's own.
+        The exit code: 0, 2 for a mistake of the user, or another one of the command.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with interruptible(program):
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
 
 
 def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ()) -> tuple[str, ModuleType, argparse.Namespace]:
-    """Finds the command and reads its options; exits with code 2 and the usage where they are wrong.
+    """Finds the command and parses its options. If they are wrong, exits with code 2 and the usage.
 
     Returns:
-        the command as it was typed, such as `dmoe plan make`; its module; its options.
+        The command as it was typed, such as `dmoe plan make`; its module; its options.
     """
     words, spoken = list(words), program
     module: ModuleType = importlib.import_module("dmoe.cli")
@@ -56,7 +56,7 @@ def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ())
         module = importlib.import_module(module.COMMANDS[name][0])
     while hasattr(module, "COMMANDS"):
         if not words or words[0] not in module.COMMANDS:
-            # Prints the help that was asked for, or an error that lists the commands; neither returns.
+            # Prints the help, or an error with the list of commands, and exits.
             group_parser(spoken, module, top=module.__name__ == "dmoe.cli").parse_args(words or ["--help"])
         name = words.pop(0)
         spoken, module = f"{spoken} {name}", importlib.import_module(module.COMMANDS[name][0])
@@ -64,7 +64,7 @@ def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ())
 
 
 def every_command(package: str = "dmoe.cli") -> list[list[str]]:
-    """The words of every command that is no group: [["preprocess", "criteo"], ..., ["train"], ...]."""
+    """The words of every command that is not a group: [["preprocess", "criteo"], ..., ["train"], ...]."""
     found = []
     for name, (module, _) in importlib.import_module(package).COMMANDS.items():
         group = hasattr(importlib.import_module(module), "COMMANDS")
@@ -73,7 +73,7 @@ def every_command(package: str = "dmoe.cli") -> list[list[str]]:
 
 
 def group_parser(program: str, package: ModuleType, top: bool = False) -> argparse.ArgumentParser:
-    """The parser of a group: it knows the commands' names and one-line helps, and imports none of them."""
+    """The parser of a group. It knows the names and one-line helps of the commands, and imports none of them."""
     parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION if top else package.__doc__)
     if top:
         parser.add_argument("--version", action="version", version=f"dmoe {dmoe.__version__}")
@@ -82,7 +82,7 @@ def group_parser(program: str, package: ModuleType, top: bool = False) -> argpar
 
 
 def add_names(parser: argparse.ArgumentParser, commands: Mapping[str, tuple[str, str]]) -> dict[str, argparse.ArgumentParser]:
-    """Adds the commands of a group, without their options; returns each one's parser."""
+    """Adds the commands of a group without their options; returns their parsers."""
     added = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     return {name: added.add_parser(name, help=text) for name, (_, text) in commands.items()}
 

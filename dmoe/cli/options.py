@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a dataclass, so that an option is typed once.
+"""Makes command-line options from the fields of a dataclass, so that each option is defined once.
 
 @dataclass
 class Options:
@@ -16,11 +16,11 @@ from typing import Any
 
 
 def add_options(parser: argparse.ArgumentParser, of: type, *leave_out: str, **defaults: Any) -> None:
-    """Adds an option for every field of a dataclass that was made by `option`.
+    """Adds an option for every field of a dataclass that was defined by `option`.
 
     Args:
-        leave_out: fields to add none for.
-        defaults: other defaults than the fields', in the fields' units.
+        leave_out: fields without an option.
+        defaults: defaults that replace those of the fields, in the units of the fields.
     """
     kinds = typing.get_type_hints(of)
     for one in fields(of):
@@ -53,7 +53,7 @@ def add_log_format(parser: argparse.ArgumentParser) -> None:
 
 
 def given(arguments: argparse.Namespace, of: type) -> dict[str, Any]:
-    """The fields of a dataclass as the command line has them, in the fields' units."""
+    """The values of the fields of a dataclass from the command line, in the units of the fields."""
     found = {}
     for one in fields(of):
         if "said" in one.metadata and hasattr(arguments, one.name):

@@ -1,4 +1,4 @@
-"""Propose a schema for a raw log from a sample of its rows, with the reasons as comments; or show those that dmoe brings along.
+"""Propose a schema for a raw log from a sample of its rows, with the reasons as comments; or show a shipped schema.
 
 dmoe schema clicks.csv > schema.yaml
 dmoe preprocess log --schema schema.yaml --input clicks.csv --output data/clicks
@@ -13,15 +13,15 @@ from dmoe.names import show
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", nargs="*", metavar="F", help="files, folders or globs, as of dmoe preprocess --input; - is standard input")
-    parser.add_argument("--sample", type=int, default=100_000, metavar="N", help="rows that are looked at, about (%(default)s)")
-    parser.add_argument("--label", metavar="COLUMN", help="where the log does not tell which column is the label")
-    parser.add_argument("--positive", metavar="VALUE", help="of the label, the value that is 1; every other one is 0")
+    parser.add_argument("--sample", type=int, default=100_000, metavar="N", help="approximate number of rows to sample (%(default)s)")
+    parser.add_argument("--label", metavar="COLUMN", help="the label column, if dmoe schema cannot find it")
+    parser.add_argument("--positive", metavar="VALUE", help="the value of the label that means 1; every other value is 0")
     parser.add_argument("--delimiter", metavar="C", help="the character between fields; \\t is a tab")
     parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
     parser.add_argument("--columns", metavar="NAMES", help="names of the columns of a log without a header, such as user,item,rating,time")
     parser.add_argument("--output", metavar="F2", help="write the schema to this file instead of printing it")
-    parser.add_argument("--list", action="store_true", help="list the schemas that dmoe brings along")
-    parser.add_argument("--show", metavar="NAME", help="print one of them")
+    parser.add_argument("--list", action="store_true", help="list the shipped schemas")
+    parser.add_argument("--show", metavar="NAME", help="print a shipped schema")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Scores a log with an exported scorer, in batches.
+"""Score a log with an exported scorer, in batches.
 
 dmoe score --scorer scorers/dmoe --data data/criteo --split test --output scores.parquet
 dmoe score --scorer scorers/dmoe --log tomorrow.csv.gz --output scores.parquet
@@ -16,22 +16,22 @@ from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scorer", required=True, help="the folder that dmoe export wrote")
+    parser.add_argument("--scorer", required=True, help="folder that dmoe export wrote")
     rows = parser.add_mutually_exclusive_group(required=True)
-    rows.add_argument("--data", help="a data set of the scorer's schema, made by dmoe preprocess")
-    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log; no label decides whether a row is scored")
-    parser.add_argument("--vocabulary", metavar="D", help="of --log: the training data set; the scorer's own copy where absent")
-    parser.add_argument("--max-bad-share", type=float, default=0.001, help="of --log: fail where more of the lines are malformed (0.001)")
-    parser.add_argument("--rejects", metavar="F", help="of --log: folder for the malformed lines, as dmoe preprocess keeps them")
-    parser.add_argument("--split", default="test", help="of --data: which rows (test)")
+    rows.add_argument("--data", help="a data set with the schema of the scorer, made by dmoe preprocess")
+    rows.add_argument("--log", nargs="+", metavar="F", help="a raw log; labels are not needed")
+    parser.add_argument("--vocabulary", metavar="D", help="with --log: the training data set (default: the copy in the scorer)")
+    parser.add_argument("--max-bad-share", type=float, default=0.001, help="with --log: stop if more of the lines are malformed (0.001)")
+    parser.add_argument("--rejects", metavar="F", help="with --log: folder for the malformed lines")
+    parser.add_argument("--split", default="test", help="with --data: the split to score (test)")
     parser.add_argument(
         "--output",
         required=True,
         metavar="F",
-        help="each row's score, logit and, where known, label: parquet, or CSV where it ends in .csv",
+        help="file for the score and logit of each row, and its label if known: CSV if the name ends in .csv, else parquet",
     )
-    parser.add_argument("--batch-size", type=int, default=8192, help="rows at a time (8192)")
-    parser.add_argument("--threads", type=int, default=0, help="of the matrix products (all cores)")
+    parser.add_argument("--batch-size", type=int, default=8192, help="rows of a batch (8192)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the matrix products (all cores)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,14 +56,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.log and not vocabulary and scorer.about.reads_raw_rows:
         vocabulary = join(arguments.scorer, INPUTS)
     if arguments.log and vocabulary:
-        # Before the log is read, which takes long.
+        # Check before the log is read, which takes long.
         check_fits(scorer.about, load_manifest(vocabulary), vocabulary)
     # The progress of preparation and scoring tells from here on.
     note("")
     began = time.perf_counter()
     with made_from(arguments.log, vocabulary, arguments.max_bad_share, arguments.rejects) as made:
         data, split = (made, "score") if made else (arguments.data, arguments.split)
-        # An older scorer does not know its training data's shares; the vocabulary of --log is that data's.
+        # An older scorer does not hold the shares of its training data; then those of --vocabulary are used.
         known = shares_of(load_manifest(vocabulary)) if vocabulary else {}
         known = scorer.about.shares or {name: one for name, one in known.items() if name in scorer.about.inputs}
         for line in skew_lines(known, load_manifest(data), ", ".join(arguments.log or [data])):

@@ -1,4 +1,4 @@
-"""Writes raw click logs with a planted truth, for demos, tests and benchmarks.
+"""Write raw click logs with known click probabilities, for demos, tests and benchmarks.
 
 dmoe synthesize criteo --rows 1000000 --seed 0 --output log.tsv
 dmoe synthesize drift --windows 24 --rows 50000 --output logs
@@ -15,17 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criteo.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
     criteo.add_argument("--output", required=True, metavar="F", help="the log; compressed where it ends in .gz or .zst")
     criteo.add_argument("--scale", type=float, default=1.0, help="vocabulary sizes relative to the Kaggle log's (default 1)")
-    criteo.add_argument("--bayes-auc", type=float, default=0.81, help="AUC of a model that knows the truth (default 0.81)")
-    criteo.add_argument("--bad-share", type=float, default=0.0, help="malformed lines to plant, as a share of the rows (default 0)")
-    criteo.add_argument("--truth", metavar="F2", help="write the true click probabilities here (npy, float64)")
-    drift = formats.add_parser("drift", help="files of windows whose tokens are born and die, and change their worth; for dmoe online")
+    criteo.add_argument("--bayes-auc", type=float, default=0.81, help="AUC of a model that knows the true probabilities (default 0.81)")
+    criteo.add_argument("--bad-share", type=float, default=0.0, help="share of malformed lines to add (default 0)")
+    criteo.add_argument("--truth", metavar="F2", help="write the true click probabilities to this file (npy, float64)")
+    drift = formats.add_parser("drift", help="one file for each window; tokens appear, disappear and change their effect; for dmoe online")
     drift.add_argument("--windows", type=int, required=True)
-    drift.add_argument("--rows", type=int, required=True, help="of a window")
+    drift.add_argument("--rows", type=int, required=True, help="rows of each window")
     drift.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    drift.add_argument("--output", required=True, metavar="D", help="folder of the files, schema.yaml and truth.json")
-    drift.add_argument("--tokens", type=int, default=2000, help="items alive at a time; four times as many users, a tenth of sites (2000)")
-    drift.add_argument("--turnover", type=float, default=0.08, help="share of the tokens that are born and die a window (0.08)")
-    drift.add_argument("--speed", type=float, default=0.08, help="radians that a token's worth turns a window (0.08)")
+    drift.add_argument("--output", required=True, metavar="D", help="folder for the files, schema.yaml and truth.json")
+    drift.add_argument(
+        "--tokens",
+        type=int,
+        default=2000,
+        help="number of items at a time; there are four times as many users, and a tenth of sites (2000)",
+    )
+    drift.add_argument("--turnover", type=float, default=0.08, help="share of the tokens that are replaced in each window (0.08)")
+    drift.add_argument("--speed", type=float, default=0.08, help="radians by which the effect of a token rotates in each window (0.08)")
 
 
 def run(arguments: argparse.Namespace) -> None:

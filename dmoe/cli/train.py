@@ -1,4 +1,4 @@
-"""Train a model; evaluate its best checkpoint on the test split.
+"""Train a model, and evaluate its best checkpoint on the test split.
 
 dmoe train --config criteo_laptop --set data.path=data/criteo run.dir=runs/first
 torchrun --nproc-per-node 2 -m dmoe.train --config criteo_laptop --set data.path=data/criteo run.dir=runs/two
@@ -12,13 +12,15 @@ RUNS_ON_RANKS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="the experiment: a YAML file, or the name of a config that dmoe ships")
-    # Several values for one flag as well as several flags: torchx refuses a flag that comes twice.
+    parser.add_argument("--config", required=True, help="the config: a YAML file, or the name of a shipped config")
+    # One flag may have several values, since torchx refuses a flag that is given twice.
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
-    parser.add_argument("--plan", help="use exactly this plan file (dmoe plan make); the same as --set sharding.plan=FILE")
+    parser.add_argument("--plan", help="use this plan file (dmoe plan make); the same as --set sharding.plan=FILE")
     parser.add_argument("--resume", action="store_true", help="continue from the newest sound checkpoint of run.dir, if there is one")
     parser.add_argument(
-        "--init-from", metavar="RUN", help="start from the weights of this run's best checkpoint, or of a checkpoint: train.init_from"
+        "--init-from",
+        metavar="RUN",
+        help="start from the weights of a checkpoint, or of the best checkpoint of a run; the same as --set train.init_from=RUN",
     )
     parser.add_argument(
         "--trace", metavar="FIRST:STEPS", help="record these steps of every rank in run.dir/trace, for Perfetto or TensorBoard"

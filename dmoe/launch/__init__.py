@@ -1,1 +1,1 @@
-"""torchx components: pure functions to an AppDef."""
+"""torchx components, functions that return an AppDef."""

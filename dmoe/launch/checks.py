@@ -1,4 +1,4 @@
-"""What would end the job in its first minute ends the launch instead: on the laptop, not behind the queue."""
+"""Checks a launch before the job is submitted, so that mistakes are found on the laptop and not after the job has waited in the queue."""
 
 import argparse
 import contextlib
@@ -19,24 +19,24 @@ from dmoe.report.ladder_spec import load_spec, resolve
 
 
 def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, elsewhere: bool, mounted: Sequence[str]) -> Config:
-    """Reads the config as the job will, and looks at what it names as far as this machine sees it.
+    """Reads the config as the job will, and checks data and run directory if this machine can see them.
 
     Args:
-        config: the experiment's file.
+        config: the config file.
         overrides: `key=value`, as the job gets them.
-        ranks: how many.
-        resume: whether the job goes on with a run that is there.
-        elsewhere: data and run lie on disks that this machine does not see.
-        mounted: folders of the container that a mount fills; what lies below is not looked for here.
+        ranks: number of ranks.
+        resume: whether the job resumes an existing run.
+        elsewhere: data and run are on disks that this machine does not see.
+        mounted: mount points of the container. Paths below them are not checked.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first mistake.
     """
     checked = load_config(config, overrides)
     if not checked.run.dir:
-        raise UserError("--run: say where the run is to be kept, such as --run runs/first")
+        raise UserError("--run: name the directory for the run, such as --run runs/first")
     if not checked.data.path:
-        raise UserError("--data: say where the data set is, such as --data data/criteo")
+        raise UserError("--data: name the folder of the data set, such as --data data/criteo")
     if checked.train.batch_size < ranks.total:
         raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
     if not elsewhere and _is_here(checked.data.path, mounted):
@@ -53,7 +53,7 @@ def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, else
     """Reads the config and the schema as the job will.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first mistake.
     """
     checked = load_config(config, overrides)
     check(checked, run)
@@ -65,10 +65,10 @@ def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, else
 
 
 def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequence[str]) -> None:
-    """Whether there is a run to evaluate, and the split in its data, or in `data`.
+    """Checks that there is a run to evaluate, and that its data, or `data`, has the split.
 
     Raises:
-        UserError: there is none.
+        UserError: one of them is missing.
     """
     if not elsewhere and _is_here(run, mounted) and not exists(join(run, "config.yaml")):
         raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
@@ -83,7 +83,7 @@ def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequenc
 
 
 def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
-    """Whether there is a log to preprocess.
+    """Checks that there is a log to preprocess.
 
     Raises:
         UserError: there is none.
@@ -96,7 +96,7 @@ def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
 
 
 def check_model(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
-    """Whether there is a scorer to serve.
+    """Checks that there is a scorer to serve.
 
     Raises:
         UserError: there is none.
@@ -106,10 +106,10 @@ def check_model(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
 
 
 def check_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the words of a `dmoe` command as the job will.
+    """Parses the arguments of a `dmoe` command as the job will.
 
     Raises:
-        UserError: an option or a value that the command does not know.
+        UserError: an option or value is wrong.
     """
     said = io.StringIO()
     try:
@@ -121,10 +121,10 @@ def check_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def work_of(arguments: Sequence[str]) -> str:
-    """The folder for the work in progress that the words of `dmoe preprocess` name.
+    """The folder for intermediate files, from the arguments of `dmoe preprocess`.
 
     Raises:
-        UserError: the output is remote, and no folder is named.
+        UserError: the output is remote, and --work is not given.
     """
     given = check_arguments(arguments)
     if not given.work and "://" in given.output:
@@ -133,10 +133,10 @@ def work_of(arguments: Sequence[str]) -> str:
 
 
 def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
-    """Whether every variant of a ladder is a config, and its data there.
+    """Checks that every variant of a ladder is a valid config, and that there is a data set.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first mistake.
     """
     spec = load_spec(config)
     for name in spec.variants:

@@ -1,7 +1,7 @@
 """torchx components of dmoe: `torchx run launch/components.py:train --config configs/demo.yaml --j 1x2 ...`; docs/cluster.md is the guide.
 
-Each is a pure function to an AppDef; what its docstring says of an argument is the argument's help. torchx reads both from the source text
-of this file, so the arguments that components share stand in each.
+Each component is a function that returns an AppDef. Its docstring gives the help of its arguments. torchx reads both from this
+file's source, so shared arguments are repeated in each component.
 """
 
 # ruff: noqa: UP045 torchx checks components by their source and knows the old names of typing only
@@ -45,25 +45,25 @@ def train(
 
     Args:
         arguments: further arguments for dmoe.train, behind `--`, such as `--set train.batch_size=4096 train.epochs=2`
-        config: the experiment, a YAML file
-        data: the data set's folder, in place of the config's data.path
-        run: the run's directory, in place of the config's run.dir; each rank's output is kept in its logs folder
-        resume: True goes on from the run's newest sound checkpoint, if it has one, and else begins
-        elsewhere: True where data and run lie on disks that only the cluster sees: they are not looked for here
-        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs of a node
-        gpu: GPUs of a node
-        memMB: memory of a node in MB
-        h: a named resource instead of cpu, gpu and memMB, such as h100x8, a100x4 or cpu8
+        config: the config, a YAML file
+        data: folder of the data set; overrides data.path of the config
+        run: directory of the run; overrides run.dir of the config; the output of each rank is written to its folder logs
+        resume: True continues from the newest sound checkpoint of the run, if there is one
+        elsewhere: True if data and run are on disks that only the cluster sees; they are not checked on this machine
+        j: nodes x processes of each node, such as 2x8; 2 alone starts one process for each GPU of each node
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs of each node
+        gpu: GPUs of each node
+        memMB: memory of each node in MB
+        h: a named resource, instead of cpu, gpu and memMB, such as h100x8, a100x4 or cpu8
         env: environment variables of the processes, such as NCCL_DEBUG=INFO,NCCL_IB_HCA==mlx5_0,mlx5_1, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew; needs resume True
-        rdzv_port: port of the rendezvous on the first node, for several nodes
-        rdzv_timeout: seconds that a node waits for the others to come up
-        interface: network interface between the nodes, such as eth0 or ib0, where the first that NCCL and gloo find is the wrong one
-        venv: a virtual environment that the nodes see, put first on the job's PATH, where the job does not inherit an activated one
+        max_retries: how often the scheduler may restart the job; needs resume True
+        rdzv_port: port of the rendezvous on the first node, if there are several nodes
+        rdzv_timeout: seconds that a node waits for the other nodes to start
+        interface: network interface between the nodes, such as eth0 or ib0, if NCCL and gloo would choose the wrong one
+        venv: a virtual environment that the nodes see, put first on the PATH of the job, if the job does not inherit an activated one
     """
 
     def job() -> specs.AppDef:
@@ -72,7 +72,7 @@ def train(
         given = check_arguments(["train", "--config", config, *arguments])
         goes_on = resume or given.resume
         if max_retries and not goes_on:
-            raise UserError("--max_retries: a job that starts anew finds its run begun; give --resume True with it")
+            raise UserError("--max_retries: a restarted job finds an existing run; add --resume True")
         checked = check_training(given.config, overrides + overrides_of(given), place.ranks, goes_on, elsewhere, place.mounted)
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
         return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
@@ -102,29 +102,29 @@ def online(
     interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
-    """Follows a log that grows, window by window, and publishes versions. Started again, it goes on where it was.
+    """Follows a log that grows, window by window, and publishes versions. If it is started again, it continues.
 
     Args:
         arguments: further arguments for dmoe online, behind `--`, such as `--set train.batch_size=4096` or `--once`
-        config: the experiment with its online part, a YAML file
-        source: folder, glob or prefix that fills with files
+        config: the config with its `online` section, a YAML file
+        source: folder, glob or prefix to which files are added
         run: folder of the run, on a disk that all nodes see
-        publish: folder that gets versions for dmoe serve, local or remote
-        elsewhere: True where source and run lie on disks that only the cluster sees
-        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs of a node
-        gpu: GPUs of a node
-        memMB: memory of a node in MB
-        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        publish: folder for versions for dmoe serve, local or remote
+        elsewhere: True if source and run are on disks that only the cluster sees
+        j: nodes x processes of each node, such as 2x8; 2 alone starts one process for each GPU of each node
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs of each node
+        gpu: GPUs of each node
+        memMB: memory of each node in MB
+        h: a named resource, instead of cpu, gpu and memMB, such as h100x8
         env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        rdzv_port: port of the rendezvous on the first node, for several nodes
-        rdzv_timeout: seconds that a node waits for the others to come up
+        max_retries: how often the scheduler may restart the job
+        rdzv_port: port of the rendezvous on the first node, if there are several nodes
+        rdzv_timeout: seconds that a node waits for the other nodes to start
         interface: network interface between the nodes, such as eth0 or ib0
-        venv: a virtual environment that the nodes see, put first on the job's PATH
+        venv: a virtual environment that the nodes see, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -158,28 +158,28 @@ def evaluate(
     interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
-    """Evaluates a run's best checkpoint, on as many ranks as the tables need: not necessarily those it was trained on.
+    """Evaluates the best checkpoint of a run, on any number of ranks.
 
     Args:
-        run: the run's directory
-        data: another data set of the same schema; the run's own where absent
-        split: the split to evaluate; the run's test split where absent
-        output: file in the run's directory that gets the figures
-        elsewhere: True where the run lies on a disk that only the cluster sees: it is not looked for here
-        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs of a node
-        gpu: GPUs of a node
-        memMB: memory of a node in MB
-        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        run: directory of the run
+        data: another data set with the same schema; that of the run if absent
+        split: the split to evaluate; the test split of the run if absent
+        output: file for the metrics, in the directory of the run
+        elsewhere: True if the run is on a disk that only the cluster sees; it is not checked on this machine
+        j: nodes x processes of each node, such as 2x8; 2 alone starts one process for each GPU of each node
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs of each node
+        gpu: GPUs of each node
+        memMB: memory of each node in MB
+        h: a named resource, instead of cpu, gpu and memMB, such as h100x8
         env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        rdzv_port: port of the rendezvous on the first node, for several nodes
-        rdzv_timeout: seconds that a node waits for the others to come up
+        max_retries: how often the scheduler may restart the job
+        rdzv_port: port of the rendezvous on the first node, if there are several nodes
+        rdzv_timeout: seconds that a node waits for the other nodes to start
         interface: network interface between the nodes, such as eth0 or ib0
-        venv: a virtual environment that the nodes see, put first on the job's PATH
+        venv: a virtual environment that the nodes see, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -212,28 +212,28 @@ def preprocess(
     interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
-    """Turns raw logs into a data set, with all cores of one node, or of several by Ray. Started again, it goes on.
+    """Turns raw logs into a data set, with all cores of one node, or with Ray on several. If it is started again, it continues.
 
     Args:
         arguments: further arguments for dmoe preprocess, behind `--`, such as `--min-count 10 --split-by time`
         input: a file, folder or glob of the raw log
         output: folder of the data set
-        format: what the log is, as dmoe preprocess names it
-        engine: local, or ray: each stage's tasks are Ray's, on a cluster of all nodes that is started for the job
-        elsewhere: True where the log lies on a disk that only the cluster sees: it is not looked for here
-        j: nodes x 1; several, such as 4x1, with engine ray, and folders that all of them see
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs, each a thread
+        format: kind of log: criteo, avazu or log, as in dmoe preprocess
+        engine: local, or ray: run tasks on a Ray cluster of all nodes, which is started for the job
+        elsewhere: True if the log is on a disk that only the cluster sees; it is not checked on this machine
+        j: nodes x 1; several nodes, such as 4x1, need engine ray and folders that all nodes see
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs; one thread is started for each
         memMB: memory in MB
-        h: a named resource instead of cpu and memMB, such as cpu32
+        h: a named resource, instead of cpu and memMB, such as cpu32
         env: environment variables of the process, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        ray_port: port of Ray's head on the first node, for several nodes
-        rdzv_timeout: seconds that Ray's nodes wait for each other to come up
-        interface: network interface between Ray's nodes, such as eth0, where a host's name leads to another
-        venv: a virtual environment that the node sees, put first on the job's PATH
+        max_retries: how often the scheduler may restart the job
+        ray_port: port of the Ray head on the first node, if there are several nodes
+        rdzv_timeout: seconds that the Ray nodes wait for each other to start
+        interface: network interface between the Ray nodes, such as eth0, if host names resolve to another one
+        venv: a virtual environment that the node sees, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -242,7 +242,7 @@ def preprocess(
         given = ["preprocess", format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
         check_arguments(given)
         if place.ranks.nodes > 1 and engine == "local":
-            raise UserError(f"--j {j}: several nodes share the work by Ray; add --engine ray, or give --j 1x1")
+            raise UserError(f"--j {j}: several nodes need Ray; add --engine ray, or give --j 1x1")
         command = ["python", "-m", "dmoe", "preprocess", format, "--input", input, "--output", output]
         if engine == "ray" and place.ranks.nodes > 1:
             return ray_job(place, "preprocess", [*command, "--engine", engine, *arguments], f"{work_of(given).rstrip('/')}.ray-token")
@@ -271,26 +271,26 @@ def ladder(
     max_retries: int = 0,
     venv: str = "",
 ) -> specs.AppDef:
-    """Trains a list of variants over seeds on one node and reports what the data supports. Started again, it goes on.
+    """Trains a list of variants over seeds on one node, and reports the results. If it is started again, it continues.
 
     Args:
         arguments: further arguments for dmoe report ladder, behind `--`, such as `--jobs 4`
-        config: the ladder, a YAML file such as configs/ladder_demo.yaml
-        output: folder of the runs and the report
-        data: the data set's folder, in place of the variants' data.path
+        config: the ladder file (YAML), such as configs/ladder_demo.yaml
+        output: folder for the runs and the report
+        data: folder of the data set; overrides data.path of the variants
         seeds: runs of each variant
-        elsewhere: True where the data lies on a disk that only the cluster sees: it is not looked for here
-        j: 1x1; the ladder starts its runs by itself, as many at a time as the node takes
-        name: the job's name
-        image: container image, for the schedulers that use one
+        elsewhere: True if the data is on a disk that only the cluster sees; it is not checked on this machine
+        j: 1x1; the ladder starts its runs by itself, as many at a time as fit on the node
+        name: name of the job
+        image: container image, for schedulers that use containers
         cpu: CPUs
         gpu: GPUs
         memMB: memory in MB
-        h: a named resource instead of cpu, gpu and memMB, such as cpu32
+        h: a named resource, instead of cpu, gpu and memMB, such as cpu32
         env: environment variables of the process, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        venv: a virtual environment that the node sees, put first on the job's PATH
+        max_retries: how often the scheduler may restart the job
+        venv: a virtual environment that the node sees, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -325,28 +325,28 @@ def accept(
     interface: str = "",
     venv: str = "",
 ) -> specs.AppDef:
-    """Proves dmoe on these nodes, stage by stage, before anything is trained on them; the report has no host names.
+    """Tests dmoe on these nodes, stage by stage, before anything is trained on them. The report contains no host names.
 
     Args:
         arguments: further arguments for dmoe accept, behind `--`, such as `--only collectives kernels`
-        level: quick takes 5 minutes at most, full 20; dense needs neither TorchRec nor FBGEMM
-        folder: on a disk that all nodes see, for the runs of the stages; several nodes skip those stages without one
-        report: file for the page, written by the first node
+        level: quick: at most 5 minutes; full: at most 20; dense: only stages without TorchRec and FBGEMM
+        folder: folder for the runs of the stages, on a disk that all nodes see; without it, several nodes skip those stages
+        report: HTML file, written by the first node
         json: file for the same content as JSON
-        j: nodes x processes of a node, such as 2x8; 2 alone gives each node a process for each of its GPUs
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs of a node
-        gpu: GPUs of a node
-        memMB: memory of a node in MB
-        h: a named resource instead of cpu, gpu and memMB, such as h100x8
+        j: nodes x processes of each node, such as 2x8; 2 alone starts one process for each GPU of each node
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs of each node
+        gpu: GPUs of each node
+        memMB: memory of each node in MB
+        h: a named resource, instead of cpu, gpu and memMB, such as h100x8
         env: environment variables of the processes, such as NCCL_DEBUG=INFO, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        rdzv_port: port of the rendezvous on the first node, for several nodes
-        rdzv_timeout: seconds that a node waits for the others to come up
+        max_retries: how often the scheduler may restart the job
+        rdzv_port: port of the rendezvous on the first node, if there are several nodes
+        rdzv_timeout: seconds that a node waits for the other nodes to start
         interface: network interface between the nodes, such as eth0 or ib0
-        venv: a virtual environment that the nodes see, put first on the job's PATH
+        venv: a virtual environment that the nodes see, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -374,23 +374,23 @@ def serve(
     max_retries: int = 0,
     venv: str = "",
 ) -> specs.AppDef:
-    """Serves a scorer over HTTP on one node, a worker process for each of its cores. For Kubernetes, `dmoe deploy` prints a Deployment.
+    """Serves a scorer over HTTP on one node, with one worker process for each CPU. For Kubernetes, `dmoe deploy` prints a Deployment.
 
     Args:
         arguments: further arguments for dmoe serve, behind `--`, such as `--token-file /secrets/token`
-        model: the scorer's folder, or a pointer file that is followed
-        port: to listen on, on all of the node's addresses
-        elsewhere: True where the scorer lies on a disk that only the cluster sees: it is not looked for here
+        model: folder of the scorer, or a pointer file, which is followed
+        port: port to listen on, on all addresses of the node
+        elsewhere: True if the scorer is on a disk that only the cluster sees; it is not checked on this machine
         j: 1x1
-        name: the job's name
-        image: container image, for the schedulers that use one
-        cpu: CPUs, each a worker process
-        memMB: memory in MB; pages of the tables count once, however many workers map them
-        h: a named resource instead of cpu and memMB, such as cpu8
+        name: name of the job
+        image: container image, for schedulers that use containers
+        cpu: CPUs; one worker process is started for each
+        memMB: memory in MB; all workers share the memory of the tables
+        h: a named resource, instead of cpu and memMB, such as cpu8
         env: environment variables of the process, or as JSON
         mounts: mounts of the container, such as type=bind,src=/shared,dst=/shared
-        max_retries: how often the scheduler may start the job anew
-        venv: a virtual environment that the node sees, put first on the job's PATH
+        max_retries: how often the scheduler may restart the job
+        venv: a virtual environment that the node sees, put first on the PATH of the job
     """
 
     def job() -> specs.AppDef:
@@ -405,12 +405,12 @@ def serve(
 
 
 def _logs(run: str) -> str:
-    # torchrun writes through the file system alone.
+    # torchrun can only write to a file system.
     return "" if "://" in run else f"{run.rstrip('/')}/logs"
 
 
 def _or_one_line(job: Callable[[], specs.AppDef]) -> specs.AppDef:
-    """Ends the launch where the job itself would end: on the laptop, not behind the queue."""
+    """Builds the AppDef; a mistake ends the launch with one line and exit code 2."""
     try:
         return job()
     except UserError as error:

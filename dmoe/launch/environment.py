@@ -1,7 +1,7 @@
-"""`--env`: the variables of a job's processes, to the byte.
+"""Parses `--env`, the environment variables of a job, without changing any byte of their values.
 
-torchx reads a `Dict` by splitting it at every '=' and ',', and drops an '=' at a value's begin, spaces at its ends and quotes that hold
-nothing. The components therefore take the text and read it here.
+torchx would split the text at every '=' and ',', and drop a leading '=', spaces at the ends and empty quotes. The components therefore
+take it as plain text, which is parsed here.
 """
 
 import re
@@ -14,16 +14,16 @@ FORM = 'NAME=VALUE,NAME=VALUE or, where a value has ",NAME=" in it, JSON: \'{"NA
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _NEXT = re.compile(rf"[,;]\s*(?={_NAME}=)")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+-]+")
-"""What no scheduler, template or shell changes."""
+"""Values that no scheduler, template or shell changes."""
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Reads `NCCL_DEBUG=INFO,NCCL_IB_HCA==mlx5_0,mlx5_1`: a ',' or ';' before `NAME=` begins the next variable, all else is the value.
+    """Parses `NCCL_DEBUG=INFO,NCCL_IB_HCA==mlx5_0,mlx5_1`. A ',' or ';' before `NAME=` starts the next variable; all else is the value.
 
-    JSON, an object of texts, says any value.
+    A JSON object of strings can express every value.
 
     Raises:
-        UserError: not of that form, or a name that is none or stands twice.
+        UserError: the text has another form, or a name is invalid or given twice.
     """
     if not text.strip():
         return {}
@@ -31,9 +31,9 @@ def parse_env(text: str) -> dict[str, str]:
     made: dict[str, str] = {}
     for name, value in pairs:
         if not re.fullmatch(_NAME, name):
-            raise UserError(f"--env: '{one_line(name)}' is no variable's name: expected letters, digits and '_'")
+            raise UserError(f"--env: '{one_line(name)}' is not the name of a variable: expected letters, digits and '_'")
         if name in made:
-            raise UserError(f"--env: {name} stands twice")
+            raise UserError(f"--env: {name} is given twice")
         if not isinstance(value, str) or "\0" in value or not _is_utf8(value):
             raise UserError(f"--env: {name} is {shown(value)}: expected text in UTF-8, without a NUL")
         made[name] = value
@@ -53,7 +53,7 @@ def _pair(part: str) -> tuple[str, str]:
     if not equals:
         raise UserError(f"--env {one_line(part)}: expected {FORM}")
     if value in ("''", '""'):
-        raise UserError(f"--env {name}={value}: an empty value is {name}= and one of two quotes is JSON's; expected {FORM}")
+        raise UserError(f"--env {name}={value}: for an empty value write {name}=, for two quotes use JSON; expected {FORM}")
     return name.strip(), value
 
 
@@ -66,12 +66,12 @@ def _is_utf8(text: str) -> bool:
 
 
 def is_plain(value: str) -> bool:
-    """Whether every scheduler hands the value on as it is: Slurm's --export ends it at a comma, torchx and Kubernetes fill in `$`."""
+    """Whether every scheduler passes the value on unchanged. Slurm's --export cuts it at a comma; torchx and Kubernetes expand `$`."""
     return bool(_PLAIN.fullmatch(value))
 
 
 def quote(text: str) -> str:
-    """The text as a word of the job's shell; torchx's templates and Kubernetes, which come before the shell, find nothing to fill in."""
+    """Quotes the text for the shell of the job, so that torchx's templates and Kubernetes, which come before the shell, expand nothing."""
     return shlex.quote(text).replace("$", "$''")
 
 

@@ -1,6 +1,7 @@
-"""From a program and where it runs to torchx's AppDef: one role, a replica for each node, torchrun (`dmoe.torchrun`) in each.
+"""Makes a torchx AppDef of a program and a place to run: one role with a replica for each node, each with torchrun (`dmoe.torchrun`).
 
-torchx's own `dist.ddp` is close to this; it lacks the logs' folder, the rendezvous' time-outs, the interface, and values with a comma.
+torchx's own `dist.ddp` is similar, but has no folder for logs, no time-outs of the rendezvous, no network interface, and no values with a
+comma.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IF
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how a job runs: the arguments that all components share."""
+    """Where and how a job runs. The arguments that all components share."""
 
     name: str
     image: str
@@ -45,12 +46,12 @@ class Place:
 
     @property
     def mounted(self) -> list[str]:
-        """The container's folders that mounts fill."""
+        """The mount points in the container."""
         return [str(mount.dst_path) for mount in self.parsed_mounts()]
 
     def parsed_mounts(self) -> list[specs.BindMount | specs.VolumeMount | specs.DeviceMount]:
         try:
-            # torchx's own lists lose the spaces at the ends of a path.
+            # torchx's list type would strip the spaces at the ends of a path.
             return list(specs.parse_mounts(self.mounts.split(",") if self.mounts else []))
         except (KeyError, ValueError) as error:
             wrong = error.args[0] if error.args else error
@@ -58,14 +59,14 @@ class Place:
 
 
 def distributed_job(place: Place, module: str, arguments: list[str], logs: str) -> specs.AppDef:
-    """A module on every rank.
+    """Runs a module on every rank.
 
     Args:
         place: where it runs.
         module: run with `python -m`.
-        arguments: its own.
-        logs: folder that every node sees, for each rank's output: `logs/node-N/<job>_<random>/attempt_0/<local rank>/std{out,err}.log`;
-            "" keeps it on the node alone, in the temporary folder.
+        arguments: of the module.
+        logs: folder that all nodes see, for the output of each rank: `logs/node-N/<job>_<random>/attempt_0/<local rank>/std{out,err}.log`.
+            If empty, the output stays in the temporary folder of the node.
     """
     ranks = place.ranks
     meet = _first_node(place) if ranks.nodes > 1 else "localhost:0"
@@ -78,24 +79,24 @@ def distributed_job(place: Place, module: str, arguments: list[str], logs: str) 
     threads = max(place.resource.cpu // ranks.per_node, 1)
     env = {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "WARNING"}
     env |= {variable: place.interface for variable in INTERFACE_VARIABLES if place.interface}
-    # Unquoted up to the module: the shell is to fill in the scheduler's variables. Behind `--`, or torchrun would take the program's
-    # --run for one of its own options.
+    # Not quoted up to the module, so that the shell expands the scheduler's variables. `--` is needed, since torchrun would take the
+    # program's --run as its own option.
     line = " ".join([*command, "-m", "--", module, join(arguments)])
     return _app(place, module.rpartition(".")[2], ranks.nodes, line, env)
 
 
 def single_job(place: Place, role: str, command: list[str]) -> specs.AppDef:
-    """One process on one node."""
+    """Runs one process on one node."""
     if place.ranks.total != 1:
         raise UserError(f"--j {place.j}: {role} is one process on one node; it uses the node's cores by itself")
     return _app(place, role, 1, join(command), {})
 
 
 def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.AppDef:
-    """A Ray cluster of all nodes for as long as `command` runs, on the first; it takes `--ray-address`.
+    """Starts a Ray cluster of all nodes, runs `command` on the first node with `--ray-address`, and stops the cluster.
 
     Args:
-        token: file for the cluster's secret, on a disk that all nodes see.
+        token: file for the token of the cluster, on a disk that all nodes see.
     """
     _check_one_a_node(place, role)
     nodes = place.ranks.nodes
@@ -107,7 +108,7 @@ def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.Ap
 
 
 def _first_node(place: Place) -> str:
-    """Where several nodes meet: its host, which the scheduler puts in a variable; on AWS Batch the first node itself has none."""
+    """Host and port of the first node. The scheduler sets a variable with the host; on AWS Batch it is not set on the first node itself."""
     return f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}"
 
 
@@ -120,7 +121,7 @@ def _check_one_a_node(place: Place, role: str) -> None:
 
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:
     env = {**defaults, **parse_env(place.env)}
-    # The job's shell sets what something on the way would change, and PATH, to which local_cwd adds folders.
+    # The shell of the job sets values that would be changed on the way, and PATH, to which local_cwd adds folders.
     by_shell = {key: value for key, value in env.items() if key == "PATH" or not is_plain(value)}
     setting = [f"export {key}={quote(value)};" for key, value in by_shell.items()]
     if place.venv:

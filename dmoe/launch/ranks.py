@@ -1,4 +1,4 @@
-"""`--j NODESxPROCS`: how many nodes, and how many processes on each."""
+"""Parses `--j NODESxPROCS`: the number of nodes, and of processes on each."""
 
 import re
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Ranks:
 
 
 def parse_ranks(j: str, resource: specs.Resource) -> Ranks:
-    """Reads `2x8`; `2` alone gives each node a process for each of its GPUs, or one.
+    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU.
 
     Raises:
-        UserError: not of that form, or more processes than GPUs.
+        UserError: the text has another form, or there are more processes than GPUs.
     """
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", j)
     if not found:
@@ -31,5 +31,5 @@ def parse_ranks(j: str, resource: specs.Resource) -> Ranks:
     if nodes < 1 or per_node < 1:
         raise UserError(f"--j {j}: expected at least one node and one process")
     if resource.gpu > 0 and per_node > resource.gpu:
-        raise UserError(f"--j {j}: {per_node} processes of a node, which has {resource.gpu} GPUs; a rank takes one GPU")
+        raise UserError(f"--j {j}: {per_node} processes on a node with {resource.gpu} GPUs; each rank needs its own GPU")
     return Ranks(nodes, per_node)

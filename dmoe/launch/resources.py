@@ -1,8 +1,8 @@
-"""Named resources: what a job asks of each node, `--h h100x8`.
+"""Named resources, which a job requests of each node, such as `--h h100x8`.
 
-A node's scheduler refuses a job that asks for a core or a MB more than the node offers, so the presets stay below the smallest of
-the machines that are sold under the name (DGX, HGX, and the large clouds'). `--cpu --gpu --memMB` say it by hand, and torchx's own names
-(`torchx.specs.named_resources`, such as aws_p5.48xlarge) work too.
+A scheduler refuses a job that requests more cores or memory than a node has, so the presets are below the smallest machine of each kind
+(DGX, HGX, and those of the large clouds). Other sizes are given by `--cpu --gpu --memMB`, or by torchx's own names
+(`torchx.specs.named_resources`, such as aws_p5.48xlarge).
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dmoe.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Share:
-    """What one GPU of a node brings along."""
+    """CPUs and memory of a node for each of its GPUs."""
 
     cpus: int
     memory_mb: int
@@ -43,15 +43,15 @@ PRESETS = _presets()
 
 
 def resource(h: str | None, cpu: int, gpu: int, memory_mb: int) -> specs.Resource:
-    """The named resource where there is a name, else the one said by hand.
+    """The named resource if `h` is given, else one of cpu, gpu and memory.
 
     Raises:
-        UserError: no such name; the nearest is named.
+        UserError: there is no such name; suggests the nearest.
     """
     if not h:
         return specs.resource(cpu=cpu, gpu=gpu, memMB=memory_mb)
     if h in PRESETS:
         return PRESETS[h]
     if h not in specs.named_resources:
-        raise UserError(f"--h {h}: no such resource{nearest(h, PRESETS)}; or say --cpu, --gpu and --memMB")
+        raise UserError(f"--h {h}: no such resource{nearest(h, PRESETS)}; or give --cpu, --gpu and --memMB")
     return specs.named_resources[h]

@@ -40,7 +40,7 @@ def test_from_nothing_to_a_data_set(tmp_path):
     bad = sum(manifest["made_by"]["bad_lines"].values())
     assert sum(split["rows"] for split in manifest["splits"].values()) == 3000
     assert f"bad lines: {bad:,} of {3000 + bad:,}" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(f"--set data.path={data}")
+    assert f"--set data.path={data} " in done.stdout.splitlines()[-1]
     assert sorted(path.name for path in data.iterdir()) == ["manifest.json", "rejects", "test", "train", "validation", "vocabulary"]
     kept = (data / "rejects" / "00000-log.tsv.tsv").read_bytes().splitlines()
     assert len(kept) == 1 + bad

@@ -1,7 +1,7 @@
-"""An online A/B test: who is in which arm, how large it has to be, and what it found."""
+"""Plan an online A/B test, assign its units to arms, and read its result."""
 
 COMMANDS = {
-    "assign": ("dmoe.cli.ab.assign", "which arm of a split each unit is in"),
-    "plan": ("dmoe.cli.ab.plan", "how many rows, units and days a test needs"),
-    "read": ("dmoe.cli.ab.read", "what a test says: effect, interval, verdict, page"),
+    "assign": ("dmoe.cli.ab.assign", "show the arm of each unit of a split"),
+    "plan": ("dmoe.cli.ab.plan", "compute how many rows, units and days a test needs"),
+    "read": ("dmoe.cli.ab.read", "compute the result of a test: effect, interval, verdict, page"),
 }

@@ -1,4 +1,4 @@
-"""Which arm of a split each unit is in, as `dmoe serve --split` assigns it; and what another file of the same split would change.
+"""Show the arm of each unit of a split, as `dmoe serve --split` assigns it, and how many units change their arm from an earlier file.
 
 dmoe ab assign --split split.yaml --unit u1 u2
 dmoe ab assign --split grown.yaml --before split.yaml
@@ -12,9 +12,9 @@ from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", required=True, metavar="FILE", help="the split's YAML file")
-    parser.add_argument("--unit", nargs="+", default=[], help="units to assign; `-` reads one a line from stdin")
-    parser.add_argument("--before", metavar="FILE", help="an earlier file of the split: tells how many units would change their arm")
+    parser.add_argument("--split", required=True, metavar="FILE", help="YAML file of the split")
+    parser.add_argument("--unit", nargs="+", default=[], help="units to assign; `-` reads one on each line of stdin")
+    parser.add_argument("--before", metavar="FILE", help="an earlier file of the split: show how many units change their arm")
 
 
 def run(arguments: argparse.Namespace) -> int:

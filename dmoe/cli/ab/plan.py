@@ -1,4 +1,4 @@
-"""How many rows, units and days an A/B test needs, looked at once and looked at every day.
+"""Compute how many rows, units and days an A/B test needs, if it is read once at its end, and if it is read every day.
 
 dmoe ab plan --baseline 0.05 --relative 0.02 --traffic 1000000 --rows-a-unit 6 --correlation 0.02 --output plan.json
 """
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from dmoe.report.ab.plan_options import PlanOptions
 
     add_options(parser, PlanOptions)
-    parser.add_argument("--output", metavar="FILE", help="the plan as JSON, for `dmoe ab read --plan`")
+    parser.add_argument("--output", metavar="FILE", help="write the plan as JSON, for `dmoe ab read --plan`")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,11 +1,11 @@
-"""Rows, labels, ids, skew and memory of a data set."""
+"""Describe a data set: rows, labels, ids, skew and memory."""
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="D", help="the data set's folder")
-    parser.add_argument("--html", metavar="F", help="a page with pictures as well, one self-contained file")
+    parser.add_argument("data", metavar="D", help="folder of the data set")
+    parser.add_argument("--html", metavar="F", help="also write a self-contained HTML page with plots")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 

@@ -1,4 +1,4 @@
-"""Write a data set as torchrec's npy files, or as one npy file a column."""
+"""Write a data set as torchrec's npy files, or as one npy file for each column."""
 
 import argparse
 
@@ -6,11 +6,11 @@ from dmoe.names import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="D", help="the data set's folder")
+    parser.add_argument("data", metavar="D", help="folder of the data set")
     parser.add_argument("--format", choices=("torchrec-npy", "columns-npy"), required=True)
-    parser.add_argument("--output", required=True, metavar="F", help="folder of the files")
-    parser.add_argument("--rows-per-part", type=int, default=0, help="of torchrec-npy: cut a split into parts of so many rows (0: do not)")
-    parser.add_argument("--workers", type=int, default=0, help="threads (one a core)")
+    parser.add_argument("--output", required=True, metavar="F", help="folder for the files")
+    parser.add_argument("--rows-per-part", type=int, default=0, help="for torchrec-npy: rows of each part of a split (0: one part)")
+    parser.add_argument("--workers", type=int, default=0, help="threads (one for each core)")
 
 
 def run(arguments: argparse.Namespace) -> None:

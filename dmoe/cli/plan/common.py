@@ -1,4 +1,4 @@
-"""What several commands of dmoe plan take and do: which model, which cluster, how much is printed, and in what form."""
+"""Arguments and output that the commands of dmoe plan share."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -8,28 +8,29 @@ from dmoe.names import printable, show
 
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
-    """The arguments that say which model is meant: `model_of` and `overrides_of` read them.
+    """Adds the arguments that select a model, for `model_of` and `overrides_of`.
 
     Args:
-        config: help of a `--config` that may be left out; empty where it may not.
-        cardinalities: whether the tables' sizes can come from a file of them.
+        config: help of an optional `--config`; empty if it is required.
+        cardinalities: whether the sizes of the tables may come from a file.
     """
-    parser.add_argument("--config", required=not config, help=config or "the experiment, a YAML file")
-    parser.add_argument("--data", help="the data set whose manifest says how large the tables are; the config's data.path where absent")
+    parser.add_argument("--config", required=not config, help=config or "the config, a YAML file")
+    parser.add_argument("--data", help="the data set, for the sizes of the tables (default: data.path of the config)")
     if cardinalities:
-        parser.add_argument("--cardinalities", help="a YAML file of `feature: cardinality` lines instead of a data set")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
+        parser.add_argument("--cardinalities", help="a YAML file of `feature: cardinality` lines, instead of a data set")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
-    """What `--data` and `--set` lay over the config."""
+    """The overrides of the config from `--data` and `--set`."""
     from dmoe.config import setting
 
     return [*([setting("data.path", arguments.data)] if arguments.data else []), *arguments.set]
 
 
 def model_of(arguments: argparse.Namespace) -> Any:
-    """What `add_model`'s arguments mean: a `dmoe.sharding.planner.planning_model.Described`, with TorchRec's chatter turned off."""
+    """The model that the arguments of `add_model` select, a `dmoe.sharding.planner.planning_model.Described`. Suppresses TorchRec's
+    warnings."""
     from dmoe.alive import note
     from dmoe.config import load_config
     from dmoe.train.log_filters import quiet
@@ -62,7 +63,7 @@ def add_json(parser: argparse.ArgumentParser, what: str = "as JSON, in bytes and
 
 
 def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
-    """Prints the one or the other; only that one is made."""
+    """Prints JSON or text; only that one is computed."""
     if as_json:
         from dmoe.json_text import format_json
 

@@ -1,6 +1,6 @@
-"""Plans as `make` does. Where that fails, it plans again with each kind of change (nodes, devices, sharding types, constraints, host
-memory, batch, optimiser, table sets, dim, experts, ids a feature), finds the smallest amount that fits, and ranks them. Exit code 0
-where the model fits, 1 where it does not.
+"""Plan a model as `make` does. If no plan fits, plan again with each kind of change (nodes, devices, sharding types, constraints, host
+memory, batch size, optimizer, table sets, dim, experts, ids of features), find the smallest change that fits, and rank them. The exit code
+is 0 if the model fits, 1 if it does not.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from dmoe.cli.plan.common import add_cluster, add_json, add_model, add_top, chec
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_cluster(parser)
-    parser.add_argument("--on-device", action="store_true", help="count tables in the host's memory as a failure too: they are slow")
-    add_top(parser, "how many of the largest tables to name", 5)
+    parser.add_argument("--on-device", action="store_true", help="tables in host memory count as a failure, since they are slow")
+    add_top(parser, "number of the largest tables to name", 5)
     add_json(parser)
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.sharding.planner.constraints import rules_for
 
     cluster = parse_cluster(arguments.cluster)
-    # A misspelt table is a mistake, not a lack of memory.
+    # A misspelt name of a table is a mistake, not a lack of memory.
     rules_for(model.tables, model.config, cluster)
 
     def told(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Plan a config's model for a cluster that need not be there."""
+"""Plan the model of a config for a cluster, without the cluster."""
 
 import argparse
 
@@ -10,12 +10,12 @@ from dmoe.names import show
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_cluster(parser)
-    parser.add_argument("--output", default="plan.json", help="the plan file to write; train with it by --plan FILE")
+    parser.add_argument("--output", default="plan.json", help="the plan file to write, for dmoe train --plan FILE (plan.json)")
     parser.add_argument(
         "--gap",
         type=float,
         default=0.01,
-        help="stop within this share of the lower bound of the critical rank's time (0.01); Ctrl-C too writes the best plan so far",
+        help="stop when the time of the slowest rank is within this share of its lower bound (0.01); Ctrl-C writes the best plan so far",
     )
 
 
@@ -42,4 +42,4 @@ def run(arguments: argparse.Namespace) -> None:
     if model.uses:
         show(in_short(model.uses))
     if not predicted["complete"]:
-        show("the search was interrupted: this is the best plan that it had")
+        show("the search was interrupted; this is the best plan that it has found")

@@ -1,6 +1,6 @@
-"""Looks at what a launch names (config, plan, data set, run directory), shrinks the plan to a few ranks of this machine (sharding types,
-column cuts and nodes kept, rows scaled down) and trains a few steps on random rows by torchrun and dmoe.train. Exit code 0 where all of
-it went well, 2 for a mistake that you can mend, 1 for anything else, with the end of the run's output.
+"""Check config, plan, data set and run directory of a launch, shrink the plan to a few ranks of this machine (with its sharding types,
+column shards and nodes, but fewer rows), and train a few steps on random rows with torchrun and dmoe.train. The exit code is 0 if all
+works, 2 for a mistake that you can correct, and 1 for any other failure, with the end of the run's output.
 """
 
 import argparse
@@ -14,10 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--plan", required=True, help="the plan that the launch will use (dmoe plan make)")
     parser.add_argument(
-        "--ranks", type=int, default=2, choices=(1, 2, 4, 8), help="gloo processes; from 4 on two nodes of half as many (2)"
+        "--ranks", type=int, default=2, choices=(1, 2, 4, 8), help="number of gloo processes; 4 and 8 are divided into two nodes (2)"
     )
     parser.add_argument("--steps", type=int, default=3, help="training steps (3)")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds after which the run is ended (600)")
+    parser.add_argument("--timeout", type=float, default=600, help="time limit of the run in seconds (600)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = look(config, plan, arguments.plan, model, told)
         rehearse(config, plan, cluster, model, arguments.ranks, arguments.steps, arguments.timeout, told)
     except RunFailed as failure:
-        show(f"{failure}\ndmoe plan: the rehearsal failed; what is above is the end of its output", sys.stderr)
+        show(f"{failure}\ndmoe plan: the rehearsal failed; the end of its output is above", sys.stderr)
         return 1
     print("It cannot show:")
     for line in CANNOT_SHOW:

@@ -1,8 +1,9 @@
-"""Turn raw click logs into a data set for training. Killed or interrupted, the same command continues where it was."""
+"""Turn raw click logs into a data set for training. If it is killed or interrupted, the same command continues."""
 
 import os
 
-# Arrow's own pool keeps freed buffers beside the C library's: 43 MiB at the peak of 2M rows of Criteo's form. Read when pyarrow starts.
+# Arrow's own memory pool keeps freed buffers in addition to those of the C library: 43 MiB more at the peak for 2M rows of Criteo's form.
+# The variable is read when pyarrow is imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 

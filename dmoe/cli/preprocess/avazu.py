@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=("x4", "x1", "multi_embedding"),
         default="x4",
-        help="whose features and defaults of --min-count, --split and --split-by (x4); see docs/logs.md",
+        help="published protocol that decides the features and the defaults of --min-count, --split and --split-by (x4); see docs/logs.md",
     )
     parser.add_argument("--drop", default="", metavar="NAMES", help="columns to leave out, such as device_id,device_ip")
     add_options(parser, Options, min_count=None, split=None, split_by=None)

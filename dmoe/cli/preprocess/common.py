@@ -1,4 +1,4 @@
-"""What the sub-commands share."""
+"""Runs preprocessing with the options of a sub-command."""
 
 import argparse
 import sys

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schema",
         metavar="S",
-        help=f"YAML: label, features, weight, time, group (docs/logs.md), or one of {', '.join(shipped())}; kept with --vocabulary",
+        help=f"schema file (YAML, docs/logs.md), or a shipped schema: {', '.join(shipped())}; with --vocabulary, that data set's is used",
     )
     add_options(parser, Options)
     add_log_format(parser)

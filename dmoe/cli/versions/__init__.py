@@ -1,7 +1,7 @@
-"""The versions of a served model, by the pointer file that dmoe serve follows."""
+"""Manage the versions of a served model, in the pointer file that dmoe serve follows."""
 
 COMMANDS = {
-    "show": ("dmoe.cli.versions.show", "the current version and those before it"),
-    "publish": ("dmoe.cli.versions.publish", "make a scorer the current version, once it has been tried out"),
-    "rollback": ("dmoe.cli.versions.rollback", "go back to the version before"),
+    "show": ("dmoe.cli.versions.show", "show the current version and earlier ones"),
+    "publish": ("dmoe.cli.versions.publish", "test a scorer, and make it the current version"),
+    "rollback": ("dmoe.cli.versions.rollback", "go back to an earlier version"),
 }

@@ -1,4 +1,4 @@
-"""Goes back to an earlier version that a pointer file names; it is loaded, checked and tried out first.
+"""Go back to an earlier version in a pointer file. The version is loaded, checked and tested first.
 
 dmoe versions rollback --pointer scorers/current
 """
@@ -10,7 +10,9 @@ from dmoe.cli.versions.show import tell
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pointer", required=True, help="the file that dmoe serve --model follows")
-    parser.add_argument("--to", default="", metavar="NAME", help="one of its earlier versions, as dmoe versions show has it (the last one)")
+    parser.add_argument(
+        "--to", default="", metavar="NAME", help="name of an earlier version in the output of dmoe versions show (default: the last one)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

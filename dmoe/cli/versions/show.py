@@ -1,4 +1,4 @@
-"""Shows the current version that a pointer file names, and those before it.
+"""Show the current version in a pointer file, and earlier ones.
 
 dmoe versions show --pointer scorers/current
 """

@@ -192,7 +192,7 @@ class Manifest(Part):
         if name not in self.splits:
             raise UserError(f"{FILE}: no split '{name}'{nearest(name, self.splits)}")
         if not self.splits[name].rows:
-            raise UserError(f"{FILE}: split '{name}' has no rows; give preprocess.py more rows or another --split")
+            raise UserError(f"{FILE}: split '{name}' has no rows; give dmoe preprocess more rows or another --split")
         return self.splits[name]
 
     @property

@@ -89,7 +89,7 @@ def kept_schema(folder: str, manifest: Manifest) -> Schema:
         schema = load_schema(manifest.dataset)
         if [one.name for one in schema.categorical] == [one.name for one in manifest.categorical]:
             return schema
-    raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}' that keeps no schema; make it with tools/preprocess.py")
+    raise UserError(f"--vocabulary {folder}: a data set of '{manifest.dataset}' that keeps no schema; make it with dmoe preprocess")
 
 
 def read_kept(folder: str, manifest: Manifest, schema: Schema) -> list[Vocabulary]:

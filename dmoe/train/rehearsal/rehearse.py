@@ -52,7 +52,7 @@ def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, 
     cluster = check_plan(plan, where)
     refuse_other(plan, model.tables, config, cluster, where)
     kinds = Counter(row["sharding_type"] for row in plan["tables"].values())
-    told("ok", f"plan: for this model and optimiser, {cluster.name}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}")
+    told("ok", f"plan: for this model and optimizer, {cluster.name}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}")
     if config.train.batch_size < cluster.ranks:
         raise UserError(f"train.batch_size: {config.train.batch_size} rows for {cluster.ranks} ranks leave some without a row; --set more")
     if plan["batch_size"] != config.train.batch_size:

@@ -243,7 +243,7 @@ def turned(table: pa.Table) -> pa.Table:
 def test_a_vocabulary_of_another_data_set_is_refused(days: Path, criteo: Path, tmp_path: Path) -> None:
     shutil.copytree(days / "day1", tmp_path / "log")
     shutil.copy(days / "day2" / "vocabulary" / "site.parquet", tmp_path / "log" / "vocabulary" / "site.parquet")
-    with pytest.raises(UserError, match=r"vocabulary/site\.parquet: its tokens are not those"):
+    with pytest.raises(UserError, match=r"vocabulary/site\.parquet: "):
         make_day(tmp_path / "a", days / "day2.csv", vocabulary=str(tmp_path / "log"))
     shutil.copytree(criteo / "grown", tmp_path / "grown")
     # Within the old tokens, and behind them.

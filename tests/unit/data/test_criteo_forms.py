@@ -87,7 +87,7 @@ def test_a_log_to_score_has_no_score_for_a_header(tmp_path: Path):
 def test_a_header_in_another_order_ends_the_run(tmp_path: Path):
     """I1 and I2 change places: what follows would be well-formed, and wrong."""
     other = HEADER.replace(b"I1\tI2", b"I2\tI1")
-    with pytest.raises(UserError, match=r"log:62: a header with the columns in another order"):
+    with pytest.raises(UserError, match=r"log:62: .*header"):
         make(tmp_path, joined(HEADER, *LINES, other, *LINES), max_bad_share=1)
     assert not (tmp_path / "d" / "manifest.json").exists()
 

@@ -90,7 +90,7 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         run([pattern], tmp_path / "d", block_bytes=50_000)
         assert digest(tmp_path / "d") == expected
 
-        with pytest.raises(UserError, match="name a local folder for the work in progress with --work"):
+        with pytest.raises(UserError, match=r"s3://logs/.*--work"):
             preprocess(criteo([pattern], target))
         options = criteo(
             [pattern], target, min_count=3, max_bad_share=0.5, rows_per_shard=700, row_group_rows=128, work=str(tmp_path / "w")
@@ -205,7 +205,7 @@ def test_days_are_split_by_day(log, tmp_path):
     manifest = run(days, tmp_path / "e", validation_days=1, test_days=1, **options).manifest
     assert [split.rows for split in manifest.splits.values()] == [sum(rows[:2]), rows[2], rows[3]]
     assert json.loads((tmp_path / "e" / "manifest.json").read_text())["made_by"]["validation_days"] == 1
-    with pytest.raises(UserError, match="1 input file, a day each, 1 of them held out: no rows are left to train on"):
+    with pytest.raises(UserError, match="--split-by day: 1 input file"):
         run(days[:1], tmp_path / "f", **options)
 
 

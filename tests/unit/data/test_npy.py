@@ -72,7 +72,7 @@ def test_columns_are_the_shards(data, tmp_path):
 
 def test_what_does_not_fit_is_refused(data, tmp_path):
     small = make_data_set(tmp_path / "d")
-    with pytest.raises(UserError, match="3 dense and 4 token features, but torchrec's layout of Criteo has 13 and 26"):
+    with pytest.raises(UserError, match=r"3 dense and 4 token .* 13 and 26"):
         export(str(tmp_path / "d"), str(tmp_path / "e"), "torchrec-npy")
     bag = small.categorical[0].model_copy(update={"pooling": "sum", "mean_ids": 2.0})
     save_manifest(str(tmp_path / "d"), small.model_copy(update={"categorical": (bag, *small.categorical[1:])}))

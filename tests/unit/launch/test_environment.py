@@ -104,7 +104,7 @@ def test_a_value_reaches_the_process_to_the_byte(by, given, expected, venv, tmp_
     [
         ("a", "a"),
         ("=x", "''"),
-        ("A=1,A=2", "A stands twice"),
+        ("A=1,A=2", "A is given twice"),
         ('{"A": "1", "A": "2"}', "'A' stands twice"),
         ("A-B=1", "A-B"),
         ("1A=1", "1A"),

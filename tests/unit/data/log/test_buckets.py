@@ -127,5 +127,5 @@ def test_a_bucket_that_cannot_be_is_one_line(bucket: Any, message: str):
 
 def test_a_word_among_the_numbers_is_a_bad_row(tmp_path: Path):
     (tmp_path / "log.csv").write_text("click,x\n1,2\n0,many\n")
-    with pytest.raises(UserError, match=r"log\.csv:3: x is 'many', expected a finite number or nothing"):
+    with pytest.raises(UserError, match=r"log\.csv:3: x is 'many'"):
         make(tmp_path / "d", tmp_path / "log.csv", schema=schema(dense=[]))

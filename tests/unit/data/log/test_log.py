@@ -99,7 +99,7 @@ def test_without_a_quote_quotes_are_text(tmp_path: Path):
     plain = parse_schema({"format": "tsv", "quote": None, "label": "click", "categorical": ["site"]}, "schema.yaml")
     folder = make(tmp_path / "d", tmp_path / "log.tsv", schema=plain, min_count=1, split="1,0,0")
     assert pq.read_table(folder / "vocabulary" / "site.parquet")["token"].to_pylist() == [b'"a', b'b"c"']
-    with pytest.raises(UserError, match="delimiter: cannot be a line's end or the quote"):
+    with pytest.raises(UserError, match="delimiter: "):
         parse_schema({"quote": ",", "label": "click", "categorical": ["site"]}, "schema.yaml")
 
 

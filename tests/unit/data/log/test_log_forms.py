@@ -102,7 +102,7 @@ def test_a_header_in_another_order_ends_the_run(tmp_path: Path):
     """What follows would be read as other columns."""
     other = "device,site,click\n" + "".join(f"{device},{site},{int(click)}\n" for click, site, device in ROWS)
     tree = {"label": {"column": "click", "positive": "1"}}
-    with pytest.raises(UserError, match=r"log\.csv:62: a header with the columns in another order"):
+    with pytest.raises(UserError, match=r"log\.csv:62: .*header"):
         make(tmp_path, text() + other, max_bad_share=1, tree=tree)
     assert not (tmp_path / "d" / "manifest.json").exists()
 

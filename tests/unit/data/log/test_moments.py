@@ -126,7 +126,7 @@ def test_kept_moments_that_numbers_cannot_be_standardised_by_are_refused(tmp_pat
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["made_by"]["moments"] = moments
     (data / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"manifest\.json: no finite mean and deviation of price"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*price"):
         make(tmp_path / "s", tmp_path / "a.csv", vocabulary=str(data), scoring=True)
 
 
