@@ -1,9 +1,13 @@
 """The view of a data set's description: its splits, features, skew and memory."""
 
+from collections.abc import Callable
+
 from dmoe.data.dataset.describe import OPTIMIZERS, Description, FeatureFacts, table_bytes
 from dmoe.report.document import Bars, Bullets, Cell, Chart, Document, Figures, Heading, Note, Series, Table
 
 DIMS = (8, 16, 32, 64, 128)
+MOST_BARS = 60
+"""Features in a chart; the table has all."""
 
 
 def size(count: float) -> str:
@@ -94,14 +98,21 @@ def _memory(ids: int) -> list[list[str]]:
 
 
 def _cardinalities(description: Description) -> Bars:
-    features = description.features
-    return Bars("Ids of each feature", "ids", [f.name for f in features], [("ids", [float(f.cardinality) for f in features])], log=True)
+    shown, which = _most(description.features, lambda feature: feature.cardinality)
+    return Bars(f"Ids of {which}", "ids", [f.name for f in shown], [("ids", [float(f.cardinality) for f in shown])], log=True)
 
 
 def _missing(description: Description) -> Bars:
-    features = description.features
-    shares = [("missing", [100 * f.missing for f in features]), ("rare", [100 * f.rare for f in features])]
-    return Bars("Missing and rare", "% of rows", [f.name for f in features], shares)
+    shown, which = _most(description.features, lambda feature: feature.missing + feature.rare)
+    shares = [("missing", [100 * f.missing for f in shown]), ("rare", [100 * f.rare for f in shown])]
+    return Bars(f"Missing and rare values of {which}", "% of rows", [f.name for f in shown], shares)
+
+
+def _most(features: list[FeatureFacts], value: Callable[[FeatureFacts], float]) -> tuple[list[FeatureFacts], str]:
+    """The features that a chart of bars has, and what they are: all, or of many those with the greatest values."""
+    if len(features) <= MOST_BARS:
+        return features, "each feature"
+    return sorted(features, key=lambda one: -value(one))[:MOST_BARS], f"the {MOST_BARS} features with most, of {len(features):,}"
 
 
 def _skew(description: Description) -> Chart:

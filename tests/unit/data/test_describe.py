@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.data.dataset.describe import describe, table_bytes
+from dmoe.data.dataset.describe import Description, FeatureFacts, describe, table_bytes
 from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
+from dmoe.report.document import Bars, Figures
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
 from tests import log_files
@@ -73,6 +74,15 @@ def test_text_fits_100_columns_and_the_page_stands_alone(tmp_path):
     for outside in ("src=", "<link", "@import"):
         assert outside not in page
     assert all(feature.name in page for feature in manifest.categorical)
+
+
+def test_of_many_features_a_chart_has_those_with_most_and_the_table_all():
+    features = [FeatureFacts(f"f{n}", "token", 10 + n, 0.5 - n / 1000, 0.0, None, None) for n in range(200)]
+    view = describe_document(Description("d", "own", [], [], features, [], "", "", []))
+    ids, missing = (chart for block in view.blocks if isinstance(block, Figures) for chart in block.charts if isinstance(chart, Bars))
+    assert ids.names == [f"f{n}" for n in range(199, 139, -1)]
+    assert missing.names == [f"f{n}" for n in range(60)]
+    assert all(f"f{n} " in view.text() for n in range(200))
 
 
 def test_memory_of_the_tables():
