@@ -1,4 +1,4 @@
-"""Where a run stands: all that a checkpoint keeps beside the tensors."""
+"""The progress of a run: everything that a checkpoint keeps in addition to the tensors."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 @with_config(_STRICT)
 class ScheduleState(TypedDict, total=False):
-    """What `Schedule.state` gives; `best` is null before the first validation that had an AUC."""
+    """The result of `Schedule.state`. `best` is null before the first validation with a score."""
 
     plateau: Annotated[float, Field(gt=0, le=1)]
     waited: Count
@@ -25,7 +25,7 @@ class ScheduleState(TypedDict, total=False):
 
 @with_config(_STRICT)
 class WindowState(TypedDict):
-    """What `Window.state` gives."""
+    """The result of `Window.state`."""
 
     since: Count
     steps: Count
@@ -34,8 +34,8 @@ class WindowState(TypedDict):
 
 @with_config(_STRICT)
 class OnlineState(TypedDict):
-    """Of a run over windows: how many are done, the bytes of its ledger that say so and their SHA-256, and the folder that tells which
-    token each row of the tables is for."""
+    """The state of an online run: the number of finished windows, the length of its ledger and the SHA-256 of these bytes, and the folder
+    of the vocabulary, which names the token of each row of the tables."""
 
     window: Count
     ledger_bytes: Count
@@ -45,23 +45,22 @@ class OnlineState(TypedDict):
 
 @dataclass
 class Progress:
-    """Plain data.
+    """The progress as plain data.
 
-    Random state is not among it because there is none: dropout's draws, the order of rows and the initial weights are functions of
-    seed, step and position.
+    It holds no random state: dropout, the order of rows and the initial weights depend only on seed, step and position.
 
     Attributes:
-        row: how many rows of the epoch are used up.
-        order: names the order of rows that `row` counts in (`Reader.order`).
-        due: the validation of this row has not been made yet.
-        steps_before: steps behind step 0, of the runs whose checkpoint this one began from: Adam's bias correction counts them.
-        best_auc: of the best validation; None before the first one, and while the validation rows have one label only.
-        best_logloss: of the best validation where it has no AUC.
-        window: sums of the figures since the last line of the log (`Window.state`).
-        online: of a run over windows of a log that grows.
+        row: number of rows of the epoch that were used.
+        order: name of the order of rows in which `row` counts (`Reader.order`).
+        due: whether the validation at this row has not been made yet.
+        steps_before: steps of the earlier runs from whose checkpoints this run began; Adam's bias correction counts them.
+        best_auc: of the best validation; None before the first one, and while all validation rows have the same label.
+        best_logloss: of the best validation, if it has no AUC.
+        window: sums of the metrics since the last log line (`Window.state`).
+        online: for a run of `dmoe online`.
     """
 
-    # Read by pydantic when a checkpoint's progress is checked.
+    # pydantic reads this when the progress of a checkpoint is checked.
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     step: Count = 0
@@ -82,7 +81,7 @@ class Progress:
     online: OnlineState | None = None
 
     def validated(self, auc: float | None, logloss: float) -> None:
-        """Takes note of a validation of this step. A higher AUC is better; a lower logloss is, where no AUC is defined."""
+        """Records a validation of this step. It is the best if its AUC is higher, or, without an AUC, if its logloss is lower."""
         if auc is None and self.best_auc is None:
             better = self.best_logloss is None or logloss < self.best_logloss
         else:
@@ -102,12 +101,12 @@ _KEPT = TypeAdapter(_Kept)
 
 
 def check_progress(kept: Any, where: str) -> Progress:
-    """The progress that a checkpoint kept; defaults for the fields that an older dmoe did not keep.
+    """The progress of a checkpoint. Fields that an older version did not write get defaults.
 
     Raises:
-        UserError: a field is not what it should be, or it tells of more steps than there were.
+        UserError: a field is wrong, or refers to more steps than the checkpoint has.
     """
-    # By way of JSON: strict for every field, where from Python objects it would want a Progress.
+    # Converted through JSON, because strict validation of Python objects would require a Progress.
     progress = checked(_KEPT.validate_json, format_json({"progress": kept}), where)["progress"]
     for name in ("best_step", "epoch"):
         if (getattr(progress, name) or 0) > progress.step:
@@ -116,10 +115,10 @@ def check_progress(kept: Any, where: str) -> Progress:
 
 
 def progress_from(kept: dict[str, Any], where: str) -> Progress:
-    """As `check_progress`, of a run that is to go on.
+    """As `check_progress`, for a run that is resumed.
 
     Raises:
-        UserError: a field is missing or is not what it should be.
+        UserError: a field is missing or wrong.
     """
     progress = check_progress(kept, where)
     if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:

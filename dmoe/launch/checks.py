@@ -38,14 +38,14 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
     if not checked.data.path:
         raise UserError("--data: name the folder of the data set, such as --data data/criteo")
     if checked.train.batch_size < ranks.total:
-        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
+        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
     if not elsewhere and _is_here(checked.data.path, mounted):
         _check_data(checked)
     start = checked.train.init_from
     if start and not elsewhere and not resume and _is_here(start, mounted) and not any(exists(join(start, name)) for name in _BEGINS):
         raise UserError(f"train.init_from: {start}: neither a checkpoint nor a run with one; {_ELSEWHERE}")
     if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and exists(join(checked.run.dir, "config.yaml")):
-        raise UserError(f"--run {checked.run.dir}: holds a run already; --resume True goes on with it, or choose another")
+        raise UserError(f"--run {checked.run.dir}: holds a run already; add --resume True to continue it, or choose another directory")
     return checked
 
 
@@ -58,7 +58,7 @@ def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, else
     checked = load_config(config, overrides)
     check(checked, run)
     if checked.train.batch_size < ranks.total:
-        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks leave some without a row; --set more")
+        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
     path = checked.data.path or checked.online.schema_file
     if not elsewhere and (not path or _is_here(path, mounted)):
         schema_of(checked)

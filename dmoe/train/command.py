@@ -75,7 +75,7 @@ def _holds(run: Any, resume: bool) -> bool:
     """
     holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
-        raise UserError(f"run.dir: {run.path} holds a run already; --resume goes on with it, or choose another")
+        raise UserError(f"run.dir: {run.path} holds a run already; add --resume to continue it, or choose another directory")
     return holds
 
 

@@ -146,11 +146,13 @@ def _column(name: str, column: pa.ChunkedArray, path: str, group: RowGroup) -> A
     """The numbers or Bags of a column, which must have no nulls."""
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise UserError(f"{name}: no value at row {group.first + row:,} of {path}; shards have none empty, make the data set again")
+        raise UserError(
+            f"{name}: no value at row {group.first + row:,} of {path}; a shard must not have empty values, make the data set again"
+        )
     if not pa.types.is_list(column.type):
         return column.to_numpy()
     if pc.list_flatten(column).null_count:
-        raise UserError(f"{name}: an id without a value in {path}; shards have none empty, make the data set again")
+        raise UserError(f"{name}: an id without a value in {path}; a shard must not have empty values, make the data set again")
     array = column.combine_chunks()
     offsets = array.offsets.to_numpy().astype(np.int64)
     return Bags(array.flatten().to_numpy(), offsets - offsets[0])

@@ -35,7 +35,9 @@ def read_table(path: str, integers: bool | None) -> Any:
         table = pq.read_table(file)
     _check_piece(path, table, 0)
     if integers is not None and pa.types.is_int64(table["token"].type) != integers:
-        raise UserError(f"{path}: its tokens are {table['token'].type}, which a data set of this kind has not; copy the data set again")
+        raise UserError(
+            f"{path}: its tokens are {table['token'].type}, which does not fit a data set of this kind; copy the data set again"
+        )
     if not pa.types.is_integer(table["count"].type) or table["count"].null_count:
         raise UserError(f"{path}: column count does not hold a whole number in every row; make the data set again")
     return table

@@ -51,7 +51,7 @@ def load_kept(folder: str) -> Kept:
         raise UserError(f"{where}: no finite mean and deviation of {one_line(absent[0])}; make the data set again")
     cut = edges if isinstance(edges, dict) else {}
     if absent := [one.name for one in schema.categorical if one.bucket and one.bucket.quantiles and one.name not in cut]:
-        raise UserError(f"{where}: the edges of {one_line(absent[0])}'s buckets are not there; make the data set again")
+        raise UserError(f"{where}: no bucket edges of {one_line(absent[0])}; make the data set again")
     try:
         _check_same(where, manifest, *identities(schema, made_by, {}))
         numbers = {name: [float(edge) for edge in found] for name, found in cut.items()}

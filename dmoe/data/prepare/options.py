@@ -118,7 +118,7 @@ def check_options(options: Options) -> None:
     if not 0 <= options.max_bad_share <= 1:
         raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
     if options.from_stdin and len(options.inputs) > 1:
-        raise UserError(f"--input {' '.join(options.inputs)}: '-' (standard input) stands alone")
+        raise UserError(f"--input {' '.join(options.inputs)}: '-' (standard input) must be the only input")
     if is_remote(options.output) and not options.work:
         raise UserError(f"--output {options.output}: remote; name a local folder for the work in progress with --work")
     if options.work and is_remote(options.work):

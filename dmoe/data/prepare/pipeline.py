@@ -38,7 +38,7 @@ def preprocess(options: Options) -> Result:
     options, schema = _asked(options, schema, where)
     sizes = kept.sizes if kept else parse_sizes(options.hash_size, schema.categorical) if options.hash_size else {}
     if sizes and options.new_tokens == "append":
-        raise UserError(f"--vocabulary {options.vocabulary}: has hashed ids, to which none can be appended")
+        raise UserError(f"--vocabulary {options.vocabulary}: has hashed ids, so no ids can be appended")
     known = (options, schema, where, dataset, kept, sizes)
     if not options.from_stdin:
         task = Task(*known, *find_files(options.inputs, schema, where, options.scoring))

@@ -54,7 +54,7 @@ def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, 
     kinds = Counter(row["sharding_type"] for row in plan["tables"].values())
     told("ok", f"plan: for this model and optimizer, {cluster.name}: {', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}")
     if config.train.batch_size < cluster.ranks:
-        raise UserError(f"train.batch_size: {config.train.batch_size} rows for {cluster.ranks} ranks leave some without a row; --set more")
+        raise UserError(f"train.batch_size: {config.train.batch_size} rows for {cluster.ranks} ranks; each needs a row; --set more")
     if plan["batch_size"] != config.train.batch_size:
         told("ok", f"batch: {config.train.batch_size:,} rows; the plan was made for {plan['batch_size']:,}, its times do not hold")
     _look_at_data(config, model, told)
@@ -82,7 +82,7 @@ def _look_at_run(config: Config, told: Told) -> None:
         told("--", "run.dir: not given, so it was not looked at")
         return
     if RunDir(folder).holds_a_run():
-        raise UserError(f"run.dir: {folder} holds a run already; --resume goes on with it, or choose another")
+        raise UserError(f"run.dir: {folder} holds a run already; add --resume to continue it, or choose another directory")
     absent = [] if "://" in folder else [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     probe = join(folder, f"rehearsal-{os.getpid()}")
     try:

@@ -107,7 +107,7 @@ MISTAKES = [
     (["--config", CONFIG, "--run", "r", "--data", "D", "--h", "h100x4", "--j", "1x8"], "8 processes on a node with 4 GPUs"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--mounts", "type=bound,src=/a,dst=/b"], "invalid mount type"),
     (["--config", CONFIG, "--run", "r", "--data", "D", "--max_retries", "2"], "--resume True"),
-    (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "64x32"], "leave some without a row"),
+    (["--config", CONFIG, "--run", "r", "--data", "D", "--j", "64x32"], "train.batch_size: "),
 ]
 
 

@@ -55,7 +55,7 @@ def propose(inputs: Sequence[str], asked: Asked, label: str | None = None, posit
             sample = read_sample(spool_start(folder), STDIN, asked)
             return _text(sample, inputs, label, positive, saved, asked)
     if STDIN in inputs:
-        raise UserError("'-' (standard input) stands alone")
+        raise UserError("'-' (standard input) must be the only input")
     paths = find_paths(list(inputs))
     step = max(len(paths) / PLACES, 1)
     chosen = [paths[int(number * step)] for number in range(min(len(paths), PLACES))]

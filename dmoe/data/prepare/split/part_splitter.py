@@ -48,7 +48,7 @@ class PartSplitter:
             edges = (splitter.shares[0], splitter.shares[0] + splitter.shares[1])
             self.cuts = [self._time_of(int(edge * self.total)) for edge in edges]
             if self._time_of(0) >= self.cuts[0]:
-                raise UserError("--split-by time: the rows of the first time are more than the train split's share; split by random")
+                raise UserError("--split-by time: more rows have the earliest time than the train split may hold; use --split-by random")
         elif splitter.by == "day":
             rows = self._rows_of_days(times == "dates")
             cuts = day_cuts(list(rows.values()), *held, "day" if times == "dates" else "input file")

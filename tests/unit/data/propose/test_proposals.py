@@ -510,7 +510,7 @@ def test_mistakes_of_the_command_are_one_line(tmp_path: Path, capsys: pytest.Cap
         ([log, "--delimiter", "::"], "--delimiter"),
         ([log, "--label", "clck"], "'click'"),
         ([log, "--columns", "a,b", "--header", "no"], "--columns names 2"),
-        ([log, "-"], "stands alone"),
+        ([log, "-"], "'-'"),
         ([str(tmp_path / "absent.csv")], "no such file"),
     ):
         assert said in error_of(arguments, capsys)
