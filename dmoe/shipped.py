@@ -23,8 +23,9 @@ def find_config(path: str) -> str:
     if os.path.exists(path):
         return path
     name = path.removeprefix("configs/").removesuffix(".yaml")
-    if (shipped := CONFIGS / f"{name}.yaml").is_file():
-        return str(shipped)
+    # os.path, which takes a name that is too long for a file that is not there.
+    if os.path.isfile(shipped := str(CONFIGS / f"{name}.yaml")):
+        return shipped
     if "/" not in path and "." not in path:
         names = sorted(one.stem for one in CONFIGS.glob("*.yaml"))
         raise UserError(f"--config {path}: no such file, and no config that dmoe brings along{nearest(path, names)}")
