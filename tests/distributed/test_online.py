@@ -155,7 +155,7 @@ def test_versions_go_to_object_storage_and_old_ones_are_removed_there(tmp_path, 
         for line in ledger(undisturbed(1))[:4]:
             checkpoint = str(run / "checkpoints" / f"step-{line['step']:09d}")
             kinds.append(publisher.publish(line["window"], checkpoint, f"{line['window']:06d}")["kind"])
-            full_export(run, line, "fp32", tmp_path / "full" / f"{line['window']:06d}")
+            full_export(run, line, settings, tmp_path / "full" / f"{line['window']:06d}")
         assert kinds == ["full", "delta", "full", "delta"]
         # Those before the last full one are gone, with all that was in them.
         assert publisher.names() == ["000003", "000004"]

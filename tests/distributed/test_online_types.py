@@ -46,7 +46,8 @@ def test_versions_of_all_sharding_types_are_the_full_export_to_the_bit(tmp_path,
     plan = json.loads((run / "plan.json").read_text())
     assert {name: one["sharding_type"] for name, one in plan["tables"].items()} == TYPES
     assert set(TYPES.values()) == set(ShardingTypeName.__args__)
-    config = load_config(str(run / "config.yaml"), [f"online.versions.rows={rows}", "online.versions.full_every=9"])
+    settings = [f"online.versions.rows={rows}", "online.versions.full_every=9"]
+    config = load_config(str(run / "config.yaml"), settings)
     publisher = Publisher(str(tmp_path / "versions"), str(run), config)
     kinds = []
     for line in map(json.loads, (run / "ledger.jsonl").read_text().splitlines()):
@@ -54,7 +55,7 @@ def test_versions_of_all_sharding_types_are_the_full_export_to_the_bit(tmp_path,
         kinds.append(made["kind"])
         version = str(tmp_path / "versions" / "versions" / made["version"])
         full = tmp_path / "full" / made["version"]
-        full_export(run, line, rows, full)
+        full_export(run, line, settings, full)
         assert contents(Path(materialise(version, str(tmp_path / "made" / made["version"])))) == contents(full)
     assert kinds == ["full", "delta", "delta"]
     # Rows of every feature's tables changed, so that every type had its part in the deltas.
