@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ from dmoe.serve.pointer import folder_at, read_pointer
 from dmoe.serve.scorer import Scorer
 
 WARM_UP_ROWS = (1, 64)
+WARM_UP_VALUES = ("0", 0)
+"""Texts and numbers are looked up by code that numba compiles when it is first called, which takes seconds where nothing is cached."""
 Engine = Literal["torch", "onnx"] | None
 
 
@@ -82,6 +85,10 @@ def _load(folder: str, place: str, engine: Engine) -> Version:
         scorer.logits(np.zeros((rows, len(scorer.about.dense)), np.float32), np.zeros((rows, len(scorer.about.features)), np.int32), bags)
     if scorer.about.reads_raw_rows:
         scorer.predict([{}])
+        for value in WARM_UP_VALUES:
+            # A column may have no such values.
+            with suppress(UserError):
+                scorer.predict([dict.fromkeys(scorer.encoder.columns, value)])
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
 
 

@@ -26,7 +26,7 @@ from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.options import ServeOptions
-from dmoe.serve.server.versions import Version
+from dmoe.serve.server.versions import Version, load_version
 from dmoe.testing.small_scorer import small_scorer
 
 triton = pytest.importorskip("tritonclient.http")
@@ -135,6 +135,13 @@ def test_rows_of_json_and_of_arrow(address, expected):
     status, headers, body = ask(address, "/score", sink.getvalue().to_pybytes(), {"content-type": kind})
     assert (status, headers["x-model-version"], headers["content-type"]) == (200, version, kind)
     np.testing.assert_allclose(pa.ipc.open_stream(body).read_all()["probability"].to_numpy(), expected, rtol=1e-5)
+
+
+def test_a_version_has_looked_up_texts_and_numbers_before_it_answers(folder, monkeypatch):
+    seen, predict = [], Scorer.predict
+    monkeypatch.setattr(Scorer, "predict", lambda self, rows: (predict(self, rows), seen.extend(rows))[0])
+    columns = load_version(str(folder / "one" / "scorer")).columns
+    assert {type(row[name]) for row in seen if row for name in columns} == {str, int}
 
 
 def test_requests_that_wait_are_scored_together_each_with_its_own_answer(folder, expected):
