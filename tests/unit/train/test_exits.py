@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -14,6 +16,8 @@ from dmoe.sections import GuardConfig
 from dmoe.train.elastic import exit_codes as exits
 from dmoe.train.elastic.exit_codes import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped
+
+LONG = 3000
 
 
 def end(error):
@@ -119,3 +123,15 @@ def test_progress_is_checked_field_by_field():
         assert str(error.value).startswith(words)
     with pytest.raises(UserError, match="a part of it is missing"):
         progress_from({"schedule": sound["schedule"]}, "x")
+
+
+def test_a_tracker_that_hangs_does_not_hold_up_the_end_of_the_process():
+    """Nor do hooks of its library that would wait for it."""
+    program = f"""
+import atexit, threading, time
+from dmoe.train.elastic.exit_codes import TRACKER_THREAD, run_rank
+atexit.register(time.sleep, {LONG})
+threading.Thread(target=time.sleep, args=({LONG},), name=TRACKER_THREAD + "x", daemon=True).start()
+raise SystemExit(run_rank("dmoe.train", lambda: 0))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=LONG / 10, check=False).returncode == 0
