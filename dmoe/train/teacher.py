@@ -7,6 +7,7 @@ Shapes: B rows of this rank.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +24,7 @@ from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.model.build import make_blueprint, outline_of
+from dmoe.model.cost import cost_of
 from dmoe.paths import PATHS, inside, join, write_text
 from dmoe.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.train.run.run_dir import RunDir, problem_of
@@ -105,6 +107,17 @@ class Teachers:
         load_checkpoint(source.folder, session.sharded, session.tables, session.dense, None)
         session.sharded.eval()
         return session
+
+
+def held_bytes(config: Config) -> int:
+    """Bytes of the largest teacher's tables, over all ranks: one at a time lies in memory. One that is not sound has none here; `Teachers`
+    refuses it."""
+    found = [0]
+    for path in config.distill.teachers if config.distill.on else ():
+        with suppress(UserError):
+            run = checkpoint_of(path)[1]
+            found.append(cost_of(_config(run), load_manifest(run)).embedding_bytes)
+    return max(found)
 
 
 def note_teachers(run: RunDir, sources: Sequence[Source], begun: bool) -> None:
