@@ -25,7 +25,7 @@ from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.model.build import make_blueprint, outline_of
 from dmoe.model.cost import cost_of
-from dmoe.paths import PATHS, inside, join, write_text
+from dmoe.paths import PATHS, inside, join, read_bounded, write_text
 from dmoe.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.run.run_inputs import CONFIG, run_inputs
@@ -34,6 +34,7 @@ from dmoe.train.session import Session, open_session
 
 WITHOUT = ["distill.teachers=[]", "supervision.mixture_weight=1.0"]
 """Overrides by which a config trains without its teachers."""
+MAX_BYTES = 1 << 20
 FILE = "teachers.json"
 """In a run: the checkpoint of each of its teachers, and the digest of that checkpoint's index."""
 
@@ -134,8 +135,7 @@ def _note(run: RunDir, now: dict[str, list[str]], begun: bool) -> None:
     path = run.file(FILE)
     if begun and PATHS.exists(path):
         try:
-            with PATHS.open(path, "r") as file:
-                before = dict(parse_json(file.read()))
+            before = dict(parse_json(read_bounded(path, MAX_BYTES, "run's list of teachers")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: damaged: {error}") from None
         for given, (folder, digest) in now.items():
