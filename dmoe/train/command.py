@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from dmoe import alive, distributed
@@ -166,11 +167,14 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
     """
     from dmoe.model.cost import cost_of
     from dmoe.train.memory import shortage
+    from dmoe.train.teacher import held_bytes
 
     note("adds up what the model will cost")
     first = distributed.rank() % distributed.local_world_size() == 0
     cost = cost_of(config, manifest) if first else None
-    if problem := distributed.first_problem(shortage(config, cost, device) if cost else None):
+    # The tables of a teacher lie beside those of the student.
+    beside = replace(cost, table_state_bytes=cost.table_state_bytes + held_bytes(config)) if cost else None
+    if problem := distributed.first_problem(shortage(config, beside, device) if beside else None):
         raise UserError(problem)
     return cost
 

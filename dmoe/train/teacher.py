@@ -7,6 +7,7 @@ Shapes: B rows of this rank.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,7 +24,8 @@ from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.model.build import make_blueprint, outline_of
-from dmoe.paths import PATHS, inside, join, write_text
+from dmoe.model.cost import cost_of
+from dmoe.paths import PATHS, inside, join, read_bounded, write_text
 from dmoe.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.run.run_inputs import CONFIG, run_inputs
@@ -32,6 +34,7 @@ from dmoe.train.session import Session, open_session
 
 WITHOUT = ["distill.teachers=[]", "supervision.mixture_weight=1.0"]
 """Overrides by which a config trains without its teachers."""
+MAX_BYTES = 1 << 20
 FILE = "teachers.json"
 """In a run: the checkpoint of each of its teachers, and the digest of that checkpoint's index."""
 
@@ -107,6 +110,17 @@ class Teachers:
         return session
 
 
+def held_bytes(config: Config) -> int:
+    """Bytes of the largest teacher's tables, over all ranks: one at a time lies in memory. One that is not sound has none here; `Teachers`
+    refuses it."""
+    found = [0]
+    for path in config.distill.teachers if config.distill.on else ():
+        with suppress(UserError):
+            run = checkpoint_of(path)[1]
+            found.append(cost_of(_config(run), load_manifest(run)).embedding_bytes)
+    return max(found)
+
+
 def note_teachers(run: RunDir, sources: Sequence[Source], begun: bool) -> None:
     """Writes down the teachers of a run that begins. One that goes on (`begun`) has to have those that it began with: a teacher's run may
     have been trained further since, or made anew.
@@ -121,8 +135,7 @@ def _note(run: RunDir, now: dict[str, list[str]], begun: bool) -> None:
     path = run.file(FILE)
     if begun and PATHS.exists(path):
         try:
-            with PATHS.open(path, "r") as file:
-                before = dict(parse_json(file.read()))
+            before = dict(parse_json(read_bounded(path, MAX_BYTES, "run's list of teachers")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: damaged: {error}") from None
         for given, (folder, digest) in now.items():

@@ -19,6 +19,7 @@ from dmoe.serve.scorer import Scorer
 from dmoe.testing import resume
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import largest_difference, small_config, train_and_tell
+from dmoe.train.teacher import held_bytes
 from tests.distributed import learning
 from tests.distributed.test_grown import make_run
 
@@ -72,6 +73,13 @@ def test_a_student_is_the_same_on_any_number_of_ranks(ranks, data_set, teacher, 
             assert losses == pytest.approx(alone[0], rel=1e-5)
             assert largest_difference(alone[1], tables) < BOUND
             assert largest_difference(alone[2], dense) < BOUND
+
+
+def test_a_teachers_tables_count_for_the_memory_that_is_needed(data_set, teacher, other, tmp_path):
+    """Three sets of 8 dims; a shared one and three of nine rows a feature."""
+    several, light = (40 + 30 + 25 + 60) * 3 * 8 * 4, (40 + 30 + 25 + 60 + 4 * 9 * 3) * 8 * 4
+    for teachers, expected in (([teacher], several), ([other], light), ([other, teacher], several), ([tmp_path / "no"], 0), ([], 0)):
+        assert held_bytes(small_config(data_set, STUDENT, f"distill.teachers=[{', '.join(map(str, teachers))}]")) == expected
 
 
 def test_a_student_goes_on_to_the_bit(ranks, data_set, teacher, other, tmp_path):

@@ -18,6 +18,7 @@ from dmoe.errors import UserError
 from dmoe.report.ladder_spec import load_spec
 from dmoe.report.results import load_predictions
 from dmoe.report.runs import load_figures
+from dmoe.report.search import load_search
 from dmoe.serve.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.planner.cluster import parse_cluster
@@ -27,6 +28,7 @@ READERS = {
     "config.yaml": load_config,
     "schema.yaml": load_schema,
     "ladder.yaml": load_spec,
+    "search.yaml": load_search,
     "sizes.yaml": lambda path: load_sizes(Config(), path),
     "device.yaml": lambda path: parse_cluster(f"1x2:{path}"),
     "plan.json": read_plan,
