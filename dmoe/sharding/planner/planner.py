@@ -1,7 +1,7 @@
 """One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -152,11 +152,17 @@ def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, ro
 def _solve(
     tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, topology: Topology, room: Room
 ) -> tuple[Problem, Solution]:
+    least = _least_bytes(tables, rules, job)
+    types = {kind for rule in rules.values() for kind in rule.types}
+    if least > (memory := float(room.hbm.clip(0).sum() + room.ddr.clip(0).sum())):
+        raise _does_not_fit(least, memory, types, cluster)
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
-        if not in_host and not job.types_given and cluster.device.kind == "cuda" and _overflows(tables, rules, job, room):
-            continue
+        if not in_host and not job.types_given and cluster.device.kind == "cuda":
+            # Larger than all devices' room: nothing need be enumerated.
+            if _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job) > float(room.hbm.clip(0).sum()):
+                continue
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
@@ -175,20 +181,17 @@ def _solve(
         if (solution := search(problem, job.gap, job.keep_best)) is not None:
             return problem, solution
     assert problem is not None
-    raise _does_not_fit(problem, cluster)
+    raise _does_not_fit(*_needed(problem, cluster), types, cluster)
 
 
-def _overflows(tables: Sequence[Table], rules: dict[str, Rule], job: Job, room: Room) -> bool:
-    """Whether weights and state of the tables alone, each held once, are larger than all devices' room: nothing need be enumerated."""
-    needed = 0.0
-    for table in tables:
-        if not rules[table.name].kernels:
-            size = np.array([[table.rows, table.columns]], np.float64)
-            needed += float(np.sum(bytes_of(size, job.optimizer, rules[table.name].lookup.number_bytes)))
-    return needed > float(room.hbm.clip(0).sum())
+def _least_bytes(tables: Sequence[Table], rules: dict[str, Rule], job: Job) -> float:
+    """Weights and state of the tables alone, each held once."""
+    sizes = [(np.array([[table.rows, table.columns]], np.float64), rules[table.name].lookup.number_bytes) for table in tables]
+    return sum(float(np.sum(bytes_of(size, job.optimizer, number_bytes))) for size, number_bytes in sizes)
 
 
-def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
+def _needed(problem: Problem, cluster: Cluster) -> tuple[float, float]:
+    """Bytes that the smallest candidates take in the memories that they can use, and that there are."""
     # Tables that may lie in the host's memory need either memory, or both.
     in_host = cluster.device.kind != "cuda" or any("uvm" in one.kernel for group in problem.candidates for one in group)
     on_device = cluster.device.kind == "cuda"
@@ -197,12 +200,14 @@ def _does_not_fit(problem: Problem, cluster: Cluster) -> DoesNotFit:
         return float(on_device * one.hbm.sum() + in_host * one.ddr.sum())
 
     needed = sum(min(size(one) for one in problem.candidates[kind]) for kind in problem.kinds)
-    room = float(on_device * problem.room.hbm.clip(0).sum() + in_host * problem.room.ddr.clip(0).sum())
-    types = sorted({one.sharding_type for group in problem.candidates for one in group})
+    return needed, float(on_device * problem.room.hbm.clip(0).sum() + in_host * problem.room.ddr.clip(0).sum())
+
+
+def _does_not_fit(needed: float, room: float, types: Collection[str], cluster: Cluster) -> DoesNotFit:
     return DoesNotFit(
-        f"sharding: no plan of types {', '.join(types)} fits {cluster.name}: the tables, their optimiser's state and buffers need at least"
-        f" {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; dmoe plan explain-failure ranks what would"
-        " make it fit (more ranks, fewer experts, a smaller model.embedding.dim, more sharding.types)",
+        f"sharding: no plan of types {', '.join(sorted(types))} fits {cluster.name}: the tables, their optimiser's state and buffers need"
+        f" at least {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; dmoe plan explain-failure ranks what"
+        " would make it fit (more ranks, fewer experts, a smaller model.embedding.dim, more sharding.types)",
         room,
         needed,
     )

@@ -9,6 +9,7 @@ import pytest
 from dmoe.cli.main import main
 from dmoe.config import parse_config
 from dmoe.errors import UserError
+from dmoe.sharding.planner.advice import failure
 from dmoe.sharding.planner.advice.failure import EFFECTS, as_lines, explain
 from dmoe.sharding.planner.advice.remedies import levers_for
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster
@@ -81,6 +82,21 @@ def test_every_change_makes_it_fit_and_the_amount_before_it_does_not(found):
     # What leaves the model as it is comes first.
     assert [one.effect for one in found.changes] == sorted(one.effect for one in found.changes)
     assert found.changes[0].effect == 0
+
+
+def test_rows_rounded_up_are_advice_that_fits_the_rows_as_they_are(found, monkeypatch):
+    monkeypatch.setattr(failure, "MANY", 0)
+    rough = explain(model(), cluster())
+    assert {one.kind for one in rough.changes} == {one.kind for one in found.changes}
+    exact = {one.kind: one for one in found.changes}
+    levers = {lever.kind: [one.what for one in lever.attempts] for lever in levers_for(model(), cluster(), on_device=False)}
+    for change in rough.changes:
+        if change.kind != "fewer ids a feature":
+            follow(change, [], cluster(), model().manifest)
+        # Rows are at most 1 % more, so hardly more of the lever is needed.
+        amounts = levers[change.kind]
+        assert 0 <= amounts.index(change.what) - amounts.index(exact[change.kind].what) <= 1, change.kind
+        assert change.step.ms >= exact[change.kind].step.ms * 0.99, change.kind
 
 
 def test_an_optimiser_that_is_not_enough_is_tried_with_more_nodes():

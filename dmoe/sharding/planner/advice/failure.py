@@ -1,5 +1,6 @@
 """Why a model does not fit a cluster, and the smallest change of each kind that makes it fit, found by planning anew."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from dmoe.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
 from dmoe.model.sizes import human
+from dmoe.sharding.plan.shard_layout import MAX_ROWS
 from dmoe.sharding.plan.sharders import allowed_types
 from dmoe.sharding.planner.advice.remedies import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired
 from dmoe.sharding.planner.advice.sweep import changed
@@ -15,7 +17,11 @@ from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.step_time import ASSUMED, Step, memory_of, shortage, step_of, table_bytes
 from dmoe.sharding.planner.planning_model import Described, describe
 from dmoe.sharding.planner.room import DoesNotFit
+from dmoe.sharding.planner.search.search import GAP
 
+MANY, ROUNDED_TO, ROUGH_GAP = 200, 0.01, 10.0
+"""Where features have more different cardinalities than so many, a change's plans are made with rows rounded up to steps of 1 %, so that
+tables share candidates: such a plan fits the tables as they are. The search ends with a first plan: it need not be the best one."""
 NOT_OFFERED = "fp16 rows: tables train in float32 here, only an exported scorer can have fp16 or int8 ones"
 
 
@@ -136,7 +142,8 @@ def _smallest(lever: Lever, model: Described, cluster: Cluster, device_alone: bo
             if sum(table_bytes(changed_model).values()) > memory_of(target, device_alone):
                 return None
             plans += 1
-            return _plan(changed_model, target, on_device)
+            rounded = _rounded(changed_model)
+            return _plan(rounded, target, on_device, GAP if rounded is changed_model else ROUGH_GAP)
         except UserError:
             return None
 
@@ -165,13 +172,24 @@ def _apply(attempt: Attempt, model: Described) -> Described:
     return model if config is model.config and manifest is model.manifest else describe(config, manifest)
 
 
-def _plan(model: Described, cluster: Cluster, on_device: bool) -> Step:
+def _rounded(model: Described) -> Described:
+    """The model with rows rounded up, where it has many different tables."""
+    cardinalities = {one.cardinality for one in model.manifest.categorical}
+    if len(cardinalities) <= MANY:
+        return model
+    steps = {rows: math.ceil(math.log(rows) / math.log1p(ROUNDED_TO) - 1e-9) for rows in cardinalities}
+    rounded = {rows: min(max(rows, math.ceil((1 + ROUNDED_TO) ** many)), MAX_ROWS) for rows, many in steps.items()}
+    features = tuple(one.model_copy(update={"cardinality": rounded[one.cardinality]}) for one in model.manifest.categorical)
+    return describe(model.config, model.manifest.model_copy(update={"categorical": features}))
+
+
+def _plan(model: Described, cluster: Cluster, on_device: bool, gap: float = GAP) -> Step:
     config = model.config
     if on_device and cluster.device.kind == "cuda" and not config.sharding.types:
         # A config that names types gets no table in the host's memory unasked.
         types = f"sharding.types=[{','.join(allowed_types(config, cluster.ranks))}]"
         model = describe(changed(config, [types]), model.manifest)
-    return step_of(model, model.plan(cluster, explain=False), cluster)
+    return step_of(model, model.plan(cluster, explain=False, gap=gap), cluster)
 
 
 def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:

@@ -53,6 +53,11 @@ class Candidate:
         return float(self.time.max())
 
     @cached_property
+    def needs(self) -> tuple[float, float]:
+        """Bytes of all shards on the devices, and in the hosts' memory."""
+        return float(self.hbm.sum()), float(self.ddr.sum())
+
+    @cached_property
     def largest(self) -> float:
         return float(self.hbm.max())
 
@@ -168,13 +173,15 @@ def _candidate(option: ShardingOption, shards: Sequence[Shard]) -> Candidate:
     Args:
         option: with an estimated shard of each size.
     """
-    sizes = np.array([shard.size for shard in shards])
-    costs = np.empty((3, len(shards)))
-    for one in option.shards:
-        perf, storage = one.perf, one.storage
-        assert perf is not None, option.name
-        assert storage is not None, option.name
-        costs[:, (sizes == one.size).all(1)] = np.array([[perf.total], [storage.hbm], [storage.ddr]])
+    count = len(shards)
+    if len(option.shards) == 1:
+        sizes = np.broadcast_to(np.array([option.shards[0].size]), (count, 2))
+        costs = np.broadcast_to(_costs(option.shards[0]), (3, count))
+    else:
+        sizes = np.array([shard.size for shard in shards])
+        costs = np.empty((3, count))
+        for one in option.shards:
+            costs[:, (sizes == one.size).all(1)] = _costs(one)
     time, hbm, ddr = costs
     return Candidate(
         option.sharding_type,
@@ -187,6 +194,16 @@ def _candidate(option: ShardingOption, shards: Sequence[Shard]) -> Candidate:
     )
 
 
+def _costs(shard: Shard) -> Vector:
+    """[3, 1] of an estimated shard: time, bytes on the device and in the host's memory."""
+    perf, storage = shard.perf, shard.storage
+    assert perf is not None
+    assert storage is not None
+    return np.array([[perf.total], [storage.hbm], [storage.ddr]], np.float64)
+
+
 def _compact(values: NDArray[Any]) -> NDArray[Any]:
     """The same numbers, kept once where all shards have the same."""
+    if values.strides[0] == 0 or len(values) == 1:
+        return values
     return np.broadcast_to(values[:1].copy(), values.shape) if (values == values[:1]).all() else values.copy()
