@@ -158,11 +158,12 @@ def _solve(
         raise _does_not_fit(least, memory, types, cluster)
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
-    for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
-        if not in_host and not job.types_given and cluster.device.kind == "cuda":
-            # Larger than all devices' room: nothing need be enumerated.
-            if _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job) > float(room.hbm.clip(0).sum()):
-                continue
+    places_to_try: tuple[bool, ...] = (False,)
+    if cluster.device.kind == "cuda" and not job.types_given:
+        # Tables larger than all devices' room need not be tried there.
+        free = _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job)
+        places_to_try = (True,) if free > float(room.hbm.clip(0).sum()) else (False, True)
+    for in_host in places_to_try:
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
