@@ -156,13 +156,14 @@ def _solve(
     types = {kind for rule in rules.values() for kind in rule.types}
     if least > (memory := float(room.hbm.clip(0).sum() + room.ddr.clip(0).sum())):
         raise _does_not_fit(least, memory, types, cluster)
+    # Of tables that may be put in the host's memory unasked.
+    unnamed = _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job)
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     for in_host in (False, True) if cluster.device.kind == "cuda" and not job.types_given else (False,):
-        if not in_host and not job.types_given and cluster.device.kind == "cuda":
+        if not in_host and not job.types_given and cluster.device.kind == "cuda" and unnamed > float(room.hbm.clip(0).sum()):
             # Larger than all devices' room: nothing need be enumerated.
-            if _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job) > float(room.hbm.clip(0).sum()):
-                continue
+            continue
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
         places = {key: place for place, key in enumerate(keys)}
