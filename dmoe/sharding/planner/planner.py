@@ -156,13 +156,14 @@ def _solve(
     types = {kind for rule in rules.values() for kind in rule.types}
     if least > (memory := float(room.hbm.clip(0).sum() + room.ddr.clip(0).sum())):
         raise _does_not_fit(least, memory, types, cluster)
+    # Of tables that may be put in the host's memory unasked.
+    unnamed = _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job)
     problem = None
     # The host's memory is slower by far: it is tried where the device's does not do.
     places_to_try: tuple[bool, ...] = (False,)
     if cluster.device.kind == "cuda" and not job.types_given:
         # Tables larger than all devices' room need not be tried there.
-        free = _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job)
-        places_to_try = (True,) if free > float(room.hbm.clip(0).sum()) else (False, True)
+        places_to_try = (True,) if unnamed > float(room.hbm.clip(0).sum()) else (False, True)
     for in_host in places_to_try:
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
         keys = list(found)
