@@ -200,18 +200,18 @@ OptimizerName = Literal["adagrad", "rowwise_adagrad", "sgd", "adam"]
 
 
 class TableOptimizerConfig(Strict):
-    """The optimiser of the embedding tables, fused into the backward pass of sharded ones."""
+    """The optimizer of the embedding tables, fused into the backward pass of sharded ones."""
 
-    kind: OptimizerName = Field("adagrad", description="optimiser of all tables; adam needs a GPU")
+    kind: OptimizerName = Field("adagrad", description="optimizer of all tables; adam needs a GPU")
     lr: float = Field(0.05, gt=0, description="learning rate")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of a step")
     betas: tuple[Rate, Rate] = Field((0.9, 0.999), strict=False, description="decay rates of Adam's moments")
 
 
 class DenseOptimizerConfig(Strict):
-    """The optimiser of everything but the tables."""
+    """The optimizer of everything but the tables."""
 
-    kind: Literal["adam", "adamw", "adagrad", "sgd"] = Field("adam", description="optimiser of the dense parameters")
+    kind: Literal["adam", "adamw", "adagrad", "sgd"] = Field("adam", description="optimizer of the dense parameters")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     eps: float = Field(1e-8, gt=0, description="added to the denominator of a step")
     betas: tuple[Rate, Rate] = Field((0.9, 0.999), strict=False, description="decay rates of Adam's moments")
@@ -270,7 +270,7 @@ class TableConstraint(Strict):
 class ShardingConfig(Strict):
     types: list[ShardingTypeName] | None = Field(
         None,
-        description="sharding types that the planner may choose from, on the device alone; where absent all that the optimiser allows, and"
+        description="sharding types that the planner may choose from, on the device alone; where absent all that the optimizer allows, and"
         " tables in the host's memory (UVM) where the device's does not do",
     )
     tables: dict[str, TableConstraint] = Field(
@@ -311,7 +311,7 @@ class TrainConfig(Strict):
     validations_per_epoch: int = Field(1, ge=1, description="validations in an epoch, each with a checkpoint")
     init_from: str = Field(
         "",
-        description="a checkpoint, or a run (its best one), whose weights and optimiser states step 0 starts from; tables may have grown",
+        description="a checkpoint, or a run (its best one), whose weights and optimizer states step 0 starts from; tables may have grown",
     )
     early_stopping: int | None = Field(
         None, ge=1, description="validations without a better AUC (without a better logloss, where it has no AUC) before the run stops"

@@ -1,4 +1,4 @@
-"""Training steps in float64 on the CPU without TorchRec or FBGEMM: indexing for the lookup, autograd, the optimisers' formulas.
+"""Training steps in float64 on the CPU without TorchRec or FBGEMM: indexing for the lookup, autograd, the optimizers' formulas.
 
 What the stages of kernels and of tables in the host's memory are compared with. Shapes: N rows of the global batch, F fields, K dims.
 """
@@ -22,7 +22,7 @@ Told = tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray]]
 def train_reference(config: Config, steps: int) -> Told:
     """Losses, logical tables and dense parameters of the first steps of a config.
 
-    The config's dense optimiser is SGD, its data set a small one of tables of at most one block of initial rows each.
+    The config's dense optimizer is SGD, its data set a small one of tables of at most one block of initial rows each.
     """
     manifest = load_manifest(config.data.path)
     blueprint = make_blueprint(config, manifest)
@@ -89,7 +89,7 @@ def pooled(batch: Batch, feature: Any, table_RK: Tensor) -> Tensor:
 
 
 def step_table(config: Config, weight: Tensor, grad: Tensor, state: dict[str, Tensor], number: int) -> None:
-    """One step of the tables' optimiser, in place; rows without a gradient stay as they are."""
+    """One step of the tables' optimizer, in place; rows without a gradient stay as they are."""
     settings = config.optimizer.tables
     if settings.kind == "sgd":
         weight -= settings.lr * grad

@@ -47,8 +47,8 @@ STAGES = (
     ),
     Stage(
         "kernels",
-        "Every sharding type and table optimiser of this device trains tables as float64 on the CPU does.",
-        "A kernel of the tables trains something else: leave out its sharding type or optimiser, and report it.",
+        "Every sharding type and table optimizer of this device trains tables as float64 on the CPU does.",
+        "A kernel of the tables trains something else: leave out its sharding type or optimizer, and report it.",
         training.kernels,
         100,
     ),

@@ -47,7 +47,7 @@ def make_clicks(folder: str) -> None:
 
 
 def kernels(job: Job, notes: Notes) -> None:
-    """The stage `kernels`: every sharding type and optimiser that the device has, against float64 on the CPU."""
+    """The stage `kernels`: every sharding type and optimizer that the device has, against float64 on the CPU."""
     compare_all(job, notes, kernel_cases(job.on_gpu, job.full, job.ranks.size))
 
 
@@ -70,7 +70,7 @@ def compare_all(job: Job, notes: Notes, cases: Iterable[Case]) -> None:
     folder, worst, count = data_folder(job, "bags"), 0.0, 0
     expected: dict[str, Any] = {}
     for name, chosen in cases:
-        # The reference knows no plan: one for each optimiser.
+        # The reference knows no plan: one for each optimizer.
         kind = next((one for one in chosen if one.startswith("optimizer.tables.kind")), "")
         if kind not in expected:
             (expected[kind],) = job.ranks.run(reference, folder, [kind] * bool(kind), size=1)

@@ -79,7 +79,7 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
 
 
 def table_layout(config: Config, sets: int) -> str:
-    """`wide` unless the config or the optimiser wants otherwise: row-wise Adagrad keeps one state a row, so it must have one set a row."""
+    """`wide` unless the config or the optimizer wants otherwise: row-wise Adagrad keeps one state a row, so it must have one set a row."""
     layout = config.model.embedding.layout
     if layout == "auto":
         return "separate" if config.optimizer.tables.kind == "rowwise_adagrad" and sets > 1 else "wide"

@@ -43,7 +43,7 @@ class Cost:
 
     Attributes:
         sets: each table set.
-        table_state_bytes: the tables' optimiser's.
+        table_state_bytes: the tables' optimizer's.
         dense_parameters: of experts, projections, gate, tower.
         flops: part -> FLOPs a row.
         lookups: rows looked up for a row of the batch: of each table that the plan sees one, or a multi-valued feature's ids a row.

@@ -21,7 +21,7 @@ def undisturbed(data: str, *overrides: str) -> Told:
 
 
 def save(data: str, folder: str, *overrides: str) -> dict[str, np.ndarray]:
-    """Trains and saves; everything that was saved, tables and states of both optimisers, whole."""
+    """Trains and saves; everything that was saved, tables and states of both optimizers, whole."""
     session = open_small(small_config(data, *overrides))
     train_steps(session, BEFORE)
     save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, {"step": BEFORE})

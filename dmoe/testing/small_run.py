@@ -59,7 +59,7 @@ def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]
 
 
 def whole_tables(session: Session, states: bool = False) -> dict[str, np.ndarray]:
-    """Every logical table's weights, and optimiser states as `C1/0:sum`, on every rank."""
+    """Every logical table's weights, and optimizer states as `C1/0:sum`, on every rank."""
     mine: list[tuple[str, int, int, np.ndarray]] = []
     for shard in local_shards(session.sharded, session.tables):
         if shard.replicated and distributed.rank() != 0:

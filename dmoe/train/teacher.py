@@ -160,7 +160,7 @@ def _look(student: Session, path: str) -> Source:
 
 
 def _config(run: str) -> Config:
-    """The run's model without what its training alone needed: a plan for its number of ranks, its optimisers and their states."""
+    """The run's model without what its training alone needed: a plan for its number of ranks, its optimizers and their states."""
     config = load_config(inside(run, CONFIG))
     optimizer = OptimizerConfig(tables=TableOptimizerConfig(kind="sgd"))
     train = config.train.model_copy(update={"compile": False})

@@ -1,4 +1,4 @@
-"""A row that is given to another token is a fresh model's in weights and optimiser state, and no other number changes, on every plan."""
+"""A row that is given to another token is a fresh model's in weights and optimizer state, and no other number changes, on every plan."""
 
 import numpy as np
 import pytest

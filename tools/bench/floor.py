@@ -1,4 +1,4 @@
-"""What a step cannot do without, as work to be timed alone: bytes of rows, of the dense optimiser; the correlation loss; a batch read."""
+"""What a step cannot do without, as work to be timed alone: bytes of rows, of the dense optimizer; the correlation loss; a batch read."""
 
 import tempfile
 import time

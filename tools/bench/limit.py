@@ -4,7 +4,7 @@
     python -m tools.bench.limit --device cuda        (by device events; written for a GPU, never run on one)
 
 The floor adds what cannot be left out: the step's own matrix products (recorded from it, forward and both of backward, replayed alone),
-the bytes of the looked-up rows and of their optimiser's state at the measured rate of random rows, the dense optimiser's bytes at the
+the bytes of the looked-up rows and of their optimizer's state at the measured rate of random rows, the dense optimizer's bytes at the
 rate of a copy. All else that a step does, elementwise functions, norms, sums, copies, the pipeline, counts as loss, though PyTorch's
 products on a CPU leave no way to fold an activation, a cross or its derivative into them: so a second floor gives every product's result
 one elementwise pass, at once, while it is in the cache. With one thread times are the process's CPU seconds, which the neighbours' load

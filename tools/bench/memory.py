@@ -4,7 +4,7 @@ python -m tools.bench.memory --rows 100000 --features 26 --threads 1
 python -m tools.bench.memory --config configs/demo.yaml --set data.path=.demo/data
 
 Every case runs in a process of its own, one rank. What imports and a first step of next to no tables and rows take is measured in
-another process and taken off. Needed are tables, their optimiser's state, the dense part with gradients and state, and one batch's
+another process and taken off. Needed are tables, their optimizer's state, the dense part with gradients and state, and one batch's
 activations (dmoe/model/cost.py, which adds them up on the meta device). The peak is the kernel's: after the steps, after an evaluation
 of as many rows, and after a checkpoint that a thread writes from a copy.
 """

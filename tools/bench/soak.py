@@ -2,7 +2,7 @@
 
 Rank 0, another rank and all ranks are killed in turn: in training, in a checkpoint's write and in an evaluation, each at a random one;
 one rank is also killed as it starts, which is where it loads a checkpoint.
-Every round trains the same model under torchrun's agent, which restarts it after each kill; its final weights, optimiser states and
+Every round trains the same model under torchrun's agent, which restarts it after each kill; its final weights, optimizer states and
 logged figures are compared bit for bit with those of a run that nobody disturbed, and the rows that the final weights owe are counted.
 """
 

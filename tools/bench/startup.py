@@ -57,7 +57,7 @@ for name in ("build_model", "kept_plan", "plan_from_json", "DistributedModelPara
             stage("session: " + _name)
     setattr(parts, name, timed)
 session = parts.open_session(config, manifest, device)
-stage("session: optimisers and pipeline")
+stage("session: optimizers and pipeline")
 session.sharded.train()
 for step in (1, 2, 3):
     session.pipeline.progress(batches)

@@ -1,4 +1,4 @@
-"""Bytes are exact, optimiser state included: each rank's rectangles less what the same rank holds already."""
+"""Bytes are exact, optimizer state included: each rank's rectangles less what the same rank holds already."""
 
 import argparse
 

@@ -93,7 +93,7 @@ def _features(features: list[FeatureFacts]) -> list[list[str]]:
 
 
 def _memory(ids: int) -> list[list[str]]:
-    """For each dimension, the bytes of all tables under each optimiser."""
+    """For each dimension, the bytes of all tables under each optimizer."""
     return [[str(dim), *(size(count) for count in table_bytes(ids, dim).values())] for dim in DIMS]
 
 

@@ -120,7 +120,7 @@ def _finding(what: str, limit: str, ranks: Sequence[RankFigures], value: Any, wo
 
 
 def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Finding:
-    """Whether the plan is for this model: its tables, their optimiser, and the constraints and batch that it was made with.
+    """Whether the plan is for this model: its tables, their optimizer, and the constraints and batch that it was made with.
 
     Args:
         described: a `dmoe.sharding.planner.planning_model.Described`.

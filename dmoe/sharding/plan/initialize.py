@@ -42,14 +42,14 @@ def initialize_rows(
     rows_of: Mapping[str, np.ndarray],
     states_of: Callable[[LocalShard], Mapping[str, Tensor]],
 ) -> None:
-    """Makes some rows new: the weights that `initialize_tables` draws for them, and empty optimiser state. Others stay as they are.
+    """Makes some rows new: the weights that `initialize_tables` draws for them, and empty optimizer state. Others stay as they are.
 
-    Every rank calls it for its own shards, whatever the sharding type, layout and optimiser. TorchRec's own reset of a row leaves the
-    state of all optimisers but row-wise Adagrad's (torchrec 1.8.0), so that another token's history would steer the new one's steps.
+    Every rank calls it for its own shards, whatever the sharding type, layout and optimizer. TorchRec's own reset of a row leaves the
+    state of all optimizers but row-wise Adagrad's (torchrec 1.8.0), so that another token's history would steer the new one's steps.
 
     Args:
         rows_of: of a feature, the rows of its tables, ascending [n] int64.
-        states_of: a shard's optimiser state, views of [rows, columns] or [rows].
+        states_of: a shard's optimizer state, views of [rows, columns] or [rows].
     """
     for shard in local_shards(model, tables):
         rows = rows_of.get(shard.table.feature)

@@ -71,7 +71,7 @@ def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Confi
     """Refuses a plan that was made for something else.
 
     Raises:
-        UserError: says what differs: the first table, the optimiser, the cluster.
+        UserError: says what differs: the first table, the optimizer, the cluster.
     """
     there = check_plan(plan, where)
     if there.ranks != cluster.ranks:

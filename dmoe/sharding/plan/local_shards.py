@@ -1,4 +1,4 @@
-"""What a rank really holds of the tables, whatever the plan: the one way to initial weights, optimisers and checkpoints."""
+"""What a rank really holds of the tables, whatever the plan: the one way to initial weights, optimizers and checkpoints."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class LocalShard:
         table: the physical table.
         row, column: where the rectangle begins in it.
         weight: [rows, columns], a view: writing to it writes the model.
-        states: the fused optimiser's, views too: [rows, columns] or, where it keeps one a row, [rows]. Empty for data-parallel ones.
+        states: the fused optimizer's, views too: [rows, columns] or, where it keeps one a row, [rows]. Empty for data-parallel ones.
         parameter: the flat parameter that holds a data-parallel table, and where in it; None for sharded tables.
     """
 

@@ -36,7 +36,7 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int,
     Args:
         before, after: the table's entries in two plans, of equal size.
         ranks: world sizes of both.
-        optimizers: of both; the state of another optimiser is no use, and begins anew.
+        optimizers: of both; the state of another optimizer is no use, and begins anew.
     """
     old, new = (rectangles(row, count) for row, count in zip((before, after), ranks, strict=True))
     keeps_state = optimizers[0] == optimizers[1]

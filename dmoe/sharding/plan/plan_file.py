@@ -115,7 +115,7 @@ def hash_of(value: Any) -> str:
 
 
 def model_hash(tables: Sequence[Table], optimizer: str) -> str:
-    """Of what a plan depends on: the tables' names, sizes and sections, and their optimiser."""
+    """Of what a plan depends on: the tables' names, sizes and sections, and their optimizer."""
     shape = [[table.name, table.rows, [[section.offset, section.dim] for section in table.sections]] for table in tables]
     return hash_of([shape, optimizer])
 

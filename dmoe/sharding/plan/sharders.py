@@ -19,7 +19,7 @@ ALL_TYPES = [
     ShardingType.GRID_SHARD.value,
 ]
 CUT_ROWS = {ShardingType.COLUMN_WISE.value, ShardingType.TABLE_COLUMN_WISE.value, ShardingType.GRID_SHARD.value}
-"""Types under which row-wise Adagrad, one state a row and column shard, would be another optimiser."""
+"""Types under which row-wise Adagrad, one state a row and column shard, would be another optimizer."""
 
 
 class AnyDeviceSharder(EmbeddingBagCollectionSharder):
@@ -35,7 +35,7 @@ def sharders(codecs: dict[str, Any] | None = None) -> list[ModuleSharder[nn.Modu
 
 
 def allowed_types(config: Config, world_size: int) -> list[str]:
-    """The sharding types that a plan may use: those of the config, less what the tables' optimiser would make another model of."""
+    """The sharding types that a plan may use: those of the config, less what the tables' optimizer would make another model of."""
     types = list(config.sharding.types or ALL_TYPES)
     if world_size == 1 and not config.sharding.types:
         # Nothing to shard over: every other type is this one with more work.

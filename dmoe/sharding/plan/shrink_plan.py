@@ -30,7 +30,7 @@ def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state
     """The same schema with at most so many ids a feature that all tables fit BUDGET.
 
     Args:
-        state: numbers of optimiser state for each number of a table.
+        state: numbers of optimizer state for each number of a table.
     """
     columns: Counter[str] = Counter()
     for table in tables:

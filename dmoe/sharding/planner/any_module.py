@@ -60,7 +60,7 @@ def tables_in(module: nn.Module) -> dict[str, Found]:
     path before it where two have that name.
 
     Raises:
-        UserError: no table; another kind of collection; numbers that are not float32 or float16; an optimiser that plans do not know.
+        UserError: no table; another kind of collection; numbers that are not float32 or float16; an optimizer that plans do not know.
     """
     found: list[Found] = []
     queue = [("", module)]
@@ -172,7 +172,7 @@ def _rule(
             raise UserError(f"{where}: {one.name} is not read by dmoe.Planner")
     kind = cluster.device.kind
     types = list(constraint.sharding_types or sharder.sharding_types(kind))
-    # With one state a row and shard, row-wise Adagrad would be another optimiser: only where asked for.
+    # With one state a row and shard, row-wise Adagrad would be another optimizer: only where asked for.
     reasons = {one: "row-wise Adagrad keeps one state a row" for one in CUT_ROWS if optimizer == "rowwise_adagrad"}
     if not found.pooled and kind == "cpu":
         # On CPUs its lookup sums what it should keep apart (torchrec issue 1255).

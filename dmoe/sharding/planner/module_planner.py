@@ -170,7 +170,7 @@ class Planner(ShardingPlanner):
         kinds = {one.optimizer or self.optimizer: name for name, one in found.items()}
         if len(kinds) > 1:
             told = " and ".join(f"{name} by {kind}" for kind, name in kinds.items())
-            raise UserError(f"tables of several optimisers ({told}): dmoe.Planner plans one a model")
+            raise UserError(f"tables of several optimizers ({told}): dmoe.Planner plans one a model")
         return next(iter(kinds))
 
     def _job(self, module: nn.Module, optimizer: str) -> Job:

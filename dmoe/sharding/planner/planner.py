@@ -207,7 +207,7 @@ def _needed(problem: Problem, cluster: Cluster) -> tuple[float, float]:
 
 def _does_not_fit(needed: float, room: float, types: Collection[str], cluster: Cluster) -> DoesNotFit:
     return DoesNotFit(
-        f"sharding: no plan of types {', '.join(sorted(types))} fits {cluster.name}: the tables, their optimiser's state and buffers need"
+        f"sharding: no plan of types {', '.join(sorted(types))} fits {cluster.name}: the tables, their optimizer's state and buffers need"
         f" at least {human(needed)} and there is room for {human(room)} over {cluster.ranks} ranks; dmoe plan explain-failure ranks what"
         " would make it fit (more ranks, fewer experts, a smaller model.embedding.dim, more sharding.types)",
         room,

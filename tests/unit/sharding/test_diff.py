@@ -85,8 +85,8 @@ def test_plans_of_other_models_and_clusters_are_said_to_be_so():
     )
     found = difference(a, b, "a", "b")
     assert (found.only_a, found.only_b, found.resized) == (("old",), ("new",), ("grown",))
-    assert [note.split()[0] for note in found.notes] == ["clusters", "optimisers", "global"]
-    # Nothing of the state of another optimiser is counted.
+    assert [note.split()[0] for note in found.notes] == ["clusters", "optimizers", "global"]
+    # Nothing of the state of another optimizer is counted.
     assert found.moved == 0
     told = list(as_lines(found, "a" * 200, "b" * 200))
     assert max(len(line) for line in told) <= 100

@@ -63,7 +63,7 @@ def test_every_change_makes_it_fit_and_the_amount_before_it_does_not(found):
     assert found.step is None
     kinds = {one.kind for one in found.changes}
     assert {"more nodes", "devices with more memory", "smaller dim", "fewer experts", "one table set for all experts"} <= kinds
-    assert {"fewer ids a feature", "another optimiser of the tables"} <= kinds
+    assert {"fewer ids a feature", "another optimizer of the tables"} <= kinds
     levers = {lever.kind: lever for lever in levers_for(asked, here, on_device=False)}
     for change in found.changes:
         manifest = asked.manifest
@@ -99,11 +99,11 @@ def test_rows_rounded_up_are_advice_that_fits_the_rows_as_they_are(found, monkey
         assert change.step.ms >= exact[change.kind].step.ms * 0.99, change.kind
 
 
-def test_an_optimiser_that_is_not_enough_is_tried_with_more_nodes():
+def test_an_optimizer_that_is_not_enough_is_tried_with_more_nodes():
     asked, here = model(), cluster(hbm=1.1, ddr=0.05)
     found = explain(asked, here, on_device=True)
     by_kind = {one.kind: one for one in found.changes}
-    both = by_kind["another optimiser of the tables, and more nodes"]
+    both = by_kind["another optimizer of the tables, and more nodes"]
     assert both.what == "rowwise_adagrad instead of adagrad: one state a row, 2 nodes instead of 1"
     assert by_kind["more nodes"].step.ranks > both.step.ranks == 4
     plan = follow(both, ["sharding.types=[table_wise, row_wise, table_row_wise, data_parallel]"], here, asked.manifest)

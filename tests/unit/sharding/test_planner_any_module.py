@@ -117,7 +117,7 @@ def test_constraints_are_kept_by_name_and_by_pattern():
     assert tables["history"]["pooling_factor"] == 10
 
 
-def test_the_optimiser_and_its_bytes_come_from_the_parameters():
+def test_the_optimizer_and_its_bytes_come_from_the_parameters():
     one = bags(("t", 1000, 64))
     apply_optimizer_in_backward(RowWiseAdagrad, one.parameters(), {"lr": 0.1})
     plan = dmoe.Planner("1x4:h100", batch_size=1024).plan(one)

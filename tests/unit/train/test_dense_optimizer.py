@@ -1,4 +1,4 @@
-"""The fused dense optimisers go on from what the plain ones kept, and step alike."""
+"""The fused dense optimizers go on from what the plain ones kept, and step alike."""
 
 from typing import Any
 

@@ -107,7 +107,7 @@ def _notes(a: Figures, b: Figures) -> Iterator[str]:
     if a.cluster != b.cluster:
         yield f"clusters differ: {a.cluster.name} and {b.cluster.name}; times are each for its own, and rank numbers are taken to stay"
     if a.optimizer != b.optimizer:
-        yield f"optimisers differ: {a.optimizer} and {b.optimizer}; state cannot be carried over and is not counted as moved"
+        yield f"optimizers differ: {a.optimizer} and {b.optimizer}; state cannot be carried over and is not counted as moved"
     if a.batch_size != b.batch_size:
         yield f"global batches differ: {a.batch_size:,} and {b.batch_size:,}; times are each for its own"
     if a.comm_precision != b.comm_precision:
@@ -158,7 +158,7 @@ def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None
         return
     most = max(range(len(found.received)), key=lambda rank: found.received[rank])
     yield (
-        f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, optimiser state included;"
+        f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, optimizer state included;"
         f" rank {most} receives most, {human(found.received[most])}"
     )
     yield from _changes(found.changed[:top], found.a.cluster.ranks, found.b.cluster.ranks)

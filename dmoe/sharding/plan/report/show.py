@@ -97,7 +97,7 @@ def _head(figures: Figures) -> Iterator[str]:
     )
     weights, state = (sum(getattr(table, what) for table in figures.tables) for what in ("weights", "state"))
     sent = "" if figures.comm_precision == "fp32" else f"; embeddings sent in {figures.comm_precision}"
-    yield f"{len(figures.tables):,} tables: {human(weights)} of weights, {human(state)} of optimiser state{sent}"
+    yield f"{len(figures.tables):,} tables: {human(weights)} of weights, {human(state)} of optimizer state{sent}"
     yield (
         f"critical rank {figures.critical}: {figures.time_ms:.3f} ms a step predicted for the tables, {figures.imbalance:.2f} x the mean"
     )

@@ -77,7 +77,7 @@ def _summary(figures: Figures) -> list[str]:
     fits = " free." if fullest.free >= 0 else ". It does not fit."
     return [
         paragraph(
-            f"{len(figures.tables):,} tables, {human(size)} with optimiser state ({figures.optimizer}), on {cluster.name}:"
+            f"{len(figures.tables):,} tables, {human(size)} with optimizer state ({figures.optimizer}), on {cluster.name}:"
             f" {cluster.ranks:,} ranks, global batch {figures.batch_size:,}, embeddings sent in {figures.comm_precision}."
         ),
         paragraph(
@@ -87,7 +87,7 @@ def _summary(figures: Figures) -> list[str]:
         ),
         *([paragraph(f"{over[0].upper()}{over[1:]}: no plan takes less than {figures.bound_ms:.3f} ms.")] if over else []),
         *(paragraph(f"{line[0].upper()}{line[1:]}.") for line in unequal(cluster)),
-        paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimiser state are exact.", "faint"),
+        paragraph("Predicted from the file's shards by TorchRec's estimators; weights and optimizer state are exact.", "faint"),
     ]
 
 

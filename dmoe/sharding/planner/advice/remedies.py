@@ -17,7 +17,7 @@ from dmoe.sharding.planner.planning_model import Described
 EFFECTS = ("the same model", "the same model, trained otherwise", "another model")
 MOST_NODES = 64
 MOST_CONSTRAINTS = 8
-NODES, OPTIMIZER = "more nodes", "another optimiser of the tables"
+NODES, OPTIMIZER = "more nodes", "another optimizer of the tables"
 IN_HOST = "tables in the host's memory"
 HOST_KERNELS = "[fused_uvm_caching,fused_uvm]"
 
@@ -104,7 +104,7 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
 
 
 def paired(levers: list[Lever], helped: dict[str, str]) -> list[Lever]:
-    """Another optimiser together with more nodes, where neither the optimiser nor one more node is enough.
+    """Another optimizer together with more nodes, where neither the optimizer nor one more node is enough.
 
     Args:
         helped: kind -> amount (`Attempt.what`) of the levers that are enough by themselves.

@@ -30,7 +30,7 @@ class RankComparison:
     Attributes:
         sent: kind of collective -> both; `all_reduce` is of gradients, the dense part's included.
         others: bytes sent for what no plan decides: the objective's moments, figures.
-        lookup, exchange: milliseconds of a step in lookups (with the optimiser), and in collectives of that size with nothing else to do.
+        lookup, exchange: milliseconds of a step in lookups (with the optimizer), and in collectives of that size with nothing else to do.
         memory: predicted of tables and buffers; measured of all that the process took above its start.
     """
 

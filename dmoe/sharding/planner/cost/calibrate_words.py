@@ -42,7 +42,7 @@ def calibration_document(calibration: Calibration) -> Document:
     figures, ranks, misplaced = calibration.figures, calibration.ranks, calibration.misplaced
     head = f"{figures.cluster.name}: {calibration.steps} steps of {figures.batch_size:,} rows on {calibration.device}, predicted | measured"
     shards = sum(len(table.ranks) if table.sharding == "data_parallel" else table.shards for table in figures.tables)
-    exact = f"all {shards} shards lie where the plan has them, weights and optimiser state equal to the byte"
+    exact = f"all {shards} shards lie where the plan has them, weights and optimizer state equal to the byte"
     sent = f"bytes sent: {calibration.worst_sent:.2%} off on the worst rank (bound {SENT_BOUND:.0%}), by kind on rank 0"
     kinds = [[kind, human(said), human(seen), KINDS.get(kind, "")] for kind, (said, seen) in ranks[0].sent.items() if said or seen]
     kinds.append(["no plan decides", "", human(ranks[0].others), "the objective's moments, figures"])
@@ -82,7 +82,7 @@ def _rank(rank: RankComparison) -> list[str]:
 def _times(calibration: Calibration) -> Table:
     rows = []
     after = slowest(calibration.after)
-    for (title, what), then in zip((("lookups and optimiser", "lookup"), ("exchange, by itself", "exchange")), after, strict=True):
+    for (title, what), then in zip((("lookups and optimizer", "lookup"), ("exchange, by itself", "exchange")), after, strict=True):
         said, seen = (max(getattr(rank, what)[number] for rank in calibration.ranks) for number in (0, 1))
         rows.append([title, *(f"{value:.3f} ms" for value in (said, seen, then))])
     return Table(["slowest rank, a step", "predicted", "measured", "corrected"], rows, rule=False)

@@ -93,7 +93,7 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
 
 
 def bytes_of(sizes: Vector, optimizer: str, number_bytes: int = NUMBER) -> tuple[Vector, Vector]:
-    """Exact bytes of weights and of optimiser state of shards [n, 2] of rows and columns; `number_bytes` of a weight."""
+    """Exact bytes of weights and of optimizer state of shards [n, 2] of rows and columns; `number_bytes` of a weight."""
     numbers = sizes[:, 0] * sizes[:, 1]
     per_row = sizes[:, 0] * NUMBER * (optimizer == "rowwise_adagrad") * (sizes[:, 1] > 0)
     return numbers * number_bytes, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row

@@ -33,7 +33,7 @@ class Candidate:
     Attributes:
         sizes, offsets: [shards, 2], rows and columns, and the row and column where each shard begins.
         time: predicted milliseconds of a step that each shard takes on its rank (TorchRec's EmbeddingPerfEstimator).
-        hbm, ddr: bytes of each shard, optimiser state and buffers included (TorchRec's EmbeddingStorageEstimator).
+        hbm, ddr: bytes of each shard, optimizer state and buffers included (TorchRec's EmbeddingStorageEstimator).
     """
 
     sharding_type: str

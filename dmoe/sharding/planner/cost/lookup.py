@@ -21,7 +21,7 @@ OPTIMIZERS = {
     "adam": torch.optim.Adam,
 }
 NUMBER_BYTES = {"FP32": 4, "FP16": 2}
-"""Of a stored weight, by TorchRec's name of the type. Optimiser state is float32 whatever the weights are."""
+"""Of a stored weight, by TorchRec's name of the type. Optimizer state is float32 whatever the weights are."""
 
 LOAD_FACTOR = UVM_CACHING_RATIO
 """Share of a table's rows that a cache on the device has room for: TorchRec's own where none is given."""
@@ -118,7 +118,7 @@ class MetaTable:
 
 
 def meta_module(tables: Sequence[MetaTable], optimizer: str) -> nn.ModuleList:
-    """Collections of tables on the meta device, marked with their optimiser so that its state is counted."""
+    """Collections of tables on the meta device, marked with their optimizer so that its state is counted."""
     groups: dict[tuple[bool, bool, int], list[MetaTable]] = {}
     for table in tables:
         # All tables of an EmbeddingCollection have one dim.

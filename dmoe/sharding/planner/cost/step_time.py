@@ -101,7 +101,7 @@ def dense_ms(model: Described, cluster: Cluster) -> float:
 
 
 def table_bytes(model: Described) -> dict[str, int]:
-    """Bytes of each table's weights and optimiser state, exact."""
+    """Bytes of each table's weights and optimizer state, exact."""
     sizes = np.array([[table.rows, table.columns] for table in model.tables], np.float64)
     weights, state = bytes_of(sizes, model.config.optimizer.tables.kind)
     return {table.name: int(total) for table, total in zip(model.tables, weights + state, strict=True)}
