@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +29,13 @@ MODEL = {"embedding": {"dim": 8}, "experts": ["crossnet", {"kind": "mlp", "hidde
 
 
 def small_scorer(
-    folder: str | None = None, steps: int = 10, seed: int = 0, tags: bool = True, settings: Sequence[str] = (), rows: str = "fp32"
+    folder: str | None = None,
+    steps: int = 10,
+    seed: int = 0,
+    tags: bool = True,
+    settings: Sequence[str] = (),
+    rows: str = "fp32",
+    time: str = "",
 ) -> str:
     """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
 
@@ -38,14 +45,19 @@ def small_scorer(
         tags: read the column of several values a row.
         settings: laid over the model's config, as `key=value`.
         rows: of the scorer.
+        time: format of a time `at`, whose hour is a feature; no such column where it is empty.
     """
     place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
     if not folder:
         atexit.register(shutil.rmtree, place, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     data, run, scorer = str(place / "data"), place / "run", str(place / "scorer")
-    write_log(place / "log.csv")
-    (place / "schema.yaml").write_text(SCHEMA if tags else SCHEMA.replace(TAGS, ""))
+    write_log(place / "log.csv", time=time)
+    schema = yaml.safe_load(SCHEMA if tags else SCHEMA.replace(TAGS, ""))
+    if time:
+        schema["time"] = {"column": "at", "format": time}
+        schema["categorical"].append({"name": "hour", "part": "hour"})
+    (place / "schema.yaml").write_text(yaml.safe_dump(schema))
     preprocess(Options([str(place / "log.csv")], data, schema=str(place / "schema.yaml"), min_count=2, workers=1))
     tree = {"model": MODEL, "data": {"path": data, "prefetch": 0}, "train": {"batch_size": 64, "seed": seed}}
     config, dataset = parse_config(yaml.safe_dump(tree), "small_scorer", list(settings)), Dataset(data)
@@ -59,13 +71,15 @@ def small_scorer(
     return scorer
 
 
-def write_log(path: Path, rows: int = 1000, seed: int = 0) -> None:
-    """Clicks that depend on the site."""
+def write_log(path: Path, rows: int = 1000, seed: int = 0, time: str = "") -> None:
+    """Clicks that depend on the site; with `time`, a column `at` of that format, a minute a row."""
     draw = random.Random(seed)
-    lines = ["click,site,user,price,tags"]
-    for _ in range(rows):
+    lines = ["click,site,user,price,tags" + ",at" * bool(time)]
+    for row in range(rows):
         site = draw.randrange(8)
         tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
         price = "" if draw.random() < 0.1 else f"{draw.lognormvariate(1, 1):.2f}"
-        lines.append(f"{int(draw.random() < (0.6 if site < 4 else 0.1))},s{site},u{draw.randrange(40)},{price},{tags}")
+        line = f"{int(draw.random() < (0.6 if site < 4 else 0.1))},s{site},u{draw.randrange(40)},{price},{tags}"
+        at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=row)
+        lines.append(line + (f",{at.timestamp():.0f}" if time == "unix" else f",{at.strftime(time)}") * bool(time))
     path.write_text("\n".join(lines) + "\n")

@@ -5,10 +5,11 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,12 +85,20 @@ def _load(folder: str, place: str, engine: Engine) -> Version:
         bags = {feature.name: one_id for feature in scorer.about.features if feature.pooling != "none"}
         scorer.logits(np.zeros((rows, len(scorer.about.dense)), np.float32), np.zeros((rows, len(scorer.about.features)), np.int32), bags)
     if scorer.about.reads_raw_rows:
-        scorer.predict([{}])
-        for value in WARM_UP_VALUES:
-            # A column may have no such values.
+        for row in ({}, *_warm_up_rows(scorer)):
+            # A column may have no such values, and a time must be given.
             with suppress(UserError):
-                scorer.predict([dict.fromkeys(scorer.encoder.columns, value)])
+                scorer.predict([row])
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
+
+
+def _warm_up_rows(scorer: Scorer) -> Iterator[dict[str, Any]]:
+    time = scorer.encoder.schema.time
+    for value in WARM_UP_VALUES:
+        row: dict[str, Any] = dict.fromkeys(scorer.encoder.columns, value)
+        if time and time.column in row and time.format and "%" in time.format:
+            row[time.column] = datetime(2000, 1, 1, tzinfo=UTC).strftime(time.format)
+        yield row
 
 
 def folder_of(model: str, asked_by: str) -> str:

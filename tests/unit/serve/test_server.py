@@ -144,6 +144,14 @@ def test_a_version_has_looked_up_texts_and_numbers_before_it_answers(folder, mon
     assert {type(row[name]) for row in seen if row for name in columns} == {str, int}
 
 
+@pytest.mark.parametrize("time", ["unix", "%d.%m.%Y %H:%M"])
+def test_a_version_whose_rows_need_a_time_is_warmed_up_too(tmp_path, monkeypatch, time):
+    scored, predict = [], Scorer.predict
+    monkeypatch.setattr(Scorer, "predict", lambda self, rows: scored.append(predict(self, rows)) or scored[-1])
+    load_version(small_scorer(str(tmp_path), time=time))
+    assert [len(one) for one in scored] == [1, 1]
+
+
 def test_requests_that_wait_are_scored_together_each_with_its_own_answer(folder, expected):
     with served(str(folder / "one" / "scorer"), batch_us=50_000) as (address, app), ThreadPoolExecutor(20) as pool:
         asked = [slice(n, n + 1 + n % 3) for n in range(len(ROWS))]
