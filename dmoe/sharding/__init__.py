@@ -1,1 +1,1 @@
-"""A plan: made, explained, compared, kept, checked; and the model sharded by it."""
+"""Sharding plans: making, explaining, comparing, saving and checking them, and sharding the model with them."""

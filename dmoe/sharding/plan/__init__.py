@@ -1,1 +1,1 @@
-"""A sharding plan as a file and as this job's shards: reading, checking, showing, comparing, migrating."""
+"""Sharding plans: the plan file, the shards of this job, checks, reports, comparison and migration."""

@@ -1,4 +1,4 @@
-"""A plan against limits, for continuous integration: which ranks break which."""
+"""Checks a plan against limits, for continuous integration, and lists the ranks that exceed each limit."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,18 +11,18 @@ from dmoe.report.document import Bullets, Cell, Document, Heading, Note, Table
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures
 
 WORST = 8
-"""Offending ranks that are told one by one."""
+"""Maximum number of offending ranks listed for each limit."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed; None where it is not asked.
+    """Limits to check; None: not checked.
 
     Attributes:
-        max_imbalance: a rank's predicted time over the mean of all ranks.
-        min_headroom: free share of a rank's memory, beside tables and what the planner keeps for the rest.
-        max_time_ms: a rank's predicted time for the tables of a step.
-        max_tables_a_rank: tables with a shard on a rank.
+        max_imbalance: maximum predicted time of a rank, divided by the mean of all ranks.
+        min_headroom: minimum share of a rank's memory that is neither used by tables nor reserved by the planner.
+        max_time_ms: maximum predicted time of a rank for the tables, per step.
+        max_tables_a_rank: maximum number of tables with a shard on a rank.
     """
 
     max_imbalance: float | None = None
@@ -33,7 +33,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, least in (("max_imbalance", 1.0), ("min_headroom", 0.0), ("max_time_ms", 0.0), ("max_tables_a_rank", 0)):
             value = getattr(self, name)
-            # Written so that NaN is refused too.
+            # This form also refuses NaN.
             if value is not None and not value >= least:
                 raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least:g}")
         if self.min_headroom is not None and self.min_headroom >= 1:
@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit. `offending` are the ranks beyond it, the worst first, each with its value in words."""
+    """The result for one limit. `offending`: (rank, formatted value) of the ranks beyond the limit, the worst first."""
 
     what: str
     limit: str
@@ -56,10 +56,10 @@ class Finding:
 
 
 def share(text: str) -> float:
-    """`10%` or `0.1`.
+    """Parses `10%` or `0.1`.
 
     Raises:
-        UserError: neither.
+        UserError: another format.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
     if not found:
@@ -68,7 +68,7 @@ def share(text: str) -> float:
 
 
 def findings(figures: Figures, limits: Limits) -> list[Finding]:
-    """Every limit that is asked; that the plan fits in memory always is."""
+    """The result for each limit that is set; that the plan fits in memory is always checked."""
     ranks, mean, on_gpu = figures.ranks, figures.mean_ms, figures.cluster.device.kind == "cuda"
     found = [
         _finding(
@@ -113,14 +113,14 @@ def findings(figures: Figures, limits: Limits) -> list[Finding]:
 
 
 def _finding(what: str, limit: str, ranks: Sequence[RankFigures], value: Any, word: Any, most: float) -> Finding:
-    """A finding of a value that must not be above `most`; rounding does not decide."""
+    """The result for a value that must not exceed `most`, with a tolerance for rounding."""
     ordered = sorted(((value(rank), rank.rank) for rank in ranks), key=lambda pair: (-pair[0], pair[1]))
     beyond = [(rank, word(amount)) for amount, rank in ordered if amount > most + 1e-9 * max(abs(most), 1.0)]
     return Finding(what, limit, f"{word(ordered[0][0])} on rank {ordered[0][1]}", tuple(beyond))
 
 
 def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Finding:
-    """Whether the plan is for this model: its tables, their optimizer, and the constraints and batch that it was made with.
+    """Checks that the plan is for this model: same tables, optimizer, constraints and batch size.
 
     Args:
         described: a `dmoe.sharding.planner.planning_model.Described`.
@@ -143,7 +143,7 @@ def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Findin
 
 
 def as_lines(found: Sequence[Finding]) -> Iterator[str]:
-    """A line a limit, and one for each of the worst offenders."""
+    """One line per limit, and one for each of the worst offending ranks."""
     for one in found:
         yield f"{'ok  ' if one.passed else 'FAIL'}  {one.what}: {one.note or _told(one)}"
         for rank, value in one.offending[:WORST]:
@@ -153,10 +153,10 @@ def as_lines(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def check_document(found: Sequence[Finding], where: str) -> Document:
-    """The view of a check.
+    """The results as a document.
 
     Args:
-        where: the plan's file.
+        where: path of the plan file.
     """
     failed = sum(not one.passed for one in found)
     summary = f"{where}: {len(found) - failed} of {len(found)} limits hold."

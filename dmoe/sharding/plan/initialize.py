@@ -1,4 +1,4 @@
-"""Initial weights that depend on the seed alone, not on the plan, the layout or the number of ranks."""
+"""Initial weights that depend only on the seed, not on the plan, the layout or the number of ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,8 +15,8 @@ from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 def initialize_tables(model: nn.Module, tables: Sequence[Table], seed: int, std: float) -> None:
     """Draws the weights of this rank's shards, in bounded memory; padding columns become 0.
 
-    TorchRec draws its own at sharding time, per shard, so that they depend on the plan, and does not carry over what the
-    unsharded module held.
+    TorchRec initializes each shard when it shards a module, so its weights depend on the plan, and it does not copy the weights of the
+    unsharded module.
     """
     for shard in local_shards(model, tables):
         shard.weight.zero_()
@@ -42,14 +42,14 @@ def initialize_rows(
     rows_of: Mapping[str, np.ndarray],
     states_of: Callable[[LocalShard], Mapping[str, Tensor]],
 ) -> None:
-    """Makes some rows new: the weights that `initialize_tables` draws for them, and empty optimizer state. Others stay as they are.
+    """Resets some rows: the weights that `initialize_tables` draws for them, and zero optimizer state. Other rows do not change.
 
-    Every rank calls it for its own shards, whatever the sharding type, layout and optimizer. TorchRec's own reset of a row leaves the
-    state of all optimizers but row-wise Adagrad's (torchrec 1.8.0), so that another token's history would steer the new one's steps.
+    Each rank calls it for its own shards; works for all sharding types, layouts and optimizers. TorchRec's own row reset only clears the
+    state of row-wise Adagrad (torchrec 1.8.0); with other optimizers, the state of the old token would affect the updates of the new one.
 
     Args:
-        rows_of: of a feature, the rows of its tables, ascending [n] int64.
-        states_of: a shard's optimizer state, views of [rows, columns] or [rows].
+        rows_of: feature -> rows of its tables to reset, ascending [n] int64.
+        states_of: returns the optimizer state of a shard, views of [rows, columns] or [rows].
     """
     for shard in local_shards(model, tables):
         rows = rows_of.get(shard.table.feature)

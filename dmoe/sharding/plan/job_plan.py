@@ -1,4 +1,4 @@
-"""A plan for the process group: made on rank 0 or taken from a file, and turned into TorchRec's form."""
+"""The plan for this process group: made on rank 0 or read from a file, and converted to a TorchRec ShardingPlan."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,13 +27,13 @@ __all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharde
 def kept_plan(
     model: nn.Module, tables: list[Table], config: Config, device: torch.device, manifest: Manifest | None = None
 ) -> dict[str, Any]:
-    """The plan that this job uses, as plain data and equal on all ranks: the config's file, or one made on rank 0.
+    """The plan of this job as plain data, equal on all ranks: read from the config's plan file, or made on rank 0.
 
     Args:
-        manifest: of the data set at `data.path`, whose counts then say how the tables are used.
+        manifest: manifest of the data set at `data.path`; if given, its counts provide lookup statistics.
 
     Raises:
-        UserError: on every rank, where nothing fits or the file is for another model, world size or topology.
+        UserError: on every rank, if no plan fits, or the file is for another model, world size or topology.
     """
     plan: Any = None
     if rank() == 0:
@@ -42,7 +42,7 @@ def kept_plan(
             if config.sharding.plan:
                 plan = read_plan(config.sharding.plan, "sharding.plan")
                 refuse_other(plan, tables, config, cluster, config.sharding.plan)
-                # No part of where tables lie: the run sends as its config says.
+                # comm_precision is not part of the table placement: use the config's.
                 plan["comm_precision"] = config.sharding.comm_precision
             else:
                 groups = groups_in(config.data.path, manifest) if manifest is not None else {}
@@ -57,21 +57,21 @@ def kept_plan(
 
 
 def make_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> ShardingPlan:
-    """As `kept_plan`, in TorchRec's form."""
+    """The plan of `kept_plan` as a TorchRec ShardingPlan."""
     return plan_from_json(kept_plan(model, tables, config, device), model, tables, device, config.sharding.plan or "plan")
 
 
 def dense_bytes_of(model: nn.Module) -> int:
-    """Bytes of the parameters that are no tables."""
+    """Bytes of all parameters except tables."""
     in_tables = {id(parameter) for module in model.modules() if isinstance(module, COLLECTIONS) for parameter in module.parameters()}
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if id(parameter) not in in_tables)
 
 
 def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Config, cluster: Cluster, where: str) -> None:
-    """Refuses a plan that was made for something else.
+    """Refuses a plan that was made for another model or cluster.
 
     Raises:
-        UserError: says what differs: the first table, the optimizer, the cluster.
+        UserError: names the difference: the first table that differs, the optimizer, or the cluster.
     """
     there = check_plan(plan, where)
     if there.ranks != cluster.ranks:
@@ -101,7 +101,7 @@ def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Confi
 
 
 def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[Table], device: torch.device, where: str) -> ShardingPlan:
-    """A checked plan in TorchRec's form."""
+    """Converts a plan to a TorchRec ShardingPlan, after checking it."""
     local = check_plan(kept, where).ranks_a_node
     parameters = {table.module: parameter_sharding(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
     (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]
@@ -109,7 +109,7 @@ def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[T
 
 
 def placed_row(placed: ParameterSharding, table: Table, ids_a_row: float, batch_size: int) -> dict[str, Any]:
-    """The entry of a plan file for a table that any planner of TorchRec's has placed; `batch_size` is a rank's."""
+    """The plan file entry of a table that any TorchRec planner placed; `batch_size` is the batch size of one rank."""
     keys = ("row", "column", "rows", "columns", "rank")
     spec: Any = placed.sharding_spec
     return {
@@ -124,7 +124,7 @@ def placed_row(placed: ParameterSharding, table: Table, ids_a_row: float, batch_
 
 
 def parameter_sharding(row: Mapping[str, Any], device: torch.device, ranks: int, local: int) -> ParameterSharding:
-    """A table's entry of a plan in TorchRec's form."""
+    """Converts a table's entry in a plan to a TorchRec ParameterSharding."""
     if row["shards"] is None:
         return ParameterSharding(row["sharding_type"], row["compute_kernel"], list(range(ranks)), None)
     spec = EnumerableShardingSpec(

@@ -1,4 +1,4 @@
-"""What a rank really holds of the tables, whatever the plan: the one way to initial weights, optimizers and checkpoints."""
+"""The table shards in this rank's memory, for any plan. Initialization, optimizers and checkpoints access tables only through them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class LocalShard:
 
     Attributes:
         table: the physical table.
-        row, column: where the rectangle begins in it.
-        weight: [rows, columns], a view: writing to it writes the model.
-        states: the fused optimizer's, views too: [rows, columns] or, where it keeps one a row, [rows]. Empty for data-parallel ones.
-        parameter: the flat parameter that holds a data-parallel table, and where in it; None for sharded tables.
+        row, column: first row and column of the rectangle in the table.
+        weight: [rows, columns], a view: writing to it changes the model.
+        states: state of the fused optimizer, also views: [rows, columns], or [rows] if it is per row. Empty for data-parallel tables.
+        parameter: the flat parameter that holds a data-parallel table, and the table's offset in it; None for sharded tables.
     """
 
     table: Table
@@ -36,9 +36,9 @@ class LocalShard:
         return self.parameter is not None
 
     def pieces(self) -> Iterator[tuple[Section, int, slice]]:
-        """What the rectangle holds of each logical table: section, first of the section's columns, the rectangle's columns.
+        """The parts of the rectangle by logical table: (section, first column within the section, columns within the rectangle).
 
-        Padding columns belong to none.
+        Padding columns belong to no part.
         """
         for section in self.table.sections:
             first = max(section.offset, self.column)
@@ -50,18 +50,18 @@ class LocalShard:
 def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
     """This rank's shards of all tables of a sharded model, in a fixed order.
 
-    A cache's rows are written back first, and the cache is emptied: what is read through the shards is what training has, and what is
-    written through them is what the next lookup finds. After further steps, ask anew.
+    Cached rows are first written back and the cache is emptied, so reads return the trained weights, and the next lookup sees writes.
+    Call it again after further training steps.
     """
     by_module = {table.module: table for table in tables}
     shards: list[LocalShard] = []
     for module in _kernels(model):
         if isinstance(module, BatchedFusedEmbeddingBag):
-            # Under fused_uvm_caching the rows that training looked up last are on the device, and the views are of the host's memory.
+            # With fused_uvm_caching, recently used rows are on the device, but the views are of host memory.
             module.emb_module.flush()
             module.emb_module.reset_cache_states()
             weights = module.emb_module.split_embedding_weights()
-            # SGD has no state, and FBGEMM then gives no list of empty ones.
+            # For SGD, which has no state, FBGEMM returns nothing instead of a list of empty dicts.
             states = module.emb_module.get_optimizer_state() or [{} for _ in weights]
             for part, weight, state in zip(module.config.embedding_tables, weights, states, strict=True):
                 row, column = part.local_metadata.shard_offsets
@@ -76,7 +76,7 @@ def local_shards(model: nn.Module, tables: Sequence[Table]) -> list[LocalShard]:
 
 @torch.no_grad()
 def copy_tables(whole: nn.Module, sharded: nn.Module, tables: Sequence[Table]) -> None:
-    """Copies the tables of an unsharded EmbeddingBagCollection into this rank's shards of a sharded model of the same tables."""
+    """Copies the tables of an unsharded EmbeddingBagCollection into this rank's shards of a sharded model with the same tables."""
     for shard in local_shards(sharded, tables):
         weight = whole.embedding_bags[shard.table.module].weight  # type: ignore[union-attr,index]
         rows, columns = shard.weight.shape
@@ -84,12 +84,12 @@ def copy_tables(whole: nn.Module, sharded: nn.Module, tables: Sequence[Table]) -
 
 
 def fused_modules(model: nn.Module) -> list[Any]:
-    """FBGEMM's modules whose backward pass steps their tables."""
+    """FBGEMM modules that update their tables in the backward pass."""
     return [module.emb_module for module in _kernels(model) if isinstance(module, BatchedFusedEmbeddingBag)]
 
 
 def _kernels(model: nn.Module) -> Iterator[Any]:
-    # TorchRec keeps a sharded collection's lookups in a plain list, which `modules()` of the whole does not enter.
+    # TorchRec keeps the lookups of a sharded collection in a plain list, so `model.modules()` does not include them.
     for module in model.modules():
         if isinstance(module, ShardedEmbeddingBagCollection):
             for lookup in module._lookups:
@@ -97,6 +97,6 @@ def _kernels(model: nn.Module) -> Iterator[Any]:
 
 
 def _by_standard_name(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # FBGEMM names Adagrad's state `sum` or `momentum1` from version to version; ours are torch.optim's names.
+    # FBGEMM calls Adagrad's state `sum` or `momentum1`, depending on the version; dmoe uses the names of torch.optim.
     renamed = {"momentum1": "sum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "sum": "sum"}
     return {renamed[name]: tensor for name, tensor in state.items() if name in renamed and isinstance(tensor, torch.Tensor)}

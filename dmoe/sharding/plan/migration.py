@@ -1,7 +1,7 @@
-"""What going from one plan to another would move: exact bytes, from the rectangles of every table's shards.
+"""Exact bytes that a change from one plan to another moves, from the rectangles of the shards of each table.
 
-A rank of the second plan needs each of its rectangles; what the same rank number held of it under the first one stays, the rest comes
-from other ranks. A data-parallel table lies whole on every rank, so leaving that state moves nothing, and entering it fills every rank.
+A rank keeps the part of its new rectangles that it already held under the first plan, and receives the rest from other ranks. A
+data-parallel table is complete on every rank: changing from data-parallel moves nothing, changing to it fills every rank.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from dmoe.sharding.planner.cost.cost_model import NUMBER, STATES_A_NUMBER, shards_of
 
 Rectangles = NDArray[np.int64]
-"""[n, 5] row, column, rows, columns, rank."""
+"""[n, 5]: row, column, rows, columns, rank."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Bytes of one table. `received` is by rank of the second plan: [ranks]."""
+    """Bytes that move for one table. `received`: [ranks] bytes for each rank of the second plan."""
 
     weights: int
     state: int
@@ -31,12 +31,12 @@ class Moved:
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int, int], optimizers: tuple[str, str]) -> Moved:
-    """What a table's move takes.
+    """Bytes that move for one table.
 
     Args:
-        before, after: the table's entries in two plans, of equal size.
-        ranks: world sizes of both.
-        optimizers: of both; the state of another optimizer is no use, and begins anew.
+        before, after: the entries of the table in the two plans; the table has the same size in both.
+        ranks: world sizes of the two plans.
+        optimizers: optimizers of the two plans; if they differ, no state is moved, since the new optimizer starts with empty state.
     """
     old, new = (rectangles(row, count) for row, count in zip((before, after), ranks, strict=True))
     keeps_state = optimizers[0] == optimizers[1]
@@ -49,7 +49,7 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int,
         received[0, rank] = missing * NUMBER
         received[1, rank] = missing * NUMBER * states
         if by_row:
-            # One state a row of a shard: it is the same number where the shard has the same columns.
+            # One state per row of a shard: it can be kept only if the shard has the same columns.
             same = (mine[:, None, [1, 3]] == theirs[None, :, [1, 3]]).all(2)
             held = (_overlap(mine, theirs, 0) * same).sum()
             received[1, rank] = int(mine[mine[:, 3] > 0, 2].sum() - held) * NUMBER
@@ -57,13 +57,13 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int,
 
 
 def rectangles(row: Mapping[str, Any], ranks: int) -> Rectangles:
-    """A table's shards; a data-parallel one's are whole, one a rank."""
+    """The shards of a table; a data-parallel table has one complete shard per rank."""
     shards = [[shard[key] for key in ("row", "column", "rows", "columns", "rank")] for shard in shards_of(row, ranks)]
     return np.array(shards, np.int64).reshape(-1, 5)
 
 
 def _overlap(mine: Rectangles, theirs: Rectangles, side: int) -> NDArray[np.int64]:
-    """[mine, theirs] how far they overlap by rows (side 0) or by columns (1)."""
+    """[mine, theirs] number of overlapping rows (side 0) or columns (side 1)."""
     start = np.maximum(mine[:, None, side], theirs[None, :, side])
     end = np.minimum(mine[:, None, side] + mine[:, None, side + 2], theirs[None, :, side] + theirs[None, :, side + 2])
     overlap: NDArray[np.int64] = np.maximum(end - start, 0)

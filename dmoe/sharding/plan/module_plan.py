@@ -1,4 +1,4 @@
-"""A plan for any TorchRec model: what DistributedModelParallel takes, with the reasons and figures of a plan file."""
+"""A plan for any TorchRec model: a ShardingPlan for DistributedModelParallel, with the explanations and figures of a plan file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,42 +19,42 @@ from dmoe.sharding.planner.any_module import tables_in
 
 HERE = "the plan"
 COLLECTION = "embedding.ebc"
-"""The path of the tables' collection in a `dmoe.DMoE`."""
+"""Path of the EmbeddingBagCollection in a `dmoe.DMoE`."""
 
 
 @dataclass
 class Plan(ShardingPlan):
-    """A TorchRec `ShardingPlan` that also knows why: made by `dmoe.Planner`, or read from a file.
+    """A TorchRec `ShardingPlan` with explanations, made by `dmoe.Planner` or read from a file.
 
     Attributes:
-        plan: module's path -> table -> ParameterSharding, as TorchRec reads it.
-        kept: the plan file's data. `dmoe plan show|diff|check FILE` read the same from the saved file.
+        plan: path of the module -> table -> ParameterSharding, as in TorchRec.
+        kept: the data of the plan file; `dmoe plan show|diff|check FILE` use the same data.
     """
 
     kept: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(kept: dict[str, Any], extras: Mapping[str, Mapping[str, Any]] | None = None, where: str = HERE) -> "Plan":
-        """Of a plan file's data.
+        """Makes a Plan from the data of a plan file.
 
         Args:
             extras: table -> further fields of its ParameterSharding, such as cache_params. They are not saved.
 
         Raises:
-            UserError: damaged.
+            UserError: the data are damaged.
         """
         return _placed(kept, where, {}, extras or {})
 
     @staticmethod
     def load(path: str, module: nn.Module | None = None) -> "Plan":
-        """Reads a saved plan, by whomever it was made: `Plan.save`, `dmoe plan make`, or a run, whose directory keeps its own.
+        """Reads a plan file written by `Plan.save` or `dmoe plan make`, or the one in the directory of a run.
 
         Args:
-            module: refuses a plan that was made for other tables than this model's. A plan of a config's model does not say where in a
-                module the tables are: they are looked for in this one, and taken to be in a `dmoe.DMoE` where it is None.
+            module: if given, a plan for other tables than those of this model is refused. The plan of a config's model does not contain the
+                module paths of its tables: they are searched in this module, or assumed to be those of a `dmoe.DMoE` if it is None.
 
         Raises:
-            UserError: no such file, damaged, or another model's; names the table.
+            UserError: the file does not exist, is damaged, or is for another model; the message names the table.
         """
         kept = read_plan(path)
         found = {} if module is None else tables_in(module)
@@ -69,37 +69,37 @@ class Plan(ShardingPlan):
         return _placed(kept, path, {name: one.path for name, one in found.items()}, {})
 
     def save(self, path: str) -> None:
-        """Writes the plan as a file that people can read, edit and compare."""
+        """Writes the plan to a file that can be read, edited and compared."""
         write_plan(path, self.kept)
 
     @property
     def figures(self) -> Figures:
-        """What every rank and table holds and is predicted to take: bytes and milliseconds."""
+        """Bytes and predicted milliseconds of each rank and table."""
         return figures_of(self.kept, HERE)
 
     def show(self, **view: Any) -> str:
-        """The plan as text of at most 100 columns; `view` as the fields of `dmoe.sharding.plan.report.show.View`, such as top=10."""
+        """The plan as text of at most 100 columns; `view`: fields of `dmoe.sharding.plan.report.show.View`, such as top=10."""
         return "\n".join(show.as_lines(self.figures, show.View(**view)))
 
     def why(self, table: str) -> str:
-        """What else was tried for a table (or those of a pattern), and what the plan would have cost.
+        """The other candidates tried for a table (or for the tables of a pattern), and the cost of the plan with each.
 
         Raises:
-            UserError: no such table.
+            UserError: the table does not exist.
         """
         if table not in self.kept["tables"] and not any(letter in table for letter in "*?["):
             raise UserError(f"{HERE}: no table {quoted(table)}{nearest(table, self.kept['tables'])}")
         return self.show(why=table)
 
     def diff(self, other: "Plan") -> str:
-        """What going from this plan to the other moves, and what it gains."""
+        """The bytes that a change from this plan to the other one moves, and the change in predicted cost."""
         return "\n".join(diff.as_lines(diff.difference(self.kept, other.kept, "this", "other"), "this", "other"))
 
 
 def _placed(kept: dict[str, Any], where: str, paths: Mapping[str, str], extras: Mapping[str, Mapping[str, Any]]) -> Plan:
     """
     Args:
-        paths: of collections, by table's name in the module, for tables whose entry has none.
+        paths: table name in the module -> path of its collection, for tables whose entry has no path.
     """
     cluster = check_plan(kept, where)
     device = torch.device(cluster.device.kind)
@@ -117,5 +117,5 @@ def _placed(kept: dict[str, Any], where: str, paths: Mapping[str, str], extras: 
 
 
 def _name_in_module(number: int, name: str, row: Mapping[str, Any]) -> str:
-    """What `tables_in` calls a plan's table: those of a config's model have modules named by their number and name."""
+    """The name that `tables_in` gives to a table of a plan. In a config's model, it consists of the table's number and name."""
     return module_name(number, name) if row.get("path") is None else name

@@ -1,4 +1,4 @@
-"""The plan file: versioned JSON that a person can read and edit, checked whenever it is read."""
+"""The plan file: versioned JSON that can be read and edited by hand; it is checked each time it is read."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class _Shard(Open):
 
 
 class _Tried(Open):
-    """What the planner weighed for a table; `plan_ms` is null where it did not fit."""
+    """A candidate that the planner tried for a table; `plan_ms` is null if it did not fit."""
 
     what: str
     shards: Count
@@ -45,7 +45,7 @@ class _Tried(Open):
 
 
 class _Lookup(Open):
-    """How a module looks the table up (dmoe.sharding.planner.cost.lookup); absent for the tables of dmoe's own models."""
+    """How the table is looked up (dmoe.sharding.planner.cost.lookup); absent for the tables of dmoe's own models."""
 
     ids: list[Annotated[float, Field(gt=0, le=MAX_ROWS)]] = Field(min_length=1, max_length=10_000)
     pooled: bool
@@ -54,7 +54,7 @@ class _Lookup(Open):
 
 
 class _Use(Open):
-    """What the data set's counts say (dmoe.sharding.planner.cost.table_use); absent where no data was there."""
+    """Lookup statistics from the data set (dmoe.sharding.planner.cost.table_use); absent if there was no data set."""
 
     lookups: Number
     unique_ids: Number
@@ -83,7 +83,7 @@ class _Model(Open):
 
 
 class _Room(Open):
-    """`of`: of ranks with other memory than the rest, in the memory where tables live by default."""
+    """Bytes for tables on a rank; `of`: rank -> bytes for ranks with other memory, in the memory that holds tables by default."""
 
     hbm: Number
     ddr: Number
@@ -95,7 +95,7 @@ class _Predicted(Open):
 
 
 class _Plan(Open):
-    """The fields that are read of a plan."""
+    """The fields of a plan file that are read."""
 
     world_size: Count
     batch_size: int = Field(ge=1, le=MAX_ROWS)
@@ -110,12 +110,12 @@ class _Plan(Open):
 
 
 def hash_of(value: Any) -> str:
-    """16 hexadecimal digits that identify plain data."""
+    """A hash of plain data, 16 hexadecimal digits."""
     return hashlib.sha256(format_json(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def model_hash(tables: Sequence[Table], optimizer: str) -> str:
-    """Of what a plan depends on: the tables' names, sizes and sections, and their optimizer."""
+    """A hash of the model properties that a plan depends on: names, sizes and sections of the tables, and their optimizer."""
     shape = [[table.name, table.rows, [[section.offset, section.dim] for section in table.sections]] for table in tables]
     return hash_of([shape, optimizer])
 
@@ -125,13 +125,13 @@ def constraints_hash(config: Config) -> str:
 
 
 def write_plan(path: str, plan: Mapping[str, Any]) -> None:
-    """Writes a plan, a shard a line."""
+    """Writes a plan, one line per shard."""
     with write_output(path) as file:
         file.write(as_text(plan).encode())
 
 
 def as_text(plan: Mapping[str, Any]) -> str:
-    """JSON indented by tables, with what a person edits (a shard) in one line."""
+    """The plan as JSON, indented by table, with each shard on one line for editing."""
     lines = ["{"]
     for key, value in plan.items():
         if key != "tables":
@@ -156,7 +156,7 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     """Reads and checks a plan file.
 
     Raises:
-        UserError: no such file, not JSON, another version, a shard that is not where it should be; names the table.
+        UserError: the file does not exist, is not JSON, has another version, or has a shard at an invalid place; names the table.
     """
     try:
         kept = parse_json(read_bounded(path, MAX_BYTES, "plan", f"{asked_by} {path}".strip()))
@@ -167,19 +167,19 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
 
 
 def room_on(plan: Mapping[str, Any], cluster: Cluster) -> list[float]:
-    """Bytes for tables on each rank, in the memory where they live by default."""
+    """Bytes for tables on each rank, in the memory that holds tables by default."""
     room = plan["room"]
     equal = float(room["hbm" if cluster.device.kind == "cuda" else "ddr"])
     return [float(room.get("of", {}).get(str(rank), equal)) for rank in range(cluster.ranks)]
 
 
 def precision_of(plan: Mapping[str, Any]) -> Any:
-    """In which looked-up embeddings and their gradients travel; older plans do not say."""
+    """Precision in which embeddings and their gradients are sent; older plans have no such field."""
     return plan.get("comm_precision", "fp32")
 
 
 def check_plan(kept: Any, where: str) -> Cluster:
-    """Checks a plan by itself, without a model.
+    """Checks a plan without a model.
 
     Returns:
         The cluster that it was made for.

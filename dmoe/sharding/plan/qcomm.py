@@ -1,4 +1,4 @@
-"""Looked-up embeddings and their gradients sent between ranks in half the bytes, by TorchRec's codecs."""
+"""Half-precision communication: TorchRec's codecs halve the bytes of embeddings and their gradients sent between ranks."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from dmoe.config import Config
 from dmoe.errors import UserError
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-"""Of a number on the wire, by `sharding.comm_precision`."""
+"""Bytes of a sent element, by `sharding.comm_precision`."""
 
 
 def check_precision(precision: str, device: str) -> None:
     """
     Raises:
-        UserError: bf16 on a CPU: TorchRec would send fp16 in its place.
+        UserError: bf16 on a CPU, for which TorchRec would send fp16 instead.
     """
     if precision == "bf16" and device == "cpu":
         raise UserError(
@@ -23,10 +23,10 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
-    """What a sharder takes as its `qcomm_codecs_registry`; None where floats travel as they are.
+    """The `qcomm_codecs_registry` for a sharder; None if embeddings are sent unchanged.
 
-    Covers the all-to-all and the reduce-scatter of pooled embeddings, forward and backward. Ids, the dense part's gradients and those of
-    data-parallel tables travel as before, and tables, sums and losses stay in float32.
+    Applies to the all-to-all and the reduce-scatter of pooled embeddings, forward and backward. Ids, gradients of the dense part and of
+    data-parallel tables are sent unchanged. Tables, sums and losses stay in float32.
 
     Raises:
         UserError: see `check_precision`.
@@ -40,7 +40,7 @@ def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
     from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 
     class Scaled(QuantizedCommCodec):
-        """FBGEMM's decoder divides by the scale in fp16, which loses what the scale has saved (fbgemm-gpu 1.8.0)."""
+        """Divides by the scale in float32. FBGEMM's decoder does it in fp16, which loses the precision gained (fbgemm-gpu 1.8.0)."""
 
         def decode(self, input_tensor: torch.Tensor, ctx: Any = None) -> torch.Tensor:
             return input_tensor.float() / self._loss_scale
@@ -49,7 +49,7 @@ def codecs_of(config: Config, device: torch.device) -> dict[str, Any] | None:
     registry: dict[str, Any] | None = get_qcomm_codecs_registry(QCommsConfig(kind, kind), device=device)
     assert registry is not None
     if precision == "fp16":
-        # The loss is a mean over the batch, so a row's gradient shrinks as the batch grows, and fp16 would lose it below 6e-8.
+        # The loss is a mean over the batch, so gradients shrink as the batch grows; without the scale, those below 6e-8 would be 0 in fp16.
         scale = float(1 << (config.train.batch_size - 1).bit_length())
         for codecs in registry.values():
             codecs.backward = Scaled(SparseType.FP16, loss_scale=scale, is_fwd=False)

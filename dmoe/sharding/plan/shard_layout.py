@@ -1,6 +1,6 @@
-"""Where the shards of each sharding type have to lie. TorchRec takes it for granted, and a plan that was edited by hand need not heed it.
+"""Validates the shard layout that TorchRec assumes for each sharding type, which a plan edited by hand may violate.
 
-The kernels find a row by its block: where shards lie otherwise they read other rows, with no error or a hang.
+The kernels find a row by its block: with another layout they read wrong rows, without an error, or hang.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ Cut = tuple[int, int, int, int, int]
 
 
 def blocks(rows: int, parts: int) -> list[tuple[int, int]]:
-    """First row and number of rows of each part: all have ceil(rows / parts) rows until there are no more."""
+    """(First row, number of rows) of each part: ceil(rows / parts) rows each; the last parts have fewer or none."""
     size = -(-rows // parts)
     return [(min(part * size, rows), max(min(size, rows - part * size), 0)) for part in range(parts)]
 
 
 def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
-    """Checks that a table's shards are the whole of it, once, and lie as its sharding type wants them.
+    """Checks that the shards of a table cover it exactly once, in the layout of its sharding type.
 
     Args:
-        entry: a table's, whose fields are of their types.
+        entry: entry of the table in a plan; the types of its fields were checked.
 
     Raises:
-        ValueError: says what is wrong, and of which shard where it is one.
+        ValueError: says what is wrong, and names the shard if a single one is wrong.
     """
     (rows, columns), kind = entry["size"], entry["sharding_type"]
     shards: list[Cut] = []

@@ -1,4 +1,4 @@
-"""A cluster's plan on a few ranks: every table keeps its sharding type, column cuts and host; rows and ranks shrink."""
+"""Reduces a cluster's plan to a few ranks: each table keeps its sharding type, column shards and host, with fewer rows and ranks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from dmoe.sharding.plan.plan_file import hash_of, model_hash
 from dmoe.sharding.planner.cluster import PRESETS, Cluster
 
 BUDGET = 256 << 20
-"""Bytes of all tables with their state, over all ranks of a rehearsal."""
+"""Maximum bytes of all tables with their state, over all ranks of a rehearsal."""
 LEAST_ROWS, MOST_ROWS = 64, 100_000
 
 
 def shape_of(cluster: Cluster, ranks: int) -> Cluster:
-    """The nodes and ranks of a rehearsal: two nodes where the cluster has several and four ranks are there, so that what a plan does
-    within a node and between nodes stays apart."""
+    """The nodes and ranks of a rehearsal: two nodes if the cluster has several and there are at least four ranks, so that a plan still has
+    communication within and between nodes."""
     if cluster.ranks <= ranks:
         return Cluster(cluster.nodes, cluster.ranks_a_node, PRESETS["cpu"])
     if cluster.ranks_a_node == 1:
@@ -27,17 +27,17 @@ def shape_of(cluster: Cluster, ranks: int) -> Cluster:
 
 
 def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state: int) -> Manifest:
-    """The same schema with at most so many ids a feature that all tables fit BUDGET.
+    """The manifest with a maximum number of ids per feature, chosen so that all tables fit in BUDGET.
 
     Args:
-        state: numbers of optimizer state for each number of a table.
+        state: elements of optimizer state per element of a table.
     """
     columns: Counter[str] = Counter()
     for table in tables:
         columns[table.feature] += table.columns
     most = MOST_ROWS
     while most > LEAST_ROWS:
-        # Were every table replicated.
+        # Assumes that all tables are replicated.
         size = sum(min(one.cardinality, most) * columns[one.name] for one in manifest.categorical) * 4 * (1 + state) * small.ranks
         if size <= BUDGET:
             break
@@ -52,9 +52,9 @@ def shrink(
     """The plan file for the small cluster.
 
     Args:
-        plan: for `cluster`, as `read_plan` checked it.
-        tables: the model's with fewer rows, named and cut as in the plan.
-        optimizer: of the tables in the rehearsal.
+        plan: plan for `cluster`, checked by `read_plan`.
+        tables: tables of the model with fewer rows; names and columns as in the plan.
+        optimizer: optimizer of the tables in the rehearsal.
     """
     rows = {}
     for table in tables:
@@ -85,7 +85,7 @@ def _shards(row: Mapping[str, Any], table: Table, cluster: Cluster, small: Clust
     if kind == "row_wise":
         return _by_rows(table.rows, 0, table.columns, list(range(small.ranks)))
     if kind in ("table_row_wise", "grid_shard"):
-        # A block of columns, all rows of it on the ranks of one host.
+        # All rows of a block of columns are on the ranks of one host.
         blocks = {shard["column"]: shard for shard in row["shards"]}
         shards = []
         for column, shard in sorted(blocks.items()):
@@ -99,7 +99,7 @@ def _shards(row: Mapping[str, Any], table: Table, cluster: Cluster, small: Clust
 
 
 def _by_rows(rows: int, column: int, columns: int, ranks: list[int]) -> list[dict[str, int]]:
-    """As TorchRec cuts rows: equal blocks, the last ones shorter or empty."""
+    """Row shards as TorchRec makes them: equal blocks, the last ones shorter or empty."""
     block = -(-rows // len(ranks))
     starts = [min(index * block, rows) for index in range(len(ranks) + 1)]
     return [

@@ -1,1 +1,1 @@
-"""How a sharding plan is made: what is known of the cluster, what a table can be, what it costs, and the search."""
+"""Makes sharding plans: the cluster's description, the options of each table, their costs, and the search."""

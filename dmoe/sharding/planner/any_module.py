@@ -1,4 +1,4 @@
-"""The tables of any TorchRec model, and what a plan may do with each."""
+"""Finds the tables of any TorchRec model, and the sharding options of each."""
 
 import fnmatch
 from collections import Counter
@@ -27,17 +27,17 @@ from dmoe.sharding.planner.cost.lookup import NUMBER_BYTES, OPTIMIZERS, Lookup
 
 KERNELS = ("dense", "fused", "fused_uvm", "fused_uvm_caching")
 READ = {"sharding_types", "compute_kernels", "min_partition", "pooling_factors", "batch_sizes", "is_weighted", "feature_names"}
-"""What a plan is made from of TorchRec's ParameterConstraints."""
+"""Fields of TorchRec's ParameterConstraints that the planner uses."""
 PASSED_ON = {"cache_params", "enforce_hbm", "stochastic_rounding", "bounds_check_mode", "output_dtype"}
-"""What of them goes to the kernels as it is, and changes no prediction."""
+"""Fields that are passed to the kernels unchanged, and do not affect the prediction."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A table of a model: `parameter` of the collection at `path`.
+    """A table of a model: `parameter` belongs to the collection at `path`.
 
     Attributes:
-        optimizer: by which it is trained, a key of OPTIMIZERS; empty where its parameter names none (`apply_optimizer_in_backward`).
+        optimizer: a key of OPTIMIZERS; empty if the parameter has no optimizer from `apply_optimizer_in_backward`.
     """
 
     path: str
@@ -56,11 +56,11 @@ class Found:
 
 
 def tables_in(module: nn.Module) -> dict[str, Found]:
-    """The tables of every EmbeddingBagCollection and EmbeddingCollection. One is named as in its collection, or with the collection's
-    path before it where two have that name.
+    """The tables of every EmbeddingBagCollection and EmbeddingCollection. A table has its name in the collection; if two tables have the
+    same name, the path of the collection is put before it.
 
     Raises:
-        UserError: no table; another kind of collection; numbers that are not float32 or float16; an optimizer that plans do not know.
+        UserError: no table; another kind of collection; a data type other than float32 or float16; an unsupported optimizer.
     """
     found: list[Found] = []
     queue = [("", module)]
@@ -107,7 +107,7 @@ def _tables_of(path: str, module: Any) -> list[Found]:
 def _optimizer_of(weight: nn.Parameter, where: str) -> str:
     classes = getattr(weight, "_optimizer_classes", None) or ()
     for kind in classes:
-        # TorchRec has classes of its own of the same names, which it takes for markers of its fused kernels.
+        # TorchRec has optimizer classes of the same names, which select its fused kernels.
         name = {"Adagrad": "adagrad", "RowWiseAdagrad": "rowwise_adagrad", "SGD": "sgd", "Adam": "adam"}.get(kind.__name__)
         if name is None or len(classes) > 1:
             raise UserError(f"{where}: trained by {kind.__name__}; plans know {', '.join(OPTIMIZERS)}, one a table")
@@ -123,14 +123,14 @@ def rules_in(
     batch_size: int,
     optimizer: str,
 ) -> tuple[list[Table], dict[str, Rule], dict[str, dict[str, Any]]]:
-    """What is planned: the tables, their rules, and what of the constraints goes to the kernels as it is, by table's name.
+    """The tables, their rules by table name, and the constraint fields that are passed to the kernels unchanged, by table name.
 
     Args:
-        constraints: by table's name, a collection's own name for it, or a pattern of these; a later one takes an earlier one's place.
+        constraints: by table name, by the table's name in its collection, or by a pattern; a later entry replaces an earlier one.
         batch_size: rows of the global batch.
 
     Raises:
-        UserError: names the constraint and what is wrong.
+        UserError: an impossible constraint; the message names it and the reason.
     """
     asked: dict[str, tuple[str, ParameterConstraints]] = {}
     for pattern, constraint in constraints.items():
@@ -172,10 +172,10 @@ def _rule(
             raise UserError(f"{where}: {one.name} is not read by dmoe.Planner")
     kind = cluster.device.kind
     types = list(constraint.sharding_types or sharder.sharding_types(kind))
-    # With one state a row and shard, row-wise Adagrad would be another optimizer: only where asked for.
+    # Row-wise Adagrad keeps one state per row and column shard, so column shards change the optimizer: only if requested.
     reasons = {one: "row-wise Adagrad keeps one state a row" for one in CUT_ROWS if optimizer == "rowwise_adagrad"}
     if not found.pooled and kind == "cpu":
-        # On CPUs its lookup sums what it should keep apart (torchrec issue 1255).
+        # On CPUs its lookup wrongly sums embeddings that must stay separate (torchrec issue 1255).
         if "data_parallel" in (constraint.sharding_types or ()):
             raise UserError(f"{where}: data_parallel; TorchRec runs it for an EmbeddingCollection on GPUs only: leave it out")
         reasons["data_parallel"] = "TorchRec cannot run it for an EmbeddingCollection on CPUs"
@@ -189,7 +189,7 @@ def _rule(
     possible = sorted({kernel for one in types for kernel in sharder.compute_kernels(one, kind)} & set(KERNELS))
     if unknown := [one for one in constraint.compute_kernels or () if one not in possible]:
         raise UserError(f"{where}: compute kernel {unknown[0]}; for {', '.join(types)} on {kind} it can be {', '.join(possible)}")
-    # TorchRec's is a lower bound.
+    # TorchRec's value is a lower bound.
     widths = partitions_of(table, constraint.min_partition or MIN_COLUMNS)
     lengths = tuple(float(one) for one in constraint.pooling_factors)
     if len(lengths) == 1:

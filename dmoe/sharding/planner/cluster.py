@@ -1,6 +1,6 @@
-"""The cluster that a plan is made for: the one that the process group runs on, or one that is not there.
+"""The cluster that a plan is made for: the one that the process group runs on, or any other one by its description.
 
-Bandwidths are bytes a second in one direction, of one device, as its vendor states them; capacities are bytes.
+Bandwidths are in bytes per second, for one device and one direction, from the vendor's data sheet. Capacities are in bytes.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from dmoe.yaml_files import read_mapping
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192
 MAX_BYTES = 1e18
-"""Of a memory, and of what a link carries in a second."""
+"""Limits for the capacity of a memory and for a bandwidth."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Device:
 
     Attributes:
         kind: `cuda` or `cpu`.
-        hbm, ddr: capacity of the device's memory and of the host's, a rank.
-        hbm_bandwidth, ddr_bandwidth: of the two memories.
-        host_link: between them (PCIe, NVLink-C2C).
-        node_link: to a rank of the same node.
-        network: to a rank of another node, a rank's share.
-        flops: multiply-adds count twice; what dense layers reach in a real model, about 35 % of the data sheet's bf16.
-        usd_an_hour: a typical price on demand, for sweeps; put your own in a cluster file.
+        hbm, ddr: capacity of device memory and host memory per rank.
+        hbm_bandwidth, ddr_bandwidth: bandwidth of device memory and host memory.
+        host_link: bandwidth between the two memories (PCIe, NVLink-C2C).
+        node_link: bandwidth to a rank of the same node.
+        network: bandwidth to a rank of another node; the share of one rank.
+        flops: FLOPs per second (a multiply-add counts as 2) that dense layers reach in practice, about 35 % of the data sheet's bf16.
+        usd_an_hour: typical on-demand price, used in sweeps; put your own price in a cluster file.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Cluster:
     """`nodes` hosts of `ranks_a_node` devices. Ranks are numbered host by host.
 
     Attributes:
-        memory_of: (rank, bytes) of ranks that have another `memory` than the device's, as on a node that is shared with others.
-        without: ranks of the job that hold no table. They look up and exchange as all do.
+        memory_of: (rank, bytes) of ranks whose `memory` differs from the device's, for example on a node shared with other jobs.
+        without: ranks of the job that hold no table; they take part in lookups and exchange like all others.
     """
 
     nodes: int
@@ -89,15 +89,15 @@ class Cluster:
 
     @property
     def memory(self) -> float:
-        """Bytes of the memory that tables live in by default."""
+        """Bytes of the memory that holds tables by default (HBM on GPUs)."""
         return self.device.hbm if self.device.kind == "cuda" else self.device.ddr
 
     def memory_on(self, rank: int) -> float:
-        """`memory` of that rank."""
+        """`memory` of one rank."""
         return dict(self.memory_of).get(rank, self.memory)
 
     def equal(self) -> "Cluster":
-        """The same with equal ranks, all of which may hold tables."""
+        """The same cluster with equal ranks that may all hold tables."""
         return dataclasses.replace(self, memory_of=(), without=())
 
     def as_json(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Cluster:
         return kept
 
     def differences(self, other: "Cluster") -> list[str]:
-        """What differs of the things that a plan cannot be carried over."""
+        """The differences between the clusters that make a plan for one invalid on the other."""
         pairs = {
             "nodes": (self.nodes, other.nodes),
             "ranks a node": (self.ranks_a_node, other.ranks_a_node),
@@ -120,10 +120,10 @@ class Cluster:
 
 
 def cluster_from_json(kept: Any, where: str) -> Cluster:
-    """What `as_json` made.
+    """Reads the output of `as_json`.
 
     Raises:
-        UserError: a field is missing, unknown, or no positive number.
+        UserError: a field is missing, unknown, or not a positive number.
     """
     try:
         device = Device(**kept["device"])
@@ -135,11 +135,11 @@ def cluster_from_json(kept: Any, where: str) -> Cluster:
 
 
 def parse_cluster(text: str) -> Cluster:
-    """`16x8:h100`, or `16x8:my_gpu.yaml` with a file that lays fields of Device over a preset (`base: h100`), and may say which ranks have
+    """Parses `16x8:h100`, or `16x8:my_gpu.yaml`. The file overrides fields of a preset Device (`base: h100`), and may say which ranks have
     other memory (`memory_of: {3: 40e9}`) and which hold no table (`without: [7]`).
 
     Raises:
-        UserError: not of that form, an unknown device, an impossible number.
+        UserError: another format, an unknown device, an impossible number.
     """
     found = re.fullmatch(r"(\d{1,9})x(\d{1,9}):(.+)", text.strip())
     if not found:
@@ -159,7 +159,7 @@ Unequal = tuple[tuple[tuple[int, float], ...], tuple[int, ...]]
 
 
 def _ranks_of(tree: Mapping[str, Any], where: str) -> Unequal:
-    """`memory_of` and `without` of a file, sorted."""
+    """`memory_of` and `without` from a cluster file, sorted."""
     sizes, without = tree.get("memory_of", {}), tree.get("without", [])
     if not isinstance(sizes, dict) or not all(re.fullmatch(r"\d{1,6}", str(rank)) for rank in sizes):
         raise UserError(f"{where}: memory_of: expected bytes by rank, such as {{3: 40e9}}")
@@ -218,7 +218,7 @@ def _check_ranks(cluster: Cluster, where: str) -> None:
 
 
 def topology_of(cluster: Cluster) -> Any:
-    """TorchRec's topology, whose bandwidths are bytes a millisecond."""
+    """The cluster as a TorchRec topology, whose bandwidths are in bytes per millisecond."""
     from torchrec.distributed.planner.types import HardwareConfig, KernelConfig, TopologyFactory, TrainerConfig
 
     device = cluster.device
@@ -238,7 +238,7 @@ def topology_of(cluster: Cluster) -> Any:
 
 
 def cluster_of_this_job(device_type: str) -> Cluster:
-    """The cluster that the process group runs on: shape from the launcher's variables, device by its name."""
+    """The cluster that the process group runs on: its shape from the launcher's environment variables, the device by its name."""
     from dmoe.distributed import local_world_size, world_size
 
     ranks, local = world_size(), min(local_world_size(), world_size())
@@ -250,5 +250,5 @@ def cluster_of_this_job(device_type: str) -> Cluster:
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     name = properties.name.lower()
     base = next((key for key in ("h200", "h100", "b200") if key in name), "a100-40" if properties.total_memory < 50 * GIB else "a100-80")
-    # The memory that is there, and not the data sheet's: a plan must fit it.
+    # Use the actual memory, not the data sheet's: a plan must fit it.
     return Cluster(ranks // local, local, dataclasses.replace(PRESETS[base], hbm=min(PRESETS[base].hbm, properties.total_memory)))

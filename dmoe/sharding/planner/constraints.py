@@ -1,4 +1,4 @@
-"""What a plan may do with each table: the config's constraints, and what the mathematics asks for."""
+"""Sharding options of each table: the config's constraints, and restrictions that keep the results correct."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from dmoe.sharding.planner.cost.lookup import Lookup
 
 PINNABLE = ("table_wise", "column_wise")
 MIN_COLUMNS = 32
-"""Narrower column shards are not tried unprompted: FBGEMM reads rows in blocks of 128 numbers, parts of a block at a penalty."""
+"""Narrower column shards are tried only if requested: FBGEMM reads rows in blocks of 128 numbers, and part of a block is slower."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The choices that are open to one table.
+    """The sharding options of one table.
 
     Attributes:
-        types: sharding types.
-        kernels: None where the config names none: on the device first, in the host's memory if that does not fit.
-        partitions: widths of a column shard to try; empty where the table must not be cut by columns.
-        ranks: that may hold its shards; None for all.
-        batch_size: rows of a rank's batch.
-        lookup: how many ids a row has, and what comes of them.
-        reasons: sharding type -> why it is not among `types`.
+        types: allowed sharding types.
+        kernels: allowed compute kernels; None if the config names none: device memory first, host memory if nothing else fits.
+        partitions: widths of column shards to try; empty if the table must not be sharded by columns.
+        ranks: ranks that may hold its shards; None for all.
+        batch_size: rows of the batch of one rank.
+        lookup: number of ids per row, and how they are looked up.
+        reasons: sharding type -> why it is not in `types`.
     """
 
     types: tuple[str, ...]
@@ -42,10 +42,10 @@ class Rule:
 
 
 def closed_types(cluster: Cluster) -> dict[str, str]:
-    """Sharding type -> why it cannot be, where ranks are left out.
+    """Sharding type -> why it is not possible, if some ranks hold no table.
 
-    A data-parallel table is whole on every rank. TorchRec could cut rows unevenly, with nothing on the ranks that are left out; but the
-    layout that plans are checked for, as checkpoints and migrations are, has equal blocks of rows on all ranks (`shard_layout.py`).
+    A data-parallel table is complete on every rank. TorchRec could shard rows unevenly, with no rows on the excluded ranks. But plans,
+    checkpoints and migrations assume equal blocks of rows on all ranks (`shard_layout.py`).
     """
     if not cluster.without:
         return {}
@@ -57,10 +57,10 @@ def closed_types(cluster: Cluster) -> dict[str, str]:
 
 
 def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict[str, Rule]:
-    """Every table's rule.
+    """The rule of each table.
 
     Raises:
-        UserError: a constraint names no table (the nearest is named), or asks for what cannot be.
+        UserError: a constraint names no table (the message suggests the nearest name), or is impossible.
     """
     laid: dict[str, dict[str, object]] = {table.name: {} for table in tables}
     asked: dict[str, str] = {}
@@ -68,7 +68,7 @@ def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict
     for table in tables:
         of_feature.setdefault(table.feature, []).append(table.name)
     for pattern, constraint in config.sharding.tables.items():
-        # A name is taken as it stands before it is taken for a pattern: a feature may be called `C1*` or `tags[0]`.
+        # Try an exact name before a pattern: a feature may be called `C1*` or `tags[0]`.
         matching = of_feature.get(pattern) or ([pattern] if pattern in laid else [one.name for one in tables if _matches(pattern, one)])
         if not matching:
             raise UserError(f"sharding.tables.{one_line(pattern)}: no such table{nearest(pattern, laid.keys() | of_feature.keys())}")
@@ -136,7 +136,7 @@ def _rule(table: Table, asked: TableConstraint, config: Config, cluster: Cluster
 
 
 def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
-    """The width that is asked for, or those that are tried unprompted."""
+    """The requested width, or the widths to try by default."""
     if asked is None:
         return partitions_of(table)
     if asked not in (widths := partitions_of(table, 1)):
@@ -148,12 +148,12 @@ def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
 
 
 def partitions_of(table: Table, narrowest: int = MIN_COLUMNS) -> tuple[int, ...]:
-    """Widths that divide the row and either hold whole experts' embeddings or divide each of them, widest first.
+    """Widths of column shards, widest first. A width divides the row, and either contains whole embeddings of experts or divides each.
 
     The whole row is one of them.
 
     Args:
-        narrowest: part of an embedding.
+        narrowest: minimum width of a part of an embedding.
     """
     columns = table.columns
     borders = {section.offset for section in table.sections} | {columns}

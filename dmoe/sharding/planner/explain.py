@@ -1,4 +1,4 @@
-"""Why each table is sharded as it is: what else was tried, what the plan would have cost, which constraint decided."""
+"""Explains the choice for each table: the candidates tried, the cost of the plan with each, and the constraint that decided."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from dmoe.sharding.planner.search.problem import Problem, Solution
 
 
 def reasons(tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, solution: Solution) -> dict[str, dict[str, Any]]:
-    """`decided` in words and `tried`, a row a candidate, for every table.
+    """For each table `decided`, a text, and `tried`, one row per candidate.
 
-    A candidate's `plan_ms` is the critical rank's time were this table sharded that way, all others staying where they are; null where
-    that does not fit.
+    `plan_ms` of a candidate is the time of the critical rank if this table used the candidate and all other tables stayed unchanged; null
+    if that does not fit.
     """
     state = State(problem.chosen(solution.picks), solution.placed.ranks, problem.pinned, problem.room)
     kept = float(solution.placed.time.max())
@@ -22,7 +22,7 @@ def reasons(tables: Sequence[Table], rules: dict[str, Rule], problem: Problem, s
     found = {}
     for index, table in enumerate(tables):
         kind, pick = problem.kinds[index], solution.picks[index]
-        # Tables that are alike, chosen alike, get the first one's figures.
+        # Equal tables with the same candidate share the figures of the first one.
         if (kind, pick) not in told or problem.pinned[index] is not None:
             detail(f"tries what else table {index + 1:,} could do")
             told[kind, pick] = _tried(problem, solution, state, index)

@@ -1,4 +1,4 @@
-"""A TorchRec ShardingPlanner for any model, by the same search as dmoe's own."""
+"""A TorchRec ShardingPlanner for any model, with the same search as for dmoe's own models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -30,18 +30,18 @@ Sharders = Sequence[ModuleSharder[nn.Module]]
 class Planner(ShardingPlanner):
     """Plans the tables of any model: several EmbeddingBagCollections and EmbeddingCollections, weighted features, shared tables.
 
-    The cluster need not be there, and the model can be on the meta device: nothing is allocated.
+    The planner needs neither the cluster nor memory for the tables: the model can be on the meta device.
 
     Args:
-        cluster: such as "16x8:h100" or "1x2:cpu" (`dmoe plan make --help`); that of this process group where None.
+        cluster: for example "16x8:h100" or "1x2:cpu" (`dmoe plan make --help`); None for the cluster of this process group.
         batch_size: rows of the global batch, over all ranks.
-        constraints: TorchRec's, by table's name or a pattern of names. Of their fields, num_poolings, device_group, key_value_params and
-            use_virtual_table are refused.
-        optimizer: of tables whose parameters name none (`apply_optimizer_in_backward`); decides the bytes of state.
-        data: folder of a data set of `dmoe data`, whose features have the names of the model's: its counts then say how many different
-            ids a batch has and what a cache misses, and its mean ids a row are the pooling factors that no constraint gives. A table that
-            several features read, or that has fewer rows than its feature has ids, has no measured use.
-        comm_precision: fp32, fp16 or bf16: in which embeddings travel between ranks, as the sharders' codecs say.
+        constraints: TorchRec's ParameterConstraints, by table name or a pattern of names. The fields num_poolings, device_group,
+            key_value_params and use_virtual_table are refused.
+        optimizer: optimizer of tables whose parameters have none from `apply_optimizer_in_backward`; determines the bytes of state.
+        data: folder of a data set of `dmoe data` whose features have the same names as the model's. Its counts give the distinct ids per
+            batch and the cache misses; its mean ids per row are the pooling factors where no constraint sets them. A table that several
+            features use, or that has fewer rows than its feature has ids, gets no measured lookup statistics.
+        comm_precision: fp32, fp16 or bf16; precision in which embeddings are sent between ranks, as set by the codecs of the sharders.
 
     Examples:
         >>> import dmoe
@@ -79,15 +79,15 @@ class Planner(ShardingPlanner):
         self.groups: dict[str, Counted] | None = None
 
     def plan(self, module: nn.Module, sharders: Sharders | None = None, explain: bool = True) -> Plan:
-        """The plan, made here and now.
+        """Makes the plan in this process.
 
         Args:
-            sharders: those that DistributedModelParallel is given: they say which types and kernels a plan may use. Where None, all that
-                TorchRec runs, row-wise types on CPUs among them.
-            explain: keep what else was tried for each table, for `Plan.why`.
+            sharders: the sharders passed to DistributedModelParallel; they determine the allowed types and kernels. None allows all that
+                TorchRec can run, including row-wise types on CPUs.
+            explain: keep the other candidates tried for each table, for `Plan.why`.
 
         Raises:
-            UserError: nothing fits, or a constraint or a table that cannot be planned; says what to do.
+            UserError: no plan fits, or a constraint or a table cannot be planned; the message says what to do.
         """
         found = tables_in(module)
         cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
@@ -100,10 +100,10 @@ class Planner(ShardingPlanner):
         return Plan.of(kept, extras)
 
     def collective_plan(self, module: nn.Module, sharders: Sharders | None = None, pg: ProcessGroup | None = None) -> Plan:
-        """As `plan`, made on rank 0 of the default process group and given to all.
+        """Makes the plan on rank 0 of the default process group, and broadcasts it to all ranks.
 
         Raises:
-            UserError: on every rank; also where `pg` is not the default group.
+            UserError: as `plan`, on every rank; also if `pg` is not the default group.
         """
         if pg is not None and pg.size() != world_size():
             raise UserError("collective_plan: dmoe.Planner plans for the default process group")
@@ -119,10 +119,10 @@ class Planner(ShardingPlanner):
         return made
 
     def describe(self, module: nn.Module, plan: ShardingPlan) -> Plan:
-        """Another planner's plan, such as one of TorchRec's EmbeddingShardingPlanner, with dmoe's figures: to show, save, compare, check.
+        """Converts the plan of another planner, such as TorchRec's EmbeddingShardingPlanner, to show, save, compare or check it.
 
         Raises:
-            UserError: the plan is not for these tables, or uses a kernel that plan files do not know.
+            UserError: the plan is not for these tables, or uses a kernel that plan files do not support.
         """
         found = tables_in(module)
         cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
@@ -147,7 +147,7 @@ class Planner(ShardingPlanner):
         return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, optimizer)))
 
     def _measured(self, found: Mapping[str, Found], rules: Mapping[str, Rule]) -> dict[str, Rule]:
-        """The rules with what the data set says of the tables' lookups."""
+        """The rules with the lookup statistics of the data set."""
         if not self.data:
             return dict(rules)
         manifest = load_manifest(self.data)

@@ -1,4 +1,4 @@
-"""One planner for training and for the tool: tables, config and cluster in; a plan with its reasons out."""
+"""The planner of training and of `dmoe plan`: makes a plan with explanations from tables, config and cluster."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -29,18 +29,18 @@ from dmoe.sharding.planner.search.search import GAP, search
 
 @dataclass(frozen=True)
 class Job:
-    """What is planned beside the tables.
+    """Planner inputs that do not belong to a single table.
 
     Attributes:
-        optimizer: of the tables.
+        optimizer: optimizer of the tables.
         batch_size: rows of the global batch.
-        dense_bytes: of the data-parallel part's parameters, six times which is reserved (TorchRec's rule of thumb).
-        comm_precision: in which looked-up embeddings and their gradients travel.
-        types_given: the sharding types were named for all tables; else tables go to the host's memory too where the device's does not do.
-        constraints: identifies what the tables' rules were made of.
-        variant: of the model, for people.
-        gap: the search ends where the critical rank is within this share of the lower bound.
-        keep_best: an interrupt ends the search with the best plan so far.
+        dense_bytes: bytes of the data-parallel parameters; six times as much is reserved (TorchRec's rule of thumb).
+        comm_precision: precision in which embeddings and their gradients are sent.
+        types_given: sharding types were given for all tables; if False, tables may use host memory if device memory is insufficient.
+        constraints: hash of the constraints from which the rules of the tables were made.
+        variant: name of the model variant, only shown.
+        gap: the search stops when the time of the critical rank is within this share of the lower bound.
+        keep_best: an interrupt stops the search and keeps the best plan so far.
     """
 
     optimizer: str
@@ -67,11 +67,11 @@ def plan_tables(
     """The plan of a config's model; see `plan_by_rules`, and `Job` for `gap` and `keep_best`.
 
     Args:
-        uses: by feature, where they were measured.
+        uses: measured lookup statistics by feature.
 
     Raises:
-        DoesNotFit: nothing that the config allows fits.
-        UserError: a constraint, or a comm_precision, that cannot be.
+        DoesNotFit: no plan that the config allows fits.
+        UserError: an impossible constraint or comm_precision.
     """
     job = Job(
         config.optimizer.tables.kind,
@@ -87,7 +87,7 @@ def plan_tables(
     check_precision(job.comm_precision, cluster.device.kind)
     rules = rules_for(tables, config, cluster)
     for table in tables:
-        # Measured of all of a feature's ids; private rows are of the most frequent ones, and hashed ones of several.
+        # The statistics cover all ids of a feature, but private rows hold only the most frequent ids, and a hashed row holds several ids.
         if (use := (uses or {}).get(table.feature)) is not None and not table.private and not table.readers:
             rule = rules[table.name]
             rules[table.name] = replace(rule, lookup=replace(rule.lookup, use=use))
@@ -95,14 +95,14 @@ def plan_tables(
 
 
 def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, cluster: Cluster, explain: bool = True) -> dict[str, Any]:
-    """The plan as plain data, as `plan_file.py` writes it: a function of its arguments alone.
+    """The plan as plain data, as `plan_file.py` writes it. Deterministic: depends only on the arguments.
 
     Args:
-        rules: by table's name.
-        explain: try every table's other candidates once more, to say what they would have cost.
+        rules: rules by table name.
+        explain: try the other candidates of each table again, to report the cost of the plan with each.
 
     Raises:
-        DoesNotFit: nothing that the rules allow fits.
+        DoesNotFit: no plan that the rules allow fits.
     """
     topology = topology_of(cluster)
     room = room_of(tables, rules, cluster, topology, job.dense_bytes)
@@ -112,17 +112,17 @@ def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, clu
         for name, why in reasons(tables, rules, problem, solution).items():
             rows[name] |= why
     plan = plan_of_rows(rows, job, cluster, room, model_hash(tables, job.optimizer))
-    # Rounded down, so that no plan is under it.
+    # Rounded down, so that it stays a lower bound.
     plan["predicted"] |= {"bound_ms": math.floor(solution.bound * 1e6) / 1e6, "complete": solution.complete}
     return plan
 
 
 def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: Room, model: str) -> dict[str, Any]:
-    """The whole plan with its prediction, of its tables' entries.
+    """The complete plan, with its prediction, from the entries of its tables.
 
     Args:
-        room: that there is for tables on each rank.
-        model: identifies the tables.
+        room: memory for tables on each rank.
+        model: hash of the tables.
     """
     prediction = predict(rows, job.optimizer, cluster, job.comm_precision)
     return {
@@ -156,13 +156,13 @@ def _solve(
     types = {kind for rule in rules.values() for kind in rule.types}
     if least > (memory := float(room.hbm.clip(0).sum() + room.ddr.clip(0).sum())):
         raise _does_not_fit(least, memory, types, cluster)
-    # Of tables that may be put in the host's memory unasked.
+    # Bytes of the tables that the planner may put in host memory by itself.
     unnamed = _least_bytes([table for table in tables if not rules[table.name].kernels], rules, job)
     problem = None
-    # The host's memory is slower by far: it is tried where the device's does not do.
+    # Host memory is much slower: it is tried only if device memory is insufficient.
     places_to_try: tuple[bool, ...] = (False,)
     if cluster.device.kind == "cuda" and not job.types_given:
-        # Tables larger than all devices' room need not be tried there.
+        # Skip device memory if it is smaller than these tables.
         places_to_try = (True,) if unnamed > float(room.hbm.clip(0).sum()) else (False, True)
     for in_host in places_to_try:
         found = candidates_of(tables, rules, job.optimizer, topology, in_host, BYTES[job.comm_precision])
@@ -187,14 +187,14 @@ def _solve(
 
 
 def _least_bytes(tables: Sequence[Table], rules: dict[str, Rule], job: Job) -> float:
-    """Weights and state of the tables alone, each held once."""
+    """Bytes of the weights and state of all tables, without replication or buffers."""
     sizes = [(np.array([[table.rows, table.columns]], np.float64), rules[table.name].lookup.number_bytes) for table in tables]
     return sum(float(np.sum(bytes_of(size, job.optimizer, number_bytes))) for size, number_bytes in sizes)
 
 
 def _needed(problem: Problem, cluster: Cluster) -> tuple[float, float]:
-    """Bytes that the smallest candidates take in the memories that they can use, and that there are."""
-    # Tables that may lie in the host's memory need either memory, or both.
+    """Bytes that the smallest candidates need, and bytes available, both over the memories that the candidates can use."""
+    # A table that may be in host memory uses host memory, device memory, or both.
     in_host = cluster.device.kind != "cuda" or any("uvm" in one.kernel for group in problem.candidates for one in group)
     on_device = cluster.device.kind == "cuda"
 

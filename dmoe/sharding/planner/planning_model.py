@@ -1,4 +1,4 @@
-"""A model as the planner sees it, from a config and the sizes of its tables, without a GPU, a process group or a table in memory."""
+"""The planner's input for a model, from its config and table sizes; needs no GPU, process group or memory for tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ from dmoe.yaml_files import read_mapping
 
 @dataclass(frozen=True)
 class Described:
-    """What is planned: the config, the tables, and the size of the dense part.
+    """The planner's input: the config, the tables, and the size of the dense part.
 
     Attributes:
-        dense_bytes: of the dense part's parameters.
-        flops: of a row's forward pass, 2 a multiply-add.
-        uses: of features, by `table_use.with_use`.
+        dense_bytes: bytes of the parameters of the dense part.
+        flops: FLOPs of the forward pass of one row; a multiply-add counts as 2.
+        uses: lookup statistics by feature, from `table_use.with_use`.
     """
 
     config: Config
@@ -47,7 +47,7 @@ class Described:
 
 
 def describe(config: Config, manifest: Manifest) -> Described:
-    """Outlines the dense part once to know its size."""
+    """The planner's input for a config and a data set. Builds an outline of the dense part to get its size."""
     blueprint = make_blueprint(config, manifest)
     mixture = outline_of(config, blueprint)
     dense = sum(parameter.numel() * parameter.element_size() for parameter in mixture.parameters())
@@ -55,10 +55,11 @@ def describe(config: Config, manifest: Manifest) -> Described:
 
 
 def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
-    """The data set's manifest, or one made of a file `feature: cardinality` (YAML or JSON; `dense: 13` counts the numeric features).
+    """The manifest of the data set, or one made from a file `feature: cardinality` (YAML or JSON; `dense: 13` is the number of numeric
+    features).
 
     Raises:
-        UserError: neither is there, or a cardinality is no whole number.
+        UserError: neither exists, or a cardinality is not an integer.
     """
     if not cardinalities:
         if not config.data.path:
@@ -70,7 +71,7 @@ def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
 
 
 def manifest_of(sizes: dict[str, Any], where: str) -> Manifest:
-    """A manifest without rows, of cardinalities alone."""
+    """A manifest without rows, with cardinalities only."""
     sizes = dict(sizes)
     dense = sizes.pop("dense", 0)
     if type(dense) is not int or not 0 <= dense <= 10_000:

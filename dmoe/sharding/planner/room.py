@@ -1,4 +1,4 @@
-"""What each rank has left for tables beside the dense part, ids and reserve."""
+"""Memory of each rank that is left for tables, after the dense part, ids and reserve."""
 
 import contextlib
 import warnings
@@ -20,11 +20,11 @@ from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
 from dmoe.sharding.planner.search.partitioner import Room
 
 RESERVED = 0.15
-"""Share of a GPU's memory that is left free, TorchRec's default; dense part and id buffers are counted beside it."""
+"""Share of GPU memory that is kept free, TorchRec's default; memory for the dense part and id buffers is reserved in addition."""
 
 
 class DoesNotFit(UserError):
-    """No plan fits. `room` and `needed` are bytes over all ranks; the message names what to do."""
+    """No plan fits. `room` and `needed` are bytes over all ranks; the message says what to do."""
 
     def __init__(self, message: str, room: float, needed: float) -> None:
         super().__init__(message)
@@ -32,12 +32,12 @@ class DoesNotFit(UserError):
 
 
 def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, topology: Topology, dense_bytes: int) -> Room:
-    """What TorchRec's heuristic reservation leaves for tables on each rank; -1 on one that is left out, where not even 0 bytes fit.
+    """The memory for tables that TorchRec's heuristic reservation leaves on each rank; -1 on excluded ranks, so that no shard fits.
 
-    The topology has equal ranks: TorchRec's enumerator would cut rows by the memory of unequal ones.
+    The topology has equal ranks: with unequal ranks, TorchRec's enumerator would shard rows in proportion to memory.
     """
     named = [(f"table{number}", rules[table.name]) for number, table in enumerate(tables)]
-    # Their sizes do not matter here: how many ids they get does.
+    # The reservation depends on the number of ids of a table, not on its size.
     module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
     constraints = {name: constraint_of(rule, [], [], None) for name, rule in named}
     batch = max(rule.batch_size for rule in rules.values())
@@ -47,7 +47,7 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
     storage = []
     with contextlib.suppress(PlannerError):
         storage = [device.storage for device in reservation.reserve(topology, batch, module, sharders(), constraints).devices]
-    # TorchRec refuses what leaves a GPU no memory, but not what leaves a CPU none.
+    # TorchRec raises if no GPU memory is left, but not if no CPU memory is left.
     if not storage or (cluster.device.kind == "cpu" and min(one.ddr for one in storage) <= 0):
         raise DoesNotFit(
             f"sharding: the dense part ({human(6 * dense_bytes)} with gradients and state) and the ids of {batch:,} rows a rank leave no"
@@ -57,7 +57,7 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
         )
     hbm, ddr = (np.array([float(getattr(one, name)) for one in storage]) for name in ("hbm", "ddr"))
     for rank, size in cluster.memory_of:
-        # The share that is reserved is one of the device's memory alone.
+        # RESERVED applies to device memory only.
         if cluster.device.kind == "cuda":
             hbm[rank] += (1 - RESERVED) * (size - cluster.memory)
         else:
@@ -70,7 +70,7 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
 
 
 def kept_room(room: Room, cluster: Cluster) -> dict[str, Any]:
-    """Bytes on an equal rank, and `of` those that have other memory, by rank."""
+    """Bytes for tables on a rank with default memory, and `of`: rank -> bytes for ranks with other memory."""
     by_rank = room.hbm if cluster.device.kind == "cuda" else room.ddr
     unequal = {rank for rank, _ in cluster.memory_of} | set(cluster.without)
     equal = next((rank for rank in range(cluster.ranks) if rank not in unequal), next(r for r in range(cluster.ranks) if by_rank[r] >= 0))

@@ -1,1 +1,1 @@
-"""What else could be planned: changes that make a model fit, and grids of clusters and batches."""
+"""Advice on clusters and configs: changes that make a model fit, and sweeps over clusters and batch sizes."""

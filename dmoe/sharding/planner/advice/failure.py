@@ -1,4 +1,4 @@
-"""Why a model does not fit a cluster, and the smallest change of each kind that makes it fit, found by planning anew."""
+"""Why a model does not fit a cluster, and the smallest change of each kind that makes it fit. Each change is tested by making a plan."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ from dmoe.sharding.planner.room import DoesNotFit
 from dmoe.sharding.planner.search.search import GAP
 
 MANY, ROUNDED_TO, ROUGH_GAP = 200, 0.01, 10.0
-"""Where features have more different cardinalities than so many, a change's plans are made with rows rounded up to steps of 1 %, so that
-tables share candidates: such a plan fits the tables as they are. The search ends with a first plan: it need not be the best one."""
+"""If the features have more than MANY different cardinalities, the plans for a change are made with rows rounded up to steps of 1 %, so
+that tables share candidates; such a plan also fits the real tables. The search stops at the first plan, which need not be the best."""
 NOT_OFFERED = "fp16 rows: tables train in float32 here, only an exported scorer can have fp16 or int8 ones"
 
 
 @dataclass(frozen=True)
 class Change:
-    """The smallest amount of a lever with which a plan was found, and what that plan predicts."""
+    """The smallest amount of a lever that gave a plan, and the step that this plan predicts."""
 
     kind: str
     what: str
@@ -39,20 +39,20 @@ class Change:
 
     @property
     def order(self) -> tuple[int, float]:
-        """What leaves the model as it is first, then by money (time, where the cluster has no price)."""
+        """Sort key: changes that keep the model unchanged first, then by cost (by rank time if the cluster has no price)."""
         return self.effect, self.step.usd_a_billion if self.step.usd_an_hour else self.step.ms * self.step.ranks
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was asked and found.
+    """Whether a model fits a cluster, and the changes that help if it does not.
 
     Attributes:
-        step: of the plan, where the model fits as it is.
-        needs: bytes of all tables' weights and state, which any plan must place.
+        step: predicted step of the plan; None if the model does not fit.
+        needs: bytes of the weights and optimizer state of all tables, which any plan must place.
         tables: (name, rows, columns, bytes), the largest first.
-        changes: that make it fit, best first; only looked for where it does not.
-        no_help: (lever, its largest amount) that do not, by themselves.
+        changes: changes that make the model fit, best first; searched only if it does not fit.
+        no_help: (lever, its largest amount) of the levers that are not sufficient alone.
     """
 
     cluster: Cluster
@@ -82,20 +82,20 @@ class Explanation:
 
 
 def explain(model: Described, cluster: Cluster, on_device: bool = False, told: Callable[[str], None] = lambda text: None) -> Explanation:
-    """Plans as asked, and where that fails, each lever's smallest sufficient amount.
+    """Makes the plan; if none fits, finds the smallest sufficient amount of each lever.
 
     Args:
-        on_device: count tables in the hosts' memory as a failure, which the planner falls back on where the config names no types.
-        told: hears what is being tried.
+        on_device: a plan with tables in host memory, the planner's fallback if the config names no types, counts as a failure.
+        told: progress callback; called with a description of each attempt.
 
     Raises:
-        UserError: a constraint that cannot be, which is no lack of memory.
+        UserError: a constraint is impossible for a reason other than memory.
     """
     step, missing = None, ""
     try:
         step = _plan(model, cluster, on_device)
     except DoesNotFit as error:
-        # Without room for any table, more of it is not what is missing.
+        # Room 0 means that the cause is not the size of the tables: keep the message.
         missing = shortage(model, cluster, on_device) if error.room else str(error).removeprefix("sharding: ")
     sizes = table_bytes(model)
     rows = sorted(((t.name, t.rows, t.columns, sizes[t.name]) for t in model.tables), key=lambda row: (-row[3], row[0]))
@@ -129,7 +129,7 @@ def explain(model: Described, cluster: Cluster, on_device: bool = False, told: C
 
 
 def _smallest(lever: Lever, model: Described, cluster: Cluster, device_alone: bool, on_device: bool) -> Change | None:
-    """The first amount that fits: in growing strides, then by halves between the last that did not and the first that did."""
+    """The smallest amount that fits: exponential search, then bisection between the last failure and the first success."""
     plans = 0
 
     def fits(index: int) -> Step | None:
@@ -138,7 +138,7 @@ def _smallest(lever: Lever, model: Described, cluster: Cluster, device_alone: bo
         target = attempt.cluster or cluster
         try:
             changed_model = _apply(attempt, model)
-            # What no plan can place need not be planned.
+            # Skip the planner if the tables need more than all memory.
             if sum(table_bytes(changed_model).values()) > memory_of(target, device_alone):
                 return None
             plans += 1
@@ -173,7 +173,7 @@ def _apply(attempt: Attempt, model: Described) -> Described:
 
 
 def _rounded(model: Described) -> Described:
-    """The model with rows rounded up, where it has many different tables."""
+    """The model with rows rounded up if it has many different tables."""
     cardinalities = {one.cardinality for one in model.manifest.categorical}
     if len(cardinalities) <= MANY:
         return model
@@ -186,14 +186,14 @@ def _rounded(model: Described) -> Described:
 def _plan(model: Described, cluster: Cluster, on_device: bool, gap: float = GAP) -> Step:
     config = model.config
     if on_device and cluster.device.kind == "cuda" and not config.sharding.types:
-        # A config that names types gets no table in the host's memory unasked.
+        # If the config names sharding types, the planner does not use host memory by itself.
         types = f"sharding.types=[{','.join(allowed_types(config, cluster.ranks))}]"
         model = describe(changed(config, [types]), model.manifest)
     return step_of(model, model.plan(cluster, explain=False, gap=gap), cluster)
 
 
 def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:
-    """What `dmoe plan explain-failure` prints."""
+    """The lines that `dmoe plan explain-failure` prints."""
     where = " without tables in the host's memory" if found.on_device else ""
     if (step := found.step) is not None:
         host = f", {human(step.host_memory)} in its host's" if step.host_memory else ""

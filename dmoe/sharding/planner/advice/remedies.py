@@ -1,4 +1,4 @@
-"""What could be changed to make a model fit a cluster: each lever's amounts, the smallest change first, as what a person would type."""
+"""Levers: changes that may make a model fit a cluster. Each has amounts, the smallest first, and the option to type for each amount."""
 
 import dataclasses
 import itertools
@@ -31,10 +31,10 @@ class Attempt:
     """One amount of a lever.
 
     Attributes:
-        what: in words.
-        overrides: `--set` values.
-        cluster: another one.
-        cap: the most ids that a feature may have.
+        what: description.
+        overrides: values for `--set`.
+        cluster: the cluster to use instead; None if unchanged.
+        cap: maximum number of ids of a feature; None if unchanged.
     """
 
     what: str
@@ -44,7 +44,7 @@ class Attempt:
 
     @property
     def how(self) -> str:
-        """What to type, or to do."""
+        """The options to type, or the action to take."""
         told = []
         if (one := self.cluster) is not None:
             told.append(f"--cluster {one.nodes}x{one.ranks_a_node}:{one.device.name if one.device.name in PRESETS else 'YOUR_FILE'}")
@@ -55,7 +55,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Lever:
-    """A kind of change. `effect` indexes EFFECTS; `caveat` is what it does to the model's quality or to the launch."""
+    """A kind of change. `effect` is an index into EFFECTS; `caveat` describes its effect on model quality or on the launch."""
 
     kind: str
     effect: int
@@ -79,10 +79,10 @@ CAVEATS = {
 
 
 def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Lever]:
-    """Every lever that this config leaves; those without an amount are left out.
+    """All levers that the config allows and that have at least one amount.
 
     Args:
-        on_device: tables are to stay out of the hosts' memory, so that moving some there is a lever.
+        on_device: tables must not be in host memory by default; moving some there is then a lever.
     """
     config = model.config
     kinds: dict[str, tuple[int, Iterator[Attempt]]] = {
@@ -104,10 +104,10 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
 
 
 def paired(levers: list[Lever], helped: dict[str, str]) -> list[Lever]:
-    """Another optimizer together with more nodes, where neither the optimizer nor one more node is enough.
+    """A lever that combines another optimizer with more nodes, if neither the optimizer nor one more node is sufficient.
 
     Args:
-        helped: kind -> amount (`Attempt.what`) of the levers that are enough by themselves.
+        helped: kind -> amount (`Attempt.what`) of the levers that are sufficient alone.
     """
     by_kind = {lever.kind: lever for lever in levers}
     optimizers, nodes = by_kind.get(OPTIMIZER), by_kind.get(NODES)
@@ -147,11 +147,11 @@ def _without(config: Config, name: str) -> Attempt:
 
 
 def _in_host(model: Described, cluster: Cluster, on_device: bool) -> Iterator[Attempt]:
-    # Where the config names no types, the planner tries the host's memory by itself.
+    # If the config names no sharding types, the planner tries host memory by itself.
     if cluster.device.kind != "cuda" or not (on_device or model.config.sharding.types):
         return
     sizes, features = table_bytes(model), {table.feature for table in model.tables}
-    # A constraint on a feature's name means all tables of the feature.
+    # A constraint on the name of a feature applies to all its tables.
     named = [one.name for one in model.tables if one.name == one.feature or one.name not in features]
     largest = sorted(named, key=lambda name: -sizes[name])
     for count in range(1, len(largest) + 1):
@@ -215,7 +215,7 @@ def _caps(model: Described) -> Iterator[Attempt]:
     largest = max(feature.cardinality for feature in model.blueprint.features)
     cap = float(largest)
     while (cap := cap * 0.9) >= 1000:
-        # Two digits: a person will not aim at more.
+        # Two digits are precise enough for a recommendation.
         rounded = int(float(f"{cap:.2g}"))
         touched = sum(feature.cardinality > rounded for feature in model.blueprint.features)
         yield Attempt(f"{rounded:,} ids at most ({touched} features have more)", cap=rounded)

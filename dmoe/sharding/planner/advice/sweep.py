@@ -1,4 +1,4 @@
-"""A grid of clusters, batch sizes, numbers of experts and layouts, each point planned: what it takes and costs, where it stops paying."""
+"""Plans each point of a grid of clusters, batch sizes, numbers of experts and layouts: time, cost, and where more ranks stop helping."""
 
 import itertools
 import time
@@ -20,12 +20,12 @@ from dmoe.sharding.planner.planning_model import describe
 from dmoe.sharding.planner.room import DoesNotFit
 
 KNEE = 0.5
-"""A cluster whose ranks each do less than this share of the work of the best one's is beyond the knee."""
+"""A cluster is beyond the knee if its throughput per rank is below this share of the best cluster's."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the grid. Where no plan fits, or the config refuses the combination, `step` is None and `problem` says why."""
+    """A point of the grid. If no plan fits or the config refuses the combination, `step` is None and `problem` gives the reason."""
 
     cluster: Cluster
     batch_size: int
@@ -37,18 +37,18 @@ class Point:
 
     @property
     def series(self) -> tuple[str, int, int, str]:
-        """What stays the same while the number of ranks grows."""
+        """Key of the series: the values that do not change while the number of ranks grows."""
         return self.cluster.device.name, self.batch_size, self.experts, self.layout
 
 
 @dataclass(frozen=True)
 class Knee:
-    """Of one series: efficiency of each of its points that fit, smallest cluster first, and where more ranks stop helping.
+    """The efficiency of each point of a series that fits, smallest cluster first, and where more ranks stop helping.
 
     Attributes:
-        efficiencies: samples a second and rank, as a share of the best of the series.
-        last: the largest cluster before efficiency falls under `KNEE`; None where it never does within the sweep.
-        first_beyond: the cluster at which it has fallen.
+        efficiencies: samples per second and rank, as a share of the best of the series.
+        last: the largest cluster before efficiency falls below `KNEE`; None if it never does in this sweep.
+        first_beyond: the first cluster with an efficiency below `KNEE`.
     """
 
     series: tuple[str, int, int, str]
@@ -71,10 +71,11 @@ def sweep(
     """Plans every point of the grid, in the order of its arguments.
 
     Args:
-        batch_sizes: global; the config's own where empty. So for `experts` (how many of the config's, which repeat where there are fewer)
-            and `layouts`.
-        told: called after each point with how many are done, of how many.
-        groups: of the data set, by `table_use.groups_in`: each point's tables are used as it says.
+        batch_sizes: global batch sizes; if empty, the config's.
+        experts: numbers of experts; if empty, the config's. If the config has fewer, its experts are repeated.
+        layouts: table layouts; if empty, the config's.
+        told: progress callback; called after each point with the number of finished points, the total, and the point.
+        groups: lookup counts of the data set, from `table_use.groups_in`.
     """
     grid = list(
         itertools.product(
@@ -92,7 +93,7 @@ def sweep(
 
 
 def with_experts(config: Config, count: int) -> str:
-    """The override that gives the model its first `count` experts, over again where it has fewer."""
+    """The override that gives the model its first `count` experts; if it has fewer, they are repeated."""
     chosen = list(itertools.islice(itertools.cycle(config.model.experts), count))
     return f"model.experts={yaml.safe_dump(chosen, default_flow_style=True, width=10_000).strip()}"
 
@@ -101,7 +102,7 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     """The config with `--set` overrides on top.
 
     Raises:
-        UserError: they contradict the rest.
+        UserError: the overrides contradict the rest of the config.
     """
     return parse_config(dump_config(config), "the config", list(overrides)) if overrides else config
 
@@ -126,7 +127,7 @@ def _point(
 
 
 def knees(points: Sequence[Point]) -> list[Knee]:
-    """Each series of at least two points that fit, in the order of the grid."""
+    """The knee of each series with at least two points that fit, in the order of the grid."""
     found = []
     for series in dict.fromkeys(point.series for point in points):
         fitting = sorted((p for p in points if p.series == series and p.step), key=lambda p: (p.cluster.ranks, p.cluster.nodes))
@@ -135,7 +136,7 @@ def knees(points: Sequence[Point]) -> list[Knee]:
         a_rank = [point.step.samples_per_second / point.cluster.ranks for point in fitting if point.step]
         best = a_rank.index(max(a_rank))
         shares = tuple(one / a_rank[best] for one in a_rank)
-        # Smaller clusters than the best one are slow for another reason: tables in the host's memory.
+        # Clusters smaller than the best one are slow for another reason: tables in host memory.
         beyond = next((i for i in range(best, len(shares)) if shares[i] < KNEE), None)
         last, first = (None, None) if beyond is None else (fitting[beyond - 1].cluster, fitting[beyond].cluster)
         found.append(Knee(series, tuple(fitting), shares, last, first))
@@ -143,7 +144,7 @@ def knees(points: Sequence[Point]) -> list[Knee]:
 
 
 def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """A row a point as plain data, for CSV and JSON; what is unknown, or not finite, is None."""
+    """One record per point as plain data, for CSV and JSON; values that are unknown or not finite are None."""
     efficiency = {id(point): share for knee in knees(points) for point, share in zip(knee.points, knee.efficiencies, strict=True)}
     records = []
     for point in points:
@@ -174,7 +175,7 @@ def as_records(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def in_words(knee: Knee) -> str:
-    """Where more ranks stop helping, in a sentence."""
+    """A sentence that says where more ranks stop helping."""
     device, batch, experts, layout = knee.series
     name = f"{device}, batch {batch:,}, {experts} expert{'s' * (experts > 1)}, {layout}"
     sizes = [f"{point.cluster.nodes}x{point.cluster.ranks_a_node}" for point in knee.points]

@@ -19,7 +19,7 @@ def sweep_document(points: Sequence[Point], title: str, measured: str = "") -> D
     """The view of a sweep.
 
     Args:
-        measured: what the data say of the tables' use, in a line; empty where nothing is known.
+        measured: one line on the lookups measured in the data set; empty if there is none.
     """
     fitting = [point for point in points if point.step]
     efficiency = f"In brackets the samples a second and rank, against the best of the series; the knee is where they fall under {KNEE:.0%}."
@@ -69,13 +69,13 @@ def _drawn(points: Sequence[Point], title: str, unit: str, measure: Callable[[St
         mine = sorted((point.cluster.ranks, measure(point.step)) for point in points if point.series == key and point.step)
         lines.append(Series(name, [ranks for ranks, _ in mine], [value for _, value in mine]))
     ranks = sorted({point.cluster.ranks for point in points})
-    # A linear axis begins at 0, so that heights can be compared.
+    # A linear axis starts at 0, so that heights can be compared.
     levels = [] if logarithmic else [(0.0, "")]
     return Chart(title, "ranks", unit, lines, log_x=True, log_y=logarithmic, x_names=[(one, str(one)) for one in ranks], levels=levels)
 
 
 def _names(series: Sequence[tuple[str, int, int, str]]) -> list[str]:
-    """What tells the series apart, and no more."""
+    """A short name for each series: only the values that differ between series."""
     differing = [len({key[i] for key in series}) > 1 for i in range(4)]
     words = [[key[0], f"batch {key[1]:,}", f"{key[2]} expert{'s' * (key[2] > 1)}", key[3]] for key in series]
     return [", ".join(word for word, differs in zip(of, differing, strict=True) if differs) or of[0] for of in words]

@@ -1,1 +1,1 @@
-"""What a plan costs: a table's candidates, their time and memory, the step that a plan predicts."""
+"""Cost of a plan: the candidates of each table, their time and memory, and the predicted training step."""

@@ -1,4 +1,4 @@
-"""What was measured of a run beside what its plan predicted: bytes held and sent, times, and the cluster's constants that would fit."""
+"""Compares a measured run with its plan: bytes held and sent, times, and the cluster constants that would match the measurement."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -20,18 +20,18 @@ FORMAT, VERSION = "dmoe-measured", 1
 ROUNDS = 8
 KINDS = ("all_to_all", "reduce_scatter", "all_gather", "all_reduce")
 SENT_BOUND = 0.02
-"""How far bytes sent may be from the prediction: splits of the all-to-alls, and ids that fall unevenly on row shards, are not in it."""
+"""Allowed relative error of bytes sent: the prediction ignores all-to-all splits, and assumes that ids are even over row shards."""
 
 
 @dataclass(frozen=True)
 class RankComparison:
-    """One rank. Bytes and milliseconds, [predicted, measured] each.
+    """One rank: pairs (predicted, measured) of bytes and of milliseconds.
 
     Attributes:
-        sent: kind of collective -> both; `all_reduce` is of gradients, the dense part's included.
-        others: bytes sent for what no plan decides: the objective's moments, figures.
-        lookup, exchange: milliseconds of a step in lookups (with the optimizer), and in collectives of that size with nothing else to do.
-        memory: predicted of tables and buffers; measured of all that the process took above its start.
+        sent: kind of collective -> pair; `all_reduce` covers gradients, including those of the dense part.
+        others: bytes sent that do not depend on the plan: moments of the objective, metrics.
+        lookup, exchange: milliseconds per step of lookups (with the optimizer), and of collectives of the same size without other work.
+        memory: predicted: tables and buffers; measured: peak of the process above its memory at the start.
     """
 
     rank: int
@@ -51,12 +51,12 @@ class RankComparison:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A run beside its plan.
+    """A measured run compared with its plan.
 
     Attributes:
-        misplaced: shards that are not where the plan has them, or of other bytes; in words, empty where all are exact.
-        cluster: the plan's, with bandwidths by which the prediction would have been right.
-        after: what the plan would then be predicted to take.
+        misplaced: descriptions of shards whose place or size differs from the plan; empty if all are exact.
+        cluster: the plan's cluster, with the bandwidths that make the prediction match the measurement.
+        after: the prediction with these bandwidths.
     """
 
     figures: Figures
@@ -95,7 +95,7 @@ class _Rank(Open):
 
 
 class _Measured(Open):
-    """What is read of a measurement."""
+    """The fields of a measurement that are read."""
 
     device: str
     steps: Count
@@ -104,10 +104,10 @@ class _Measured(Open):
 
 
 def compare(measured: Mapping[str, Any], where: str) -> Calibration:
-    """Compares what `dmoe.train.rehearsal.measure` wrote.
+    """Compares a measurement that `dmoe.train.rehearsal.measure` wrote with its plan.
 
     Raises:
-        UserError: not such a file.
+        UserError: `measured` is not such a measurement.
     """
     if not isinstance(measured, dict) or measured.get("format") != FORMAT or not is_int(measured.get("version"), VERSION):
         raise UserError(f"{where}: no measurement of this version; make one with dmoe plan calibrate or dmoe.train.rehearsal.measure")
@@ -125,10 +125,10 @@ def compare(measured: Mapping[str, Any], where: str) -> Calibration:
 
 
 def sent_by_kind(tables: Mapping[str, Any], prediction: Prediction, cluster: Cluster, comm_precision: str) -> dict[str, Any]:
-    """The prediction's bytes sent, [ranks] for each kind of collective.
+    """Predicted bytes sent, [ranks] for each kind of collective.
 
-    Row shards on every rank reduce-scatter forwards and all-gather backwards over all ranks; those of a host do so within it, for the
-    batches of every host. All else that is sharded goes by all-to-all.
+    Row-wise tables use a reduce-scatter in the forward pass and an all-gather in the backward pass, over all ranks. Table-row-wise and grid
+    tables use both within a host, for the batches of all hosts. Other sharded tables, and all ids, use all-to-all.
     """
     kinds = {kind: np.zeros(cluster.ranks) for kind in KINDS}
     for index, name in enumerate(prediction.tables):
@@ -165,7 +165,7 @@ def _rank(told: Any, mine: Mapping[str, Any], kinds: Mapping[str, Any], predicti
 
 
 def _misplaced(plan: Mapping[str, Any], told: list[dict[str, Any]]) -> Iterator[str]:
-    """Every rectangle of the plan against those that lie in the ranks' memory, bytes included."""
+    """Describes each shard whose rectangle or bytes differ between the plan and the memory of the ranks."""
     planned = set()
     for name, row in plan["tables"].items():
         for shard in shards_of(row, plan["world_size"]):
@@ -186,9 +186,9 @@ def _misplaced(plan: Mapping[str, Any], told: list[dict[str, Any]]) -> Iterator[
 
 
 def _corrected(plan: Mapping[str, Any], cluster: Cluster, ranks: tuple[RankComparison, ...]) -> tuple[Cluster, Prediction]:
-    """Bandwidths by which lookups and exchange take on the slowest ranks what they took, and what they then predict.
+    """The cluster with the bandwidths that reproduce the measured times of the slowest ranks, and its prediction.
 
-    In rounds, since a prediction's parts do not depend on one bandwidth alone. What took no time leaves its bandwidths as they are.
+    Iterative, since each part of a prediction depends on several bandwidths. A part that took no time does not change its bandwidths.
     """
     measured = [max(getattr(rank, what)[1] for rank in ranks) for what in ("lookup", "exchange")]
     optimizer, precision = plan["optimizer"], precision_of(plan)
@@ -207,7 +207,7 @@ def _corrected(plan: Mapping[str, Any], cluster: Cluster, ranks: tuple[RankCompa
 
 
 def slowest(prediction: Prediction) -> tuple[float, float]:
-    """Milliseconds of lookups and of exchange on the ranks where each takes longest."""
+    """Milliseconds of lookups and of exchange, each on the rank where it takes longest."""
     parts = prediction.parts
     lookup, exchange = (parts[f"forward {what}"] + parts[f"backward {what}"] for what in ("lookup", "exchange"))
     return float(lookup.max()), float(exchange.max())

@@ -1,4 +1,4 @@
-"""The view of a calibration, its plain data, and a cluster file with the bandwidths that it found."""
+"""Output of a calibration: a page, plain data, and a cluster file with the corrected bandwidths."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def cluster_text(calibration: Calibration) -> str:
 
 
 def as_data(calibration: Calibration) -> dict[str, Any]:
-    """Plain data for `--json`."""
+    """The calibration as plain data, for `--json`."""
     lookup, exchange = slowest(calibration.after)
     return {
         "cluster": calibration.figures.cluster.name,
@@ -38,7 +38,7 @@ def as_data(calibration: Calibration) -> dict[str, Any]:
 
 
 def calibration_document(calibration: Calibration) -> Document:
-    """The view of a calibration."""
+    """The calibration as a document."""
     figures, ranks, misplaced = calibration.figures, calibration.ranks, calibration.misplaced
     head = f"{figures.cluster.name}: {calibration.steps} steps of {figures.batch_size:,} rows on {calibration.device}, predicted | measured"
     shards = sum(len(table.ranks) if table.sharding == "data_parallel" else table.shards for table in figures.tables)
@@ -69,7 +69,7 @@ def calibration_document(calibration: Calibration) -> Document:
 
 RANK = ["rank", "weights", "state", "sent a step", "error", "step"]
 MOST = 32
-"""Ranks that are listed."""
+"""Maximum number of ranks in the list."""
 KINDS = {"all_reduce": "gradients, the dense part's included"}
 
 

@@ -1,4 +1,4 @@
-"""What a plan will cost every rank: TorchRec's estimators for time and buffers, exact sums for weights and state, counts for the links."""
+"""Cost of a plan for each rank: time and buffers by TorchRec's estimators, exact bytes of weights and state, bytes sent to other ranks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
 from dmoe.sharding.planner.cost.lookup import MetaTable, lookup_of, meta_module, tables_of
 
 NUMBER, ID, LENGTH = 4, 8, 4
-"""Bytes of a weight in memory, of an id and of a bag's length on the wire; a looked-up number there has those of `comm.BYTES`."""
+"""Bytes of a weight in memory, and of an id and a bag length when sent. The bytes of a sent embedding element are in `qcomm.BYTES`."""
 STATES_A_NUMBER = {"adagrad": 1, "rowwise_adagrad": 0, "sgd": 0, "adam": 2}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Tables by ranks; milliseconds of a step, and bytes.
+    """Milliseconds per step and bytes, for T tables and R ranks.
 
     Attributes:
-        tables: names of the rows.
+        tables: names of the T tables.
         time: [T, R] TorchRec's estimate of lookups and exchange, forward and backward.
-        memory: [T, R] in the memory where tables live by default (HBM on GPUs): weights, state and buffers.
-        host: [T, R] in the host's memory, where that is another one.
-        weights, state: [T, R] exact.
-        sent: [T, R] bytes that leave the rank for others in a step: ids, embeddings, gradients.
+        memory: [T, R] bytes of weights, state and buffers in the memory that holds tables by default (HBM on GPUs).
+        host: [T, R] bytes in host memory on GPU clusters; 0 on CPU clusters.
+        weights, state: [T, R] exact bytes.
+        sent: [T, R] bytes that the rank sends to others in a step: ids, embeddings, gradients.
         lookups: [T, R] rows read in a step.
-        parts: forward and backward, compute and exchange -> [R] milliseconds.
+        parts: forward and backward, lookup and exchange -> [R] milliseconds.
     """
 
     tables: tuple[str, ...]
@@ -55,12 +55,12 @@ class Prediction:
 
 
 def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cluster, comm_precision: str = "fp32") -> Prediction:
-    """Predicts a plan, wherever it comes from.
+    """Predicts the cost of any plan.
 
     Args:
-        tables: as a plan file keeps them (`kept.py`).
-        optimizer: of the tables.
-        comm_precision: in which looked-up embeddings and their gradients travel.
+        tables: table name -> its entry in a plan file (`plan_file.py`).
+        optimizer: optimizer of the tables.
+        comm_precision: precision in which embeddings and their gradients are sent.
     """
     wire = BYTES[comm_precision]
     ranks = cluster.ranks
@@ -86,21 +86,26 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
             np.add.at(grids[what][index], where, values)
         for part, field in zip(parts, ("fwd_compute", "fwd_comms", "bwd_compute", "bwd_comms"), strict=True):
             np.add.at(parts[part], where, [getattr(one.perf, field) for one in costs])
-        # Rows that a cache lacks are fetched before the lookup.
+        # Rows that are not in a cache are fetched before the lookup.
         np.add.at(parts["forward lookup"], where, [one.perf.prefetch_compute for one in costs])
         grids["sent"][index], grids["lookups"][index] = _traffic(row, sizes, where, cluster, wire)
     return Prediction(names, **grids, parts=parts)
 
 
 def bytes_of(sizes: Vector, optimizer: str, number_bytes: int = NUMBER) -> tuple[Vector, Vector]:
-    """Exact bytes of weights and of optimizer state of shards [n, 2] of rows and columns; `number_bytes` of a weight."""
+    """Exact bytes of the weights and the optimizer state of n shards.
+
+    Args:
+        sizes: [n, 2] rows and columns.
+        number_bytes: bytes of one weight.
+    """
     numbers = sizes[:, 0] * sizes[:, 1]
     per_row = sizes[:, 0] * NUMBER * (optimizer == "rowwise_adagrad") * (sizes[:, 1] > 0)
     return numbers * number_bytes, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row
 
 
 def shards_of(row: Mapping[str, Any], ranks: int) -> list[dict[str, int]]:
-    """A table's shards; a data-parallel one, of which a file lists none, is whole on every rank."""
+    """The shards of a table. A data-parallel table, whose shards a plan file does not list, is complete on every rank."""
     if row["shards"] is None:
         rows, columns = row["size"]
         return [{"row": 0, "column": 0, "rows": rows, "columns": columns, "rank": rank} for rank in range(ranks)]
@@ -110,7 +115,7 @@ def shards_of(row: Mapping[str, Any], ranks: int) -> list[dict[str, int]]:
 def _estimate(
     tables: Mapping[str, Mapping[str, Any]], placed: Mapping[str, list[dict[str, int]]], optimizer: str, cluster: Cluster, wire: int
 ) -> dict[str, list[Shard]]:
-    """Every table's shards with their costs. Tables that are alike and cut alike are estimated once."""
+    """The shards of each table with their costs. Tables with equal properties and equal shards are estimated once."""
     kinds: dict[Any, str] = {}
     of_table = {}
     for name, row in tables.items():
@@ -150,27 +155,27 @@ def _estimate(
 
 
 def _traffic(row: Mapping[str, Any], sizes: Vector, where: Any, cluster: Cluster, wire: int) -> tuple[Vector, Vector]:
-    """Bytes sent to other ranks and rows read, [R] each. Ids are taken to fall evenly on row shards."""
+    """Bytes sent to other ranks and rows read, [R] each. Assumes that ids are distributed evenly over row shards."""
     ranks, local, nodes = cluster.ranks, cluster.ranks_a_node, cluster.nodes
     batch, lookup, kind = row["batch_size"], lookup_of(row), row["sharding_type"]
     sent, lookups = np.zeros(ranks), np.zeros(ranks)
     if kind == "data_parallel":
         rows, columns = row["size"]
-        # A ring's all-reduce of the whole table's gradient.
+        # Ring all-reduce of the gradient of the whole table.
         traffic = 2 * (ranks - 1) / ranks * rows * columns * lookup.number_bytes
         return np.full(ranks, traffic), np.full(ranks, batch * lookup.ids_a_row)
     by_rows = kind in ("row_wise", "table_row_wise", "grid_shard")
     id_bytes = ID + NUMBER * lookup.weighted
     for (rows, columns), rank in zip(sizes, where, strict=True):
         share = rows / row["size"][0] if by_rows else 1.0
-        # Row shards send a part of every sum, but only those single embeddings that they hold.
+        # A row shard sends a partial sum for each pooled embedding; of unpooled embeddings, it sends only those that it holds.
         out = batch * columns * min(wire, lookup.number_bytes) * lookup.embeddings_a_row * (1.0 if lookup.pooled else share)
         ids = batch * (lookup.ids_a_row * share * id_bytes + LENGTH * len(lookup.ids))
         lookups[rank] += batch * ranks * lookup.ids_a_row * share
         others = np.arange(ranks) != rank
         sent[others] += ids
         if kind in ("table_row_wise", "grid_shard"):
-            # Within the host a reduce-scatter, then to the same place of the other hosts; backwards the other way round.
+            # Reduce-scatter within the host, then all-to-all with the same local rank of the other hosts; the reverse in backward.
             sent[rank] += 2 * (local - 1) * nodes * out + (nodes - 1) * out
             peers = (np.arange(ranks) % local == rank % local) & others
             sent[peers] += out

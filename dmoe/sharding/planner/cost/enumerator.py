@@ -1,4 +1,4 @@
-"""What each table could be: TorchRec's enumerator and estimators, asked once for tables that are alike."""
+"""Enumerates the sharding candidates of each table with TorchRec's enumerator and estimators, once for all equal tables."""
 
 import gc
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
 Vector = NDArray[np.float64]
 TOGETHER = 64
-"""Tables that TorchRec's enumerator is asked about at once: it makes an object a shard, and a thousand ranks have a thousand of them."""
+"""Number of tables per call of TorchRec's enumerator; limits memory, since it creates one object per shard."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to shard a table, with what every shard would cost.
+    """A way to shard a table, with the cost of each shard.
 
     Attributes:
-        sizes, offsets: [shards, 2], rows and columns, and the row and column where each shard begins.
-        time: predicted milliseconds of a step that each shard takes on its rank (TorchRec's EmbeddingPerfEstimator).
-        hbm, ddr: bytes of each shard, optimizer state and buffers included (TorchRec's EmbeddingStorageEstimator).
+        sizes, offsets: [shards, 2] rows and columns of each shard, and its first row and column.
+        time: [shards] predicted milliseconds per step on the rank of the shard (TorchRec's EmbeddingPerfEstimator).
+        hbm, ddr: [shards] bytes with optimizer state and buffers (TorchRec's EmbeddingStorageEstimator).
     """
 
     sharding_type: str
@@ -54,7 +54,7 @@ class Candidate:
 
     @cached_property
     def needs(self) -> tuple[float, float]:
-        """Bytes of all shards on the devices, and in the hosts' memory."""
+        """Bytes of all shards in device memory and in host memory."""
         return float(self.hbm.sum()), float(self.ddr.sum())
 
     @cached_property
@@ -67,7 +67,7 @@ class Candidate:
 
     @cached_property
     def weighed_bytes(self) -> float:
-        """What a price on memory is asked for: a byte in the host's memory counts as a hundredth of one on the device."""
+        """Bytes that a price on memory applies to: a byte of host memory counts as 0.01 bytes of device memory."""
         return float(self.hbm.sum() + 0.01 * self.ddr.sum())
 
     @property
@@ -81,19 +81,19 @@ Alike = tuple[int, int, tuple[int, ...], Rule]
 
 
 def alike(table: Table, rule: Rule) -> Alike:
-    """Tables with equal keys have equal candidates: an expert's tables in the separate layout differ by name alone."""
+    """Key: tables with equal keys have equal candidates. For example, the experts' tables of a feature may differ only by name."""
     return table.rows, table.columns, tuple(section.offset for section in table.sections), rule
 
 
 def candidates_of(
     tables: Sequence[Table], rules: dict[str, Rule], optimizer: str, topology: Topology, in_host: bool, wire: int
 ) -> dict[Alike, list[Candidate]]:
-    """The candidates of every kind of table.
+    """The candidates of each kind of table.
 
     Args:
-        optimizer: of the tables, which decides the bytes of its state.
-        in_host: kernels that keep tables in the host's memory too, where a rule names none.
-        wire: bytes of a looked-up number or its gradient between ranks.
+        optimizer: optimizer of the tables, which determines the bytes of their state.
+        in_host: if a rule names no kernels, also use kernels that keep tables in host memory.
+        wire: bytes of a sent element of an embedding or its gradient.
     """
     kinds = {alike(table, rules[table.name]): table for table in tables}
     asked: list[tuple[Alike, MetaTable, ParameterConstraints]] = []
@@ -103,7 +103,7 @@ def candidates_of(
         whole = [kind for kind in rule.types if kind not in CUT_ROWS]
         for width in (None, *rule.partitions):
             types = whole if width is None else [kind for kind in rule.types if kind in CUT_ROWS]
-            # A column shard of the whole row is the table-wise plan by another name.
+            # A column shard of the whole row is the same as table-wise.
             if not types or (width == table.columns and (whole or len(rule.partitions) > 1)):
                 continue
             name = f"table{number}_{width or 0}"
@@ -111,7 +111,7 @@ def candidates_of(
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
     key_of = {one.name: key for key, one, _ in asked}
     constraints = {one.name: constraint for _, one, constraint in asked}
-    # Once for all: each of them tells TorchRec's log of the whole topology.
+    # Create the estimators once: each logs the whole topology.
     asked_estimators = estimators(topology, constraints)
     for first in range(0, len(asked), TOGETHER):
         detail(f"candidates of table {first + 1:,} of {len(asked):,}")
@@ -123,7 +123,7 @@ def candidates_of(
 
 
 class _OnceEnumerator(EmbeddingEnumerator):
-    """TorchRec's enumerator, with a batch size a table: it leaves `batch_sizes` of the constraints to the estimators, which want both."""
+    """TorchRec's enumerator, with one batch size per table. TorchRec does not set it on the option, but the estimators need it there."""
 
     wire: int
 
@@ -132,19 +132,19 @@ class _OnceEnumerator(EmbeddingEnumerator):
             option.batch_size = self._constraints[option.name].batch_sizes[0]
         self.distinct = DistinctShards(sharding_options, self._constraints or {})
         self.distinct.estimate(self._estimators, self.wire)
-        # `enumerate` ends with a deep copy of what it returns, which nobody asks for.
+        # `enumerate` deep-copies its result at the end, which is not needed.
         sharding_options.clear()
 
 
 def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[tuple[ShardingOption, list[Shard]]]:
-    """Options with an estimated shard of each size, and all shards of each."""
-    # Of a million small lists the collector would look through all, again and again.
+    """Pairs (option with one estimated shard per size, all shards of the option)."""
+    # The garbage collector would scan a million small lists again and again.
     collects = gc.isenabled()
     gc.disable()
     try:
         enumerator.enumerate(module, sharders())
         pairs = zip(enumerator.distinct.options, enumerator.distinct.every, strict=True)
-        # The enumerator walks sets of strings, whose order changes from process to process; a plan must not.
+        # The enumerator iterates over sets of strings, whose order differs between processes; a plan must not differ.
         return sorted(pairs, key=lambda pair: _order(pair[0]))
     finally:
         if collects:
@@ -152,7 +152,7 @@ def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[tuple[Shard
 
 
 def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int | None) -> ParameterConstraints:
-    """The rule in TorchRec's words."""
+    """The rule as TorchRec's ParameterConstraints."""
     return ParameterConstraints(
         sharding_types=types,
         compute_kernels=kernels,
@@ -171,7 +171,7 @@ def _order(option: ShardingOption) -> tuple[str, int, int]:
 def _candidate(option: ShardingOption, shards: Sequence[Shard]) -> Candidate:
     """
     Args:
-        option: with an estimated shard of each size.
+        option: has one estimated shard per size.
     """
     count = len(shards)
     if len(option.shards) == 1:
@@ -195,7 +195,7 @@ def _candidate(option: ShardingOption, shards: Sequence[Shard]) -> Candidate:
 
 
 def _costs(shard: Shard) -> Vector:
-    """[3, 1] of an estimated shard: time, bytes on the device and in the host's memory."""
+    """[3, 1] of an estimated shard: time, bytes in device memory, bytes in host memory."""
     perf, storage = shard.perf, shard.storage
     assert perf is not None
     assert storage is not None
@@ -203,7 +203,7 @@ def _costs(shard: Shard) -> Vector:
 
 
 def _compact(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers, kept once where all shards have the same."""
+    """The same array; if all shards have equal values, they are stored once."""
     if values.strides[0] == 0 or len(values) == 1:
         return values
     return np.broadcast_to(values[:1].copy(), values.shape) if (values == values[:1]).all() else values.copy()

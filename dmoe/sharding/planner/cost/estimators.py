@@ -1,8 +1,8 @@
-"""TorchRec's estimators, asked once for shards of equal size.
+"""Calls TorchRec's estimators once for all shards of equal size.
 
-A shard's time and memory depend on its rows and columns alone, beside what its table's option fixes: 1,024 row shards of a table have
-two or three distinct sizes. The time depends on rows under data_parallel alone: tables that are looked up alike share it.
-`tests/unit/sharding/test_estimate.py` compares with the estimators asked shard by shard.
+For a given sharding option, time and memory of a shard depend only on its rows and columns: 1,024 row shards of a table have two or three
+distinct sizes. Time depends on the rows only for data_parallel, so tables with equal lookups share it.
+`tests/unit/sharding/test_estimate.py` compares the result with an estimate of each shard.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from dmoe.sharding.plan.sharders import sharders
 from dmoe.sharding.planner.cost.lookup import NUMBER_BYTES, MeasuredStatistics
 
 WITH_EMBEDDINGS = (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER, CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL)
-"""What carries looked-up embeddings between ranks."""
+"""Collectives that send embeddings between ranks."""
 CACHED = "fused_uvm_caching"
 
 
 def estimators(topology: Topology, constraints: dict[str, ParameterConstraints]) -> list[ShardEstimator]:
-    """Of time and of memory."""
+    """TorchRec's estimators of time and of memory."""
     return [EmbeddingPerfEstimator(topology, constraints), EmbeddingStorageEstimator(topology, constraints)]
 
 
 class DistinctShards:
-    """Options with one shard of each size, until `restore` brings all of them back with what was estimated."""
+    """Options reduced to one shard per size; `restore` puts all shards back, with the estimates."""
 
     def __init__(self, options: Sequence[ShardingOption], constraints: Mapping[str, ParameterConstraints]) -> None:
         self.options, self.constraints = list(options), constraints
@@ -40,10 +40,10 @@ class DistinctShards:
     def estimate(self, asked: Sequence[ShardEstimator], wire: int) -> None:
         """
         Args:
-            wire: bytes of a looked-up number or its gradient between ranks, as the codecs' of `comm.py` would tell the estimators.
+            wire: bytes of a sent element of an embedding or its gradient, as the codecs of `qcomm.py` would report it.
         """
         data = build_sharder_data_map({sharder_name(one.module_type): one for one in sharders()})
-        # Without a codec a float32 travels as four bytes, a float16 as two: the estimators ask the table.
+        # Without a codec, the estimators use the data type of the table: 4 bytes for float32, 2 for float16.
         for operation in WITH_EMBEDDINGS if wire < NUMBER_BYTES["FP32"] else ():
             for one in data.values():
                 one.qcomm_dtype_sizes[operation.name] = (wire, wire)
@@ -77,12 +77,12 @@ class DistinctShards:
             constraint.is_weighted,
             tuple(constraint.pooling_factors or ()),
             tuple(constraint.batch_sizes or ()),
-            # Only a cache's time depends on what the data's counts say.
+            # Only the time of cached tables depends on the lookup counts.
             statistics.use if option.compute_kernel == CACHED and isinstance(statistics, MeasuredStatistics) else None,
         )
 
     def restore(self) -> None:
-        """Shards of equal size share their `perf` and `storage` from here on."""
+        """Restores all shards; those of equal size share their `perf` and `storage`."""
         for option, shards in zip(self.options, self.every, strict=True):
             known = {(shard.size[0], shard.size[1]): shard for shard in option.shards}
             for shard in shards:

@@ -1,4 +1,4 @@
-"""How a table is looked up: what TorchRec's estimators ask for beside its size, and tables without memory to ask them about."""
+"""How a table is looked up: the input of TorchRec's estimators beside the size, and tables on the meta device to pass to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,20 +21,20 @@ OPTIMIZERS = {
     "adam": torch.optim.Adam,
 }
 NUMBER_BYTES = {"FP32": 4, "FP16": 2}
-"""Of a stored weight, by TorchRec's name of the type. Optimizer state is float32 whatever the weights are."""
+"""Bytes of a stored weight, by TorchRec's name of the data type. Optimizer state is always float32."""
 
 LOAD_FACTOR = UVM_CACHING_RATIO
-"""Share of a table's rows that a cache on the device has room for: TorchRec's own where none is given."""
+"""Cache size on the device as a share of the table's rows; TorchRec's default."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What the data set's counts say of a table (table_use.py).
+    """Lookup statistics of a table, from the counts of the data set (table_use.py).
 
     Attributes:
-        lookups, unique_ids: of a global batch: ids, and different ones expected among them.
-        miss_rate: share of the different ids that a cache of LOAD_FACTOR of the rows is expected not to hold.
-        hot_rows: the fewest rows that take half of all lookups.
+        lookups, unique_ids: ids in a global batch, and the expected number of distinct ids among them.
+        miss_rate: expected share of the distinct ids that are not in a cache with LOAD_FACTOR of the rows.
+        hot_rows: minimum number of rows that receive half of all lookups.
     """
 
     lookups: float
@@ -44,7 +44,7 @@ class Use:
 
 
 class MeasuredStatistics(CacheStatistics):
-    """A table's use as TorchRec's estimators ask for it, for the load factor that TorchRec gives its kernels."""
+    """The lookup statistics of a table in the form that TorchRec's estimators need, for TorchRec's default load factor."""
 
     def __init__(self, use: Use) -> None:
         self.use = use
@@ -66,11 +66,11 @@ class MeasuredStatistics(CacheStatistics):
 class Lookup:
     """
     Attributes:
-        ids: ids a row, on average, of each feature that reads the table.
-        pooled: an EmbeddingBagCollection's table, which gives an embedding a feature; else an EmbeddingCollection's, which gives one an id.
-        weighted: each id comes with a weight.
+        ids: mean number of ids per row, for each feature that uses the table.
+        pooled: True for EmbeddingBagCollection (one embedding per feature), False for EmbeddingCollection (one embedding per id).
+        weighted: each id has a weight.
         data_type: a key of NUMBER_BYTES.
-        use: measured, where it was.
+        use: lookup statistics, if measured.
     """
 
     ids: tuple[float, ...] = (1.0,)
@@ -85,7 +85,7 @@ class Lookup:
 
     @property
     def embeddings_a_row(self) -> float:
-        """What leaves the table for one row."""
+        """Number of embeddings that the table returns for one row."""
         return len(self.ids) if self.pooled else self.ids_a_row
 
     @property
@@ -93,17 +93,17 @@ class Lookup:
         return NUMBER_BYTES[self.data_type]
 
     def as_json(self) -> dict[str, Any]:
-        """Without the use, which a plan keeps beside it."""
+        """All fields but `use`, which a plan file stores separately."""
         return {key: value for key, value in asdict(self).items() if key != "use"} | {"ids": list(self.ids)}
 
     @property
     def cache_params(self) -> CacheParams | None:
-        """How TorchRec's estimators are told of the use."""
+        """The cache parameters that pass `use` to TorchRec's estimators."""
         return None if self.use is None else CacheParams(load_factor=LOAD_FACTOR, stats=MeasuredStatistics(self.use))
 
 
 def lookup_of(row: Mapping[str, Any]) -> Lookup:
-    """Of a table's entry in a plan. Tables of dmoe's own models have no more than a pooling factor: one feature, sums, float32."""
+    """The Lookup of a table's entry in a plan. Tables of dmoe's own models only have a pooling factor: one feature, pooled, float32."""
     kept, use = row.get("lookup"), row.get("use")
     measured = Use(**{one.name: use[one.name] for one in fields(Use)}) if use else None
     return Lookup(**(kept | {"ids": tuple(kept["ids"])}), use=measured) if kept else Lookup((row["pooling_factor"],), use=measured)
@@ -121,7 +121,7 @@ def meta_module(tables: Sequence[MetaTable], optimizer: str) -> nn.ModuleList:
     """Collections of tables on the meta device, marked with their optimizer so that its state is counted."""
     groups: dict[tuple[bool, bool, int], list[MetaTable]] = {}
     for table in tables:
-        # All tables of an EmbeddingCollection have one dim.
+        # All tables of an EmbeddingCollection have the same embedding_dim.
         key = (table.lookup.pooled, table.lookup.weighted, 0 if table.lookup.pooled else table.columns)
         groups.setdefault(key, []).append(table)
     meta = torch.device("meta")
@@ -139,7 +139,7 @@ def meta_module(tables: Sequence[MetaTable], optimizer: str) -> nn.ModuleList:
 
 @contextmanager
 def _undrawn() -> Iterator[None]:
-    """Inside, embeddings draw no initial weights: on the meta device that changes nothing and takes a millisecond a table."""
+    """Skips the initialization of embeddings inside the context: on the meta device it has no effect, but takes 1 ms per table."""
     kinds: tuple[Any, ...] = (nn.Embedding, nn.EmbeddingBag)
     before = [kind.reset_parameters for kind in kinds]
     for kind in kinds:
@@ -162,7 +162,7 @@ def _config(kind: type, table: MetaTable) -> Any:
 
 
 def tables_of(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
-    """Table -> its collection and weights, of what `meta_module` made."""
+    """Table name -> (collection, weight), for a module from `meta_module`."""
     found = {}
     for collection in module.children():
         held: Any = collection.embedding_bags if isinstance(collection, EmbeddingBagCollection) else collection.embeddings

@@ -1,8 +1,8 @@
-"""What a training step takes on a cluster, tables and dense part, from a plan; and what that costs.
+"""Predicts time and cost of a training step from a plan: tables and dense part.
 
-The tables' time is TorchRec's estimate for the slowest rank. The dense part's is FLOPs over the device's speed, plus what the backward
-pass cannot hide of the gradients' exchange. Nothing overlaps the tables' time here, so a real step may be faster. No figure has been
-compared with a GPU.
+The time of the tables is TorchRec's estimate for the slowest rank. The time of the dense part is its FLOPs divided by the speed of the
+device, plus the part of the gradient all-reduce that does not overlap with the backward pass. The time of the tables is assumed not to
+overlap with anything, so a real step may be faster. No figure has been compared with a GPU.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from dmoe.sharding.planner.cost.cost_model import bytes_of
 from dmoe.sharding.planner.planning_model import Described
 
 PASSES = 3
-"""A training step in forward passes: the backward one takes about twice the forward's FLOPs."""
+"""FLOPs of a training step in forward passes: the backward pass needs about twice the FLOPs of the forward pass."""
 FP32_SHARE = 1 / 15
-"""Of a GPU's bf16 speed: outside its tensor cores, as PyTorch multiplies float32 (data sheets: A100 19.5 of 312, H100 67 of 989)."""
+"""float32 speed as a share of bf16: PyTorch multiplies float32 without tensor cores (data sheets: A100 19.5 of 312, H100 67 of 989)."""
 ASSUMED = (
     "Estimates, not compared with a GPU: tables by TorchRec's formulas for the slowest rank, the dense part by its FLOPs at 35 % of the"
     " data sheet's bf16 speed (fp32 a fifteenth of that), nothing overlapped. Prices are assumptions: usd_an_hour of a cluster file sets"
@@ -33,10 +33,10 @@ class Step:
     """A predicted training step.
 
     Attributes:
-        tables_ms, dense_ms: of the slowest rank; their sum is the step.
-        memory: bytes that the fullest rank's tables take in the memory where they live by default, of `room` that there are for tables.
-        host_memory: bytes that the fullest rank keeps in its host's memory beside it.
-        usd_an_hour: of the whole cluster.
+        tables_ms, dense_ms: time of tables and dense part on the slowest rank; their sum is the step time.
+        memory, room: bytes used by tables, and available to them, on the fullest rank, in the memory that holds tables by default.
+        host_memory: maximum bytes that a rank uses in host memory in addition.
+        usd_an_hour: price of the whole cluster.
     """
 
     ranks: int
@@ -58,12 +58,12 @@ class Step:
 
     @property
     def usd_a_billion(self) -> float:
-        """Of 1e9 samples."""
+        """Cost of 1e9 samples."""
         return 1e9 / self.samples_per_second / 3600 * self.usd_an_hour
 
     @property
     def headroom(self) -> float:
-        """Share of the room for tables that the fullest rank leaves free."""
+        """Free share of the room for tables on the fullest rank."""
         return 1 - self.memory / self.room if self.room else 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Step:
 
 
 def step_of(model: Described, plan: Mapping[str, Any], cluster: Cluster) -> Step:
-    """The step that a plan for this model and cluster predicts."""
+    """The predicted step of a plan for this model and cluster."""
     ranks, batch_size = plan["predicted"]["ranks"], model.config.train.batch_size
     rooms = room_on(plan, cluster)
     usable = [rank for rank in range(cluster.ranks) if rank not in cluster.without]
@@ -90,32 +90,32 @@ def step_of(model: Described, plan: Mapping[str, Any], cluster: Cluster) -> Step
 
 
 def dense_ms(model: Described, cluster: Cluster) -> float:
-    """Milliseconds of the dense part: compute, and the gradients' all-reduce beyond the backward pass that hides it."""
+    """Milliseconds of the dense part: compute, and the part of the gradient all-reduce that the backward pass does not hide."""
     device, rows = cluster.device, -(-model.config.train.batch_size // cluster.ranks)
     slower = FP32_SHARE if device.kind == "cuda" and model.config.train.precision == "fp32" else 1.0
     forward = model.flops * rows / (device.flops * slower)
-    # NCCL's rings share all of a host's links to the network.
+    # NCCL's rings use all network links of a host.
     link = device.node_link if cluster.nodes == 1 else min(device.network * cluster.ranks_a_node, device.node_link)
     exchange = 2 * (cluster.ranks - 1) / cluster.ranks * model.dense_bytes / link
     return 1000 * (PASSES * forward + max(0.0, exchange - (PASSES - 1) * forward))
 
 
 def table_bytes(model: Described) -> dict[str, int]:
-    """Bytes of each table's weights and optimizer state, exact."""
+    """Exact bytes of the weights and optimizer state of each table."""
     sizes = np.array([[table.rows, table.columns] for table in model.tables], np.float64)
     weights, state = bytes_of(sizes, model.config.optimizer.tables.kind)
     return {table.name: int(total) for table, total in zip(model.tables, weights + state, strict=True)}
 
 
 def memory_of(cluster: Cluster, on_device: bool = False) -> float:
-    """Bytes that a cluster has for tables and all else: its devices', and its hosts' too unless `on_device`."""
+    """Bytes of memory of all ranks that may hold tables: device memory, and host memory unless `on_device`."""
     on_gpu = cluster.device.kind == "cuda"
     host = cluster.device.ddr if on_gpu and not on_device else 0.0
     return sum(cluster.memory_on(rank) + host for rank in range(cluster.ranks) if rank not in cluster.without)
 
 
 def shortage(model: Described, cluster: Cluster, on_device: bool = False) -> str:
-    """What the tables need and what there is, in a few words."""
+    """A short text with the bytes that the tables need and the memory of the cluster."""
     where = "devices" if on_device and cluster.device.kind == "cuda" else "devices and hosts" if cluster.device.kind == "cuda" else "hosts"
     return (
         f"weights and state of the tables are {human(sum(table_bytes(model).values()))}, {cluster.name} has"

@@ -1,8 +1,8 @@
-"""How a table's ids are used, measured from the data set's counts: what a cache on the device is predicted by.
+"""Lookup statistics of tables, measured from the counts of the data set; they predict the misses of a cache on the device.
 
-TorchRec's estimators have one place for it: CacheParams.stats, from which they add the time to fetch rows that a cache of the kernel
-`fused_uvm_caching` misses. They have none for the ids of a batch that are equal (what is sent is counted as if all differed), nor for hot
-rows, nor for the hit rate in the bandwidth of a lookup, where the cache's share of the rows stands for it. These are told, not predicted.
+TorchRec's estimators use them in one place: with CacheParams.stats they add the time to fetch the rows that miss the cache of the kernel
+`fused_uvm_caching`. They do not model duplicate ids in a batch (bytes sent are counted as if all ids differed), hot rows, or the effect of
+the hit rate on lookup bandwidth (they use the cache's share of the rows). These statistics are reported, but do not affect the prediction.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from dmoe.sharding.planner.cost.lookup import LOAD_FACTOR, Use
 from dmoe.sharding.planner.planning_model import Described
 
 Groups = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Probability that a lookup is of an id, and how many ids have it."""
+"""Distinct probabilities that a lookup is of a given id, and the number of ids with each probability."""
 Counted = tuple[CategoricalFeature, Groups]
 
 
 def groups_in(folder: str, manifest: Manifest) -> dict[str, Counted]:
-    """Every feature whose vocabulary the data set keeps, with its ids by how often they are looked up.
+    """Each feature that has a vocabulary in the data set, with its ids grouped by lookup probability.
 
     Args:
-        folder: of the data set; none where empty.
+        folder: folder of the data set; empty if there is none.
 
     Raises:
-        UserError: a vocabulary is damaged, or another data set's.
+        UserError: a vocabulary is damaged, or belongs to another data set.
     """
     if not folder:
         return {}
@@ -37,20 +37,24 @@ def groups_in(folder: str, manifest: Manifest) -> dict[str, Counted]:
 
 
 def uses_of(groups: Mapping[str, Counted], batch_size: int) -> dict[str, Use]:
-    """The use of each feature's table at a global batch of so many rows."""
+    """The lookup statistics of each feature's table.
+
+    Args:
+        batch_size: rows of the global batch.
+    """
     return {name: measure(one, feature.cardinality, batch_size * feature.mean_ids) for name, (feature, one) in groups.items()}
 
 
 def with_use(model: Described) -> Described:
-    """The model with the use of each feature whose vocabulary the data set keeps; as it is where it has no data set."""
+    """The model with lookup statistics of the features that have a vocabulary; unchanged without a data set."""
     return replace(model, uses=uses_of(groups_in(model.config.data.path, model.manifest), model.config.train.batch_size))
 
 
 def groups_of(counts: NDArray[np.int64], feature: CategoricalFeature) -> Groups:
-    """Ids that are looked up equally often, together: a vocabulary of 100 million ids has some ten thousand different counts.
+    """Groups ids with equal counts: a vocabulary of 100 million ids has about ten thousand distinct counts.
 
     Args:
-        counts: of the feature's own ids; the ids of missing and of rare values have their shares in the manifest.
+        counts: counts of the ids of tokens. The shares of the missing id and the rare id are in the manifest.
     """
     own = max(1 - feature.missing_share - feature.rare_share, 0.0)
     values, ids = np.unique(counts, return_counts=True)
@@ -62,8 +66,8 @@ def groups_of(counts: NDArray[np.int64], feature: CategoricalFeature) -> Groups:
 def measure(groups: Groups, rows: int, lookups: float) -> Use:
     """
     Args:
-        rows: of the table.
-        lookups: of a global batch, each independent of the others.
+        rows: rows of the table.
+        lookups: lookups in a global batch, assumed to be independent.
     """
     p, ids = groups
     with np.errstate(divide="ignore"):
@@ -78,9 +82,9 @@ def measure(groups: Groups, rows: int, lookups: float) -> Use:
 
 
 def _miss_rate(seen: NDArray[np.float64], ids: NDArray[np.float64], size: float) -> float:
-    """Share of a batch's different ids that a cache of `size` rows, of which the least recently used go first, does not hold.
+    """Expected share of the distinct ids of a batch that miss an LRU cache of `size` rows.
 
-    Che's approximation (2002), with a batch as the unit of time: an id stays for the same time T, by which `size` different ids came.
+    Che's approximation (2002), with a batch as the unit of time: each id stays for the time T in which `size` distinct ids occur.
     """
     if ids.sum() <= size:
         return 0.0
@@ -96,7 +100,7 @@ def _miss_rate(seen: NDArray[np.float64], ids: NDArray[np.float64], size: float)
 
 
 def told(use: Mapping[str, float]) -> str:
-    """A plan's kept use in words, beside what is assumed without data."""
+    """Describes a table's lookup statistics in a plan, and the assumption made without data."""
     return (
         f"{use['lookups']:,.0f} lookups a batch of {use['unique_ids']:,.0f} different ids, half of them of {use['hot_rows']:,}"
         f" row{'s' * (use['hot_rows'] != 1)}; a cache of {LOAD_FACTOR:.0%} of the rows misses {use['miss_rate']:.1%} of these ids by the"
@@ -105,7 +109,7 @@ def told(use: Mapping[str, float]) -> str:
 
 
 def in_short(uses: Mapping[str, Use]) -> str:
-    """Of all tables that were measured, what caches miss beside what is assumed without data; empty where none was."""
+    """One line on the cache misses of all measured tables, and the assumption made without data; empty if none was measured."""
     if not uses:
         return ""
     asked = sum(use.unique_ids for use in uses.values())

@@ -1,1 +1,1 @@
-"""Choosing a candidate and ranks for every table, and a bound on how good a choice can be."""
+"""Chooses a candidate and ranks for each table, and computes a lower bound on the time of any plan."""

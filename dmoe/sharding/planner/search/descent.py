@@ -1,4 +1,7 @@
-"""Going downhill with all tables placed anew: the critical rank's tables try other candidates, alone, with their like, in exchange."""
+"""Descent in which each change places all tables again: tables of the critical rank try other candidates.
+
+A change affects one table, all tables that are equal to it, or exchanges memory with another table.
+"""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,7 +12,7 @@ from dmoe.sharding.planner.search.proposals import with_picks
 
 
 def downhill(problem: Problem, open_: Open, start: Solution, attempt: Attempt, most: int) -> None:
-    """First improvement over the tables of the critical rank, the heaviest first, until there is none or `most` were tried."""
+    """First-improvement descent over the tables of the critical rank, the slowest first, until no change helps or `most` were tried."""
     picks, placed, tries = start.picks, start.placed, 0
     improved = True
     while improved and tries < most:
@@ -24,9 +27,9 @@ def downhill(problem: Problem, open_: Open, start: Solution, attempt: Attempt, m
 
 
 def _changes(problem: Problem, open_: Open, picks: tuple[int, ...], placed: Placed) -> Iterator[tuple[int, ...]]:
-    """Another candidate for a table, or for it and all that are like it.
+    """Picks with another candidate for one table, or for it and all equal tables.
 
-    Left out is what cannot be better wherever it lies: a shard, or the mean of all ranks, takes longer than the critical rank does now.
+    Leaves out candidates that no placement can make better: a shard, or the mean of all ranks, exceeds the critical rank's current time.
     """
     ranks, (worst, mean) = len(placed.time), placed.score
     for table in _on_critical_rank(problem, picks, placed):
@@ -40,7 +43,7 @@ def _changes(problem: Problem, open_: Open, picks: tuple[int, ...], placed: Plac
 
 
 def _exchanges(problem: Problem, open_: Open, picks: tuple[int, ...], placed: Placed, attempt: Attempt) -> Iterator[tuple[int, ...]]:
-    """A candidate that does not fit by itself, together with one of another table that has fewer bytes or smaller shards."""
+    """Picks with a candidate that does not fit alone, and for another table a candidate with fewer bytes or smaller shards."""
     ranks, (worst, mean) = len(placed.time), placed.score
     savers = sorted(_savers(problem, open_, picks, worst))
     if not savers:
@@ -57,7 +60,7 @@ def _exchanges(problem: Problem, open_: Open, picks: tuple[int, ...], placed: Pl
 
 
 def _savers(problem: Problem, open_: Open, picks: tuple[int, ...], worst: float) -> Iterator[tuple[float, int, int]]:
-    """What spares memory: milliseconds that it costs over all ranks, table, candidate. Of tables that are alike the last one does."""
+    """Candidates that save memory: (additional milliseconds over all ranks, table, candidate); of equal tables, only the last one."""
     for (kind, pick), table in {(problem.kinds[table], pick): table for table, pick in enumerate(picks)}.items():
         group = problem.candidates[kind]
         for other in _others(problem, open_, kind, pick, worst):
@@ -66,7 +69,7 @@ def _savers(problem: Problem, open_: Open, picks: tuple[int, ...], worst: float)
 
 
 def _others(problem: Problem, open_: Open, kind: int, pick: int, worst: float) -> list[int]:
-    """A kind's other candidates that no shard rules out, those that cost least in all first."""
+    """The other candidates of a kind whose shards are all fast enough, the least total time first."""
     group = problem.candidates[kind]
     return sorted((i for i in open_[kind] if i != pick and group[i].longest <= worst), key=lambda i: group[i].total_time)
 

@@ -1,7 +1,7 @@
-"""Improving a plan in place: the critical rank gives a shard away, exchanges one, or has a table sharded otherwise.
+"""Local search from a plan: move a shard away from the critical rank, exchange two shards, or shard one of its tables differently.
 
-A step costs a few operations on arrays of ranks or shards: nothing else is placed anew. A step is taken where every rank that it touches
-stays under the critical rank's time: fewer ranks take that long then, until none does.
+A step needs a few operations on arrays of ranks or shards; all other tables stay in place. A step is accepted if all ranks that it changes
+stay below the critical rank's time. Each step thus reduces the number of ranks that need this time, until there is none.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
 from dmoe.sharding.planner.search.partitioner import EVERYWHERE, HOST, Placed, Room
 
 LESS = 1e-9
-"""By which a time must be less to count as that, in milliseconds."""
+"""Minimum difference, in milliseconds, for a time to count as smaller."""
 Ranks = NDArray[np.int64]
 NONE = np.zeros(0, np.int64)
 
 
 class State:
-    """A plan that changes: each rank's time and free memory, and where every table's shards lie.
+    """The current plan: time and free memory of each rank, and the ranks of each table's shards.
 
     Args:
-        chosen, ranks: a candidate a table, and the ranks of its shards.
-        pinned: ranks that may hold a table's shards; None for all.
+        chosen, ranks: the candidate of each table, and the ranks of its shards.
+        pinned: ranks that may hold the shards of each table; None for all.
     """
 
     def __init__(self, chosen: Sequence[Candidate], ranks: Sequence[Ranks], pinned: Sequence[tuple[int, ...] | None], room: Room) -> None:
@@ -47,13 +47,13 @@ class State:
         return Placed(tuple(self.ranks), self.time.copy())
 
     def replace(self, table: int, one: Candidate, where: Ranks) -> None:
-        """Shards a table otherwise, or elsewhere."""
+        """Changes the candidate or the ranks of a table."""
         self._add(self.chosen[table], self.ranks[table], -1)
         self.chosen[table], self.ranks[table] = one, where
         self._add(one, where, 1)
 
     def find(self, table: int, one: Candidate) -> tuple[Ranks, float] | None:
-        """Ranks for a table sharded as `one`, all else staying, and the critical rank's time then; None where it does not fit."""
+        """Ranks for a table with candidate `one`, all other tables unchanged, and the critical rank's time; None if it does not fit."""
         now, there = self.chosen[table], self.ranks[table]
         time, free = self.time.copy(), self.free.copy()
         np.subtract.at(time, there, now.time)
@@ -72,7 +72,7 @@ class State:
 
     def _on_hosts(self, one: Candidate, time: Vector, free: Vector) -> Ranks | None:
         local = self.room.ranks_a_node
-        # A table cut by columns lies on one host, the others' blocks fill a host each.
+        # table_column_wise puts all shards on one host; the other types here put each block on one host.
         together = one.sharding_type == "table_column_wise"
         found: list[Ranks] = []
         used = np.zeros(self.room.nodes, bool)
@@ -104,7 +104,7 @@ class State:
 
 
 def _least_loaded(one: Candidate, time: Vector, free: Vector, inside: NDArray[np.bool_] | None) -> Ranks | None:
-    """Each shard on the least loaded rank that has room; changes `time` and `free`, for nothing where one has none."""
+    """Puts each shard on the least loaded rank with room, updating `time` and `free`; None, without an update, if a shard fits nowhere."""
     where = []
     before = time.copy(), free.copy()
     for took, hbm, ddr in zip(one.time.tolist(), one.hbm.tolist(), one.ddr.tolist(), strict=True):
@@ -123,7 +123,7 @@ def _least_loaded(one: Candidate, time: Vector, free: Vector, inside: NDArray[np
 
 
 class _Shards:
-    """Every shard that may lie on any rank, by table: table, number in it, rank, [time, hbm, ddr]."""
+    """Arrays of all shards that may be on any rank: table, index in the table, rank, [time, hbm, ddr]."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -138,7 +138,7 @@ class _Shards:
         return np.full(len(where), table), np.arange(len(where)), where, np.stack([one.time, one.hbm, one.ddr], 1)
 
     def resharded(self, table: int) -> None:
-        """A table has other shards."""
+        """Updates the arrays after a table was sharded differently."""
         first, end = np.searchsorted(self.table, (table, table + 1))
 
         def changed(all_: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
@@ -150,11 +150,11 @@ class _Shards:
 
 
 def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, steps: int) -> None:
-    """Steps downhill until there is none, or the critical rank takes `enough` or less.
+    """Takes improving steps until there is none, or the critical rank's time is at most `enough`.
 
     Args:
-        others: the candidates that each table may have.
-        steps: at most.
+        others: allowed candidates of each table.
+        steps: maximum number of steps.
     """
     shards = _Shards(state)
     for _ in range(steps):
@@ -170,7 +170,7 @@ def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, 
 
 
 def _exchange(state: State, shards: _Shards, critical: int) -> bool:
-    """Gives a shard of the critical rank to another one, for a faster shard or for none: what leaves the slower of the two least."""
+    """Moves a shard of the critical rank to another rank, or exchanges it for a faster one: the step with the smallest maximum of both."""
     mine = np.flatnonzero(shards.rank == critical)
     worst, time, free = state.worst, state.time, state.free
     best: tuple[float, int, int, int] | None = None
@@ -189,7 +189,7 @@ def _exchange(state: State, shards: _Shards, critical: int) -> bool:
         if len(shards.rank):
             less = cost[0] - shards.cost[:, 0]
             to = np.maximum(time[shards.rank] + less, worst - less)
-            # What the other rank gets more of, this one gets less of.
+            # Differences in time and memory: the other rank gains what this rank loses.
             more = cost[1:] - shards.cost[:, 1:]
             fits = (more <= free[:, shards.rank].T).all(1) & (free[:, critical] >= -more).all(1) & theirs & (less > LESS)
             other = int(np.where(fits, to, np.inf).argmin())
@@ -210,7 +210,7 @@ def _exchange(state: State, shards: _Shards, critical: int) -> bool:
 
 
 def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int) -> int | None:
-    """Another candidate for a table of the critical rank, all else staying where it is; which table."""
+    """Changes the candidate of a table of the critical rank, all other tables unchanged; returns the table, None if no change helps."""
     worst = state.worst
     load = []
     for table, (one, where) in enumerate(zip(state.chosen, state.ranks, strict=True)):
@@ -225,7 +225,7 @@ def _reshard(state: State, others: Sequence[Sequence[Candidate]], critical: int)
             if found is None:
                 continue
             where, _ = found
-            # Another rank may take as long as the critical one does now: what counts is what this step touches.
+            # Another rank may be as slow as the critical one: compare only the ranks that this step changes.
             trial = state.time.copy()
             np.subtract.at(trial, state.ranks[table], now.time)
             np.add.at(trial, where, one.time)

@@ -1,17 +1,17 @@
-"""A critical rank's time that no plan of a problem's candidates can be under.
+"""A lower bound on the critical rank's time of all plans for a problem.
 
-A time M is refuted where the shards cannot lie on the ranks within it. Let f map a shard's share of M to a share of a rank so that shards
-that fit a rank together have images that sum to 1 at most (a dual feasible function, Lueker 1983; the identity is one: all work, spread
-evenly). Then every plan within M has
+A time M is refuted if no placement of the shards on the ranks stays within M. Let f map the share of M that a shard takes to a number, so
+that for shards that fit on one rank the sum of f is at most 1 (a dual feasible function, Lueker 1983; the identity is one: the total work
+is spread evenly). Then every plan within M has
 
     sum over tables of min over their candidates within M of [sum over shards f(time / M) + price x bytes]  <=  ranks + price x room
 
-for any prices of the memories, 0 or more (Lagrange). Where it does not hold for one f and one price, no plan is as fast as M, nor faster:
-M is a lower bound. Prices are raised from those of the last M that was refuted by subgradient steps.
+for any prices of device and host memory, 0 or more (Lagrange). If this does not hold for some f and some prices, no plan has a time of M
+or less: M is a lower bound. Subgradient steps adapt the prices, starting with those that refuted the last M.
 
-A table that lies on every rank (data_parallel, row_wise) takes the same time on each; the other shards share what is left. So where there
-are few candidates, plans are told apart by how long such tables take in all, from D to E. Each part is refuted by itself: with a price on
-their time, of which there is E, and with f of the other shards' share of M - D.
+A table on every rank (data_parallel, row_wise) takes the same time on each rank; the other shards share the rest. If there are few
+candidates, the plans are divided by the total time of such tables, into ranges from D to E. Each range is refuted separately: with a price
+on the time of these tables, at most E, and with f applied to the other shards' share of M - D.
 """
 
 from collections import Counter
@@ -24,34 +24,34 @@ from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
 from dmoe.sharding.planner.search.partitioner import EVERYWHERE, Room
 
 STEPS = 24
-"""Of the prices, for one function and time."""
+"""Maximum number of subgradient steps for one function and time."""
 PARTS = 8
-"""Dual feasible functions that are tried: those that tell shards of more than a 2nd, 3rd, ... part of M apart."""
+"""Number of dual feasible functions; they distinguish shards that take more than 1/2, 1/3, ... of M."""
 FEW = 2000
-"""Candidates of all kinds of tables up to which plans are told apart by the time of tables that lie everywhere, in `FINEST` parts."""
+"""Maximum number of candidates for which plans are divided by the total time of tables on every rank, into `FINEST` ranges."""
 FINEST = 32
 SAFE = 1e-9
-"""Relative; sums in another order must not refute what is possible."""
+"""Relative tolerance, so that rounding errors of sums do not refute a possible time."""
 
 
 def lower_bound(candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int, ...], room: Room, above: float, gap: float = 0.0) -> float:
-    """Milliseconds that the critical rank takes at least.
+    """Lower bound on the critical rank's time, in milliseconds.
 
     Args:
-        candidates, kinds: as of a `Problem`.
-        above: the critical rank's time of a plan that is known; the bound is not over it.
+        candidates, kinds: as in `Problem`.
+        above: the critical rank's time of a known plan; the bound does not exceed it.
         gap: a bound within this share of `above` is good enough.
     """
     relaxed = _Relaxed(candidates, kinds, room)
     low, high = 0.0, above
-    # Whether a time is refuted is nearly monotone: each one that is refuted is a bound whatever the others say.
+    # Bisection, although refutation is only nearly monotone: each refuted time is a valid bound.
     while high - low > max(0.001, gap / 4) * above:
         middle = (low + high) / 2
         if relaxed.refutes(middle):
             low = middle
         else:
             high = middle
-    # What shards are as long as decides most often: just below them.
+    # The best bound is most often just below a multiple of a shard's time.
     for time in relaxed.times_between(low, above):
         if relaxed.refutes(time):
             low = max(low, time)
@@ -81,7 +81,7 @@ class _Relaxed:
         self.everywhere = np.array([one.time.min() if one.sharding_type in EVERYWHERE else 0.0 for group in candidates for one in group])
 
     def times_between(self, low: float, high: float) -> list[float]:
-        """Just below a whole part of a rank's time that shards take: where one fewer fits."""
+        """Times just below a multiple of a shard's time, where one shard fewer fits on a rank."""
         distinct = np.unique(self.times[self.times > 0])
         found = {low}
         for many in range(1, PARTS + 1):
@@ -90,7 +90,7 @@ class _Relaxed:
         return inside[:: max(1, len(inside) // 12)] + inside[-1:]
 
     def refutes(self, limit: float) -> bool:
-        """Whether no plan's critical rank takes `limit` milliseconds or less."""
+        """True if it is proved that no plan has a critical rank's time of `limit` milliseconds or less."""
         allowed = self.longest <= limit
         if not np.logical_or.reduceat(allowed, self.first).all():
             return True
@@ -102,7 +102,7 @@ class _Relaxed:
         return bool(self.everywhere.any()) and len(self.longest) <= FEW and self._refutes_between(limit, 0.0, limit)
 
     def _refutes_between(self, limit: float, least: float, most: float) -> bool:
-        """Whether no plan within `limit` has tables on every rank that take from `least` to `most` milliseconds of it."""
+        """True if no plan within `limit` has tables on every rank with a total time between `least` and `most` milliseconds."""
         left, on_all = limit - least, self.everywhere > 0
         allowed = np.where(on_all, self.everywhere <= most, self.longest <= left)
         if not np.logical_or.reduceat(allowed, self.first).all():
@@ -118,11 +118,11 @@ class _Relaxed:
         return bool(halves) and all(self._refutes_between(limit, *half) for half in halves)
 
     def _priced(self, key: tuple[bool, int], work: Vector, uses: Vector) -> bool:
-        """Whether all ranks' shares are over 1 for some prices; Polyak's steps towards that.
+        """True if some prices violate the inequality; searches them with Polyak's subgradient steps.
 
         Args:
-            key: under which the prices are kept that refuted last.
-            uses: [candidates, prices], shares of what there is.
+            key: cache key for the prices of the last refutation.
+            uses: [candidates, prices] share of each resource that a candidate uses.
         """
         price = self.prices.get(key, self.prices.get((key[0], 0), np.zeros(uses.shape[1])))
         best = -np.inf
@@ -147,7 +147,7 @@ class _Relaxed:
 
 
 def first_least(cost: Vector, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first place of the least cost of each kind; `first` is where each kind's candidates begin."""
+    """[kinds] index of the candidate with the least cost, the first one if equal; `first`: index of each kind's first candidate."""
     lengths = np.diff([*first, len(cost)])
     equal = np.flatnonzero(cost <= np.repeat(np.minimum.reduceat(cost, first), lengths))
     kinds = np.repeat(np.arange(len(first)), lengths)[equal]
@@ -155,7 +155,7 @@ def first_least(cost: Vector, first: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def lacks_room(candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int, ...], room: Room) -> bool:
-    """Whether the smallest candidates of all tables are larger than a memory, or than both together."""
+    """True if the smallest candidates of all tables exceed device memory, host memory, or both together."""
     tables = Counter(kinds)
     sizes = [np.array([(one.hbm.sum(), one.ddr.sum()) for one in group]) for group in candidates]
     least = sum(tables[kind] * np.append(some.min(0), some.sum(1).min()) for kind, some in enumerate(sizes))
@@ -170,5 +170,5 @@ def _counts(one: Candidate) -> dict[float, int]:
 def _dual_feasible() -> Iterator[Callable[[Vector], Vector]]:
     yield lambda shares: shares
     for parts in range(1, PARTS + 1):
-        # Shards over a (parts + 1)-th of a rank's time: `parts` of them fit a rank. Fekete and Schepers 2001, without its exact multiples.
+        # At most `parts` shards above 1 / (parts + 1) of the time fit on a rank (Fekete and Schepers 2001, without exact multiples).
         yield lambda shares, parts=parts: np.floor(shares * (parts + 1)) / parts  # type: ignore[misc]

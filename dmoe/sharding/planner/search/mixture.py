@@ -1,8 +1,8 @@
-"""Plans for where neither memory alone is enough: some tables on the devices, the others in the hosts' memory.
+"""Plans with some tables in device memory and the others in host memory, for when neither memory alone is sufficient.
 
-With a share s of a price on the devices' memory and 1 - s on the hosts', every table takes the candidate that costs least. At s = 0 the
-devices overflow, at s = 1 the hosts do. Of the two nearest shares one leaves the devices too full and the other does not: between them,
-tables change from the first's picks to the second's one by one, as many as both memories allow.
+A price is divided into a share s on device memory and 1 - s on host memory, and each table uses the candidate with the least cost. At
+s = 0 device memory overflows, at s = 1 host memory does. Bisection finds two near values of s: with one, device memory is too full, with
+the other it is not. Tables then change one by one from the first picks to the second, as many as fit in both memories.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +16,11 @@ from dmoe.sharding.planner.search.lower_bound import first_least
 from dmoe.sharding.planner.search.partitioner import Room
 
 PRICES = (0.1, 1.0, 10.0, 1e3, 1e6)
-"""Of all memory, in units of what all tables take at least; the last one asks for bytes alone."""
+"""Prices of the whole memory, in units of the least total time of all tables; with the last price, only bytes matter."""
 BOUNDS = 6
-"""On a shard's time."""
+"""Number of bounds on the time of a shard to try."""
 FILLED = ((1.0, 1.0), (0.97, 0.2), (0.97, 0.03), (0.9, 0.2), (0.9, 0.1), (0.8, 1.0))
-"""Of all room, what tables may fill, and of one rank's, what a shard may: large shards do not fill every rank."""
+"""(Share of the total room that tables may fill, share of a rank's room that a shard may fill): large shards leave gaps on ranks."""
 HALVINGS = 24
 Picks = tuple[int, ...]
 
@@ -28,11 +28,11 @@ Picks = tuple[int, ...]
 def mixtures(
     candidates: Sequence[Sequence[Candidate]], open_: Sequence[Sequence[int]], kinds: Sequence[int], room: Room
 ) -> Iterator[Iterator[Picks]]:
-    """For each bound on a shard's time, loosest first, picks that fit all ranks' room in all: the fastest first.
+    """For each bound on a shard's time, loosest first, an iterator of picks that fit the total room of all ranks, fastest first.
 
     Args:
-        candidates, kinds: as of a `Problem`.
-        open_: the candidates of each kind that may be picked.
+        candidates, kinds: as in `Problem`.
+        open_: allowed candidates of each kind.
     """
     flat = [group[i] for some, group in zip(open_, candidates, strict=True) for i in some]
     numbers = np.array([i for some in open_ for i in some])
@@ -48,7 +48,7 @@ def mixtures(
     bounds = np.unique(longest[longest >= np.minimum.reduceat(longest, first).max()])
 
     def picked(allowed: NDArray[np.bool_], price: Vector) -> NDArray[np.int64]:
-        """The place in `flat` of each table's candidate."""
+        """[tables] index in `flat` of the candidate of each table."""
         return first_least(np.where(allowed, total + unit * (shares @ price), np.inf), first)[of_table]
 
     def of_bound(limit: float) -> Iterator[Picks]:
@@ -67,7 +67,7 @@ def mixtures(
 def _between(picked: Callable[[Vector], NDArray[np.int64]], price: float, shares: Vector) -> Iterator[NDArray[np.int64]]:
     """
     Args:
-        shares: [candidates, 2] of the room of both memories.
+        shares: [candidates, 2] bytes of a candidate as a share of the total room of device and host memory.
     """
     over, fitting = picked(price * np.array([0.0, 1.0])), picked(price * np.array([1.0, 0.0]))
     if shares[fitting, 0].sum() > 1:
@@ -81,7 +81,7 @@ def _between(picked: Callable[[Vector], NDArray[np.int64]], price: float, shares
         else:
             high, fitting = middle, some
     spared = shares[over] - shares[fitting]
-    # Those first that take least of the hosts' memory for what they spare of the devices'.
+    # Tables that free the most device memory per byte of host memory change first.
     order = np.argsort(-spared[:, 0] / np.maximum(-spared[:, 1], 1e-12), kind="stable")
     order = order[over[order] != fitting[order]]
     left = shares[over].sum(0) - np.concatenate([np.zeros((1, 2)), np.cumsum(spared[order], 0)])

@@ -1,4 +1,4 @@
-"""Placing chosen candidates on ranks: the longest first, each shard on the rank that is least loaded and has room."""
+"""Places candidates on ranks: the slowest first, each shard on the least loaded rank that has room."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ EVERYWHERE, HOST = ("data_parallel", "row_wise"), ("table_row_wise", "table_colu
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that tables may take on every rank: [ranks] by rank."""
+    """Bytes available to tables on each rank: `hbm` and `ddr` are [ranks]."""
 
     nodes: int
     ranks_a_node: int
@@ -24,19 +24,19 @@ class Room:
 
 @dataclass(frozen=True)
 class Placed:
-    """`ranks[t][s]` holds shard s of table t; `time` is each rank's milliseconds a step."""
+    """`ranks[t][s]` is the rank of shard s of table t; `time` is [ranks] milliseconds per step."""
 
     ranks: tuple[NDArray[np.int64], ...]
     time: Vector
 
     @property
     def score(self) -> tuple[float, float]:
-        """Critical rank's time first, the mean then. Rounded, so that sums in another order do not decide."""
+        """(Time of the critical rank, mean time), rounded so that the order of summation does not matter."""
         return round(float(self.time.max()), 9), round(float(self.time.mean()), 9)
 
 
 class _Ranks:
-    """What is taken on every rank so far. Arrays are [ranks of a node, nodes], so that ties go to another node first."""
+    """Time and free memory of each rank so far. Arrays are [ranks of a node, nodes], so that ties go to another node first."""
 
     def __init__(self, room: Room) -> None:
         self.shape = (room.ranks_a_node, room.nodes)
@@ -47,14 +47,14 @@ class _Ranks:
         self._note_nodes()
 
     def _note_nodes(self) -> None:
-        """A host's most loaded rank and its least room, [nodes] each."""
+        """Updates the largest time and the least room of any rank of each host, [nodes] each."""
         self.peak, self.least_hbm, self.least_ddr = self.time.max(0), self.hbm.min(0), self.ddr.min(0)
 
     def _spread(self, values: Vector) -> Vector:
         return values.reshape(self.shape[1], self.shape[0]).T
 
     def everywhere(self, one: Candidate, times: int) -> bool:
-        """Takes a shard of each of so many tables on every rank; False where that does not fit."""
+        """Adds one shard on every rank for `times` equal tables; False if that does not fit."""
         self.time += times * self._spread(one.time)
         self.hbm -= times * self._spread(one.hbm)
         self.ddr -= times * self._spread(one.ddr)
@@ -72,7 +72,7 @@ class _Ranks:
         return int(self.number[where])
 
     def devices(self, one: Candidate, pinned: tuple[int, ...] | None, node: int | None = None) -> NDArray[np.int64] | None:
-        """Each shard on a rank of its own choice, of all or of one node."""
+        """Puts each shard on the best rank, of all nodes or of `node`; None if that does not fit."""
         chosen = []
         closed: NDArray[np.bool_] | None = None
         if pinned is not None:
@@ -82,7 +82,7 @@ class _Ranks:
             closed[:, np.arange(self.shape[1]) != node] = True
         for shard in range(len(one.time)):
             if closed is None:
-                # The least loaded rank has room most often.
+                # Fast path: the least loaded rank usually has room.
                 flat = int(self.time.argmin())
                 where = flat // self.shape[1], flat % self.shape[1]
                 if self.hbm[where] >= one.hbm[shard] and self.ddr[where] >= one.ddr[shard]:
@@ -98,7 +98,7 @@ class _Ranks:
         return np.array(chosen)
 
     def hosts(self, one: Candidate) -> NDArray[np.int64] | None:
-        """Whole hosts: as many as the shards fill, the least loaded ones that have room."""
+        """Puts each block of shards on all ranks of a host: the least loaded host that has room."""
         local, nodes = self.shape
         if one.sharding_type == "table_column_wise":
             fits = self.hbm.sum(0) >= one.hbm.sum()
@@ -110,10 +110,10 @@ class _Ranks:
                 self._note_nodes()
             return None
         time, hbm, ddr = (values.reshape(-1, local) for values in (one.time, one.hbm, one.ddr))
-        # As if all shards of a block were as large as its largest: they are, but for the last rows of a table.
+        # Assumes that all shards of a block are as large as the largest; only those with the last rows of a table are smaller.
         wants = zip(hbm.max(1).tolist(), ddr.max(1).tolist(), strict=True)
         chosen: list[int] = []
-        # The blocks of a grid lie on different hosts while there are any.
+        # Blocks of a grid go to different hosts until all hosts have one.
         load, unused = self.peak.copy(), nodes
         for block, (want_hbm, want_ddr) in enumerate(wants):
             node = int(load.argmin())
@@ -135,18 +135,18 @@ class _Ranks:
 
 
 def place(chosen: Sequence[Candidate], pinned: Sequence[tuple[int, ...] | None], room: Room, by: str) -> Placed | None:
-    """Ranks for one candidate a table, or None where they do not fit.
+    """Places one candidate per table; None if they do not fit.
 
     Args:
-        pinned: ranks that may hold a table's shards; None for all.
-        by: `time` or `storage`, the larger tables of which are placed first.
+        pinned: ranks that may hold the shards of each table; None for all.
+        by: `time` or `storage`: tables with the most of it are placed first.
     """
     ranks = _Ranks(room)
     taken: list[NDArray[np.int64] | None] = [None] * len(chosen)
 
     def size(index: int) -> tuple[bool, float]:
         one = chosen[index]
-        # Pinned tables first: they have the least choice.
+        # Pinned tables first: they have the fewest options.
         weight = one.total_time if by == "time" else one.total_bytes
         return pinned[index] is None, -float(weight)
 

@@ -1,4 +1,4 @@
-"""What is searched, and what is found."""
+"""Input and output of the search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.search.partitioner import Placed, Room, place
 
 Open = tuple[tuple[int, ...], ...]
-"""For each kind of table the candidates that may be picked."""
+"""For each kind of table, the indices of the candidates that may be picked."""
 Attempt = Callable[[tuple[int, ...]], Placed | None]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`kinds[t]` is the list of candidates of table t, which tables that are alike share."""
+    """`candidates[kinds[t]]` are the candidates of table t; equal tables have the same kind."""
 
     candidates: tuple[tuple[Candidate, ...], ...]
     kinds: tuple[int, ...]
@@ -23,14 +23,14 @@ class Problem:
 
     @cached_property
     def _all_room(self) -> tuple[float, float]:
-        """Bytes, with what sums in another order may differ by."""
+        """Total bytes of device and host memory, with a tolerance for rounding."""
         return tuple(float(room.clip(0).sum()) * (1 + 1e-9) for room in (self.room.hbm, self.room.ddr))  # type: ignore[return-value]
 
     def chosen(self, picks: Sequence[int]) -> list[Candidate]:
         return [self.candidates[kind][pick] for kind, pick in zip(self.kinds, picks, strict=True)]
 
     def place(self, picks: Sequence[int]) -> Placed | None:
-        """The better of the two orders; None where they do not fit, which picks larger than all room never do."""
+        """The better placement of the two orders of tables; None if neither fits."""
         chosen = self.chosen(picks)
         hbm, ddr = (sum(bytes_) for bytes_ in zip(*(one.needs for one in chosen), strict=True))
         if hbm > self._all_room[0] or ddr > self._all_room[1]:
@@ -43,10 +43,10 @@ class Problem:
 class Solution:
     """
     Attributes:
-        picks: the index of each table's candidate.
-        placements: how many plans were tried, all of whose tables were placed.
-        bound: milliseconds that no plan's critical rank is under.
-        complete: the search was not interrupted.
+        picks: index of each table's candidate.
+        placements: number of plans tried.
+        bound: lower bound on the critical rank's time of any plan, in milliseconds.
+        complete: False if the search was interrupted.
     """
 
     picks: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Picks to begin with: one type for all tables; for bounds on a shard's time the cheapest candidates at rising prices on memory."""
+"""Initial picks: one sharding type for all tables; or the cheapest candidates under a bound on shard time, at rising prices on memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from dmoe.sharding.planner.search.problem import Attempt, Open, Problem
 
 BOUNDS, PRICES = 24, (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 AMOUNTS = 32
-"""Of tables on every rank, and of bounds on the others' shards, that are tried."""
+"""How many numbers of tables on every rank to try, and how many bounds on the shards of the other tables."""
 
 
 def uniform(problem: Problem, open_: Open) -> Iterator[tuple[int, ...]]:
-    """One sharding type for all tables, where they all have it."""
+    """Picks with one sharding type for all tables, for each type that all tables have."""
     groups = list(zip(open_, problem.candidates, strict=True))
     for kind in sorted({group[i].sharding_type for some, group in groups for i in some}):
         of_kind = [[i for i in some if group[i].sharding_type == kind] for some, group in groups]
@@ -27,14 +27,14 @@ def uniform(problem: Problem, open_: Open) -> Iterator[tuple[int, ...]]:
 
 
 class Flat:
-    """The open candidates of all kinds, one after another.
+    """The allowed candidates of all kinds in one list.
 
     Attributes:
         all: the candidates.
-        numbers: [candidates] of each among its kind's candidates.
-        first: [kinds] where each kind's begin.
-        shards, longest, total: [candidates] how many, milliseconds of the longest one and of all.
-        kinds: [tables] as the problem's.
+        numbers: [candidates] index of each among the candidates of its kind.
+        first: [kinds] index of the first candidate of each kind.
+        shards, longest, total: [candidates] number of shards, milliseconds of the slowest shard, milliseconds of all shards.
+        kinds: [tables] kind of each table, as in `Problem`.
     """
 
     def __init__(self, problem: Problem, open_: Open) -> None:
@@ -47,11 +47,11 @@ class Flat:
         self.kinds = np.array(problem.kinds)
 
     def least(self, values: Vector) -> Vector:
-        """[kinds], each one's least of [candidates]."""
+        """[kinds] minimum of `values` [candidates] for each kind."""
         return np.minimum.reduceat(values, self.first)
 
     def picked(self, cost: Vector) -> NDArray[np.int64]:
-        """[tables], the place of each one's candidate of least cost."""
+        """[tables] index of the candidate with the least cost for each table."""
         return first_least(cost, self.first)[self.kinds]
 
     def picks(self, places: NDArray[np.int64]) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class Flat:
 
 
 def _spread_out(values: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most so many of sorted values, the first and the last among them."""
+    """At most `most` of the sorted values, evenly spaced, with the first and the last."""
     return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
@@ -68,7 +68,7 @@ def ladders(problem: Problem, open_: Open) -> Iterator[list[tuple[int, ...]]]:
     bytes_ = np.array([one.weighed_bytes for one in flat.all])
     values = np.unique(np.round(flat.longest, 9))
     bounds = _spread_out(values[values >= flat.least(flat.longest).max() - 1e-9], BOUNDS)
-    # A byte's price in milliseconds: what all tables take, over all room.
+    # Unit of the price of a byte: total milliseconds of all tables, divided by the total room.
     cheapest = float(flat.least(flat.total).sum())
     unit = cheapest / max(float(problem.room.hbm.sum()), float(problem.room.ddr.sum()) * 0.01, 1.0)
     for bound in bounds[::-1]:
@@ -80,15 +80,16 @@ def ladders(problem: Problem, open_: Open) -> Iterator[list[tuple[int, ...]]]:
 
 
 def replicated(problem: Problem, open_: Open, worst: float) -> list[tuple[float, tuple[int, ...]]]:
-    """More tables on every rank than cost least in all: few large shards leave most ranks time that nothing else can use.
+    """Picks with more tables on every rank than is cheapest in total: a few large shards leave idle time on most ranks.
 
-    Those first that take least there for what they take otherwise; the others take the candidate within a bound that costs least.
+    Tables with the smallest ratio of total time on every rank to total time otherwise come first. The other tables use the cheapest
+    candidate under a bound on shard time.
 
     Args:
-        worst: the critical rank's time to be improved.
+        worst: current time of the critical rank.
 
     Returns:
-        milliseconds that no placement takes less than, and picks; the least first.
+        (lower bound in milliseconds for any placement, picks), the smallest bound first.
     """
     flat = Flat(problem, open_)
     ranks = len(problem.room.hbm)
@@ -100,7 +101,7 @@ def replicated(problem: Problem, open_: Open, worst: float) -> list[tuple[float,
     order = np.argsort(worth, kind="stable")[: int(np.isfinite(flat.least(there)[flat.kinds]).sum())]
     taken = np.append(0.0, np.cumsum(flat.longest[place_there[order]]))
     possible = np.flatnonzero(taken < worst)[1:]
-    # Tables that are alike are worth the same.
+    # Equal tables have equal ratios.
     whole_kinds = np.flatnonzero(np.diff(worth[order], prepend=-1, append=-1))
     found = []
     for many in np.union1d(_spread_out(possible, AMOUNTS), _spread_out(np.intersect1d(possible, whole_kinds), AMOUNTS)).tolist():
@@ -118,7 +119,7 @@ def replicated(problem: Problem, open_: Open, worst: float) -> list[tuple[float,
 
 
 def _least_makespan(flat: Flat, places: NDArray[np.int64], ranks: int) -> float:
-    """What no placement takes less than: the mean, and of the longest shards two, three, ... that have to share a rank."""
+    """A lower bound for any placement: the mean time, and the sum of the slowest shards that must share a rank (2, 3, ... of them)."""
     longest = flat.longest[places]
     order = np.argsort(-longest, kind="stable")
     up_to = np.cumsum(flat.shards[places][order])
@@ -131,7 +132,10 @@ def _least_makespan(flat: Flat, places: NDArray[np.int64], ranks: int) -> float:
 
 
 def part_way(problem: Problem, large: Sequence[int], small: Sequence[int], attempt: Attempt) -> None:
-    """Between picks that do not fit and picks that do: as few of the second as do, those first that save most bytes a millisecond."""
+    """Mixes picks `large` that do not fit with picks `small` that do: bisects the least number of tables that must change to `small`.
+
+    Tables that save the most bytes per additional millisecond change first.
+    """
     gains = []
     for table, (one, other) in enumerate(zip(problem.chosen(large), problem.chosen(small), strict=True)):
         if one is not other:

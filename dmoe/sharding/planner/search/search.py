@@ -1,11 +1,10 @@
-"""Choosing a candidate for every table so that the slowest rank is as fast as possible.
+"""Chooses a candidate for each table so that the slowest rank is as fast as possible.
 
-Makespan by its dual (Hochbaum and Shmoys 1987): for a bound on a shard's time, every table takes the candidate within it that costs least
-in all, with a price on memory where memory binds; what is left is placing. A price moves all tables that are alike at once, so between two
-prices only some of them are moved. The best of these plans then goes downhill: the tables of the critical rank try their other candidates,
-alone and with all that are like them, all placed anew; and from there step by step, all else staying where it is (`local_search`). Nothing
-depends on a clock, so a plan is a function of its inputs. It is a heuristic, but it knows a time that no plan is under (`lower_bound`), and
-ends where it is near that.
+Dual approach to makespan (Hochbaum and Shmoys 1987): for a bound on a shard's time, each table uses the candidate within the bound that has
+the least total cost, with a price on memory if memory is short; the candidates are then placed. A price changes all equal tables at once,
+so plans between two prices change only some of them. The best plan is then improved in two ways: step by step, with all other tables in
+place (`local_search`), and by changes that place all tables again (`descent`). The search does not depend on a clock, so a plan depends
+only on its inputs. The search is a heuristic; it stops when it is near a lower bound on the time of any plan (`lower_bound`).
 """
 
 from dmoe.alive import detail
@@ -18,24 +17,24 @@ from dmoe.sharding.planner.search.problem import Open, Problem, Solution
 from dmoe.sharding.planner.search.proposals import ladders, part_way, replicated, uniform
 
 TRIES, TABLES_TRIED = 500, 50_000
-"""Changes that one descent may try with all placed anew, and tables that it may place in all."""
+"""Maximum number of changes that one descent may try with all tables placed again, and of tables that it may place in total."""
 REPLICATED = 50
-"""Plans with more tables on every rank that are tried."""
+"""Maximum number of plans with more tables on every rank to try."""
 STEPS_A_RANK = 50
-"""Steps with all else staying that one descent may take, for each rank."""
+"""Maximum number of local search steps of one descent, per rank."""
 GAP = 0.01
-"""Share by which a plan may be over the lower bound and is good enough."""
+"""The search stops at a plan whose time exceeds the lower bound by at most this share."""
 
 
 def search(problem: Problem, gap: float = GAP, keep_best: bool = False) -> Solution | None:
-    """The best plan found, or None where none of those tried fits.
+    """The best plan found; None if no plan that was tried fits.
 
-    Searched among all candidates, and once more among those that do not fill whole hosts: a descent that starts with fewer choices can end
-    lower, and the better of both is kept. A config that leaves out other types can still end lower than one that allows all.
+    Searches among all candidates, then among those that do not use whole hosts: a descent with fewer choices may find a faster plan. The
+    faster plan is kept. A config that allows fewer types can still give a faster plan than one that allows all.
 
     Args:
-        gap: ends where the critical rank is within this share of the lower bound.
-        keep_best: an interrupt ends the search and not the program, once a plan is found.
+        gap: stop when the critical rank's time is within this share of the lower bound.
+        keep_best: after a plan was found, an interrupt stops the search but not the program.
     """
     if lacks_room(problem.candidates, problem.kinds, problem.room):
         return None
@@ -53,7 +52,7 @@ def search(problem: Problem, gap: float = GAP, keep_best: bool = False) -> Solut
 
 
 class _Search:
-    """What is known so far: plans tried, the best of them, the bound."""
+    """State of the search: the plans tried, the best plan, the lower bound."""
 
     def __init__(self, problem: Problem, gap: float) -> None:
         self.problem, self.gap = problem, gap
@@ -72,7 +71,7 @@ class _Search:
         return self.best is not None and self.best.placed.score[0] <= self.bound * (1 + self.gap)
 
     def tighten(self) -> None:
-        """Works the bound out, once there is a plan to compare it with."""
+        """Computes the lower bound once a plan is known."""
         if self.best is not None and not self.bound:
             detail("a lower bound")
             self.bound = lower_bound(self.problem.candidates, self.problem.kinds, self.problem.room, self.best.placed.score[0], self.gap)
@@ -93,7 +92,7 @@ def _choices(problem: Problem) -> list[Open]:
 
 
 class _Descent:
-    """A search among some of the candidates."""
+    """A search among the candidates `open_`."""
 
     def __init__(self, whole: _Search, open_: Open) -> None:
         self.whole, self.problem, self.open_ = whole, whole.problem, open_
@@ -103,9 +102,9 @@ class _Descent:
         for picks in uniform(self.problem, self.open_):
             self.attempt(picks)
         for ladder in ladders(self.problem, self.open_):
-            # The lowest price on memory at which the plan fits; a higher one only makes it slower.
+            # Use the lowest price on memory with which the plan fits; a higher one only makes it slower.
             for rung, picks in enumerate(ladder):
-                # What lies between two rungs is not faster than the lower one.
+                # Plans between two rungs are not faster than the lower rung.
                 if self.hopeless(ladder[max(rung - 1, 0)]):
                     break
                 if self.attempt(picks) is not None:
@@ -130,7 +129,7 @@ class _Descent:
             self.walk(self.best)
 
     def replicate(self) -> None:
-        """More tables on every rank, while that can be faster than the best plan."""
+        """Tries more tables on every rank, while that can be faster than the best plan."""
         assert self.best is not None
         tries = min(REPLICATED, TABLES_TRIED // len(self.problem.kinds))
         for least, picks in replicated(self.problem, self.open_, self.best.placed.score[0])[:tries]:
@@ -139,7 +138,7 @@ class _Descent:
             self.attempt(picks)
 
     def mix(self) -> None:
-        """Where no price on all memory makes a plan fit: some tables on the devices, the others in the hosts' memory."""
+        """Tries some tables in device memory and the others in host memory, if no plan fits with one price on all memory."""
         for of_bound in mixtures(self.problem.candidates, self.open_, self.problem.kinds, self.problem.room):
             for picks in of_bound:
                 if self.hopeless(picks) or self.attempt(picks) is not None:
@@ -156,7 +155,7 @@ class _Descent:
         return placed
 
     def hopeless(self, picks: tuple[int, ...]) -> bool:
-        """Whether no placement of them can be faster than the best plan: their mean, or a shard, takes longer."""
+        """True if no placement of the picks can be faster than the best plan: the mean time or the time of a shard is not smaller."""
         if self.best is None:
             return False
         chosen = self.problem.chosen(picks)
@@ -164,7 +163,7 @@ class _Descent:
         return max(mean, max(one.longest for one in chosen)) >= self.best.placed.score[0]
 
     def walk(self, start: Solution) -> None:
-        """Improves a plan with all else staying where it is."""
+        """Improves a plan by local search."""
         problem = self.problem
         state = State(problem.chosen(start.picks), start.placed.ranks, problem.pinned, problem.room)
         others = [[problem.candidates[kind][pick] for pick in self.open_[kind]] for kind in problem.kinds]
