@@ -1,4 +1,4 @@
-"""Streaming metrics as `torchmetrics.Metric`s: reset, device, `MetricCollection`, and exact merging over ranks."""
+"""Streaming metrics as `torchmetrics.Metric`s, with reset, devices, `MetricCollection`, and exact merging over ranks."""
 
 from dmoe.metrics.ambiguity import Ambiguity, AmbiguityReport
 from dmoe.metrics.auc import BinnedAUC, ExactAUC

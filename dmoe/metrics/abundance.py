@@ -1,6 +1,6 @@
-"""Information abundance of the tables (Multi-Embedding, Guo et al. 2023): how many directions a table really uses. No torch.
+"""Information abundance of tables (Multi-Embedding, Guo et al. 2023): the effective number of dimensions of a table. Needs no torch.
 
-Shapes: N rows of a table, K its dims.
+Shapes: N rows of a table, K dims.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ CHUNK_ROWS = 65536
 
 
 def information_abundance(folder: str) -> dict[str, Any]:
-    """IA = sum(s) / max(s) over the singular values of every logical table of a checkpoint: 1 where all is one direction, K at most.
+    """IA = sum(s) / max(s) over the singular values s of each logical table of a checkpoint: from 1 (all rows on a line) to K.
 
-    Read through the Gram matrix [K, K], a chunk of rows at a time, so that memory does not grow with the table. It squares the
-    singular values: those below 1e-8 of the largest count as 0.
+    Computed from the Gram matrix [K, K], which is summed over chunks of rows, so memory does not grow with the table. Its eigenvalues are
+    the squared singular values; singular values below 1e-8 of the largest count as 0.
 
     Returns:
-        `sets`: the mean over features of each table set; `tables`: logical table -> IA.
+        `sets`: mean IA over features for each table set; `tables`: logical table -> IA.
     """
     contents = Contents(folder)
-    # Of a light multi-embedding an expert's embeddings are counted, the shared rows with its private ones added.
+    # In a light multi-embedding, an expert's embeddings are the sum of shared and private rows.
     names = [name for name in contents.index.tables if not name.endswith("/shared")] or list(contents.index.tables)
     tables = {name: abundance_of_gram(_gram(contents, name)) for name in names}
     sets: dict[str, list[float]] = {}
@@ -32,7 +32,7 @@ def information_abundance(folder: str) -> dict[str, Any]:
 
 
 def abundance_of_gram(gram_KK: np.ndarray) -> float:
-    """IA from E^T E; 0 for a table of zeros."""
+    """IA from the Gram matrix E^T E; 0 for a table of zeros."""
     singular_K = np.sqrt(np.clip(np.linalg.eigvalsh(gram_KK), 0, None))
     singular_K[singular_K < 1e-8 * singular_K.max(initial=0)] = 0
     return float(singular_K.sum() / singular_K.max()) if singular_K.max(initial=0) > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What the experts' diversity is worth, in logloss (docs/method.md): streaming, mergeable, in float64.
+"""Gain in logloss from the diversity of the experts (docs/method.md): streaming, mergeable, in float64.
 
 Shapes: B rows of a batch, M experts.
 """
@@ -15,16 +15,15 @@ from dmoe.metrics.auc import all_reduced
 
 @dataclass(frozen=True)
 class AmbiguityReport:
-    """In nats a row; `nan` where there was no row.
+    """Values in nats per row; `nan` if there were no rows.
 
     Attributes:
-        value: mean over rows of sum_m g_m BCE(p_m, y) - BCE(p, y): what the mixture gains over an expert drawn by the gate. Not negative
-            where the mixture is of logits or probabilities (Jensen). Negative is possible where hidden states are mixed under one
-            tower: the experts are then better alone than together.
-        even: as `value`, with 1 / M for each g_m. It can be negative for any mixture whose gate is not the mean.
+        value: mean over rows of sum_m g_m BCE(p_m, y) - BCE(p, y): the gain of the mixture over an expert sampled from the gate. Never
+            negative if logits or probabilities are mixed (Jensen). It may be negative if hidden states are mixed before one tower:
+            single experts are then better than the mixture.
+        even: as `value`, with 1 / M for each g_m. It can be negative for any mixture whose gate is not uniform.
         expert_logloss: mean BCE(p_m, y) of each expert.
-        responsibility: of each expert, the mean of g_m p_m(y) / sum_n g_n p_n(y): the part of the label that the gate credits it with once
-            it knows it.
+        responsibility: for each expert, the mean of g_m p_m(y) / sum_n g_n p_n(y): its posterior probability given the label.
     """
 
     value: float
@@ -34,14 +33,14 @@ class AmbiguityReport:
 
 
 class Ambiguity(Metric):
-    """Adds up the logloss of the mixture, of every expert, and of the experts weighed by the gate.
+    """Sums the logloss of the mixture, of each expert, and of the experts weighted by the gate.
 
     Args:
         experts: M.
 
     Shape:
-        - Input of `update`: logit [B] the mixture's; expert_logit [B, M]; gate [B, M], which sums to 1 over M; label [B]; weight [B], 0
-          for padding (all rows count alike where absent).
+        - Input of `update`: logit [B] of the mixture; expert_logit [B, M]; gate [B, M], which sums to 1 over M; label [B]; weight [B], 0
+          for padding (default: 1 for all rows).
         - Output: AmbiguityReport.
 
     Examples:
@@ -66,12 +65,12 @@ class Ambiguity(Metric):
         label_BN = label_B.double()[:, None].expand_as(logit_BN)
         loss_BN = torch.nn.functional.binary_cross_entropy_with_logits(logit_BN, label_BN, reduction="none")
         gated_B1 = (gate_BM.double() * loss_BN[:, 1:]).sum(1, keepdim=True)
-        # p_m(y) = exp(-loss). A gate of 0 has no part, and a row of sure and wrong experts is no 0 / 0.
+        # p_m(y) = exp(-loss). In log space, a gate of 0 gets no credit, and a row with only confident wrong experts does not give 0 / 0.
         credit_BM = (gate_BM.double().log() - loss_BN[:, 1:]).softmax(1)
         self.sums_L += (torch.cat([torch.ones_like(gated_B1), gated_B1, loss_BN, credit_BM.nan_to_num(0.0)], 1) * weight_B1).sum(0)
 
     def compute(self) -> AmbiguityReport:
-        """The report over all ranks; every rank has to call it."""
+        """The report over all ranks; must be called on all ranks."""
         gated, mixture, *rest = (self.sums_L[1:] / self.sums_L[0]).tolist()
         experts, credit = rest[: len(rest) // 2], rest[len(rest) // 2 :]
         return AmbiguityReport(gated - mixture, sum(experts) / len(experts) - mixture, experts, credit)

@@ -1,4 +1,4 @@
-"""Area under the ROC curve over all ranks' rows: binned with its own error bound, or exact.
+"""Area under the ROC curve over the rows of all ranks: binned with a measured error bound, or exact.
 
 Shapes: B rows of a batch, N bins.
 """
@@ -16,24 +16,24 @@ from dmoe.distributed import all_reduce_sum, world_size
 from dmoe.metrics.grouped import weighted_aucs
 
 LOGIT_RANGE = 20.0
-"""Bins divide the logits from -20 to 20, where probabilities reach 2e-9; what is outside falls into the outermost bins."""
+"""Bins cover logits from -20 to 20 (probabilities from 2e-9 to 1 - 2e-9); logits outside are in the first or the last bin."""
 
 
 class BinnedAUC(Metric):
-    """Area under the ROC curve from counts of both labels in bins of the logit, with the bound of its own error.
+    """Area under the ROC curve from counts of both labels in bins of the logit, with an error bound.
 
-    Scores of one bin count as ties. The AUC is therefore off by at most half of the pairs that share a bin: `error_bound`, which is
-    measured, not assumed. Ranks merge by one all-reduce of 16 bytes a bin.
+    Scores in the same bin count as ties. The error of the AUC is therefore at most half of the share of pairs in the same bin:
+    `error_bound`, computed from the counts. Ranks merge with one all-reduce of 16 bytes per bin.
 
     Args:
         bins: N.
 
     Attributes:
-        error_bound: of the value that `compute` returned last.
+        error_bound: error bound of the last value that `compute` returned.
 
     Shape:
-        - Input of `update`: logit [B] (not a probability), label [B] of 0 and 1, weight [B] (0 for padding; 1 where absent).
-        - Output: [] float64; NaN where one of the labels does not occur, or where a logit was NaN.
+        - Input of `update`: logit [B] (not a probability), label [B] of 0 and 1, weight [B] (0 for padding; default 1).
+        - Output: [] float64; NaN if one of the labels does not occur, or if a logit was NaN.
 
     Examples:
         >>> metric = BinnedAUC()
@@ -57,13 +57,13 @@ class BinnedAUC(Metric):
         weight_B = torch.ones_like(label_B) if weight_B is None else weight_B
         bin_B = ((logit_B.double() + LOGIT_RANGE) * (self.bins / (2 * LOGIT_RANGE))).clamp(0, self.bins - 1)
         index_B = bin_B.nan_to_num().long() + self.bins * (label_B > 0.5)
-        # A row without an order has no count either: NaN goes from here to the AUC.
+        # A NaN logit belongs to no bin: its count is NaN, so the AUC is NaN too.
         count_B = weight_B.to(torch.float64).masked_fill(logit_B.isnan() & (weight_B > 0), math.nan)
         self.counts_2N.view(-1).index_add_(0, index_B, count_B)
 
     def compute(self) -> Tensor:
-        """The AUC over all ranks; sets `error_bound`. Every rank has to call it."""
-        # On the CPU: a device's cumulative sum of floats need not be the same twice.
+        """The AUC over all ranks; sets `error_bound`. Must be called on all ranks."""
+        # On the CPU, because cumulative sums of floats on GPUs are not deterministic.
         negatives_N, positives_N = self.counts_2N.cpu()
         pairs = negatives_N.sum() * positives_N.sum()
         below_N = negatives_N.cumsum(0) - negatives_N
@@ -73,9 +73,9 @@ class BinnedAUC(Metric):
 
 
 class ExactAUC(Metric):
-    """Area under the ROC curve of every score, ties counted as a half. Keeps 13 bytes a row on each rank; all ranks gather all rows.
+    """Exact area under the ROC curve; ties count as one half. Keeps 13 bytes per row on each rank; each rank gathers all rows.
 
-    Shape: as `BinnedAUC`.
+    Shape: as in `BinnedAUC`.
     """
 
     higher_is_better = True
@@ -86,7 +86,7 @@ class ExactAUC(Metric):
     weights: list[Tensor]
 
     def __init__(self, **settings: Any) -> None:
-        # `compute` gathers by itself: rows differ in number between the ranks.
+        # `compute` gathers the rows itself, because ranks have different numbers of rows.
         super().__init__(**{"sync_on_compute": False, **settings})
         for name in ("scores", "labels", "weights"):
             self.add_state(name, [], dist_reduce_fx=None)
@@ -100,7 +100,7 @@ class ExactAUC(Metric):
         self.weights.append(weight_B[kept_B].double().cpu())
 
     def compute(self) -> Tensor:
-        """The AUC over all ranks' rows. Every rank has to call it."""
+        """The AUC over the rows of all ranks. Must be called on all ranks."""
         columns = [
             np.concatenate([*(batch.numpy() for batch in batches), np.empty(0, kind)])
             for batches, kind in ((self.scores, np.float32), (self.labels, bool), (self.weights, np.float64))
@@ -118,12 +118,12 @@ class ExactAUC(Metric):
 
 
 def all_reduced(state: Tensor, group: Any = None) -> list[Tensor]:
-    """A metric's `dist_sync_fn` for states that are sums: one all-reduce in place of a gather from every rank."""
+    """`dist_sync_fn` of a metric whose states are sums: one all-reduce instead of an all-gather."""
     return [all_reduce_sum(state.clone())]
 
 
 def exact_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The Mann-Whitney statistic over all pairs, ties counted as a half; NaN where a label does not occur, or a score is NaN.
+    """The Mann-Whitney statistic over all pairs; ties count as one half. NaN if a label does not occur or a score is NaN.
 
     Args:
         scores: [rows] of any float dtype.

@@ -18,7 +18,7 @@ from dmoe.model.correlation import DEAD_RELATIVE_VARIANCE
 
 
 class Moments:
-    """Rows, mean [P] and scatter [P, P] of the rows seen so far (Chan, Golub, LeVeque 1979), in float64."""
+    """Number, mean [P] and scatter [P, P] of the rows so far (Chan, Golub, LeVeque 1979), in float64."""
 
     def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
         self.rows = torch.zeros((), dtype=torch.float64, device=device)
@@ -44,12 +44,12 @@ class Moments:
         self.rows = total
 
     def flat(self) -> Tensor:
-        """[1 + P + P * P]: rows, mean and scatter, as `from_flat` reads them."""
+        """[1 + P + P * P]: number of rows, mean and scatter; `from_flat` reads this format."""
         return torch.cat([self.rows[None], self.mean_P, self.scatter_PP.flatten()])
 
     @classmethod
     def from_flat(cls, flat: Tensor, width: int) -> "Moments":
-        """The moments that `flat` describes, in memory of their own."""
+        """The moments stored in `flat`, as a copy."""
         moments = cls(width, flat.device)
         moments.rows, moments.mean_P = flat[0].clone(), flat[1 : width + 1].clone()
         moments.scatter_PP = flat[width + 1 :].view(width, width).clone()
@@ -58,17 +58,17 @@ class Moments:
 
 @dataclass(frozen=True)
 class CecReport:
-    """What is known of the experts' correlation. Matrices are [M, M] lists; `nan` stands where it has no value.
+    """Correlation of the experts' outputs. Matrices are [M, M] lists; undefined values are `nan`.
 
     Attributes:
         cec: mean |r| over entries and pairs of experts.
-        floor: what independent experts would show over so many rows: sqrt(2 / (pi (rows - 1))).
-        matrix: mean |r| of each pair; on the diagonal the ceiling CEC(h, h).
-        cka: linear CKA, which a rotation does not hide from.
-        by_class: CEC within the rows of label 0 and of label 1; `by_class_floor` and `by_class_ceiling` (mean CEC(h, h)) beside each.
-        within_class: CEC of the outputs centred within each label: what is left once the label's own share is taken out.
-        dead: columns without variance, per expert.
-        variance: mean variance of an expert's live columns.
+        floor: expected value for independent experts and this number of rows: sqrt(2 / (pi (rows - 1))).
+        matrix: mean |r| of each pair; the diagonal has the ceiling CEC(h, h).
+        cka: linear CKA, which is invariant to rotations.
+        by_class: CEC of the rows with label 0 and with label 1, with `by_class_floor` and `by_class_ceiling` (mean CEC(h, h)) for each.
+        within_class: CEC of the outputs after subtracting the mean of each label: the correlation that the label does not explain.
+        dead: number of columns without variance, per expert.
+        variance: mean variance of the other columns, per expert.
     """
 
     cec: float
@@ -85,17 +85,17 @@ class CecReport:
 
 
 class CrossExpertCorrelation(Metric):
-    """Streams the experts' outputs; keeps moments for each label, whose merger is the whole.
+    """Accumulates moments of the experts' outputs for each label; merging both labels gives the moments of all rows.
 
-    Ranks merge by one all-gather of 2 (1 + P + P^2) float64 numbers, whatever the number of rows.
+    Ranks merge with one all-gather of 2 (1 + P + P^2) float64 numbers, for any number of rows.
 
     Args:
         experts: M.
         width: D.
 
     Shape:
-        - Input of `update`: hidden [B, M, D]; label [B] of 0 and 1; mask [B], 0 for padding (all rows count where absent).
-        - Output: CecReport, whose `cec` is the figure.
+        - Input of `update`: hidden [B, M, D]; label [B] of 0 and 1; mask [B], 0 for padding (default: all rows count).
+        - Output: CecReport; its `cec` is the main figure.
 
     Examples:
         >>> metric = CrossExpertCorrelation(experts=2, width=1)
@@ -134,7 +134,7 @@ class CrossExpertCorrelation(Metric):
             self.moments_2L[label] = moments.flat()
 
     def compute(self) -> CecReport:
-        """The report over all ranks; every rank has to call it."""
+        """The report over all ranks; must be called on all ranks."""
         classes = [Moments.from_flat(flat, self.columns) for flat in self.moments_2L]
         whole = Moments(len(classes[0].mean_P), classes[0].mean_P.device)
         for moments in classes:
@@ -168,12 +168,12 @@ def _gathered(state: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def sampling_floor(rows: float) -> float:
-    """E|r| of independent columns over so many rows."""
+    """Expected |r| of independent columns with this number of rows."""
     return math.sqrt(2 / (math.pi * (rows - 1))) if rows > 1 else math.nan
 
 
 def _pooled(classes: list[Moments]) -> Moments:
-    """The scatter around each class's own mean, summed."""
+    """Moments with the sum of the scatters around the mean of each class."""
     pooled = Moments(len(classes[0].mean_P), classes[0].mean_P.device)
     for moments in classes:
         pooled.scatter_PP += moments.scatter_PP
@@ -184,7 +184,7 @@ def _pooled(classes: list[Moments]) -> Moments:
 
 
 def correlation_matrix(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Pearson's r of all columns, [P, P] float64, 0 where a column has no variance; and which columns have, [P] bool."""
+    """Pearson's r of all columns, [P, P] float64, 0 for columns without variance; and a mask of the columns with variance, [P] bool."""
     scatter_PP, mean_P = moments.scatter_PP.cpu().numpy(), moments.mean_P.cpu().numpy()
     sums_P = scatter_PP.diagonal()
     alive_P = sums_P > DEAD_RELATIVE_VARIANCE * float(moments.rows) * mean_P**2 + np.finfo(np.float32).tiny
@@ -198,7 +198,7 @@ def block_means(x_PP: np.ndarray, experts: int) -> np.ndarray:
 
 
 def over_pairs(x_MM: np.ndarray) -> float:
-    """The mean over pairs of different experts; 0 for a single expert, which has nobody to correlate with."""
+    """The mean over pairs of different experts; 0 if there is only one expert."""
     pairs = x_MM[np.triu_indices(len(x_MM), 1)]
     return float(pairs.mean()) if pairs.size else 0.0
 

@@ -21,23 +21,23 @@ from dmoe.metrics.grouped import GroupedAUC
 from dmoe.model.mixture import Outputs
 
 SOLO_BINS = 65536
-"""Bins for the AUC of each expert alone, which nobody reads to five digits."""
+"""Number of bins for the AUC of each single expert, which does not need five digits."""
 
 
 class NotFinite(UserError):
-    """A model's outputs are not finite for some rows, so there is no metric; raised on all ranks alike."""
+    """The outputs of the model are not finite for some rows, so metrics are undefined; raised on all ranks."""
 
 
 class Evaluation:
-    """Adds up batches, then reports. AUC, logloss, calibration and the gate are weighted by the rows' weights; the experts' correlation
-    is not: it is a property of their outputs, and each row is one of them.
+    """Accumulates batches, then reports all metrics. AUC, logloss, calibration and gate statistics use the weights of the rows. The
+    correlation of the experts does not: it describes their outputs, and each row counts once.
 
-    To be used again after `reset`: torchmetrics' metrics hold themselves in a circle, so that Python frees the counts of those that nobody
-    has any more, tens of MiB, late.
+    Call `reset` and use the object again, instead of making a new one: torchmetrics objects have reference cycles, so Python frees their
+    counts (tens of MiB) late.
 
     Args:
         auc: `binned` or `exact`.
-        bins: of the binned AUC.
+        bins: number of bins of the binned AUC.
     """
 
     def __init__(self, auc: str, bins: int, device: torch.device) -> None:
@@ -52,7 +52,7 @@ class Evaluation:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all rows."""
+        """Removes all rows."""
         self.sums = torch.zeros(7, dtype=torch.float64, device=self.device)
         self.gate_M: Tensor | None = None
         self.gate_entropy = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -69,8 +69,8 @@ class Evaluation:
         """
         Args:
             weight_B: 0 for padding.
-            group_B: where given, the GAUC over it is reported too.
-            dense_BD: the rows' numbers, to say which one may be the reason where an output is not finite.
+            group_B: group ids; if given, the GAUC is reported too.
+            dense_BD: numeric features; used to name a possible cause if an output is not finite.
         """
         bad_B = ~_finite_rows(outputs)
         if bool(bad_B.any()):
@@ -130,13 +130,13 @@ class Evaluation:
         raise NotFinite(f"{count:,} row{'s' * (count != 1)} with an output that is not finite, so there is no metric: {advice}")
 
     def compute(self, dense: Sequence[str] = ()) -> dict[str, Any]:
-        """The figures over all ranks, on every rank; plain numbers and lists, `None` where a figure has no value.
+        """The metrics over all ranks, returned on each rank: numbers and lists; undefined values are `None`.
 
         Args:
-            dense: names of the numbers that `update` was given.
+            dense: names of the numeric features passed to `update`.
 
         Raises:
-            NotFinite: on all ranks, where an output of any rank's rows was not finite.
+            NotFinite: on all ranks, if an output was not finite on any rank.
         """
         self._refuse(dense)
         assert self.correlation is not None
@@ -187,7 +187,7 @@ class Evaluation:
 
 
 def _finite_rows(outputs: Outputs) -> Tensor:
-    """Whether all that is measured of a row is finite, [B]."""
+    """[B] bool: all measured outputs of the row are finite."""
     parts = [outputs.logit_B[:, None], outputs.expert_logit_BM, outputs.left_out_logit_BM, outputs.gate_BMG.flatten(1)]
     if outputs.selector_BLM is not None:
         parts.append(outputs.selector_BLM.flatten(1))
@@ -196,7 +196,7 @@ def _finite_rows(outputs: Outputs) -> Tensor:
 
 
 def entropy_of(rate: float) -> float:
-    """The cross-entropy, in nats, of always predicting the base rate."""
+    """Cross-entropy, in nats, of a model that always predicts the base rate."""
     return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
 
 

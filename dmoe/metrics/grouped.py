@@ -1,4 +1,4 @@
-"""GAUC: the AUC within each group, such as a user, averaged by the groups' impressions (Zhu et al. 2017, Zhou et al. 2018).
+"""GAUC: the AUC within each group, such as a user, averaged with the number of impressions as weight (Zhu et al. 2017, Zhou et al. 2018).
 
 Shapes: B rows of a batch, N rows of all batches, G groups.
 """
@@ -15,7 +15,8 @@ from dmoe.distributed import broadcast_object, rank, world_size
 
 
 class Gauc(NamedTuple):
-    """`value` is NaN where no group has both labels, or a score is NaN. `groups` have both; `share` is their part of the rows."""
+    """`value` is NaN if no group has both labels, or a score is NaN. `groups`: number of groups with both labels; `share`: their share
+    of the rows."""
 
     value: float
     groups: int
@@ -23,10 +24,10 @@ class Gauc(NamedTuple):
 
 
 class GroupedAUC(Metric):
-    """GAUC over all ranks. Keeps 21 bytes a row on each rank; rank 0 gathers all rows at the end.
+    """GAUC over all ranks. Keeps 21 bytes per row on each rank; rank 0 gathers all rows in `compute`.
 
     Shape:
-        - Input of `update`: logit [B]; label [B] of 0 and 1; weight [B], 0 for padding; group [B] integers, 0 for rows of no group.
+        - Input of `update`: logit [B]; label [B] of 0 and 1; weight [B], 0 for padding; group [B] integers, 0 for rows without a group.
         - Output: Gauc.
 
     Examples:
@@ -42,7 +43,7 @@ class GroupedAUC(Metric):
     names = ("group", "score", "label", "weight")
 
     def __init__(self, **settings: Any) -> None:
-        # `compute` gathers by itself, on rank 0 alone.
+        # `compute` gathers the rows itself, on rank 0 only.
         super().__init__(**{"sync_on_compute": False, **settings})
         for name in self.names:
             self.add_state(name, [], dist_reduce_fx=None)
@@ -55,7 +56,7 @@ class GroupedAUC(Metric):
             getattr(self, name).append(part.cpu())
 
     def compute(self) -> Gauc:
-        """Over all ranks' rows, on every rank; every rank has to call it."""
+        """GAUC over the rows of all ranks, returned on each rank. Must be called on all ranks."""
         empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool), np.empty(0))
         mine = tuple(
             np.concatenate([none, *(batch.numpy() for batch in getattr(self, name))]) for name, none in zip(self.names, empty, strict=True)
@@ -74,12 +75,12 @@ class GroupedAUC(Metric):
 
 
 def grouped_auc(group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray) -> Gauc:
-    """The mean of the groups' AUCs over groups with both labels, weighted by the groups' weights; ties count as a half.
+    """Mean AUC of the groups with both labels, weighted by the total weight of each group; ties count as one half.
 
     Args:
-        group_N: integers; rows of group 0 belong to none, and are left out.
+        group_N: integers; rows with group 0 have no group and are ignored.
         label_N: bool.
-        weight_N: above 0; 1 for an impression-weighted GAUC. A pair within a group counts the product of its rows' weights.
+        weight_N: above 0; all 1 for an impression-weighted GAUC. A pair within a group is weighted by the product of its two weights.
     """
     rows = len(group_N)
     kept_N = group_N != NO_GROUP
@@ -94,13 +95,13 @@ def grouped_auc(group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, w
 def weighted_aucs(
     group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(AUC, NaN where a label does not occur, or a score is NaN; weight; rows), each [G], of every group in the order of its number."""
+    """(AUC, weight, rows) of each group, each [G], sorted by group; the AUC is NaN if a label does not occur or a score is NaN."""
     if not len(group_N):
         return np.empty(0), np.empty(0), np.empty(0, np.int64)
     order = np.lexsort((score_N, group_N))
     group_N, score_N, label_N, weight_N = group_N[order], score_N[order], label_N[order], weight_N[order].astype(np.float64)
     new_group = np.append(True, group_N[1:] != group_N[:-1])
-    # A tie: rows of one group and one score.
+    # A tie: rows with the same group and score.
     tie_at = np.flatnonzero(new_group | np.append(True, score_N[1:] != score_N[:-1]))
     negative_T = np.add.reduceat(np.where(label_N, 0.0, weight_N), tie_at)
     positive_T = np.add.reduceat(np.where(label_N, weight_N, 0.0), tie_at)

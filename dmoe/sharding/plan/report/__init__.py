@@ -1,1 +1,1 @@
-"""A plan for people: pages, tables, what differs from another one."""
+"""Reports on plans: text, HTML pages, and comparison of two plans."""

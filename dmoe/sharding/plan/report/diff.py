@@ -1,4 +1,4 @@
-"""Two plans compared: which tables moved, the bytes that takes, and what becomes of the worst rank."""
+"""Compares two plans: the tables that change, the bytes that move, and the effect on the slowest and fullest ranks."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from dmoe.sharding.plan.report.show_words import compact, kernel_word
 
 @dataclass(frozen=True)
 class Change:
-    """A table that lies otherwise in the second plan. `moved` is its bytes over all ranks, `what` the kind of change."""
+    """A table that is sharded or placed differently in the second plan. `moved`: bytes over all ranks; `what`: kind of change."""
 
     name: str
     what: str
@@ -28,14 +28,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two plans side by side.
+    """Comparison of two plans A and B.
 
     Attributes:
-        a, b: their figures.
-        notes: what keeps them from being plans of one model on one cluster, in sentences.
-        only_a, only_b: tables that one of them has.
-        resized: tables of another size; nothing is said about their bytes.
-        changed: tables that moved, the most bytes first.
+        a, b: figures of the two plans.
+        notes: sentences on differences between the models or clusters of the two plans.
+        only_a, only_b: tables that only one plan has.
+        resized: tables with different sizes; their bytes are not compared.
+        changed: tables that changed, the most moved bytes first.
         received: [ranks of b] bytes that each rank would receive.
     """
 
@@ -58,7 +58,7 @@ class Difference:
 
 
 def difference(plan_a: Mapping[str, Any], plan_b: Mapping[str, Any], where_a: str, where_b: str) -> Difference:
-    """Compares two kept plans, of whatever models and clusters."""
+    """Compares the data of two plan files, also for different models or clusters."""
     a, b = figures_of(plan_a, where_a), figures_of(plan_b, where_b)
     tables_a, tables_b = plan_a["tables"], plan_b["tables"]
     both = [name for name in tables_a if name in tables_b]
@@ -115,7 +115,7 @@ def _notes(a: Figures, b: Figures) -> Iterator[str]:
 
 
 def as_data(found: Difference) -> dict[str, Any]:
-    """Plain data for `--json`."""
+    """The comparison as plain data, for `--json`."""
     return {
         "same": found.same,
         "notes": list(found.notes),
@@ -142,7 +142,7 @@ def _brief_figures(figures: Figures) -> dict[str, Any]:
 
 
 def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None) -> Iterator[str]:
-    """At most 100 columns wide."""
+    """The comparison as lines of at most 100 columns."""
     yield clip(f"A {name_a}: {found.a.cluster.name}, {len(found.a.tables):,} tables", WIDTH)
     yield clip(f"B {name_b}: {found.b.cluster.name}, {len(found.b.tables):,} tables", WIDTH)
     for note in found.notes:
@@ -167,7 +167,7 @@ def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None
 
 
 def _worst(found: Difference) -> list[list[str]]:
-    """What the table of both plans has: a title, A, B and the change."""
+    """Rows of the table that compares both plans: title, A, B, change."""
     a, b = found.a, found.b
 
     def row_of_bytes(title: str, first: float, second: float) -> list[str]:

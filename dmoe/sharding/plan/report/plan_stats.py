@@ -1,6 +1,6 @@
-"""A plan's figures by rank and by table, predicted anew from its shards: what is shown, compared and checked.
+"""Figures of a plan by rank and by table, used to show, compare and check plans.
 
-The numbers that a plan file keeps are those of the day it was made. A shard that was moved by hand since then counts here.
+They are predicted from the shards in the plan file, so they include edits by hand. The figures stored in the file do not.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from dmoe.sharding.planner.cost.cost_model import Prediction, predict
 
 @dataclass(frozen=True)
 class RankFigures:
-    """One rank in a step. Bytes and milliseconds.
+    """One rank: bytes, and milliseconds per step.
 
     Attributes:
-        memory: what tables take in the memory that they live in by default (HBM on GPUs): weights, state, buffers.
-        reserved: what the planner keeps free of tables there: the dense part with gradients and state, ids, and 15 % on GPUs.
-        free: the rest; negative where the plan does not fit.
-        host, host_free: of the host's memory, where tables by UVM live; 0 and 0 on CPU clusters, where `memory` is the host's.
-        tables: how many have a shard here.
+        memory: bytes of tables (weights, state, buffers) in the memory that holds tables by default (HBM on GPUs).
+        reserved: bytes reserved in this memory: the dense part with gradients and state, ids, and 15 % on GPUs.
+        free: remaining bytes; negative if the plan does not fit.
+        host, host_free: used and free bytes of host memory, for UVM tables; both 0 on CPU clusters, where `memory` is host memory.
+        tables: number of tables with a shard on this rank.
     """
 
     rank: int
@@ -46,8 +46,8 @@ class RankFigures:
 class TableFigures:
     """One table. `weights`, `state`, `memory` and `sent` are bytes over all ranks; a data-parallel table counts once in the first two.
 
-    `time_ms` is the most that it takes of any rank's step. `decided` and `tried` are what the planner kept (`why.py`), empty if it did not.
-    `use` is what the data set's counts said (`planner/table_use.py`).
+    `time_ms` is the maximum time on any rank, per step. `decided` and `tried` are the planner's explanation (`planner/explain.py`), empty
+    if it was not saved. `use` are the lookup statistics of the data set (`planner/cost/table_use.py`).
     """
 
     name: str
@@ -73,7 +73,7 @@ class TableFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """A plan with what it will cost. `prediction` has the same as `ranks`, table by table."""
+    """A plan with its predicted cost. `prediction` has the values of `ranks` for each table."""
 
     cluster: Cluster
     batch_size: int
@@ -84,7 +84,7 @@ class Figures:
     ranks: tuple[RankFigures, ...]
     tables: tuple[TableFigures, ...]
     bound_ms: float = 0.0
-    """That no plan's critical rank is under; 0 where the plan does not tell."""
+    """Lower bound on the critical rank's time of any plan; 0 if the plan file has none."""
 
     @property
     def critical(self) -> int:
@@ -96,12 +96,12 @@ class Figures:
 
     @property
     def mean_ms(self) -> float:
-        """Of the ranks that may hold tables."""
+        """Mean time of the ranks that may hold tables."""
         return sum(rank.time_ms for rank in self.ranks) / (len(self.ranks) - len(self.cluster.without))
 
     @property
     def imbalance(self) -> float:
-        """The critical rank's time over the mean: 1 is even, the number of ranks is all on one."""
+        """Time of the critical rank divided by the mean: 1 if all ranks are equal, the number of ranks if one rank does all work."""
         return self.time_ms / self.mean_ms if self.mean_ms else 1.0
 
     @property
@@ -109,11 +109,11 @@ class Figures:
         return min((rank for rank in self.ranks if rank.rank not in self.cluster.without), key=lambda rank: (rank.free, rank.rank))
 
     def headroom(self, rank: RankFigures) -> float:
-        """Free share of a rank's memory."""
+        """Free share of the memory of a rank."""
         return rank.free / self.cluster.memory_on(rank.rank)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the grids of tables by ranks."""
+        """All figures except the matrices of tables by ranks."""
         return {
             "cluster": self.cluster.name,
             "world_size": self.cluster.ranks,
@@ -136,14 +136,14 @@ class Figures:
 
 
 def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
-    """Predicts a plan file's shards.
+    """Predicts the cost of the shards in a plan file.
 
     Args:
-        plan: what `read_plan` returned.
-        where: its file, for messages.
+        plan: the plan from `read_plan`.
+        where: path of the file, for messages.
 
     Raises:
-        UserError: the file lacks the room that its planner had.
+        UserError: the file does not contain the memory available to tables (`room`).
     """
     cluster = check_plan(plan, where)
     if plan.get("room") is None:

@@ -1,4 +1,4 @@
-"""A plan as text of at most 100 columns: the cluster at a glance, where each table lies, and why."""
+"""A plan as text of at most 100 columns: summary of the cluster, placement of each table, and explanations."""
 
 import fnmatch
 import textwrap
@@ -18,20 +18,20 @@ from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.table_use import told
 
 FOLD_ABOVE = 32
-"""Ranks that are listed one by one; of more, the slowest, the median, the fastest and the fullest."""
+"""Up to this number, all ranks are listed; for more, only the slowest, the median, the fastest and the fullest."""
 SORTS = ("size", "time", "name", "sent")
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of a plan.
+    """Selects the parts of a plan to show.
 
     Attributes:
         sort: one of SORTS, the largest first.
         tables: a pattern such as `C1*`.
-        ranks: such as `0-7,12` or `all`; empty for all of a small cluster, and a few telling ones of a large one.
-        top: how many tables; None for all.
-        why: a table or pattern whose alternatives are shown, empty for none.
+        ranks: for example `0-7,12` or `all`; empty for all ranks of a small cluster, or a few characteristic ones of a large cluster.
+        top: number of tables; None for all.
+        why: table or pattern of tables whose other candidates are shown; empty for none.
     """
 
     sort: str = "size"
@@ -45,7 +45,7 @@ def as_lines(figures: Figures, view: View = View()) -> Iterator[str]:
     """The lines that `dmoe plan show` prints.
 
     Raises:
-        UserError: a pattern that no table has, a rank that is not there.
+        UserError: no table matches the pattern, or a rank does not exist.
     """
     tables = chosen_tables(figures, view)
     if view.why:
@@ -62,7 +62,7 @@ def as_lines(figures: Figures, view: View = View()) -> Iterator[str]:
 
 
 def as_data(figures: Figures, view: View) -> dict[str, Any]:
-    """The same as plain data; of the ranks all, unless the view names some."""
+    """The view as plain data, with all ranks unless the view names some."""
     data = figures.as_json()
     if view.ranks:
         data["ranks"] = [data["ranks"][rank] for rank in ranks_in(view.ranks, figures.cluster.ranks)]
@@ -73,7 +73,7 @@ def as_data(figures: Figures, view: View) -> dict[str, Any]:
 
 
 def chosen_tables(figures: Figures, view: View) -> list[TableFigures]:
-    """The tables of a view in its order, before `top` cuts them."""
+    """The tables of a view in its order, without the limit `top`."""
     found = matching(figures, view.tables, "--tables", figures.tables)
     if view.sort == "name":
         return sorted(found, key=lambda table: table.name)
@@ -111,7 +111,7 @@ def _head(figures: Figures) -> Iterator[str]:
 
 
 def unequal(cluster: Cluster) -> Iterator[str]:
-    """Which ranks are not as the others."""
+    """Lines on ranks with other memory, and on ranks that hold no table."""
     if cluster.without:
         yield f"left out, without tables: rank{'s' * (len(cluster.without) > 1)} {', '.join(map(str, cluster.without))}"
     if cluster.memory_of:

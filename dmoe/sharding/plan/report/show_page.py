@@ -1,6 +1,6 @@
-"""A plan, or two beside one another, as one self-contained page to explore: find a table, sort, point at a cell of the heat-map, ask why.
+"""One plan, or two side by side, as a self-contained interactive page: search and sort tables, a heat map, explanations.
 
-The page's data is JSON that its script reads (explore/*.js); nothing is fetched, and the page's own policy forbids it.
+The page contains its data as JSON, which its script reads (explore/*.js). It loads nothing; its content security policy forbids that.
 """
 
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ from dmoe.sharding.planner.cost.table_use import told
 
 SCRIPTS = ("data.js", "heat.js", "lists.js", "main.js")
 FEW = 24
-"""Ranks that a table's panel offers one by one."""
+"""Up to this number, the panel of a table lists its ranks one by one."""
 HELP = (
     "Click a table to see its candidates and why this one was chosen, a rank to see what it holds. / finds a table, Escape closes a panel."
 )
 
 
 def page(figures: Figures, tables: Sequence[TableFigures], title: str) -> str:
-    """The page's text.
+    """The HTML of the page.
 
     Args:
-        tables: those that are shown, in their order; the ranks' figures are of all.
+        tables: the tables to show, in this order; the figures of ranks include all tables.
     """
     return _document(title, _summary(figures), {"plans": [_plan(figures, tables, "")]})
 
 
 def diff_page(found: Difference, name_a: str, name_b: str, title: str) -> str:
-    """The page of two plans, A beside B."""
+    """The HTML of the page that compares two plans."""
     changes = {one.name: {"what": one.what, "moved": one.moved} for one in found.changed}
     plans = [_plan(figures, figures.tables, label) for figures, label in ((found.a, f"A {name_a}"), (found.b, f"B {name_b}"))]
     told = [paragraph(f"{label}:") + "".join(_summary(one)[:-1]) for one, label in ((found.a, f"A {name_a}"), (found.b, f"B {name_b}"))]
@@ -59,7 +59,7 @@ def _document(title: str, summary: Sequence[str], data: dict[str, Any]) -> str:
 <h2>Ranks</h2><div id="bars"></div><div id="ranks"></div>
 <aside id="panel" hidden aria-labelledby="chosen"><button type="button">Close</button>
 <h2 id="chosen" tabindex="-1"></h2><div></div></aside>"""
-    # ASCII alone, so that no encoding changes it.
+    # ASCII only, so that it does not depend on the encoding.
     return frame(title, body, script, style, format_json(data, separators=(",", ":")))
 
 
@@ -92,14 +92,14 @@ def _summary(figures: Figures) -> list[str]:
 
 
 class _Once(dict[Any, int]):
-    """Values by their place in a list that holds each once: tables that are alike have equal words and candidates."""
+    """Interns values: value -> index in a list of distinct values, since equal tables have equal texts and candidates."""
 
     def at(self, value: Any) -> int:
         return self.setdefault(value, len(self))
 
 
 def _plan(figures: Figures, tables: Sequence[TableFigures], label: str) -> dict[str, Any]:
-    """What explore/data.js reads: columns in place of rows, and each word once."""
+    """The data for explore/data.js: by column, with each distinct text stored once."""
     cluster, words, tried = figures.cluster, _Once(), _Once()
     place = {name: index for index, name in enumerate(figures.prediction.tables)}
     columns: dict[str, list[Any]] = {
@@ -152,9 +152,9 @@ def _tried(row: dict[str, Any], words: _Once) -> tuple[Any, ...]:
 
 
 def _cells(figures: Figures, index: int) -> list[list[Any]]:
-    """A table's cells as classes of equal ones: [ranks, ms, bytes of memory, sent, weights]; the first is of all ranks that no other has.
+    """The cells of a table, grouped into classes of equal values: [ranks, ms, bytes of memory, bytes sent, bytes of weights].
 
-    A column-wise table has two or three classes on a thousand ranks.
+    The first class covers all ranks that are in no other class. A column-wise table has two or three classes on a thousand ranks.
     """
     grids = figures.prediction
     values = np.stack(
@@ -165,7 +165,7 @@ def _cells(figures: Figures, index: int) -> list[list[Any]]:
             np.round(grids.weights[index]),
         ]
     )
-    # Equal columns are next to one another in this order: faster than np.unique for rows.
+    # After this sort, equal columns are adjacent; faster than np.unique for rows.
     order = np.lexsort(values)
     starts = np.flatnonzero(np.r_[True, (np.diff(values[:, order]) != 0).any(0)])
     groups = sorted(np.split(order, starts[1:]), key=lambda group: (-len(group), group.min()))
@@ -176,7 +176,7 @@ def _cells(figures: Figures, index: int) -> list[list[Any]]:
 
 
 def _runs(ranks: Sequence[int]) -> str:
-    """`0-7,12` of ranks in order."""
+    """Formats sorted ranks as `0-7,12`."""
     if not len(ranks):
         return ""
     held = np.asarray(ranks)

@@ -1,4 +1,4 @@
-"""Numbers and lists in few characters: bars, histograms, lists of ranks."""
+"""Compact text output: bars, histograms, lists of ranks."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ def kernel_word(kernel: str) -> str:
 
 
 def bar(parts: Sequence[tuple[float, str]], whole: float, width: int, rest: str) -> str:
-    """Parts of a whole side by side; one that is not nothing gets a mark if there is room."""
+    """A bar of `width` characters with the parts of a whole; each part above 0 gets at least one mark if there is room."""
     text = ""
     for value, mark in parts:
         text += mark * max(round(width * value / whole) if whole else 0, 1 if value > 0 else 0)
@@ -22,7 +22,7 @@ def bar(parts: Sequence[tuple[float, str]], whole: float, width: int, rest: str)
 
 
 def histogram(title: str, values: Sequence[float], word: Callable[[float], str]) -> list[str]:
-    """How many values lie in each of BINS equal steps from the least to the most, 47 columns wide."""
+    """A histogram with BINS equal bins from the minimum to the maximum, 47 columns wide."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * max(abs(high), 1.0):
         return [f"{title}: {word(low)} on all {len(values):,} ranks"]
@@ -38,7 +38,7 @@ def histogram(title: str, values: Sequence[float], word: Callable[[float], str])
 
 
 def compact(ranks: Sequence[int], total: int, width: int) -> str:
-    """A list of ranks in `width` columns: `all`, `0-7, 12`, or how many and within what."""
+    """A list of ranks in `width` columns: `all`, `0-7, 12`, or the count and range, such as `9 in 0-63`."""
     if len(ranks) == total:
         return "all"[: max(width, 3)]
     if not ranks:
@@ -55,10 +55,10 @@ def compact(ranks: Sequence[int], total: int, width: int) -> str:
 
 
 def ranks_in(text: str, total: int) -> list[int]:
-    """The ranks that `0-7,12` or `all` names, in order.
+    """Parses `0-7,12` or `all` into sorted ranks.
 
     Raises:
-        UserError: not of that form, or not there.
+        UserError: another format, or a rank that does not exist.
     """
     if text == "all":
         return list(range(total))

@@ -1,4 +1,4 @@
-"""The rows of a plan's tables: one a rank, one a table, as plain data."""
+"""Figures of the ranks of a plan as plain data, and its distance from the lower bound as text."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from dmoe.sharding.planner.cost.cost_model import Prediction
 
 
 def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:
-    """What every rank holds and does in a step: bytes, milliseconds, counts."""
+    """One row per rank: bytes held, and bytes sent, milliseconds and lookups per step."""
     sums = {name: getattr(prediction, name).sum(0) for name in ("memory", "host", "weights", "state", "time", "sent", "lookups")}
     total = max(float(sums["lookups"].sum()), 1e-9)
     return [
@@ -27,15 +27,15 @@ def rank_rows(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def over_bound(bound_ms: float, time_ms: float) -> str:
-    """How far the critical rank's time is above the best possible one, at most.
+    """Text that says how far the critical rank's time is above the best possible time, at most.
 
     Args:
-        bound_ms: as a plan keeps it; 0 where it has none.
+        bound_ms: lower bound stored in the plan; 0 if there is none.
 
     Returns:
-        Empty without a bound, and where the time is under it: the file was edited, and the bound is of another cluster or batch.
+        Empty if there is no bound, or the time is below it: the file was edited, so the bound belongs to another cluster or batch size.
     """
     if not 0 < bound_ms <= time_ms * (1 + 1e-6):
         return ""
-    # Rounded up: it is a promise.
+    # Rounded up, since the text says "at most".
     return f"at most {math.ceil(max(time_ms / bound_ms - 1, 0.0) * 1000 - 1e-3) / 1000:.1%} above a lower bound"
