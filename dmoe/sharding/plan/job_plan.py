@@ -101,7 +101,7 @@ def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Confi
 
 
 def plan_from_json(kept: Mapping[str, Any], model: nn.Module, tables: Sequence[Table], device: torch.device, where: str) -> ShardingPlan:
-    """Converts a plan to a TorchRec ShardingPlan, after checking it."""
+    """Checks a plan and converts it to a TorchRec ShardingPlan."""
     local = check_plan(kept, where).ranks_a_node
     parameters = {table.module: parameter_sharding(kept["tables"][table.name], device, kept["world_size"], local) for table in tables}
     (path,) = [name for name, module in model.named_modules() if hasattr(module, "embedding_bag_configs")]

@@ -87,7 +87,7 @@ def plan_tables(
     check_precision(job.comm_precision, cluster.device.kind)
     rules = rules_for(tables, config, cluster)
     for table in tables:
-        # The statistics cover all ids of a feature, but private rows hold only the most frequent ids, and a hashed row holds several ids.
+        # Statistics are for all ids of a feature, but private rows hold only the most frequent ids, and a hashed row holds several ids.
         if (use := (uses or {}).get(table.feature)) is not None and not table.private and not table.readers:
             rule = rules[table.name]
             rules[table.name] = replace(rule, lookup=replace(rule.lookup, use=use))

@@ -39,7 +39,7 @@ class Change:
 
     @property
     def order(self) -> tuple[int, float]:
-        """Sort key: changes that keep the model unchanged first, then by cost (by rank time if the cluster has no price)."""
+        """Sort key: changes that keep the model unchanged first, then by cost (step time x ranks if the cluster has no price)."""
         return self.effect, self.step.usd_a_billion if self.step.usd_an_hour else self.step.ms * self.step.ranks
 
 

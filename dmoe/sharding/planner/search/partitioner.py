@@ -98,7 +98,7 @@ class _Ranks:
         return np.array(chosen)
 
     def hosts(self, one: Candidate) -> NDArray[np.int64] | None:
-        """Puts each block of shards on all ranks of a host: the least loaded host that has room."""
+        """Puts table_column_wise shards on one host, and each block of other types on all ranks of one host: the least loaded with room."""
         local, nodes = self.shape
         if one.sharding_type == "table_column_wise":
             fits = self.hbm.sum(0) >= one.hbm.sum()

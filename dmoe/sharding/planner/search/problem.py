@@ -44,7 +44,7 @@ class Solution:
     """
     Attributes:
         picks: index of each table's candidate.
-        placements: number of plans tried.
+        placements: number of plans tried by placing all tables; steps of local search do not count.
         bound: lower bound on the critical rank's time of any plan, in milliseconds.
         complete: False if the search was interrupted.
     """
