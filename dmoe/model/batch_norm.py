@@ -95,7 +95,7 @@ class _Normalise(Function):
     @staticmethod
     def backward(ctx: Any, grad_BP: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         unit_BP, inverse_P, kept_B1, rows = ctx.saved_tensors
-        # Each rank has the gradient of its own share of the loss. A row changes the rows of all ranks, so the sums are all-reduced.
+        # Each rank has the gradient of its own share of the loss. A row influences the rows of all ranks, so the sums are all-reduced.
         sums = torch.cat([grad_BP.sum(0, dtype=torch.float64), (grad_BP * unit_BP).sum(0, dtype=torch.float64)])
         mean_P, along_P = (_over_ranks(sums, ctx.apart) / rows.clamp(min=1)).to(grad_BP.dtype).chunk(2)
         return ((grad_BP - mean_P - unit_BP * along_P) * inverse_P).where(kept_B1, 0), None, None

@@ -144,7 +144,7 @@ def together(costs: Sequence[Cost]) -> Cost:
 
 
 def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
-    """FLOPs of a row's forward pass by part; experts tell their own."""
+    """FLOPs of the forward pass of one row, by part of the model. Experts report theirs by `flops()`."""
     count = len(mixture.experts)
     return {
         "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator,misc]

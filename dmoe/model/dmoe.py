@@ -25,7 +25,7 @@ class Feature:
     """A categorical feature.
 
     Attributes:
-        cardinality: ids are 0 .. cardinality - 1.
+        cardinality: number of ids; ids are 0 .. cardinality - 1.
         pooling: `none` if each row has one id; otherwise how the embeddings of the ids of a row are pooled.
         mean_ids: mean number of ids per row, which the planner uses.
     """

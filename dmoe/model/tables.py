@@ -1,4 +1,4 @@
-"""Logical tables (a feature's embeddings for one expert set) and the physical tables that store them.
+"""Logical tables (the embeddings of a feature in one table set) and the physical tables that store them.
 
 Checkpoints, initial weights and reports use logical tables; the planner shards physical tables. In the `wide` layout, a physical row holds
 the embeddings of all sets of a feature, side by side. In the `separate` layout, each set has its own physical table.

@@ -1,4 +1,4 @@
-"""The ladder's specification: one base config and a list of named variants, each saying only what differs."""
+"""The specification of a ladder: a base config and named variants, each with only the settings that differ."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ Figure = Annotated[float, Field(ge=-1e15, le=1e15)] | None
 
 
 class Figures(Open):
-    """What reports read of a test's figures. M experts: lists are of one number each, matrices of M lists."""
+    """The figures of a test that reports read. With M experts, lists have M numbers, and matrices M lists of M numbers."""
 
     rows: int = Field(0, ge=0)
     positives: int = Field(0, ge=0)
@@ -70,7 +70,7 @@ class Figures(Open):
 
 
 class Line(Open):
-    """What reports read of a line of metrics.jsonl."""
+    """The fields of a line of metrics.jsonl that reports read."""
 
     kind: str
     step: int = Field(ge=0, le=1 << 62)
