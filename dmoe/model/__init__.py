@@ -1,1 +1,1 @@
-"""Multi-embedding, experts, gate, tower and the correlation of the experts."""
+"""The model: multi-embedding, experts, gate, tower, and the correlation loss of the experts."""

@@ -1,4 +1,4 @@
-"""From plain values to the data-parallel part of a model. No TorchRec."""
+"""Builds the data-parallel part of a model from plain values. Does not import TorchRec."""
 
 import os
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ def assemble(
     set_of_expert: Sequence[int],
     bf16: bool = False,
 ) -> ExpertMixture:
-    """Experts, projections, gate and tower, their weights drawn from torch's generator.
+    """Builds experts, projections, gate and tower. The initial weights are drawn from torch's default generator.
 
     Args:
-        fields: categorical features that are looked up.
-        dense: numeric features; where there are any, they are one more field of every set.
-        experts: (kind, options) of each.
+        fields: number of categorical features that are looked up.
+        dense: number of numeric features. If there are any, together they add one field to every table set.
+        experts: (kind, options) of each expert.
         set_dims: dim of each table set.
         set_of_expert: the table set that each expert reads.
     """
@@ -65,10 +65,10 @@ def assemble(
 
 
 def outline(*arguments: Any, **named: Any) -> ExpertMixture:
-    """What `assemble` makes of these arguments, on the meta device: the names and shapes of its parameters, without their memory.
+    """Calls `assemble` with these arguments on the meta device: parameters have names and shapes, but take no memory.
 
     Raises:
-        UserError: a layer is larger than any memory.
+        UserError: the size of a layer overflows.
     """
     try:
         with torch.device("meta"):
@@ -80,10 +80,10 @@ def outline(*arguments: Any, **named: Any) -> ExpertMixture:
 
 
 def check_memory(outlined: nn.Module) -> None:
-    """Whether a module of these shapes fits this machine.
+    """Checks that a module of these shapes fits in the memory of this machine.
 
     Raises:
-        UserError: its parameters and buffers take more than the machine's memory.
+        UserError: parameters and buffers need more than the memory of the machine.
     """
     needed = sum(one.numel() * one.element_size() for one in chain(outlined.parameters(), outlined.buffers()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -95,8 +95,8 @@ def check_memory(outlined: nn.Module) -> None:
 
 
 def _initialize_linear(module: nn.Module) -> None:
-    # Biases at 0: embeddings begin small, and PyTorch's random biases would drown them, so that an MLP expert stays at chance while
-    # the gate turns away from it for good.
+    # Biases start at 0. Embeddings start small, so PyTorch's random biases would dominate them: an MLP expert would stay at chance, and
+    # the gate would stop using it for good.
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

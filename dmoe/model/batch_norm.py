@@ -1,6 +1,6 @@
-"""Batch norm over the rows of all ranks, so that neither the plan nor the number of ranks changes what a model is.
+"""Batch norm over the rows of all ranks, so that neither the plan nor the number of ranks changes the model.
 
-Shapes: B rows of this rank, M experts, D width of an expert's output, P = M * D columns.
+Shapes: B rows of this rank, M experts, D width of the output of an expert, P = M * D columns.
 """
 
 from typing import Any
@@ -17,18 +17,19 @@ MOMENTUM, EPS = 0.1, 1e-5
 
 
 class NormalisedExperts(nn.Module):
-    """activation(batch norm(x)) of every expert's output, column by column (HoME, Wang et al. 2024, with SiLU): no expert shrinks or dies.
+    """activation(batch norm(x)) for each column of the experts' outputs (HoME, Wang et al. 2024, with SiLU): no expert shrinks or dies.
 
-    In training, columns are normalised by their mean and variance over the rows of the global batch, exactly: moments are all-reduced in
-    forward and backward, and padding takes no part. In evaluation, by running moments, which are in the state dict and equal on all ranks:
-    the mean of the first ten batches, then an exponential mean with a share of 0.1 of the newest. The variance is the unbiased one.
+    In training, each column is normalized by its exact mean and variance over the rows of the global batch, without padding. The moments
+    are all-reduced in forward and backward. In evaluation, the running moments are used. They are in the state dict and equal on all ranks:
+    the mean over the first ten batches, then an exponential moving average with momentum 0.1. The running variance is unbiased.
 
     Attributes:
-        apart: normalise the rows at hand alone and keep no moments: for a pass that measures, and that one rank may make alone.
+        apart: normalize over the rows of this rank only, and do not update the running moments. For a pass that only measures, which a
+            single rank may run.
 
     Shape:
-        - Input: x [B, M, D]; mask [B], 0 for padding, all rows where absent. B is equal on all ranks, as in all of a model.
-        - Output: [B, M, D], float32 at least.
+        - Input: x [B, M, D]; mask [B], 0 for padding; without a mask, all rows count. B must be equal on all ranks.
+        - Output: [B, M, D], float32 or float64.
 
     Example:
         >>> norm = NormalisedExperts(experts=2, dim=3, activation="silu")
@@ -72,12 +73,13 @@ class NormalisedExperts(nn.Module):
 
 
 class _Normalise(Function):
-    """(x - mean) / sqrt(variance + eps) over all ranks' rows; mean and variance [P] and rows [], float64, without gradient."""
+    """Returns (x - mean) / sqrt(variance + eps) over the rows of all ranks; mean [P], variance [P] and the number of rows [], float64 and
+    without gradient."""
 
     @staticmethod
     def forward(ctx: Any, x_BP: Tensor, mask_B: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         kept_B1 = mask_B[:, None] > 0
-        # Padding is cut out, and not weighed with 0: 0 * inf would be NaN. Two passes, since E[x^2] - E[x]^2 cancels.
+        # `where` and not a product removes padding: 0 * inf would be NaN. Two passes, since E[x^2] - E[x]^2 loses digits.
         sums = _over_ranks(torch.cat([x_BP.where(kept_B1, 0).sum(0, dtype=torch.float64), mask_B.sum(dtype=torch.float64)[None]]), apart)
         rows = sums[-1]
         mean_P = sums[:-1] / rows.clamp(min=1)
@@ -93,7 +95,7 @@ class _Normalise(Function):
     @staticmethod
     def backward(ctx: Any, grad_BP: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         unit_BP, inverse_P, kept_B1, rows = ctx.saved_tensors
-        # Every rank's gradient is that of its own share of the loss, so what a row does to the others' rows is the sum over ranks.
+        # Each rank has the gradient of its own share of the loss. A row influences the rows of all ranks, so the sums are all-reduced.
         sums = torch.cat([grad_BP.sum(0, dtype=torch.float64), (grad_BP * unit_BP).sum(0, dtype=torch.float64)])
         mean_P, along_P = (_over_ranks(sums, ctx.apart) / rows.clamp(min=1)).to(grad_BP.dtype).chunk(2)
         return ((grad_BP - mean_P - unit_BP * along_P) * inverse_P).where(kept_B1, 0), None, None

@@ -1,4 +1,4 @@
-"""From a config and a manifest to a model; the one place that reads the config on the model's behalf."""
+"""Builds a model from a config and a manifest. The modules of the model do not read the config; this file passes them plain values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from dmoe.model.tables import Table, make_tables
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a config and a manifest say of a model, before anything is built.
+    """The description of a model that follows from a config and a manifest. No module is built yet.
 
     Attributes:
-        features: the categorical features that it looks up, in order.
+        features: the categorical features that the model looks up, in order.
         dense: names of the numeric features, in order.
-        experts: (kind, options) of each.
+        experts: (kind, options) of each expert.
         set_dims: dim of each table set.
         set_of_expert: the table set that each expert reads.
         tables: the physical tables.
@@ -48,7 +48,7 @@ class Blueprint:
 
     @cached_property
     def lookups(self) -> Callable[[KeyedJaggedTensor], KeyedJaggedTensor] | None:
-        """Makes of a batch's ids what the tables look up; None where that is the ids as they are."""
+        """Converts the ids of a batch into those that the tables look up. None if the tables look up the ids unchanged."""
         names = [feature.name for feature in self.features]
         if experts := self.tables[0].readers:
             return HashedIds(names, [one.cardinality for one in self.features], [table.rows for table in self.tables], experts)
@@ -57,10 +57,10 @@ class Blueprint:
 
 
 def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
-    """Reads what the model will be.
+    """Makes the blueprint of the model.
 
     Raises:
-        UserError: a feature that the data set has not, or a table set that does not fit.
+        UserError: the data set lacks a feature, or the table sets are inconsistent.
     """
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
@@ -79,7 +79,7 @@ def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
 
 
 def table_layout(config: Config, sets: int) -> str:
-    """`wide` unless the config or the optimizer wants otherwise: row-wise Adagrad keeps one state a row, so it must have one set a row."""
+    """The configured layout. `auto` is `wide`, but `separate` for row-wise Adagrad, whose state of a row must belong to one table set."""
     layout = config.model.embedding.layout
     if layout == "auto":
         return "separate" if config.optimizer.tables.kind == "rowwise_adagrad" and sets > 1 else "wide"
@@ -87,7 +87,7 @@ def table_layout(config: Config, sets: int) -> str:
 
 
 def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> Network:
-    """The model, its tables on the meta device until they are sharded. Dense weights depend on `train.seed` alone.
+    """Builds the model with its tables on `embedding_device`. The dense weights depend only on `train.seed`.
 
     Raises:
         UserError: an expert that cannot be built, or a dense part that does not fit this machine.
@@ -96,7 +96,7 @@ def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "m
 
 
 def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
-    """The data-parallel part; its weights depend on `train.seed` alone. On the meta device where that is the default.
+    """Builds the data-parallel part. Its weights depend only on `train.seed`. It is on the meta device if that is torch's default device.
 
     Raises:
         UserError: an expert that cannot be built, or a dense part that does not fit this machine.
@@ -111,16 +111,16 @@ def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
 
 
 def outline_of(config: Config, blueprint: Blueprint) -> ExpertMixture:
-    """The model's dense part on the meta device: names and shapes, without their memory.
+    """Builds the dense part of the model on the meta device: parameters have names and shapes, but take no memory.
 
     Raises:
-        UserError: an expert that cannot be built, or a layer that is larger than any memory.
+        UserError: an expert that cannot be built, or the size of a layer overflows.
     """
     return outline(**_parts(config, blueprint))
 
 
 def _parts(config: Config, blueprint: Blueprint) -> dict[str, Any]:
-    """What `assemble` takes."""
+    """The arguments of `assemble`."""
     return {
         "settings": config.model,
         "fields": len(blueprint.features),
@@ -133,7 +133,7 @@ def _parts(config: Config, blueprint: Blueprint) -> dict[str, Any]:
 
 
 def build_task(config: Config, model: Network) -> TrainTask:
-    """The model with the objective that the config asks for."""
+    """Combines the model with the objective that the config describes."""
     settings = config.correlation
     correlation = CorrelationLoss(settings.estimator, settings.norm, settings.scope, settings.reduce)
     objective = Objective(
@@ -151,14 +151,14 @@ def build_task(config: Config, model: Network) -> TrainTask:
 
 
 def distillation_of(config: Config) -> Distillation | None:
-    """The divergence from a teacher, where there is one: a run's, or an online run's own model before the window."""
+    """The distillation loss, or None without a teacher. The teacher is a run, or in an online run the model before the window."""
     if config.distill.on:
         return Distillation(config.distill.weight, config.distill.temperature)
     return Distillation(config.online.teacher) if config.online.teacher else None
 
 
 def expert_terms(config: Config) -> list[nn.Module]:
-    """The losses that the config asks for beside the mixture's cross-entropy and the correlation."""
+    """The losses that the config adds to the cross-entropy of the mixture and the correlation loss."""
     terms: list[nn.Module] = []
     if config.supervision.cross_entropy:
         terms.append(Supervision(config.supervision.cross_entropy))
@@ -171,7 +171,7 @@ def expert_terms(config: Config) -> list[nn.Module]:
         terms.append(Orthogonality(special.orthogonality_weight))
     if config.model.gate == "dselect_k":
         experts = len(config.model.experts)
-        # A power of two has no code without an expert.
+        # If the number of experts is a power of two, every code of a selector belongs to an expert.
         reach = special.gate_reach_weight if experts & (experts - 1) else 0.0
         if special.gate_entropy_weight or reach:
             terms.append(SelectorPenalty(special.gate_entropy_weight, reach))

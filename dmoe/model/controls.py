@@ -1,4 +1,4 @@
-"""What the training loop sets from step to step, in one object that the mixture and the objective of a task share."""
+"""Settings that the training loop may change at every step. The mixture and the objective of a task share one object."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ from torch import Tensor
 class StepControls:
     """
     Attributes:
-        alpha_factor: multiplies the weight of the de-correlation loss: its warm-up and decay.
-        expert_logits: compute every expert's own logit in training too, which costs M more rows of the tower; evaluation always does.
-        leave_out: compute the logit without each expert, in evaluation; costs M more rows of the tower.
-        gradient_norms: where not None, the backward pass leaves the squared norms of the gradients at the experts' outputs here: `task`
+        alpha_factor: multiplies the weight of the de-correlation loss, for its warm-up and decay.
+        expert_logits: compute the logit of each expert alone also in training. This costs M more rows of the tower. In evaluation these
+            logits are always computed.
+        leave_out: in evaluation, compute for each expert the logit of the mixture without it. This costs M more rows of the tower.
+        gradient_norms: if not None, the backward pass writes the squared norms of the gradients at the experts' outputs to the keys `task`
             and `correlation`.
     """
 

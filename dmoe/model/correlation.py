@@ -1,6 +1,6 @@
-"""The correlation of the experts over the global batch, as a loss (docs/method.md).
+"""A loss on the correlation between the experts over the global batch (docs/method.md).
 
-Shapes: B rows of this rank, M experts, D dims of what is de-correlated, P = M * D.
+Shapes: B rows of this rank, M experts, D dims of the tensor that is de-correlated, P = M * D.
 """
 
 from typing import NamedTuple
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from dmoe.distributed import all_gather_rows, global_scatter
 
 DEAD_RELATIVE_VARIANCE = 1e-13
-"""A column whose variance is below this share of its mean square is constant but for rounding."""
+"""A column whose variance is below this share of its mean square is constant up to rounding."""
 EPS = 1e-8
-"""Added to a column's variance, relative to the mean variance: absolute, it would let a model shrink its outputs to look de-correlated."""
+"""EPS times the mean variance is added to the variance of a column. With an absolute constant, a model that shrinks its outputs would
+look de-correlated."""
 
 
 class Correlation(NamedTuple):
-    """loss: [] with gradient. mean_abs: [] mean |r| over pairs of experts. dead: [] columns without variance. rows: [] of all ranks."""
+    """loss: [] with gradient. mean_abs: [] mean |r| over pairs of experts. dead: [] number of columns without variance. rows: [] number of
+    rows of all ranks."""
 
     loss: Tensor
     mean_abs: Tensor
@@ -28,23 +30,25 @@ class Correlation(NamedTuple):
 class CorrelationLoss(nn.Module):
     """2 / (M (M - 1)) * sum_{p<q} mean_ab |R_pq[a, b]|, with R_pq the cross-correlation of experts p and q over the global batch.
 
-    Works in any project, TorchRec's or plain PyTorch's; without a process group it is that of the rows at hand. Three things to know:
-    gradients are right where they are averaged over ranks afterwards, as DistributedDataParallel does; every rank calls it with as many
-    rows (pad, and mask the padding); and under TorchRec's TrainPipelineSparseDist, whose FX tracing the collectives inside would break,
-    keep it in a module that is a leaf: call it in the module that holds your losses, not in `forward` of one that holds tables.
+    It works in any project with TorchRec or plain PyTorch. Without a process group, the batch is the rows of this process. Three rules:
+
+    - Gradients must be averaged over ranks afterwards, as DistributedDataParallel does.
+    - Every rank must call it with the same number of rows: pad, and mask the padding.
+    - Under TorchRec's TrainPipelineSparseDist, keep it in a leaf module, since FX tracing fails on its collectives: call it in the module
+      that holds your losses, not in `forward` of a module that holds tables.
 
     Args:
-        estimator: `pearson`, or `covariance` for R_pq = (O_p - mean)^T (O_q - mean) (Crocodile; shrinkable, no 1 / B).
-        norm: `l1` |r|; `l2` r^2; `l2_debiased` max(mean r^2 - 1 / (rows - 1), 0) a pair, which stops at the value that
-            independent experts have over so few rows.
-        scope: `full` all [D, D] entries of a pair; `diagonal` those of equal dims.
-        reduce: `moments`, or the reference `gather`; equal in value and gradient.
+        estimator: `pearson`, or `covariance` for R_pq = (O_p - mean)^T (O_q - mean) (Crocodile; falls if outputs shrink, no 1 / B).
+        norm: `l1` |r|; `l2` r^2; `l2_debiased` max(mean r^2 - 1 / (rows - 1), 0) for each pair: it is 0 at the value that independent
+            experts have over so few rows.
+        scope: `full` uses all [D, D] entries of a pair, `diagonal` those of equal dims.
+        reduce: `moments`, or `gather`, the reference; both give the same value and gradient.
 
     Shape:
-        - Input: outputs [B, M, D] of any float dtype, computed in float32 at least; mask [B], 0 for padding, all rows where absent; label
-          [B], 0 or 1: where given, columns are centred within the rows of each label, and the correlation is the one that the label does
-          not explain.
-        - Output: Correlation. Its loss is equal on all ranks, its gradient such that averaging over ranks gives the exact one.
+        - Input: outputs [B, M, D] of any float dtype, computed in float32 or float64; mask [B], 0 for padding; without a mask, all rows
+          count; label [B], 0 or 1: if given, columns are centered within the rows of each label, which leaves the correlation that the
+          label does not explain.
+        - Output: Correlation. The loss is equal on all ranks. The mean of the gradients over ranks is the exact gradient.
 
     Examples:
         >>> outputs_BMD = torch.tensor([[[1.0], [2.0]], [[2.0], [4.0]], [[3.0], [6.5]]], requires_grad=True)
@@ -95,15 +99,15 @@ def _pearson(scatter_PP: Tensor, variance_P: Tensor, mean_P: Tensor) -> tuple[Te
     alive_P = variance_P.detach() > DEAD_RELATIVE_VARIANCE * mean_P.square() + torch.finfo(variance_P.dtype).tiny
     sums_P = scatter_PP.diagonal()
     relative = EPS * (sums_P.detach() * alive_P).sum() / alive_P.sum().clamp(min=1)
-    # Masked before the square root, whose gradient at 0 is infinite: 0 * inf would be NaN.
+    # Masked before the square root: its gradient at 0 is infinite, and 0 * inf would be NaN.
     inverse_P = torch.where(alive_P, sums_P + relative, torch.ones_like(sums_P)).rsqrt() * alive_P
     return scatter_PP * inverse_P[:, None] * inverse_P[None, :], alive_P
 
 
 def _gathered_scatter(x_BP: Tensor, mask_B: Tensor, _groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `global_scatter`, from all rows in one place and with all entries: the reference."""
+    """The reference for `global_scatter`: gathers the rows of all ranks and computes all entries."""
     every_BP, every_mask_B = all_gather_rows(x_BP), all_gather_rows(mask_B)
-    # By a mask and not by an index, whose size a device would have to be asked for.
+    # A mask and not an index: the size of an index would need a synchronization with the device.
     counts_B1, rows = every_mask_B[:, None] > 0, every_mask_B.sum(dtype=torch.float64)
     mean_P = torch.where(counts_B1, every_BP, 0).sum(0) / rows.clamp(min=1).to(x_BP.dtype)
     centred_BP = torch.where(counts_B1, every_BP - mean_P, 0)

@@ -1,4 +1,4 @@
-"""What a model will cost, told before it is trained: parameters, bytes, FLOPs, memory, inference.
+"""Predicts the cost of a model before training: parameters, bytes, FLOPs, memory, size of a scorer.
 
 Shapes: B rows, I dense features, F fields, K dims of an embedding.
 """
@@ -26,8 +26,8 @@ ROW_SCALE_BYTES = 4
 
 @dataclass(frozen=True)
 class SetCost:
-    """A table set, or, of a light multi-embedding, the shared tables or an expert's private rows. `stored_bytes` are float32 with
-    padding, as they lie in memory while training."""
+    """The cost of a table set; in a light multi-embedding, that of the shared tables or of the private rows of an expert. `stored_bytes`
+    is the memory in training: float32 with padding."""
 
     experts: tuple[int, ...]
     parameters: int
@@ -39,16 +39,17 @@ class SetCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A model's cost. FLOPs are of a row's forward pass, 2 a multiply-add; a training step takes about three times that.
+    """The cost of a model. FLOPs are for the forward pass of one row, 2 per multiply-add; a training step takes about three times as many.
 
     Attributes:
-        sets: each table set.
-        table_state_bytes: the tables' optimizer's.
-        dense_parameters: of experts, projections, gate, tower.
-        flops: part -> FLOPs a row.
-        lookups: rows looked up for a row of the batch: of each table that the plan sees one, or a multi-valued feature's ids a row.
-        lookup_bytes: what those lookups give back, pooled.
-        saved_bytes: activations that the backward pass keeps for a row of the batch, measured on this very model.
+        sets: the cost of each table set.
+        table_state_bytes: size of the optimizer states of the tables.
+        dense_parameters: number of parameters of experts, projections, gate and tower.
+        dense_state_bytes: size of the optimizer states of these parameters.
+        flops: part of the model -> FLOPs per row.
+        lookups: table rows looked up per row of the batch: one per physical table, or the mean number of ids of a multi-valued feature.
+        lookup_bytes: size of the pooled embeddings that these lookups return.
+        saved_bytes: activations that autograd saves per row of the batch, measured on this model.
     """
 
     sets: tuple[SetCost, ...]
@@ -73,23 +74,23 @@ class Cost:
         return sum(self.flops.values())
 
     def training_bytes(self, batch_size: int, ranks: int) -> int:
-        """Expected on one rank, were the tables spread evenly: tables and their state, four copies of the dense part, activations."""
+        """Expected memory of a rank, if the tables were spread evenly: tables, dense part, gradients, optimizer states, activations."""
         tables = (self.embedding_bytes + self.table_state_bytes) / ranks
         dense = self.dense_parameters * 4 * 2 + self.dense_state_bytes
         return int(tables + dense + self.activation_bytes * -(-batch_size // ranks))
 
     @property
     def activation_bytes(self) -> int:
-        """Of a row of the batch, in a training step. Embeddings come back once a set, and their gradient once more."""
+        """Activations per row of the batch in a training step. Looked-up embeddings count twice: value and gradient."""
         return self.saved_bytes + 2 * self.lookup_bytes
 
     def checkpoint_bytes(self, ranks: int) -> int:
-        """Of a rank's part of a checkpoint, were the tables spread evenly: a copy of it is in memory while a thread writes it."""
+        """Size of a rank's part of a checkpoint, if the tables were spread evenly. A thread writes it from a copy in memory."""
         dense = self.dense_parameters * 4 + self.dense_state_bytes
         return int((self.embedding_bytes + self.table_state_bytes) / ranks + dense)
 
     def scorer_bytes(self, rows: str) -> int:
-        """Of an exported scorer whose embedding rows are fp32, fp16, int8 (with a scale a row) or pq."""
+        """Size of an exported scorer whose embedding rows are fp32, fp16, int8 (with one scale per row) or pq."""
         if rows == "pq":
             return sum(quantised_bytes(one.feature_rows, [one.dim]) for one in self.sets) + self.dense_parameters * 4
         width = {"fp32": 4, "fp16": 2, "int8": 1}[rows]
@@ -98,13 +99,13 @@ class Cost:
 
 
 def cost_of(config: Config, manifest: Manifest) -> Cost:
-    """The cost of the model that a config and a data set make; no table is allocated."""
+    """The cost of the model that a config and a data set describe. No table is allocated."""
     blueprint = make_blueprint(config, manifest)
     return cost_of_parts(config, blueprint, build_model(config, blueprint).mixture)
 
 
 def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) -> Cost:
-    """As `cost_of`, of a model that is built already."""
+    """Like `cost_of`, for a model that is already built."""
     table_kind, dense_kind = config.optimizer.tables.kind, config.optimizer.dense.kind
     sets = []
     for index in sorted({section.set_index for table in blueprint.tables for section in table.sections}):
@@ -129,7 +130,7 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
 
 
 def together(costs: Sequence[Cost]) -> Cost:
-    """The cost of an ensemble of models that are all kept."""
+    """The total cost of an ensemble of models."""
     return Cost(
         sets=tuple(one for cost in costs for one in cost.sets),
         table_state_bytes=sum(cost.table_state_bytes for cost in costs),
@@ -143,7 +144,7 @@ def together(costs: Sequence[Cost]) -> Cost:
 
 
 def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
-    """FLOPs of a row's forward pass by part; experts tell their own."""
+    """FLOPs of the forward pass of one row, by part of the model. Experts report theirs by `flops()`."""
     count = len(mixture.experts)
     return {
         "experts": sum(int(expert.flops()) for expert in mixture.experts),  # type: ignore[operator,misc]
@@ -155,7 +156,8 @@ def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:
 
 
 def _tower_flops(mixture: ExpertMixture) -> int:
-    """Of the mixture's logit. Experts' own logits that it is not made of cost training and evaluation M towers more, and a scorer none."""
+    """FLOPs of the towers for the logit of the mixture. Training and evaluation may also compute the logit of each expert alone. These M
+    towers are not counted here, and a scorer does not compute them."""
     if mixture.mix_logits and mixture.expert_towers:
         return linear_flops(mixture.expert_towers)
     assert mixture.tower is not None
@@ -163,7 +165,7 @@ def _tower_flops(mixture: ExpertMixture) -> int:
 
 
 def _saved_bytes(mixture: nn.Module, blueprint: Blueprint) -> int:
-    """Bytes a row that autograd keeps, from two batches of different size: what does not grow with the batch cancels out."""
+    """Bytes per row that autograd saves, measured with two batch sizes, so that constant memory cancels out."""
     small, large = (_saved_by_batch(mixture, blueprint, rows) for rows in (8, 24))
     return (large - small) // 16
 
@@ -180,7 +182,7 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
     alive: list[torch.Tensor] = []
     dense_BI = torch.zeros(rows, len(blueprint.dense))
     sets_BFK = [torch.zeros(rows, len(blueprint.features), dim, requires_grad=True) for dim in blueprint.set_dims]
-    # One rank may ask, and what it asks with is no batch to learn moments from.
+    # A single rank may call this, and the zeros must not enter the running moments.
     normalised = [part for part in mixture.modules() if isinstance(part, NormalisedExperts)]
     for part in normalised:
         part.apart = True
@@ -192,7 +194,7 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
 
 
 def in_one_line(cost: Cost, batch_size: int, ranks: int, copy_limit: float = 0.0) -> str:
-    """What a run says before it begins. A checkpoint of more than `copy_limit` bytes a rank is written without a copy."""
+    """The line that a run prints before it begins. A checkpoint of more than `copy_limit` bytes per rank is written without a copy."""
     training, copied = cost.training_bytes(batch_size, ranks), cost.checkpoint_bytes(ranks)
     writing = f" ({human(training + copied)} while a checkpoint is written from its copy)" if copied <= copy_limit else ""
     return (
@@ -204,7 +206,7 @@ def in_one_line(cost: Cost, batch_size: int, ranks: int, copy_limit: float = 0.0
 
 
 def cost_rows(costs: dict[str, Cost], batch_size: int, ranks: int) -> list[list[str]]:
-    """A header and a row a variant, as text."""
+    """A header and one row of text for each variant."""
     head = ["variant", "embedding params", "dense params", "bytes per table set", "table state", "MFLOP/row", "lookups/row"]
     rows = [[*head, f"memory a rank ({ranks})", "scorer fp32", "fp16", "int8", "pq"]]
     for name, cost in costs.items():

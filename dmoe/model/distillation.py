@@ -1,4 +1,4 @@
-"""What a student learns of a teacher: its probability of every row (Hinton et al. 2015, arXiv 1503.02531), beside the label.
+"""Distillation: a student learns the probabilities of a teacher as well as the labels (Hinton et al. 2015, arXiv 1503.02531).
 
 Shapes: B rows of this rank.
 """
@@ -9,18 +9,18 @@ from dmoe.model.expert_losses import RowMean
 
 
 def divergence(logit_B: Tensor, teacher_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(sigmoid(t / T) || sigmoid(z / T)) of each row, in nats: z the student's logit, t the teacher's, which gets no gradient.
+    """T^2 KL(sigmoid(t / T) || sigmoid(z / T)) for each row, in nats. z is the student's logit, t the teacher's, which gets no gradient.
 
-    T^2 keeps the gradients of one size, whatever the temperature: near z = t the value is (z - t)^2 / 2 times the variance q (1 - q) at
-    q = sigmoid(t / T).
+    The factor T^2 makes the size of the gradients independent of the temperature: near z = t the value is (z - t)^2 / 2 times the variance
+    q (1 - q) at q = sigmoid(t / T).
 
     Args:
         logit_B: [B] float.
         teacher_B: [B] float.
-        temperature: T; above 1 the teacher's small probabilities weigh more.
+        temperature: T. Above 1, small probabilities of the teacher have more weight.
 
     Returns:
-        [B], not negative but for rounding; 0 where both logits are equal.
+        [B], nonnegative up to rounding; 0 if both logits are equal.
 
     Example:
         >>> import torch
@@ -37,8 +37,8 @@ class Distillation(nn.Module):
     """weight * mean over the rows of all ranks of `divergence`.
 
     Shape:
-        - Input: the student's logit [B]; the teacher's [B].
-        - Output: [], a rank's share, as of the losses in `expert_losses`.
+        - Input: logit of the student [B]; logit of the teacher [B].
+        - Output: [], the share of this rank, as defined in `expert_losses`.
     """
 
     def __init__(self, weight: float, temperature: float = 1.0) -> None:

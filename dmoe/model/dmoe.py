@@ -1,4 +1,4 @@
-"""The model from plain values: `dmoe.DMoE`.
+"""`dmoe.DMoE`: the model, built from plain Python values.
 
 Shapes: B rows, F features, I numeric features.
 """
@@ -25,9 +25,9 @@ class Feature:
     """A categorical feature.
 
     Attributes:
-        cardinality: ids are 0 .. cardinality - 1.
-        pooling: `none` where each row has one id; else how the embeddings of a row's ids become one.
-        mean_ids: ids of a row, on average; the planner uses it.
+        cardinality: number of ids; ids are 0 .. cardinality - 1.
+        pooling: `none` if each row has one id; otherwise how the embeddings of the ids of a row are pooled.
+        mean_ids: mean number of ids per row, which the planner uses.
     """
 
     cardinality: int
@@ -36,7 +36,7 @@ class Feature:
 
 
 class DMoE(Network):
-    """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925), unsharded: an ordinary module with whole tables.
+    """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925), unsharded: an ordinary module with complete tables.
 
     `dmoe.Trainer` shards a copy of it over the ranks and starts from its weights.
 
@@ -44,16 +44,16 @@ class DMoE(Network):
         features: name -> cardinality, or a Feature; the keys of the KeyedJaggedTensor, in this order.
         dense: names of the numeric features, in the order of the dense tensor's columns.
         experts: kinds such as `crossnet`, `cin`, `mlp`, or dicts with a kind and its options.
-        dim: of an embedding.
-        seed: of the initial weights.
-        model: further keys of the config's `model`, such as `gate`, `expert_dim`, `embedding`.
+        dim: embedding dim.
+        seed: seed of the initial weights.
+        model: other keys of `model` in the config, such as `gate`, `expert_dim`, `embedding`.
 
     Shape:
-        - Input: dense [B, I] float32; ids, a KeyedJaggedTensor with one key a feature.
+        - Input: dense [B, I] float32; ids, a KeyedJaggedTensor with one key per feature.
         - Output: Outputs; its `logit_B` [B] is the logit of a click.
 
     Raises:
-        UserError: an unknown expert or option; names it.
+        UserError: an unknown expert or option; the message names it.
 
     Examples:
         >>> model = DMoE(features={"user": 1000, "site": 50}, dense=["price"], experts=["crossnet", "mlp"], dim=8)
@@ -85,7 +85,7 @@ class DMoE(Network):
 
 
 def manifest_of(features: Mapping[str, int | Feature], dense: Sequence[str]) -> Manifest:
-    """A manifest without rows, of the features alone."""
+    """A manifest that describes these features and has no rows."""
     given = {name: one if isinstance(one, Feature) else Feature(one) for name, one in features.items()}
     shares = {"missing_share": 0.0, "rare_share": 0.0}
     tree = {

@@ -1,6 +1,6 @@
-"""The multi-embedding: every feature looked up once for every expert's table set.
+"""The multi-embedding: every feature is looked up in every table set.
 
-Shapes: B rows, F features, S table sets, K dims of a set's embeddings.
+Shapes: B rows, F features, S table sets, K embedding dim of a set.
 """
 
 from collections import Counter
@@ -17,15 +17,16 @@ from dmoe.model.tables import SHARED, Section, Table, bag_configs
 class MultiEmbedding(nn.Module):
     """S table sets over F features (Multi-Embedding, Guo et al. 2023), as one EmbeddingBagCollection that TorchRec shards.
 
-    A light one (`make_tables(..., private_ids)`) looks up what `PrivateIds` makes of a batch's ids, a hashed one what `HashedIds` does.
+    A light multi-embedding (`make_tables(..., private_ids)`) expects the ids of a batch as converted by `PrivateIds`, a hashed one those
+    of `HashedIds`.
 
     Args:
-        tables: from `make_tables`, all of one layout.
-        device: `meta` before sharding: no table is ever whole in memory.
+        tables: from `make_tables`, all with the same layout.
+        device: `meta` if the tables will be sharded, so that no complete table is ever in memory.
 
     Shape:
-        - Input: KeyedJaggedTensor with one key a feature.
-        - Output: S tensors [B, F, K] of float.
+        - Input: KeyedJaggedTensor with one key per feature.
+        - Output: S float tensors [B, F, K].
     """
 
     def __init__(self, tables: Sequence[Table], device: torch.device | None = None) -> None:
@@ -38,13 +39,13 @@ class MultiEmbedding(nn.Module):
 
 
 class SplitSets(nn.Module):
-    """Cuts what the lookup returns into one tensor a table set, whatever order a plan returned the tables in, and makes means of sums.
+    """Splits the result of the lookup into one tensor per table set, in any order of tables, and divides sums for mean pooling.
 
-    TorchRec's own mean pooling lets the plan change the mathematics: row-wise shards of tables that share a feature, and grid shards,
-    gave other means than one rank did (torchrec 1.8.0, seen by tests/distributed/test_log.py: losses 1 % off), and every row-wise
-    divisor gets 1e-6 added.
+    With TorchRec's own mean pooling, the plan would change the mathematics. Row-wise shards of tables that share a feature, and grid
+    shards, gave other means than one rank (torchrec 1.8.0, found by tests/distributed/test_log.py: losses differed by 1 %), and row-wise
+    sharding adds 1e-6 to every divisor.
 
-    A leaf for TorchRec's pipeline, which traces the modules above the lookup and could not trace this one's loop.
+    This must be a leaf module for TorchRec's pipeline, whose tracing of the modules above the lookup fails on the loop here.
     """
 
     def __init__(self, tables: Sequence[Table]) -> None:
@@ -69,14 +70,14 @@ class SplitSets(nn.Module):
         self.shared = shared[0].sections[0] if shared else None
         if shared:
             self.groups.append(self.keys[: len(shared)])
-        # One split over all columns, padding and all: its gradient is one copy, where every slice's would be zeros as wide as the rows.
+        # One split of all columns, padding included: its gradient is one copy. Slices would each have a gradient of full width.
         self.widths = [width for s in self.sections for width in (s.dim, s.stored - s.dim)]
 
     def forward(self, looked_up: KeyedTensor, ids: KeyedJaggedTensor) -> list[Tensor]:
         sets_BFK = self._cut(looked_up)
         if not any(self.mean_F):
             return sets_BFK
-        # A light multi-embedding's private ids come after all of a row's; hashes leave every expert as many.
+        # In a light multi-embedding, private ids follow the keys of all features. Hashing does not change the number of ids.
         lengths_BF = ids.lengths().view(-1, len(sets_BFK[0]))[: len(self.mean_F)].T.to(sets_BFK[0].dtype)
         mean_F = torch.tensor(self.mean_F, device="cpu").to(lengths_BF.device, non_blocking=True)
         # Padding has empty bags, whose sum is 0.
@@ -99,6 +100,6 @@ class SplitSets(nn.Module):
 
 
 def _unpadded(x: Tensor, section: Section) -> Tensor:
-    """[B, F, K] of [B, F * stored]."""
+    """Removes padding columns: [B, F * stored] -> [B, F, K]."""
     stored_BFC = x.unflatten(1, (-1, section.stored))
     return stored_BFC if section.dim == section.stored else stored_BFC[:, :, : section.dim]

@@ -1,7 +1,7 @@
-"""Losses beside the mixture's cross-entropy and the correlation: of each expert's own logit (docs/method.md).
+"""Losses in addition to the cross-entropy of the mixture and the correlation loss (docs/method.md).
 
-Every term is a mean over the rows of all ranks. A term is called with this rank's rows and gives this rank's share of it times the world
-size, so that its mean over ranks, and the mean of its gradients, are the global ones.
+Every term is a mean over the rows of all ranks. A term is called with the rows of this rank and returns the share of this rank times the
+world size. The means over ranks of the value and of the gradients are then the global ones.
 
 Shapes: B rows of this rank, M experts.
 """
@@ -16,32 +16,32 @@ ENTROPY_EPS, LEAST_REACH = 1e-6, 1e-3
 
 
 class RowMean:
-    """Means over the weighted rows of all ranks, as this rank's share times the world size.
+    """Means over the weighted rows of all ranks. A call returns the share of this rank times the world size.
 
     Args:
-        weight_B: 0 for padding.
-        scale: world size / sum of all ranks' weights, [].
+        weight_B: weight of each row, 0 for padding.
+        scale: world size / sum of the weights on all ranks, [].
     """
 
     def __init__(self, weight_B: Tensor, scale: Tensor) -> None:
         self.weight_B, self.scale = weight_B, scale
 
     def __call__(self, x_BN: Tensor) -> Tensor:
-        """[N] of [B, N]."""
-        # Padding is cut out, and not weighed with 0: 0 * inf would be NaN.
+        """[B, N] -> [N]."""
+        # `where` and not a product removes padding: 0 * inf would be NaN.
         return (x_BN.where(self.weight_B[:, None] > 0, 0) * self.weight_B[:, None]).sum(0) * self.scale.to(x_BN.dtype)
 
     def over_ranks(self, x_BN: Tensor) -> Tensor:
-        """[N] of [B, N], the mean itself, equal on all ranks; without gradient. Every rank has to call it."""
+        """[B, N] -> [N]: the mean itself, equal on all ranks and without gradient. Every rank must call it."""
         return all_reduce_sum(self(x_BN.detach())) / world_size()
 
 
 class Supervision(nn.Module):
-    """weight * mean_m BCE(p_m, y): every expert has to rank alone, which an expert of a de-correlated mixture otherwise need not.
+    """weight * mean_m BCE(p_m, y): each expert must predict well alone, which a de-correlated mixture does not otherwise require.
 
     Shape:
-        - Input: Outputs with its `expert_logit_BM`; label [B].
-        - Output: [], a rank's share.
+        - Input: Outputs with `expert_logit_BM`; label [B].
+        - Output: [], the share of this rank.
     """
 
     def __init__(self, weight: float) -> None:
@@ -53,21 +53,21 @@ class Supervision(nn.Module):
 
 
 class Agreement(nn.Module):
-    """Experts learn each other's probabilities, the less sure ones more, from the surer ones more (KDEF's distillation; no weight to tune).
+    """Experts learn from each other's probabilities (the distillation of KDEF; no weight to tune).
 
-    With s_m the mean of 1 - |y - p_m| over the rows of all ranks, S a softmax, p the mixture's probability, and gradients through the
-    learner alone, never through the teacher or s:
+    s_m, the mean of 1 - |y - p_m| over the rows of all ranks, is the confidence of expert m. Experts of low confidence learn more, and more
+    from experts of high confidence. S is a softmax, p the probability of the mixture. Only the learner gets gradients:
 
         ensemble: sum_m S_m(-s) MSE(p_m, p)
         mutual:   mean_m sum_{n != m} S_n(s_n - s_m) MSE(p_m, p_n), S over the teachers n != m
 
     Args:
-        ensemble: learn from the mixture.
-        mutual: learn from the other experts; of one expert there is none, and the term is 0.
+        ensemble: experts learn from the mixture.
+        mutual: experts learn from the other experts. With a single expert, this part is 0.
 
     Shape:
-        - Input: Outputs with its `expert_logit_BM`; label [B].
-        - Output: [], a rank's share.
+        - Input: Outputs with `expert_logit_BM`; label [B].
+        - Output: [], the share of this rank.
     """
 
     def __init__(self, ensemble: bool = True, mutual: bool = True) -> None:
@@ -83,7 +83,7 @@ class Agreement(nn.Module):
             mixed_B1 = outputs.logit_B.detach().sigmoid()[:, None]
             loss = loss + ((-sure_M).softmax(0) * mean((p_BM - mixed_B1).square())).sum()
         if self.mutual and len(sure_M) > 1:
-            # [learner, teacher]: subtracting the learner's own confidence changes no softmax over its teachers.
+            # [learner, teacher]. The s_m in S_n(s_n - s_m) is the same for all teachers of a learner, so the softmax does not depend on it.
             weight_MM = (
                 sure_M.expand(len(sure_M), -1).masked_fill(torch.eye(len(sure_M), device=sure_M.device).bool(), -torch.inf).softmax(1)
             )
@@ -93,14 +93,14 @@ class Agreement(nn.Module):
 
 
 class Balance(nn.Module):
-    """How unevenly the gate uses the experts, with G_m the mean gate over the rows of all ranks.
+    """Penalizes a gate that uses the experts unevenly. G_m is the mean gate of expert m over the rows of all ranks.
 
-    `load`: M sum_m f_m G_m, f_m the share of rows whose largest gate is m, without gradient; 1 where both are even. `cv2`: the squared
-    coefficient of variation of G, M sum_m (G_m - 1 / M)^2; 0 where it is even, M - 1 where one expert has all.
+    `load`: M sum_m f_m G_m. f_m is the share of rows whose largest gate is m, without gradient. 1 if f and G are uniform.
+    `cv2`: M sum_m (G_m - 1 / M)^2, the squared coefficient of variation of G. 0 if G is uniform, M - 1 if one expert has all of it.
 
     Shape:
-        - Input: Outputs, whose gate is [B, M, G] and is averaged over G.
-        - Output: [], a rank's share.
+        - Input: Outputs. The gate [B, M, G] is averaged over G.
+        - Output: [], the share of this rank.
     """
 
     def __init__(self, weight: float, kind: str) -> None:
@@ -114,20 +114,20 @@ class Balance(nn.Module):
             largest_BM = nn.functional.one_hot(gate_BM.argmax(1), experts).to(gate_BM.dtype)
             return self.weight * experts * (mean.over_ranks(largest_BM) * mean(gate_BM)).sum()
         mass_M, share_M = mean.over_ranks(gate_BM), mean(gate_BM)
-        # M sum (G - 1 / M)^2 at the global G, with the gradient that each rank's share of G has in it.
+        # The value is M sum (G - 1 / M)^2 at the global G. The gradient is that with respect to the share of this rank in G.
         slope_M = 2 * experts * (mass_M - 1 / experts)
         return self.weight * (experts * (mass_M - 1 / experts).square().sum() + (slope_M * (share_M - share_M.detach())).sum())
 
 
 class Orthogonality(nn.Module):
-    """weight * mean over rows and pairs of experts of cos^2(h_j, h_k): the share of h_j that lies along h_k, row by row.
+    """weight * mean over rows and pairs of experts of cos^2(h_j, h_k), the squared cosine of two experts' outputs for one row.
 
-    After the projections' loss of arXiv 2505.22323, without units, so that smaller outputs do not lower it. Unlike the correlation, it is
-    of one row's outputs as they are, not of the batch's around their mean.
+    It follows the projection loss of arXiv 2505.22323, but is scale-free: smaller outputs do not lower it. Unlike the correlation, it is
+    computed within each row, without subtracting the mean over the batch.
 
     Shape:
         - Input: Outputs with hidden [B, M, D].
-        - Output: [], a rank's share; 0 for one expert.
+        - Output: [], the share of this rank; 0 for one expert.
     """
 
     def __init__(self, weight: float) -> None:
@@ -143,15 +143,15 @@ class Orthogonality(nn.Module):
 
 
 class SelectorPenalty(nn.Module):
-    """What makes a sparse gate sparse (DSelect-k): means over rows, sums over its selectors.
+    """Penalties that make a DSelect-k gate sparse: the mean over rows of the sum of two terms over the selectors l.
 
-    entropy_weight * sum_l H(r_l), H(r) = -sum_m r_m log(r_m + 1e-6): the lower, the nearer a selector is to one expert. And, where the
-    number of experts is no power of 2, reach_weight * sum_l (1 / sum_m r_lm - 1): away from codes that are no expert's. It has no
-    gradient where less than a thousandth of a selector is left for experts.
+    entropy_weight * H(r_l), H(r) = -sum_m r_m log(r_m + 1e-6): low if a selector chooses a single expert.
+    reach_weight * (1 / sum_m r_lm - 1): drives a selector away from codes without an expert, which exist if the number of experts is not
+    a power of 2. This term has no gradient if a selector gives less than 0.001 to the experts together.
 
     Shape:
-        - Input: Outputs with its `selector_BLM`.
-        - Output: [], a rank's share.
+        - Input: Outputs with `selector_BLM`.
+        - Output: [], the share of this rank.
     """
 
     def __init__(self, entropy_weight: float, reach_weight: float) -> None:
@@ -167,7 +167,7 @@ class SelectorPenalty(nn.Module):
 
 
 def cross_entropy(logit_BM: Tensor, label_B: Tensor) -> Tensor:
-    """[B, M], of each logit."""
+    """Cross-entropy of each logit, [B, M]."""
     return nn.functional.binary_cross_entropy_with_logits(logit_BM, label_B[:, None].expand_as(logit_BM), reduction="none")
 
 

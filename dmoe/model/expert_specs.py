@@ -1,4 +1,4 @@
-"""What a config says of a model's experts and of the table sets that they read. No torch."""
+"""The experts that a config describes, and the table sets that they read. Does not import torch."""
 
 import copy
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from dmoe.errors import UserError, shown
 from dmoe.sections import ModelConfig
 
 RANGES = {"dim": (1, 4096), "table_set": (0, 63)}
-"""Of the options that are the table set's, and no expert's own."""
+"""Ranges of those options of an expert that describe its table set."""
 
 
 @dataclass(frozen=True)
 class ExpertSpecs:
-    """The experts in the config's order.
+    """The experts, in the order of the config.
 
     Attributes:
-        experts: (kind, options) of each.
-        set_of_expert: the table set that each reads.
+        experts: (kind, options) of each expert.
+        set_of_expert: the table set that each expert reads.
         set_dims: dim of each table set.
     """
 
@@ -27,10 +27,10 @@ class ExpertSpecs:
 
 
 def expert_specs(model: ModelConfig) -> ExpertSpecs:
-    """Reads `model.experts`.
+    """Parses `model.experts`.
 
     Raises:
-        UserError: an expert without a kind, or a table set that does not fit.
+        UserError: an expert without a kind, or inconsistent table sets.
     """
     experts: list[tuple[str, dict[str, Any]]] = []
     sets: list[int] = []

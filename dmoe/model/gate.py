@@ -1,6 +1,6 @@
-"""Gates: how much of each expert's output reaches the tower.
+"""Gates, which weight the outputs of the experts before the tower.
 
-Shapes: B rows, M experts, N inputs of an expert (fields * dims), D width of an expert's output.
+Shapes: B rows, M experts, N inputs of an expert (fields * dims), D width of the output of an expert.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class SoftmaxGate(nn.Module):
-    """g = softmax(a) with a_m = w_m . E_m + b_m: each expert's logit from its own embeddings (docs/method.md).
+    """g = softmax(a) with a_m = w_m . E_m + b_m: the logit of expert m is computed from its own embeddings E_m (docs/method.md).
 
     Args:
         input_dims: N of each expert.
@@ -31,14 +31,14 @@ class SoftmaxGate(nn.Module):
 
 
 class MeanGate(nn.Module):
-    """1 / M for every expert: Multi-Embedding's published baseline has no gate."""
+    """1 / M for every expert, as in the published Multi-Embedding baseline, which has no gate."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return inputs[0].new_full((inputs[0].shape[0], len(inputs), 1), 1 / len(inputs))
 
 
 class ElementwiseGate(nn.Module):
-    """A softmax over the experts for every output dimension (Crocodile, element-wise).
+    """A softmax over the experts for each output dimension (the element-wise gate of Crocodile).
 
     Shape:
         - Input: M tensors [B, N_m].
@@ -54,11 +54,11 @@ class ElementwiseGate(nn.Module):
 
 
 class MMoEGate(nn.Module):
-    """A softmax over the experts from one linear layer on all table sets together (Ma et al. 2018, where the experts share one input).
+    """A softmax over the experts, from one linear layer on all table sets (Ma et al. 2018, where the experts share one input).
 
     Args:
         input_dims: N of each expert.
-        set_of_expert: the table set that each expert reads; a set that several read enters once.
+        set_of_expert: the table set that each expert reads. A set that several experts read is used once.
 
     Shape:
         - Input: M tensors [B, N_m].
@@ -75,30 +75,31 @@ class MMoEGate(nn.Module):
 
 
 class Sparse(NamedTuple):
-    """gate: [B, M, 1]. selector: [B, L, M], what each of L selectors gives each expert; it sums to 1 over M, or to less where M is no power
-    of 2."""
+    """gate: [B, M, 1]. selector: [B, L, M], the weights that each of L selectors gives to the experts. They sum to 1 over M; if M is not a
+    power of 2, the sum may be smaller."""
 
     gate_BM1: Tensor
     selector_BLM: Tensor
 
 
 class DSelectKGate(nn.Module):
-    """At most k experts a row, chosen by a function that is smooth everywhere (DSelect-k, Hazimeh et al. 2021, its per-example gate).
+    """Chooses at most k experts per row by a smooth function (the per-example gate of DSelect-k, Hazimeh et al. 2021).
 
-    Selector l of k has ceil(log2 M) numbers z = W_l x + b_l. S is 0 below -gamma / 2, 1 above gamma / 2 and a cubic between, so that expert
-    m, whose number has the bits c_j, gets r_lm = prod_j (S(z_j) where c_j is 1, 1 - S(z_j) where it is 0): one expert gets all where every
-    z is beyond gamma / 2. The gate is sum_l softmax(a)_l r_lm, a = V x + c. Where M is no power of 2, some codes are nobody's: a selector
-    then sums to less than 1 until `SelectorPenalty` has driven it away from them.
+    Each of k selectors l computes ceil(log2 M) numbers z = W_l x + b_l. S (`smooth_step`) is 0 below -gamma / 2, 1 above gamma / 2 and
+    cubic between. Let c_j be the bits of m, the index of an expert. The selector gives expert m the weight r_lm = prod_j q_j, where q_j is
+    S(z_j) if c_j = 1 and 1 - S(z_j) if c_j = 0. If every |z_j| > gamma / 2, one expert gets all the weight. The gate is
+    sum_l softmax(a)_l r_lm with a = V x + c. If M is not a power of 2, some codes have no expert: the weights of a selector may sum to less
+    than 1 until `SelectorPenalty` has driven it away from such codes.
 
     Args:
         input_dims: N of each expert.
-        set_of_expert: the table set that each expert reads; a set that several read enters once.
+        set_of_expert: the table set that each expert reads. A set that several experts read is used once.
         selectors: k.
-        gamma: width of the smooth step; the wider, the later a choice is final.
+        gamma: width of the smooth step. With a wider step, a choice becomes final later.
 
     Shape:
         - Input: M tensors [B, N_m].
-        - Output: Sparse, float32 at least.
+        - Output: Sparse, float32 or float64.
     """
 
     sparse = True
@@ -111,7 +112,7 @@ class DSelectKGate(nn.Module):
         self.selectors, self.gamma = selectors, gamma
         self.bits = max(experts - 1, 0).bit_length()
         width = sum(input_dims[reader] for reader in self.readers)
-        # A single expert has no bits, and a layer of width 0 no initial weights.
+        # A single expert has no bits, and a layer of width 0 cannot be initialized.
         self.codes = nn.Linear(width, selectors * self.bits) if self.bits else None
         self.weights = nn.Linear(width, selectors)
         codes = [[bool(expert >> bit & 1) for bit in range(self.bits)] for expert in range(experts)]
@@ -129,9 +130,9 @@ class DSelectKGate(nn.Module):
 
 
 def smooth_step(x: Tensor, gamma: float) -> Tensor:
-    """0 below -gamma / 2, 1 above gamma / 2, -2 x^3 / gamma^3 + 3 x / (2 gamma) + 1 / 2 between: its first derivative is continuous.
+    """0 below -gamma / 2, 1 above gamma / 2, -2 x^3 / gamma^3 + 3 x / (2 gamma) + 1 / 2 between. The first derivative is continuous.
 
-    Exactly 0 and 1 at the ends, for which x is cut off first: a gate that is not exactly 0 spares nobody an expert.
+    x is clamped first, so that the result is exactly 0 or 1 outside: an expert is skipped only if its gate is exactly 0.
     """
     t = (x / gamma + 0.5).clamp(0, 1)
     return t * t * (3 - 2 * t)
@@ -154,8 +155,8 @@ def make_gate(
     selectors: int = 1,
     gamma: float = 1.0,
 ) -> nn.Module:
-    """The gate of that name: softmax, mmoe, mean, elementwise or dselect_k. Every expert reads a table set of its own where nothing else
-    is said."""
+    """Builds the gate of a kind: softmax, mmoe, mean, elementwise or dselect_k. If `set_of_expert` is None, every expert has its own table
+    set."""
     sets = range(len(input_dims)) if set_of_expert is None else set_of_expert
     if kind == "mean":
         return MeanGate()

@@ -1,4 +1,4 @@
-"""Initial values of embedding rows, a function of seed, table and row alone."""
+"""Initial values of embedding rows. They depend only on seed, table and row, not on the plan."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dmoe.model.tables import Table
 
 BLOCK_ROWS = 16384
-"""Rows that one generator draws; a shard draws the blocks that it overlaps, so its memory does not grow with the table."""
+"""Rows that one generator draws. A shard draws only the blocks that it overlaps, so its memory does not grow with the table."""
 
 
 def initial_block(seed: int, logical_name: str, block: int, rows: int, dim: int, std: float) -> Tensor:
@@ -21,7 +21,7 @@ def initial_block(seed: int, logical_name: str, block: int, rows: int, dim: int,
 
 @torch.no_grad()
 def initialize_whole_tables(collection: nn.Module, tables: Sequence[Table], seed: int, std: float) -> None:
-    """Draws the weights of an unsharded EmbeddingBagCollection: the values that `initialize_tables` draws for its shards."""
+    """Initializes an unsharded EmbeddingBagCollection with the same values that `initialize_tables` draws for shards."""
     for table in tables:
         weight = collection.embedding_bags[table.module].weight  # type: ignore[union-attr,index]
         weight.zero_()

@@ -1,4 +1,4 @@
-"""A control of equal size and compute: the widths of a model's experts at which it has another model's parameters and FLOPs.
+"""Finds a control of equal size and compute: widths of its experts that give it the parameters and FLOPs of a target model.
 
 Shapes: L knobs, N values of a knob.
 """
@@ -33,20 +33,20 @@ WIDTHS = {
     "masknet": ("block_dim",),
     "finalmlp": ("hidden_a", "hidden_c"),
 }
-"""The options of each kind that are its width. Others (fwfm, gwpfm, gdcn) have none and stay as they are."""
+"""The options that set the width of each kind. Other kinds (fwfm, gwpfm, gdcn) have no width and are not changed."""
 MOST_KNOBS, MOST_VALUES = 3, 384
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A width that is free, of all experts with one kind and options.
+    """A free width, shared by all experts with the same kind and options.
 
     Attributes:
-        experts: their numbers.
-        kind, options: theirs, with every width, given or not.
-        start: the width as the config has it: of a list of widths the first; the others keep their proportion to it.
-        values: [N] what it may be, ascending.
-        flops, parameters: [N] of these experts and their projections, at each value.
+        experts: indices of these experts.
+        kind, options: their kind and options, with defaults filled in for the widths.
+        start: the width in the config. For a list of widths, the first one; the others are scaled in proportion.
+        values: [N] the possible widths, ascending.
+        flops, parameters: [N] totals for these experts and their projections, at each value.
     """
 
     experts: tuple[int, ...]
@@ -60,7 +60,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Matched:
-    """A control. `embedding`, `dense` and `flops` are (the control's, the target's): parameters, parameters, FLOPs a row."""
+    """A matched control. The pairs (control, target) are `embedding` and `dense` parameters, and `flops` per row."""
 
     config: Config
     embedding: tuple[int, int]
@@ -69,21 +69,22 @@ class Matched:
 
     @property
     def off(self) -> float:
-        """The largest relative difference."""
+        """The largest relative difference between control and target."""
         return max(abs(found / asked - 1) for found, asked in (self.embedding, self.dense, self.flops))
 
 
 def match(target: Config, control: Config, manifest: Manifest, tolerance: float = 0.02) -> Matched:
-    """The control with the dim and the widths at which it has the target's embedding parameters, dense parameters and FLOPs.
+    """Changes the embedding dim and the widths of the control so that it has the target's embedding parameters, dense parameters and FLOPs.
 
-    The dim is the one that comes nearest to the embedding parameters. Of the widths at which the other two are within the tolerance, those
-    are taken that leave the experts' proportions most as they are; where there are none, those that come nearest.
+    The dim is the one whose embedding parameters are nearest to those of the target. Among the widths for which dense parameters and FLOPs
+    are within the tolerance, those that change the proportions between the experts least are taken. If there are none, the nearest ones.
 
     Args:
-        control: what is free in it: `model.embedding.dim`, and the widths of its experts, of up to three different ones.
+        control: `model.embedding.dim` and the widths of its experts are free. At most three different experts may have a width.
+        tolerance: allowed relative difference in dense parameters and in FLOPs.
 
     Raises:
-        UserError: an expert has a dim of its own, none has a width, or more than three different ones have.
+        UserError: an expert has its own dim, no expert has a width, or more than three different experts have one.
     """
     asked_embedding, asked_dense, asked_flops = _sizes(target, manifest)
     if any(isinstance(spec, dict) and "dim" in spec for spec in control.model.experts):
@@ -106,15 +107,15 @@ def match(target: Config, control: Config, manifest: Manifest, tolerance: float 
 
 
 def solve(knobs: Sequence[Knob], parameters: float, flops: float, parameters_off: float, flops_off: float) -> list[int]:
-    """The value of each knob, exactly the best of all combinations.
+    """The best value of each knob, from an exhaustive search over all combinations.
 
-    Within the bounds, the one whose logarithms of value / start vary least; where none is within, the one with the least
-    max(|parameters off| / bound, |FLOPs off| / bound). All but the last knob are tried in every combination; of the last, whose size rises
-    with it, both are known in closed form.
+    Among the combinations within the bounds, the one with the least variance of log(value / start) over the knobs. If none is within the
+    bounds, the one with the least max(|parameters off| / bound, |FLOPs off| / bound). All combinations of the knobs but the last are tried
+    one by one; the values of the last knob are evaluated together in a vector operation.
 
     Args:
-        parameters, flops: that the knobs' experts should have together.
-        parameters_off, flops_off: how far off each may be.
+        parameters, flops: the totals that the experts of all knobs should have.
+        parameters_off, flops_off: the bounds: the largest allowed absolute difference of each total.
     """
     *others, last = knobs
     logs_N = np.log(last.values / last.start)
@@ -140,14 +141,14 @@ def solve(knobs: Sequence[Knob], parameters: float, flops: float, parameters_off
 
 
 def _variance(logs: np.ndarray, last_N: np.ndarray) -> np.ndarray:
-    """[N] the variance of `logs` with each of `last_N` added."""
+    """[N]: the variance of `logs` and one more number, for each number in `last_N`."""
     count = len(logs) + 1
     mean_N = (logs.sum() + last_N) / count
     return ((logs**2).sum() + last_N**2) / count - mean_N**2
 
 
 def _sizes(config: Config, manifest: Manifest) -> tuple[int, int, int]:
-    """Embedding parameters, dense parameters, FLOPs of a row's forward pass."""
+    """Embedding parameters, dense parameters, and FLOPs of the forward pass of one row."""
     blueprint = make_blueprint(config, manifest)
     mixture = outline_of(config, blueprint)
     embedding = sum(table.rows * section.dim for table in blueprint.tables for section in table.sections)
@@ -174,7 +175,7 @@ def _knob(config: Config, numbers: Sequence[int], spec: tuple[str, dict[str, Any
         defaults = inspect.signature(type(build_expert(kind, fields, dim, **given))).parameters
         options = {name: defaults[name].default for name in WIDTHS[kind]} | given
         start = _first(kind, options)
-        # All small widths, and larger ones in steps of about a hundredth: a width of 400 is as good as one of 401.
+        # All small widths; larger widths in steps of about 2 %, since nearly equal widths need not all be tried.
         values = np.unique(np.concatenate([[start], np.geomspace(1, 8 * start + 64, MOST_VALUES).round().astype(int)]))
         sizes = []
         for value in values.tolist():
@@ -192,7 +193,7 @@ def _first(kind: str, options: dict[str, Any]) -> int:
 
 
 def _scaled(kind: str, options: dict[str, Any], value: int) -> dict[str, Any]:
-    """The options with the first width at `value`, and all others in proportion."""
+    """The options with the first width set to `value`, and the other widths scaled in proportion."""
     factor, out = value / _first(kind, options), copy.deepcopy(options)
     for name in WIDTHS[kind]:
         found = options[name]

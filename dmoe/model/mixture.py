@@ -1,6 +1,7 @@
-"""The data-parallel part of the network: experts, gate, tower. No TorchRec: an exported scorer is built of it.
+"""The data-parallel part of the network: experts, gate, tower. Does not import TorchRec, since an exported scorer uses it.
 
-Shapes: B rows, F fields, K dims of an embedding, S table sets, M experts, D width of an expert's output, I dense features.
+Shapes: B rows, F fields, K dims of an embedding, S table sets, M experts, D width of the output of an expert, I dense features, L
+selectors, G numbers that the gate has for an expert (1 or D).
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,16 @@ from dmoe.model.controls import StepControls
 
 
 class Outputs(NamedTuple):
-    """All float32 (or float64, where the model is). logit_B: [B]. hidden_BMD: [B, M, D] the experts' projected outputs.
-    gate_BMG: [B, M, G], G 1 or D. expert_logit_BM: [B, M] the logit of each expert alone, or [B, 0] where nobody asked for it.
-    left_out_logit_BM: [B, M] the logit without each expert, the gate renormalised over the others, or [B, 0]. selector_BLM: [B, L, M] what
-    each selector of a sparse gate gives each expert; None of other gates."""
+    """The outputs of the network, in float32 (in float64 if the model has this dtype).
+
+    Attributes:
+        logit_B: the logit of the mixture.
+        hidden_BMD: projected outputs of the experts.
+        gate_BMG: the gate.
+        expert_logit_BM: the logit of each expert alone, or [B, 0] if it was not computed.
+        left_out_logit_BM: the logit of the mixture without each expert, with the gate renormalized over the others, or [B, 0].
+        selector_BLM: weights that each selector of a sparse gate gives to the experts; None for other gates.
+    """
 
     logit_B: Tensor
     hidden_BMD: Tensor
@@ -30,20 +37,22 @@ class ExpertMixture(nn.Module):
     """The data-parallel part: fields of every table set -> experts -> one gate -> one tower.
 
     Args:
-        experts: M interactions [B, F, K] -> [B, out_dim], each with an `out_dim`.
+        experts: M modules [B, F, K] -> [B, out_dim] with an attribute `out_dim`.
         projections: M modules [B, out_dim] -> [B, D].
-        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D]; a sparse one gives a `Sparse`.
-        tower: [..., D] -> [...], of the mixed output, and of each expert's where these have none of their own; None where it has no use.
-        dense_fields: S modules [B, I] -> [B, K], one more field a set; none where integers are not used as numbers.
-        set_of_expert: M indices into the table sets.
+        gate: sequence of M tensors [B, F * K] -> [B, M, 1] or [B, M, D]. A sparse gate returns a `Sparse`.
+        tower: [..., D] -> [...]. Applied to the mixed output, and to the output of each expert if there are no `expert_towers`. None if
+            it is not needed.
+        dense_fields: S modules [B, I] -> [B, K] that add one field to each table set; empty without numeric features.
+        set_of_expert: index of the table set that each expert reads.
         bf16: run under bfloat16 autocast. Norms and the tower's output stay in float32.
-        expert_towers: M modules [B, D] -> [B], each of one expert's own logit; none where they share `tower`.
-        norm: normalises and activates the projections' outputs together, ([B, M, D], mask [B]) -> [B, M, D]; None where each does so.
-        mix_logits: the logit is sum_m g_m z_m, z_m the experts' own logits, in place of tower(sum_m g_m h_m).
+        expert_towers: M modules [B, D] -> [B] that compute the logit of each expert alone; empty if the experts share `tower`.
+        norm: norm and activation for the outputs of all projections, ([B, M, D], mask [B]) -> [B, M, D]; None if the projections
+            contain them.
+        mix_logits: the logit is sum_m g_m z_m instead of tower(sum_m g_m h_m), where z_m is the logit of expert m alone.
 
     Attributes:
-        controls: what changes from step to step.
-        skips: under a sparse gate, `logits` runs an expert for the rows that gave it weight alone.
+        controls: settings that may change at every step.
+        skips: with a sparse gate, `logits` runs each expert only on the rows with a gate above 0 for it.
     """
 
     def __init__(
@@ -68,7 +77,7 @@ class ExpertMixture(nn.Module):
         self.controls, self.skips = StepControls(), True
 
     def logits(self, dense_BI: Tensor, sets_BFK: list[Tensor]) -> Tensor:
-        """The logit [B] and nothing beside: what a scorer pays for. Under a sparse gate an expert sees the rows that chose it alone."""
+        """Computes only the logit [B], for scoring. With a sparse gate, each expert runs only on the rows that chose it."""
         with torch.autocast(dense_BI.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self._inputs(dense_BI, sets_BFK)
             if self.skips and getattr(self.gate, "sparse", False) and self.norm is None:
@@ -78,7 +87,7 @@ class ExpertMixture(nn.Module):
             return self._mixed_logit(self._hidden(inputs), self._gated(inputs)[0])
 
     def _exported_logit(self, inputs: list[Tensor]) -> Tensor:
-        """The same with a sum over the experts one by one: of a stack of them, other runtimes make it a few numbers at a time."""
+        """The same logit, with the experts added up one by one. Other runtimes execute the sum over a stacked tensor inefficiently."""
         gate_BMG = self._gated(inputs)[0]
         mixed_BD = sum(gate_BMG[:, index] * hidden_BD for index, hidden_BD in enumerate(self._projected(inputs)))
         assert self.tower is not None
@@ -101,7 +110,7 @@ class ExpertMixture(nn.Module):
                 mixed_BW = part_RW.new_zeros(len(gate_BM), part_RW.shape[1])
             mixed_BW.index_add_(0, rows_R, part_RW * gate_BM[rows_R, index].to(part_RW.dtype)[:, None])
         if mixed_BW is None:
-            # No row, or none that chose an expert: codes are nobody's where M is no power of 2.
+            # There are no rows, or no row chose an expert, which is possible if M is not a power of 2.
             return self._mixed_logit(self._hidden(inputs), gate_BM.unsqueeze(2))
         if self.mix_logits:
             return mixed_BW.squeeze(1)
@@ -109,7 +118,7 @@ class ExpertMixture(nn.Module):
         return _wide(self.tower(mixed_BW))
 
     def _mixed_logit(self, hidden_BMD: Tensor, gate_BMG: Tensor, logit_BM: Tensor | None = None) -> Tensor:
-        """The mixture's logit [B]; `logit_BM` spares the experts' own where they are known already."""
+        """The logit of the mixture [B]. Pass the logits of the experts as `logit_BM` if they are already known."""
         if self.mix_logits:
             logit_BM = self._expert_logits(hidden_BMD) if logit_BM is None else logit_BM
             return (_wide(gate_BMG).squeeze(2) * logit_BM).sum(1)
@@ -136,7 +145,7 @@ class ExpertMixture(nn.Module):
         return hidden_BMD if self.norm is None else self.norm(hidden_BMD, mask_B)
 
     def _gated(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The gate [B, M, G], and what the selectors of a sparse one gave."""
+        """The gate [B, M, G], and the selectors of a sparse gate (None for other gates)."""
         found = self.gate([x_BFK.flatten(1) for x_BFK in inputs])
         return found if isinstance(found, tuple) else (found, None)
 
@@ -164,7 +173,7 @@ class ExpertMixture(nn.Module):
         for expert in range(hidden_BMD.shape[1]):
             others = [index for index in range(hidden_BMD.shape[1]) if index != expert]
             rest_BNG = _wide(gate_BMG[:, others])
-            # Where the gate gave everything to this expert, what is left of it decides; all the same where nothing is left.
+            # The gate of the others is rescaled to sum 1, however small it is. If it is exactly 0, it stays 0.
             rest_BNG = rest_BNG / rest_BNG.sum(1, keepdim=True).clamp(min=torch.finfo(rest_BNG.dtype).tiny)
             logits.append(self._mixed_logit(hidden_BMD[:, others], rest_BNG, logit_BM[:, others]))
         return torch.stack(logits, 1)
@@ -175,7 +184,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def watch_gradient(x: Tensor, norms: dict[str, Tensor] | None, name: str) -> Tensor:
-    """x on a branch of its own, whose gradient's squared norm the backward pass leaves in `norms[name]`; x itself where norms is None."""
+    """Returns a view of x. The backward pass writes the squared norm of the gradient of this view to `norms[name]`. If norms is None,
+    returns x."""
     if norms is None or not x.requires_grad:
         return x
     branch = x.view_as(x)

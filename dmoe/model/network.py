@@ -16,9 +16,9 @@ class Network(nn.Module):
     """De-correlated mixture of experts (Wang et al. 2025, arXiv 2505.17925).
 
     Shape:
-        - Input: dense [B, I] float; ids, a KeyedJaggedTensor with one key a feature; mask [B], 0 for padding, for what
-          is normalised over a batch; all rows where absent.
-        - Output: Outputs.
+        - Input: dense [B, I] float; ids, a KeyedJaggedTensor with one key per feature; mask [B], 0 for padding, for normalization over
+          the batch; without a mask, all rows count.
+        - Output: Outputs, and the embeddings of the table sets: S tensors [B, F, K].
     """
 
     def __init__(self, embedding: MultiEmbedding, mixture: ExpertMixture) -> None:

@@ -1,6 +1,6 @@
-"""What is minimised: the row-weighted cross-entropy of the global batch, the de-correlation loss, and L2 on looked-up embeddings.
+"""The objective of training: row-weighted cross-entropy of the global batch, de-correlation loss, L2 on looked-up embeddings.
 
-Shapes: B rows of this rank, F fields, K dims of an embedding, M experts, D width of an expert's output.
+Shapes: B rows of this rank, F fields, K dims of an embedding, M experts, D width of the output of an expert.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,16 @@ from dmoe.model.network import Network, Outputs, watch_gradient
 
 
 class Losses(NamedTuple):
-    """Scalars of a step. bce and auxiliary are this rank's share times the world size, so that their means over ranks are the global ones;
-    the others are global already. correlation is the loss term before alpha, cec_batch the mean |r|, rows the global number of rows,
-    auxiliary the weighted sum of the `terms` and of the distillation."""
+    """Scalars of a step. bce and auxiliary are the share of this rank times the world size, so their means over ranks are the global
+    values. The others are global.
+
+    Attributes:
+        correlation: the correlation loss, not multiplied by alpha.
+        cec_batch: mean |r| over pairs of experts.
+        dead: number of columns without variance.
+        rows: global number of rows.
+        auxiliary: weighted sum of the `terms` and the distillation.
+    """
 
     bce: Tensor
     correlation: Tensor
@@ -31,21 +38,21 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + further terms + the divergence from a teacher.
+    """BCE + alpha * L_corr + l2 / 2 * mean of squared embeddings + other terms + divergence from a teacher.
 
-    A leaf for TorchRec's pipeline, whose tracing the collectives inside would break.
+    This must be a leaf module for TorchRec's pipeline, whose tracing fails on the collectives here.
 
     Args:
         correlation: the de-correlation loss.
-        alpha: its weight, multiplied by `controls.alpha_factor`.
-        target: what is de-correlated: the experts' `hidden` outputs, the `logit` of each expert alone, or its `residual`, the label
-            less its probability, whose covariance is the part of an ensemble's error that de-correlation can lower.
-        embedding_l2: weight of the squared embeddings of the rows looked up.
-        within_class: correlations within the rows of each label.
-        stop_below: the loss is counted from here on, so that it stops there.
-        terms: further losses, from `expert_losses`.
-        bce_weight: of the mixture's cross-entropy.
-        distillation: the divergence from a teacher, of batches that have its logits.
+        alpha: weight of the de-correlation loss, multiplied by `controls.alpha_factor`.
+        target: what is de-correlated: the `hidden` outputs of the experts, the `logit` of each expert alone, or its `residual` (label minus
+            probability), whose covariance is the part of the error of an ensemble that de-correlation can lower.
+        embedding_l2: weight of the squares of looked-up embeddings.
+        within_class: compute correlations within the rows of each label.
+        stop_below: hinge: the de-correlation loss has no gradient below this value.
+        terms: other losses, from `expert_losses`.
+        bce_weight: weight of the cross-entropy of the mixture.
+        distillation: the divergence from a teacher, for batches that have the teacher's logits.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class Objective(nn.Module):
     def forward(
         self, outputs: Outputs, sets_BFK: list[Tensor], label_B: Tensor, weight_B: Tensor, teacher_B: Tensor | None = None
     ) -> tuple[Tensor, Losses]:
-        # The mean over the global batch, whatever each rank's share of it: DistributedDataParallel averages over ranks.
+        # DistributedDataParallel averages over ranks. With this scale, the average is the mean over the global batch for any shares.
         scale = world_size() / all_reduce_sum(weight_B.sum(dtype=torch.float64)).clamp(min=1e-12)
         cross_entropy_B = nn.functional.binary_cross_entropy_with_logits(outputs.logit_B, label_B, reduction="none")
         bce = (cross_entropy_B * weight_B).sum() * scale.to(weight_B.dtype)
@@ -101,13 +108,13 @@ class Objective(nn.Module):
 
 
 class TrainTask(nn.Module):
-    """The model with its objective, as TorchRec's pipeline calls it: batch -> (loss, what the loop logs and evaluates).
+    """The model with its objective, in the form that TorchRec's pipeline calls: batch -> (loss, values that the loop logs and evaluates).
 
     Args:
-        expert_logits: the objective's terms read every expert's own logit.
+        expert_logits: the terms of the objective need the logit of each expert alone.
 
     Attributes:
-        controls: what changes from step to step; the mixture and the objective hold the same object.
+        controls: settings that may change at every step. The mixture and the objective share this object.
     """
 
     def __init__(self, model: Network, objective: Objective, expert_logits: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""An expert's own hash of ids: which row of a shared table it reads. No TorchRec, which a scorer must not need."""
+"""The hash that maps ids to rows of a shared table, different for each expert. Does not import TorchRec, since scorers use it."""
 
 from torch import Tensor
 
@@ -6,17 +6,18 @@ GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 
 
 
 def hashed_rows(ids: Tensor, expert: int, rows: int | Tensor) -> Tensor:
-    """Row of each id, in 0 .. rows - 1: splitmix64 of id and expert, so that two ids that one expert confuses are apart for another.
+    """Row of each id, in 0 .. rows - 1: splitmix64 of id and expert. Two ids that collide for one expert rarely collide for another.
 
     Args:
-        ids: int64, of any shape.
-        rows: of the table, or of each id's table.
+        ids: int64, any shape.
+        expert: index of the expert.
+        rows: number of rows of the table, or for each id of its table.
 
     Example:
         >>> [hashed_rows(torch.arange(4), expert, 1000).tolist() for expert in (0, 1)]
         [[767, 207, 448, 277], [850, 617, 812, 730]]
     """
-    # Sums and products of int64 wrap around, as unsigned ones do; a shift must bring no sign in.
+    # int64 sums and products wrap around like unsigned ones. Only a right shift needs care: it must not extend the sign.
     x = ids * 64 + expert + 1
     x = x * GOLDEN
     x = (x ^ _shifted(x, 30)) * FIRST

@@ -1,5 +1,6 @@
-"""What the tables of light multi-embeddings look up, made of a batch's ids before it reaches the model: TorchRec distributes what a batch
-holds, and looks ahead at it.
+"""Converts the ids of a batch for light and hashed multi-embeddings.
+
+This happens before the batch reaches the model, since TorchRec distributes the ids of a batch ahead of the forward pass.
 
 Shapes: B rows, F features, V ids of a batch.
 """
@@ -14,11 +15,11 @@ from dmoe.model.tables import hash_key, private_key
 
 
 class PrivateIds:
-    """Adds a key for each feature that has the ids below a bound alone: ids are sorted by count, so those are the most frequent ones.
+    """Adds a key for each feature, with only the ids below a bound. Ids are sorted by count, so these are the most frequent ids.
 
     Args:
         features: names, in the model's order.
-        bounds: of each feature, ids that have private rows.
+        bounds: for each feature, the number of ids that have private rows.
 
     Example:
         >>> ids = KeyedJaggedTensor.from_lengths_sync(["user"], torch.tensor([1, 7, 0]), torch.tensor([2, 1], dtype=torch.int32))
@@ -32,7 +33,7 @@ class PrivateIds:
         self.bounds = list(bounds)
 
     def __call__(self, ids: KeyedJaggedTensor) -> KeyedJaggedTensor:
-        """What the model's tables look up; `ids` itself where it has been made already."""
+        """Converts the ids of a batch. Returns `ids` unchanged if they are already converted."""
         if len(ids.keys()) == len(self.keys):
             return ids
         values_V, lengths = ids.values(), ids.lengths()
@@ -51,13 +52,13 @@ class PrivateIds:
 
 
 class HashedIds:
-    """Gives every expert the rows that its own hash makes of the ids; of a feature with no more ids than rows, the ids as they are.
+    """Maps ids to rows by a different hash for each expert. The ids of a feature with no more ids than rows are not changed.
 
     Args:
         features: names, in the model's order.
-        cardinalities: ids of each feature.
-        rows: of each feature's table.
-        experts: M.
+        cardinalities: number of ids of each feature.
+        rows: number of rows of each feature's table.
+        experts: number of experts.
     """
 
     def __init__(self, features: Sequence[str], cardinalities: Sequence[int], rows: Sequence[int], experts: int) -> None:
@@ -66,7 +67,7 @@ class HashedIds:
         self.experts = experts
 
     def __call__(self, ids: KeyedJaggedTensor) -> KeyedJaggedTensor:
-        """What the model's tables look up; `ids` itself where it has been made already."""
+        """Converts the ids of a batch. Returns `ids` unchanged if they are already converted."""
         if ids.keys() == self.keys:
             return ids
         values_V, lengths = ids.values(), ids.lengths()

@@ -1,4 +1,4 @@
-"""Product quantisation of embedding rows (Jegou et al. 2011): a byte for every few numbers of a row. No torch.
+"""Product quantization of embedding rows (Jegou et al. 2011): one byte for each block of a row. Does not import torch.
 
 Shapes: N rows, K numbers of a block, C columns of a row, J blocks of a row, G codebooks.
 """
@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 BLOCK, CENTROIDS = 4, 256
-"""Numbers of a row that one byte stands for, and what it chooses from. Fewer numbers a byte: nearer, and larger."""
+"""Numbers of a row that one byte encodes, and centroids that it selects from. Smaller blocks are more accurate, but need more bytes."""
 OWN_ROWS = 2048
-"""A feature of so many rows has codebooks of its own, of 256 * C numbers; smaller ones share theirs."""
+"""A feature with at least so many rows has its own codebook of 256 * C numbers. Smaller features share one."""
 SAMPLE, ROUNDS = 16384, 10
 PIECE = 8192
 
 
 def codebooks_of(rows: Sequence[int]) -> list[int]:
-    """The number of each feature's codebooks, given its rows: 0, 1, ... without a gap."""
+    """Index of the codebook of each feature, given its number of rows: 0, 1, ... without a gap."""
     own = [count >= OWN_ROWS for count in rows]
     shared = int(not all(own))
     return [shared + sum(own[:index]) if has_own else 0 for index, has_own in enumerate(own)]
 
 
 def blocks_of(dims: Sequence[int]) -> Iterator[slice]:
-    """Columns of each block of rows in which table sets of these dims lie side by side; the last block of a set may be narrower."""
+    """Columns of each block, for rows that hold table sets of these dims side by side. The last block of a set may be narrower."""
     start = 0
     for dim in dims:
         for low in range(start, start + dim, BLOCK):
@@ -32,16 +32,16 @@ def blocks_of(dims: Sequence[int]) -> Iterator[slice]:
 
 
 def quantised_bytes(rows: Sequence[int], dims: Sequence[int]) -> int:
-    """Bytes of features of so many rows: codes and codebooks."""
+    """Bytes of codes and codebooks for features with these numbers of rows."""
     blocks = len(list(blocks_of(dims)))
     return sum(rows) * blocks + (max(codebooks_of(rows)) + 1) * blocks * CENTROIDS * BLOCK * 4
 
 
 def learn(x_NC: np.ndarray, weight_N: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """The codebook of some rows: weighted k-means of every block, [J, CENTROIDS, BLOCK] float32; narrower blocks are padded with 0.
+    """Learns a codebook by weighted k-means for each block: [J, CENTROIDS, BLOCK] float32. Narrower blocks are padded with 0.
 
     Args:
-        weight_N: above 0: how often a row is looked up. The mean squared error of a lookup is what the centroids lower.
+        weight_N: how often each row is looked up, > 0. The centroids minimize the mean squared error of a lookup.
     """
     out = np.zeros((len(list(blocks_of(dims))), CENTROIDS, BLOCK), np.float32)
     for number, columns in enumerate(blocks_of(dims)):
@@ -50,7 +50,7 @@ def learn(x_NC: np.ndarray, weight_N: np.ndarray, dims: Sequence[int]) -> np.nda
 
 
 def encode(x_NC: np.ndarray, codebook: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """The nearest centroid of every block, [N, J] uint8."""
+    """Index of the nearest centroid for each block, [N, J] uint8."""
     out = np.empty((len(x_NC), len(codebook)), np.uint8)
     for number, columns in enumerate(blocks_of(dims)):
         out[:, number] = nearest(x_NC[:, columns], codebook[number][:, : columns.stop - columns.start])[0]
@@ -58,10 +58,10 @@ def encode(x_NC: np.ndarray, codebook: np.ndarray, dims: Sequence[int]) -> np.nd
 
 
 def weighted_k_means(x_NK: np.ndarray, weight_N: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """`count` centroids [count, K] float32 of Lloyd's algorithm, from draws by weight; a function of its arguments alone.
+    """`count` centroids [count, K] float32 by Lloyd's algorithm. Initial centroids are drawn by weight. The result is deterministic.
 
-    A centroid that nobody is nearest to moves to where the weighted error is largest. With no more different rows than centroids, each
-    of them is a centroid.
+    A centroid that is not the nearest one of any row moves to the row with the largest weighted error. If there are no more distinct rows
+    than centroids, each distinct row is a centroid.
     """
     x_NK, weight_N = x_NK.astype(np.float64), weight_N.astype(np.float64)
     distinct, where = np.unique(x_NK, axis=0, return_inverse=True)
@@ -82,7 +82,7 @@ def weighted_k_means(x_NK: np.ndarray, weight_N: np.ndarray, count: int, seed: i
 
 
 def nearest(x_NK: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the nearest centroid's number, its squared distance) of each row, a piece of the rows at a time."""
+    """(index of the nearest centroid, squared distance to it) for each row. Works on PIECE rows at a time to bound the memory."""
     code_N, error_N = np.empty(len(x_NK), np.int64), np.empty(len(x_NK))
     norms = (centroids.astype(np.float64) ** 2).sum(1)
     for low in range(0, len(x_NK), PIECE):

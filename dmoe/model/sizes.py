@@ -1,8 +1,8 @@
-"""Bytes for people."""
+"""Formats numbers of bytes for messages and reports."""
 
 
 def human(count: float) -> str:
-    """Bytes as 1.5 GB."""
+    """Formats bytes as `1.5 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
@@ -11,5 +11,5 @@ def human(count: float) -> str:
 
 
 def left(count: float) -> str:
-    """Bytes that are free as 1.5 GB, and those that are missing, where there are fewer than none, as 1.5 GB short."""
+    """Formats free bytes as `1.5 GB`, and a negative number, for missing bytes, as `1.5 GB short`."""
     return human(count) if count >= 0 else f"{human(-count)} short"

@@ -1,13 +1,14 @@
-"""Logical tables (a feature's embeddings for one expert set) and the physical tables that store them.
+"""Logical tables (the embeddings of a feature in one table set) and the physical tables that store them.
 
-A checkpoint, the initial weights and a report speak of logical tables; the planner shards physical ones. In the `wide` layout a
-feature's sets lie side by side in one row; in the `separate` layout each has a table of its own.
+Checkpoints, initial weights and reports use logical tables; the planner shards physical tables. In the `wide` layout, a physical row holds
+the embeddings of all sets of a feature, side by side. In the `separate` layout, each set has its own physical table.
 
-A light multi-embedding has one table a feature that all sets share, `C1/shared`, and for its most frequent ids one more row a set, `C1/0`,
-`C1/1`, ...: an embedding is the sum of both, and of the less frequent ids the shared row alone. A hashed one has `C1/shared` alone, of
-which each expert reads the rows that its own hash makes of ids.
+A light multi-embedding has one table per feature that all sets share, `C1/shared`, and for the most frequent ids one private row per set,
+in `C1/0`, `C1/1`, .... The embedding of a frequent id is the sum of the shared and the private row, that of another id the shared row. A
+hashed multi-embedding has only `C1/shared`. Each expert reads it through its own hash of the ids.
 
-Tables are named after features, which may have any name; TorchRec, for which a table's name is an attribute of a module, gets one of ours.
+Tables are named after features, which may have any name. TorchRec uses the name of a table as the name of a module, which must not contain
+some characters, so it gets another name (`Table.module`).
 """
 
 import re
@@ -19,25 +20,25 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from dmoe.data.dataset.manifest import CategoricalFeature
 
 COLUMN_MULTIPLE = 4
-"""FBGEMM's kernels want a row's columns in fours: a dim of 10 is stored as 12, whose last two stay 0 and are cut off after the lookup."""
+"""FBGEMM kernels need a multiple of 4 columns: a dim of 10 is stored as 12. The last two columns stay 0 and are cut after the lookup."""
 MAX_MODULE_NAME = 40
 SHARED = -1
-"""The index of the table that all sets of a light multi-embedding share."""
+"""The set index of a table that all sets share, in a light or hashed multi-embedding."""
 
 
 def private_key(feature: str) -> str:
-    """What a batch calls a feature's ids that have private rows. No feature's name begins so."""
+    """The key in a batch of those ids of a feature that have private rows. No feature name begins with `@`."""
     return f"@private {feature}"
 
 
 def hash_key(feature: str, expert: int) -> str:
-    """What a batch calls the rows that an expert's hash makes of a feature's ids."""
+    """The key in a batch of the rows that the hash of an expert gives for the ids of a feature."""
     return f"@{expert} {feature}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Where a logical table lies in the rows of a physical one: columns [offset, offset + dim), padded to `stored`."""
+    """The columns of a physical table that hold a logical table: [offset, offset + dim), padded to `stored` columns."""
 
     set_index: int
     offset: int
@@ -53,12 +54,12 @@ class Table:
     """A physical table.
 
     Attributes:
-        name: what plans, constraints, messages and users call it.
-        module: what EmbeddingBagCollection calls it: a module's name, which no feature's name can spoil or collide with.
-        pooling: `sum` or `mean` of the embeddings of a row's ids.
-        mean_ids: ids that a row looks up, on average: the planner's pooling factor.
-        private: holds rows of a light multi-embedding's most frequent ids alone; ids below `rows` are looked up in it.
-        readers: experts that read it, each through its own hash of the ids; 0 where ids are rows.
+        name: the name in plans, constraints and messages.
+        module: the name in EmbeddingBagCollection. It is a valid and unique module name for any feature name.
+        pooling: `sum` or `mean` of the embeddings of the ids of a row.
+        mean_ids: mean number of ids that a row looks up; the pooling factor of the planner.
+        private: the table holds only the private rows of a light multi-embedding; ids below `rows` are looked up in it.
+        readers: number of experts that read the table through their own hash of the ids; 0 if ids are not hashed.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Table:
 
     @property
     def keys(self) -> list[str]:
-        """What a batch calls the ids that are looked up."""
+        """The keys in a batch of the ids that are looked up in this table."""
         if self.readers:
             return [hash_key(self.feature, expert) for expert in range(self.readers)]
         return [private_key(self.feature) if self.private else self.feature]
@@ -93,14 +94,14 @@ def make_tables(
     private_ids: int | None = None,
     hashed_rows: int | None = None,
 ) -> list[Table]:
-    """The physical tables of a model, in the features' order.
+    """Makes the physical tables of a model, in the order of the features.
 
     Args:
-        features: from the manifest.
-        set_dims: the dim of every table set; one entry where all experts share one.
+        features: features of the manifest.
+        set_dims: dim of each table set; one entry if all experts share a set.
         layout: `wide` or `separate`.
-        private_ids: of a light multi-embedding, ids of each feature that have private rows. The shared tables come first.
-        hashed_rows: most rows of a feature's one table, which every set reads through a hash of its own.
+        private_ids: for a light multi-embedding, the number of ids of each feature with private rows. Shared tables come first.
+        hashed_rows: for a hashed multi-embedding, the largest number of rows of the table of a feature.
     """
     if hashed_rows is not None:
         sections = (Section(SHARED, 0, set_dims[0]),)
@@ -112,7 +113,7 @@ def make_tables(
         )
     if private_ids is None:
         return _numbered([table for feature in features for table in _tables_of(feature, set_dims, layout)])
-    # Names end in a part that no other table of the feature has, so that no two tables have one name, whatever features are called.
+    # Each table of a feature has another suffix, so that no two tables have the same name, for any feature names.
     shared = [_table(feature, f"{feature.name}__shared", (Section(SHARED, 0, set_dims[0]),)) for feature in features]
     private = [
         replace(table, rows=min(table.rows, private_ids), private=True, name=_private_name(table, layout))
@@ -123,8 +124,8 @@ def make_tables(
 
 
 def module_name(number: int, name: str) -> str:
-    """What EmbeddingBagCollection calls the model's table `number`. The number makes that unique and no attribute of nn.ModuleDict; the
-    rest is for people who read TorchRec's messages."""
+    """The name of table `number` in EmbeddingBagCollection. With the number, the name is unique and never an attribute of nn.ModuleDict.
+    The rest helps to read TorchRec's messages."""
     return f"{number}_{re.sub('[^A-Za-z0-9_]', '_', name)[:MAX_MODULE_NAME]}"
 
 
@@ -137,7 +138,7 @@ def _private_name(table: Table, layout: str) -> str:
 
 
 def _tables_of(feature: CategoricalFeature, set_dims: Sequence[int], layout: str) -> list[Table]:
-    """One table of all sets, or one for each."""
+    """One table for all sets (`wide`), or one for each set (`separate`)."""
     sections, offset = [], 0
     for index, dim in enumerate(set_dims):
         section = Section(index, offset if layout == "wide" else 0, dim)
@@ -154,7 +155,7 @@ def _table(feature: CategoricalFeature, name: str, sections: tuple[Section, ...]
 
 
 def bag_configs(tables: Sequence[Table]) -> list[EmbeddingBagConfig]:
-    """TorchRec's description of the tables. All sum: a mean is made of the sum by SplitSets, which see."""
+    """TorchRec's configs of the tables. All use sum pooling; see `SplitSets` for mean pooling."""
     return [
         EmbeddingBagConfig(name=table.module, embedding_dim=table.columns, num_embeddings=table.rows, feature_names=table.keys)
         for table in tables

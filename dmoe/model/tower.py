@@ -1,4 +1,4 @@
-"""What follows the interaction of an expert, and what follows the gated sum.
+"""The projection after the interaction of an expert, and the tower after the gated sum.
 
 Shapes: B rows, I width of an expert's interaction, D width of its projected output.
 """
@@ -12,9 +12,10 @@ from dmoe.model.experts.options import Activation
 
 
 class Projection(nn.Sequential):
-    """Linear -> norm -> activation: gives every expert one width, and the non-linearity without which ME equals SE.
+    """Linear -> norm -> activation. All experts get the same width, and a non-linearity, without which multi-embedding equals single
+    embedding.
 
-    With norm `batch`, the linear layer alone: `NormalisedExperts` does the rest for all experts at once.
+    With norm `batch`, it is only the linear layer; `NormalisedExperts` applies norm and activation to all experts at once.
 
     Shape:
         - Input: [B, I].
@@ -22,7 +23,7 @@ class Projection(nn.Sequential):
     """
 
     def __init__(self, in_dim: int, out_dim: int, norm: str, activation: Activation) -> None:
-        # A bias before batch norm changes nothing: its gradient is rounding, which Adam would follow.
+        # A bias before batch norm has no effect. Its gradient is only rounding, which Adam would scale up.
         linear = nn.Linear(in_dim, out_dim, bias=norm != "batch")
         if norm == "batch":
             super().__init__(linear)
@@ -31,7 +32,7 @@ class Projection(nn.Sequential):
 
 
 class Tower(nn.Module):
-    """An MLP to one logit.
+    """An MLP with one output, the logit.
 
     Shape:
         - Input: [..., D].

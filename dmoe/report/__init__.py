@@ -1,1 +1,1 @@
-"""Reading runs back, and telling people about them: tables and pages."""
+"""Reads finished runs and makes reports of them: tables and pages."""

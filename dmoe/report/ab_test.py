@@ -1,6 +1,6 @@
-"""How large an online A/B test would have to be to see what two runs' offline scores differ by.
+"""The number of impressions that an online A/B test needs to detect the difference between the offline scores of two runs.
 
-Three tests, since they need very different traffic, each with what it assumes.
+There are three kinds of tests, which need very different traffic. Each result states its assumptions.
 """
 
 import math
@@ -15,7 +15,7 @@ SIGNIFICANCE, POWER = 0.05, 0.8
 
 @dataclass(frozen=True)
 class AbTest:
-    """`rows` impressions are needed, in each arm where there are two; None where the runs do not differ."""
+    """A test needs `rows` impressions, in each arm if there are two arms. None if the runs do not differ."""
 
     kind: str
     rows: int | None
@@ -26,12 +26,13 @@ class AbTest:
 def sizes(
     logit_a: np.ndarray, logit_b: np.ndarray, loss_a: np.ndarray, loss_b: np.ndarray, labels: np.ndarray, share: float
 ) -> list[AbTest]:
-    """The sizes for power .8 at two-sided .05.
+    """The sizes of the tests for power 0.8 at two-sided significance 0.05.
 
     Args:
-        logit_a, logit_b: [N] of both runs on the same rows; loss_a, loss_b: [N] their cross-entropies.
+        logit_a, logit_b: [N] logits of both runs on the same rows.
+        loss_a, loss_b: [N] cross-entropies of both runs.
         labels: [N] bool.
-        share: of the candidates that a ranking shows, for the test of the click rate.
+        share: share of the candidates that a ranking shows, for the test of the click rate.
     """
     paired = loss_a - loss_b
     delta = float(paired.mean())
@@ -65,7 +66,7 @@ def sizes(
 
 
 def rows_needed(difference: float, variance: float, significance: float = SIGNIFICANCE, power: float = POWER) -> int | None:
-    """(z_{1-a/2} + z_power)^2 * variance / difference^2, with the variance of a row's difference, or of both arms together."""
+    """(z_{1-a/2} + z_power)^2 * variance / difference^2. `variance` is that of a row's paired difference, or the sum over both arms."""
     if difference == 0 or not math.isfinite(difference):
         return None
     z = normal_quantile(1 - significance / 2) + normal_quantile(power)
@@ -73,7 +74,7 @@ def rows_needed(difference: float, variance: float, significance: float = SIGNIF
 
 
 def click_rate_at(logit: np.ndarray, labels: np.ndarray, share: float) -> float:
-    """The share of clicks among the best-scored `share` of the rows."""
+    """The click rate among the share `share` of the rows with the highest scores."""
     count = max(1, round(len(logit) * share))
     best = np.argpartition(-logit, count - 1)[:count]
     return float(labels[best].mean())

@@ -1,4 +1,4 @@
-"""Two runs on the same test rows: paired tests, slices by a feature, and the online test that their difference would need.
+"""Compares two runs on the same test rows: paired tests, slices by a feature, and the size of an online test.
 
 Shapes: N test rows.
 """
@@ -18,12 +18,12 @@ from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_ro
 from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
-"""Rows of each label that a slice needs for an AUC that says anything."""
+"""A slice needs at least so many rows of each label for a meaningful AUC."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows with one value of a feature."""
+    """The comparison on the rows with one value of a feature."""
 
     feature: str
     value: str
@@ -34,7 +34,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Compared:
-    """Run a less run b."""
+    """The comparison of two runs. Differences are run a minus run b."""
 
     a: Run
     b: Run
@@ -45,16 +45,16 @@ class Compared:
 
 
 def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share: float, evaluation: str = "") -> Compared:
-    """Compares two runs' predictions.
+    """Compares the predictions of two runs.
 
     Args:
-        features: slices by each of these.
-        values: of a feature that get a slice of their own, most frequent first; numeric features are cut at quantiles.
-        share: of the candidates that a ranking shows.
-        evaluation: name of a later evaluation of both, in place of their own test rows.
+        features: make slices by each of these features.
+        values: number of values of a feature that get their own slice, most frequent first. Numeric features are cut at quantiles.
+        share: share of the candidates that a ranking shows.
+        evaluation: name of a later evaluation of both runs, used instead of the tests of the runs.
 
     Raises:
-        UserError: a run without predictions, other test rows, an unknown feature.
+        UserError: a run without predictions, different test rows, an unknown feature.
     """
     a, b = (load_run(run, evaluation or "metrics") for run in (run_a, run_b))
     of_a, of_b = (load_predictions(run, f"{evaluation or 'predictions'}.npz") for run in (run_a, run_b))
@@ -96,7 +96,7 @@ def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, dif
 
 
 def sentences(found: Compared) -> list[str]:
-    """What the comparison says."""
+    """The results of the comparison as sentences."""
     lines = []
     for what, interval, better in (("AUC", found.auc, 1), ("logloss", found.logloss, -1)):
         word = {better: "better", -better: "worse", 0: "not resolved"}[interval.sign]
@@ -115,7 +115,7 @@ FIGURES += ["samples_per_second", "eval_samples_per_second"]
 
 
 def compare_document(found: Compared) -> Document:
-    """The view of a comparison."""
+    """The page of a comparison."""
     runs = found.a, found.b
     figures = [[key, *("-" if run.metrics.get(key) is None else f"{run.metrics[key]:,.5g}" for run in runs)] for key in FIGURES]
     online = [[one.kind, "no difference" if one.rows is None else f"{one.rows:,}", f"{one.difference:+.6f}"] for one in found.online]

@@ -1,4 +1,4 @@
-"""What a ladder's variants cost, beside what they gain: a table and plots."""
+"""Costs and gains of the variants of a ladder: a table and plots."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from dmoe.report.verdicts import plain, signed
 
 
 def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[Block]:
-    """The gain over the first rung, parameters, FLOPs, bytes, and the speed of training and, where it was measured, of scoring."""
+    """A table of the gain over the first rung, parameters, FLOPs, bytes, training speed and, if it was measured, scoring speed."""
     first = ladder.results.get(ladder.spec.rungs[0])
     head = ["variant", "AUC gained", "embedding params", "dense params", "MFLOP/row", "tables", "scorer, int8 rows", "training samples/s"]
     head += ["1 row, ms", "256 rows, ms", "scored rows/s"] if served else []
@@ -42,7 +42,7 @@ def cost_table(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
 
 
 def cost_plots(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[Chart]:
-    """The gain over parameters, FLOPs and scoring time."""
+    """Plots of the gain against parameters, FLOPs and scoring time."""
     first = ladder.results.get(ladder.spec.rungs[0])
     if not first:
         return []

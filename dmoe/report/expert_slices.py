@@ -1,4 +1,4 @@
-"""Who of a mixture's experts is good at what: every expert on slices of the test rows, with intervals.
+"""Measures each expert of a mixture on slices of the test rows, with intervals, to show which expert is good at what.
 
 Shapes: N test rows, M experts.
 """
@@ -17,19 +17,19 @@ from dmoe.report.statistics import CONFIDENCE, Interval, bootstrap, delong, holm
 from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
-"""Rows of each label that a slice needs for an AUC that says anything."""
+"""A slice needs at least so many rows of each label for a meaningful AUC."""
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class OfExpert:
-    """An expert on a slice.
+    """The figures of an expert on a slice.
 
     Attributes:
-        auc: of its own logit; None where a label is too rare.
-        logloss: its own less the mixture's, a row: what the mixture would lose by listening to it alone.
-        gate: its mean weight.
-        responsibility: mean of g_m p_m(y) / sum_n g_n p_n(y): the part of the label that the gate, once it knows it, credits it with.
+        auc: AUC of the logit of the expert alone; None if a label is too rare.
+        logloss: mean over rows of the expert's logloss minus the mixture's: the loss if only this expert were used.
+        gate: mean gate of the expert.
+        responsibility: mean of g_m p_m(y) / sum_n g_n p_n(y): the posterior weight of the expert, given the label.
     """
 
     auc: Interval | None
@@ -40,12 +40,12 @@ class OfExpert:
 
 @dataclass(frozen=True)
 class ExpertSlice:
-    """Some of the test rows.
+    """The figures of mixture and experts on a slice of the test rows.
 
     Attributes:
-        auc: of the mixture.
-        ambiguity: mean of sum_m g_m BCE(p_m, y) - BCE(p, y), what the mixture gains there over an expert drawn by its gate.
-        lead: AUC of the expert that ranks best there less the next one's, tested on the same rows.
+        auc: AUC of the mixture.
+        ambiguity: mean of sum_m g_m BCE(p_m, y) - BCE(p, y): the gain of the mixture over an expert that is drawn with the gate's weights.
+        lead: AUC of the best expert minus AUC of the second best one, tested on the same rows.
     """
 
     name: str
@@ -57,13 +57,13 @@ class ExpertSlice:
 
     @property
     def order(self) -> list[int]:
-        """The experts' numbers, the one that ranks best first; none where there is no AUC."""
+        """Indices of the experts, the highest AUC first; empty without AUCs."""
         return _order([one.auc for one in self.experts])
 
 
 @dataclass(frozen=True)
 class Experts:
-    """A run's experts on all its test rows, and on slices of them."""
+    """The experts of a run, on all its test rows and on slices of them."""
 
     run: Run
     slices: list[ExpertSlice]
@@ -72,17 +72,17 @@ class Experts:
 def experts_of_run(
     path: str, features: Sequence[str], values: int, frequencies: Sequence[str], parts: int, evaluation: str = ""
 ) -> Experts:
-    """Reads a run's predictions and measures its experts.
+    """Reads the predictions of a run and measures its experts.
 
     Args:
-        features: slices by the values of each of these.
-        values: of a feature that get a slice of their own, most frequent first; numeric features are cut at quantiles.
-        frequencies: slices by how often the ids of each of these were seen.
-        parts: equal stretches of the rows in the files' order; 0 for none.
-        evaluation: name of a later evaluation, in place of the run's own test.
+        features: make slices by the values of each of these features.
+        values: number of values of a feature that get their own slice, most frequent first. Numeric features are cut at quantiles.
+        frequencies: make slices by the counts of the ids of each of these features.
+        parts: number of equal parts of the rows, in the order of the files; 0 for no such slices.
+        evaluation: name of a later evaluation, used instead of the test of the run.
 
     Raises:
-        UserError: a run without the experts' predictions, an unknown feature, or one label only.
+        UserError: a run without predictions of its experts, an unknown feature, or only one label.
     """
     run, kept = load_run(path, evaluation or "metrics"), load_predictions(path, f"{evaluation or 'predictions'}.npz")
     if kept.expert_logit is None or kept.gate is None:
@@ -102,17 +102,17 @@ def experts_of_run(
 
 
 def measure(name: str, logit_N: np.ndarray, expert_NM: np.ndarray, gate_NM: np.ndarray, label_N: np.ndarray) -> ExpertSlice:
-    """Experts and mixture on some rows.
+    """Measures mixture and experts on some rows.
 
     Args:
-        logit_N: the mixture's.
-        expert_NM: of each expert alone.
+        logit_N: logits of the mixture.
+        expert_NM: logits of each expert alone.
         label_N: bool.
     """
     loss_N = logloss_rows(logit_N, label_N)
     loss_NM = np.stack([logloss_rows(x_N, label_N) for x_N in expert_NM.T], 1)
     gate_NM = gate_NM.astype(np.float64)
-    # p_m(y) = exp(-loss); the smallest loss is taken out first, so that a row of sure and wrong experts is no 0 / 0.
+    # p_m(y) = exp(-loss). The smallest loss of a row is subtracted first: if all experts are very wrong, all exp(-loss) would be 0.
     credit_NM = gate_NM * np.exp(loss_NM.min(1, keepdims=True) - loss_NM)
     credit_NM /= np.maximum(credit_NM.sum(1, keepdims=True), np.finfo(np.float64).tiny)
     enough = min(int(label_N.sum()), int((~label_N).sum())) >= MIN_OF_A_LABEL
@@ -138,7 +138,8 @@ def _order(aucs: Sequence[Interval | None]) -> list[int]:
 
 
 def sentences(found: Experts) -> list[str]:
-    """Where an expert ranks above all others beyond chance, for so many slices, and where the mixture does not pay."""
+    """Sentences: where an expert is significantly better than all others (with Holm's correction), and where the mixture is worse than
+    an expert drawn by the gate."""
     names, slices = _names(found.run), found.slices
     adjusted = holm([one.lead.p if one.lead else None for one in slices])
     leaders: dict[int, list[str]] = {}
@@ -161,7 +162,7 @@ def _names(run: Run) -> list[str]:
 
 
 def slice_table(found: Experts) -> Table:
-    """Every expert, and the mixture, on each slice."""
+    """A table with a row for the mixture and each expert on each slice."""
     names = _names(found.run)
     head = ["slice", "rows", "ambiguity", "expert", "AUC alone", "logloss less mixture's", "gate", "responsibility"]
     adjusted, rows = holm([one.lead.p if one.lead else None for one in found.slices]), []
@@ -183,7 +184,7 @@ def told_level(auc: Interval | None) -> str:
 
 
 def experts_document(found: Experts) -> Document:
-    """The view of a run's experts."""
+    """The page of the experts of a run."""
     explained = (
         "95% intervals over rows like these, for this one trained model: DeLong for AUC, bootstrap for logloss and ambiguity. Green:"
         " the expert ranks above the next one beyond chance, after Holm's correction for all slices. Ambiguity: mean of sum_m g_m"

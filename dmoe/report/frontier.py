@@ -1,4 +1,4 @@
-"""What quality costs: a ladder's variants against bytes, FLOPs and measured latency, and which of them others make superfluous."""
+"""Quality against cost: the variants of a ladder against bytes, FLOPs and measured latency, and which variants are dominated by others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BYTES, FLOPS, ONE_ROW, BATCH = "scorer, bytes", "FLOPs a row", "1 row, ms", "256
 
 @dataclass(frozen=True)
 class Point:
-    """A variant: AUC and logloss over seeds, and what it costs, each price by its name; those that are known."""
+    """A variant: AUC and logloss over seeds, and its known prices by name."""
 
     name: str
     label: str
@@ -27,10 +27,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Domination:
-    """`difference.variant` costs no more than `difference.against` in any price that both have, less in some, and its mean AUC is higher.
+    """`difference.variant` dominates `difference.against`: no price that both have is higher, at least one is lower, and its mean AUC is
+    higher.
 
     Attributes:
-        p: of the AUC over seeds, after Holm's correction for all such pairs; None of one seed.
+        p: p-value of the AUC difference over seeds, with Holm's correction for all such pairs; None with a single seed.
     """
 
     difference: Difference
@@ -38,12 +39,12 @@ class Domination:
 
     @property
     def settled(self) -> bool:
-        """Beyond chance, over seeds and over rows."""
+        """Whether the AUC difference is significant over seeds and over rows."""
         return self.difference.sign > 0 and self.p is not None and self.p < 1 - CONFIDENCE
 
 
 def points_of(ladder: Ladder, costs: Mapping[str, Cost], served: Mapping[str, Latency]) -> list[Point]:
-    """The variants that have a cost, in the ladder's order."""
+    """The variants with a known cost, in the order of the ladder."""
     found = []
     for name, one in ladder.results.items():
         if (cost := costs.get(name)) is None:
@@ -56,13 +57,13 @@ def points_of(ladder: Ladder, costs: Mapping[str, Cost], served: Mapping[str, La
 
 
 def cheaper(a: Point, b: Point) -> bool:
-    """Whether a costs no more than b in any price that both have, and less in some."""
+    """Whether a costs no more than b in every price that both have, and less in at least one."""
     both = a.prices.keys() & b.prices.keys()
     return all(a.prices[one] <= b.prices[one] for one in both) and any(a.prices[one] < b.prices[one] for one in both)
 
 
 def best_for(points: Sequence[Point], price: str) -> set[str]:
-    """Names of the points whose mean AUC no point of the same or a lower price reaches; of equal ones the cheapest."""
+    """Names of the points on the frontier: no other point of the same or a lower price has the same or a higher mean AUC."""
     found: set[str] = set()
     best = -1.0
     for point in sorted((one for one in points if price in one.prices), key=lambda one: (one.prices[price], -one.auc.mean)):
@@ -73,7 +74,7 @@ def best_for(points: Sequence[Point], price: str) -> set[str]:
 
 
 def dominations(ladder: Ladder, points: Sequence[Point]) -> list[Domination]:
-    """Every pair of a variant and one that is neither cheaper nor better, the settled ones first, then by the difference."""
+    """All pairs in which one variant dominates another. Significant pairs come first; then the larger AUC difference."""
     pairs = [(a, b) for a in points for b in points if a is not b and cheaper(a, b) and a.auc.mean > b.auc.mean]
     differences = [one for a, b in pairs if (one := compare(ladder, a.name, b.name)) is not None]
     found = [Domination(one, p) for one, p in zip(differences, holm([one.auc.p for one in differences]), strict=True)]
@@ -81,7 +82,7 @@ def dominations(ladder: Ladder, points: Sequence[Point]) -> list[Domination]:
 
 
 def sentences(ladder: Ladder, points: Sequence[Point], found: Sequence[Domination]) -> list[str]:
-    """Which variants are on the frontier of each price, and which are dominated beyond chance."""
+    """Sentences: which variants are on the frontier of each price, and which are significantly dominated."""
     labels = {point.name: point.label for point in points}
     lines = []
     for price in (BYTES, FLOPS, ONE_ROW, BATCH):
@@ -100,11 +101,11 @@ def sentences(ladder: Ladder, points: Sequence[Point], found: Sequence[Dominatio
 
 
 def frontier_document(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence[str], served: Mapping[str, Latency]) -> Document:
-    """The view of what quality costs.
+    """The page of quality against cost.
 
     Args:
-        about: paragraphs on how it was made, plain text.
-        served: latency of the variants' scorers; none where it was not measured.
+        about: paragraphs of plain text on how the ladder was made.
+        served: latencies of the scorers of the variants; empty if they were not measured.
     """
     points = points_of(ladder, costs, served)
     found = dominations(ladder, points)

@@ -1,4 +1,4 @@
-"""What lowers CEC without helping, and how it shows: a low CEC is no proof of diversity, so these stand beside it."""
+"""Detects defects of experts that lower CEC without making the model better: a low CEC alone does not prove diversity."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ STARVED_SHARE, STARVED_SPREAD = 0.3, 0.6
 SHRUNK_VARIANCE = 1e-3
 NOISE_AUC, NO_LOSS = 0.52, 1e-4
 PAIRED_ERRORS = 0.5
-"""Two AUCs of the same rows that differ by less than half of one's standard error count as equal: leaving out one of eight sound
-experts won 3e-4 on 6,000 rows by chance."""
+"""Two AUCs on the same rows count as equal if they differ by less than this share of the standard error of one AUC. On 6,000 rows, the
+AUC without one of eight sound experts was higher by 3e-4 by chance."""
 COPY_CKA, COPY_CEC_SHARE = 0.95, 0.7
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with some experts of a run. Runs of other seeds with the same `kind` and `experts` have the same finding."""
+    """A defect of some experts of a run. Findings of other seeds are the same if `kind` and `experts` are equal."""
 
     kind: str
     experts: tuple[int, ...]
@@ -25,17 +25,17 @@ class Finding:
 
 
 def warnings(metrics: dict[str, Any], names: list[str] | None = None) -> list[str]:
-    """Sentences on what is wrong with a run's experts, from its final figures; none where nothing shows.
+    """Sentences on the defects of the experts of a run, from its final metrics; empty if none is found.
 
     Args:
-        metrics: of metrics.json.
-        names: of the experts; their numbers where absent.
+        metrics: content of metrics.json.
+        names: names of the experts; without them, experts are named by index.
     """
     return [finding.says for finding in findings(metrics, names)]
 
 
 def findings(metrics: dict[str, Any], names: list[str] | None = None) -> list[Finding]:
-    """As `warnings`, with what they are about."""
+    """Like `warnings`, but with the kind of each defect and the experts that have it."""
     experts = len(metrics["gate_mass"])
     if experts < 2:
         return []
@@ -109,7 +109,7 @@ def _noise(metrics: dict[str, Any], names: list[str], dead: list[Finding]) -> li
 
 
 def _chance(metrics: dict[str, Any]) -> float:
-    """A difference of two AUCs on these rows that says nothing, by Hanley and McNeil's (1982) standard error of one."""
+    """The largest difference between two AUCs on these rows that counts as chance, from the standard error of Hanley and McNeil (1982)."""
     auc, positives = metrics["auc"], metrics.get("positives", 0)
     negatives = metrics.get("rows", 0) - positives
     if positives < 1 or negatives < 1:

@@ -1,4 +1,4 @@
-"""The ladder as one command: trains what is missing, then tells what the data supports."""
+"""The command of a ladder: trains the missing runs, then reports which conclusions the data supports."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from dmoe.report.ladder_spec import LadderSpec, load_spec
 from dmoe.report.runner import Job, make_jobs, submit_all, train_all
 
 BYTES_A_PROCESS = 900 << 20
-"""Of a process that has imported torch and TorchRec and trains a small model, beyond what its tables take."""
+"""Memory of a process that has imported torch and TorchRec and trains a small model, without its tables."""
 
 
 def run_ladder(
@@ -33,16 +33,16 @@ def run_ladder(
     """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, frontier.html, runs.csv and differences.csv.
 
     Args:
-        jobs: runs at a time; 0 takes as many as cores and memory allow.
-        latency_rounds: calls of each size of every variant's scorer; 0 measures none.
-        torchx: a scheduler to hand the runs to, in place of training here.
-        variants: train and report these alone; all where empty.
+        jobs: number of runs at a time; 0 for as many as cores and memory allow.
+        latency_rounds: number of calls of each size to the scorer of each variant; 0 to measure no latency.
+        torchx: scheduler that gets the runs; empty to train on this machine.
+        variants: train and report only these variants; empty for all.
 
     Returns:
-        0, or 2 where some run failed; the report then has the others.
+        0, or 2 if a run failed; the report then has the other runs.
 
     Raises:
-        UserError: a mistake in the specification or in the data, or another ladder is at work in `output`.
+        UserError: a mistake in the specification or in the data, or another ladder command is running in `output`.
     """
     if "://" in output:
         raise UserError(f"--output {output}: a ladder needs a local folder; give each run's run.dir to the cluster with --torchx")
@@ -98,13 +98,13 @@ def _lock(output: str) -> int:
 
 
 def fitting(bytes_a_run: int) -> int:
-    """How many runs of that size fit this machine's cores and free memory."""
+    """How many runs of this size can run at a time with the cores and free memory of this machine."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(os.cpu_count() or 1, int(0.8 * free // (BYTES_A_PROCESS + bytes_a_run))))
 
 
 def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
-    """The cost of every variant, an ensemble's as the sum of its members'."""
+    """The cost of each variant. The cost of an ensemble is the sum over its members."""
     from dmoe.config import load_config
     from dmoe.model.cost import cost_of, together
 

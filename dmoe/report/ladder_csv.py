@@ -1,4 +1,4 @@
-"""The ladder's figures as CSV, a line a run and a line a comparison."""
+"""Writes the figures of a ladder as CSV: one file with a line per run, one with a line per comparison."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ CSV_KEYS += ["expert_variance", "dead_dims", "samples_per_second", "train_second
 
 
 def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> str:
-    """A line a run, everything that the page averages; lists as `a b c`."""
+    """CSV with a line per run: all figures that the page averages. Lists are written as `a b c`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     priced = ["embedding_parameters", "dense_parameters", "flops_per_row", "embedding_bytes", "table_state_bytes", "lookups"]
@@ -58,7 +58,7 @@ def ladder_csv(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Late
         for seed in one.seeds:
             metrics = one.metrics[seed]
             if len(metrics.get("gate_mass", [])) < 2:
-                # A single expert has nobody to correlate with; its 0 would look like a finding.
+                # A single expert has no correlation with another one; its 0 would look like a result.
                 metrics = {key: value for key, value in metrics.items() if not key.startswith(("cec", "cka"))}
             abundance = (metrics.get("information_abundance") or {}).get("sets")
             figures = [*(_csv(metrics.get(key)) for key in CSV_KEYS), _csv(abundance), *prices, *map(_csv, times)]
@@ -76,7 +76,7 @@ def _csv(value: Any) -> str:
 
 
 def differences_csv(answers: Answers) -> str:
-    """A line a comparison, with all its intervals."""
+    """CSV with a line per comparison, with all its intervals."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ["auc_seeds", "auc_rows", "logloss_seeds", "logloss_rows", "cec_seeds"]

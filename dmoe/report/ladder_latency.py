@@ -1,4 +1,4 @@
-"""What it takes to serve each variant of a ladder: its first seed's run exported, and all of them measured in turns."""
+"""Measures the latency of each variant of a ladder. The run of the first seed is exported, and the scorers are called in turn."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from dmoe.strict import Open
 MAX_BYTES = 16 << 20
 FILE, FOLDER = "latency.json", ".scorers"
 FREE_SHARE = 0.5
-"""Of the disk: scorers that would take more of what is free are not made."""
+"""No scorers are made if they would need more than this share of the free disk space."""
 
 
 class _Calls(Open):
@@ -33,7 +33,7 @@ class _Calls(Open):
 
 
 class _Kept(Open):
-    """What `latencies` wrote."""
+    """The file that `latencies` writes."""
 
     asked: dict[str, Any]
     found: dict[str, _Calls]
@@ -42,8 +42,8 @@ class _Kept(Open):
 def latencies(
     spec: LadderSpec, jobs: Sequence[Job], costs: dict[str, Cost], output: str, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Latency]:
-    """Each variant's latency, an ensemble's as the sum of its members'; kept in OUTPUT/latency.json, and measured again where the runs
-    or `rounds` are others. Variants without a finished run, or whose checkpoint is gone, are left out."""
+    """The latency of each variant. That of an ensemble is the sum over its members. The result is stored in OUTPUT/latency.json, and
+    measured again if the runs or `rounds` have changed. Variants without a finished run or without a checkpoint are left out."""
     steps: dict[str, tuple[str, int]] = {}
     for job in jobs:
         if job.finished and job.variant not in steps:
@@ -53,7 +53,7 @@ def latencies(
                 say(f"{job.name}: no checkpoint, so its latency is not measured")
     if not steps:
         return {}
-    # As JSON gives it back.
+    # With lists, not tuples, as JSON returns it.
     asked = {"rounds": rounds, "runs": {name: list(one) for name, one in steps.items()}}
     found = _kept(output, asked)
     if found is None:

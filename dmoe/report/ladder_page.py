@@ -1,4 +1,4 @@
-"""The view of a ladder."""
+"""The page of a ladder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ FIGURES = [
 def ladder_document(
     ladder: Ladder, answers: Answers, costs: dict[str, Cost], about: list[str], served: Mapping[str, Latency] | None = None
 ) -> Document:
-    """The view of a ladder.
+    """The page of a ladder.
 
     Args:
-        costs: of the variants by name; an ensemble's are its members' together.
-        about: paragraphs on how it was made, plain text.
-        served: latency of the variants' scorers.
+        costs: cost of each variant by name. The cost of an ensemble is the sum over its members.
+        about: paragraphs of plain text on how the ladder was made.
+        served: latencies of the scorers of the variants.
     """
     served = served or {}
     mean = "Mean over seeds, ± half of the 95% interval of that mean (Student's t). CEC of independent experts: "
@@ -139,7 +139,7 @@ def _responses(ladder: Ladder) -> list[Chart]:
     found = doses(ladder)
     if len(found) < 2 or not ladder.spec.dose:
         return []
-    # Doses at equal distances: 0 has no place on a logarithmic axis.
+    # Doses are drawn at equal distances, since a logarithmic axis has no 0.
     places, drawn = range(len(found)), []
     doses_ = [(at, f"{dose:g}") for at, (dose, _) in enumerate(found)]
     for key, title in (("auc", "AUC"), ("cec", "CEC"), ("logloss", "logloss")):
@@ -160,7 +160,7 @@ def _heat_maps(ladder: Ladder) -> list[HeatMap]:
 
 
 def kinds(one: Result) -> list[str]:
-    """The kinds of a variant's experts."""
+    """The kinds of the experts of a variant."""
     return [spec if isinstance(spec, str) else str(spec["kind"]) for spec in one.config.model.experts] if one.config else []
 
 
@@ -179,7 +179,7 @@ def _experts(ladder: Ladder) -> list[Block]:
 
 
 def _over_seeds(one: Result, names: list[str]) -> list[str]:
-    """Each finding once, with its first seed's figures, and in how many seeds it is there."""
+    """Each finding once, with the figures of the first seed that has it and the number of seeds that have it."""
     said: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for seed in one.seeds:
         for finding in findings(one.metrics[seed], names):

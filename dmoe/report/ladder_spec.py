@@ -1,4 +1,4 @@
-"""The ladder's specification: one base config and a list of named variants, each saying only what differs."""
+"""The specification of a ladder: a base config and named variants, each with only the settings that differ."""
 
 from typing import Any
 
@@ -97,7 +97,7 @@ class LadderSpec(Strict):
         return one.label or name
 
     def tree(self, name: str) -> dict[str, Any]:
-        """What a variant lays over the base config."""
+        """The settings of a variant that override the base config."""
         chain = [name]
         while like := self.variants[chain[-1]].like:
             if like in chain:
@@ -110,11 +110,11 @@ class LadderSpec(Strict):
 
 
 def load_spec(path: str) -> LadderSpec:
-    """Reads a ladder's file; one that `extends:` another, named relative to itself, says only what differs. `base` is then the config's
-    path from here, whichever of the files names it.
+    """Reads the file of a ladder. A file that `extends:` another one (path relative to this file) contains only the differences. `base` is
+    returned as a path relative to the working directory.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or variant, named.
+        UserError: no such file, not YAML, an unknown key or variant; the message names it.
     """
     path = find_config(path)
     tree = read_extended(path, f"--config {path}", "ladder", "keys such as 'base:' and 'variants:'", names=["base"])
@@ -122,13 +122,13 @@ def load_spec(path: str) -> LadderSpec:
 
 
 def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[str], run: str, teacher: str = "") -> Config:
-    """A variant's whole config for a seed: the base, the variant over it, and the command's `--set` over both.
+    """The complete config of a variant for a seed. The variant overrides the base, and the `--set` options of the command override both.
 
     Args:
-        teacher: the run that it is distilled from, where it is.
+        teacher: the run that the variant is distilled from; empty for none.
 
     Raises:
-        UserError: a key that the config has not, or parts that do not fit.
+        UserError: an unknown key of the config, or inconsistent settings.
     """
     tree = load_config(spec.base).model_dump(mode="json")
     where = f"{path}: variants.{name}"
@@ -142,5 +142,5 @@ def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[s
 
 
 def text_of(config: Config) -> str:
-    """A resolved config as a file that `dmoe.train --config` takes."""
+    """A resolved config as the text of a file for `dmoe.train --config`."""
     return dump_config(config)

@@ -1,4 +1,4 @@
-"""Latency and throughput of scorers, which take turns, so that whatever else the machine does meets all of them.
+"""Measures latency and throughput of scorers. The scorers are called in turn, so that other load on the machine affects all of them.
 
 Shapes: B rows of a call, F categorical features, I numeric features.
 """
@@ -17,7 +17,7 @@ WARM_UP = 3
 
 
 def measure(scorers: Mapping[str, Scorer], rounds: int, threads: int = 1, batches: Sequence[int] = BATCHES) -> dict[str, Latency]:
-    """Calls each scorer `rounds` times with every number of rows, on random ids, which is harder on the caches than a log's."""
+    """Calls each scorer `rounds` times with each number of rows. Ids are random, so caches help less than with the ids of a log."""
     rng, before = np.random.default_rng(0), torch.get_num_threads()
     calls: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in batches} for name in scorers}
     torch.set_num_threads(threads)
@@ -36,5 +36,5 @@ def measure(scorers: Mapping[str, Scorer], rounds: int, threads: int = 1, batche
 
 
 def bytes_of(scorer: Scorer) -> int:
-    """Of the rows, their scales and the dense parameters."""
+    """Size of the embedding rows, their scales and the dense parameters."""
     return int(scorer.rows.nbytes + sum(parameter.nbytes for parameter in scorer.mixture.parameters()))

@@ -1,4 +1,4 @@
-"""The figures of a ladder: every variant's runs by seed, ensembles made of them, and paired differences between variants.
+"""The figures of a ladder: the runs of each variant by seed, ensembles of them, and paired differences between variants.
 
 Shapes: N test rows.
 """
@@ -24,8 +24,8 @@ PREDICTIONS = "predictions.npz"
 
 @dataclass(frozen=True)
 class Predicted:
-    """A run's test rows: logit [N], label [N] bool, and what names the rows and their order. With `metrics.expert_predictions` also each
-    expert's logit [N, M] and gate [N, M]; else these are None."""
+    """Predictions of a run for its test rows: logit [N], label [N] bool. `order` identifies the rows and their order. With
+    `metrics.expert_predictions` also the logit [N, M] and the gate [N, M] of each expert; otherwise these are None."""
 
     logit: np.ndarray
     label: np.ndarray
@@ -35,10 +35,10 @@ class Predicted:
 
 
 def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
-    """Reads what a run with `metrics.predictions` kept.
+    """Reads the predictions of a run with `metrics.predictions`.
 
     Raises:
-        UserError: it kept none, or the file is damaged.
+        UserError: there are no predictions, or the file is damaged.
     """
     path = inside(run, name)
     if not PATHS.exists(path):
@@ -60,10 +60,10 @@ def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
 
 
 def _array(kept: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz as `np.savez` writes it. np.load would take the memory that a header asks for, whatever the file holds.
+    """Reads an array of an npz file as `np.savez` writes it. np.load would allocate the size in the header, even if the file is smaller.
 
     Raises:
-        ValueError: compressed, or not of the size that its header says.
+        ValueError: the array is compressed, or its size differs from the header.
     """
     info = kept.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED:
@@ -80,7 +80,7 @@ def _array(kept: zipfile.ZipFile, name: str) -> np.ndarray:
 
 @dataclass
 class Result:
-    """What was measured of a variant. `config` is of one seed, None for an ensemble."""
+    """Measured figures of a variant by seed. `config` is that of one seed; None for an ensemble."""
 
     name: str
     label: str
@@ -94,7 +94,7 @@ class Result:
         return sorted(self.metrics)
 
     def values(self, key: str) -> list[float]:
-        """A figure by seed, those without it left out; `a.b` goes into a dict, lists are averaged."""
+        """Values of a figure for the seeds that have it. `a.b` is key b of the dict a. Lists are averaged."""
         found = [_dig(self.metrics[seed], key) for seed in self.seeds]
         return [value for value in found if value is not None and math.isfinite(value)]
 
@@ -118,8 +118,8 @@ def _dig(metrics: dict[str, Any], key: str) -> float | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant less what it is compared with. Over seeds: the runs of a seed are a pair, the test rows the same. Over rows: the trained
-    models are given, and the mean over seeds of their difference is judged on another draw of rows."""
+    """Figures of `variant` minus those of `against`. Intervals over seeds pair the runs of a seed and hold the test rows fixed. Intervals
+    over rows hold the trained models fixed, and are for the mean over seeds on another sample of rows."""
 
     variant: str
     against: str
@@ -133,20 +133,21 @@ class Difference:
 
     @property
     def p_equal(self) -> float | None:
-        """Of two one-sided tests of an AUC within +-`within`: the larger p-value of over seeds and over rows; None where not asked."""
+        """P-value of two one-sided tests for an AUC difference within +-`within`: the larger of seeds and rows. None without `within`."""
         tests = [equivalence(one, self.within) for one in (self.auc, self.auc_rows)] if self.within else []
         known = [p for p in tests if p is not None]
         return max(known) if known and len(known) == len(tests) else None
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the AUC differs beyond both the seeds' and the rows' doubt, else 0."""
+        """1 or -1 if the AUC difference is significant over seeds and over rows, otherwise 0."""
         return self.auc.sign if self.auc.sign == self.auc_rows.sign else 0
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Each rung less the one before, each rung less the first, and the controls; those whose runs are there."""
+    """Differences of each rung to the previous one (steps), of each rung to the first one (whole), and of the controls. Comparisons
+    without runs are left out."""
 
     steps: list[Difference]
     whole: list[Difference]
@@ -159,7 +160,7 @@ class Answers:
 
 @dataclass
 class Ladder:
-    """A ladder's results by variant, in the specification's order, and the test rows' labels [N]."""
+    """Results of a ladder by variant, in the order of the specification, and the labels [N] of the test rows."""
 
     spec: LadderSpec
     results: dict[str, Result]
@@ -168,10 +169,10 @@ class Ladder:
 
 
 def collect(spec: LadderSpec, jobs: list[Job]) -> Ladder:
-    """Reads what is finished, and makes the ensembles.
+    """Reads the finished runs and makes the ensembles.
 
     Raises:
-        UserError: nothing is finished, or runs were tested on different rows.
+        UserError: no run is finished, or runs were tested on different rows.
     """
     results: dict[str, Result] = {}
     label, order, first, missing = None, "", "", []
@@ -221,7 +222,7 @@ def _ensemble(name: str, label: str, members: list[Result], labels_N: np.ndarray
 
 
 def compare(ladder: Ladder, variant: str, against: str, question: str = "") -> Difference | None:
-    """The paired difference of two variants; None where one of them has no run, or they share no seed."""
+    """The paired difference of two variants. None if one of them has no run, or if they have no common seed."""
     a, b = ladder.results.get(variant), ladder.results.get(against)
     seeds = sorted(set(a.seeds) & set(b.seeds)) if a and b else []
     if not a or not b or not seeds:
@@ -246,7 +247,7 @@ def compare(ladder: Ladder, variant: str, against: str, question: str = "") -> D
 
 
 def answer(ladder: Ladder) -> Answers:
-    """Every comparison that the specification asks for."""
+    """Makes all comparisons of the specification."""
     rungs = [name for name in ladder.spec.rungs if name in ladder.results]
     steps = [compare(ladder, after, before) for before, after in pairwise(rungs)]
     whole = steps[:1] + [compare(ladder, name, rungs[0]) for name in rungs[2:]]

@@ -1,4 +1,4 @@
-"""Some runs beside one another: their figures, curves, heat-maps and experts."""
+"""The page of one or more runs, side by side: figures, curves, heat maps and experts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,11 +17,12 @@ EXPERTS = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass"
 
 
 def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None] = ()) -> Document:
-    """The view of finished runs; the text has their figures, and the slices.
+    """The page of finished runs. Its text form has only the figures and the slices.
 
     Args:
-        runs: in the order in which they are shown.
-        slices: of each run its experts on slices (`expert_slices.slice_table`), to which the experts' names lead; None for none.
+        runs: runs in the order of the page.
+        slices: for each run, the table of its experts on slices (`expert_slices.slice_table`), or None. The names of the experts link
+            to it.
     """
     ceiling = (
         "Mean |r| over the dimensions of each pair; on the diagonal the ceiling CEC(h, h), what an expert shows with itself."

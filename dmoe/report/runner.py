@@ -1,4 +1,4 @@
-"""Trains the runs of a ladder, several at a time, and only those that are not finished; here, or as jobs of torchx."""
+"""Trains the unfinished runs of a ladder, several at a time, on this machine or as torchx jobs."""
 
 import os
 import subprocess
@@ -27,12 +27,12 @@ NOT_THE_MODEL = (
     "metrics.abundance",
     "distill.teachers",
 )
-"""Settings that may differ between what a finished run was trained with and what is asked for now."""
+"""Settings that may differ between a finished run and the current config."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a variant with a seed. `teacher` is the run that has to be finished before, empty where none has."""
+    """One run: a variant with a seed. `teacher` is a run that must finish before this one; empty for none."""
 
     variant: str
     seed: int
@@ -50,10 +50,11 @@ class Job:
 
 
 def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list[str], output: str) -> list[Job]:
-    """Checks every run's config before the first is trained, and writes it; seed by seed, so that half a ladder is comparable already.
+    """Checks and writes the configs of all runs before the first is trained. Jobs are ordered by seed, so that variants can be compared
+    before all seeds are finished.
 
     Raises:
-        UserError: a config that does not fit, or a run in `output` that was trained with other settings.
+        UserError: an inconsistent config, or a run in `output` that was trained with other settings.
     """
     jobs, texts = [], []
     for seed in seeds:
@@ -72,7 +73,7 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
 
 
 def check_same(config: Config, run: str) -> None:
-    """Whether a run that is there already, if any, was trained as this config would.
+    """Checks that a run in this folder, if there is one, was trained with the settings of this config.
 
     Raises:
         UserError: names the first setting that differs.
@@ -97,10 +98,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def train_all(jobs: list[Job], workers: int, threads: int, say: Callable[[str], None]) -> dict[str, str]:
-    """Trains what is not finished, `workers` runs at a time.
+    """Trains the unfinished runs, `workers` at a time.
 
     Returns:
-        Name of a run -> why it failed. The others are finished.
+        Name of each failed run -> reason. The other runs are finished.
     """
     waiting = [job for job in jobs if not job.finished]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} finished already; {min(workers, len(waiting))} at a time, {threads} thread(s) each")
@@ -143,10 +144,10 @@ def headline(run: str) -> str:
 
 
 def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Callable[[str], None]) -> None:
-    """Hands what is not finished to torchx, a job a run. A local scheduler returns when the job has ended, a cluster's when it is queued.
+    """Submits each unfinished run as a torchx job. A local scheduler returns when the job has ended, a cluster scheduler when it is queued.
 
     Raises:
-        UserError: torchx refused one.
+        UserError: torchx refused a job.
     """
     root = Path(__file__).resolve().parent.parent.parent
     torchx = str(Path(sys.executable).parent / "torchx")
@@ -159,7 +160,7 @@ def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Calla
         command = [torchx, "run", "--scheduler", scheduler, "launch/components.py:train", "--config", os.path.abspath(job.config)]
         command += ["--run", os.path.abspath(job.run), "--resume", "True", *arguments]
         say(f"{job.name}: {' '.join(command)}")
-        # The ranks are started as `python`: this environment's own.
+        # torchx starts the ranks as `python`, which must be that of this environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         code = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path, "PYTHONPATH": str(root)}, check=False).returncode
         if code:

@@ -1,4 +1,4 @@
-"""A finished run, read back from its directory."""
+"""Reads a finished run from its directory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ MAX_BYTES = 64 << 20
 
 
 Figure = Annotated[float, Field(ge=-1e15, le=1e15)] | None
-"""null where it has no value."""
+"""null if the figure has no value."""
 
 
 class Figures(Open):
-    """What reports read of a test's figures. M experts: lists are of one number each, matrices of M lists."""
+    """The figures of a test that reports read. With M experts, lists have M numbers, and matrices M lists of M numbers."""
 
     rows: int = Field(0, ge=0)
     positives: int = Field(0, ge=0)
@@ -70,7 +70,7 @@ class Figures(Open):
 
 
 class Line(Open):
-    """What reports read of a line of metrics.jsonl."""
+    """The fields of a line of metrics.jsonl that reports read."""
 
     kind: str
     step: int = Field(ge=0, le=1 << 62)
@@ -81,7 +81,7 @@ class Line(Open):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config, its final figures, and the lines of its metrics.jsonl by kind (`train`, `validation`)."""
+    """Config and final figures of a run, and the lines of its metrics.jsonl by kind (`train`, `validation`)."""
 
     path: str
     config: Config
@@ -90,13 +90,13 @@ class Run:
 
 
 def load_run(path: str, evaluation: str = "metrics") -> Run:
-    """Reads a run's directory.
+    """Reads the directory of a run.
 
     Args:
-        evaluation: name of the figures to take: the run's own, or those of a later `dmoe.evaluate --output NAME.json`.
+        evaluation: name of the figures to read: those of the run itself, or of a later `dmoe.evaluate --output NAME.json`.
 
     Raises:
-        UserError: no run there, or one that has not ended.
+        UserError: there is no run, or it has not ended.
     """
     if not PATHS.exists(inside(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
@@ -113,10 +113,10 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
 
 
 def load_figures(path: str) -> dict[str, Any]:
-    """The figures of a test, as training and `dmoe.evaluate` write them.
+    """Reads the figures of a test from a file that training or `dmoe.evaluate` wrote.
 
     Raises:
-        UserError: damaged; names the figure.
+        UserError: the file is damaged; the message names the figure.
     """
     advice = "; evaluate the run again with dmoe.evaluate"
     try:
@@ -128,7 +128,7 @@ def load_figures(path: str) -> dict[str, Any]:
 
 
 def _history(path: str) -> dict[str, list[dict[str, Any]]]:
-    """The lines of metrics.jsonl by kind."""
+    """Reads the lines of metrics.jsonl, by kind."""
     history: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     try:
         check_regular(path, path)
@@ -153,13 +153,13 @@ COLUMNS = [
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What runs are called beside one another: their variants, with the directory where several runs are of one."""
+    """Labels of runs on a page: the variant, with the directory if several runs have the same variant."""
     variants = [run.config.variant for run in runs]
     return [f"{name}, {run.path}" if variants.count(name) > 1 else name for name, run in zip(variants, runs, strict=True)]
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """A row a run: the figures of the test split."""
+    """A table of the figures of the test split, with one row per run."""
     rows = []
     for run, label in zip(runs, labels(runs), strict=True):
         values = [run.metrics.get(key) for _, key, _ in COLUMNS]
@@ -171,5 +171,5 @@ def table(runs: Sequence[Run]) -> Table:
 
 
 def names_of(run: Run) -> list[str]:
-    """The kinds of a run's experts."""
+    """The kinds of the experts of a run."""
     return [spec if isinstance(spec, str) else spec["kind"] for spec in run.config.model.experts]

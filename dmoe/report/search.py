@@ -1,8 +1,8 @@
-"""A budgeted search over the recipe of a ladder's variants: successive halving over seeds and epochs, by the validation split alone.
+"""A hyperparameter search with a fixed budget for the variants of a ladder: successive halving over seeds and epochs.
 
-Every variant has the same trials and rounds, controls included, and trial n of any variant draws the same value of a key. Trial 0 is the
-variant as it stands. A run of the search is tested on the validation split, so that the test split stays unread until the ladder that comes
-out is trained.
+Every variant, including controls, has the same numbers of trials and rounds. Trial n of any variant draws the same value for a key. Trial 0
+is the variant without changes. Runs of the search are tested on the validation split; the test split is not read until the resulting ladder
+is trained.
 """
 
 import math
@@ -26,7 +26,7 @@ from dmoe.strict import Strict, Text, checked
 from dmoe.yaml_files import dump_yaml, laid_over, read_extended
 
 FIRST_SEED = 1000
-"""Of the search's runs: the ladder's own seeds begin at 0, and its runs shall be new draws."""
+"""First seed of the runs of a search. The seeds of a ladder begin at 0, so its runs have other seeds."""
 Value = int | float | str
 
 
@@ -87,7 +87,7 @@ class SearchSpec(Strict):
         return self
 
     def candidate(self, variant: str, trial: int) -> dict[str, Value]:
-        """What trial n of a variant sets: a function of the file alone."""
+        """The settings of trial n of a variant. They depend only on the file."""
         if trial == 0:
             return {}
         keys = [key for key in self.space if key not in self.variants[variant].without]
@@ -103,10 +103,10 @@ def _drawn(values: list[Value] | Range, draw: random.Random) -> Value:
 
 
 def load_search(path: str) -> SearchSpec:
-    """Reads a search's file.
+    """Reads the file of a search.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or variant, named.
+        UserError: no such file, not YAML, an unknown key or variant; the message names it.
     """
     path = find_config(path)
     tree = read_extended(path, f"--config {path}", "search", "keys such as 'ladder:' and 'space:'", names=["ladder"])
@@ -114,12 +114,12 @@ def load_search(path: str) -> SearchSpec:
 
 
 def run_search(path: str, output: str, overrides: list[str], workers: int, threads: int, say: Callable[[str], None]) -> int:
-    """Trains round by round what is not finished.
+    """Trains the unfinished runs, round by round.
 
-    Writes OUTPUT/search.json with all trials, and OUTPUT/best.yaml, a ladder of the winners.
+    Writes OUTPUT/search.json with all trials, and OUTPUT/best.yaml, a ladder of the best trials.
 
     Returns:
-        0, or 2 where some run failed; its candidate is out.
+        0, or 2 if a run failed; its candidate is then dropped.
 
     Raises:
         UserError: a mistake in the file, or a run in `output` that was trained with other settings.
@@ -165,7 +165,7 @@ def run_search(path: str, output: str, overrides: list[str], workers: int, threa
 
 
 def _job(spec: SearchSpec, ladder: LadderSpec, overrides: Sequence[str], output: str, how: Round, name: str, trial: int, seed: int) -> Job:
-    """A run of the search, its config written."""
+    """Makes a run of the search, and writes its config."""
     run = inside(output, name, f"trial-{trial:04d}", f"seed-{seed}")
     given = [f"{key}={format_json(value)}" for key, value in spec.candidate(name, trial).items()]
     fixed = [f"train.epochs={how.epochs}", "metrics.abundance=false"]
@@ -179,26 +179,26 @@ def _job(spec: SearchSpec, ladder: LadderSpec, overrides: Sequence[str], output:
 
 
 def _untested(config: Config) -> Config:
-    """The validation split in the test split's place: the search may not see the latter."""
+    """Replaces the test split by the validation split, since a search must not use the test split."""
     return config.model_copy(update={"data": config.data.model_copy(update={"test_split": config.data.validation_split})})
 
 
 def _score(jobs: Sequence[Job]) -> float | None:
-    """The mean of the validation's AUC over seeds; None where a run has none."""
+    """The mean validation AUC over seeds. None if a run has no AUC."""
     found = [load_figures(inside(job.run, "metrics.json"))["auc"] if job.finished else None for job in jobs]
     known = [auc for auc in found if auc is not None]
     return statistics.fmean(known) if len(known) == len(found) else None
 
 
 def _ladder_of(spec: SearchSpec, ladder: LadderSpec, best: dict[str, int]) -> dict[str, Any]:
-    """A ladder of the variants as they were found best, with the questions that the first one asks of them."""
+    """A ladder of the variants with their best settings, and those controls of the original ladder that compare them."""
     rungs = [name for name in ladder.rungs if name in best]
     found = {name: laid_over(ladder.tree(name), _tree(spec.candidate(name, trial))) for name, trial in best.items()}
     variants = {name: {"label": ladder.label(name), "set": tree} for name, tree in found.items()}
     controls = [one.model_dump(exclude_none=True) for one in ladder.controls if {one.variant, one.against} <= best.keys()]
     return {
         "title": f"{ladder.title}, searched",
-        # best.yaml may lie anywhere.
+        # Absolute, since best.yaml may be in any folder.
         "base": os.path.abspath(ladder.base),
         "variants": variants,
         "rungs": rungs if len(rungs) > 1 else list(best),
@@ -207,7 +207,7 @@ def _ladder_of(spec: SearchSpec, ladder: LadderSpec, best: dict[str, int]) -> di
 
 
 def _tree(flat: dict[str, Value]) -> dict[str, Any]:
-    """`a.b` -> value as a tree."""
+    """Converts keys such as `a.b` into nested dicts."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         for part in reversed(key.split(".")):

@@ -1,4 +1,4 @@
-"""Slices of a run's test rows: by the values of a feature, by how often training saw an id, by the place in the split.
+"""Slices of the test rows of a run: by the values of a feature, by the count of an id in training, or by the position in the split.
 
 Shapes: N test rows, V ids of a multi-valued feature.
 """
@@ -20,11 +20,11 @@ from dmoe.paths import PATHS, join
 from dmoe.report.runs import Run
 
 FREQUENCIES = (10, 100, 1000, 10_000, 100_000)
-"""Bounds of the slices by an id's count."""
+"""Bounds of the slices by the count of an id."""
 
 
 def groups(column_N: np.ndarray | Bags, values: int) -> list[tuple[str, np.ndarray]]:
-    """(value, rows [N] bool) of each slice. Of a multi-valued feature a slice has the rows that hold the id: one row may be in several."""
+    """(value, rows [N] bool) for each slice. For a multi-valued feature, a slice has all rows with an id: slices may overlap."""
     if isinstance(column_N, Bags):
         row_V = np.repeat(np.arange(len(column_N)), column_N.lengths)
         held_V = np.unique(np.stack([column_N.values, row_V]), axis=1)
@@ -37,7 +37,7 @@ def groups(column_N: np.ndarray | Bags, values: int) -> list[tuple[str, np.ndarr
 
 
 def _slices_of(id_V: np.ndarray, row_V: np.ndarray, rows: int, values: int) -> list[tuple[str, np.ndarray]]:
-    """The slices of the most frequent ids, and of the rows that have none of them; each (id, row) stands once."""
+    """Slices of the most frequent ids, and of the rows without any of these ids. Each pair (id, row) must occur once."""
     ids, counts = np.unique(id_V, return_counts=True)
     groups, rest_N = [], np.ones(rows, bool)
     for value in ids[np.argsort(-counts, kind="stable")][:values]:
@@ -49,13 +49,13 @@ def _slices_of(id_V: np.ndarray, row_V: np.ndarray, rows: int, values: int) -> l
 
 
 def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
-    """A feature's values in the order of the run's test rows; bags where it is multi-valued.
+    """Values of a feature in the order of the test rows of a run; bags for a multi-valued feature.
 
     Args:
-        order: names the rows that the run was tested on.
+        order: identifies the rows that the run was tested on.
 
     Raises:
-        UserError: no such feature, or the data set is not what the run was tested on.
+        UserError: no such feature, or the run was tested on other data.
     """
     folder, split = run.metrics.get("data", run.config.data.path), run.metrics.get("split", run.config.data.test_split)
     manifest = load_manifest(folder)
@@ -84,10 +84,10 @@ def _values(chunk: pa.Array) -> np.ndarray | Bags:
 
 
 def frequency_groups(run: Run, feature: str, order: str) -> list[tuple[str, np.ndarray]]:
-    """(name, rows [N] bool) of the slices by how often the vocabulary has a row's id; of several ids the rarest counts.
+    """(name, rows [N] bool) for slices by the vocabulary's count of the id of a row. For a row with several ids, the rarest one is used.
 
     Raises:
-        UserError: as `column_of_test`, or the data set keeps no counts of this feature.
+        UserError: as for `column_of_test`, or the data set has no counts of this feature.
     """
     column_N = column_of_test(run, feature, order)
     folder = run.metrics.get("data", run.config.data.path)
@@ -97,7 +97,7 @@ def frequency_groups(run: Run, feature: str, order: str) -> list[tuple[str, np.n
     )
     if counts is None:
         raise UserError(f"--frequency {feature}: {folder} keeps no vocabulary of it, so that nobody knows how often an id was seen")
-    # Missing and rare values have ids, but no count of one value.
+    # The ids of missing and rare values have no count of a single value: -2 and -1 mark them.
     seen_I = np.concatenate([np.arange(RARE_ID + 1) - RARE_ID - 1, counts])
     none = np.iinfo(np.int64).max
     if isinstance(column_N, Bags):
@@ -114,6 +114,6 @@ def frequency_groups(run: Run, feature: str, order: str) -> list[tuple[str, np.n
 
 
 def place_groups(rows: int, parts: int) -> list[tuple[str, np.ndarray]]:
-    """(name, rows [N] bool) of equal stretches of the test rows in the files' order: that of time, where a log was split by time."""
+    """(name, rows [N] bool) for equal parts of the test rows in the order of the files: the order of time after a split by time."""
     part_N = np.arange(rows) * parts // rows
     return [(f"part {part + 1} of {parts}", part_N == part) for part in range(min(parts, rows))]

@@ -1,4 +1,4 @@
-"""Intervals and tests on few numbers and on many rows, in numpy alone: Student's t, DeLong, bootstrap.
+"""Confidence intervals and tests for few seeds and for many rows: Student's t, DeLong, bootstrap. Uses only numpy.
 
 Shapes: N rows, P of them positive, Q negative, S seeds.
 """
@@ -16,8 +16,8 @@ BLOCKS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval. `low` and `high` are None where it has none (a single value); `degrees` are Student's, None
-    where the standard error is known well."""
+    """A mean with its confidence interval. `low` and `high` are None if there is no interval (a single value). `degrees` are the degrees of
+    freedom of Student's t; None for a normal interval."""
 
     mean: float
     low: float | None
@@ -28,14 +28,14 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below 0, else 0: not resolved."""
+        """1 or -1 if the whole interval is above or below 0; otherwise 0, not resolved."""
         if self.low is None or self.high is None:
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Student's interval for the mean of independent values, and the two-sided p-value of its being 0."""
+    """Student's t interval for the mean of independent values, and the two-sided p-value for a mean of 0."""
     x = np.asarray([value for value in values if value is not None and math.isfinite(value)], float)
     if len(x) < 2:
         return Interval(float(x.mean()) if len(x) else math.nan, None, None, None, len(x))
@@ -46,7 +46,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
 
 
 def t_cdf(t: float, degrees: float) -> float:
-    """P(T <= t) of Student's distribution, through the regularised incomplete beta function."""
+    """P(T <= t) for Student's t distribution, by the regularized incomplete beta function."""
     tail = 0.5 * incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5)
     return 1 - tail if t >= 0 else tail
 
@@ -70,7 +70,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
     if x <= 0 or x >= 1:
         return min(max(x, 0.0), 1.0)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    # The fraction converges fast on this side only.
+    # The continued fraction converges fast only for smaller x.
     if x > (a + 1) / (a + b + 2):
         return 1 - front * _beta_fraction(1 - x, b, a) / b
     return front * _beta_fraction(x, a, b) / a
@@ -94,7 +94,7 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
 
 
 def normal_quantile(probability: float) -> float:
-    """The standard normal's quantile, by bisection of the error function."""
+    """Quantile of the standard normal distribution, by bisection of the error function."""
     low, high = -40.0, 40.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -103,18 +103,18 @@ def normal_quantile(probability: float) -> float:
 
 
 def normal_interval(mean: float, error: float, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """From a standard error that is known well."""
+    """Normal interval from a standard error that is estimated from many values."""
     half = normal_quantile((1 + confidence) / 2) * error
     p = math.erfc(abs(mean) / error / math.sqrt(2)) if error > 0 else (1.0 if mean == 0 else 0.0)
     return Interval(mean, mean - half, mean + half, p, count)
 
 
 def equivalence(interval: Interval, margin: float) -> float | None:
-    """Two one-sided tests (TOST): the p-value of the mean lying outside +-margin, the larger of the two tests'; None without an interval.
+    """Two one-sided tests (TOST) for a mean within +-margin: the larger of the two p-values. None without an interval.
 
     Args:
-        interval: of `t_interval` (told by its `degrees`) or of `normal_interval`.
-        margin: above 0; differences within it count as none.
+        interval: from `t_interval` (has `degrees`) or `normal_interval`.
+        margin: > 0; smaller differences count as none.
     """
     if interval.low is None or interval.high is None:
         return None
@@ -129,9 +129,9 @@ def equivalence(interval: Interval, margin: float) -> float | None:
 
 @dataclass(frozen=True)
 class Placements:
-    """DeLong's structural components of an AUC: for a positive, the share of negatives below it, ties a half; for a negative, the share
-    of positives above it. Both have the AUC as their mean, and
-    components of several models on the same rows may be averaged or subtracted."""
+    """DeLong's structural components of an AUC: for each positive row, the share of negatives with a lower score; for each negative row,
+    the share of positives with a higher score; ties count half. The mean of either is the AUC. Components of several models on the same
+    rows may be averaged or subtracted."""
 
     of_positives_P: np.ndarray
     of_negatives_Q: np.ndarray
@@ -151,16 +151,16 @@ class Placements:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean over a new draw of rows."""
+        """Standard error of the mean for a new sample of rows."""
         return math.sqrt(sum(float(x.var(ddof=1)) / len(x) for x in (self.of_positives_P, self.of_negatives_Q)))
 
 
 def placements(scores_N: np.ndarray, labels_N: np.ndarray) -> Placements:
-    """The components of a model's AUC in O(N log N) (DeLong et al. 1988; Sun and Xu 2014).
+    """The components of the AUC of a model, in O(N log N) (DeLong et al. 1988; Sun and Xu 2014).
 
     Args:
         scores_N: any float dtype; only their order matters.
-        labels_N: bool, with both labels at least twice.
+        labels_N: bool, at least two rows of each label.
     """
     positives_P, negatives_Q = np.sort(scores_N[labels_N]), np.sort(scores_N[~labels_N])
 
@@ -171,21 +171,21 @@ def placements(scores_N: np.ndarray, labels_N: np.ndarray) -> Placements:
 
 
 def delong(scores_a: np.ndarray, scores_b: np.ndarray, labels_N: np.ndarray) -> Interval:
-    """The difference of two models' AUC, a less b, on the same rows."""
+    """Interval of the AUC of model a minus that of model b, on the same rows."""
     difference = placements(scores_a, labels_N) - placements(scores_b, labels_N)
     return normal_interval(difference.mean, difference.error, len(labels_N))
 
 
 def logloss_rows(logit_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """Every row's cross-entropy, float64."""
+    """Cross-entropy of each row, float64."""
     logit_N = logit_N.astype(np.float64)
     return np.logaddexp(0, np.where(labels_N, -logit_N, logit_N))
 
 
 def bootstrap(values_N: np.ndarray, resamples: int = 2000, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of rows with its percentile interval over resampled rows.
+    """The mean over rows, with its percentile bootstrap interval.
 
-    Above 20,000 rows they are first averaged in blocks of a random order, which leaves the variance of the mean as it is.
+    More than 20,000 rows are first shuffled and averaged in blocks, which does not change the variance of the mean.
     """
     rng, x = np.random.default_rng(seed), np.asarray(values_N, np.float64)
     if len(x) > 2 * BLOCKS:
@@ -195,20 +195,20 @@ def bootstrap(values_N: np.ndarray, resamples: int = 2000, seed: int = 0, confid
     means = np.array([x[rng.integers(0, len(x), len(x))].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     mean = float(np.mean(values_N))
-    # By the interval's inversion: how far out 0 lies among the resamples.
+    # The p-value inverts the interval: it is twice the share of resamples on the far side of 0.
     p = 2 * min((np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1))
     return Interval(mean, float(low), float(high), min(float(p), 1.0), len(values_N))
 
 
 def bootstrap_auc(scores_N: np.ndarray, labels_N: np.ndarray, auc: Callable[[np.ndarray, np.ndarray], float], resamples: int) -> np.ndarray:
-    """AUCs over resampled rows: slow, the reference that DeLong is tested against."""
+    """AUCs of resampled rows. Slow; the reference for tests of DeLong."""
     rng, rows = np.random.default_rng(0), len(labels_N)
     drawn = (rng.integers(0, rows, rows) for _ in range(resamples))
     return np.array([auc(scores_N[rows_N], labels_N[rows_N]) for rows_N in drawn])
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values adjusted for so many questions asked at once (Holm 1979)."""
+    """P-values adjusted for multiple tests (Holm 1979)."""
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -219,7 +219,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's, ties by their mean rank; NaN where one of them is constant."""
+    """Spearman's rank correlation. Ties have their mean rank. NaN if x or y is constant."""
     ranks = []
     for values in (x, y):
         _, group, size = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""What a ladder's data supports, said in sentences, and what it does not."""
+"""Sentences on which conclusions the data of a ladder supports, and which it does not."""
 
 import math
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def plain(value: float, digits: int) -> str:
-    """A figure, `-` where there is none."""
+    """Formats a figure; `-` for NaN."""
     return "-" if math.isnan(value) else f"{value:,.{digits}f}"
 
 
 def told(interval: Interval, digits: int = 4) -> str:
-    """A difference with its interval."""
+    """Formats a difference with its interval."""
     if interval.low is None or interval.high is None:
         return f"{signed(interval.mean, digits)} [no interval]"
     return f"{signed(interval.mean, digits)} [{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
 
 
 def verdict(one: Difference, adjusted: float | None = None) -> str:
-    """Whether a difference of AUC is supported: beyond chance over seeds and over rows.
+    """Says whether an AUC difference is significant over seeds and over rows.
 
     Args:
-        adjusted: its p-value over seeds, corrected for the questions that were asked beside it.
+        adjusted: p-value over seeds, corrected for the other questions of the ladder.
     """
     if one.auc.low is None:
         return "one seed: no interval"
@@ -45,7 +45,7 @@ def verdict(one: Difference, adjusted: float | None = None) -> str:
 
 
 def supported(ladder: Ladder, answers: Answers) -> list[str]:
-    """The sentences, most important first."""
+    """Sentences on supported conclusions, the most important first."""
     steps, whole, controls = answers.steps, answers.whole, answers.controls
     lines = [_monotone(ladder, steps, "AUC"), _monotone(ladder, steps, "CEC")]
     lines += [_step(ladder, one) for one in steps]
@@ -106,7 +106,7 @@ def _control(ladder: Ladder, one: Difference, p: float | None) -> str:
 
 
 def _equal(one: Difference) -> str:
-    """Whether the AUC is the same to the margin that was asked for; nothing where none was."""
+    """A sentence on whether the AUCs are equal within the margin of the control; empty without a margin."""
     if one.within is None or (p := one.p_equal) is None:
         return ""
     words = "is within" if p < 1 - CONFIDENCE else "is not shown to be within"
@@ -114,7 +114,7 @@ def _equal(one: Difference) -> str:
 
 
 def doses(ladder: Ladder) -> list[tuple[float, Result]]:
-    """The variants of the sweep with their doses, ascending."""
+    """(dose, result) of the variants of the sweep, in ascending order of the dose."""
     if not ladder.spec.dose:
         return []
     found = [(dose, ladder.results[name]) for name, dose in ladder.spec.dose.variants.items() if name in ladder.results]
@@ -152,7 +152,7 @@ def _dose(ladder: Ladder) -> list[str]:
 
 
 def _within_one(r: Interval) -> str:
-    # Student's interval does not know that a correlation ends at 1.
+    # Student's t interval may exceed the range of a correlation, so it is clamped to [-1, 1].
     low, high = (None if end is None else min(max(end, -1.0), 1.0) for end in (r.low, r.high))
     return told(Interval(r.mean, low, high, r.p, r.count), 2)
 
@@ -170,7 +170,7 @@ def _cloud(ladder: Ladder) -> list[str]:
 
 
 def not_supported(ladder: Ladder, answers: Answers) -> list[str]:
-    """What a reader should not conclude."""
+    """Sentences on what a reader should not conclude."""
     differences = answers.all
     halves = [(one.auc.high - one.auc.low) / 2 for one in differences if one.auc.low is not None and one.auc.high is not None]
     rows = [

@@ -1,8 +1,8 @@
 """A process that trains one run after another.
 
-Importing torch and TorchRec takes longer than a small run trains, so a worker takes several. That is safe because a run keeps nothing
-in the process: it joins a group of its own, and its draws are functions of seed, step and position (tests/endtoend/test_report_cli.py
-compares a worker's later run with a run in a process of its own, bit by bit).
+Importing torch and TorchRec takes longer than training a small run, so a worker trains several runs. This is safe because a run leaves no
+state in the process: it creates its own process group, and its random numbers depend only on seed, step and position
+(tests/endtoend/test_report_cli.py checks that a later run of a worker is bit-identical to a run in a new process).
 """
 
 import multiprocessing
@@ -15,17 +15,17 @@ from dmoe.orphans import end_with
 from dmoe.paths import no_follow
 
 RUNS_A_WORKER = 20
-"""After so many a fresh process takes over: torch and TorchRec do not give back all memory (46 runs on Frappe: 0.85 GB)."""
+"""After so many runs, a new process replaces the worker: torch and TorchRec do not release all memory (46 runs on Frappe: 0.85 GB)."""
 
 
 class Worker:
-    """This side of the process.
+    """Controls a worker process.
 
     Args:
-        threads: of its matrix products.
+        threads: number of threads of the process for matrix products.
 
     Attributes:
-        connection: readable once a run has ended.
+        connection: becomes readable when a run has ended.
     """
 
     def __init__(self, threads: int) -> None:
@@ -45,12 +45,12 @@ class Worker:
         theirs.close()
 
     def send(self, config: str, run: str) -> None:
-        """Gives it a run: a config's path, and the run's directory."""
+        """Starts a run: the path of a config, and the directory of the run."""
         self.runs += 1
         self.connection.send((config, run))
 
     def result(self) -> str | None:
-        """Waits for the run's end; why it failed, or None."""
+        """Waits for the end of the run. Returns the reason if it failed, otherwise None."""
         try:
             problem: str | None = self.connection.recv()
         except EOFError:
@@ -61,7 +61,7 @@ class Worker:
 
     @property
     def fit(self) -> bool:
-        """Whether it should take another run."""
+        """Whether the worker may get another run."""
         return self.runs < RUNS_A_WORKER
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def _work(connection: Connection, threads: int, parent: int) -> None:
 
 
 def _train(config: str, run: str, threads: int) -> str | None:
-    """One run in this process, its words in a log beside it. Returns why it failed."""
+    """Trains one run in this process, with its output in RUN.log. Returns the reason if it failed, otherwise None."""
     os.makedirs(os.path.dirname(run), exist_ok=True)
     with open(f"{run}.log", "a", opener=no_follow) as log:
         for descriptor in (1, 2):

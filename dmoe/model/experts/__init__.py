@@ -1,4 +1,4 @@
-"""Experts: interactions of the fields of one table set, a file each, built by name.
+"""Experts: interactions of the fields of a table set. Each kind has a file and is built by name.
 
 Importing this package registers the bundled kinds; a user's module adds its own with `@register("kind")`.
 """

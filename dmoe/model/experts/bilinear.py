@@ -1,6 +1,6 @@
-"""Bilinear maps of two sets of fields: value and gradients a piece of the rows at a time, so that no product of pairs is ever kept.
+"""Bilinear maps of two sets of fields. Value and gradients are computed for a piece of the rows at a time, so no pair products are kept.
 
-Shapes: B rows, P and F fields, H maps, K dims a field, J = H * P; n = b * K of a piece of b rows.
+Shapes: B rows, P and F fields, H maps, K dims per field, J = H * P; n = b * K for a piece of b rows.
 """
 
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 COLUMNS_OF_A_CORE, COLUMNS_A_THREAD, COLUMNS_ON_A_DEVICE = 512, 2048, 1 << 16
-"""n of a piece. [J, 512] float32 stays in a core's cache at H = 16, P = 40 (256 to 1024 are as fast). Threads wait for each other after
-every operation, which pieces so small are not worth; a GPU wants one large product."""
+"""n of a piece: with one thread, per thread with several, and on a GPU. [J, 512] float32 fits in the cache of a core at H = 16, P = 40 (256
+to 1024 are as fast). Threads synchronize after every operation, so they need larger pieces; a GPU needs one large product."""
 
 
 def quadratic_maps(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
-    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] x[b, f, k]. Three matrix products of B K H F^2 multiply-adds, backward and all.
+    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] x[b, f, k]. Three matrix products of B K H F^2 multiply-adds, including backward.
 
     Shape:
-        - Input: weight [H, F, F]; x [B, F, K]. Under autocast both are taken in its dtype.
+        - Input: weight [H, F, F]; x [B, F, K]. Under autocast, both are converted to its dtype.
         - Output: [B, H, K].
     """
     if torch.compiler.is_exporting():
@@ -29,10 +29,10 @@ def quadratic_maps(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
 
 
 def bilinear_maps(weight_HPF: Tensor, x_BPK: Tensor, y_BFK: Tensor) -> Tensor:
-    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] y[b, f, k]. Four matrix products of B K H P F multiply-adds, backward and all.
+    """out[b, h, k] = sum_pf W[h, p, f] x[b, p, k] y[b, f, k]. Four matrix products of B K H P F multiply-adds, including backward.
 
     Shape:
-        - Input: weight [H, P, F]; x [B, P, K]; y [B, F, K]. Under autocast all are taken in its dtype.
+        - Input: weight [H, P, F]; x [B, P, K]; y [B, F, K]. Under autocast, all are converted to its dtype.
         - Output: [B, H, K].
     """
     if torch.compiler.is_exporting():
@@ -90,9 +90,10 @@ class _Bilinear(Function):
 
 
 def _exported_quadratic(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
-    """In one piece, since an exported graph has no loop over the rows: whoever runs it gives it a few hundred at a time.
+    """Computes all rows at once, since an exported graph cannot loop over rows. Callers should pass a few hundred rows at a time.
 
-    x^T W x = x^T T x with T lower triangular, so that the first half of the fields meets itself alone: three quarters of the products.
+    x^T W x = x^T T x with T lower triangular: the first half of the fields is multiplied only with itself, which saves a quarter of the
+    products.
     """
     lower_HFF = weight_HFF.tril() + weight_HFF.triu(1).transpose(1, 2)
     x_Fn, half = _columns(x_BFK), x_BFK.shape[1] // 2
@@ -104,7 +105,7 @@ def _exported_quadratic(weight_HFF: Tensor, x_BFK: Tensor) -> Tensor:
 
 def _contracted(weight_HPF: Tensor, x_Pn: Tensor, y_Fn: Tensor) -> Tensor:
     mixed_HPn = (weight_HPF.flatten(0, 1) @ y_Fn).unflatten(0, weight_HPF.shape[:2])
-    # In a graph, to write in place is another copy.
+    # In an exported graph, an in-place operation adds a copy.
     return (mixed_HPn * x_Pn if torch.compiler.is_exporting() else mixed_HPn.mul_(x_Pn)).sum(1)
 
 
@@ -122,7 +123,7 @@ def _pieces(x_BFK: Tensor) -> Iterator[slice]:
 
 
 def _piece_rows(x_BFK: Tensor) -> int:
-    # A compiler would unroll the loop; it fuses what follows the product instead.
+    # A compiler would unroll the loop. Without the loop, it fuses the operations after the product.
     if torch.compiler.is_compiling():
         return max(len(x_BFK), 1)
     threads = torch.get_num_threads()
@@ -131,10 +132,10 @@ def _piece_rows(x_BFK: Tensor) -> int:
 
 
 def _zeros_like(x: Tensor) -> Tensor:
-    """What many pieces are added up in: float32 at least.
+    """A buffer in which pieces are added up, in float32 or float64.
 
-    [F, J] rather than [J, F]: MKL makes a product of few columns, where they are no multiple of 8, at half its speed (F = 27: 45 GFLOP/s
-    against 85).
+    It has the shape [F, J], not [J, F]: MKL runs a product with few columns at half speed if their number is not a multiple of 8 (F = 27:
+    45 instead of 85 GFLOP/s).
     """
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
 

@@ -1,6 +1,6 @@
-"""Compressed interaction network: explicit vector-wise crosses.
+"""Compressed interaction network: explicit vector-wise feature crosses.
 
-Shapes: B rows, F fields, K dims a field, P maps that enter a layer, H maps that leave it.
+Shapes: B rows, F fields, K dims per field, P input maps of a layer, H output maps of a layer.
 """
 
 import math
@@ -15,17 +15,18 @@ from dmoe.model.experts.registry import register
 
 @register("cin")
 class CIN(nn.Module):
-    """x^l_h = sum_pf W^l_hpf (x^{l-1}_p * x^0_f); a layer's maps are summed over K and concatenated (xDeepFM, Lian et al. 2018, eq. 6, 8).
+    """x^l_h = sum_pf W^l_hpf (x^{l-1}_p * x^0_f); the maps of each layer are summed over K (xDeepFM, Lian et al. 2018, eq. 6, 8).
 
-    Nothing of size [B, P * F, K] is made, nor [B, H * P, K] kept: a layer is a bilinear form of x^{l-1} and x^0, made and differentiated a
-    piece of the rows at a time, the first one a quadratic form, of which only W_h + W_h^T matters. Of the last layer only the sums over K
-    are needed, and those are W^L times the Gram matrix of x^{L-1} and x^0. Forward and backward at F = 40, K = 16, B = 4096, maps 16-16,
-    one CPU thread: 247 ms, where one large product a layer, kept for the backward pass, takes 715 ms.
+    The output concatenates these sums. A layer is a bilinear form of x^{l-1} and x^0. Forward and backward process a piece of the rows at
+    a time, so no tensor [B, P * F, K] is computed and no tensor [B, H * P, K] is kept. The first layer is a quadratic form, which depends
+    only on W_h + W_h^T. For the last layer only the sums over K are needed: W^L times the Gram matrix of x^{L-1} and x^0. Forward and
+    backward take 247 ms at F = 40, K = 16, B = 4096, maps 16-16 on one CPU thread; with one large product per layer, kept for the backward
+    pass, they take 715 ms.
 
     Args:
         num_fields: F.
         field_dim: K.
-        layer_maps: H of each layer. Cost grows with P * F * H * K a row: keep H <= 32.
+        layer_maps: H of each layer. The cost of a row grows with P * F * H * K: keep H <= 32.
 
     Shape:
         - Input: [B, F, K] float.
@@ -37,7 +38,7 @@ class CIN(nn.Module):
     """
 
     in_pieces = True
-    """A compiler would undo what the pieces gain on a CPU."""
+    """Do not compile this module for a CPU: compiled code would not process the rows in pieces, and would be slower."""
 
     def __init__(self, num_fields: int, field_dim: int, layer_maps: Widths = (16, 16)) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class CIN(nn.Module):
         self.field_dim, self.out_dim = field_dim, sum(layer_maps)
 
     def flops(self) -> int:
-        """H P (F + 1) K multiply-adds a layer; P F K + H P F for the last one."""
+        """H P (F + 1) K multiply-adds per layer; P F K + H P F for the last layer."""
         *inner, last = [weight.shape for weight in self.weights_HPF]
         adds = sum(maps * before * (fields + 1) * self.field_dim for maps, before, fields in inner)
         return 2 * (adds + last[1] * last[2] * self.field_dim + last.numel())

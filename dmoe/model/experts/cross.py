@@ -1,6 +1,6 @@
-"""The cross layers of DCN V2, as TorchRec's CrossNet and LowRankCrossNet but without TorchRec, which a scorer must not need.
+"""The cross layers of DCN V2, equal to TorchRec's CrossNet and LowRankCrossNet. Does not import TorchRec, since scorers use them.
 
-Names, shapes and initial draws of the weights are TorchRec's own, so that checkpoints of either fit the other.
+Names, shapes and initialization of the weights are the same as in TorchRec, so that checkpoints are compatible.
 
 Shapes: B rows, N inputs.
 """
@@ -42,7 +42,7 @@ class Cross(nn.Module):
 
 
 class _Crosses(Function):
-    """The layers above with gradients that are added up where they are made: autograd's own passes over [B, N] twice as often."""
+    """The layers of `Cross` with a backward pass that accumulates gradients in place: half as many passes over [B, N] as autograd makes."""
 
     @staticmethod
     def forward(ctx: Any, x0_BN: Tensor, *parameters: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Cross network v2: explicit bit-wise crosses, one order more a layer.
+"""Cross network v2: explicit bit-wise crosses, whose order grows by one with each layer.
 
-Shapes: B rows, F fields, K dims a field, N = F * K.
+Shapes: B rows, F fields, K dims per field, N = F * K.
 """
 
 from typing import Annotated
@@ -21,7 +21,7 @@ class CrossNetV2(nn.Module):
         num_fields: F.
         field_dim: K.
         num_layers: crosses reach order num_layers + 1.
-        low_rank: rank of U_l [N, rank] and V_l [rank, N]; 0 is a full W_l. Cheaper than full below N / 2.
+        low_rank: rank of U_l [N, rank] and V_l [rank, N]; 0 means a full W_l. A rank below N / 2 is cheaper than full.
 
     Shape:
         - Input: [B, F, K] float.
@@ -41,7 +41,7 @@ class CrossNetV2(nn.Module):
         self.num_layers, self.low_rank = num_layers, low_rank
 
     def flops(self) -> int:
-        """num_layers times N^2 (full) or 2 N rank (low rank) multiply-adds, and N of the cross."""
+        """Multiply-adds per layer: N^2 (full) or 2 N rank (low rank), and N for the cross."""
         return 2 * self.num_layers * self.out_dim * ((2 * self.low_rank or self.out_dim) + 1)
 
     def forward(self, x_BFK: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stacks of linear layers, which several experts end in.
+"""Stacks of linear layers, used by several experts.
 
 Shapes: B rows, I inputs, O outputs.
 """
@@ -34,5 +34,5 @@ def dense_layers(
 
 
 def linear_flops(module: nn.Module) -> int:
-    """2 * I * O over the linear layers in a module: its FLOPs a row, where each layer sees one vector a row."""
+    """Sum of 2 * I * O over the linear layers of a module: its FLOPs per row, if each layer gets one vector per row."""
     return sum(2 * layer.in_features * layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear))

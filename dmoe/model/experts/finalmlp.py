@@ -1,6 +1,6 @@
-"""FinalMLP: two perceptrons on the same fields, fused by a bilinear product.
+"""FinalMLP: two MLPs on the same fields, fused by a bilinear product.
 
-Shapes: B rows, F fields, K dims a field, N = F * K, A and C widths of the two streams, H heads, O width of the output.
+Shapes: B rows, F fields, K dims per field, N = F * K, A and C widths of the two streams, H heads, O width of the output.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from dmoe.model.experts.registry import register
 
 
 class FieldGate(nn.Module):
-    """x * 2 sigmoid(MLP(x's chosen fields)): one stream's selection of the features.
+    """x * 2 sigmoid(MLP(chosen fields of x)): the feature selection of a stream.
 
     Shape:
         - Input: [B, F, K].
@@ -36,19 +36,20 @@ class FieldGate(nn.Module):
 
 @register("finalmlp")
 class FinalMLP(nn.Module):
-    """w_a a + w_c c + b + sum_h a_h^T W_h c_h of two streams a and c, cut into heads (FinalMLP, Mao et al. 2023).
+    """w_a a + w_c c + b + sum_h a_h^T W_h c_h of two streams a and c, split into heads (FinalMLP, Mao et al. 2023).
 
-    The heads' outer products are made first, so that W is one matrix product, and no tensor has O times a stream's width.
+    The outer products of the heads are computed first. Applying W is then one matrix product, without a tensor of O times the width of a
+    stream.
 
     Args:
         num_fields: F.
         field_dim: K.
         hidden_a, hidden_c: layers of the two streams.
-        num_heads: H; divides both last widths. Bilinear parameters: A * C / H * O.
+        num_heads: H, a divisor of both last widths. The bilinear product has A * C / H * O parameters.
         fused_dim: O.
-        gate_fields_a, gate_fields_c: indices of the fields that a stream's feature gate reads; no gate where empty. The streams differ by
-            their initial weights alone without it.
-        gate_hidden: width of the gates' hidden layer.
+        gate_fields_a, gate_fields_c: indices of the fields that the feature gate of a stream reads; empty for no gate. Without gates,
+            streams of equal layers differ only in their initial weights.
+        gate_hidden: width of the hidden layer of the gates.
         activation: relu or silu, after every layer of the streams.
         dropout: after every activation.
 
@@ -90,7 +91,7 @@ class FinalMLP(nn.Module):
         self._gated = num_fields * field_dim * (bool(gate_fields_a) + bool(gate_fields_c))
 
     def flops(self) -> int:
-        """Of the linear layers, of the outer products, and of the products with the feature gates."""
+        """FLOPs of the linear layers, the outer products, and the products with the feature gates."""
         return linear_flops(self) + 2 * self.bilinear.in_features + 2 * self._gated
 
     def forward(self, x_BFK: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Field-weighted factorization machine: one learned weight a pair of fields.
+"""Field-weighted factorization machine: one learned weight per pair of fields.
 
-Shapes: B rows, F fields, K dims a field, P = F (F - 1) / 2 pairs.
+Shapes: B rows, F fields, K dims per field, P = F (F - 1) / 2 pairs.
 """
 
 import torch
@@ -12,9 +12,9 @@ from dmoe.model.experts.registry import register
 
 @register("fwfm")
 class FwFM(nn.Module):
-    """sum_{i<j} r_ij v_i * v_j (FwFM, Pan et al. 2018), kept per dim: an expert's output needs more than one number.
+    """sum_{i<j} r_ij v_i * v_j (FwFM, Pan et al. 2018), not summed over dims, since the output of an expert needs more than one number.
 
-    Computed as the column sums of E * (R E) with R strictly upper triangular, not pair by pair. It starts as a plain FM, r = 1.
+    It is computed as the column sums of E * (R E), with R strictly upper triangular. Initially r = 1, which is a plain FM.
 
     Args:
         num_fields: F, at least 2.
@@ -22,7 +22,7 @@ class FwFM(nn.Module):
 
     Shape:
         - Input: [B, F, K] float.
-        - Output: [B, K], the sum of which is the paper's second-order term.
+        - Output: [B, K]. The sum over K is the second-order term of the paper.
 
     Examples:
         >>> FwFM(num_fields=39, field_dim=16)(torch.ones(2, 39, 16))[0, 0].item()

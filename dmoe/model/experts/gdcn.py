@@ -1,6 +1,6 @@
-"""Gated cross network: explicit crosses, each let through by a learned gate.
+"""Gated cross network: explicit crosses, each multiplied by a learned gate.
 
-Shapes: B rows, F fields, K dims a field, N = F * K.
+Shapes: B rows, F fields, K dims per field, N = F * K.
 """
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class GatedCrossNet(nn.Module):
     Args:
         num_fields: F.
         field_dim: K.
-        num_layers: crosses reach order num_layers + 1. Twice the cost of a full-rank cross network.
+        num_layers: crosses reach order num_layers + 1. The cost is twice that of a full-rank cross network.
 
     Shape:
         - Input: [B, F, K] float.
@@ -33,7 +33,7 @@ class GatedCrossNet(nn.Module):
         self.out_dim = num_fields * field_dim
         crosses = [nn.Linear(self.out_dim, self.out_dim) for _ in range(num_layers)]
         gates = [nn.Linear(self.out_dim, self.out_dim, bias=False) for _ in range(num_layers)]
-        # As TorchRec's CrossNet, whose gated form this is.
+        # The same initialization as in TorchRec's CrossNet.
         for layer in [*crosses, *gates]:
             nn.init.xavier_normal_(layer.weight)
         for layer in crosses:
@@ -41,7 +41,7 @@ class GatedCrossNet(nn.Module):
         self.crosses, self.gates = nn.ModuleList(crosses), nn.ModuleList(gates)
 
     def flops(self) -> int:
-        """Of the linear layers, and of the two products [N] of every layer."""
+        """FLOPs of the linear layers and of the two products [N] of each layer."""
         return linear_flops(self) + 4 * len(self.crosses) * self.out_dim
 
     def forward(self, x_BFK: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Group-weighted part-aware factorization machine: every field keeps a part of its embedding for each group of fields.
+"""Group-weighted part-aware factorization machine: the embedding of a field has a part for each group of fields.
 
-Shapes: B rows, F fields, K dims a field, G groups of fields and parts of an embedding, D = K / G dims a part.
+Shapes: B rows, F fields, K dims per field, G groups of fields and parts of an embedding, D = K / G dims per part.
 """
 
 import torch
@@ -13,17 +13,17 @@ from dmoe.model.experts.registry import register
 
 @register("gwpfm")
 class GwPFM(nn.Module):
-    """sum_{i<j} r_g(i)g(j) v_i^g(j) * v_j^g(i), kept per dim (GwPFM, Pan et al. 2024, arXiv 2403.00793).
+    """sum_{i<j} r_g(i)g(j) v_i^g(j) * v_j^g(i), not summed over dims (GwPFM, Pan et al. 2024, arXiv 2403.00793).
 
-    The paper's text could not be had; the formula is that of a public implementation of it (QunBB/RecSys). v_i^g is the part of field
-    i's embedding that meets group g: between FM, with one embedding for all fields, and FFM, with one for each; pairs within a group
-    count too. r starts at 1. There a part has as many dims as an embedding elsewhere, so that tables grow G-fold: for that give dims
-    of G times the part. Sums over the groups make it linear in F.
+    The text of the paper was not available; the formula is that of a public implementation (QunBB/RecSys). v_i^g is the part of the
+    embedding of field i that is multiplied with fields of group g. This is between FM (one embedding for all fields) and FFM (one for each
+    field). Pairs within a group count too. r starts at 1. In that implementation a part has the dims of a complete embedding, so tables are
+    G times as large; for the same, set the dim to G times that of a part. Sums over groups make the cost linear in F.
 
     Args:
         num_fields: F.
-        field_dim: K, which G divides.
-        groups: a number of consecutive runs of fields of near-equal size, or the size of each run.
+        field_dim: K, a multiple of G.
+        groups: number of groups, which are consecutive fields in nearly equal numbers; or the number of fields of each group.
 
     Shape:
         - Input: [B, F, K] float.
@@ -43,11 +43,11 @@ class GwPFM(nn.Module):
         if field_dim % len(groups):
             raise UserError(f"{len(groups)} groups do not divide the fields' {field_dim} dims")
         self.group_sizes, self.out_dim = list(groups), field_dim // len(groups)
-        # r_gh and r_hg weigh the same pairs: their mean is what counts.
+        # r_gh and r_hg weight the same pairs; only their mean matters.
         self.weight_GG = nn.Parameter(torch.ones(len(groups), len(groups)))
 
     def flops(self) -> int:
-        """2 G^2 D + F D + G D multiply-adds, all element-wise."""
+        """2 G^2 D + F D + G D multiply-adds, all of them element-wise."""
         groups, fields = len(self.group_sizes), sum(self.group_sizes)
         return 2 * self.out_dim * (2 * groups**2 + fields + groups)
 

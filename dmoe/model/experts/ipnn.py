@@ -1,6 +1,6 @@
-"""Inner-product network: a perceptron on the fields and on the inner products of their pairs.
+"""Inner-product network: an MLP on the fields and the inner products of all pairs of fields.
 
-Shapes: B rows, F fields, K dims a field, N = F * K, P = F (F - 1) / 2 pairs.
+Shapes: B rows, F fields, K dims per field, N = F * K, P = F (F - 1) / 2 pairs.
 """
 
 import torch
@@ -19,10 +19,10 @@ class IPNN(nn.Module):
     Args:
         num_fields: F, at least 2.
         field_dim: K.
-        hidden: width of every layer; the last one is the output. Cost grows with (N + P) * hidden[0].
+        hidden: width of each layer; the last layer is the output. The cost grows with (N + P) * hidden[0].
         activation: relu or silu, after every layer.
         dropout: after every activation.
-        layer_norm: between a layer and its activation.
+        layer_norm: add a layer norm between each layer and its activation.
 
     Shape:
         - Input: [B, F, K] float.
@@ -49,7 +49,7 @@ class IPNN(nn.Module):
         self.num_fields, self.field_dim, self.out_dim = num_fields, field_dim, hidden[-1]
 
     def flops(self) -> int:
-        """Of the linear layers, and F^2 K multiply-adds of the Gram matrix, of which the upper triangle is used."""
+        """FLOPs of the linear layers, and F^2 K multiply-adds for the Gram matrix, of which only the upper triangle is used."""
         return linear_flops(self) + 2 * self.num_fields**2 * self.field_dim
 
     def forward(self, x_BFK: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""MaskNet: products of the fields with masks made from all of them.
+"""MaskNet: products of the fields with masks that are computed from all fields.
 
-Shapes: B rows, F fields, K dims a field, N = F * K, W width that a block masks, H width of a block's output.
+Shapes: B rows, F fields, K dims per field, N = F * K, W input width of a block, H output width of a block.
 """
 
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ class MaskBlock(nn.Module):
     """ReLU(LN(W (mask(E) * x))), mask(E) = W_2 ReLU(W_1 E + b_1) + b_2.
 
     Shape:
-        - Input: E [B, N], the fields; x [B, W], what is masked.
+        - Input: E [B, N], the fields; x [B, W], the values that are masked.
         - Output: [B, H].
     """
 
@@ -34,15 +34,16 @@ class MaskBlock(nn.Module):
 
 @register("masknet")
 class MaskNet(nn.Module):
-    """MaskBlocks on layer-normalised fields, side by side or one after another (MaskNet, Wang et al. 2021).
+    """MaskBlocks on layer-normalized fields, in parallel or in series (MaskNet, Wang et al. 2021).
 
     Args:
         num_fields: F.
         field_dim: K.
-        num_blocks: 2 N^2 mask_ratio + N block_dim parameters each (side by side).
+        num_blocks: number of blocks. In parallel, each block has 2 N^2 mask_ratio + N block_dim parameters.
         block_dim: H.
-        mode: parallel: every block masks the fields, outputs concatenated; serial: a block masks the output of the one before.
-        mask_ratio: width of the mask's hidden layer over the width that it masks.
+        mode: parallel: every block masks the fields, and the outputs are concatenated; serial: a block masks the output of the
+            previous block.
+        mask_ratio: width of the hidden layer of a mask, divided by the width of the mask.
         dropout: after every block.
 
     Shape:
@@ -73,7 +74,7 @@ class MaskNet(nn.Module):
         self._masked = sum(in_dims)
 
     def flops(self) -> int:
-        """Of the linear layers, and of the products with the masks."""
+        """FLOPs of the linear layers and of the products with the masks."""
         return linear_flops(self) + 2 * self._masked
 
     def forward(self, x_BFK: Tensor) -> Tensor:

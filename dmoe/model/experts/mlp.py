@@ -1,6 +1,6 @@
-"""Deep network: implicit crosses by a multi-layer perceptron.
+"""Multi-layer perceptron (MLP): implicit feature crosses.
 
-Shapes: B rows, F fields, K dims a field, N = F * K.
+Shapes: B rows, F fields, K dims per field, N = F * K.
 """
 
 from torch import Tensor, nn
@@ -17,10 +17,10 @@ class MLP(nn.Module):
     Args:
         num_fields: F.
         field_dim: K.
-        hidden: width of every layer; the last one is the output. Cost grows with N * hidden[0].
+        hidden: width of each layer; the last layer is the output. The cost grows with N * hidden[0].
         activation: relu or silu, after every layer.
         dropout: after every activation.
-        layer_norm: between a layer and its activation.
+        layer_norm: add a layer norm between each layer and its activation.
 
     Shape:
         - Input: [B, F, K] float.
@@ -45,7 +45,7 @@ class MLP(nn.Module):
         self.out_dim = hidden[-1]
 
     def flops(self) -> int:
-        """Of the linear layers."""
+        """FLOPs of the linear layers."""
         return linear_flops(self)
 
     def forward(self, x_BFK: Tensor) -> Tensor:

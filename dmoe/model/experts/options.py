@@ -1,4 +1,4 @@
-"""Types of the experts' options. Their ranges are checked by `build_expert`, so that a block's constructor stays short."""
+"""Types of the options of experts. `build_expert` checks their ranges, so the constructors of experts need not."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal

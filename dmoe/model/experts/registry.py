@@ -1,14 +1,14 @@
-"""Experts by name: `@register` adds a kind, `build_expert` makes one from plain values and names what is wrong with them.
+"""The registry of experts. `@register` adds a kind; `build_expert` builds an expert from plain values and reports wrong values.
 
 The contract of an expert:
 
-- a `nn.Module` that maps the fields of a table set, [B, F, K] float, to its interaction, [B, out_dim];
-- built with the keywords `num_fields` (F), `field_dim` (K) and typed options of plain values (int, float, bool, str, lists of them);
-- with an attribute `out_dim: int` and a method `flops() -> int`: 2 for every multiply-add of a row's forward pass in matrix products and in
-  products between embeddings. Biases, norms, activations and sums are left out.
+- It is an `nn.Module` that maps the fields of a table set, [B, F, K] float, to an interaction [B, out_dim].
+- Its constructor has the keywords `num_fields` (F), `field_dim` (K) and typed options with plain values (int, float, bool, str, lists).
+- It has an attribute `out_dim: int` and a method `flops() -> int`: the FLOPs of the forward pass of one row, 2 per multiply-add in matrix
+  products and in products of embeddings. Biases, norms, activations and sums do not count.
 
-No statistic of the batch may enter an expert (batch norm): it would differ over ranks, and the plan must not change the mathematics.
-`model.expert_norm: batch` normalises experts' outputs over the global batch.
+An expert must not use statistics of the batch, as batch norm does: they would differ between ranks, and the plan must not change the
+mathematics. `model.expert_norm: batch` normalizes the outputs of the experts over the global batch.
 """
 
 import inspect
@@ -28,16 +28,16 @@ _SIZES = ("num_fields", "field_dim")
 
 
 def register(kind: str) -> Callable[[Expert], Expert]:
-    """Class decorator: makes an expert known to `build_expert` as `kind`.
+    """Class decorator that registers an expert under the name `kind`.
 
     Raises:
-        UserError: the kind is another class's, or the class is not built with `num_fields` and `field_dim`.
+        UserError: another class has this kind, or the constructor lacks `num_fields` or `field_dim`.
     """
 
     def add(expert: Expert) -> Expert:
         name = f"{expert.__module__}.{expert.__qualname__}"
         known = _KINDS.get(kind)
-        # A reloaded module defines the same class anew: it replaces the old one.
+        # A reloaded module defines the same class again. It replaces the old one.
         if known is not None and f"{known.__module__}.{known.__qualname__}" != name:
             raise UserError(f"expert '{kind}': {name} cannot take this name, it is {known.__module__}.{known.__qualname__}'s")
         if missing := [size for size in _SIZES if size not in inspect.signature(expert).parameters]:
@@ -54,17 +54,17 @@ def expert_kinds() -> list[str]:
 
 
 def build_expert(kind: str, num_fields: int, field_dim: int, **options: Any) -> nn.Module:
-    """The expert of that kind.
+    """Builds an expert of a kind.
 
     Args:
         kind: one of `expert_kinds()`.
         num_fields: F.
         field_dim: K.
-        options: the kind's own; defaults where absent.
+        options: options of the kind. Absent ones have their defaults.
 
     Raises:
-        UserError: an unknown kind or option (the nearest one is named), a missing option, a wrong type, a value out of its range, or a
-            class that breaks the contract.
+        UserError: an unknown kind or option (the message names the nearest one), a missing option, a wrong type, a value out of range,
+            or a class that violates the contract.
 
     Examples:
         >>> build_expert("crossnet", num_fields=39, field_dim=16, num_layers=2).out_dim

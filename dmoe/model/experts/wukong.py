@@ -1,6 +1,6 @@
-"""Wukong: stacked factorization machines, whose order of crosses doubles with every layer.
+"""Wukong: stacked factorization machines. The order of crosses doubles with each layer.
 
-Shapes: B rows, F fields that enter a layer, O fields that leave it, K dims a field, R rank of the compressed products.
+Shapes: B rows, F input fields of a layer, O output fields of a layer, K dims per field, R rank of the compressed products.
 """
 
 import torch
@@ -12,7 +12,7 @@ from dmoe.model.experts.registry import register
 
 
 class WukongLayer(nn.Module):
-    """LN([FMB(X); LCB(X)] + W X), the residual's W only where O differs from F.
+    """LN([FMB(X); LCB(X)] + W X). If O equals F, the residual is X without W.
 
     FMB(X) = MLP(LN(X X^T Y)), Y [F, R]; LCB(X) = W_L X.
 
@@ -53,10 +53,10 @@ class Wukong(nn.Module):
         num_fields: F of the first layer.
         field_dim: K.
         num_layers: crosses reach order 2^num_layers.
-        fm_fields: fields that a layer's factorization-machine block gives.
-        linear_fields: fields that a layer's linear compression gives.
-        rank: R; the block makes F * R products instead of F^2.
-        hidden: hidden layers (ReLU) of the block's perceptron, the dearest part: F * R * hidden[0] + hidden[-1] * fm_fields * K.
+        fm_fields: output fields of the factorization-machine block of a layer.
+        linear_fields: output fields of the linear compression block of a layer.
+        rank: R. The factorization-machine block computes F * R products instead of F^2.
+        hidden: hidden layers (ReLU) of the MLP in this block, the most expensive part: F * R * hidden[0] + hidden[-1] * fm_fields * K.
 
     Shape:
         - Input: [B, F, K] float.
@@ -85,7 +85,7 @@ class Wukong(nn.Module):
         self._flops = sum(layer.flops() for layer in layers)
 
     def flops(self) -> int:
-        """Of the linear layers, those along the fields K times, and of the products X (X^T Y)."""
+        """FLOPs of the linear layers (K times for those along the fields) and of the products X (X^T Y)."""
         return self._flops
 
     def forward(self, x_BFK: Tensor) -> Tensor:

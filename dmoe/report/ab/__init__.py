@@ -1,1 +1,1 @@
-"""An online A/B test: how large it has to be, and what its exposures and clicks say."""
+"""Online A/B tests: plans the size of a test, and analyzes its exposures and clicks."""

@@ -1,4 +1,4 @@
-"""Ratio metrics of rows that come in clusters: a unit's rows are not independent, units are.
+"""Ratio metrics of clustered rows: units are independent, but the rows of a unit are not.
 
 Shapes: U units of an arm.
 """
@@ -12,10 +12,11 @@ from dmoe.report.statistics import placements
 
 
 def ratio_of_sums(x_U: np.ndarray, n_U: np.ndarray) -> tuple[Any, Any]:
-    """sum(x) / sum(n) and its variance over a new draw of units, by the delta method (Deng et al. 2018), over the last axis.
+    """sum(x) / sum(n) over the last axis, and its variance for a new sample of units, by the delta method (Deng et al. 2018).
 
     Args:
-        x_U: [..., U] sums of a unit's rows, such as its clicks; n_U: [..., U] its rows, or what the sum is over.
+        x_U: [..., U] numerator of each unit, such as its clicks.
+        n_U: [..., U] denominator of each unit, such as its number of rows.
 
     Example:
         >>> mean, variance = ratio_of_sums(np.array([1.0, 0.0, 2.0]), np.array([2.0, 2.0, 2.0]))
@@ -30,7 +31,7 @@ def ratio_of_sums(x_U: np.ndarray, n_U: np.ndarray) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference of a treatment from the control, [...] each: absolute, and relative to the control's mean."""
+    """Treatment minus control: the absolute difference and the difference relative to the mean of the control. All fields are [...]."""
 
     absolute: Any
     variance: Any
@@ -39,9 +40,10 @@ class Effect:
 
 
 def effect(control: tuple[Any, Any], treatment: tuple[Any, Any]) -> Effect:
-    """
+    """The effect of a treatment.
+
     Args:
-        control, treatment: (mean, variance) each, of independent units.
+        control, treatment: (mean, variance of the mean) of each arm. The arms have no units in common.
     """
     (a, var_a), (b, var_b) = control, treatment
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -49,10 +51,12 @@ def effect(control: tuple[Any, Any], treatment: tuple[Any, Any]) -> Effect:
 
 
 def design_effect(variance: float, row_variance: float, n_U: np.ndarray) -> tuple[float, float]:
-    """How many times larger a variance is than that of as many independent rows; and the intra-unit correlation that explains it.
+    """The ratio of a variance to that of as many independent rows, and the intra-unit correlation that explains the ratio.
 
     Args:
-        variance: of the mean, by units; row_variance: of one row; n_U: [U] rows of each unit.
+        variance: variance of the mean, computed by units.
+        row_variance: variance of one row.
+        n_U: [U] number of rows of each unit.
     """
     rows = float(n_U.sum())
     if not row_variance or not rows:
@@ -62,10 +66,10 @@ def design_effect(variance: float, row_variance: float, n_U: np.ndarray) -> tupl
 
 
 def clustered_auc(score_N: np.ndarray, label_N: np.ndarray, unit_N: np.ndarray) -> tuple[float, float]:
-    """The AUC and its standard error over a new draw of units (Obuchowski 1997); NaN where a label occurs less than twice.
+    """The AUC and its standard error for a new sample of units (Obuchowski 1997). NaN if a label occurs less than twice.
 
     Args:
-        unit_N: [N] the number of each row's unit.
+        unit_N: [N] index of the unit of each row.
     """
     positives = int(label_N.sum())
     if min(positives, len(label_N) - positives) < 2:

@@ -1,4 +1,4 @@
-"""An arm against the control: effects whose intervals are by units and hold at every daily look, and what each day says alone.
+"""Compares an arm with the control: effects with intervals that are computed by units and valid at every daily look, and single days.
 
 Shapes: D days, U units of an arm, N rows.
 """
@@ -16,14 +16,14 @@ from dmoe.report.ab.sequential import at_looks, boundary, tightest
 from dmoe.report.statistics import normal_quantile
 
 FEW_UNITS, FEW_CLICKS = 100, 20
-"""Of an arm, below which a day is no look: normal intervals need more."""
+"""Units and clicks that each arm needs before the first look, since normal intervals need large samples."""
 MOST_DAYS = 3650
 NOVELTY_ALPHA = 0.01
 
 
 @dataclass(frozen=True)
 class Look:
-    """The effect at the end of a day, of all rows up to it. `p` is the least so far."""
+    """The effect of all rows up to the end of a day. `p` is the minimum so far."""
 
     day: int
     absolute: float
@@ -34,14 +34,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the control in one metric: always-valid intervals at `confidence`.
+    """The comparison of an arm with the control in one metric, with always-valid intervals at `confidence`.
 
     Attributes:
-        naive_error: standard error as of independent rows, which clusters make too small.
-        looks: one a day with data enough.
-        days: (day, effect, its standard error) of each day alone, for novelty.
-        novelty: the effect in the second half of the days less that in the first, its interval at 99 % for one look; None of too few days.
-        days_needed: further ones until the interval is as narrow as `target` to each side; None where that is unknown or never.
+        naive_error: standard error for independent rows, which is too small for clustered rows.
+        days_needed: number of further days until the half-width of the interval is `target`; None if that is unknown or takes too long.
+        looks: one look per day with enough data.
+        days: (day, effect, standard error) of each day alone, to show novelty effects.
+        novelty: effect in the second half of the days minus that in the first half, with its 99 % interval for one look; None with too
+            few days.
     """
 
     arm: str
@@ -67,7 +68,7 @@ class Comparison:
 
     @property
     def sign(self) -> int:
-        """1 where the arm is better than the control, -1 where it is worse, 0 where the interval holds 0."""
+        """1 if the arm is better than the control, -1 if it is worse, 0 if the interval contains 0."""
         better = 1 if self.metric == "clicks" else -1
         return better if self.low > 0 else -better if self.high < 0 else 0
 
@@ -126,7 +127,8 @@ def compare(
 
 @dataclass(frozen=True)
 class _Sums:
-    """An arm's sums a day and unit, K of them, ordered by day: numbers of units, values, rows; where each day starts; clicks a day."""
+    """Sums of an arm for each pair of day and unit (K pairs, ordered by day): index of the unit, sum of values, number of rows. start_D is
+    where each day starts; clicks_D is the number of clicks per day."""
 
     unit_K: np.ndarray
     x_K: np.ndarray
@@ -136,7 +138,7 @@ class _Sums:
     units: int
 
     def of(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values and rows of each unit on the days from `first` to before `last`, [U]."""
+        """Sum of values and number of rows of each unit on the days first .. last - 1, [U]."""
         part = slice(self.start_D[first], self.start_D[last])
         unit_K = self.unit_K[part]
         return np.bincount(unit_K, self.x_K[part], self.units), np.bincount(unit_K, self.n_K[part], self.units)
@@ -158,14 +160,14 @@ def _daily_sums(joined: Joined, arm: int, value_N: np.ndarray, day_N: np.ndarray
 
 
 def _cumulative(sums: Sequence[_Sums]) -> tuple[list[Effect], int | None]:
-    """The effect after each day, and the number of the first day with data enough; None where there is none."""
+    """The cumulative effect after each day, and the index of the first day with enough data (None if there is none)."""
     found: list[Effect] = []
     first = None
     totals = [(np.zeros(one.units), np.zeros(one.units)) for one in sums]
     for at in range(len(sums[0].clicks_D)):
         arms, enough = [], True
         for one, (x_U, n_U) in zip(sums, totals, strict=True):
-            # A unit is there once a day.
+            # A unit occurs at most once per day, so += with an index array is safe.
             today = slice(one.start_D[at], one.start_D[at + 1])
             x_U[one.unit_K[today]] += one.x_K[today]
             n_U[one.unit_K[today]] += one.n_K[today]
@@ -179,7 +181,7 @@ def _cumulative(sums: Sequence[_Sums]) -> tuple[list[Effect], int | None]:
 
 
 def _alone(sums: Sequence[_Sums], day: int) -> list[tuple[int, float, float]]:
-    """(day, effect, its standard error) of each day alone that has an effect."""
+    """(day, effect, standard error) for each day alone, if both arms have data."""
     alone = []
     for at in range(len(sums[0].clicks_D)):
         today = [slice(one.start_D[at], one.start_D[at + 1]) for one in sums]
@@ -191,7 +193,7 @@ def _alone(sums: Sequence[_Sums], day: int) -> list[tuple[int, float, float]]:
 
 
 def _days_needed(information: float, days: int, tau: float, alpha: float, target: float) -> int | None:
-    """Further days of as much information each, until the interval reaches `target` to each side; None beyond ten years."""
+    """Further days until the half-width of the interval is `target`, at the current rate of information. None beyond ten years."""
     more_D = np.arange(MOST_DAYS + 1)
     information_D = information * (1 + more_D / days)
     narrow_D = boundary(information_D / tau, alpha) / np.sqrt(information_D) <= target
@@ -199,7 +201,7 @@ def _days_needed(information: float, days: int, tau: float, alpha: float, target
 
 
 def _novelty(sums: Sequence[_Sums]) -> tuple[float, float, float] | None:
-    """The effect of the second half of the days less that of the first, with its interval by units; None of less than four days."""
+    """Effect in the second half of the days minus that in the first half, with its interval by units. None with fewer than four days."""
     days = len(sums[0].clicks_D)
     if days < 4:
         return None

@@ -1,4 +1,4 @@
-"""Exposures with their outcomes: which rows were clicked, within a window.
+"""Joins exposures with clicks: which rows were clicked within a time window.
 
 Shapes: N exposures, C clicks, U units.
 """
@@ -17,14 +17,18 @@ DAY = 86_400_000_000
 
 @dataclass(frozen=True)
 class Joined:
-    """
+    """Exposures with their outcomes.
+
     Attributes:
-        unit_N: numbers of units; arm_N: of arms, in the test's order; time_N: microseconds since 1970.
-        score_N, shadow_N: probabilities; NaN where no shadow scored.
+        unit_N: index of the unit.
+        arm_N: index of the arm, in the order of the test.
+        time_N: microseconds since 1970.
+        score_N: probability that was answered.
+        shadow_N: probability from the shadow; NaN without one.
         clicked_N: bool.
-        arm_U: the arm of each unit.
-        versions: which versions answered, by arm.
-        counts: of exposures and clicks, by what became of them.
+        arm_U: index of the arm of each unit.
+        versions: for each arm, the versions that answered.
+        counts: numbers of exposures and clicks that were used or left out, by reason.
         end: microseconds since 1970 up to which outcomes are known.
     """
 
@@ -43,14 +47,15 @@ class Joined:
 def join_outcomes(
     exposures: pa.Table, test: Test, clicks: pa.Table, window: float, since: int | None = None, until: int | None = None
 ) -> Joined:
-    """
+    """Finds the clicked exposures.
+
     Args:
         exposures: ordered by time.
         window: seconds after an exposure in which a click counts. Exposures whose window is not over at the end are left out.
-        since, until: microseconds since 1970; exposures outside are left out, and clicks after `until`.
+        since, until: microseconds since 1970. Exposures outside of this time, and clicks after `until`, are left out.
 
     Raises:
-        UserError: a unit is in two arms, an arm is none of the test's, requests have several rows and clicks name none, or nothing is left.
+        UserError: a unit is in two arms, the test lacks an arm, requests have several rows but clicks have no row, or no exposure is left.
     """
     counts = {"exposures": len(exposures)}
     unit_codes = exposures["unit"].combine_chunks().dictionary_encode()
@@ -66,7 +71,7 @@ def join_outcomes(
     request_codes = exposures["request_id"].combine_chunks().dictionary_encode()
     request_N = request_codes.indices.to_numpy().astype(np.int64)
     row_key = int(row_N.max(initial=0)) + 1
-    # The first of exposures with the same request and row counts; they are ordered by time.
+    # Of several exposures with the same request and row, the first in time counts.
     key_N = request_N * row_key + row_N
     _, first = np.unique(key_N, return_index=True)
     keep_N = np.zeros(len(key_N), bool)
@@ -76,7 +81,7 @@ def join_outcomes(
     counts["clicks"] = len(clicks)
     timed = "time" in clicks.column_names
     click_time_C = clicks["time"].combine_chunks().cast(pa.int64()).to_numpy() if timed else np.zeros(len(clicks), np.int64)
-    # Outcomes are known up to the last click; where clicks have no time, all are.
+    # Outcomes are known up to the last click. If clicks have no time, all outcomes are known.
     end = until if until is not None else int(click_time_C.max() if timed and len(clicks) else time_N.max())
     kept = np.flatnonzero(keep_N)
     if "request_id" in clicks.column_names:
@@ -142,7 +147,7 @@ def _one_arm_each(unit_N: np.ndarray, arm_N: np.ndarray, names: pa.Array, arms: 
 
 
 def _by_request(clicks: pa.Table, requests: pa.Array, key_K: np.ndarray, row_key: int) -> np.ndarray:
-    """The place in `key_K` of each click's row, [C]; -1 where there is none."""
+    """The index in `key_K` of the row of each click, [C]; -1 if there is none."""
     if row_key > 1 and "row" not in clicks.column_names:
         raise UserError("--clicks: no column 'row', and requests have several rows: say which of them was clicked, from 0")
     request_C = pc.fill_null(pc.index_in(clicks["request_id"], value_set=requests), -1).combine_chunks().to_numpy().astype(np.int64)
@@ -156,7 +161,7 @@ def _by_request(clicks: pa.Table, requests: pa.Array, key_K: np.ndarray, row_key
 
 
 def _by_unit(clicks: pa.Table, units: pa.Array, unit_K: np.ndarray, time_K: np.ndarray, click_time_C: np.ndarray) -> np.ndarray:
-    """The place of the unit's last exposure at or before each click, [C]; -1 where there is none."""
+    """The index of the last exposure of the same unit at or before each click, [C]; -1 if there is none."""
     unit_C = pc.fill_null(pc.index_in(clicks["unit"], value_set=units), -1).combine_chunks().to_numpy().astype(np.int64)
     unit, time = np.concatenate([unit_K, unit_C]), np.concatenate([time_K, click_time_C])
     is_click = np.arange(len(unit)) >= len(unit_K)

@@ -1,4 +1,4 @@
-"""Exposures and clicks as they are on disk: parquet that `dmoe serve --split` wrote, and clicks as CSV or parquet."""
+"""Loads exposures, which `dmoe serve --split` writes as parquet, and clicks from CSV or parquet."""
 
 import datetime
 import os
@@ -25,10 +25,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class Test:
-    """What the files of exposures say of their test.
+    """The test that is described in the metadata of the exposure files.
 
     Attributes:
-        arms: shares of the traffic, the control first.
+        arms: name of each arm -> share of the traffic; the control first.
     """
 
     __test__ = False
@@ -38,10 +38,10 @@ class Test:
 
 
 def parse_window(text: str) -> float:
-    """Seconds of such as `30m`, `24h`, `7d`.
+    """Parses a duration such as `30m`, `24h` or `7d` into seconds.
 
     Raises:
-        UserError: not such a time.
+        UserError: not a duration.
     """
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])", text)
     if not found or float(found[1]) <= 0:
@@ -50,10 +50,10 @@ def parse_window(text: str) -> float:
 
 
 def parse_time(text: str, asked_by: str) -> int:
-    """Microseconds since 1970 of an ISO time, UTC where it names no zone.
+    """Parses an ISO time into microseconds since 1970. The time is UTC if it has no zone.
 
     Raises:
-        UserError: not such a time.
+        UserError: not an ISO time.
     """
     try:
         moment = datetime.datetime.fromisoformat(text)
@@ -64,13 +64,14 @@ def parse_time(text: str, asked_by: str) -> int:
 
 
 def load_exposures(path: str, since: int | None = None, until: int | None = None) -> tuple[pa.Table, Test]:
-    """All rows of a folder of exposures, or of one file, ordered by time.
+    """Loads all rows of a folder of exposures, or of one file, ordered by time.
 
     Args:
-        since, until: microseconds since 1970, of the time that is asked for.
+        since, until: microseconds since 1970; used only to select the shares of the arms.
 
     Raises:
-        UserError: no exposures there, columns that are missing, files of several tests, or arms whose proportions changed in that time.
+        UserError: no exposures, missing columns, files of several tests, or proportions of the arms that changed between `since` and
+            `until`.
     """
     if not PATHS.exists(path):
         raise UserError(f"--exposures {path}: no such file or folder")
@@ -108,7 +109,7 @@ def _about(path: str, table: pa.Table) -> dict[str, Any]:
 
 
 def _test_of(path: str, abouts: Sequence[tuple[dict[str, Any], pa.Table]], since: int | None, until: int | None) -> Test:
-    """The test, with the shares that its arms had in the time that is asked for."""
+    """The test, with the shares of its arms between `since` and `until`."""
     starts = sorted((pc.min(table["time"]).cast(pa.int64()).as_py(), number) for number, (_, table) in enumerate(abouts) if len(table))
     if not starts:
         raise UserError(f"--exposures {path}: no row")
@@ -145,10 +146,10 @@ def _proportions(arms: dict[str, float]) -> dict[str, float]:
 
 
 def load_clicks(paths: Sequence[str]) -> pa.Table:
-    """Clicks with `request_id` and, where they have it, `row`, or with `unit`; and with `time` where they have it.
+    """Loads clicks with `request_id` (and `row`, if there is such a column) or with `unit`, and with `time` if there is such a column.
 
     Raises:
-        UserError: a file that cannot be read, or lacks columns.
+        UserError: a file cannot be read or lacks columns.
     """
     tables = []
     for path in paths:
@@ -206,7 +207,7 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, path: str, name: str) -> p
 
 
 def _times(column: pa.ChunkedArray, path: str) -> pa.ChunkedArray:
-    """ISO times, or seconds since 1970; UTC where they name no zone."""
+    """Converts ISO times or seconds since 1970 into timestamps. Times without a zone are UTC."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         number = pc.all(pc.match_substring_regex(column, r"^[0-9]+(\.[0-9]*)?$")).as_py()
         if not number:

@@ -1,4 +1,4 @@
-"""The view of an A/B test: verdict, figures, and how the effect came about day by day."""
+"""The page of an A/B test: verdict, figures, and the effect day by day."""
 
 from dmoe.report.ab.compare import Comparison
 from dmoe.report.ab.read import Reading
@@ -7,11 +7,11 @@ from dmoe.report.document import Block, Bullets, Chart, Document, Figures, Headi
 
 KINDS = {"win": "good", "loss": "bad", "broken": "bad", "none": "faint", "open": ""}
 SPLIT = 6
-"""Columns of the arms' table that fit into the text; the others follow in a second one."""
+"""Columns of the table of arms that fit into the text. The other columns follow in a second table."""
 
 
 def ab_document(reading: Reading) -> Document:
-    """The view of a test."""
+    """The page of a test."""
     primary = [one for one in reading.comparisons if one.metric == reading.primary]
     arms = arm_rows(reading.arms)
     blocks: list[Block] = [Note(title(reading), only="text")]
@@ -41,7 +41,7 @@ def _unit(one: Comparison) -> tuple[float, str]:
 
 
 def _cumulative(one: Comparison) -> Chart:
-    """The effect of all rows up to each day, with the interval that holds at every look."""
+    """The effect of all rows up to each day, with the interval that is valid at every look."""
     scale, unit = _unit(one)
     y, low, high = ([scale * getattr(look, name) for look in one.looks] for name in ("absolute", "low", "high"))
     days = [look.day for look in one.looks]
@@ -52,7 +52,7 @@ def _cumulative(one: Comparison) -> Chart:
 
 
 def _daily(one: Comparison) -> Chart:
-    """Each day alone: a novelty fades."""
+    """The effect of each day alone, which shows if a novelty effect fades."""
     scale, unit = _unit(one)
     days, y, errors = ([row[at] for row in one.days] for at in range(3))
     low, high = ([scale * (value + side * 1.96 * error) for value, error in zip(y, errors, strict=True)] for side in (-1, 1))
@@ -62,7 +62,7 @@ def _daily(one: Comparison) -> Chart:
 
 
 def _calibration(reading: Reading) -> Chart:
-    """Click rate over mean score in ten groups of rows of equal size."""
+    """Click rate against mean score, for ten groups of rows of equal size, ordered by score."""
     arms = [Series(arm.arm, [score for score, _ in arm.bins], [rate for _, rate in arm.bins]) for arm in reading.arms]
     top = max((max(*one.x, *one.y) for one in arms), default=1.0)
     return Chart(

@@ -1,4 +1,4 @@
-"""How many rows, units and days an A/B test needs: for one look at its end, and for a look every day."""
+"""The numbers of rows, units and days that an A/B test needs: with one look at its end, and with a look every day."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ PATHS_DRAWN, MOST_DAYS = 20_000, 3_650
 
 @dataclass(frozen=True)
 class Size:
-    """Of both arms together. `days_expected`: until the test ends in the mean where the effect is as planned."""
+    """The size of a test: rows and units of both arms together. `days_expected` is the mean duration if the effect is as planned."""
 
     rows: int
     units: int
@@ -29,7 +29,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Plan:
-    """`information`: 1 over the variance of the difference at the end of the sequential test, which its boundary is tuned to."""
+    """The plan of a test. The boundary is tuned to `information`: 1 / variance of the difference at the end of the sequential test."""
 
     metric: Metric
     baseline: float
@@ -43,14 +43,15 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """How many times the rows of the test that is looked at once."""
+        """Rows of the sequential test divided by those of the test with one look."""
         return self.sequential.rows / self.fixed.rows
 
 
 def make_plan(options: PlanOptions) -> Plan:
-    """
+    """Computes the plan of a test.
+
     Raises:
-        UserError: an option that is missing or wrong, named.
+        UserError: a missing or wrong option; the message names it.
     """
     shares = _checked(options)
     effect = options.effect or options.relative * options.baseline
@@ -58,10 +59,10 @@ def make_plan(options: PlanOptions) -> Plan:
     if options.metric == "clicks" and not 0 < treatment < 1:
         raise UserError(f"--effect {effect:g}: makes a click rate of {treatment:g} of one of {options.baseline:g}")
     variances = [rate * (1 - rate) for rate in (options.baseline, treatment)] if options.metric == "clicks" else [options.deviation**2] * 2
-    # Of the rows of a unit, E[n^2] / E[n] = mean * (1 + spread^2).
+    # For the number n of rows of a unit, E[n^2] / E[n] = mean * (1 + spread^2).
     larger = max(options.rows_a_unit * (1 + options.spread**2) - 1, 0.0) if options.rows_a_unit > 1 else 0.0
     factor = 1 + options.correlation * larger
-    # A row of traffic adds so much information on the difference.
+    # Information (1 / variance) on the difference that a row of traffic adds.
     a_row = 1 / (factor * sum(variance / share for variance, share in zip(variances, shares, strict=True)))
     arms_share = sum(shares)
 
@@ -119,10 +120,10 @@ def _checked(options: PlanOptions) -> tuple[float, float]:
 
 @lru_cache(maxsize=256)
 def sequential_drift(looks: int, alpha: float, power: float) -> tuple[float, float]:
-    """The effect over its standard error at the end, at which a test with so many evenly spread looks has that power; and which share of
-    the test is run in the mean where the effect is that large.
+    """(drift, share) of a sequential test. `drift` is the effect divided by its standard error at the end for which a test with this many
+    evenly spaced looks has this power. `share` is the mean share of the test that is run with such an effect.
 
-    By bisection over drawn paths, always the same ones.
+    Found by bisection on simulated paths with a fixed seed.
     """
     u_D = np.arange(1, looks + 1) / looks
     bound_D = boundary(tightest(alpha) * u_D, alpha)
@@ -146,9 +147,10 @@ def as_json(plan: Plan) -> str:
 
 
 def read_plan(path: str, asked_by: str) -> Plan:
-    """
+    """Reads a plan.
+
     Raises:
-        UserError: no file of `dmoe ab plan --output`.
+        UserError: not a file that `dmoe ab plan --output` wrote.
     """
     try:
         tree: Any = parse_json(read_bounded(path, 1 << 20, "plan of an A/B test", asked_by))
@@ -164,7 +166,7 @@ def read_plan(path: str, asked_by: str) -> Plan:
 
 
 def as_text(plan: Plan) -> str:
-    """At most 100 columns."""
+    """The plan as text of at most 100 columns."""
     what = "click rate" if plan.metric == "clicks" else "logloss"
     rows = [
         f"{'':28}{'one look at the end':>22}{'a look every day':>22}",

@@ -1,4 +1,4 @@
-"""What `dmoe ab plan` is told; imports nothing that takes long."""
+"""Options of `dmoe ab plan`. Imports no slow module."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What an A/B test says: each arm's figures, its effects, whether the arms were filled as planned, and how good a shadow's scores are.
+"""Analyzes an A/B test: figures and effects of the arms, sample ratio mismatch, and the quality of the scores of a shadow.
 
 Shapes: D days, A arms, U units, N rows.
 """
@@ -24,7 +24,8 @@ TINY = 1e-7
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """`loss` is the mean logloss of a row, `deviation` its standard deviation; `calibration` clicks over the sum of scores."""
+    """Figures of an arm. `loss` is the mean logloss of a row and `deviation` its standard deviation. `calibration` is the number of clicks
+    divided by the sum of scores."""
 
     arm: str
     share: float
@@ -50,7 +51,8 @@ class ArmFigures:
 
 @dataclass(frozen=True)
 class Reading:
-    """`mismatch_p` holds at every look, `chi_squared_p` at one; `shadow` is (rows, AUC, logloss, answered AUC, answered logloss)."""
+    """The results of a test. `mismatch_p` is valid at every look, `chi_squared_p` only for one look. `shadow` is (rows, AUC, logloss, AUC
+    of the answered scores, logloss of the answered scores)."""
 
     test: str
     first_day: int
@@ -72,10 +74,11 @@ class Reading:
 def read_test(
     joined: Joined, test: Test, window: float, plan: Plan | None = None, metric: Metric = "clicks", alpha: float = 0.05, days: int = 14
 ) -> Reading:
-    """
+    """Analyzes a test.
+
     Args:
-        plan: of the test; without it, the boundary is tuned to `days` days as informative as the first.
-        metric: that the verdict is on; the plan's where there is one. `alpha` likewise.
+        plan: plan of the test. Without it, the boundary is tuned to `days` days with the information of the first look each.
+        metric, alpha: primary metric and false-positive rate; with a plan, those of the plan are used.
 
     Raises:
         UserError: an arm has no exposure.
@@ -152,7 +155,7 @@ def _figures(joined: Joined, number: int, name: str, share: float, loss_N: np.nd
 
 
 def _mismatch(joined: Joined, day_N: np.ndarray, shares: Sequence[float]) -> tuple[float, float]:
-    """P-values of the units' being in the arms by their shares: at every daily look, and by chi-squared at one."""
+    """P-values for sample ratio mismatch: one that is valid at every daily look, and that of a chi-squared test for one look."""
     units, first = np.unique(joined.unit_N, return_index=True)
     arm_U, day_U = joined.arm_U[units], day_N[first] - day_N.min()
     counts_DA = np.zeros((int(day_N.max() - day_N.min()) + 1, len(shares)))
@@ -183,6 +186,6 @@ def _shadow(joined: Joined) -> tuple[int, float, float, float, float] | None:
 
 
 def loss_rows(score_N: np.ndarray, clicked_N: np.ndarray) -> np.ndarray:
-    """The cross-entropy of each row's probability."""
+    """Cross-entropy of each row."""
     p_N = np.clip(score_N, TINY, 1 - TINY)
     return np.where(clicked_N, -np.log(p_N), -np.log1p(-p_N))

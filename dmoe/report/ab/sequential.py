@@ -1,10 +1,10 @@
-"""Intervals and a ratio check that hold however often they are looked at.
+"""Always-valid confidence intervals and an always-valid test of sample ratio mismatch: they may be looked at any number of times.
 
-An estimate with variance V has information I = 1 / V. While it gathers information, I * estimate moves as a Brownian motion does, so the
-normal-mixture boundary holds for all times together: the interval estimate +- sqrt(V) * boundary(I / tau) misses the truth at any look with
-probability alpha at most (Robbins 1970; the asymptotic confidence sequence of Waudby-Smith et al. 2021, eq. 15, with t * rho^2 = I / tau).
-It holds for large samples, as every normal interval does. tau has to be fixed before the data are looked at: it says at which information
-the interval is tightest.
+An estimate with variance V has information I = 1 / V. As information accumulates, I * estimate behaves like a Brownian motion, so the
+normal-mixture boundary holds for all times together: the probability that the interval estimate +- sqrt(V) * boundary(I / tau) misses the
+true value at any look is at most alpha (Robbins 1970; the asymptotic confidence sequence of Waudby-Smith et al. 2021, eq. 15, with
+t * rho^2 = I / tau). Like every normal interval, it needs large samples. tau determines at which information the interval is tightest. It
+must be fixed before the data are looked at.
 """
 
 import math
@@ -16,7 +16,7 @@ from scipy.special import gammaln
 
 
 def tightest(alpha: float) -> float:
-    """The I / tau at which the boundary is lowest: the solution of r = log(1 + r) - 2 log(alpha)."""
+    """The ratio r = I / tau with the tightest interval: the solution of r = log(1 + r) - 2 log(alpha)."""
     r = 8.0
     for _ in range(100):
         r = math.log1p(r) - 2 * math.log(alpha)
@@ -24,10 +24,10 @@ def tightest(alpha: float) -> float:
 
 
 def boundary(ratio: Any, alpha: float) -> Any:
-    """How many standard errors wide the interval is to each side.
+    """Half-width of the interval in standard errors.
 
     Args:
-        ratio: I / tau, of any shape, above 0.
+        ratio: I / tau, any shape, > 0.
 
     Example:
         >>> round(float(boundary(tightest(0.05), 0.05)), 3)  # at its best; an interval for one look has 1.96
@@ -37,16 +37,17 @@ def boundary(ratio: Any, alpha: float) -> Any:
 
 
 def always_valid_p(z: Any, ratio: Any) -> Any:
-    """The alpha at which the interval just touches 0; its least value over all looks is a p-value that holds at every look.
+    """The alpha at which the interval just touches 0. The minimum over all looks so far is an always-valid p-value.
 
     Args:
-        z: the estimate over its standard error; ratio: I / tau, of the same shape.
+        z: estimate divided by its standard error.
+        ratio: I / tau, the shape of z.
     """
     return np.minimum(1.0, np.sqrt(1 + ratio) * np.exp(-np.square(z) * ratio / (2 * (1 + ratio))))
 
 
 def at_looks(estimate_D: np.ndarray, variance_D: np.ndarray, tau: Any, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Half the width of the interval at each look, and the p-value so far, [..., D].
+    """Half-width of the interval and minimum p-value so far, at each look: [..., D].
 
     Args:
         tau: [...], fixed before the first look.
@@ -57,16 +58,18 @@ def at_looks(estimate_D: np.ndarray, variance_D: np.ndarray, tau: Any, alpha: fl
 
 
 def ratio_mismatch_p(counts_DA: np.ndarray, shares_A: Sequence[float], strength: float = 1000.0) -> np.ndarray:
-    """P-values of units' being in the arms by their shares, which hold at every look (Lindon and Malek 2022): 1 over the largest Bayes
-    factor so far of a Dirichlet prior around the shares against the shares themselves. Exact, not asymptotic.
+    """Always-valid p-values for sample ratio mismatch: units are in the arms by their shares (Lindon and Malek 2022).
+
+    p is 1 / the largest Bayes factor so far of a Dirichlet prior around the shares against the shares themselves. It is exact, not
+    asymptotic.
 
     Args:
-        counts_DA: [looks, arms] units that have come up to each look.
-        shares_A: of the arms, in any unit.
-        strength: of the prior: the larger, the smaller a mismatch it is most sensitive to.
+        counts_DA: [looks, arms] cumulative number of units at each look.
+        shares_A: shares of the arms, on any scale.
+        strength: concentration of the prior. With a larger value, the test is most sensitive to smaller mismatches.
 
     Returns:
-        [looks].
+        P-values, [looks].
     """
     share_A = np.asarray(shares_A, float) / np.sum(shares_A)
     prior_A, n_DA = strength * share_A, np.asarray(counts_DA, float)

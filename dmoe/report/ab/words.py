@@ -1,4 +1,4 @@
-"""What an A/B test says, in words and tables."""
+"""The results of an A/B test in words and tables."""
 
 import datetime
 import math
@@ -27,7 +27,7 @@ HEADLINES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of an arm against the control, in the primary metric. `broken`: the arms were not filled as planned, and nothing else counts."""
+    """The verdict on an arm against the control, in the primary metric. `broken` means a sample ratio mismatch, so no effect is valid."""
 
     kind: Kind
     arm: str
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def verdicts(reading: Reading) -> list[Verdict]:
-    """One for each arm that is compared with the control."""
+    """One verdict for each arm that is compared with the control."""
     control = reading.arms[0].arm
     return [Verdict(*_verdict(reading, one, control)) for one in reading.comparisons if one.metric == reading.primary]
 
@@ -86,7 +86,7 @@ def number(value: float, metric: str) -> str:
 
 
 def signed(value: float, metric: str, low: float = math.nan, high: float = math.nan) -> str:
-    """A difference, with its interval where there is one; of click rates in percentage points."""
+    """Formats a difference, with its interval if there is one. Differences of click rates are in percentage points."""
     scale, digits, unit = (100, 3, " points") if metric == "clicks" else (1, 5, "")
     if not math.isfinite(value):
         return "-"
@@ -118,7 +118,7 @@ ARM_HEAD = ["arm", "share", "units", "rows", "clicks", "click rate", "logloss", 
 
 
 def arm_rows(arms: Sequence[ArmFigures]) -> list[list[str]]:
-    """Figures of each arm; ± is a 95 % interval by units, for one look."""
+    """A row of figures for each arm. ± is a 95 % interval by units, for one look."""
     return [
         [
             one.arm,
@@ -151,7 +151,7 @@ def effect_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
 
 
 def notes(reading: Reading) -> list[str]:
-    """What else a reader has to know, most important first."""
+    """Notes for the reader, the most important first."""
     counts, primary = reading.counts, [one for one in reading.comparisons if one.metric == reading.primary]
     lines = [
         f"Units in the arms: {'NOT AS PLANNED' if reading.mismatch else 'as planned'} (p {p_text(reading.mismatch_p)} at every look,"
@@ -192,7 +192,7 @@ def notes(reading: Reading) -> list[str]:
 
 
 def explained(reading: Reading) -> str:
-    """What the intervals of the effects are."""
+    """Explains the intervals of the effects."""
     confidence = f"{100 * reading.comparisons[0].confidence:.4g} %"
     return (
         f"Intervals and p are by units and hold however often they are looked at, at {confidence}. The logloss of an arm is of its own"
@@ -212,7 +212,7 @@ def title(reading: Reading) -> str:
 
 
 def as_tree(reading: Reading) -> dict[str, Any]:
-    """For JSON: every figure, and the verdicts; days are dates, and what is undefined is None."""
+    """All figures and verdicts, for JSON. Days are dates, and undefined numbers are None."""
     tree = asdict(reading) | {"first_day": date(reading.first_day), "last_day": date(reading.last_day), "mismatch": reading.mismatch}
     for one in tree["comparisons"]:
         for look in one["looks"]:

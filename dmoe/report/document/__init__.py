@@ -1,4 +1,4 @@
-"""One `Document` for text, HTML and JSON: a view says once what it shows."""
+"""`Document`: a report that is described once and written as text, HTML or JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Document:
-    """A view: what `dmoe` prints, and the page or JSON that it writes.
+    """A report, as the text that `dmoe` prints, and as the page or JSON that it writes.
 
     Example:
         >>> view = Document("Runs", [Heading("Test"), Table(["variant", "AUC"], [["D-MoE", Cell("0.7300", value=0.73)]])])
@@ -63,13 +63,13 @@ class Document:
     blocks: Sequence[Block]
 
     def text(self) -> str:
-        """At most 100 columns wide, but for figures and names that need more; without title, headings and charts."""
+        """Text without title, headings and charts. Lines have at most 100 columns, unless figures and names need more."""
         return as_text(self.blocks)
 
     def html(self) -> str:
-        """One self-contained page."""
+        """A self-contained HTML page."""
         return as_html(self.title, self.blocks)
 
     def data(self) -> dict[str, Any]:
-        """Plain data for JSON: `title`, and `blocks` with their `kind`."""
+        """Plain data for JSON: `title` and `blocks`, each with its `kind`."""
         return {"title": self.title, "blocks": [as_data(block) for block in shown(self.blocks, "page")]}

@@ -1,10 +1,10 @@
-"""A chart's axis: where a value lies, and which values are labelled."""
+"""The axis of a chart: converts values to pixels, and selects the values that get labels."""
 
 import math
 
 
 class Axis:
-    """Values from `low` to `high` over pixels from `start` to `end`; a range without extent is widened.
+    """Maps values from `low` to `high` to pixels from `start` to `end`. An empty range is widened.
 
     Example:
         >>> [name for _, name in Axis(0, 25_000, False, 0, 100).ticks()]
@@ -17,7 +17,7 @@ class Axis:
         self.low, self.high, self.log, self.start, self.end = low, high, log, start, end
 
     def at(self, value: float) -> float:
-        """Its pixel."""
+        """The pixel of a value."""
         if self.log:
             share = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         else:
@@ -25,7 +25,7 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round values with their labels."""
+        """Round values and their labels."""
         found = self._powers() if self.log else []
         if len(found) >= 2:
             return [(value, short(value)) for value in found]
@@ -48,7 +48,7 @@ class Axis:
 
 
 def short(value: float, step: float = 0.0) -> str:
-    """A number in few characters: 25k, 0.312, 3e-07; with as many digits as values that are `step` apart need."""
+    """Formats a number with few characters: 25k, 0.312, 3e-07. With `step`, values that are `step` apart get different texts."""
     if value == 0:
         return "0"
     digits = 3 if not step else min(max(math.ceil(math.log10(abs(value) / step) + 1), 3), 12)

@@ -1,4 +1,4 @@
-"""A document as one self-contained HTML page: sorted, filtered and pointed at by page.js, styled by page.css; nothing is fetched."""
+"""Writes a document as a self-contained HTML page, with page.js (sort, filter, tooltips) and page.css. The page loads no other files."""
 
 import base64
 import hashlib
@@ -16,29 +16,29 @@ UNITS = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "k": 1e3, "M": 
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?) ?(%|[kMGT]?B|[kM]|ms|s|x|points)?(?: ?[±\[(+].*| of .*)?")
 EMPTY = {"", "-"}
 LONG = 50
-"""Letters of a cell that is a sentence."""
+"""A cell with more characters is a sentence, whose column gets a minimum width."""
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """The whole page."""
+    """The complete page."""
     return frame(title, "\n".join(_parts(title, shown(blocks, "page"))), read("page.js"), read("page.css"))
 
 
 def read(name: str) -> str:
-    """A file of the page's style or script."""
+    """Reads the style or script file of the page."""
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def frame(title: str, body: str, script: str, style: str, data: str = "") -> str:
-    """A page around its body, which is HTML.
+    """A page with this body, which is HTML.
 
     Args:
-        script: the only one that may run, whatever a name may hold: the page's policy has its hash.
+        script: the only script that may run, even if a name contains HTML: the content security policy has its hash.
         data: JSON that the script reads from the element `data`; empty for none.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    # In a script's text only a < could end it.
+    # Only a < could end the text of a script element.
     held = f'<script type="application/json" id="data">{data.replace("<", chr(92) + "u003c")}</script>' if data else ""
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -48,7 +48,7 @@ def frame(title: str, body: str, script: str, style: str, data: str = "") -> str
 
 
 def text(value: str) -> str:
-    """A user's text as HTML."""
+    """Escapes text of a user for HTML."""
     return html.escape(printable(value))
 
 
@@ -80,7 +80,7 @@ def _parts(title: str, blocks: Sequence[Block]) -> Iterator[str]:
 def _table(block: Table, caption: str) -> str:
     columns = [[row[at] for row in block.rows] for at in range(len(block.head))]
     values = [_values(cells, at in block.words) for at, cells in enumerate(columns)]
-    # A column of sentences keeps some width where the window has none.
+    # A column of sentences gets a minimum width for narrow windows.
     kinds = ["" if at not in block.words else "words long" if max(map(len, cells)) > LONG else "words" for at, cells in enumerate(columns)]
     head = "".join(f'<th scope="col"{_class(kind)}>{text(cell)}</th>' for cell, kind in zip(block.head, kinds, strict=True))
     rows = []
@@ -95,7 +95,7 @@ def _table(block: Table, caption: str) -> str:
 
 
 def _values(cells: Sequence[str], words: bool) -> list[float | None]:
-    """The number of each cell to sort by; a column of words has numbers where all its cells are some."""
+    """The number of each cell, for sorting. A column of words has numbers only if all its cells are numbers."""
     found = [cell.value if isinstance(cell, Cell) and cell.value is not None else number_in(cell) for cell in cells]
     if words and any(value is None and cell not in EMPTY for value, cell in zip(found, cells, strict=True)):
         return [None] * len(cells)
@@ -103,7 +103,7 @@ def _values(cells: Sequence[str], words: bool) -> list[float | None]:
 
 
 def number_in(cell: str) -> float | None:
-    """The number that a cell begins with.
+    """The number at the beginning of a cell.
 
     Example:
         >>> [number_in(cell) for cell in ("1,024", "-0.5 [-0.6, -0.4]", "12.5 MB", "3 ± 1", "50%", "2x8:h100", "-")]

@@ -1,4 +1,4 @@
-"""What a view consists of: headings, paragraphs, lists, tables and charts."""
+"""The parts of a document: headings, paragraphs, lists, tables and charts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,16 +7,16 @@ from typing import Any, Literal
 from dmoe.json_text import defined
 
 Only = Literal["", "page", "text"]
-"""Where a block is shown: everywhere, in HTML and JSON only, or in the text only."""
+"""Where a block is shown: everywhere (empty), only in HTML and JSON (`page`), or only in the text (`text`)."""
 
 
 class Cell(str):
-    """Text of a table's cell.
+    """The text of a cell of a table.
 
     Attributes:
         kind: class of the style sheet: `good`, `bad` or `faint`.
-        value: the number that the text stands for: tables are sorted by it, and JSON has it in place of the text.
-        link: the caption of a table of the same page; a click on the cell shows the rows of that table that hold the cell's text.
+        value: the number that the text represents. Tables are sorted by it, and JSON has it instead of the text.
+        link: caption of a table on the same page. A click on the cell shows the rows of that table that contain the text of the cell.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Cell(str):
 
 @dataclass(frozen=True)
 class Heading:
-    """Begins a section of a page; one over an empty section is left out."""
+    """The heading of a section. Headings of empty sections are left out."""
 
     text: str
     level: int = 2
@@ -44,7 +44,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. `kind` is a class of the style sheet: `good`, `bad`, `faint`, or `code` for lines that stay as they are."""
+    """A paragraph. `kind` is a class of the style sheet: `good`, `bad`, `faint`, or `code` for lines that are not wrapped."""
 
     text: str
     kind: str = ""
@@ -70,10 +70,10 @@ class Table:
     """Rows of text or `Cell`s.
 
     Attributes:
-        caption: what a screen reader calls it; the text prints it above. The heading above it where empty.
-        words: columns of words, which are aligned to the left; the others hold figures.
-        same: so many first cells of a row are left blank in the text where they are those of the row above.
-        rule: the text has a line below the head.
+        caption: the name of the table for screen readers, which the text prints above it. If empty, the name is the heading above.
+        words: indices of the columns of words, which are aligned to the left. The other columns hold figures.
+        same: in the text, the first `same` cells of a row are blank if they are equal to those of the row above.
+        rule: draw a line below the head in the text.
     """
 
     head: Sequence[str]
@@ -90,12 +90,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one thing, such as a variant.
+    """The points of one item, such as a variant.
 
     Attributes:
-        low, high: bounds of each point's interval; empty without intervals.
-        band: intervals are drawn as one area, not as bars.
-        dashed: a reference, drawn without points.
+        low, high: bounds of the interval of each point; empty without intervals.
+        band: draw the intervals as one area, not as bars.
+        dashed: draw a dashed line without points, for a reference.
     """
 
     name: str
@@ -112,10 +112,10 @@ class Chart:
     """Lines, or clouds of points, over a numeric axis.
 
     Attributes:
-        x_names: words for some values of x in place of numbers.
-        levels: (value of y, name) of horizontal lines; the axis reaches them.
-        marks: (name, values of x) of vertical lines, such as alarms; the first kind in red.
-        cloud: points without lines, and a numbered mark at the mean of each series.
+        x_names: (value of x, name) for labels that replace the numbers of the x axis.
+        levels: (value of y, name) of horizontal lines. The range of the y axis includes them.
+        marks: (name, values of x) of vertical lines, such as alarms. The lines of the first name are red.
+        cloud: draw points without lines, and a numbered mark at the mean of each series.
     """
 
     title: str
@@ -135,7 +135,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bars:
-    """Horizontal bars, a row a name; several series are stacked."""
+    """Horizontal bars with one row per name. Several series are stacked."""
 
     title: str
     x_label: str
@@ -149,7 +149,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Forest:
-    """Differences with their intervals, one below the other: (name, mean, low, high) each."""
+    """Differences with their intervals, one row each: (name, mean, low, high)."""
 
     title: str
     x_label: str
@@ -161,7 +161,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A square matrix of numbers; `top` has the darkest colour, the largest entry where None."""
+    """A square matrix of numbers. The color scale ends at `top`, or at the largest entry if `top` is None."""
 
     title: str
     matrix: Sequence[Sequence[float]]
@@ -177,7 +177,7 @@ AnyChart = Chart | Bars | Forest | HeatMap
 
 @dataclass(frozen=True)
 class Figures:
-    """Charts side by side; the text has none."""
+    """Charts side by side. The text has no charts."""
 
     charts: Sequence[AnyChart]
     only: Only = "page"
@@ -190,7 +190,7 @@ Block = Heading | Note | Bullets | Table | Figures
 
 
 def shown(blocks: Sequence[Block], where: Only) -> list[Block]:
-    """The blocks without those that are shown elsewhere or empty, and without headings of empty sections."""
+    """The blocks that are shown in `where`, without empty blocks and headings of empty sections."""
     kept: list[Block] = []
     for block in reversed([one for one in blocks if one and one.only in ("", where)]):
         below = kept[-1] if kept else None
@@ -201,7 +201,7 @@ def shown(blocks: Sequence[Block], where: Only) -> list[Block]:
 
 
 def as_data(block: Block) -> dict[str, Any]:
-    """Plain data for JSON."""
+    """Converts a block into plain data for JSON."""
     kind = type(block).__name__.lower()
     if isinstance(block, Table):
         rows = [[cell.value if isinstance(cell, Cell) and cell.value is not None else str(cell) for cell in row] for row in block.rows]

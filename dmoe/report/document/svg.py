@@ -1,6 +1,6 @@
-"""Charts as SVG in the page's own ink.
+"""Draws charts as SVG, with the text color of the page.
 
-Each value is an element of class `p` with its words as its `<title>`: a browser shows them, and page.js reads them out.
+Each value is an element of class `p`. Its `<title>` describes the value: browsers show it as a tooltip, and page.js uses it.
 """
 
 import html
@@ -17,9 +17,9 @@ VIRIDIS = [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231,
 WIDTH, HEIGHT = 560, 330
 RIGHT, TOP, BOTTOM = 14, 12, 44
 POINTS = 1500
-"""Points that a chart shows at most; of more, each stretch's least and greatest."""
+"""Most points of a chart. If there are more, only the minimum and maximum of each stretch are drawn."""
 LETTER = 8.2
-"""Width of a letter: of 11 px, and not too narrow for the larger ones of small screens."""
+"""Width of a letter in pixels: for a font of 11 px, with room for the larger font on small screens."""
 LONGEST_LABEL = 44
 
 
@@ -28,7 +28,7 @@ def colour(index: int) -> str:
 
 
 def legend_of(chart: AnyChart) -> list[tuple[str, str]]:
-    """(name, colour) of what a chart's legend lists."""
+    """(name, color) of each entry in the legend of a chart."""
     if isinstance(chart, Bars):
         return [(name, colour(index)) for index, (name, _) in enumerate(chart.series)]
     if not isinstance(chart, Chart):
@@ -59,7 +59,7 @@ def _word(x: float, y: float, text: str, anchor: str = "middle", more: str = "")
 
 
 def _wide(text: str) -> float:
-    """Of a label, in pixels; letters of East Asian scripts are twice as wide."""
+    """Width of a label in pixels. Letters of East Asian scripts are twice as wide."""
     return LETTER * sum(1 + (ord(letter) > 0x2E7F) for letter in clip(text, LONGEST_LABEL))
 
 
@@ -70,7 +70,7 @@ def _value(value: float) -> str:
 def _x_axis(axis: Axis, label: str, bottom: float, top: float, names: Sequence[tuple[float, str]] = ()) -> Iterator[str]:
     room = axis.end - axis.start
     ticks = [(value, name) for value, name in names] or axis.ticks()
-    # No more names than have room beside one another.
+    # Skip names if there is not enough room for all.
     step = max(math.ceil(sum(_wide(name) + 10 for _, name in ticks) / room), 1)
     for value, name in ticks[::step]:
         x = axis.at(value)
@@ -79,14 +79,14 @@ def _x_axis(axis: Axis, label: str, bottom: float, top: float, names: Sequence[t
 
 
 def _finite(one: Series, log_x: bool, log_y: bool) -> list[tuple[float, ...]]:
-    """(x, y, low, high) of the points that can be drawn."""
+    """(x, y, low, high) of the points that can be drawn: finite, and > 0 on a logarithmic axis."""
     bounds = zip(one.low, one.high, strict=True) if one.low else ((y, y) for y in one.y)
     points = [(float(x), float(y), float(low), float(high)) for x, y, (low, high) in zip(one.x, one.y, bounds, strict=True)]
     return [p for p in points if all(map(math.isfinite, p)) and (p[0] > 0 or not log_x) and (min(p[1:]) > 0 or not log_y)]
 
 
 def thinned(points: list[tuple[float, ...]], most: int) -> list[tuple[float, ...]]:
-    """At most about `most` of the points, in order: the first, the last, and of every stretch those with its least and greatest y."""
+    """At most about `most` of the points, in order: the first, the last, and the minimum and maximum of y in each stretch."""
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)
@@ -174,7 +174,7 @@ ROW = 19
 
 
 def _rows(names: Sequence[str]) -> tuple[float, float, list[str]]:
-    """Where the plot begins, its height, and the names to its left."""
+    """Left edge and bottom edge of the plot, and the names to its left."""
     left = 12 + min(max(map(_wide, names)), 260)
     words = [_word(left - 7, TOP + ROW * (at + 0.5) + 4, clip(name, int(260 / LETTER)), "end") for at, name in enumerate(names)]
     return left, TOP + ROW * len(names), words

@@ -1,4 +1,4 @@
-"""A document as text, and tables in columns."""
+"""Writes a document as text, with tables in aligned columns."""
 
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -8,11 +8,11 @@ from dmoe.report.document.parts import Block, Bullets, Figures, Note, Table, sho
 
 WIDTH = 100
 NARROWEST = 20
-"""Characters that a column of words keeps where a table is too wide."""
+"""Least width of a column of words, in characters, if a table is too wide."""
 
 
 def as_text(blocks: Sequence[Block]) -> str:
-    """What a terminal shows: WIDTH columns, but for figures and names that need more."""
+    """Text for a terminal. Lines have at most WIDTH columns, unless figures and names need more."""
     return "\n\n".join("\n".join(_lines(block)) for block in shown(blocks, "text"))
 
 
@@ -31,12 +31,12 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
-    """Lines of at most WIDTH columns; `indent` is of all but the first."""
+    """Wraps text into lines of at most WIDTH columns. All lines but the first get the indent."""
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def blank_repeats(rows: Sequence[Sequence[str]], count: int) -> list[list[str]]:
-    """The rows, whose first `count` cells are blank where they are those of the row above."""
+    """Replaces the first `count` cells of a row by blanks if they are equal to those of the row above."""
     made = []
     for above, row in zip([None, *rows], rows, strict=False):
         same = above is not None and list(above[:count]) == list(row[:count])
@@ -52,12 +52,12 @@ def in_columns(
     width: int = WIDTH,
     narrowest: int = NARROWEST,
 ) -> Iterator[str]:
-    """A table's lines: columns of words to the left, figures to the right.
+    """Lines of a table. Columns of words are aligned to the left, figures to the right.
 
     Args:
-        words: the columns of words; where the table is wider than `width` and that helps, the widest of them are clipped.
-        rule: a line below the head.
-        narrowest: characters that a column of words keeps.
+        words: indices of the columns of words. If the table is wider than `width`, the widest of them are clipped, if that is enough.
+        rule: draw a line below the head.
+        narrowest: least width of a column of words, in characters.
 
     Example:
         >>> print(*in_columns(["table", "rows"], [["C1", "1,000"], ["C10", "20"]]), sep="\\n")
