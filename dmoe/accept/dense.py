@@ -12,7 +12,7 @@ from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes
 
 FORWARD_BOUND, GRADIENT_BOUND, METRIC_BOUND = 1e-4, 1e-3, 1e-6
-"""Largest allowed differences, relative to the largest number of a tensor. TF32 products, which PyTorch disables by default, exceed it."""
+"""Largest allowed differences, relative to the largest number of a tensor. TF32 products, off by default in PyTorch, exceed them."""
 OPTIONS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "cin": {"layer_maps": [4]}}
 FIELDS, DIM, WIDTH, EXPERTS, ROWS = 6, 8, 8, 3, 203
 

@@ -132,7 +132,7 @@ def _wrong(device: Any) -> Iterator[str]:
         dist.all_reduce(x)
         if not torch.equal(x.cpu(), (torch.arange(1000) * (ranks * (ranks + 1) // 2)).to(dtype)):
             yield f"all-reduce of {str(dtype).removeprefix('torch.')}"
-    # sizes[r][s]: how many numbers rank r sends to rank s, each r * 1000 + s; rank 0 sends none where they are uneven.
+    # Rank r sends sizes[r][s] numbers to rank s, each r * 1000 + s. With uneven sizes, rank 0 sends none.
     uneven = [[r * (s + 1) for s in range(ranks)] for r in range(ranks)]
     for name, sizes in (("all-to-all", [[4] * ranks] * ranks), ("uneven all-to-all", uneven)):
         sent = torch.cat([torch.full((sizes[rank][s],), float(rank * 1000 + s)) for s in range(ranks)]).to(device)

@@ -117,7 +117,7 @@ class Taker:
         return taken
 
     def _to_accept(self, window: int) -> int:
-        """Returns the window, or 0 if it was already accepted because the same command was started again.
+        """Returns the window, or 0 if an earlier start of the same command has already accepted it.
 
         Raises:
             UserError: the window is not quarantined.

@@ -38,7 +38,7 @@ def plain(schema: Schema) -> Schema:
 
 
 def model_manifest(schema: Schema, settings: IdsConfig, dataset: str = "log") -> Manifest:
-    """The manifest from which the model is built, before any row is read: the cardinality of a feature is its capacity.
+    """The manifest from which the model is built, before any row is read: the cardinality of a feature is its capacity or hash size.
 
     Raises:
         UserError: `online.ids.capacities` names a feature that does not exist.

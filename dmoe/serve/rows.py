@@ -121,7 +121,7 @@ class LightRows:
         return self.shared.nbytes + self.private.nbytes
 
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """As `FullRows`."""
+        """Like `FullRows`."""
         (shared,) = self.shared(ids + self.offset_F[feature])
         own = ids < self.bound_F[feature]
         sets = []
@@ -153,7 +153,7 @@ class HashedRows:
         return self.rows.nbytes
 
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """As `FullRows`."""
+        """Like `FullRows`."""
         made = [hashed_rows(ids, number, self.count_F[feature]).where(self.hashed_F[feature], ids) for number in range(self.sets)]
         return [x for rows in made for x in self.rows(rows + self.offset_F[feature])]
 
