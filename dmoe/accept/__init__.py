@@ -1,6 +1,5 @@
-"""Acceptance of a machine or a cluster: stages that run dmoe's own parts on it and compare them with what they promise.
+"""Acceptance tests of a machine or a cluster: stages run the parts of dmoe on it, and compare the results with what they must be.
 
-`stages` lists them, `conductor` runs them, `ranks` keeps the processes that they run in, `page` and `words` tell how they went. A stage's
-file holds what the conductor does and what every rank does; neither imports TorchRec before it runs, so that `--level dense` needs
-PyTorch alone.
+`stages` lists the stages, `conductor` runs them, `ranks` manages their processes, `report` formats the findings. The file of a stage has
+the code of the conductor and that of the ranks. Neither imports TorchRec before the stage runs, so `--level dense` needs only PyTorch.
 """

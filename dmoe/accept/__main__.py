@@ -1,4 +1,4 @@
-"""`python -m dmoe.accept`: what torchrun starts; the same as `dmoe accept`."""
+"""`python -m dmoe.accept` and `torchrun -m dmoe.accept`: the command `dmoe accept`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs the stages one after another, each within its time, and goes on after one that failed."""
+"""Runs the stages one after another, each with a time limit, and continues after a failed stage."""
 
 import platform
 import re
@@ -14,11 +14,11 @@ from dmoe.accept.ranks import Ranks
 from dmoe.errors import UserError, nearest
 
 MINUTES = {"dense": 5.0, "quick": 5.0, "full": 20.0}
-"""Of all stages of a level together."""
+"""Level -> time limit for all its stages together."""
 NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '((?!torch\b|dmoe\b)\w+)")
-"""On a rank: what a machine with PyTorch alone lacks is no failure at level `dense`."""
+"""Message of a rank about a missing package. At level `dense`, where only PyTorch is required, the stage is then skipped."""
 MOST_TOLD = 5
-"""Of a stage's problems."""
+"""Largest number of problems that are reported for a stage."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Stage:
     """A part of an acceptance.
 
     Attributes:
-        held, failed: what it means for the user where it held, and where it failed.
-        run: does it; writes figures and problems into its notes, raises Failed or Skipped.
-        seconds: its bound at level `quick`; three times that at `full`.
-        torch_alone: belongs to level `dense`: needs neither TorchRec nor FBGEMM.
+        held, failed: what it means for the user if the stage held, or failed.
+        run: runs the stage; adds figures and problems to the notes, and may raise Failed or Skipped.
+        seconds: time limit at level `quick`; at `full` it is three times as long.
+        torch_alone: the stage belongs to level `dense`, and needs neither TorchRec nor FBGEMM.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is given.
+    """The environment of a stage.
 
     Attributes:
-        ranks: to run functions on.
+        ranks: runs functions on the ranks.
         level: `dense`, `quick` or `full`.
-        folder: that all hosts see, empty where there is none.
-        hosts: how many.
-        on_gpu: the ranks have a GPU each.
+        folder: a folder that all hosts share; empty if there is none.
+        hosts: number of hosts.
+        on_gpu: whether each rank has a GPU.
     """
 
     ranks: Ranks
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def shared(self) -> str:
-        """The folder.
+        """The shared folder.
 
         Raises:
             Skipped: there is none.
@@ -81,10 +81,10 @@ class Job:
 
 
 def chosen(stages: Sequence[Stage], level: str, only: Sequence[str]) -> list[Stage]:
-    """The stages of a level, or of those the named ones.
+    """The stages of a level, or only those named in `only`.
 
     Raises:
-        UserError: a name that is no stage's of this level.
+        UserError: the level has no stage of a given name.
     """
     found = [stage for stage in stages if level != "dense" or stage.torch_alone]
     names = [stage.name for stage in found]
@@ -98,8 +98,8 @@ def conduct(stages: Sequence[Stage], job: Job, minutes: float, told: Callable[[F
     """Runs all stages.
 
     Args:
-        minutes: for all of them; the bounds of single ones grow and shrink with it.
-        told: hears of each as it ends.
+        minutes: time limit for all stages; those of single stages are scaled with it.
+        told: called with the finding of each stage when it ends.
     """
     began, findings = time.monotonic(), []
     ends = began + 60 * minutes
@@ -125,10 +125,10 @@ def _finding(stage: Stage, job: Job, bound: float, too_late: str) -> Finding:
         absent = NOT_INSTALLED.search(str(error)) if job.level == "dense" else None
         verdict, reason = (SKIPPED, f"{absent[1]} is not installed") if absent else (FAILED, str(error))
     except Exception as error:
-        # A fault of the stage's own must not keep the others from being run.
+        # A bug in one stage must not prevent the other stages.
         verdict, reason = FAILED, in_words(error)
     if notes.problems:
-        # What was seen first is what led to the end, where the stage then ended.
+        # Problems come before the exception that ended the stage, because they are probably its cause.
         more = len(notes.problems) - MOST_TOLD
         told = [*notes.problems[:MOST_TOLD], *[f"and {more} more"] * (more > 0), *[reason] * bool(reason)]
         verdict, reason = FAILED, "; ".join(told)
@@ -138,7 +138,7 @@ def _finding(stage: Stage, job: Job, bound: float, too_late: str) -> Finding:
 
 
 def about(machine: dict[str, Any], job: Job, version: str) -> dict[str, Any]:
-    """What a report says of where it was made, without a name that tells the machine."""
+    """The description of the machine in a report."""
     return {
         "dmoe": version,
         "level": job.level,

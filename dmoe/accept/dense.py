@@ -1,6 +1,6 @@
-"""What needs PyTorch alone: experts, gates and towers on the device against float64 on the CPU; the losses and the metrics by definition.
+"""Stages that need only PyTorch: experts, gates and towers are compared with float64 on the CPU, losses and metrics with their definitions.
 
-Shapes: N rows of all ranks, B of one, F fields, K dims, M experts, D width of an expert's output.
+Shapes: N rows of all ranks, B rows of one rank, F fields, K dims, M experts, D width of an expert's output.
 """
 
 import copy
@@ -12,13 +12,13 @@ from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes
 
 FORWARD_BOUND, GRADIENT_BOUND, METRIC_BOUND = 1e-4, 1e-3, 1e-6
-"""Largest differences, relative to the largest number of the tensor. TF32 products, which PyTorch leaves off, would be above."""
+"""Largest allowed differences, relative to the largest number of a tensor. TF32 products, off by default in PyTorch, exceed them."""
 OPTIONS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "cin": {"layer_maps": [4]}}
 FIELDS, DIM, WIDTH, EXPERTS, ROWS = 6, 8, 8, 3, 203
 
 
 def experts(job: Job, notes: Notes) -> None:
-    """The stage `experts`: every kind of expert, gate and mixture, forward and backward."""
+    """The stage `experts`: checks every kind of expert, gate and mixture, forward and backward."""
     told = job.ranks.run(differences)
     for name in told[0]:
         worst = max(one[name][0] for one in told), max(one[name][1] for one in told)
@@ -30,7 +30,7 @@ def experts(job: Job, notes: Notes) -> None:
 
 
 def differences() -> dict[str, tuple[float, float]]:
-    """Of every module: how far outputs and gradients on this rank's device are from those of its copy in float64 on the CPU."""
+    """Module -> largest differences of outputs and of gradients on this rank's device from those of a float64 copy on the CPU."""
     import torch
 
     from dmoe import distributed
@@ -54,7 +54,7 @@ def differences() -> dict[str, tuple[float, float]]:
 
 
 def difference(module: Any, inputs: list[Any], call: Callable[..., Any]) -> tuple[float, float]:
-    """Largest relative difference of the output, and of any gradient, to the same in float64 on the CPU."""
+    """The largest relative differences of the output and of all gradients from those in float64 on the CPU."""
     import torch
 
     from dmoe import distributed
@@ -64,20 +64,20 @@ def difference(module: Any, inputs: list[Any], call: Callable[..., Any]) -> tupl
         mine = copy.deepcopy(module).to(device=device, dtype=dtype).eval()
         given = [x.to(device=device, dtype=dtype, copy=True).requires_grad_() for x in inputs]
         out = call(mine, *given)
-        # Rows of unequal weight: a gradient that mixes rows up shows.
+        # Rows have different weights, so that a gradient that mixes up rows is noticed.
         (out * torch.linspace(0.5, 1.5, len(out), device=device, dtype=dtype).view(-1, *[1] * (out.dim() - 1))).sum().backward()
         gradients = [one.grad for one in (*given, *mine.parameters()) if one.grad is not None]
         results.append((out, gradients))
     (out, gradients), (expected, reference) = results
     if len(gradients) != len(reference):
         return relative(out, expected), float("inf")
-    # A gradient that is 0 but for rounding has no digits of its own to compare.
+    # Gradients that are 0 up to rounding errors are compared relative to the largest gradient.
     least = 1e-4 * max((float(one.abs().max()) for one in reference), default=0.0)
     return relative(out, expected), max((relative(a, b, least) for a, b in zip(gradients, reference, strict=True)), default=0.0)
 
 
 def relative(a: Any, b: Any, least: float = 1e-12) -> float:
-    """Largest difference over the largest number of `b`, or over `least`; infinite where one is not finite."""
+    """The largest difference, divided by the largest number of `b` or by `least`; infinite if the result is NaN."""
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
     if not b.numel():
         return 0.0
@@ -86,7 +86,7 @@ def relative(a: Any, b: Any, least: float = 1e-12) -> float:
 
 
 def losses(job: Job, notes: Notes) -> None:
-    """The stage `losses`: the correlation over all ranks' rows, its switches and gradients, by its definition in float64."""
+    """The stage `losses`: compares all forms of the correlation loss over the rows of all ranks, and gradients, with float64."""
     told = job.ranks.run(loss_differences)
     for name in told[0]:
         value, gradient = (max(one[name][index] for one in told) for index in (0, 1))
@@ -109,7 +109,7 @@ FORMS: tuple[dict[str, Any], ...] = (
 
 
 def made_rows(ranks: int) -> tuple[Any, Any, Any]:
-    """The same on every rank: inputs [N, M, D], labels [N], masks [N], N a multiple of the ranks, some rows padding."""
+    """Makes inputs [N, M, D], labels [N] and masks [N], the same on every rank. N is a multiple of the ranks; some rows are padding."""
     import torch
 
     generator = torch.Generator().manual_seed(7)
@@ -123,7 +123,7 @@ def made_rows(ranks: int) -> tuple[Any, Any, Any]:
 
 
 def loss_differences() -> dict[str, tuple[float, float]]:
-    """Of every form of the correlation loss: how far value and gradient over all ranks are from the definition in float64."""
+    """Form of the correlation loss -> differences of value and gradient over all ranks from the definition in float64."""
     import torch
 
     from dmoe import distributed
@@ -142,7 +142,7 @@ def loss_differences() -> dict[str, tuple[float, float]]:
         loss = CorrelationLoss(**options)(outputs_BMD, mask_N[mine].to(device), label_B).loss
         loss.backward()
         assert ours_DD.grad is not None
-        # What DistributedDataParallel does with a parameter's gradient.
+        # Averages the gradient like DistributedDataParallel.
         grad = distributed.all_reduce_sum(ours_DD.grad.clone()) / ranks
         theirs_DD = weight_DD.double().clone().requires_grad_()
         kept = mask_N > 0
@@ -154,7 +154,7 @@ def loss_differences() -> dict[str, tuple[float, float]]:
 
 
 def correlation_of(outputs_NMD: Any, label_N: Any, form: dict[str, Any]) -> Any:
-    """The loss from its definition, pair by pair."""
+    """The correlation loss by its definition, pair by pair."""
     import torch
 
     classes = [label_N == 0, label_N == 1] if form.get("within_class") else [label_N >= 0]
@@ -171,7 +171,7 @@ def correlation_of(outputs_NMD: Any, label_N: Any, form: dict[str, Any]) -> Any:
 
 
 def metrics(job: Job, notes: Notes) -> None:
-    """The stage `metrics`: every streaming metric over all ranks' rows, against NumPy over the rows in one place."""
+    """The stage `metrics`: compares every streaming metric over the rows of all ranks with NumPy on all rows in one process."""
     told = job.ranks.run(metric_differences)
     for name in told[0]:
         worst = max(one[name] for one in told)
@@ -179,7 +179,7 @@ def metrics(job: Job, notes: Notes) -> None:
 
 
 def metric_differences() -> dict[str, float]:
-    """Of every metric, how far the one of all ranks is from its definition."""
+    """Metric -> difference of its value over all ranks from the definition."""
     import numpy as np
     import torch
 
@@ -190,7 +190,7 @@ def metric_differences() -> dict[str, float]:
 
     ranks, rank, device = distributed.world_size(), distributed.rank(), distributed.device_of_this_rank()
     hidden_NMD, label_N, mask_N = made_rows(ranks)
-    # Logits in the middle of as many bins, so that the binned AUC is exact too.
+    # Rounded logits: different values are in different bins, so that the binned AUC is exact too.
     logit_NM = (hidden_NMD.mean(2) * 100).round() / 100
     logit_N, gate_NM = logit_NM[:, 0].contiguous(), hidden_NMD[:, :, 0].softmax(1)
     group_N = torch.arange(len(label_N)) % 5 + 1
@@ -232,7 +232,7 @@ def metric_differences() -> dict[str, float]:
 
 
 def _auc(scores: Any, labels: Any) -> float:
-    """By counting all pairs; NaN where a label does not occur."""
+    """AUC by counting all pairs; NaN if all labels are equal."""
     positives, negatives = scores[labels], scores[~labels]
     if not len(positives) or not len(negatives):
         return float("nan")

@@ -1,4 +1,4 @@
-"""What a stage of an acceptance found."""
+"""The result of a stage of an acceptance."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ HELD, FAILED, SKIPPED = "held", "failed", "skipped"
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number; `limit` is what it was held against, in words, empty where it is told only."""
+    """A measured number; `limit` describes its bound in words, and is empty if there is none."""
 
     name: str
     value: float
@@ -17,16 +17,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """How a stage went.
+    """The result of a stage.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         verdict: `held`, `failed` or `skipped`.
-        meaning: what that says of the machine, in one sentence.
-        reason: why it failed or was skipped; empty where it held.
-        figures: what was measured.
-        seconds: it took.
-        bound: seconds after which it would have been ended.
+        meaning: what the verdict means for this machine, in one sentence.
+        reason: why the stage failed or was skipped; empty if it held.
+        figures: the measured numbers.
+        seconds: duration.
+        bound: time limit in seconds.
     """
 
     stage: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 class Failed(Exception):
-    """What the stage proves does not hold here; the message says what was seen."""
+    """The stage failed; the message says what was observed."""
 
 
 class Skipped(Exception):
@@ -48,7 +48,7 @@ class Skipped(Exception):
 
 @dataclass
 class Notes:
-    """What a stage writes down while it runs: kept also where it fails later."""
+    """Figures and problems that a stage records while it runs; they are reported even if the stage fails later."""
 
     figures: list[Figure] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -57,16 +57,16 @@ class Notes:
         self.figures.append(Figure(name, float(value), unit, limit))
 
     def hold(self, holds: bool, problem: str) -> None:
-        """Writes a problem down where something does not hold; the stage goes on."""
+        """Records the problem if `holds` is false; the stage continues."""
         if not holds:
             self.problems.append(problem)
 
     def within(self, name: str, value: float, bound: float, unit: str = "") -> None:
-        """A figure that must not be above its bound; NaN is."""
+        """Records a figure, and a problem if it is above the bound or NaN."""
         self.figure(name, value, unit, f"at most {bound:g}")
         self.hold(value <= bound, f"{name} is {value:.3g}{f' {unit}' if unit else ''}, allowed are {bound:g}")
 
     def at_least(self, name: str, value: float, bound: float, unit: str = "") -> None:
-        """A figure that must not be below its bound; NaN is."""
+        """Records a figure, and a problem if it is below the bound or NaN."""
         self.figure(name, value, unit, f"at least {bound:g}")
         self.hold(value >= bound, f"{name} is {value:.3g}{f' {unit}' if unit else ''}, expected at least {bound:g}")

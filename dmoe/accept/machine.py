@@ -1,4 +1,4 @@
-"""The machine itself: versions that fit, drivers, the ranks' devices; and the collectives between them."""
+"""Stages about the machine: library versions, drivers and devices of the ranks; and the collectives between them."""
 
 import os
 import platform
@@ -12,13 +12,13 @@ from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes, Skipped
 
 GPU_SHARE, CPU_SHARE = 0.25, 0.004
-"""Of the bandwidth that a plan assumes, what must be reached; gloo on a busy host is far below a network card."""
+"""Smallest allowed share of the bandwidth that a plan assumes; gloo on a busy host is much slower than a network card."""
 GPU_BYTES, CPU_BYTES = 64 << 20, 4 << 20
 ROUNDS = 5
 
 
 def versions(job: Job, notes: Notes) -> None:
-    """The stage `versions`: the doctor's checks on this host, and every rank's device."""
+    """The stage `versions`: runs the checks of dmoe doctor on this host, and compares the devices of all ranks."""
     if job.level != "dense":
         from dmoe.doctor import findings
 
@@ -34,7 +34,7 @@ def versions(job: Job, notes: Notes) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """This rank's device and libraries, and its host's name, which a report leaves out."""
+    """Device and libraries of this rank, and the name of its host, which a report leaves out by default."""
     import torch
 
     from dmoe import distributed
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
     device = distributed.device_of_this_rank()
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else _host_memory()
-    # A number that went to the device and back: a driver that does not fit fails here.
+    # Computes on the device: an incompatible driver fails here.
     assert float(torch.arange(10.0, device=device).sum().cpu()) == 45.0
     return {
         "torch": str(torch.__version__),
@@ -70,7 +70,7 @@ def _host_memory() -> float:
 
 
 def collectives(job: Job, notes: Notes) -> None:
-    """The stage `collectives`: exact sums and exchanges, even and uneven, and their bandwidth beside the plan's."""
+    """The stage `collectives`: checks that sums and exchanges, even and uneven ones, are exact, and compares bandwidths with the plan's."""
     if job.ranks.size == 1:
         raise Skipped("one rank has nobody to exchange with")
     for kind in ("cpu", *["cuda"] * job.on_gpu):
@@ -93,7 +93,7 @@ def collectives(job: Job, notes: Notes) -> None:
 
 
 def exchange(kind: str) -> dict[str, Any]:
-    """What the collectives of this rank gave and took, on tensors of `kind`."""
+    """Runs collectives on tensors of `kind` (cpu or cuda): wrong results, latency and bandwidths on this rank."""
     import torch
     import torch.distributed as dist
 
@@ -102,7 +102,7 @@ def exchange(kind: str) -> dict[str, Any]:
 
     device = distributed.device_of_this_rank() if kind == "cuda" else torch.device("cpu")
     ranks, rank = distributed.world_size(), distributed.rank()
-    # A split of equal 4-byte numbers for every rank.
+    # The number of 4-byte elements, rounded down to equal parts for all ranks.
     count = (GPU_BYTES if kind == "cuda" else CPU_BYTES) // 4 // ranks * ranks
     source, target = torch.ones(count, device=device), torch.empty(count, device=device)
     cluster = cluster_of_this_job(device.type)
@@ -120,7 +120,7 @@ def exchange(kind: str) -> dict[str, Any]:
 
 
 def _wrong(device: Any) -> Iterator[str]:
-    """Names of collectives whose result is not the one that whole numbers give exactly."""
+    """Yields the names of collectives with wrong results. Operands are integers, so results must be exact."""
     import torch
     import torch.distributed as dist
 
@@ -132,7 +132,7 @@ def _wrong(device: Any) -> Iterator[str]:
         dist.all_reduce(x)
         if not torch.equal(x.cpu(), (torch.arange(1000) * (ranks * (ranks + 1) // 2)).to(dtype)):
             yield f"all-reduce of {str(dtype).removeprefix('torch.')}"
-    # sizes[r][s]: how many numbers rank r sends to rank s, each r * 1000 + s; rank 0 sends none where they are uneven.
+    # Rank r sends sizes[r][s] numbers to rank s, each r * 1000 + s. With uneven sizes, rank 0 sends none.
     uneven = [[r * (s + 1) for s in range(ranks)] for r in range(ranks)]
     for name, sizes in (("all-to-all", [[4] * ranks] * ranks), ("uneven all-to-all", uneven)):
         sent = torch.cat([torch.full((sizes[rank][s],), float(rank * 1000 + s)) for s in range(ranks)]).to(device)
@@ -154,7 +154,7 @@ def _wrong(device: Any) -> Iterator[str]:
 
 
 def _best(call: Callable[[], object], device: Any) -> float:
-    """Seconds of the fastest of some calls, the device's work included."""
+    """Seconds of the fastest of ROUNDS calls, including the work on the device."""
     taken = []
     for _ in range(ROUNDS):
         synchronize(device)
@@ -166,7 +166,7 @@ def _best(call: Callable[[], object], device: Any) -> float:
 
 
 def _pair_rate(step: int, source: Any, target: Any, device: Any) -> float:
-    """Bytes a second to the rank that many further on, while the one as many before sends here."""
+    """Bytes per second to rank + step, while rank - step sends to this rank."""
     import torch.distributed as dist
 
     from dmoe import distributed
@@ -182,7 +182,7 @@ def _pair_rate(step: int, source: Any, target: Any, device: Any) -> float:
 
 
 def synchronize(device: Any) -> None:
-    """Waits for the device's work; a CPU has none that is not done."""
+    """Waits until a GPU has finished its work; does nothing for a CPU."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The matrix products of a training step, as they are called, and how fast this machine does them alone."""
+"""Records the matrix products of a training step, and replays them alone to measure how fast this machine computes them."""
 
 import math
 import statistics
@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# Of each kind: where its two matrices are among the arguments.
+# Operator -> positions of its two matrices among the arguments.
 KINDS: dict[Any, tuple[int, int]] = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2)}
 KINDS |= {aten.addmm_: (1, 2), aten.baddbmm_: (1, 2)}
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product [.., n, k] @ [.., k, m], its operands laid out in memory as the step had them."""
+    """A product [.., n, k] @ [.., k, m]; `left` and `right` are (shape, strides) of the operands in the step."""
 
     batched: bool
     left: tuple[tuple[int, ...], tuple[int, ...]]
@@ -32,7 +32,7 @@ class Product:
 
     @property
     def of_rows(self) -> bool:
-        """Whether the result has a row a sample. A weight's gradient has not: it sums over them, its longest dimension by far."""
+        """Whether the result has a row for each sample. The gradient of a weight has not: it sums over the samples, so k is largest."""
         *_, n, k = self.left[0]
         return k <= max(n, self.right[0][-1])
 
@@ -45,7 +45,7 @@ class Product:
 
 
 class Recorder(TorchDispatchMode):
-    """Counts the products that run under it, forward and backward."""
+    """Counts the products that run while it is active, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Recorder(TorchDispatchMode):
 
 
 class Replay:
-    """The products of a step, once each as often as it had them, on operands that are there already and into results that are too."""
+    """Replays the products of a step, each as often as in the step, with operands and results that are allocated in advance."""
 
     def __init__(self, products: Counter[Product], device: torch.device) -> None:
         self.jobs = []
@@ -71,7 +71,7 @@ class Replay:
         self.flops = sum(product.flops * count for product, count in products.items())
 
     def run(self, passes: bool = False) -> None:
-        """With `passes`, every result that has a row a sample is multiplied by another tensor of its size at once, while it is warm."""
+        """Runs the products. With `passes`, each result with a row for each sample is then multiplied elementwise, while it is in cache."""
         for product, count, left, right, out, other in self.jobs:
             call = torch.bmm if product.batched else torch.mm
             for _ in range(count):
@@ -83,7 +83,7 @@ class Replay:
         self.run(passes=True)
 
     def slowest(self, seconds: Callable[[Callable[[], object]], float]) -> list[tuple[Product, int, float]]:
-        """Each product with its count and seconds a call, the one that takes most of a step first."""
+        """(product, count, seconds of a call), sorted by the total time in a step, the longest first."""
         timed = [
             (product, count, statistics.median(seconds(lambda a=left, b=right: a @ b) for _ in range(3)))  # type: ignore[misc]
             for product, count, left, right, *_ in self.jobs

@@ -1,4 +1,5 @@
-"""From the options of `dmoe accept` to its report: alone, where it starts its own ranks, or under torchrun, where each supervises one."""
+"""Runs `dmoe accept`, from its options to its findings. Without a launcher, it starts its own ranks; under torchrun, each process
+supervises one rank."""
 
 import contextlib
 import os
@@ -18,17 +19,19 @@ from dmoe.version import __version__
 STORE_SECONDS = 900
 TORCHREC = ("dmoe.train.session", "dmoe.train.command", "dmoe.testing.small_run")
 ALONE_ON_CPU = 2
-"""Ranks where there is neither a launcher nor a GPU that says how many."""
+"""Number of ranks without a launcher and without GPUs."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """
+    """Options of `dmoe accept`.
+
     Attributes:
-        only: names of stages; empty for all of the level.
-        minutes: of all stages together; the level's own where None.
-        ranks: to start; one a GPU, or two on a CPU, where None.
-        folder: for the runs and data of the stages, on a disk that all hosts see; a temporary one where empty.
+        level: `dense`, `quick` or `full`.
+        only: names of stages to run; empty for all of the level.
+        minutes: time limit for all stages; that of the level if None.
+        ranks: number of ranks to start; one for each GPU, or two on a CPU, if None.
+        folder: folder for runs and data of the stages, on a disk that all hosts share; a temporary one if empty.
         prepare: `module:function` that every rank calls first.
     """
 
@@ -46,10 +49,10 @@ def accept(
     """Runs the stages of a level.
 
     Returns:
-        the findings and what is told of the machine; None on a supervisor that is not the first.
+        the findings and the description of the machine; None on other supervisors than the first.
 
     Raises:
-        UserError: an option that cannot be.
+        UserError: an option is invalid.
     """
     some = chosen(stages, options.level, options.only)
     if options.ranks is not None and not 1 <= options.ranks <= 4096:
@@ -74,7 +77,7 @@ def accept(
 
 @contextlib.contextmanager
 def _folder(given: str, hosts: int) -> Iterator[str]:
-    """A folder of this acceptance's own, removed at its end."""
+    """A temporary folder for this acceptance, below `given` if it is not empty; empty if several hosts share no known folder."""
     if not given and hosts > 1:
         yield ""
         return
@@ -88,14 +91,14 @@ def _alone(options: Options) -> Setting:
     import torch
     from torch.distributed import TCPStore
 
-    # NVML's count: this process must not touch a device.
+    # Must not initialize CUDA in this process: device_count() uses NVML.
     gpus = torch.cuda.device_count()
     if gpus and (options.ranks or 0) > gpus:
         raise UserError(f"--ranks {options.ranks}: this host has {gpus} GPUs, and a rank takes one")
     count = options.ranks or gpus or ALONE_ON_CPU
     store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     setting = _setting(options, count, range(count), count, gpus > 0, None, "127.0.0.1", store.port)
-    # Lives as long as the ranks may ask it.
+    # The store must live as long as the ranks.
     setting.kept = store
     return setting
 

@@ -1,4 +1,4 @@
-"""A rank of an acceptance: joins its group, then calls what it is told to, until its supervisor ends."""
+"""A rank process of an acceptance: joins the process group, then runs the jobs that its supervisor sends."""
 
 import contextlib
 import importlib
@@ -13,20 +13,21 @@ PARENT_GONE = 1
 
 
 def serve(environment: Mapping[str, str], joins: bool, prepare: str, log: str, seconds: int, connection: Connection) -> None:
-    """Main of a rank's process. Each job is (name of a function, arguments); its answer is (`ok`, value) or (`raised`, text).
+    """Main function of a rank process. A job is (name of a function, arguments); its answer is (`ok`, value) or (`raised`, text).
 
     Args:
-        environment: RANK, WORLD_SIZE and the like, laid over the process's.
-        joins: joins the process group before anything else; else the jobs do.
-        prepare: a function of a module to call first, `module:function`; empty for none.
-        log: file that gets what this process prints.
-        seconds: the group's time-out.
+        environment: environment variables to set, such as RANK and WORLD_SIZE.
+        joins: whether to join the process group at the start; otherwise a job may join it.
+        prepare: `module:function` to call first; empty for none.
+        log: file for the output of this process.
+        seconds: time-out of the process group.
+        connection: receives jobs and sends answers.
     """
     from dmoe.orphans import end_with
 
     end_with(os.getppid(), PARENT_GONE)
     os.environ.update(environment)
-    # What libraries print belongs to no report.
+    # The output of libraries does not belong in the report.
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -78,7 +79,7 @@ def is_there(folder: str) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """Kind and message of an error, and where it was raised: the last places of its traceback, functions only."""
+    """Type and message of an error, and the last functions of its traceback."""
     places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"{type(error).__name__}: {first} (at {' > '.join(places)})"

@@ -1,7 +1,7 @@
-"""The processes that stages run in: kept from stage to stage, ended where they hang, and started anew.
+"""The rank processes that stages run in. They are kept from stage to stage; if they hang, they are killed and started again.
 
-A supervisor keeps the ranks of its own host, or, under torchrun, one of them; it touches no device, so that it can end a rank that hangs
-in a kernel or a collective. The first supervisor is the conductor's: it tells the others, by the store that all of them share, what to run.
+A supervisor manages the ranks of its host, or one rank under torchrun. It uses no device, so that it can kill a rank that hangs in a kernel
+or a collective. The first supervisor belongs to the conductor, and sends jobs to the others through a shared store.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from dmoe.accept.rank import serve
 
 POLL_SECONDS = 0.05
 LATE_SECONDS = 15.0
-"""How much longer than a rank's own bound the conductor waits for another host to say so."""
+"""Additional time that the conductor waits for the answers of other hosts, after the time limit of a job."""
 LAST_BYTES = 4000
 GRACE_SECONDS = 8.0
-"""How long the others of a pool may take once a rank has failed: most wait for it in vain."""
+"""Time limit for the other ranks of a pool after one has failed: most of them are waiting for it."""
 GROUP_SECONDS = 1800
 
 
 @dataclass(frozen=True)
 class Job:
-    """A function on the ranks of a pool.
+    """A function call on the ranks of a pool.
 
     Attributes:
-        pool: of how many ranks, the first ones.
+        pool: number of ranks; the pool has the first ones.
         function: `module:function`.
-        seconds: after which a rank that has not answered is ended.
-        apart: in processes of their own that join no group by themselves and end with the job, for programs that do.
+        seconds: time limit; ranks without an answer are then killed.
+        apart: whether to use new processes that end with the job and join no process group at the start, for programs that join one.
     """
 
     pool: int
@@ -48,8 +48,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one rank. `kind`: `ok`; `raised`, with what in `value`; `ended`, with the exit code; `late`. `said`: the end of what it printed,
-    where the job was one apart."""
+    """The answer of a rank.
+
+    Attributes:
+        kind: `ok`, `raised`, `ended` or `late`.
+        value: the returned value, the text of the exception, or the exit code.
+        said: the end of its output, if the job was `apart`.
+    """
 
     kind: str
     value: Any = None
@@ -58,19 +63,20 @@ class Answer:
 
 @dataclass
 class Setting:
-    """What all supervisors share.
+    """Settings of a supervisor.
 
     Attributes:
-        ranks: of the largest pool.
-        local: global numbers of the ranks that this supervisor keeps.
-        host_ranks: ranks of a host.
-        on_gpu: the ranks have a GPU each; they are spawned then, since a forked process cannot use CUDA after its parent asked for it.
-        store: all supervisors', None where this one is alone.
-        address, port: where the ranks meet.
-        preload: modules that the ranks need, for processes that are forked.
-        prepare: `module:function` that each rank calls first; tests plant faults by it.
-        kept: what has to live as long as the ranks: the store that they meet at, where it is this process's.
-        logs: folder for what the ranks print.
+        ranks: size of the largest pool.
+        local: global numbers of the ranks of this supervisor.
+        host_ranks: number of ranks on a host.
+        on_gpu: whether each rank has a GPU. Such ranks are spawned, because a forked process cannot use CUDA after its parent did.
+        store: the store that all supervisors share; None if there is only one.
+        address, port: rendezvous of the ranks.
+        threads: CPU threads of a rank.
+        preload: modules to import before ranks are forked.
+        prepare: `module:function` that each rank calls first; tests inject faults with it.
+        kept: keeps the rendezvous store alive, if this process owns it.
+        logs: folder for the output of the ranks.
     """
 
     ranks: int
@@ -89,7 +95,7 @@ class Setting:
 
 @dataclass
 class Child:
-    """A rank's process. `begun`: it has said that it is ready for a job."""
+    """A rank process. `begun`: it has reported that it is ready for jobs."""
 
     process: Any
     connection: Any
@@ -107,10 +113,10 @@ class Supervisor:
         self.pools: dict[int, dict[int, Child]] = {}
 
     def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> dict[int, Answer]:
-        """Answers of this supervisor's ranks, by rank; a pool of which one is late or has ended is ended.
+        """Runs a job; returns rank -> answer for the ranks of this supervisor. If a rank is late or has ended, its pool is killed.
 
         Args:
-            stopped: whether a rank of another supervisor has failed, so that those here wait in vain.
+            stopped: whether a rank of another supervisor has failed, so that the ranks here may wait for it in vain.
         """
         mine = [rank for rank in self.setting.local if rank < job.pool]
         if not mine:
@@ -161,7 +167,7 @@ class Supervisor:
         return Answer(kind, value)
 
     def drop(self, pool: int) -> None:
-        """Ends a pool's processes; the next job starts new ones."""
+        """Kills the processes of a pool; the next job starts new ones."""
         self._end(self.pools.pop(pool, {}))
 
     def close(self) -> None:
@@ -175,7 +181,7 @@ class Supervisor:
         if job.pool > 1:
             environment |= {"RANK": str(rank), "WORLD_SIZE": str(job.pool), "LOCAL_RANK": str(rank % setting.host_ranks)}
             environment |= {"MASTER_ADDR": setting.address, "MASTER_PORT": str(setting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-        # One that hangs is ended by the supervisor; the group's own time-out must not be before.
+        # The supervisor kills a rank that hangs, so the time-out of the process group must be longer.
         arguments = (environment, not job.apart, setting.prepare, self._log(rank, job.apart), GROUP_SECONDS, theirs)
         process = self.context.Process(target=_serve_without, args=arguments, daemon=True)
         process.start()
@@ -193,7 +199,7 @@ class Supervisor:
         return str(Path(self.setting.logs, f"{'apart' if apart else 'rank'}-{rank}.log"))
 
     def _said(self, rank: int) -> str:
-        """The end of what a rank printed."""
+        """The end of a rank's output."""
         path = Path(self._log(rank, True))
         text = path.read_bytes()[-LAST_BYTES:].decode(errors="replace") if path.exists() else ""
         path.unlink(missing_ok=True)
@@ -201,7 +207,7 @@ class Supervisor:
 
 
 def _serve_without(environment: Mapping[str, str], *arguments: Any) -> None:
-    """As `serve`, in a process that has none of torchrun's variables of its supervisor's."""
+    """Calls `serve` without the environment variables that torchrun has set for the supervisor."""
     for name in list(os.environ):
         if name.startswith(("TORCHELASTIC_", "GROUP_", "ROLE_")) or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
             del os.environ[name]
@@ -209,14 +215,14 @@ def _serve_without(environment: Mapping[str, str], *arguments: Any) -> None:
 
 
 class Ranks:
-    """What the conductor runs stages with.
+    """Runs functions on all ranks, for the conductor.
 
     Args:
-        supervisor: its own; those of other hosts are told by the store.
+        supervisor: the supervisor of the conductor; the others receive jobs through the store.
 
     Attributes:
-        size: of the largest pool.
-        until: when the stage that runs now has to have ended, on the monotonic clock.
+        size: size of the largest pool.
+        until: deadline of the present stage, on the monotonic clock.
         kept: results that several stages share.
     """
 
@@ -228,18 +234,18 @@ class Ranks:
 
     @property
     def left(self) -> float:
-        """Seconds that are left to the stage."""
+        """Seconds until the deadline of the stage."""
         return max(self.until - time.monotonic(), 0.0)
 
     def run(self, function: Callable[..., Any], *arguments: Any, size: int | None = None) -> list[Any]:
-        """Calls a function of a module on every rank of a pool; what each returned, by rank.
+        """Calls a function of a module on every rank of a pool; returns the results in the order of ranks.
 
         Raises:
-            Failed: a rank raised something, ended, or did not answer in time; says which.
+            Failed: a rank raised an exception, ended, or did not answer in time; names the rank.
         """
         answers = self.ask(function, *arguments, size=size)
         bad = {rank: answer for rank, answer in answers.items() if answer.kind != "ok"}
-        # What is raised says more than who waited for it in vain.
+        # Exceptions are reported first: late ranks have often only waited for the rank that failed.
         for kind in ("raised", "ended", "late"):
             for rank, answer in bad.items():
                 if answer.kind == kind:
@@ -247,7 +253,7 @@ class Ranks:
         return [answers[rank].value for rank in sorted(answers)]
 
     def ask(self, function: Callable[..., Any], *arguments: Any, size: int | None = None, apart: bool = False) -> dict[int, Answer]:
-        """As `run`, and gives every rank's answer, whatever it is."""
+        """Like `run`, but returns rank -> answer, also for ranks that failed."""
         name = f"{function.__module__}:{function.__qualname__}"
         job = Job(size or self.size, name, arguments, max(self.left, 1.0), apart)
         store = self.supervisor.setting.store
@@ -259,7 +265,7 @@ class Ranks:
             self._tell_if_bad(answers)
             answers |= self._of_others(store, job, set(range(job.pool)) - answers.keys())
             if not apart and any(answer.kind in ("late", "ended") for answer in answers.values()):
-                # A supervisor whose own ranks answered does not know that their group is broken.
+                # Other supervisors, whose ranks all answered, do not know that the process group is broken.
                 self.drop()
         return dict(sorted(answers.items()))
 
@@ -278,7 +284,7 @@ class Ranks:
             for rank in missing - found.keys():
                 key = f"dmoe/accept/{self._number}/{rank}"
                 if store.check([key]):
-                    # The supervisors are one program: what is unpickled comes from none but ourselves.
+                    # Safe to unpickle: only supervisors of this program write to the store.
                     found[rank] = pickle.loads(store.get(key))
             if time.monotonic() > until:
                 return found | {rank: Answer("late") for rank in missing - found.keys()}
@@ -286,19 +292,19 @@ class Ranks:
         return found
 
     def drop(self) -> None:
-        """Ends all pools here and at the other supervisors."""
+        """Kills all pools, also those of the other supervisors."""
         self.supervisor.close()
         if (store := self.supervisor.setting.store) is not None:
             self._number += 1
             store.set(f"dmoe/accept/{self._number}", pickle.dumps("drop"))
 
     def close(self) -> None:
-        """Ends the ranks, here and at the other supervisors, and these too."""
+        """Kills all ranks, and ends the other supervisors."""
         self.supervisor.close()
         if (store := self.supervisor.setting.store) is not None:
             self._number += 1
             store.set(f"dmoe/accept/{self._number}", pickle.dumps("close"))
-            # The store ends with this process: the others have to have read it.
+            # The store ends with this process, so waits until the others have read the message.
             until = time.monotonic() + LATE_SECONDS
             others = [f"dmoe/accept/closed/{rank}" for rank in range(1, self.size)]
             while time.monotonic() < until and not store.check(others):
@@ -306,7 +312,7 @@ class Ranks:
 
 
 def follow(supervisor: Supervisor) -> None:
-    """What a supervisor does that is not the conductor's: runs what it is told, until it is told to end."""
+    """Main loop of the other supervisors: runs jobs from the store until it receives `close`."""
     store, number = supervisor.setting.store, 0
     while True:
         number += 1

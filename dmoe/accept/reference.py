@@ -1,6 +1,6 @@
-"""Training steps in float64 on the CPU without TorchRec or FBGEMM: indexing for the lookup, autograd, the optimizers' formulas.
+"""Reference training steps in float64 on the CPU, without TorchRec and FBGEMM: look-ups by indexing, autograd, and optimizers by formula.
 
-What the stages of kernels and of tables in the host's memory are compared with. Shapes: N rows of the global batch, F fields, K dims.
+The stages `kernels` and `host memory` are compared with it. Shapes: N rows of the global batch, F fields, K dims.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ Told = tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def train_reference(config: Config, steps: int) -> Told:
-    """Losses, logical tables and dense parameters of the first steps of a config.
+    """Trains the first steps of a config; returns losses, logical tables and dense parameters.
 
-    The config's dense optimizer is SGD, its data set a small one of tables of at most one block of initial rows each.
+    The dense optimizer must be SGD, and each table must have at most one block of initial rows.
     """
     manifest = load_manifest(config.data.path)
     blueprint = make_blueprint(config, manifest)
@@ -60,7 +60,7 @@ def train_reference(config: Config, steps: int) -> Told:
 
 
 def batches_of(config: Config, steps: int, rank: int, ranks: int) -> Any:
-    """A rank's first batches of the training split."""
+    """The first training batches of a rank."""
     from dmoe.data.dataset.reader import Reader
 
     manifest = load_manifest(config.data.path)
@@ -81,7 +81,7 @@ def batches_of(config: Config, steps: int, rank: int, ranks: int) -> Any:
 
 
 def pooled(batch: Batch, feature: Any, table_RK: Tensor) -> Tensor:
-    """[N, K]: the sum or mean of every row's embeddings of a feature; 0 where it has none."""
+    """The pooled embeddings (sum or mean) of a feature, [N, K]; 0 for rows without ids."""
     ids = batch.sparse[feature.name]
     row_V = torch.repeat_interleave(ids.lengths().long())
     sum_NK = torch.zeros(len(batch.label_B), table_RK.shape[1], dtype=table_RK.dtype).index_add(0, row_V, table_RK[ids.values()])
@@ -89,7 +89,7 @@ def pooled(batch: Batch, feature: Any, table_RK: Tensor) -> Tensor:
 
 
 def step_table(config: Config, weight: Tensor, grad: Tensor, state: dict[str, Tensor], number: int) -> None:
-    """One step of the tables' optimizer, in place; rows without a gradient stay as they are."""
+    """One in-place step of the table optimizer; rows without a gradient do not change."""
     settings = config.optimizer.tables
     if settings.kind == "sgd":
         weight -= settings.lr * grad

@@ -1,4 +1,4 @@
-"""An acceptance as lines, as plain data and as one self-contained page; without host names and paths unless they are asked for."""
+"""Reports of an acceptance: as lines, as data and as a self-contained page. Host names and paths are masked unless they are requested."""
 
 import re
 import socket
@@ -19,10 +19,10 @@ PATH = re.compile(r"(?<![\w<.])(?:[a-z][a-z0-9+.-]*://|~?/)[^\s'\"(),;:]+")
 
 
 def masked(text: str, hosts: Sequence[str] = ()) -> str:
-    """The text with paths, addresses and hosts' names as placeholders.
+    """The text with placeholders for paths, addresses and host names.
 
     Args:
-        hosts: of the other ranks.
+        hosts: host names of the other ranks.
     """
     text = ADDRESS.sub("ADDRESS", PATH.sub("PATH", text))
     for host in (socket.gethostname(), *hosts):
@@ -32,7 +32,7 @@ def masked(text: str, hosts: Sequence[str] = ()) -> str:
 
 
 def as_line(finding: Finding) -> Iterator[str]:
-    """A stage for a terminal."""
+    """Yields the lines about a stage for a terminal."""
     yield f"{MARKS[finding.verdict]}  {finding.stage:<17} {finding.seconds:6.1f} s  {finding.meaning}"
     if finding.reason:
         yield f"      {finding.reason}"
@@ -59,10 +59,10 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def as_data(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) -> dict[str, Any]:
-    """Plain data for `--json`.
+    """The data for `--json`.
 
     Args:
-        names: host names and paths stay.
+        names: whether to keep host names and paths.
     """
     about, hosts = dict(about), about.get("host names", [])
     about = {key: value for key, value in about.items() if names or key != "host names"}
@@ -86,7 +86,7 @@ def _masked(value: Any, hosts: Sequence[str]) -> Any:
 
 
 def as_page(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) -> str:
-    """The page's text, of the same content as `as_data`."""
+    """The HTML page, with the same content as `as_data`."""
     data = as_data(findings, about, names)
     stages = [
         [

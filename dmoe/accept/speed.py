@@ -1,4 +1,4 @@
-"""A plan that is made and measured, memory beside what was expected, speed beside the device's limit, and hidden waits for the device."""
+"""The stages `plan`, `memory` and `speed`: compare a plan, memory and step time with predictions and with the limit of the device."""
 
 import gc
 import statistics
@@ -11,9 +11,9 @@ from dmoe.accept.finding import Notes
 from dmoe.accept.machine import synchronize
 
 SHARE = 0.02
-"""Of the limit that products and memory set, what a step must reach; a CPU that others use too is slow."""
+"""Smallest allowed speed of a step, as a share of the limit by products and memory. It is low, because a shared CPU may be slow."""
 MEMORY_FACTOR, MEMORY_SLACK = 1.5, 400e6
-"""Peak over what was expected; and bytes of libraries, buffers of collectives and the allocator."""
+"""The peak may be MEMORY_FACTOR * expected + MEMORY_SLACK bytes, which libraries, collective buffers and the allocator may take."""
 MODEL: dict[str, Any] = {
     "embedding": {"dim": 16},
     "experts": ["crossnet", {"kind": "mlp", "hidden": [256]}, {"kind": "cin", "layer_maps": [8]}],
@@ -22,7 +22,7 @@ MODEL: dict[str, Any] = {
 
 
 def plan(job: Job, notes: Notes) -> None:
-    """The stage `plan`: made, its shards and bytes measured, its constants corrected."""
+    """The stage `plan`: makes a plan, measures its shards and bytes, and estimates the constants of the cost model."""
     told = job.ranks.run(measured, job.on_gpu)[0]
     notes.hold(not told["misplaced"], f"{len(told['misplaced'])} shards are not where the plan has them: {told['misplaced'][:1]}")
     notes.within("bytes sent beside the prediction, worst rank", told["worst_sent"], told["bound"])
@@ -36,7 +36,7 @@ def plan(job: Job, notes: Notes) -> None:
 
 
 def memory(job: Job, notes: Notes) -> None:
-    """The stage `memory`: the peak of some steps beside weights, states, activations and gradients as `dmoe cost` adds them up."""
+    """The stage `memory`: compares the memory peak of some steps with weights, states, activations and gradients by `dmoe cost`."""
     for rank, one in enumerate(job.ranks.run(peak, job.on_gpu)):
         bound = MEMORY_FACTOR * one["expected"] + MEMORY_SLACK
         notes.hold(one["peak"] <= bound, f"rank {rank} took {one['peak'] / 1e6:,.0f} MB, expected about {one['expected'] / 1e6:,.0f} MB")
@@ -46,7 +46,7 @@ def memory(job: Job, notes: Notes) -> None:
 
 
 def speed(job: Job, notes: Notes) -> None:
-    """The stage `speed`: samples, products and bytes a second, and the share of the limit that the device sets."""
+    """The stage `speed`: measures samples, FLOPs and bytes per second, and compares the step time with the limit of the device."""
     told = job.ranks.run(rates, job.on_gpu)
     slowest = max(told, key=lambda one: one["seconds"])
     notes.figure("samples a second, all ranks", sum(one["rows"] for one in told) / slowest["seconds"], "1/s")
@@ -58,11 +58,11 @@ def speed(job: Job, notes: Notes) -> None:
 
 
 def session_of(on_gpu: bool, rows: int, batch: int) -> tuple[Any, Any]:
-    """An open session of a model of random ids, and endless batches of this rank.
+    """Opens a session of a test model; also returns endless random batches for this rank.
 
     Args:
-        rows: of each of eight tables.
-        batch: a rank's rows.
+        rows: number of rows of each of the eight tables.
+        batch: number of rows in the batch of a rank.
     """
     from dmoe import distributed
     from dmoe.config import Config
@@ -78,7 +78,7 @@ def session_of(on_gpu: bool, rows: int, batch: int) -> tuple[Any, Any]:
 
 
 def batches(names: list[str], rows: int, batch: int, pin: bool) -> Iterator[Any]:
-    """Endless batches of random ids, skewed to the small ones."""
+    """Yields random batches without end; small ids are more frequent."""
     import torch
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -99,12 +99,12 @@ def batches(names: list[str], rows: int, batch: int, pin: bool) -> Iterator[Any]
 
 
 def sizes(on_gpu: bool) -> tuple[int, int]:
-    """Rows of a table, and of a rank's batch."""
+    """Numbers of rows of a table and of a rank's batch."""
     return (1_000_000, 8192) if on_gpu else (20_000, 512)
 
 
 def measured(on_gpu: bool) -> dict[str, Any]:
-    """What the plan of this job predicted, beside what was measured; on rank 0."""
+    """Measures the plan of this job, and compares predictions with measurements."""
     import dataclasses
 
     import torch.distributed as dist
@@ -132,7 +132,7 @@ def measured(on_gpu: bool) -> dict[str, Any]:
 
 
 def peak(on_gpu: bool) -> dict[str, float]:
-    """Bytes of this rank's peak over some steps, and those that were expected."""
+    """Measured and expected memory peak of this rank over some steps, in bytes."""
     import torch
 
     from dmoe import distributed
@@ -144,7 +144,7 @@ def peak(on_gpu: bool) -> dict[str, float]:
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    # On a CPU large enough to stand out from what libraries take.
+    # On a CPU, tables are larger, so that they are not lost in the memory of libraries.
     rows, batch = sizes(on_gpu) if on_gpu else (200_000, 512)
     started = torch.cuda.memory_allocated() if on_gpu else resident_bytes()
     session, stream = session_of(on_gpu, rows, batch)
@@ -160,12 +160,12 @@ def peak(on_gpu: bool) -> dict[str, float]:
     cost = cost_of(session.config, session.manifest)
     ranks = distributed.world_size()
     dense = cost.training_bytes(0, ranks) - (cost.embedding_bytes + cost.table_state_bytes) / ranks
-    # TorchRec's pipeline holds three batches; each has ids, and what they look up, forward and backward.
+    # The pipeline of TorchRec holds three batches, with ids and their embeddings, forward and backward.
     return {"peak": now - started, "expected": held + dense + cost.activation_bytes * batch}
 
 
 def rates(on_gpu: bool) -> dict[str, float]:
-    """A step's seconds on this rank, its work, and the seconds that products and rows alone would take."""
+    """Seconds of a step on this rank, its work, and the seconds that only its matrix products and table rows would take."""
     import torch
 
     from dmoe.accept.products import Recorder, Replay
@@ -181,7 +181,7 @@ def rates(on_gpu: bool) -> dict[str, float]:
     replay.run()
     products = min(_seconds(replay.run, session.device) for _ in range(3))
     columns = sum(table.columns for table in session.tables)
-    # Forward reads a row; the step reads and writes it and its state.
+    # The forward pass reads a row; the optimizer reads and writes the row and its state.
     moved = 5 * batch * columns * 4
     source = torch.zeros(max(moved // 8, 1), device=session.device)
     target = torch.zeros_like(source)

@@ -1,4 +1,4 @@
-"""All stages, in the order in which they run: what is cheap and what the others stand on first."""
+"""All stages in the order in which they run: first those that are cheap and that other stages depend on."""
 
 from dmoe.accept import dense, machine, speed, stops, training, waits
 from dmoe.accept.conductor import Stage
@@ -9,7 +9,7 @@ STAGES = (
         "Driver, PyTorch and the libraries on it fit each other, and every rank has the same.",
         "The installation does not fit this machine; nothing below can be trusted.",
         machine.versions,
-        # The first start of all ranks is in it; from a shared disk, imports take their time.
+        # Includes the first start of all ranks; imports from a shared disk are slow.
         120,
         torch_alone=True,
     ),

@@ -1,4 +1,4 @@
-"""Training as a user starts it, in processes of its own: to its end, stopped and resumed, and with a rank that is lost."""
+"""Stages that run dmoe.train in new processes, as a user does: to the end, stopped and resumed, and with a lost rank."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from dmoe.accept.training import WEIGHT_BOUND, data_folder
 
 LOST, PREEMPTED = 3, 143
 WATCH_SECONDS = 45
-"""`run.timeout_seconds` of the runs: after so long without progress a rank is taken for lost."""
+"""`run.timeout_seconds` of the runs: a rank without progress for this time counts as lost."""
 OVERRIDES = (
     "train.epochs=1",
     "train.validations_per_epoch=2",
@@ -26,12 +26,12 @@ OVERRIDES = (
     f"run.timeout_seconds={WATCH_SECONDS}",
 )
 MIDDLE, LAST, FAULT_STEP = 24, 47, 9
-"""Steps of the small data set: its two validations, and the one after which a rank is stopped or killed."""
+"""Steps of a run on the small data set: those of its two validations, and the step after which a rank is stopped or killed."""
 
 
 def pipeline(job: Job, notes: Notes) -> None:
-    """The stage `pipeline`: prefetched batches, validations, checkpoints, a trace, a test, the scorer; then its second half on half the
-    ranks."""
+    """The stage `pipeline`: a run with prefetching, validations, checkpoints, a trace, a test and a scorer; then its second half is
+    repeated on half the ranks."""
     run = undisturbed(job)
     figures = job.ranks.run(figures_of, run, size=1)[0]
     notes.at_least("test AUC", figures["auc"], 0.55)
@@ -47,10 +47,10 @@ def pipeline(job: Job, notes: Notes) -> None:
 
 
 def undisturbed(job: Job) -> str:
-    """The folder of a run that nothing disturbed; made once.
+    """The folder of a run without interruption, which is made once.
 
     Raises:
-        Failed: it did not end well.
+        Failed: the run failed.
     """
     run = Path(job.shared, "run")
     if not (run / "metrics.json").exists():
@@ -60,8 +60,8 @@ def undisturbed(job: Job) -> str:
 
 
 def preemption(job: Job, notes: Notes) -> None:
-    """The stage `preemption`: SIGTERM on one rank ends all at one step with a checkpoint; resumed, the run ends as one that was never
-    stopped."""
+    """The stage `preemption`: SIGTERM on one rank stops all ranks at the same step with a checkpoint. The resumed run must have the same
+    result as an uninterrupted one."""
     run, stopped = undisturbed(job), str(Path(job.shared, "stopped"))
     fault = (job.ranks.size - 1, FAULT_STEP, int(signal.SIGTERM))
     expect(train(job, stopped, fault=fault), {PREEMPTED})
@@ -72,14 +72,14 @@ def preemption(job: Job, notes: Notes) -> None:
 
 
 def lost_rank(job: Job, notes: Notes) -> None:
-    """The stage `lost rank`: where one is killed, all others end by themselves in time, and the run goes on from its checkpoint."""
+    """The stage `lost rank`: if a rank is killed, all others must end by themselves in time, and the run must resume from a checkpoint."""
     run, broken = undisturbed(job), str(Path(job.shared, "broken"))
     every, last = "train.checkpoint.every_steps=4", job.ranks.size - 1
     answers = train(job, broken, every, fault=(last, FAULT_STEP, int(signal.SIGKILL)))
     if answers[last].value != -signal.SIGKILL:
         raise Failed(f"rank {last} was to be killed, but it {in_words(answers[last])}")
     others = {rank: answer for rank, answer in answers.items() if rank != last}
-    # Where NCCL's own watchdog is first, it aborts the process.
+    # If NCCL's watchdog notices first, it aborts the process.
     for rank, answer in others.items():
         sound = answer.kind == "ended" and answer.value in (LOST, -signal.SIGABRT)
         notes.hold(sound, f"rank {rank} should have ended with exit code {LOST}, but it {in_words(answer)}")
@@ -97,11 +97,12 @@ def train(
     trace: str = "",
     fault: tuple[int, int, int] | None = None,
 ) -> dict[int, Answer]:
-    """Runs `dmoe.train` on the first ranks to its end.
+    """Runs `dmoe.train` to its end.
 
     Args:
-        further: overrides of the config.
-        fault: (rank, step, signal) that a rank sends itself after that step.
+        further: further overrides of the config.
+        size: number of ranks; all by default.
+        fault: (rank, step, signal): the rank sends itself the signal after this step.
     """
     config = f"{data_folder(job, 'clicks')}/config.yaml"
     overrides = [*OVERRIDES, f"run.dir={run}", *further]
@@ -109,7 +110,7 @@ def train(
 
 
 def train_program(config: str, overrides: list[str], resume: bool, trace: str, fault: tuple[int, int, int] | None) -> None:
-    """`python -m dmoe.train` in this process, which ends with it."""
+    """Runs `python -m dmoe.train` in this process, then exits."""
     from dmoe.train.command import train as run
     from dmoe.train.elastic.exit_codes import run_rank
     from dmoe.train.log_filters import quiet
@@ -129,9 +130,10 @@ def train_program(config: str, overrides: list[str], resume: bool, trace: str, f
 
 
 def expect(answers: dict[int, Answer], codes: set[int]) -> None:
-    """
+    """Checks the exit codes of all ranks.
+
     Raises:
-        Failed: a rank ended otherwise than with one of these exit codes; with what it said.
+        Failed: a rank did not end with one of these exit codes; the message has the end of its output.
     """
     for rank, answer in answers.items():
         if answer.kind != "ended" or answer.value not in codes:
@@ -140,14 +142,14 @@ def expect(answers: dict[int, Answer], codes: set[int]) -> None:
 
 def in_words(answer: Answer) -> str:
     lines = [line for line in answer.said.splitlines() if line.strip()]
-    # What the program says of itself is more than what a library says last.
+    # Lines of dmoe.train say more than the last lines of libraries.
     last = ([line for line in lines if line.startswith("dmoe.train: ")] or lines or ["nothing"])[-1]
     how = {"late": "had not ended in time", "raised": f"raised {answer.value}", "ended": f"ended with exit code {answer.value}"}
     return f"{how.get(answer.kind, answer.kind)}; it said last: {last[:300]}"
 
 
 def figures_of(run: str) -> dict[str, Any]:
-    """The run's metrics.json."""
+    """The content of the run's metrics.json."""
     from dmoe.json_text import parse_json
 
     found: dict[str, Any] = parse_json(Path(run, "metrics.json").read_text())
@@ -155,10 +157,10 @@ def figures_of(run: str) -> dict[str, Any]:
 
 
 def scored(run: str) -> float:
-    """Exports the run's best checkpoint and scores its test rows: largest difference of a logit to the evaluation's.
+    """Exports the best checkpoint of a run and scores its test rows; returns the largest difference of a logit from the evaluation.
 
     Raises:
-        UserError: above the bound of `dmoe export --check`.
+        UserError: the difference is above the bound of `dmoe export --check`.
     """
     import re
 
@@ -174,7 +176,7 @@ def scored(run: str) -> float:
 
 
 def compare(job: Job, notes: Notes, straight: str, other: str, exact: bool, what: str) -> None:
-    """Holds the last checkpoints of two runs against each other: to the bit where that is promised, else to rounding."""
+    """Compares the last checkpoints of two runs: bit by bit if `exact`, else up to rounding."""
     equal, worst = job.ranks.run(checkpoints_apart, straight, other, size=1)[0]
     notes.within(f"{what}: largest difference of weights and states", worst, WEIGHT_BOUND)
     notes.figure(f"{what}: equal to the bit", equal, "", "1, promised here" if exact else "")
@@ -182,7 +184,7 @@ def compare(job: Job, notes: Notes, straight: str, other: str, exact: bool, what
 
 
 def checkpoints_apart(straight: str, other: str) -> tuple[bool, float]:
-    """Whether the last checkpoints are equal to the bit, and the largest difference relative to a tensor's largest number."""
+    """Whether the last checkpoints are bit-identical, and their largest difference relative to the largest number of a tensor."""
     import numpy as np
 
     from dmoe.checkpoint.inspect import Contents

@@ -1,4 +1,4 @@
-"""What training on this machine is held to: the tables' kernels, the plan's invariance, lower precision, tables in the host's memory."""
+"""Stages about training: table kernels, invariance to the plan, lower precision, torch.compile, and tables in host memory."""
 
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -9,17 +9,18 @@ from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes, Skipped
 
 WEIGHT_BOUND, LOSS_BOUND = 2e-4, 1e-5
-"""Relative, of some steps: sums are taken in another order, no more."""
+"""Largest allowed relative differences after some steps, which come only from the order of additions."""
 STEPS = 4
 TYPES = ("data_parallel", "table_wise", "row_wise", "column_wise", "table_row_wise", "table_column_wise", "grid_shard")
 CUT = ("column_wise", "table_column_wise", "grid_shard")
 SGD = ("optimizer.dense={kind: sgd, lr: 0.1}", "model.embedding.init_std=0.3", "train.batch_size=61")
-"""Of rows no even number of ranks divides; embeddings far from 0, so that gradients are large beside rounding."""
+"""Overrides for comparisons: an odd batch size, so that ranks have unequal parts; and large embeddings, so that gradients are large
+compared with rounding errors."""
 Case = tuple[str, list[str]]
 
 
 def data_folder(job: Job, name: str) -> str:
-    """The folder of a small data set, made once: `bags` has rows of several ids, `clicks` a signal to learn."""
+    """The folder of a small data set, which is made once: `bags` has multi-valued features, `clicks` has a signal to learn."""
     folder = Path(job.shared, name)
     if not folder.exists():
         job.ranks.run(make_bags if name == "bags" else make_clicks, str(folder), size=1)
@@ -27,7 +28,7 @@ def data_folder(job: Job, name: str) -> str:
 
 
 def make_bags(folder: str) -> None:
-    """Writes a data set of features of one id and of several, by sum and by mean."""
+    """Writes a data set with single-valued features, and multi-valued ones with sum and mean pooling."""
     from dmoe.model.dmoe import Feature, manifest_of
     from dmoe.train.rehearsal.random_set import write_random_set
 
@@ -37,7 +38,7 @@ def make_bags(folder: str) -> None:
 
 
 def make_clicks(folder: str) -> None:
-    """Writes a data set that can be learned, and a config beside it."""
+    """Writes a data set with a signal, and a config beside it."""
     from dmoe.config import dump_config
     from dmoe.testing.small_data import make_data_set
     from dmoe.testing.small_run import small_config
@@ -47,12 +48,12 @@ def make_clicks(folder: str) -> None:
 
 
 def kernels(job: Job, notes: Notes) -> None:
-    """The stage `kernels`: every sharding type and optimizer that the device has, against float64 on the CPU."""
+    """The stage `kernels`: compares every sharding type and table optimizer of the device with float64 on the CPU."""
     compare_all(job, notes, kernel_cases(job.on_gpu, job.full, job.ranks.size))
 
 
 def kernel_cases(on_gpu: bool, full: bool, ranks: int) -> list[Case]:
-    """Overrides of the config by name. On one rank every type but two is one kernel over a whole table."""
+    """(name, overrides of the config) of each case. On one rank, only two sharding types use different kernels."""
     kinds = ["adagrad", "rowwise_adagrad", "sgd", *["adam"] * on_gpu]
     types = TYPES if ranks > 1 else ("data_parallel", "table_wise")
     cases = []
@@ -70,7 +71,7 @@ def compare_all(job: Job, notes: Notes, cases: Iterable[Case]) -> None:
     folder, worst, count = data_folder(job, "bags"), 0.0, 0
     expected: dict[str, Any] = {}
     for name, chosen in cases:
-        # The reference knows no plan: one for each optimizer.
+        # The reference does not depend on the plan, so one for each optimizer is enough.
         kind = next((one for one in chosen if one.startswith("optimizer.tables.kind")), "")
         if kind not in expected:
             (expected[kind],) = job.ranks.run(reference, folder, [kind] * bool(kind), size=1)
@@ -91,8 +92,8 @@ def reference(folder: str, chosen: Sequence[str]) -> Any:
 
 
 def train(folder: str, chosen: Sequence[str]) -> Any:
-    """Losses, whole tables and dense weights of a few steps on all ranks, with a validation among them that must change nothing; None but
-    on rank 0."""
+    """Losses, whole tables and dense weights of a few steps on all ranks, with a validation in between that must change nothing. Returns
+    None on other ranks than 0."""
     from dmoe import distributed
     from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps, whole_tables
     from dmoe.train.evaluate import evaluate
@@ -106,7 +107,7 @@ def train(folder: str, chosen: Sequence[str]) -> Any:
 
 
 def apart(found: Any, expected: Any) -> tuple[float, float]:
-    """Largest relative differences of a loss and of a weight; infinite where one is not finite."""
+    """The largest relative differences of losses and of weights; infinite if one is NaN."""
     from dmoe.testing.small_run import largest_difference
 
     losses = [abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True)]
@@ -115,7 +116,7 @@ def apart(found: Any, expected: Any) -> tuple[float, float]:
 
 
 def invariance(job: Job, notes: Notes) -> None:
-    """The stage `invariance`: plans and layouts on all ranks beside one rank."""
+    """The stage `invariance`: compares several plans and layouts on all ranks with one rank."""
     from dmoe.testing.plans import overrides
 
     if job.ranks.size == 1:
@@ -144,7 +145,7 @@ def plan_run(folder: str, chosen: Sequence[str]) -> Any:
 
 
 def precision(job: Job, notes: Notes) -> None:
-    """The stage `precision`: bf16 in the dense part, and embeddings sent in half the bytes, train nearly alike."""
+    """The stage `precision`: training with bf16 in the dense part, or with embeddings sent in 16 bits, must stay close to float32."""
     folder = data_folder(job, "clicks")
     plain = job.ranks.run(plan_run, folder, [])[0][0]
     halves = ["fp16", *["bf16"] * job.on_gpu] if job.ranks.size > 1 else []
@@ -158,7 +159,7 @@ def precision(job: Job, notes: Notes) -> None:
 
 
 def compiled(job: Job, notes: Notes) -> None:
-    """The stage `compile`: torch.compile of the dense part trains as the plain one does."""
+    """The stage `compile`: training with torch.compile of the dense part must give the same result as without."""
     if not (job.full or job.on_gpu):
         raise Skipped("on a CPU it takes minutes: give --level full")
     folder = data_folder(job, "clicks")
@@ -170,14 +171,14 @@ def compiled(job: Job, notes: Notes) -> None:
 
 
 def host_memory(job: Job, notes: Notes) -> None:
-    """The stage `host memory`: tables in the host's memory, with and without a cache on the device; saved and loaded under the cache."""
+    """The stage `host memory`: trains, saves and loads tables in host memory, with and without a cache on the device."""
     if not job.on_gpu:
         raise Skipped("tables in the host's memory beside a device's need a GPU")
     host_memory_with(job, notes, ("fused_uvm", "fused_uvm_caching"))
 
 
 def host_memory_with(job: Job, notes: Notes, kernels: Sequence[str]) -> None:
-    """As `host_memory`, of these kernels; `fused` runs on a CPU too."""
+    """Like `host_memory`, with the given kernels; `fused` also runs on a CPU."""
     kinds = ("adagrad", "adam") if job.on_gpu else ("adagrad",)
     cases = [
         (
@@ -205,7 +206,7 @@ def _all_tables(kernel: str) -> str:
 
 
 def saved(folder: str, target: str, chosen: Sequence[str]) -> None:
-    """Trains, saves, and trains on; keeps what the tables and the losses then are for `loaded`."""
+    """Trains, saves, and trains further. Keeps the saved tables and the later losses for `loaded`."""
     from dmoe.checkpoint.save import save_checkpoint
     from dmoe.testing.resume import everything
     from dmoe.testing.small_run import open_small, small_config, train_steps
@@ -217,7 +218,8 @@ def saved(folder: str, target: str, chosen: Sequence[str]) -> None:
 
 
 def loaded(folder: str, target: str, chosen: Sequence[str]) -> tuple[bool, float]:
-    """Loads into a model that has trained on other rows; whether all is equal, and how far the losses are that follow."""
+    """Loads the checkpoint into another model that was trained for some steps. Returns whether all weights and states are equal, and the
+    largest relative difference of the following losses."""
     import numpy as np
 
     from dmoe.checkpoint.load import load_checkpoint
@@ -236,4 +238,4 @@ def loaded(folder: str, target: str, chosen: Sequence[str]) -> tuple[bool, float
 
 
 _kept: dict[str, Any] = {}
-"""What `saved` leaves for `loaded` on the same rank."""
+"""Results that `saved` passes to `loaded` on the same rank."""

@@ -1,6 +1,6 @@
-"""Hidden waits for the device in a training step: what copies a number to the host, or asks the device for a size.
+"""The stage `waits`: hidden synchronizations in a training step, when a number is copied to the host or a size depends on device data.
 
-On a GPU, PyTorch itself warns of each; on a CPU nothing waits, and a dispatch mode counts the operators that would.
+On a GPU, PyTorch itself warns of each synchronization. On a CPU nothing waits, so a dispatch mode counts the operators that would.
 """
 
 import sys
@@ -19,17 +19,17 @@ from dmoe.accept.speed import session_of
 
 aten = torch.ops.aten
 WAITING = {aten._local_scalar_dense, aten.nonzero, aten.nonzero_numpy, aten.masked_select, aten.equal, aten.is_nonzero, aten._unique2}
-"""Operators that wait: their result, or its size, is known on the host."""
+"""Operators that wait for the device, because their result, or its size, is needed on the host."""
 WAITING |= {aten.unique_dim, aten.unique_consecutive, aten.argwhere, aten.bincount, aten.item}
 READS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy}
-"""Methods that read what is on the device; on a CPU they reach no operator."""
+"""Methods that copy data from the device; for a CPU tensor they call no operator."""
 LIBRARIES = ("torchrec", "fbgemm_gpu")
-"""Whose own waits are not ours to mend. PyTorch stands between every caller and its operator."""
+"""Packages whose own waits are not counted as problems. PyTorch is not one of them, because it is in every call stack."""
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def hidden_waits(job: Job, notes: Notes) -> None:
-    """The stage `waits`: a training step asks the device for nothing; only a line of the log does."""
+    """The stage `waits`: a training step must not wait for the device; only a log line may."""
     found = job.ranks.run(in_a_step, job.on_gpu)[0]
     for place, times in found.items():
         notes.hold(place.startswith("libraries"), f"a step waits for the device {times} times at {place}")
@@ -37,9 +37,9 @@ def hidden_waits(job: Job, notes: Notes) -> None:
 
 
 class Waits(TorchDispatchMode):
-    """While entered, counts in `found` the operators that would wait for a device: `file:line operator` of dmoe -> how often.
+    """Counts the operators that would wait for a device while it is active; `found` is `file:line operator` of dmoe -> count.
 
-    Operators whose innermost caller outside PyTorch and TorchRec is not dmoe's count as `libraries`.
+    An operator that TorchRec or FBGEMM calls, or that no code of dmoe calls, counts as `libraries`.
     """
 
     def __init__(self) -> None:
@@ -74,18 +74,18 @@ class _Reads(TorchFunctionMode):
 
 
 def waits(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operator's result needs what is on the device: also an index by a mask, whose size is the number of true ones."""
+    """Whether an operator waits for the device; also indexing with a mask, because the size of the result depends on the mask."""
     if func.overloadpacket in WAITING:
         return True
     if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
         masks = [one for one in args[1] if one is not None and one.dtype in (torch.bool, torch.uint8)]
-        # A value that is one number for all rows is put without asking how many there are.
         return bool(masks)
     return False
 
 
 def _caller() -> str:
-    """The innermost place of dmoe that led here, this package apart; `libraries` where TorchRec, or nobody, stands between."""
+    """The innermost caller in dmoe outside this package; `libraries` if a frame of TorchRec or FBGEMM is further in, or there is no such
+    caller."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -100,7 +100,7 @@ def _caller() -> str:
 
 
 def count(step: Any, on_gpu: bool) -> dict[str, int]:
-    """Of one call of a training step: where it waits -> how often."""
+    """Calls a training step; returns place -> number of waits."""
     if not on_gpu:
         with Waits() as mode:
             step()
@@ -115,7 +115,7 @@ def count(step: Any, on_gpu: bool) -> dict[str, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            # Is called where the warning is given: what stands above is who waits.
+            # `note` is called at the place of the warning, so the call stack shows what waits.
             warnings.showwarning = note
             step()
     finally:
@@ -124,7 +124,7 @@ def count(step: Any, on_gpu: bool) -> dict[str, int]:
 
 
 def in_a_step(on_gpu: bool) -> dict[str, int]:
-    """On a rank: the waits of a training step of the small model, its window of figures included."""
+    """The waits in a training step of the test model on this rank, including its log window."""
     from dmoe.train.log_window import Window
 
     session, stream = session_of(on_gpu, 1000, 64)

@@ -1,5 +1,5 @@
-"""A model that follows a log which grows: windows, the ledger of what was used, ids that come and go, versions, alarms.
+"""Online training on a growing log: windows, ledger, ids that change over time, published versions, and alarms.
 
-`command` is the program; `loop` the stages of a window; `source` which files a window has, `ledger` which were used; `ids` which token has
-which row; `prepared` a window's rows; `figures` and `watch` what is measured and judged; `publish` versions; `status` what people see.
+`command` is the command; `loop` runs the stages of a window; `source` chooses the files of a window; `ledger` records the used files; `ids`
+assigns table rows to tokens; `prepared` makes the rows of a window; `watch` raises alarms; `publish` makes versions; `status` reports.
 """

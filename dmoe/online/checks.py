@@ -1,4 +1,4 @@
-"""What of a config has to hold for a run over windows, and the schema that it reads by. No torch."""
+"""Checks the config of an online run, and loads the schema of its log. It needs no torch."""
 
 from dmoe.config import Config
 from dmoe.data.prepare.kept import load_kept
@@ -8,9 +8,10 @@ from dmoe.online import vocabulary
 
 
 def check(config: Config, run: str) -> None:
-    """
+    """Checks the config of an online run.
+
     Raises:
-        UserError: a part of the config that has no meaning over windows.
+        UserError: an option does not work with windows.
     """
     if "://" in run:
         raise UserError(f"--run {run}: remote, expected a local folder; publish to a remote one with --publish")
@@ -34,10 +35,10 @@ def check(config: Config, run: str) -> None:
 
 
 def schema_of(config: Config) -> tuple[Schema, str]:
-    """The log's schema, and the name of the log.
+    """The schema of the log, and the name of the log.
 
     Raises:
-        UserError: none is given, or it is not there.
+        UserError: no schema is given, or it does not exist.
     """
     path = config.online.schema_file
     if config.data.path:

@@ -1,4 +1,4 @@
-"""The command `dmoe online`, from its arguments to the loop."""
+"""The command `dmoe online`: loads or creates the run, and starts the loop over windows."""
 
 from dataclasses import asdict
 
@@ -19,10 +19,10 @@ from dmoe.online.ids import from_vocabulary
 def online(
     config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False, accept: int = 0
 ) -> None:
-    """Follows a log, window by window; started again, it goes on where it was.
+    """Follows a log, window by window. If it is started again, it continues where it stopped.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: a mistake that the user can correct.
     """
     config = load_config(config_path, [*overrides, setting("run.dir", run_path)])
     schema, dataset = schema_of(config)
@@ -43,7 +43,7 @@ def online(
     run.lock()
     note("verifies the checkpoints")
     newest = run.newest_sound()
-    # The tables have a row for each id that there may be: the counts of the data set that the run begins with are not theirs.
+    # The tables have a row for each possible id, so the token counts of the initial data set do not fit them.
     planned = config.model_copy(update={"data": config.data.model_copy(update={"path": ""})})
     trainer = Trainer(planned, model, device=device)
     session = trainer.session
@@ -82,7 +82,7 @@ def online(
 
 
 def _first_state(config: Config, run: str, schema: Schema, model: Manifest) -> OnlineState:
-    """The state before the first window, with the ids of the data set that the run begins with, where there is one."""
+    """The state before the first window, with the ids of the initial data set, if there is one."""
     from dmoe.online.ledger import Ledger
 
     name = ""

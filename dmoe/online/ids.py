@@ -1,11 +1,11 @@
-"""Which token has which row of a feature's tables: admission by sightings, eviction by age and frequency, a row never without its token.
+"""Assignment of table rows to the tokens of a feature: tokens are admitted by sightings, and evicted by age and frequency.
 
-Every window's tokens are first mapped by the vocabulary of the window before, those that it lacks behind it, each with an id of its own
-(`dmoe preprocess --new-tokens append`). `update` then decides who gets a row, and gives two maps of these ids: one of the model as it was
-before the window, by which it is tested, and one by which it is trained.
+The tokens of a window are first mapped by the vocabulary of the previous window; new tokens get the next ids (`dmoe preprocess --new-tokens
+append`). `update` then decides which tokens get a row, and returns two maps from these ids to rows: one for the model before the window,
+which is used to test it, and one for training.
 
-A row is freed only where another token takes it, so the used rows lie without a gap, and the vocabulary is that of any data set. A token
-that comes back finds its embedding unless its row was needed.
+A row is freed only if another token takes it. The used rows therefore have no gaps, and the vocabulary has the same form as in any data
+set. A token that comes back still has its embedding, unless another token took its row.
 
 Shapes: V tokens that have a row, E tokens of the window's own vocabulary (the V first), N = E + 2 ids, C candidates.
 """
@@ -24,7 +24,7 @@ from dmoe.online_settings import IdsConfig
 
 FIRST_ID = RARE_ID + 1
 FORGOTTEN = 0.05
-"""Decayed sightings below which a candidate is forgotten: less than a twentieth of one."""
+"""A candidate with fewer decayed sightings is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class FeatureIds:
 
     Attributes:
         tokens: large_binary or int64, [V].
-        counts: sightings in the window that gave the token its row, [V] int64.
+        counts: sightings in the window in which the token got its row, [V] int64.
         seen: decayed sightings, [V] float64.
-        born, last: the window that gave the row, and that of the last sighting, [V] int64.
-        candidates, candidate_seen: tokens that have no row, and their decayed sightings, [C], the most frequent first.
+        born, last: the window in which the token got its row, and that of its last sighting, [V] int64.
+        candidates, candidate_seen: tokens without a row, and their decayed sightings, [C], the most frequent first.
     """
 
     name: str
@@ -55,12 +55,13 @@ class FeatureIds:
 
 @dataclass(frozen=True)
 class Change:
-    """What a window does to a feature's rows.
+    """The changes that a window makes to the rows of a feature.
 
     Attributes:
-        test_N, train_N: the row that each of the window's ids stands for when the window is tested, and when it is trained, int32.
-        born: the rows that have another token than before, or have one for the first time, ascending, int64.
-        evicted: how many tokens lost their row; waiting: tokens of the window that have none.
+        test_N, train_N: the row of each id of the window for testing, and for training, int32.
+        born: the rows that get a new token, ascending, int64.
+        evicted: number of tokens that lost their row.
+        waiting: number of tokens of the window without a row.
     """
 
     test_N: NDArray[np.int32]
@@ -71,13 +72,13 @@ class Change:
 
 
 def no_ids(name: str, kind: pa.DataType) -> FeatureIds:
-    """Before the first window."""
+    """The ids before the first window: none."""
     whole, real = np.empty(0, np.int64), np.empty(0, np.float64)
     return FeatureIds(name, pa.array([], kind), whole, real, whole, whole, pa.array([], kind), real)
 
 
 def from_vocabulary(vocabulary: Vocabulary, capacity: int) -> FeatureIds:
-    """The ids of a data set that was made before, whose tokens were last seen before the first window."""
+    """The ids of an initial data set, whose tokens count as seen before the first window."""
     kept = vocabulary.cut(capacity - FIRST_ID)
     zeros = np.zeros(len(kept.tokens), np.int64)
     none = no_ids(vocabulary.name, kept.tokens.type)
@@ -87,15 +88,15 @@ def from_vocabulary(vocabulary: Vocabulary, capacity: int) -> FeatureIds:
 def update(
     before: FeatureIds, tokens: pa.Array, count_N: NDArray[np.int64], window: int, capacity: int, settings: IdsConfig
 ) -> tuple[FeatureIds, Change]:
-    """Gives rows to the tokens of a window.
+    """Assigns rows to the tokens of a window.
 
     Args:
-        tokens: the window's vocabulary, [E], whose first V are those of `before`.
-        count_N: sightings of each id in the window, missing and rare first.
-        capacity: rows of the tables.
+        tokens: vocabulary of the window, [E]; the first V tokens are those of `before`.
+        count_N: sightings of each id in the window; the first two are missing and rare values.
+        capacity: number of rows of the tables.
 
     Returns:
-        the ids after the window, and what changes. A function of the arguments alone: a window that is done again is done alike.
+        the ids after the window, and the changes. They depend only on the arguments, so a repeated window gives the same result.
     """
     known, total = len(before.tokens), len(tokens)
     seen = before.seen * settings.decay + count_N[FIRST_ID : FIRST_ID + known]
@@ -105,7 +106,7 @@ def update(
     place = pc.fill_null(pc.index_in(new, before.candidates), -1).to_numpy(zero_copy_only=False).astype(np.int64)
     fresh_seen[place >= 0] += old_seen[place[place >= 0]]
 
-    # Who wants a row: the most frequent first; equal ones in the order of the window's vocabulary.
+    # New tokens to admit, the most frequent first; equally frequent ones in the order of the vocabulary.
     wanting = np.flatnonzero(fresh_seen >= max(settings.admit_count, 1e-9))
     wanting = wanting[np.argsort(-fresh_seen[wanting], kind="stable")]
     unused = min(max(capacity - FIRST_ID - known, 0), len(wanting))
@@ -122,7 +123,7 @@ def update(
     test_N[FIRST_ID + known :] = RARE_ID
     born = np.sort(np.concatenate([np.arange(known, known + unused), rows])).astype(np.int64) + FIRST_ID
 
-    # What both kinds of tokens tell, in the window's order, of which `source` picks.
+    # Each array has old and new tokens in the order of the window's vocabulary; `source` selects the token of each row.
     first = np.full(total - known, window)
     after = FeatureIds(
         before.name,
@@ -139,11 +140,12 @@ def update(
 def _rows_to_take(
     seen: NDArray[np.float64], last: NDArray[np.int64], wanted: NDArray[np.float64], window: int, settings: IdsConfig
 ) -> NDArray[np.int64]:
-    """Places of the tokens that lose their rows to those that want one (their sightings, descending), the first to the first."""
+    """Indices of the tokens that lose their rows; `wanted` are the sightings of the new tokens, descending. The first new token gets the
+    first of these rows, and so on."""
     aged = (window - last > settings.max_age) if settings.max_age is not None else np.zeros(len(seen), bool)
     victims = np.lexsort((np.arange(len(seen)), seen, ~aged))[: len(wanted)]
     loses = aged[victims] | (seen[victims] < wanted[: len(victims)])
-    # The first that keeps its row ends it: who comes behind wants less, and who is behind has more.
+    # Stops at the first token that keeps its row: the following new tokens are less frequent, and the following old ones more frequent.
     count = len(loses) if loses.all() else int(np.argmin(loses))
     return victims[:count].astype(np.int64)
 
@@ -161,7 +163,7 @@ def _candidates(
     capacity: int,
     settings: IdsConfig,
 ) -> tuple[pa.Array, NDArray[np.float64]]:
-    """The tokens without a row whose sightings are remembered: those of the window, those before, and those that lost their row."""
+    """The candidates after the window, and their sightings: earlier candidates, tokens of the window without a row, and evicted tokens."""
     absent = np.ones(len(before.candidates), bool)
     absent[place[place >= 0]] = False
     waiting = np.ones(len(tokens) - known, bool)
@@ -174,9 +176,9 @@ def _candidates(
 
 
 def capacity_of(settings: IdsConfig, name: str, small: bool) -> int:
-    """Rows of a feature's tables.
+    """Number of rows of a feature's tables.
 
     Args:
-        small: the feature is a number's bucket or a part of the time, which have some hundred tokens.
+        small: the feature is a bucket of a number or a part of the time, which have a few hundred tokens.
     """
     return settings.capacities.get(name, min(settings.capacity, BUCKET_SIZE) if small else settings.capacity)

@@ -1,6 +1,7 @@
-"""The ledger: a line of JSON a window, of which a checkpoint's index names how many bytes are valid. No torch.
+"""The ledger: a file with a line of JSON for each window. It needs no torch.
 
-The file is written before the index that counts its new lines; lines behind what the newest sound index counts never happened.
+The index of a checkpoint records the valid length of the ledger. A line is written before that index; lines beyond the length in the newest
+valid index are ignored.
 """
 
 import hashlib
@@ -20,19 +21,21 @@ FILE = "ledger.jsonl"
 
 
 class Ledger:
-    """What was used, of a local run.
+    """The ledger of a local run.
 
     Args:
-        run: the run's folder.
-        state: of the checkpoint that the run goes on from; None of a new run. What the file holds behind it is cut off.
-        cut: False leaves the file as it is: for readers.
+        run: folder of the run.
+        state: state in the checkpoint from which the run continues; None for a new run.
+        cut: whether to remove later lines from the file; readers pass False.
 
     Attributes:
-        lines: all windows' entries, oldest first.
-        taken: the files of all windows, and their copies, by name.
+        lines: entries of all windows, oldest first.
+        taken: name -> file, for the files of all windows and their duplicates.
+        told: keys of file states that were already reported.
+        newest: the last file in natural order.
 
     Raises:
-        UserError: the file is not what the checkpoint says.
+        UserError: the file does not match the digest in the checkpoint.
     """
 
     def __init__(self, run: str, state: OnlineState | None, cut: bool = True) -> None:
@@ -65,7 +68,7 @@ class Ledger:
 
     @property
     def window(self) -> int:
-        """The number of the next window, from 1 on."""
+        """The number of the next window; the first is 1."""
         return max((line["window"] for line in self.lines), default=0) + 1
 
     def good(self) -> list[dict[str, Any]]:
@@ -74,7 +77,7 @@ class Ledger:
         return [line for line in self.lines if line["state"] == "trained" and line["window"] not in undone]
 
     def in_a_row(self) -> int:
-        """How many of the newest windows are quarantined."""
+        """The number of quarantined windows since the last trained one."""
         count = 0
         for line in reversed(self.lines):
             if line["state"] == "trained":
@@ -83,7 +86,7 @@ class Ledger:
         return count
 
     def add(self, line: dict[str, Any]) -> None:
-        """Adds a window's entry; it counts once `state` is in a checkpoint's index."""
+        """Adds an entry. It becomes valid when a checkpoint with the new `state` is written."""
         text = format_json(defined(line)) + "\n"
         append_text(self.path, text)
         with open(self.path, "rb") as file:
@@ -94,10 +97,10 @@ class Ledger:
         self._know(self.lines[-1])
 
     def state(self, vocabulary: str) -> OnlineState:
-        """What a checkpoint's progress keeps.
+        """The state to store in a checkpoint.
 
         Args:
-            vocabulary: name of the folder with the ids that the tables' rows have.
+            vocabulary: name of the folder with the ids of the table rows.
         """
         return {
             "window": self.window - 1,
@@ -112,7 +115,7 @@ def as_lines(files: list[SourceFile]) -> list[dict[str, Any]]:
 
 
 def committed(run: str) -> Iterator[tuple[str, OnlineState]]:
-    """(folder, state) of each checkpoint of a run, newest first. No torch.
+    """Yields (folder, state) for each checkpoint of a run, newest first.
 
     Raises:
         UserError: an index is damaged.

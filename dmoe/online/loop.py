@@ -1,4 +1,4 @@
-"""The loop over windows: choose, prepare, test, train, watch, commit. Every rank runs it; rank 0 decides."""
+"""The loop over windows: choose files, prepare, test, train, watch, commit. Every rank runs it; rank 0 makes the decisions."""
 
 import gc
 import time
@@ -33,15 +33,17 @@ from dmoe.train.trainer import Trainer
 
 
 class Loop:
-    """
+    """The loop of an online run.
+
     Args:
         source: a folder, glob or prefix.
-        schema: by which the windows are read.
-        model: the manifest that the trainer's model is built from.
-        state: of the checkpoint that the trainer has loaded.
-        ended: whether no further file is waited for; the run then ends when the source has no complete file left.
-        publisher: on rank 0, where versions are published.
-        accept: a quarantined window whose files are the next window, and learned whatever the watch says.
+        schema: schema of the log.
+        model: the manifest from which the trainer's model was built.
+        state: state in the checkpoint that the trainer has loaded.
+        step: step of this checkpoint.
+        ended: whether to stop waiting for further files; the run then ends when no complete file is left.
+        publisher: publishes versions; None on other ranks than 0, or if no versions are published.
+        accept: number of a quarantined window whose files become the next window and are trained in spite of alarms; 0 for none.
     """
 
     def __init__(
@@ -74,18 +76,18 @@ class Loop:
                 self.ids = vocabulary.load_ids(vocabulary.folder_of(run.path, state["vocabulary"]), schema)
 
     def go(self) -> None:
-        """Takes windows until there are none (`once`), or until the run is asked to stop.
+        """Processes windows until the source has ended, or the run is asked to stop.
 
         Raises:
-            Preempted: on all ranks, asked to stop; what was done of the window under way is done again by the next start.
-            UserError: the source, the disk, or an alarm that stops.
+            Preempted: on all ranks, the run was asked to stop. The next start repeats the unfinished window.
+            UserError: the source or the disk failed, or an alarm ends the run.
         """
-        # What is there now stays: the collections after each window need not look at it.
+        # The present objects live as long as the run, so the collection after each window may skip them.
         gc.collect()
         gc.freeze()
         with self.together:
             if rank() == 0 and self.state["window"]:
-                # The version that a killed run had not finished.
+                # Publishes a version that a killed run did not finish.
                 for line in [line for line in self.ledger.good() if line.get("step") == self.writer.published][-1:]:
                     self.publishing.begin(line)
             while True:
@@ -93,8 +95,8 @@ class Loop:
                 if taken is None:
                     break
                 self._window(taken)
-                # A window's metrics (64 MiB) and its trace of the model hold themselves in circles. Python looks for those ever less
-                # often, the more objects there are.
+                # The metrics of a window (64 MiB) and its trace of the model are in reference cycles, which Python collects less often the
+                # more objects exist.
                 del taken
                 gc.collect()
             self.writer.finish()
@@ -102,7 +104,11 @@ class Loop:
             self.publishing.wait()
 
     def _between(self) -> None:
-        """Between two steps, batches or looks: publishes a checkpoint that is written, and ends where somebody asked for it."""
+        """Called between steps, batches and polls: commits a window whose checkpoint is written, and stops if the run was asked to.
+
+        Raises:
+            Preempted: on all ranks, the run was asked to stop.
+        """
         if self.together.exchange():
             with suppress(UserError):
                 self.writer.finish()
@@ -150,7 +156,7 @@ class Loop:
         self._commit(line, taken, window.vocabulary)
 
     def _learn(self, line: dict[str, Any], taken: Taken, window: Window) -> list[str]:
-        """Learns from the window; what is wrong with the model then."""
+        """Trains on the window; returns the alarms about the trained model."""
         began = time.perf_counter()
         if self.settings.state_decay < 1:
             stages.decay_states(self.trainer, self.settings.state_decay)
@@ -167,11 +173,15 @@ class Loop:
         return self._judged(watch.judge_learned, line)
 
     def _judged(self, judge: Callable[..., list[str]], line: dict[str, Any]) -> list[str]:
-        """Rank 0's judgement, on every rank."""
+        """The alarms or notes that rank 0 computes, on every rank."""
         return on_rank_0(lambda: judge(line, self.ledger.good(), self.settings.watch))
 
     def _refuse(self, line: dict[str, Any]) -> None:
-        """Ends the run where an alarm is to stop it; the window's files stay to be taken."""
+        """Ends the run if `online.watch.action` is stop. The files of the window remain unused, so the next start takes them again.
+
+        Raises:
+            UserError: the run ends.
+        """
         if self.settings.watch.action == "stop":
             self.writer.finish()
             raise UserError(
@@ -194,7 +204,7 @@ class Loop:
         self._between()
 
     def _undo(self) -> None:
-        """Back to the model of the last checkpoint, where a step was made since."""
+        """Restores the model of the last checkpoint, if it was trained since."""
         self.writer.finish()
         session, step = self.trainer.session, self.writer.published
         assert step is not None
@@ -204,7 +214,7 @@ class Loop:
             self.trainer.load(folder)
 
     def _commit(self, line: dict[str, Any], taken: Taken, name: str) -> None:
-        """Begins the checkpoint whose index makes the window done, once the one before is there."""
+        """Adds the window to the ledger and starts its checkpoint, after the previous checkpoint is finished."""
         self.writer.finish()
         self._committed()
         line["seconds"] = {key: round(value, 3) for key, value in taken.seconds.items()}
@@ -227,7 +237,7 @@ class Loop:
         self._committed()
 
     def _committed(self) -> None:
-        """What follows once the checkpoint of a window is there."""
+        """When the checkpoint of a window is written: publishes a version, and removes files that are no longer needed."""
         if self.waits_for_commit is None or self.writer.under_way:
             return
         line, self.waits_for_commit = self.waits_for_commit, None
@@ -242,10 +252,10 @@ class Loop:
 
 
 def memory_mb() -> int:
-    """What this process holds of its own, in MiB; 0 where the system does not tell.
+    """The private memory of this process in MiB; 0 if the system does not report it.
 
-    Files that it maps (libraries, data) are left out: the system drops their pages and reads them again as it likes, so that the
-    resident size of a process which holds the same goes up and down by hundreds of MiB.
+    Mapped files (libraries, data) do not count: the system may drop and reload their pages at any time, which changes the resident size by
+    hundreds of MiB.
     """
     try:
         with open("/proc/self/status") as file:
@@ -256,7 +266,7 @@ def memory_mb() -> int:
 
 
 def said(line: dict[str, Any]) -> str:
-    """A window in one line."""
+    """A line about a window, followed by a line for each alarm and note."""
     test = line.get("test") or {}
     figures = "".join(f"  {name} {test[name]:.4f}" for name in ("auc", "ne", "calibration", "cec") if test.get(name) is not None)
     ids = line.get("data", {}).get("ids")

@@ -1,6 +1,6 @@
-"""A window's files as rows on the disk, with what its ids mean before and after it.
+"""Prepares a window: makes a data set of its files, and maps its ids to table rows before and after the window.
 
-Shapes: N ids of the window's own vocabulary.
+Shapes: N ids of the vocabulary of the window.
 """
 
 import os
@@ -37,23 +37,22 @@ SPLIT = "train"
 DATA = "data"
 BLOCK_BYTES, PIECE_BYTES = 1 << 16, 4 << 20
 MOST_RATE = 4.0
-"""Of the change of a row by its frequency; its reciprocal is the least."""
+"""Largest learning-rate factor of a row by its frequency; the smallest is its reciprocal."""
 Maps = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Window:
-    """A prepared window. Every rank has it; plain data.
+    """A prepared window, as plain data, on every rank.
 
     Attributes:
-        folder, manifest: of its data set, whose one split has all rows; ids are those of the window's own vocabulary.
-        vocabulary: name of the folder with the ids that the model has after it.
-        test, train: for each feature, the table's row of each id, before the window and after it; empty where ids are hashed.
-        born: for each feature, the rows to be made new before it is trained, ascending.
-        figures: what its rows and ids are like (`dmoe.online.watch`).
-        rates: for each feature, the rows that the window moves, ascending, and what their changes are multiplied with; empty without a
-            `rate_power`.
-        replay: the good window before, whose rows are learned again in part, with the rows that its ids have now.
+        folder, manifest: the data set of the window, with one split for all rows and the ids of the window's vocabulary.
+        vocabulary: name of the folder with the ids after the window.
+        test, train: feature -> table row of each id before and after the window; empty if ids are hashed.
+        born: feature -> rows to initialize before training, ascending.
+        figures: statistics of rows and ids, for `dmoe.online.watch`.
+        replay: the previous good window, some of whose rows are trained again; its `train` maps ids to their present table rows.
+        rates: feature -> (rows that the window changes, ascending; factors of these changes); empty without `rate_power`.
     """
 
     number: int
@@ -88,16 +87,17 @@ def prepare(
     replay: int = 0,
     workers: int = 0,
 ) -> tuple[Window, dict[str, FeatureIds]]:
-    """Makes the window's data set and the ids after it; continues what a killed run had begun.
+    """Makes the data set of a window and the ids after it. Continues work that a killed run had begun.
 
     Args:
-        schema: of the first window; later ones are read as it was (`plain`).
-        model: its manifest, whose cardinalities are the tables' rows.
-        before: name of the vocabulary before the window, empty for the first; `ids` are its.
-        replay: the good window before, where some of its rows are to be learned again.
+        schema: schema for the first window (see `vocabulary.plain`); later windows use that of the previous vocabulary.
+        model: manifest of the model; its cardinalities are the numbers of table rows.
+        before: name of the vocabulary before the window, empty for the first one.
+        ids: the ids in this vocabulary.
+        replay: number of the previous good window, for `online.replay`; 0 for none.
 
     Raises:
-        UserError: the files are not a log of this schema, too many lines are malformed, or a file changed meanwhile.
+        UserError: the files do not fit the schema, too many lines are malformed, or a file was changed meanwhile.
     """
     folder = inside(window_folder(run, number), DATA)
     hashed = bool(settings.ids.hash_size)
@@ -148,7 +148,7 @@ def prepare(
 
 
 def _replayed(run: str, number: int, ids: Mapping[str, FeatureIds]) -> Window | None:
-    """An earlier window, by the rows that its tokens have now; None where its rows are gone."""
+    """An earlier window with the present table rows of its tokens; None if its data set was removed."""
     folder = inside(window_folder(run, number), DATA)
     if not PATHS.exists(join(folder, FILE)):
         return None
@@ -160,7 +160,7 @@ def _replayed(run: str, number: int, ids: Mapping[str, FeatureIds]) -> Window | 
 
 
 def rates_of(ids: FeatureIds, since: int, power: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows of tokens that were seen in a window since `since`, and (sightings / the median of all that have a row)^power, bounded."""
+    """The rows of tokens that were seen in window `since` or later, and (sightings / median sightings of all rows)^power, bounded."""
     place = np.flatnonzero(ids.last >= since)
     usual = float(np.median(ids.seen)) if len(place) else 1.0
     rate_n = (np.maximum(ids.seen[place], 1e-9) / max(usual, 1e-9)) ** power
@@ -168,7 +168,7 @@ def rates_of(ids: FeatureIds, since: int, power: float) -> tuple[NDArray[np.int6
 
 
 def _look(folder: str, manifest: Manifest) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any]]:
-    """Sightings of each id of each feature, [N]; and mean and deviation of each number, and the positive rate."""
+    """Reads a window: feature -> sightings of each id, [N]; and mean and deviation of each number, and the positive rate."""
     split = manifest.splits[SPLIT]
     counts = {one.name: np.zeros(one.cardinality, np.int64) for one in manifest.categorical}
     sums = {one.name: np.zeros(2) for one in manifest.dense}
@@ -192,7 +192,8 @@ def _look(folder: str, manifest: Manifest) -> tuple[dict[str, NDArray[np.int64]]
 
 
 def _of_ids(counts: Mapping[str, NDArray[np.int64]], changes: Mapping[str, Change]) -> dict[str, Any]:
-    """Of each feature, shares of its values: missing, unknown to the model before the window, and those of the most frequent token."""
+    """The shares of missing values, of values unknown to the model before the window, and of the most frequent token, for each feature; and
+    the numbers of born, evicted and waiting ids."""
     missing, unknown, top = {}, {}, {}
     for name, count_N in counts.items():
         total = max(int(count_N.sum()), 1)
@@ -210,7 +211,7 @@ def _of_ids(counts: Mapping[str, NDArray[np.int64]], changes: Mapping[str, Chang
 
 
 def remove_old(run: str, newest: int, keep: int, needed: int) -> None:
-    """Removes the windows' rows but for the newest ones, and for those of the window that may be replayed."""
+    """Removes the data of old windows, except the newest `keep` ones and `needed`, which may be replayed."""
     folder = inside(run, "windows")
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.isdigit() and int(name) <= newest - keep and int(name) != needed:
@@ -218,10 +219,10 @@ def remove_old(run: str, newest: int, keep: int, needed: int) -> None:
 
 
 def first_time(path: str, schema: Schema, where: str = "the schema") -> float | None:
-    """Seconds since 1970 of a file's first well-formed row; None where the schema has no time, or the file no row.
+    """The time of the first well-formed row of a file, in seconds since 1970; None if the schema has no time or the file no row.
 
     Raises:
-        UserError: the file is not a log of this schema.
+        UserError: the file does not fit the schema.
     """
     if schema.time is None or schema.time.format is None:
         return None
@@ -235,7 +236,7 @@ def first_time(path: str, schema: Schema, where: str = "the schema") -> float | 
 
 
 def count_rows(path: str, schema: Schema) -> int:
-    """Rows of a file, about: line ends, where values hold line ends too."""
+    """The approximate number of rows of a file. Text files are counted by line ends, which values may contain too."""
     if schema.format == "parquet":
         with PATHS.open(path, "rb") as file:
             return int(pq.ParquetFile(file).metadata.num_rows)

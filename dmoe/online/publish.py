@@ -1,8 +1,8 @@
-"""Versions for scorers: full ones, deltas between them, a pointer that is replaced atomically; old ones are removed.
+"""Publishes versions of the model: full scorers and deltas. A pointer file is replaced atomically, and old versions are removed.
 
-`TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.delta`); the first line of `TARGET/current` names
-the one to use. `RUN/published/000012` is the last one in full, with which the next one is compared: what has changed is what has other
-bytes, whatever plan trained it.
+`TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.delta`). The first line of `TARGET/current` names
+the current version. `RUN/published/000012` is the last version as a full scorer. The next one is compared with it byte by byte, so the
+sharding plan has no influence on deltas.
 """
 
 import multiprocessing
@@ -44,10 +44,11 @@ def _begin_beside(parent: int) -> None:
 
 
 class Publisher:
-    """
+    """Publishes the versions of a run.
+
     Args:
-        target: a folder, local or remote.
-        run: the run's folder.
+        target: folder for versions, local or remote.
+        run: folder of the run.
     """
 
     def __init__(self, target: str, run: str, config: Config) -> None:
@@ -55,7 +56,7 @@ class Publisher:
         self._beside: ProcessPoolExecutor | None = None
 
     def due(self, now: float) -> bool:
-        """Whether the next version is to be made, at that time (seconds since 1970)."""
+        """Whether a new version is due at time `now`, in seconds since 1970."""
         last = self.names()[-1:]
         if not last or not self.settings.minutes:
             return True
@@ -63,13 +64,13 @@ class Publisher:
         return not os.path.exists(path) or now - os.path.getmtime(path) >= self.settings.minutes * 60
 
     def names(self) -> list[str]:
-        """Versions that are whole, oldest first."""
+        """The names of complete versions, oldest first."""
         folder = join(self.target, VERSIONS)
         names = sorted({path.rstrip("/").rsplit("/", 1)[-1] for path in PATHS.ls(folder)}) if PATHS.exists(folder) else []
         return [name for name in names if name.isdigit() and (self._is_full(name) or self._holds(name, DELTA))]
 
     def current(self) -> str:
-        """The version that the pointer names, empty where there is none."""
+        """The version that the pointer file names; empty if there is none."""
         path = join(self.target, POINTER)
         if not PATHS.exists(path):
             return ""
@@ -79,18 +80,20 @@ class Publisher:
     def publish(
         self, window: int, checkpoint: str, vocabulary: str, complete: float | None = None, figures: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """Makes the version of a window's checkpoint, and moves the pointer to it; what a killed run left of it is made again.
+        """Makes the version of a checkpoint and moves the pointer to it. An incomplete version of a killed run is made again.
 
         Args:
-            vocabulary: name of the ids that the checkpoint's rows have.
-            complete: when the window's last file was complete, in seconds since 1970.
-            figures: of the window's test, for the model card.
+            window: number of the window.
+            checkpoint: folder of the checkpoint.
+            vocabulary: name of the vocabulary with the ids of the checkpoint.
+            complete: when the last file of the window was complete, in seconds since 1970.
+            figures: test metrics of the window, for the model card.
 
         Returns:
-            what was made, with its size beside a full version's; None where it is there already.
+            a description of the version, with its size and that of a full version; None if the version is already current.
 
         Raises:
-            UserError: it cannot be written, or a weight is not finite or does not fit its type.
+            UserError: the version cannot be written, or a weight is not finite or too large for its type.
         """
         name = f"{window:06d}"
         if self.current() == name and name in self.names():
@@ -116,7 +119,7 @@ class Publisher:
         return told
 
     def export(self, checkpoint: str, vocabulary: str, output: str, figures: Mapping[str, Any]) -> None:
-        """Writes the scorer of a checkpoint, in full, with its card."""
+        """Writes the full scorer of a checkpoint, with its model card."""
         data = folder_of(self.run, vocabulary)
         manifest = load_manifest(data)
 
@@ -127,14 +130,14 @@ class Publisher:
         export_checkpoint(checkpoint, self.config, manifest, inputs, data, output, self.settings.rows, spare=True, card_of=card_of)
 
     def back_to(self, window: int) -> str:
-        """Moves the pointer to the newest version that is not of a later window; its name, empty where there is none."""
+        """Moves the pointer to the newest version of this window or an earlier one. Returns its name; empty if there is none."""
         names = [name for name in self.names() if int(name) <= window]
         if names:
             write_text_anywhere(join(self.target, POINTER), f"{VERSIONS}/{names[-1]}\n")
         return names[-1] if names else ""
 
     def _add_graph(self, new: str) -> None:
-        """In a process beside: to trace a model changes what holds for the whole process, in which a training goes on."""
+        """Adds ONNX files to a scorer, in another process, because tracing changes global state of the process that is training."""
         from dmoe.serve.portable.export import add_graph, missing_packages
 
         if missing_packages():
@@ -146,7 +149,7 @@ class Publisher:
         self._beside.submit(add_graph, new, inside(self.run, "published", published) if published else "").result()
 
     def _make(self, name: str, new: str) -> dict[str, Any]:
-        """Writes the version, its description last."""
+        """Writes a version as a delta if possible, else in full."""
         full_bytes, parent = bytes_of(new), self.current()
         old = inside(self.run, "published", parent) if parent else ""
         parent_there = parent in self.names() and os.path.exists(join(old, FILE)) and self._sha256(parent) == digest_of(join(old, FILE))
@@ -177,7 +180,7 @@ class Publisher:
                 shutil.copyfileobj(file, copy)
 
     def _forget(self) -> None:
-        """Removes the versions before the oldest full one that is kept."""
+        """Removes the versions before the oldest full version to keep."""
         names = self.names()
         full = [name for name in names if self._is_full(name)]
         if len(full) <= self.settings.keep_full:
@@ -188,7 +191,7 @@ class Publisher:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        """The description first: half a version must not look like one."""
+        """Removes a version, its description first, so that a partly removed version does not count as complete."""
         folder = join(self.target, VERSIONS, name)
         for last in (FILE, DELTA):
             if self._holds(name, last):
@@ -210,7 +213,7 @@ class Publisher:
         return digest_of(join(folder, FILE)) if delta is None else delta.scorer_sha256
 
     def _deltas_behind(self, name: str) -> int:
-        """How many deltas lead from the last full version to this one."""
+        """The number of deltas from the last full version to this one."""
         count = 0
         while (delta := read_delta(join(self.target, VERSIONS, name))) is not None:
             name, count = delta.parent, count + 1
@@ -218,7 +221,7 @@ class Publisher:
 
 
 def _remove_objects(folder: str) -> None:
-    """All objects below a remote folder."""
+    """Removes all objects below a remote folder."""
     for name in PATHS.ls(folder) if PATHS.exists(folder) else ():
         path = join(folder, name)
         if PATHS.isfile(path):
@@ -228,14 +231,14 @@ def _remove_objects(folder: str) -> None:
 
 
 def write_text_anywhere(path: str, text: str) -> None:
-    """As `write_text`; a remote store replaces an object in one step as well."""
+    """Like `write_text`, but creates the folder. Remote stores also replace an object atomically."""
     if "://" not in path:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     write_text(path, text)
 
 
 class Publishing:
-    """Publishes on a thread, which reads a checkpoint's files: training goes on meanwhile."""
+    """Publishes on a thread that reads the files of a checkpoint, while training continues."""
 
     def __init__(self, publisher: Publisher | None, run: RunDir) -> None:
         self.publisher, self.run = publisher, run
@@ -243,10 +246,10 @@ class Publishing:
         self._failed: list[BaseException] = []
 
     def begin(self, line: Mapping[str, Any]) -> None:
-        """Begins with a window's model; waits for the version before, whose checkpoint is not to be removed under it.
+        """Starts to publish the model of a window, if a version is due. First waits for the previous version, which needs its checkpoint.
 
         Raises:
-            UserError: the version before could not be made.
+            UserError: the previous version could not be made.
         """
         self.wait()
         if self.publisher is not None and self.publisher.due(time.time()):
@@ -254,7 +257,8 @@ class Publishing:
             self._thread.start()
 
     def wait(self) -> None:
-        """
+        """Waits for the version that is being published.
+
         Raises:
             UserError: the version could not be made.
         """

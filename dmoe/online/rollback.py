@@ -1,4 +1,4 @@
-"""Back to the model of an earlier window by hand: its checkpoint becomes the newest, and the pointer names its version. No torch."""
+"""Manual rollback to an earlier window: its checkpoint becomes the newest, and the pointer names its version. It needs no torch."""
 
 import os
 
@@ -11,16 +11,16 @@ from dmoe.paths import inside
 
 
 def roll_back(run: str, window: int, publish: str = "") -> str:
-    """Undoes the windows after one; their files stay used, and count in no weights.
+    """Undoes the windows after `window`. Their files count as used, so they are not trained again.
 
     Args:
-        publish: where versions are published; the pointer is moved to the newest one of this window or before.
+        publish: folder of published versions, if any; its pointer is moved to the newest version of this window or an earlier one.
 
     Returns:
-        what was done, in a line.
+        a line that says what was done.
 
     Raises:
-        UserError: the run is going on, or no checkpoint of that window is kept.
+        UserError: the run is active, or the checkpoint of the window was removed.
     """
     try:
         lock = take(run)
@@ -51,7 +51,7 @@ def _back(run: str, window: int, publish: str) -> str:
         note = f"rolled back to window {window} by hand"
         ledger.add({"window": ledger.window, "state": "rolled back", "undoes": undone, "rows": 0, "notes": [note]})
         progress = index.progress | {"online": dict(ledger.state(state["vocabulary"]))}
-        # First the one that is to be the newest: a kill in between leaves the run as it was.
+        # The chosen checkpoint is changed before later ones are refused: if this is killed in between, the run is unchanged.
         write_index(folder, Index(index.tables, index.pieces, index.files, progress))
         for later, _ in kept:
             if read_index(later).progress["step"] > step:

@@ -1,4 +1,4 @@
-"""The complete files of a source, and which of them make the next window."""
+"""Lists the complete files of a source, and chooses those of the next window."""
 
 import fnmatch
 import glob
@@ -18,12 +18,12 @@ from dmoe.paths import PATHS, unreachable
 
 SUCCESS = "_SUCCESS"
 UNFINISHED = re.compile(r"[._].*|.*\.(tmp|temp|part|partial|inprogress|crc|filepart)|.*~", re.DOTALL)
-"""Names of files that someone still writes, or that are no log."""
+"""Names of files that are still being written, or are not logs."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file in one state. `changed` is the time of change in ns, or an object's tag; `sha256` of its bytes, empty before it is taken."""
+    """A state of a file. `changed` is its time of change in ns, or the tag of an object; `sha256` is empty until the file is used."""
 
     name: str
     bytes: int
@@ -33,8 +33,14 @@ class SourceFile:
 
 @dataclass
 class Choice:
-    """The files of a window, those that are left out because they are copies, and what is to be told of files: (kind, text); `told` are the
-    states of files of which it is told once."""
+    """The files chosen for a window.
+
+    Attributes:
+        files: the files to use.
+        duplicates: files that are left out because they have the bytes of another one.
+        events: messages about files: (kind, text).
+        told: keys of file states, so that each is reported only once.
+    """
 
     files: list[SourceFile] = field(default_factory=list)
     duplicates: list[SourceFile] = field(default_factory=list)
@@ -49,14 +55,14 @@ def order_key(path: str) -> list[tuple[int, int | str]]:
 
 
 def complete_files(source: str, complete: str) -> list[SourceFile]:
-    """The complete files of a folder, a glob or a prefix, in natural order; none where nothing is there yet.
+    """The complete files of a folder, a glob or a prefix, in natural order; empty if nothing exists yet.
 
     Args:
-        source: local, or remote; a remote folder ends in `/`, a remote glob is matched within one folder.
-        complete: `renamed` or `success` (`WindowsConfig`); with `success` the folders within a folder are looked into as well.
+        source: local or remote; a remote folder ends in `/`, and a remote glob matches within one folder.
+        complete: `renamed` or `success` (`WindowsConfig`); with `success`, direct subfolders are included.
 
     Raises:
-        UserError: the place cannot be reached.
+        UserError: the source cannot be reached.
     """
     paths = _remote(source) if is_remote(source) else _local(source, complete)
     found = []
@@ -66,7 +72,7 @@ def complete_files(source: str, complete: str) -> list[SourceFile]:
         try:
             found.append(SourceFile(path, *identity(path)))
         except (OSError, UserError):
-            # It went away between the listing and the look.
+            # The file was removed after it was listed.
             continue
     return found
 
@@ -98,8 +104,8 @@ class Chooser:
     """Chooses the files of each window, in natural order of their names.
 
     Args:
-        rows_of: rows of a file, about; asked where windows are of rows.
-        time_of: seconds of a file's first row; asked where windows are of time.
+        rows_of: path -> approximate number of rows; called if windows are defined by rows.
+        time_of: path -> time of the first row in seconds; called if windows are defined by time.
     """
 
     def __init__(self, settings: WindowsConfig, rows_of: Callable[[str], int], time_of: Callable[[str], float | None]) -> None:
@@ -109,14 +115,14 @@ class Chooser:
     def choose(
         self, files: Sequence[SourceFile], taken: Mapping[str, SourceFile], told: set[str], newest: str, ended: bool
     ) -> Choice | None:
-        """The next window; None where its files are not complete yet, and nothing is to be told.
+        """Chooses the next window; None if its files are not complete yet, and there is nothing to report.
 
         Args:
-            files: that are complete.
-            taken: files of earlier windows, by name.
-            told: `Choice.told` of all windows before.
-            newest: the last file, in natural order, of all windows.
-            ended: no further file is waited for.
+            files: the complete files.
+            taken: name -> file, for the files of earlier windows.
+            told: `Choice.told` of all earlier windows.
+            newest: the last file of all windows in natural order.
+            ended: whether no further files are expected.
         """
         choice = Choice()
         new = [one for one in files if one.name not in taken]
@@ -140,7 +146,7 @@ class Chooser:
         try:
             whole = SourceFile(one.name, one.bytes, one.changed, _digest(one))
             if identity(one.name) != (one.bytes, one.changed):
-                # Somebody still writes it: it is taken once it rests.
+                # The file is still being written: it is used when it no longer changes.
                 return
         except (OSError, UserError):
             choice.events.append(("vanished", f"{one.name}: went away before it was used"))
@@ -173,7 +179,7 @@ class Chooser:
 
     def _interval(self, one: SourceFile) -> int:
         seconds = self._of(one, self.time_of)
-        # A file without a time belongs to the oldest window: it is not to wait for ever.
+        # A file without a time belongs to the oldest window, so that it does not wait forever.
         return -(1 << 62) if seconds is None else math.floor(seconds / self.settings.size)
 
     def _of(self, one: SourceFile, ask: Callable[[str], Any]) -> Any:
@@ -184,5 +190,5 @@ class Chooser:
 
 
 def _digest(one: SourceFile) -> str:
-    """SHA-256 of a local file; an object's tag tells its contents already, and reading it costs."""
+    """SHA-256 of a local file, or the tag of a remote object, which identifies its contents without a download."""
     return file_sha256(one.name) if not is_remote(one.name) else f"tag:{one.changed}"

@@ -1,4 +1,4 @@
-"""Standard input as files that are complete, each of so many lines: a log that a pipe brings."""
+"""Splits a log from standard input into complete files with a fixed number of lines."""
 
 import os
 import sys
@@ -21,16 +21,16 @@ def inbox(run: str) -> str:
 
 
 class Spool:
-    """Copies lines into files of `RUN/inbox`. What a killed run had not written yet is lost with the pipe: send it again.
+    """Copies lines into files in `RUN/inbox`. If the run is killed, lines that were not written yet are lost: send them again.
 
     Args:
-        windows: of rows, whose number a file has.
+        windows: windows defined by rows; each file has the rows of a window.
 
     Attributes:
-        ended: whether the input is.
+        ended: whether the input has ended.
 
     Raises:
-        UserError: rows of the schema are not lines.
+        UserError: rows of the schema are not lines, or windows are not defined by rows.
     """
 
     def __init__(self, run: str, schema: Schema, windows: WindowsConfig, stream: IO[bytes] | None = None) -> None:
@@ -42,7 +42,7 @@ class Spool:
         self.stream, self.ended = stream, False
 
     def start(self, state: OnlineState) -> None:
-        """Begins to read, on a thread, behind the files of earlier starts."""
+        """Starts a thread that reads the input. New files are numbered after those of earlier starts."""
         folder = inbox(self.run)
         os.makedirs(folder, exist_ok=True)
         used = [*os.listdir(folder), *(os.path.basename(name) for name in Ledger(self.run, state, cut=False).taken)]
@@ -64,7 +64,7 @@ class Spool:
 
     @staticmethod
     def forget(run: str, names: list[str]) -> None:
-        """Removes files of the inbox that were learned from; those of others stay."""
+        """Removes trained files if they are in the inbox."""
         folder = inbox(run)
         for name in names:
             if os.path.dirname(name) == folder and os.path.exists(name):

@@ -1,4 +1,4 @@
-"""What the ranks do with a prepared window: score it, make its new rows, learn from it."""
+"""The stages of a prepared window on all ranks: score it, initialize new rows, train on it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,11 +17,11 @@ from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 from dmoe.train.trainer import Trainer
 
 KEPT_FIGURES = ("rows", "positives", "auc", "logloss", "ne", "calibration", "cec", "cec_floor", "gate_mass", "effective_experts", "gauc")
-"""Of an evaluation, what the ledger keeps of each window."""
+"""The evaluation figures that the ledger records for each window."""
 
 
 def reader_of(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray], shuffled: bool) -> Reader:
-    """Reads a window's rows with the ids of the tables' rows."""
+    """A reader of the rows of a window; `rows` maps ids to table rows."""
     session, data = trainer.session, trainer.config.data
     features = {one.name: one for one in window.manifest.categorical}
     return Reader(
@@ -42,12 +42,12 @@ def reader_of(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray], 
 def score(
     trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray], between: Callable[[], None], most_rows: int | None = None
 ) -> dict[str, Any]:
-    """The figures of the model, as it would be published, over a window's rows; every rank has to call it.
+    """Evaluates the model, with the weights that would be published, on the rows of a window. Every rank must call it.
 
     Args:
-        rows: `window.test`, or `window.train` of a window that was learned.
+        rows: `window.test`, or `window.train` after training on the window.
         between: called before each batch.
-        most_rows: of the window, the first ones.
+        most_rows: evaluates only about this many rows from the beginning of the window.
 
     Raises:
         NotFinite: on all ranks, an output is not finite.
@@ -61,13 +61,13 @@ def score(
 
 
 def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict[str, Any]:
-    """Makes the window's new rows, and one pass over it; every rank has to call it.
+    """Initializes the new rows of a window, and trains one epoch on it. Every rank must call it.
 
     Returns:
-        `loss`, the mean cross-entropy of its batches before their steps; `steps` of them; `replayed` rows of the window before.
+        `loss`, the mean cross-entropy of the batches before their steps; `steps`; `replayed`, the number of rows of the previous window.
     """
     session, config = trainer.session, trainer.config
-    # An untrained model has nothing to teach.
+    # An untrained model cannot be a teacher.
     taught = config.online.teacher and trainer.progress.step + trainer.progress.steps_before
     said = teach(trainer, _batches(trainer, window, window.test), between) if taught else None
     initialize_rows(
@@ -89,14 +89,14 @@ def learn(trainer: Trainer, window: Window, between: Callable[[], None]) -> dict
 
 
 def _batches(trainer: Trainer, window: Window, rows: Mapping[str, np.ndarray]) -> Iterator[Batch]:
-    """The window's batches as they are trained on, this rank's part of each."""
+    """This rank's part of the training batches of a window."""
     size = trainer.config.train.batch_size
     return reader_of(trainer, window, rows, shuffled=True).batches(size, rank(), world_size(), epoch=window.number)
 
 
 @torch.no_grad()
 def teach(trainer: Trainer, batches: Iterator[Batch], between: Callable[[], None]) -> list[Tensor]:
-    """The logit that the model, as it would be published, gives each row of each batch, [B] float32; every rank has to call it."""
+    """The teacher logits for each batch, [B] float32, from the weights that would be published. Every rank must call it."""
     session, said = trainer.session, []
     session.sharded.eval()
     try:
@@ -110,11 +110,12 @@ def teach(trainer: Trainer, batches: Iterator[Batch], between: Callable[[], None
 
 
 class RowRates:
-    """A learning rate a row, which fused kernels have not: what a window changed of a row is multiplied. Every rank makes one, for its own
-    shards, before the window is trained, and calls `apply` after it.
+    """A learning-rate factor for each row, which fused kernels do not support: the change of a row by the window is multiplied afterwards.
+
+    Every rank creates one for its own shards before training on the window, and calls `apply` after it.
 
     Args:
-        rates: of a feature, the rows of its tables, ascending [n] int64, and their factors [n] float32.
+        rates: feature -> (rows of its tables, ascending, [n] int64; their factors, [n] float32).
     """
 
     @torch.no_grad()
@@ -128,7 +129,7 @@ class RowRates:
             shard.weight[local] = old_nC.lerp_(shard.weight[local], factor_n1)
 
     def _shards(self) -> Iterator[tuple[LocalShard, Tensor, Tensor]]:
-        """Shards with such rows, the rows' places in them, and their factors [n, 1]."""
+        """Yields each local shard, the indices of the affected rows in it, and their factors [n, 1]."""
         for shard in local_shards(self.trainer.session.sharded, self.trainer.session.tables) if self.rates else ():
             rows, factor_n = self.rates[shard.table.feature]
             some = slice(*np.searchsorted(rows, [shard.row, shard.row + len(shard.weight)]))
@@ -137,7 +138,7 @@ class RowRates:
 
 
 def _replay(trainer: Trainer, window: Window, between: Callable[[], None]) -> int:
-    """Learns again from some rows of the window before; how many."""
+    """Trains again on some rows of the previous window; returns their number."""
     older, size = window.replay, trainer.config.train.batch_size
     count = 0 if older is None else min(int(trainer.config.online.replay * window.rows), older.rows) // size
     if older is None or not count:
@@ -151,7 +152,7 @@ def _replay(trainer: Trainer, window: Window, between: Callable[[], None]) -> in
 
 
 def decay_states(trainer: Trainer, factor: float) -> None:
-    """Multiplies the tables' Adagrad sums, so that the rows' learning rates do not vanish; every rank calls it for its own shards."""
+    """Multiplies the Adagrad sums of the tables, so that learning rates do not vanish. Every rank calls it for its own shards."""
     for shard in local_shards(trainer.session.sharded, trainer.session.tables):
         for name, state in trainer.session.optimizers.states_of(shard).items():
             if name == "sum":
@@ -160,7 +161,7 @@ def decay_states(trainer: Trainer, factor: float) -> None:
 
 @torch.no_grad()
 def norms(trainer: Trainer) -> dict[str, float]:
-    """The norms of all embedding tables and of the dense part; every rank has to call it."""
+    """The norms of all embedding tables and of the dense part. Every rank must call it."""
     session = trainer.session
     squares = torch.zeros((), dtype=torch.float64, device=session.device)
     for shard in local_shards(session.sharded, session.tables):

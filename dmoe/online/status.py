@@ -1,4 +1,4 @@
-"""What became of each window of a run. No torch."""
+"""The status of an online run: its windows and versions. It needs no torch."""
 
 import os
 from typing import Any
@@ -37,10 +37,10 @@ STATES = {"trained": "good", "quarantined": "bad"}
 
 
 def status(run: str) -> dict[str, Any]:
-    """The windows that are done, oldest first; the versions; and where the model is.
+    """The committed windows, oldest first; the versions; and the newest checkpoint.
 
     Raises:
-        UserError: no such run.
+        UserError: there is no such run.
     """
     found = next(committed(run), None) if os.path.isdir(run) else None
     if found is None:
@@ -55,10 +55,10 @@ def status(run: str) -> dict[str, Any]:
 
 
 def status_document(found: dict[str, Any], newest: int = 20) -> Document:
-    """The view of a run; the page has the newest window first, the text last.
+    """The report of a run. On the page, the newest window is first; in the text, it is last.
 
     Args:
-        newest: how many windows, and how many lines on them, the text has; the page has all.
+        newest: number of windows, and of alarms and events, in the text; the page has all.
     """
     rows, told = _rows(found), _told(found)
     return Document(
@@ -79,7 +79,7 @@ def status_document(found: dict[str, Any], newest: int = 20) -> Document:
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:
-    """COLUMNS of each window."""
+    """The values of COLUMNS for each window."""
     versions = {int(one["version"]): one for one in found["versions"]}
     rows = []
     for line in found["windows"]:
@@ -111,7 +111,7 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def _told(found: dict[str, Any]) -> list[str]:
-    """Alarms, notes and events, a line each."""
+    """A line for each alarm, note and event."""
     return [
         f"window {line['window']}: {text}"
         for line in found["windows"]
@@ -120,10 +120,10 @@ def _told(found: dict[str, Any]) -> list[str]:
 
 
 def _curves(found: dict[str, Any]) -> list[Chart]:
-    """Each figure over the windows that were learned, and the gate's mass.
+    """Charts of each metric and of the gate mass over the trained windows.
 
-    What would press the others into a corner is not drawn: the first window, scored by an untrained model, as the watch leaves it out, and
-    windows with an alarm, which have a line. The table has their figures.
+    Points that would dominate the scale are not drawn: the first window, which an untrained model scored, and windows that were not
+    trained. Windows with an alarm are marked by a line. The table has all values.
     """
     good = [line for line in found["windows"] if line["state"] == "trained" and line.get("test")]
     good = good[1:] or good

@@ -1,4 +1,4 @@
-"""Rank 0's part of the loop that needs no model: which files are the next window, and their rows."""
+"""The part of the loop on rank 0 that needs no model: chooses the files of the next window, and prepares their rows."""
 
 import os
 import shutil
@@ -25,8 +25,14 @@ CHOICE = "window.json"
 
 @dataclass
 class Taken:
-    """A window whose files are chosen, and its rows where these could be prepared; `problem` says why they could not. `accepts` is the
-    quarantined window whose files a person wants to be learned all the same."""
+    """A window whose files are chosen.
+
+    Attributes:
+        window: the prepared rows; None if there are none, or if they could not be prepared.
+        problem: why the rows could not be prepared.
+        accepts: number of the quarantined window whose files a user has accepted; 0 for none.
+        seconds: stage -> duration.
+    """
 
     number: int
     choice: Choice
@@ -40,15 +46,15 @@ class Taker:
     """Takes one window after the other from a source.
 
     Args:
-        run: the run's folder.
+        run: folder of the run.
         source: a folder, glob or prefix.
-        schema: by which the windows are read.
-        model: the manifest that the model is built from.
-        ended: whether no further file is waited for.
-        accept: a quarantined window whose files are the next window.
+        schema: schema of the log.
+        model: the manifest from which the model was built.
+        ended: whether no further files are expected.
+        accept: number of a quarantined window whose files become the next window; 0 for none.
 
     Attributes:
-        ids: those after the window that was taken last.
+        ids: the ids after the last window that was taken.
 
     Raises:
         UserError: the window to accept is not quarantined.
@@ -72,10 +78,11 @@ class Taker:
         self.ids: dict[str, FeatureIds] = {}
 
     def next(self, vocabulary: str, ids: Mapping[str, FeatureIds]) -> Taken | None:
-        """Waits for the next window, and prepares it; None at the end.
+        """Waits for the next window, and prepares it. Returns None if the source has ended.
 
         Args:
-            vocabulary: name of the ids that the model has; `ids` are they.
+            vocabulary: name of the vocabulary with the ids of the model.
+            ids: the ids in this vocabulary.
 
         Raises:
             UserError: the source cannot be reached.
@@ -94,7 +101,7 @@ class Taker:
             show(f"window {number}: {kind}: {text}", sys.stderr)
         folder = window_folder(self.run, number)
         if _read(inside(folder, CHOICE)) != choice:
-            # What an attempt with other files left is no part of this one.
+            # Removes what an earlier attempt with other files left.
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
             write_text(inside(folder, CHOICE), format_json(asdict(choice)) + "\n")
@@ -110,10 +117,10 @@ class Taker:
         return taken
 
     def _to_accept(self, window: int) -> int:
-        """The window, unless it was accepted before (the same command, started again).
+        """Returns the window, or 0 if an earlier start of the same command has already accepted it.
 
         Raises:
-            UserError: it is not quarantined.
+            UserError: the window is not quarantined.
         """
         if not window or any(line.get("accepts") == window for line in self.ledger.lines):
             return 0
@@ -126,7 +133,7 @@ class Taker:
         return Choice([SourceFile(**one) for one in line["files"]]) if self.accept and line else None
 
     def _good(self) -> int:
-        """The newest window that was learned."""
+        """The newest trained window."""
         return max((line["window"] for line in self.ledger.good()), default=0)
 
     def _choose(self, ended: bool) -> Choice | None:
@@ -140,14 +147,14 @@ class Taker:
                 news = pending.events + found.events, pending.told + found.told
                 pending = Choice(found.files, pending.duplicates + found.duplicates, *news)
         if not pending.files:
-            # Copies and news wait for a window that has rows.
+            # Duplicates and messages are recorded with the next window that has files.
             self.pending = pending
             return None
         self.pending = Choice()
         return pending
 
     def _chosen_before(self, number: int) -> Choice | None:
-        """What a run that was killed had chosen for this window, where the files are still the same."""
+        """The choice of a killed run for this window; None if there is none, or if a file has changed."""
         choice = _read(inside(window_folder(self.run, number), CHOICE))
         if choice is None:
             return None
@@ -168,7 +175,7 @@ class Taker:
 
 
 def _read(path: str) -> Choice | None:
-    """A choice that was written down."""
+    """Reads a choice from a file; None if the file does not exist."""
     if not os.path.exists(path):
         return None
     with open(path, "rb") as file:

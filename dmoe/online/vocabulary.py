@@ -1,7 +1,7 @@
-"""The ids of a run after a window, as a folder: what `dmoe preprocess --vocabulary` and exports read, and each token's sightings.
+"""Folders with the ids of a run after a window, for `dmoe preprocess --vocabulary` and exports, and with the sightings of each token.
 
-`manifest.json` (no rows) and `vocabulary/C1.parquet` (token, id, count) are those of any data set; `sightings/C1.parquet` (seen, born,
-last) has a row for each of its tokens; `candidates/C1.parquet` (token, seen) the tokens that have no row yet.
+`manifest.json` (without rows) and `vocabulary/C1.parquet` (token, id, count) are as in any data set. `sightings/C1.parquet` (seen, born,
+last) has a row for each of these tokens. `candidates/C1.parquet` (token, seen) has the tokens without a row.
 """
 
 import hashlib
@@ -32,16 +32,16 @@ VOCABULARY, SIGHTINGS, CANDIDATES = "vocabulary", "sightings", "candidates"
 
 
 def plain(schema: Schema) -> Schema:
-    """The schema as windows are read by it: admission and capacity decide who has an id, not a count in one window."""
+    """The schema for windows, without `min_count` and `max_ids`: admission and capacity decide which tokens get a row."""
     free = [one.model_copy(update={"min_count": None, "max_ids": None}) for one in schema.categorical]
     return schema.model_copy(update={"categorical": free})
 
 
 def model_manifest(schema: Schema, settings: IdsConfig, dataset: str = "log") -> Manifest:
-    """What the model is built from, before any row is read: its features, each with the rows of its capacity.
+    """The manifest from which the model is built, before any row is read: the cardinality of a feature is its capacity or hash size.
 
     Raises:
-        UserError: a capacity of a feature that is not there.
+        UserError: `online.ids.capacities` names a feature that does not exist.
     """
     sizes = parse_sizes(settings.hash_size, schema.categorical) if settings.hash_size else {}
     names = {one.name for one in schema.categorical}
@@ -68,7 +68,7 @@ def model_manifest(schema: Schema, settings: IdsConfig, dataset: str = "log") ->
 
 
 def first_ids(schema: Schema) -> dict[str, FeatureIds]:
-    """Of each feature, before the first window."""
+    """feature -> its ids before the first window: none."""
     return {one.name: no_ids(one.name, pa.large_binary() if one.type == "string" else pa.int64()) for one in schema.categorical}
 
 
@@ -77,17 +77,17 @@ def folder_of(run: str, name: str) -> str:
 
 
 def save_ids(folder: str, of: Manifest, ids: Mapping[str, FeatureIds]) -> Manifest:
-    """Writes a folder, which is there only when all of it is; what an earlier attempt left is replaced.
+    """Writes a folder atomically. A folder of an earlier attempt is replaced.
 
     Args:
-        of: the manifest of the window's data set.
-        ids: of every categorical feature; empty where ids are hashed.
+        of: manifest of the data set of the window.
+        ids: categorical feature -> its ids; empty if ids are hashed.
 
     Returns:
-        The folder's manifest.
+        The manifest of the folder.
     """
     made_by: dict[str, Any] = {key: of.made_by[key] for key in KEPT_OF_MAKING if key in of.made_by}
-    # By content, so that the same windows give the same versions wherever the run lies.
+    # The fingerprint depends only on the content, so that the same windows give the same versions in any folder.
     parts = [
         made_by.get("schema"),
         made_by.get("moments"),
@@ -120,10 +120,10 @@ def _with_ids(feature: CategoricalFeature, ids: FeatureIds) -> CategoricalFeatur
 
 
 def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
-    """What `save_ids` wrote; empty where ids are hashed.
+    """Reads the ids that `save_ids` wrote; empty if ids are hashed.
 
     Raises:
-        UserError: damaged, or not there.
+        UserError: the folder is damaged or missing.
     """
     if not PATHS.exists(join(folder, FILE)):
         raise UserError(f"{folder}: is not there, but the checkpoint's rows have the ids of this vocabulary; copy it back")
@@ -144,10 +144,10 @@ def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
 
 
 def look_up(folder: str, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """Row, sightings, birth and last sight of tokens, `row` None of one that has none.
+    """Row, sightings, and windows of birth and last sighting of tokens. `row` is None for a token without a row.
 
     Raises:
-        UserError: no such feature, or ids are hashed.
+        UserError: there is no such feature, or ids are hashed.
     """
     ids = load_ids(folder, kept_schema(folder, load_manifest(folder)))
     if feature not in ids:
@@ -186,7 +186,7 @@ def _read(path: str) -> pa.Table:
 
 
 def remove_old(run: str, needed: set[str]) -> None:
-    """Removes the vocabularies that no checkpoint needs any more; those that are newer than all of these belong to the window under way."""
+    """Removes vocabularies that no checkpoint needs. Those newer than all needed ones belong to the present window, and are kept."""
     folder, newest = inside(run, VOCABULARY), max(needed)
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name not in needed and name.isdigit() and name < newest:

@@ -1,4 +1,4 @@
-"""Work of rank 0 alone that may take as long as it likes: the other ranks, and the watch, see that it goes on."""
+"""Runs long work on rank 0 only, while the other ranks and the watchdog see that the job is alive."""
 
 import threading
 from collections.abc import Callable
@@ -16,14 +16,14 @@ _T = TypeVar("_T")
 
 
 def meanwhile(action: Callable[[], _T], what: str, between: Callable[[], None]) -> _T:
-    """Calls it in a thread of rank 0, and gives its result to all ranks; every rank has to call this.
+    """Calls `action` in a thread of rank 0, and returns its result on all ranks. Every rank must call this function.
 
     Args:
-        what: the rank is at, for the watch.
-        between: called on every rank several times a second, as often on each; what it raises ends the waiting.
+        what: description of the work, for the watchdog.
+        between: called on every rank several times a second, the same number of times on each; an exception in it ends the waiting.
 
     Raises:
-        UserError: on every rank, where the action raises it.
+        UserError: on every rank, if the action raises it.
     """
     box: list[Any] = []
 
@@ -45,7 +45,7 @@ def meanwhile(action: Callable[[], _T], what: str, between: Callable[[], None]) 
             break
     result, error = box[0] if box else (None, None)
     if error is not None and not isinstance(error, UserError):
-        # A bug: the other ranks learn of it by this one's end.
+        # A bug: only rank 0 raises it, and the other ranks end because rank 0 ends.
         raise error
     result, problem = broadcast_object((result, None if error is None else str(error)))
     if problem is not None:
@@ -55,7 +55,7 @@ def meanwhile(action: Callable[[], _T], what: str, between: Callable[[], None]) 
 
 
 def _agreed(done: bool) -> bool:
-    """Rank 0's word, on every rank."""
+    """Broadcasts `done` of rank 0 to every rank."""
     if world_size() == 1:
         return done
     flag = torch.tensor([int(done)], device="cpu")

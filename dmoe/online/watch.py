@@ -1,8 +1,8 @@
-"""Whether a window, and the model that it made, are sound: each figure against those of the good windows before. No torch.
+"""Alarms about a window and the model trained on it: each figure is compared with those of earlier good windows. It needs no torch.
 
-A figure raises an alarm where it is further from the median of its past than a distance that never is one (`WatchConfig`) and some standard
-errors: of the past (by the median of absolute deviations), and of so many rows. Gate and correlation, which wander as a model learns, are
-compared with the window before, by how much they changed from window to window.
+A figure raises an alarm if its distance from the median of earlier windows is more than a tolerance (`WatchConfig`) plus some standard
+errors. The standard error combines the spread of earlier windows (from the median absolute deviation) and the sampling error for the number
+of rows. Gate and correlation drift during training, so they are compared with the previous window, relative to their usual changes.
 """
 
 import math
@@ -17,20 +17,20 @@ from dmoe.online_settings import WatchConfig
 
 Line = Mapping[str, Any]
 SCALED_MAD = 1.4826
-"""Of a normal distribution, its deviation over its median absolute deviation."""
+"""Standard deviation / median absolute deviation, for a normal distribution."""
 CONSTANT = 0.01
-"""A number that varies by less than this share of its usual deviation is broken."""
+"""A numeric feature raises an alarm if its deviation is below this share of its usual deviation."""
 
 
 def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
-    """What is wrong with a window's rows, or with what the model made of them, before it learns from them.
+    """Judges the rows of a window and their test, before training on them.
 
     Args:
-        line: the window's entry in the ledger, with `data` and `test`.
-        good: those of the windows that were learned, oldest first. The first one, scored by an untrained model, is not compared with.
+        line: ledger entry of the window, with `data` and `test`.
+        good: entries of the trained windows, oldest first. The first one is ignored, because an untrained model scored it.
 
     Returns:
-        a sentence for each alarm, which begins with its kind; none before there are `after` windows to compare with.
+        a sentence for each alarm, which begins with its kind; empty if there are fewer than `after` windows to compare with.
     """
     past = list(good[1:])[-settings.history :]
     if len(past) < settings.after:
@@ -43,7 +43,7 @@ def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
     watch.change("cec", lambda one: one["test"]["cec"], settings.cec, up_only=True)
     for expert in range(len(line["test"]["gate_mass"])):
         watch.change(f"gate of expert {expert}", partial(_gate, expert), settings.share)
-    # Tokens that were born in windows which were not learned are unknown too: about as many a window.
+    # New tokens of windows that were not trained are unknown too, about the same number in each window.
     since = line["window"] - good[-1]["window"]
     kinds = {"unknown": "unknown values of", "missing": "missing values of", "top": "most frequent value of"}
     for kind, words in kinds.items():
@@ -58,7 +58,7 @@ def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
 
 
 def judge_learned(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
-    """What is wrong with the model after the window: `norms`, `loss` and `after` (figures of the window's rows once they were learned)."""
+    """Judges the model after training on the window, by `norms`, `loss` and `after` (figures of the window's rows after training)."""
     alarms = []
     if line["loss"] is None or not math.isfinite(line["loss"]):
         alarms.append("not finite: the loss")
@@ -77,7 +77,7 @@ def judge_learned(line: Line, good: Sequence[Line], settings: WatchConfig) -> li
 
 
 def notes(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
-    """What is told, and does no harm: a window with few rows."""
+    """Notes, which are not alarms: a window with few rows."""
     rows = [one["rows"] for one in list(good)[-settings.history :]]
     if len(rows) < settings.after or line["rows"] >= 0.1 * float(np.median(rows)):
         return []
@@ -98,7 +98,7 @@ def _share_error(rows: int, share: float) -> float:
 
 
 class _Watch:
-    """Compares a window with its past, and keeps the alarms."""
+    """Compares a window with earlier ones, and collects alarms."""
 
     def __init__(self, line: Line, past: Sequence[Line], settings: WatchConfig) -> None:
         self.line, self.past, self.settings = line, past, settings
@@ -113,10 +113,16 @@ class _Watch:
         up_only: bool = False,
         recent: bool = False,
     ) -> None:
-        """Whether a figure is far from the median of its past; `error` is its standard error for a value of it.
+        """Compares a figure with its median over earlier windows.
 
         Args:
-            recent: what the window before had is no alarm either: after windows that were not learned a figure takes some to come back.
+            kind: name of the figure in messages.
+            of: ledger entry -> value of the figure.
+            allowed: tolerance.
+            error: value -> its standard error for the rows of this window.
+            up_only: only higher values are alarms.
+            recent: compares with the previous window if its value is higher than the median, because a figure needs some windows to recover
+                after windows that were not trained.
         """
         now, past = of(self.line), [value for one in self.past if (value := of(one)) is not None]
         if len(past) < self.settings.after:
@@ -130,7 +136,7 @@ class _Watch:
         self._hold(kind, now, middle, now - middle, allowed + self.settings.deviations * math.hypot(spread, error(middle)), up_only)
 
     def change(self, kind: str, of: Callable[[Any], float | None], allowed: float, up_only: bool = False) -> None:
-        """Whether a figure is far from that of the window before."""
+        """Compares a figure with that of the previous window."""
         now, past = of(self.line), [value for one in self.past if (value := of(one)) is not None]
         if now is None or len(past) < 2:
             return
@@ -138,7 +144,7 @@ class _Watch:
         self._hold(kind, now, past[-1], now - past[-1], allowed + self.settings.deviations * spread, up_only)
 
     def number(self, name: str) -> None:
-        """Whether a number's mean or deviation is another one, in its usual deviations."""
+        """Compares mean and deviation of a numeric feature with earlier windows, in units of its usual deviation."""
         pairs = [one["data"]["means"][name] for one in self.past if name in one["data"]["means"]]
         if len(pairs) < self.settings.after:
             return
@@ -155,7 +161,7 @@ class _Watch:
             self.alarms.append(f"number {name}: varies by {deviation:.4g}, and did by {usual:.4g}")
 
     def clock(self) -> None:
-        """Whether the time of the window's first rows jumps."""
+        """Compares the time of the first row with the usual interval between windows."""
         times = [one["data"]["time"] for one in self.past if one["data"].get("time") is not None]
         now = self.line["data"].get("time")
         steps = np.diff(times)

@@ -1,1 +1,1 @@
-"""Export of a checkpoint, and scoring with what was exported: no sharding, no TorchRec."""
+"""Exports checkpoints as scorers, scores with them and serves them, without sharding and TorchRec."""

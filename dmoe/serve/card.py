@@ -1,4 +1,4 @@
-"""A scorer's model card: what it was trained on, how good it was, how large it is and by which config, in scorer.json and as CARD.md."""
+"""The model card of a scorer: training data, test metrics, sizes, config and versions. It is part of scorer.json and written as CARD.md."""
 
 from collections.abc import Mapping
 from math import prod
@@ -21,15 +21,16 @@ MAX_BYTES = 64 << 20
 
 
 class Card(Strict):
-    """
+    """The content of a model card.
+
     Attributes:
-        dataset: the data set's name.
-        rows: of each of its splits.
-        figures: of the run's test, where it has ended, of its best checkpoint; of a version of dmoe online, of the test of its window:
-            FIGURES.
-        table_parameters, dense_parameters: how many numbers.
-        config: of the run.
-        versions: of dmoe, which exported it, and of what the run was trained with.
+        dataset: name of the data set.
+        rows: split -> number of rows.
+        figures: name in FIGURES -> value on test data: for a run, that of its best checkpoint (empty until the run has ended); for a
+            version of dmoe online, that of its window.
+        table_parameters, dense_parameters: numbers of parameters.
+        config: the config of the run.
+        versions: package -> version used in training, and the dmoe version that exported the scorer.
     """
 
     dataset: Text
@@ -42,10 +43,11 @@ class Card(Strict):
 
 
 def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense: int, figures: Mapping[str, Any]) -> Card:
-    """
+    """Makes the card of a checkpoint.
+
     Args:
-        dense: parameters that are not in tables.
-        figures: of the checkpoint's test, of which FIGURES are kept.
+        dense: number of parameters that are not in tables.
+        figures: test metrics of the checkpoint; only FIGURES are kept.
     """
     kept = _read(inside(run, "environment.json")).get("versions")
     versions = {str(name): str(version) for name, version in kept.items()} if isinstance(kept, dict) else {}
@@ -55,19 +57,19 @@ def make_card(run: str, config: Config, manifest: Manifest, index: Index, dense:
         figures={name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)},
         table_parameters=sum(prod(shape) for shape in index.tables.values()),
         dense_parameters=dense,
-        # Without where the run is: the same model elsewhere has the same card.
+        # Without the run directory, so that the card does not depend on it.
         config=config.model_dump(mode="json", exclude={"run": {"dir"}}),
         versions=versions | {"exported by dmoe": __version__},
     )
 
 
 def run_figures(run: str) -> dict[str, Any]:
-    """What a run's test gave for its best checkpoint; nothing where it has not ended."""
+    """The test metrics of a run's best checkpoint; empty if the run has not ended."""
     return _read(inside(run, "metrics.json"))
 
 
 def _read(path: str) -> dict[str, Any]:
-    """A run's file, or nothing where it is not there or is no such file: a card is not what an export fails for."""
+    """The content of a JSON file of a run; empty if it is missing or damaged, because an export must not fail only for its card."""
     if not PATHS.exists(path):
         return {}
     try:
@@ -78,10 +80,11 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def as_markdown(card: Card, variant: str, step: int, rows: str, experts: list[str]) -> str:
-    """
+    """The card as the text of CARD.md.
+
     Args:
-        rows: the numbers of the tables' rows.
-        experts: their kinds.
+        rows: number format of the table rows: fp32, fp16, int8 or pq.
+        experts: the kind of each expert.
     """
     lines = [f"# {variant}", "", f"Click-through rate, a mixture of {len(experts)}: {', '.join(experts)}. Step {step:,}.", ""]
     rows_of = ", ".join(f"{name} {count:,} rows" for name, count in card.rows.items())
@@ -92,7 +95,7 @@ def as_markdown(card: Card, variant: str, step: int, rows: str, experts: list[st
             f"| {name} | {int(value or 0):,} |" if name == "rows" else f"| {name} | {value:.5f} |" for name, value in card.figures.items()
         ]
         lines.append("")
-    # Quantised rows have codebooks, whose size is not the numbers'.
+    # No size for pq rows: it also depends on their codebooks.
     width = {"fp32": 4, "fp16": 2, "int8": 1}.get(rows)
     size = f", {human(width * card.table_parameters)}" if width else ""
     lines += [f"Tables: {card.table_parameters:,} numbers, {rows}{size}. Dense part: {card.dense_parameters:,} numbers.", ""]

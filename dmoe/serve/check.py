@@ -1,4 +1,4 @@
-"""How far an exported scorer's scores are from the evaluation's.
+"""Compares the scores of an exported scorer with those of the run's evaluation.
 
 Shapes: N rows.
 """
@@ -19,22 +19,25 @@ from dmoe.serve.scorer import Scorer
 
 PREDICTIONS = "predictions.npz"
 FP32_BOUND = 1e-4
-"""Of the logit: orders of sums differ between batch sizes and kernels."""
+"""Largest allowed difference of a logit: batch sizes and kernels differ in the order in which they add numbers."""
 
 
 def against_run(run: str, scorer: str, rows: int) -> str:
-    """A sentence on the largest difference from what the run's evaluation gave for its test rows, and a line for each feature of the
-    run's data set that has become another since.
+    """Compares scores with the predictions that the run kept for its test rows.
+
+    Returns:
+        a sentence about the largest difference, and a line for each feature of the run's data set that now has far more unknown or missing
+        values than in training.
 
     Raises:
-        UserError: the scorer has fp32 rows and its scores are still not the evaluation's.
+        UserError: the scores differ, although the scorer has fp32 rows.
     """
     config = load_config(inside(run, "config.yaml"))
     if not PATHS.exists(inside(run, PREDICTIONS)) or not PATHS.exists(join(config.data.path, "manifest.json")):
         return f"not checked: {run} kept no {PREDICTIONS} (metrics.predictions), or its data is not there"
     with PATHS.open(inside(run, PREDICTIONS), "rb") as file, np.load(file, allow_pickle=False) as kept:
         expected_N, order = kept["logit"], str(kept["order"])
-        # Files of an older dmoe do not say whose logits they are.
+        # Files of an older dmoe do not name the step.
         step = int(kept["step"]) if "step" in kept else None
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
     one, logits = Scorer(scorer, engine="torch"), []
@@ -65,7 +68,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
 
 
 def effect_on_test(run: str, scorer: str, rows: int) -> str:
-    """What a scorer's ONNX file does to AUC and log loss on the run's test rows; empty where they are not there."""
+    """How the ONNX file changes AUC and log loss on the run's test rows; empty if there are no labeled test rows."""
     data = load_config(inside(run, "config.yaml")).data
     if not PATHS.exists(join(data.path, "manifest.json")) or not load_manifest(data.path).split(data.test_split).labelled:
         return ""

@@ -1,7 +1,8 @@
-"""A scorer as what has changed since another one: `delta.json`, `rows.safetensors` (the rows that differ), `dense.safetensors`, the graphs
-for other runtimes, which hold no weights, and of `inputs` the manifest and, by feature, the ids whose tokens differ.
+"""Deltas: the changes from one scorer (the parent) to another one.
 
-Applied to the scorer that it was made from, it gives the files of the full scorer byte for byte: their SHA-256 are the full export's.
+A delta is a folder with `delta.json`, `rows.safetensors` (the rows that differ), `dense.safetensors`, the graphs for other runtimes
+(without weights), and in `inputs` the manifest and, for each feature, the ids whose tokens differ. Applied to its parent, a delta gives the
+files of the full scorer byte for byte, with the same SHA-256.
 
 Shapes: N rows that differ, C columns of all table sets, S table sets, R rows of a feature.
 """
@@ -38,17 +39,18 @@ CHUNK_ROWS = 65536
 MOST_DELTAS = 10_000
 FIRST_ID = RARE_ID + 1
 WHOLE = (DENSE, *PORTABLE, f"{INPUTS}/{MANIFEST}")
-"""Files that a delta holds as they are."""
+"""Files that a delta holds complete."""
 
 
 class DeltaFile(Strict):
     """The content of delta.json.
 
     Attributes:
-        parent: name of the folder, beside this one, of what it changes; `parent_sha256` of the scorer.json that this is or makes.
-        scorer: the scorer.json that it makes, whose SHA-256 is `scorer_sha256`.
-        files: names -> SHA-256 of the delta's own files.
-        changed: of each feature, how many rows differ, or are new.
+        parent: folder name of the parent, which is beside this folder; the parent may be a full scorer or a delta.
+        parent_sha256: SHA-256 of the scorer.json that the parent has or makes.
+        scorer: content of the scorer.json that this delta makes; its SHA-256 is `scorer_sha256`.
+        files: name -> SHA-256 of the files of the delta.
+        changed: feature -> number of rows that differ or are new.
     """
 
     format: Literal["dmoe-scorer-delta"] = FORMAT
@@ -62,11 +64,11 @@ class DeltaFile(Strict):
 
 
 class Unlike(Exception):
-    """The two scorers are of other models, so that no delta leads from one to the other."""
+    """There is no delta between the two scorers, because their models or tables have different forms."""
 
 
 def read_delta(folder: str) -> DeltaFile | None:
-    """What delta.json of a folder says; None where it has none.
+    """Reads the delta.json of a folder; None if there is none.
 
     Raises:
         UserError: it is damaged, or of another version.
@@ -84,17 +86,17 @@ def read_delta(folder: str) -> DeltaFile | None:
 
 
 def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
-    """Writes what differs between two scorers, delta.json last.
+    """Writes the differences between two scorers; delta.json is written last.
 
     Args:
-        old, new: their folders, local.
-        parent: what the old one is called where the delta will lie.
+        old, new: local folders of the scorers.
+        parent: folder name of the old scorer, beside the folder where the delta will be published.
 
     Raises:
-        Unlike: they have other features, dims, experts or kinds of rows, or rows that are quantised, private or hashed.
+        Unlike: features, dims, experts or number formats differ, or the rows are pq, light or hashed.
     """
     before, after = read_scorer_file(old), read_scorer_file(new)
-    # Of other matrices than `rows` a delta says nothing: a full version takes its place.
+    # A delta covers only the matrix `rows`. Scorers with other matrices are published in full.
     if form_of(before) != form_of(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
         raise Unlike
     os.makedirs(output, exist_ok=True)
@@ -121,7 +123,7 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
 
 
 def form_of(about: ScorerFile) -> Any:
-    """What two scorers must have in common: all but weights, ids and files."""
+    """Everything that two scorers must have in common for a delta: all but weights, ids and files."""
     features = [(one.name, one.pooling) for one in about.features]
     return features, about.dense, about.experts, about.set_dims, about.model, about.bf16, about.rows, about.reads_raw_rows
 
@@ -131,7 +133,7 @@ def _vocabulary_of(feature: str) -> str:
 
 
 def _changed_rows(old: str, new: str, before: ScorerFile, after: ScorerFile) -> tuple[np.ndarray, dict[str, int]]:
-    """The rows of the new one that are other bytes than the old one's, or that it has not, [N]; and how many of each feature."""
+    """The rows of the new scorer that differ from the old one's in a byte, or are new, [N]; and their number for each feature."""
     tables = [TensorFile(join(folder, TABLES)) for folder in (old, new)]
     names = ["rows", *(["scale"] if after.rows == "int8" else [])]
     found: list[np.ndarray] = []
@@ -171,7 +173,7 @@ def _write_rows(new: str, about: ScorerFile, index_N: np.ndarray, path: str) -> 
 
 
 def _write_tokens(old: Vocabulary, new: Vocabulary, path: str) -> None:
-    """The ids whose token or count is another one, or is new."""
+    """Writes the ids that are new, or whose token or count differs."""
     shared = min(len(old.tokens), len(new.tokens))
     same = pc.equal(old.tokens[:shared], new.tokens[:shared]).to_numpy(zero_copy_only=False) & (old.counts[:shared] == new.counts[:shared])
     place = np.concatenate([np.flatnonzero(~same), np.arange(shared, len(new.tokens))])
@@ -189,7 +191,7 @@ def _copy(source: str, target: str) -> None:
 
 @dataclass(frozen=True)
 class _Link:
-    """A delta of a chain, opened."""
+    """An opened delta of a chain."""
 
     about: DeltaFile
     folder: str
@@ -197,18 +199,18 @@ class _Link:
 
 
 def materialise(folder: str, output: str, have: Mapping[str, str] | None = None) -> str:
-    """The full scorer that a version is: its own folder, or made in `output` from the full one that its deltas begin with.
+    """Makes a full scorer in `output` from a chain of deltas. If the version is a full scorer already, writes nothing.
 
     Args:
-        folder: of the version; its parents lie beside it.
+        folder: folder of the version; its parents are beside it.
         output: an empty local folder.
-        have: full scorers that are at hand: SHA-256 of scorer.json -> folder.
+        have: local full scorers that may be used as a start: SHA-256 of scorer.json -> folder.
 
     Returns:
-        the folder of the full scorer.
+        the folder of the full scorer: `output`, or that of the full version.
 
     Raises:
-        UserError: a version is missing or damaged, or was not made from the one that it names.
+        UserError: a version of the chain is missing or damaged, or was not made from the parent that it names.
     """
     links: list[_Link] = []
     place, expected = folder.rstrip("/"), ""
@@ -238,7 +240,7 @@ def materialise(folder: str, output: str, have: Mapping[str, str] | None = None)
 
 
 def _apply(base: str, links: Sequence[_Link], output: str) -> None:
-    """Writes the scorer that a chain of deltas makes of a full one, in one pass over its rows."""
+    """Applies a chain of deltas to a full scorer, in one pass over its rows."""
     about, newest = links[-1].about.scorer, links[-1].folder
     states = [read_scorer_file(base), *(link.about.scorer for link in links)]
     for state in states:
@@ -270,7 +272,7 @@ def _apply(base: str, links: Sequence[_Link], output: str) -> None:
 
 
 def _overlaid(name: str, base: TensorFile, states: Sequence[ScorerFile], links: Sequence[TensorFile]) -> Iterator[np.ndarray]:
-    """The rows of a tensor, feature by feature, chunk by chunk."""
+    """Yields the rows of a tensor after all deltas, feature by feature, in chunks."""
     firsts = [np.concatenate([[0], np.cumsum([one.cardinality for one in state.features])]) for state in states]
     indexes = [link.rows("index") for link in links]
     values = [link.rows(name) for link in links]
@@ -290,7 +292,7 @@ def _overlaid(name: str, base: TensorFile, states: Sequence[ScorerFile], links: 
 
 
 def _make_vocabulary(feature: str, base: str, changes: Sequence[str], path: str) -> None:
-    """A vocabulary with the ids of each change in their places."""
+    """Writes a vocabulary in which each change, in order, has replaced or added its ids."""
     if not changes:
         _copy(base, path)
         return
@@ -309,5 +311,5 @@ def _make_vocabulary(feature: str, base: str, changes: Sequence[str], path: str)
 
 
 def bytes_of(folder: str) -> int:
-    """What the files of a local version take."""
+    """Size in bytes of the files of a local version."""
     return sum(os.path.getsize(os.path.join(top, name)) for top, _, files in os.walk(folder) for name in files)

@@ -1,4 +1,4 @@
-"""From a run's checkpoint to a scorer, a chunk of rows at a time. No torch: a checkpoint's files are read as they are.
+"""Exports a checkpoint of a run as a scorer, a chunk of rows at a time. It reads the checkpoint files directly, without torch.
 
 Shapes: N rows of a feature's tables, C columns of all its sets, S table sets.
 """
@@ -33,12 +33,18 @@ from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
 EPS, NORM = 1e-5, "norm."
-"""Of `dmoe.model.batch_norm.NormalisedExperts`, which needs torch."""
+"""Repeated from `dmoe.model.batch_norm.NormalisedExperts`, because importing that needs torch."""
 ADVICE = "the model overflowed; export an earlier step"
 
 
 class _Part(NamedTuple):
-    """A matrix of the scorer's tables: features with their rows, and the table sets that lie side by side in a row, with their dims."""
+    """A matrix of the scorer's tables.
+
+    Attributes:
+        features: (name, number of rows), one feature below the other.
+        sets: table sets, side by side in a row.
+        dims: of each set.
+    """
 
     name: str
     features: list[tuple[str, int]]
@@ -47,15 +53,15 @@ class _Part(NamedTuple):
 
 
 def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -> ScorerFile:
-    """Writes a scorer of a run's best checkpoint.
+    """Exports the best checkpoint of a run, or that of a step.
 
     Args:
-        rows: of the tables: fp32, fp16, int8 with a scale a row and table set, or pq, a byte for four numbers, chosen by how often ids
-            were seen.
-        step: another checkpoint than the best.
+        rows: number format of the table rows: fp32, fp16, int8 (one scale for each row and table set), or pq (one byte for four numbers;
+            frequent ids weigh more when codebooks are learned).
+        step: the checkpoint to export; the best one by default.
 
     Raises:
-        UserError: no such run or checkpoint, a damaged one, or a weight that is not finite, or that fp16 cannot hold.
+        UserError: the run or checkpoint is missing or damaged, or a weight is not finite or too large for fp16.
     """
     path = inside(run, "config.yaml")
     if not PATHS.exists(path):
@@ -83,26 +89,28 @@ def export_checkpoint(
     spare: bool = False,
     card_of: Callable[[Index], Card] | None = None,
 ) -> tuple[ScorerFile, str]:
-    """Writes a scorer of a checkpoint; where `online.ema` is on, of the moving average of its dense weights.
+    """Exports a checkpoint as a scorer. With `online.ema`, the dense weights are their moving averages.
 
     Args:
-        folder: of the checkpoint.
-        manifest: of the data set whose ids its rows are for; `inputs` what the model reads of it, `data` the folder with its vocabularies.
-        card_of: makes the model's card of the checkpoint's index.
-        spare: the tables may have more rows than there are ids, which are left out.
+        folder: folder of the checkpoint.
+        manifest: manifest of the data set that defines the ids of the table rows.
+        inputs: the features of this data set that the model reads.
+        data: folder with the vocabularies of this data set.
+        card_of: makes the model card from the index of the checkpoint.
+        spare: the tables may have more rows than there are ids; the additional rows are not exported.
 
     Returns:
-        what scorer.json says, and why the scorer takes ids only, empty where it reads raw rows.
+        the content of scorer.json; and the reason why the scorer takes only ids, empty if it also reads raw rows.
 
     Raises:
-        UserError: a damaged checkpoint, one of another model, or a weight that is not finite, or that fp16 cannot hold.
+        UserError: the checkpoint is damaged or of another model, or a weight is not finite or too large for fp16.
     """
     index = verify_checkpoint(folder)
     plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
     card = card_of(index) if card_of else None
     PATHS.mkdirs(output)
     model = config.model
-    # Several ids share a hashed row, another lot for each expert: these rows weigh alike.
+    # A hashed row is shared by several ids, other ones for each expert, so all hashed rows get the same weight.
     counted = rows == "pq" and model.embedding.sets != "hashed"
     weights = row_weights(data, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
     dense = _write_dense(folder, output, len(model.experts), config.online.ema > 0)
@@ -130,7 +138,7 @@ def export_checkpoint(
 
 
 def best_step(run: str) -> int:
-    """The checkpoint with the best validation AUC, as the newest one tells.
+    """The step of the checkpoint with the best validation AUC, which is recorded in the newest checkpoint.
 
     Raises:
         UserError: the run has no checkpoint.
@@ -146,7 +154,11 @@ def best_step(run: str) -> int:
 
 
 def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str, Any]:
-    """What the model is, and what it reads, in its order. What the tables are is the checkpoint's to say."""
+    """The parts of the tables, features, experts and dims of the scorer, by the config.
+
+    Raises:
+        UserError: a table of the checkpoint has another shape than the config says.
+    """
     specs = expert_specs(config.model)
     dims, embedding = list(specs.set_dims), config.model.embedding
     features = [(feature.name, feature.cardinality) for feature in inputs.categorical]
@@ -191,7 +203,7 @@ def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str, wei
         entries.append((part.name, DTYPES[rows], (total, sum(part.dims))))
         if rows == "int8":
             entries.append((scale_of(part.name), "F32", (total, len(part.dims))))
-            # The file wants all rows before the scales, which are few: they wait in memory.
+            # In the file the scales come after all rows. They are small, so they are collected in memory.
             scales: list[np.ndarray] = []
             data.append(_then(_quantised(chunks, part.dims, scales), scales))
         else:
@@ -213,7 +225,10 @@ def _quantised(chunks: Iterator[np.ndarray], dims: list[int], scales: list[np.nd
 
 
 def quantise(rows_NC: np.ndarray, dims: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as int8 in -127 .. 127 and a float32 scale a row and set: a number is off by half a scale at most, its row's largest / 254."""
+    """Rows as int8 in -127 .. 127, and a float32 scale for each row and set.
+
+    The error of a number is at most half a scale, which is the largest number of the row and set / 254.
+    """
     out_NC, scale_NS, start = np.empty(rows_NC.shape, np.int8), np.empty((len(rows_NC), len(dims)), np.float32), 0
     for number, dim in enumerate(dims):
         part = rows_NC[:, start : start + dim]
@@ -232,7 +247,7 @@ def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
 
 
 def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:
-    """Every feature's rows, all sets side by side, float32."""
+    """Yields the rows of all features in chunks of [N, C] float32, all sets side by side."""
     for name, count in part.features:
         for low in range(0, count, CHUNK_ROWS):
             high = min(low + CHUNK_ROWS, count)
@@ -242,7 +257,7 @@ def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:
 
 
 def dense_parameters(folder: str) -> int:
-    """How many numbers of a checkpoint's model are not in tables."""
+    """The number of parameters of a checkpoint that are not in tables."""
     entries = read_entries(join(folder, KEPT_DENSE))
     return sum(prod(entry.shape) for name, entry in entries.items() if name.startswith("model/"))
 
@@ -253,7 +268,7 @@ def _write_dense(folder: str, output: str, experts: int, averaged: bool) -> str:
     arrays = {}
     for name in (name.removeprefix("model/") for name in names):
         mean = f"optimizer/{name}/{EMA}"
-        # Moments of a batch norm are no parameters, and have no average.
+        # The running moments of batch norm are not parameters, so they have no moving average.
         kept = mean if averaged and mean in file.entries else f"model/{name}"
         arrays[name] = require_finite(file.rows(kept), f"{folder}: {kept}", advice=ADVICE)
     if f"{NORM}running_mean" in arrays:
@@ -264,7 +279,7 @@ def _write_dense(folder: str, output: str, experts: int, averaged: bool) -> str:
 
 
 def _without_batch_norm(arrays: dict[str, np.ndarray], experts: int, folder: str) -> dict[str, np.ndarray]:
-    """The same function without `NormalisedExperts`: its running moments, weights and biases go into the linear layers before it."""
+    """Folds batch norm (`NormalisedExperts`), with its running moments, weights and biases, into the linear layers before it."""
     found = {name: array for name, array in arrays.items() if not name.startswith(NORM)}
     moments = {name.removeprefix(NORM): array.astype(np.float64) for name, array in arrays.items() if name.startswith(NORM)}
     scale_P = moments["weight"] / np.sqrt(moments["running_var"] + EPS)

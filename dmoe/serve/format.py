@@ -1,10 +1,10 @@
-"""What an exported scorer is on disk: `scorer.json`, `tables.safetensors`, `dense.safetensors`, and in `inputs` what raw rows are read by.
+"""The files of an exported scorer: `scorer.json`, `tables.safetensors`, `dense.safetensors`, and `inputs`, which is needed for raw rows.
 
-`tables` holds one matrix `rows` [R, C]: the features' rows one below the other, the table sets' dims side by side; with int8 also `scale`
-[R, S], one a row and set; with pq it is [R, J], a byte a block of four numbers, beside `codebook` [G * J * 256, 4]
-(`dmoe.model.product_quantisation`). Of a light or hashed multi-embedding `rows` is of the one set that all share; of a light one `private`
-(with `private_scale` or `private_codebook`) is of all sets and of the first ids of each feature alone. `dense` holds the parameters of
-experts, projections, gate and tower, float32.
+`tables` holds the matrix `rows` [R, C]: the rows of all features one below the other, the dims of all table sets side by side. With int8,
+`scale` [R, S] has a scale for each row and set. With pq, `rows` is [R, J], a byte for each block of four numbers, and `codebook` is
+[G * J * 256, 4] (`dmoe.model.product_quantisation`). For light and hashed multi-embeddings, `rows` has only the one set that all experts
+share. Light ones also have `private` (with `private_scale` or `private_codebook`): all sets, but only the first ids of each feature.
+`dense` holds the parameters of experts, projections, gate and tower, float32.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ VERSION: Literal[1] = 1
 FILE, TABLES, DENSE = "scorer.json", "tables.safetensors", "dense.safetensors"
 ONNX, ONNX_DENSE, AOTI = "model.onnx", "dense.onnx", "dense.pt2"
 PORTABLE = (ONNX, ONNX_DENSE, AOTI, f"{ONNX}.data", f"{ONNX_DENSE}.data")
-"""Files that another runtime reads, where they were asked for; those of `.data` hold weights beyond what one ONNX file can."""
+"""Optional files for other runtimes. The `.data` files hold weights that do not fit into one ONNX file."""
 MAX_BYTES = 16 << 20
 INPUT_FILE = re.compile(r"inputs/manifest\.json|inputs/vocabulary/[^/\0]+\.parquet")
 DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8", "pq": "U8"}
@@ -37,7 +37,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ScoredFeature(Strict):
-    """A categorical feature: ids 0 .. cardinality - 1; with a pooling, any number of them a row."""
+    """A categorical feature with ids 0 .. cardinality - 1; with pooling, a row has any number of ids."""
 
     name: FeatureName
     cardinality: int = Field(ge=1, lt=2**31)
@@ -51,11 +51,12 @@ class ScoredExpert(Strict):
 
 
 class Parity(Strict):
-    """How far another runtime's answers were from the scorer's, at most.
+    """The largest differences between the answers of another runtime and those of the scorer.
 
     Attributes:
-        runtime: and its version; of dense.pt2 also the processor's features that it is bound to.
-        rows: that were compared, of random ids and numbers.
+        runtime: name and version; for dense.pt2 also the CPU features that the file needs.
+        rows: number of compared rows, with random ids and numbers.
+        logit, probability: the largest differences.
     """
 
     runtime: Text
@@ -68,13 +69,13 @@ class ScorerFile(Strict):
     """The content of scorer.json.
 
     Attributes:
-        schema_hash: of the training data's manifest.
-        shares: of each feature in the training data: (rare values, missing ones); empty where an older dmoe exported it.
-        files: names -> SHA-256.
-        reads: `features` and `dense` as that manifest describes them, by which data to score is checked; None where an older dmoe
-            exported it.
-        portable: of each file for another runtime.
-        card: of the run; None where an older dmoe exported it, or it is of no run that has ended.
+        rows: number format of the table rows.
+        schema_hash: schema hash in the manifest of the training data.
+        shares: feature -> (share of rare values, share of missing values) in the training data; empty if an older dmoe exported it.
+        files: name -> SHA-256.
+        reads: `features` and `dense` as described by that manifest, to check data before it is scored; None if an older dmoe exported it.
+        portable: file for another runtime -> its parity.
+        card: the model card; None if an older dmoe exported the scorer, or if no card was made.
     """
 
     format: Literal["dmoe-scorer"] = FORMAT
@@ -112,7 +113,7 @@ class ScorerFile(Strict):
 
     @property
     def reads_raw_rows(self) -> bool:
-        """Whether the training data's schema and vocabularies are there."""
+        """Whether the scorer includes the schema and vocabularies of the training data."""
         return any(INPUT_FILE.fullmatch(name) for name in self.files)
 
     @property
@@ -122,21 +123,21 @@ class ScorerFile(Strict):
 
 
 def scale_of(name: str) -> str:
-    """What the scales of a matrix of int8 rows are called."""
+    """Name of the scales of a matrix of int8 rows."""
     return "scale" if name == "rows" else f"{name}_scale"
 
 
 def codebook_of(name: str) -> str:
-    """What the codebooks of a matrix of quantised rows are called."""
+    """Name of the codebooks of a matrix of pq rows."""
     return "codebook" if name == "rows" else f"{name}_codebook"
 
 
 def write_scorer_file(folder: str, content: ScorerFile) -> None:
-    """Writes CARD.md, where there is a card, and scorer.json, the last file of an export."""
+    """Writes CARD.md, if there is a card, and scorer.json, the last file of an export."""
     if content.card:
         kinds = [one.kind for one in content.experts]
         write_text(join(folder, CARD), as_markdown(content.card, content.variant, content.step, content.rows, kinds))
-    # An older dmoe reads a file that has none of them.
+    # An older dmoe can read the file if these fields are absent.
     absent = {name for name in ("reads", "portable", "card") if not getattr(content, name)}
     dumped = content.model_dump(mode="json", exclude=absent)
     write_text(join(folder, FILE), format_json(dumped, indent=1) + "\n")
@@ -146,7 +147,7 @@ def read_scorer_file(folder: str) -> ScorerFile:
     """Reads and checks scorer.json.
 
     Raises:
-        UserError: none there, of another version, or a field that is wrong, named.
+        UserError: the file is missing or of another version, or a field is wrong; names the field.
     """
     path = join(folder, FILE)
     if not PATHS.exists(path):

@@ -1,4 +1,4 @@
-"""Manifests that run dmoe serve on Kubernetes: a Deployment with probes, its Service, an autoscaler, and a budget for disruptions."""
+"""Kubernetes manifests for dmoe serve: a Deployment with probes, a Service, an autoscaler and a PodDisruptionBudget."""
 
 import os
 from collections.abc import Sequence
@@ -9,20 +9,22 @@ import yaml
 
 HEALTH = "/v2/health"
 LOAD_SECONDS, DRAIN_SECONDS = 600, 45
-"""How long a scorer may take to be read before its first answer; and a pod's requests to be answered after it was told to end."""
+"""Longest time to load a scorer when a pod starts; longest time to finish the requests of a pod that is terminated."""
 TOKEN = "/var/run/dmoe"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """
+    """Settings of a deployment.
+
     Attributes:
-        model: the scorer or pointer as the pods see it: an absolute path below `mount`, or a URI.
-        claim: a PersistentVolumeClaim that is mounted read-only at `mount`; none where empty.
-        secret: whose key `token` is what requests bring; none where empty.
-        replicas: at least and at most.
-        cpu, memory_mib: of a pod. Tables are mapped: pages that are used count once a pod, however many workers it has.
-        arguments: further ones of dmoe serve.
+        model: the scorer or pointer file in a pod: an absolute path below `mount`, or a URI.
+        claim: name of a PersistentVolumeClaim to mount read-only at `mount`; empty for none.
+        secret: name of a Secret whose key `token` holds the bearer token of requests; empty for none.
+        replicas: smallest and largest number of pods.
+        cpu, memory_mib: resources of a pod. Tables are memory-mapped: the workers of a pod share their pages.
+        busy_percent: average CPU utilization that the autoscaler aims at.
+        arguments: further arguments of dmoe serve.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Deployment:
 
 
 def manifests(of: Deployment) -> list[dict[str, Any]]:
-    """As Kubernetes has them, in the order in which they are applied.
+    """The manifests as dicts, in the order in which they are applied.
 
     Example:
         >>> [one["kind"] for one in manifests(Deployment("ctr", "dmoe:cpu", "/models/current", claim="models"))]
@@ -55,7 +57,7 @@ def manifests(of: Deployment) -> list[dict[str, Any]]:
     deployment = {
         "replicas": fewest,
         "selector": {"matchLabels": labels},
-        # Another image comes up before a pod of the old one ends. Another version of the model needs no new pod.
+        # A new image starts before a pod with the old one ends. A new version of the model needs no new pod.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "template": {"metadata": {"labels": labels}, "spec": _pod(of)},
     }
@@ -93,7 +95,7 @@ def _pod(of: Deployment) -> dict[str, Any]:
         "startupProbe": _probe("live", 5, LOAD_SECONDS // 5),
         "readinessProbe": _probe("ready", 2, 2),
         "livenessProbe": _probe("live", 10, 3),
-        # Until the Service has taken the pod off its list, requests still come.
+        # Requests still arrive until the Service has removed the pod from its endpoints.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
@@ -118,7 +120,7 @@ def _probe(what: str, every: int, failures: int) -> dict[str, Any]:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes out each time what several places share."""
+    """Repeats shared values instead of writing YAML anchors and aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

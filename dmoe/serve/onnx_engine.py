@@ -1,4 +1,5 @@
-"""Runs what follows a scorer's tables in ONNX Runtime, the faster of the two engines: torch's, the reference, pays for every operation.
+"""The ONNX Runtime engine: computes the part of a scorer that follows the tables. It is faster than the torch engine, which is the
+reference but has an overhead for each operation.
 
 Shapes: B rows, F categorical features, I numeric features, C columns of all table sets.
 """
@@ -15,7 +16,7 @@ from dmoe.serve.format import ONNX_DENSE, ScorerFile
 DENSE, IDS, EMBEDDINGS, PROBABILITY, LOGIT = "dense", "ids", "embeddings", "probability", "logit"
 INSTALL = "needs onnxruntime: install dmoe[onnx]"
 PIECE = 256
-"""Rows of a call: what lies between two operations stays in a core's cache. 32 to 256 are about as fast."""
+"""Rows in a call: intermediate results stay in the cache of a core. 32 to 256 rows are about equally fast."""
 
 
 def values_name(feature: str) -> str:
@@ -27,10 +28,10 @@ def lengths_name(feature: str) -> str:
 
 
 def choose_engine(about: ScorerFile, asked: str | None) -> str:
-    """`onnx` where the scorer has its graph and onnxruntime is installed, `torch` otherwise; or what is asked for.
+    """Returns `asked`; by default `onnx` if the scorer has the graph and onnxruntime is installed, else `torch`.
 
     Raises:
-        UserError: `onnx` is asked for and cannot be had.
+        UserError: `onnx` is asked for, but the graph or onnxruntime is missing.
     """
     if asked == "onnx" and ONNX_DENSE not in about.files:
         raise UserError(f"engine onnx: the scorer has no {ONNX_DENSE}; export it with --format onnx")
@@ -41,14 +42,14 @@ def choose_engine(about: ScorerFile, asked: str | None) -> str:
 
 
 class OnnxEngine:
-    """A scorer's `dense.onnx`. Rows are taken from the tables by numpy, ten times as fast as by the graph of the whole scorer.
+    """Runs `dense.onnx` of a scorer. Embeddings are looked up by numpy, ten times as fast as by the graph of the whole scorer.
 
     Args:
-        folder: the scorer's.
-        threads: of the matrix products.
+        folder: folder of the scorer.
+        threads: threads for a matrix product.
 
     Raises:
-        UserError: ONNX Runtime cannot read it.
+        UserError: ONNX Runtime cannot read the file.
     """
 
     def __init__(self, folder: str, about: ScorerFile, threads: int = 1) -> None:
@@ -59,24 +60,24 @@ class OnnxEngine:
             raise UserError(f"{path}: of an older dmoe (its inputs are {one_line(', '.join(names), 80)}); export it again")
 
     def logits(self, dense_BI: np.ndarray, x_BFC: np.ndarray) -> np.ndarray:
-        """The logit of each row, [B] float32, of float32 arrays without gaps."""
+        """The logit of each row, [B] float32. The arguments are contiguous float32 arrays."""
         given = {DENSE: dense_BI, EMBEDDINGS: x_BFC} if self._dense else {EMBEDDINGS: x_BFC}
         found: np.ndarray = self._session.run((LOGIT,), given)[0]
         return found
 
 
 def open_session(path: str, threads: int = 1) -> Any:
-    """An ONNX Runtime session of a file.
+    """Opens a file in ONNX Runtime.
 
     Raises:
-        UserError: ONNX Runtime cannot read it.
+        UserError: ONNX Runtime cannot read the file.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    # A thread that spins takes the core from the other worker processes.
+    # Spinning threads would take CPU time from the other worker processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(PATHS.get_local_path(path), options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,6 @@
-"""Pointer files: the first line names the scorer that dmoe serve answers by, the following ones those that it had before, newest first.
+"""Pointer files: the first line names the scorer that dmoe serve uses; the other lines name the earlier ones, newest first.
 
-A name is a path, seen from the pointer's own folder.
+A name is a path relative to the folder of the pointer file, an absolute path, or a URI.
 """
 
 import os
@@ -12,17 +12,17 @@ from dmoe.serve.format import FILE
 
 MAX_POINTER = 1 << 20
 KEPT = 20
-"""Earlier versions that a pointer remembers."""
+"""Number of earlier versions that a pointer file keeps."""
 
 
 def read_pointer(path: str, asked_by: str = "") -> list[str]:
-    """The names of the current version and of those before it.
+    """The names of the current version and of the earlier ones.
 
     Args:
-        asked_by: begins messages; `--pointer PATH` where empty.
+        asked_by: start of error messages; `--pointer PATH` if empty.
 
     Raises:
-        UserError: there is no such file, or it names nothing.
+        UserError: the file is missing or names no version.
     """
     asked_by = asked_by or f"--pointer {path}"
     text = read_bounded(path, MAX_POINTER, "pointer file", asked_by).decode(errors="replace")
@@ -33,20 +33,20 @@ def read_pointer(path: str, asked_by: str = "") -> list[str]:
 
 
 def folder_at(path: str, name: str) -> str:
-    """The folder that a pointer means by a name."""
+    """Resolves a name in the pointer file `path` to a folder."""
     return name if os.path.isabs(name) or "://" in name else join(os.path.dirname(path) or ".", name)
 
 
 def publish(path: str, folder: str, try_out: Callable[[str], object]) -> list[str]:
-    """Makes a scorer the current version, once it has been loaded and has scored some rows.
+    """Makes a scorer the current version, after `try_out` has accepted it.
 
     Args:
-        path: the pointer; a new one where there is none.
-        folder: the scorer, a path as this process sees it.
-        try_out: called with the folder; raises what is wrong with it.
+        path: the pointer file; created if missing.
+        folder: folder of the scorer, relative to the working directory.
+        try_out: loads the scorer in a folder and scores some rows; raises an error if that fails.
 
     Returns:
-        the pointer's lines by now.
+        the new lines of the pointer file.
 
     Raises:
         UserError: the scorer cannot be loaded.
@@ -58,16 +58,16 @@ def publish(path: str, folder: str, try_out: Callable[[str], object]) -> list[st
 
 
 def rollback(path: str, try_out: Callable[[str], object], to: str = "") -> list[str]:
-    """Makes an earlier version the current one. The one that was is not kept: it is the one to leave.
+    """Makes an earlier version the current one. Versions newer than it are removed from the pointer file.
 
     Args:
-        to: a name of the pointer's; the one before the current where empty.
+        to: name of a version in the pointer file; if empty, the one before the current version.
 
     Returns:
-        the pointer's lines by now.
+        the new lines of the pointer file.
 
     Raises:
-        UserError: there is none, or it cannot be loaded.
+        UserError: there is no such version, or it cannot be loaded.
     """
     names = read_pointer(path)
     earlier = names[1:]

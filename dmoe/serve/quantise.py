@@ -1,4 +1,5 @@
-"""Quantised rows of a scorer: codebooks learned from a checkpoint's tables, the rows that are looked up most weighing most. No torch.
+"""Product quantization of a scorer's rows: codebooks are learned from the tables of a checkpoint, weighted by how often a row is looked up.
+It needs no torch.
 
 Shapes: N rows of a feature's tables, C columns of all its sets, J blocks of a row.
 """
@@ -15,11 +16,11 @@ from dmoe.model.product_quantisation import SAMPLE, codebooks_of, encode, learn
 from dmoe.names import show
 
 Features = Sequence[tuple[str, int]]
-"""Names and numbers of rows."""
+"""(name, number of rows) of each feature."""
 
 
 def row_weights(data: str, manifest: Manifest, features: Sequence[str]) -> dict[str, np.ndarray]:
-    """How often each id of a feature was seen, by the counts of the run's data set; no entry where it keeps none."""
+    """How often each id of a feature occurred, by the counts in the run's data set; no entry for a feature without counts."""
     found: dict[str, np.ndarray] = {}
     try:
         for feature, counts in zip(manifest.categorical, kept_counts(data, manifest), strict=True):
@@ -39,12 +40,13 @@ def row_weights(data: str, manifest: Manifest, features: Sequence[str]) -> dict[
 def learn_codebooks(
     features: Features, dims: Sequence[int], chunks: Callable[[], Iterator[np.ndarray]], weights: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """[G, J, CENTROIDS, BLOCK] float32, of a sample of each codebook's rows.
+    """Learns codebooks, [G, J, CENTROIDS, BLOCK] float32, each from a sample of its rows.
 
-    Half of a sample are the first rows, the most frequent ids'; half are drawn from the others and stand for as many rows as were not.
+    Half of a sample are the first rows, which belong to the most frequent ids. The other half is drawn from the remaining rows, and a drawn
+    row also has the weight of those that were not drawn.
 
     Args:
-        chunks: reads the features' rows one after another, [N, C] at a time, none of two features.
+        chunks: reads the rows, feature after feature, in chunks [N, C] of one feature each.
     """
     books = codebooks_of([count for _, count in features])
     taken: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(max(books) + 1)]
@@ -65,19 +67,23 @@ def learn_codebooks(
 
 
 def _sample(count: int, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, ascending; how many rows each stands for)."""
+    """Draws rows of a feature.
+
+    Returns:
+        the row numbers, ascending; and for each the number of rows that it represents.
+    """
     first = min(count, max(room // 2, 1))
     rest = min(count - first, max(room - first, 1))
     if not rest:
         return np.arange(first), np.ones(first)
-    # One of each of so many equal stretches, so that memory does not grow with the table.
+    # One row is drawn from each of `rest` equal ranges, so that memory does not grow with the table.
     edges = first + np.arange(rest + 1) * (count - first) // rest
     drawn = np.random.default_rng(0).integers(edges[:-1], edges[1:])
     return np.concatenate([np.arange(first), drawn]), np.concatenate([np.ones(first), np.diff(edges).astype(np.float64)])
 
 
 def encoded(features: Features, dims: Sequence[int], chunks: Iterator[np.ndarray], books: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows as codes, [N, J] uint8, a chunk at a time."""
+    """Yields the codes of the rows, [N, J] uint8, for each chunk."""
     for (_, count), book in zip(features, codebooks_of([count for _, count in features]), strict=True):
         done = 0
         while done < count:

@@ -1,7 +1,7 @@
-"""A short way from raw rows to ids: a value's id is kept once it is known, and what is not known is typed directly.
+"""A fast path from raw rows to ids: ids of known values are cached, and unknown values are parsed directly.
 
-What is not of a simple shape, such as a column of texts and numbers, or a value that is malformed, goes the pipeline's way, which either
-knows what it is or says what is wrong with it. So both ways give one answer.
+Rows that are not simple, such as a column with both texts and numbers, or a malformed value, raise NotSimple. The caller then uses the
+preprocessing pipeline, which either encodes the rows or says what is wrong. Both paths give the same result.
 
 Shapes: B rows, I numeric features, F categorical features.
 """
@@ -26,7 +26,7 @@ from dmoe.data.prepare.tokens.token_columns import transformed, whole_transforme
 from dmoe.data.prepare.tokens.token_ids import Ids
 
 KEPT = 1 << 16
-"""Values of a feature whose ids are kept; then it begins anew."""
+"""Largest number of cached values for a feature; a full cache is cleared."""
 NONE = type(None)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 LONGEST = {"hex": 8, "int": 400, "number": 400}
@@ -35,14 +35,17 @@ PLAIN = (str, int, float, list)
 
 
 class NotSimple(Exception):
-    """The pipeline has to look at these rows."""
+    """These rows must be encoded by the pipeline."""
 
 
 class Column:
-    """A raw column of some rows: its values, all of one type of PLAIN but for None, and that type.
+    """The values of a raw column, which are None or of one type in PLAIN, and this type.
 
     Args:
-        before: the type of earlier rows' values, if there were any. What a value means depends on its whole column.
+        before: the type of the values in earlier rows, if any. The meaning of a value depends on the types in the whole column.
+
+    Raises:
+        NotSimple: the values have another type, or several.
     """
 
     def __init__(self, values: Sequence[Any], before: type | None = None) -> None:
@@ -55,12 +58,13 @@ class Column:
 
 
 def columns_of(rows: pa.Table | Sequence[Mapping[str, Any]], names: Sequence[str], kinds: dict[str, type]) -> dict[str, Column]:
-    """
+    """Splits rows into columns.
+
     Args:
-        kinds: of the columns' values in earlier rows; those of these rows are added.
+        kinds: column -> type of its values in earlier rows; updated with those of these rows.
 
     Raises:
-        NotSimple: a column is not there, or of no simple type.
+        NotSimple: a column is missing, or has no simple type.
     """
     found = {}
     if isinstance(rows, pa.Table):
@@ -75,7 +79,7 @@ def columns_of(rows: pa.Table | Sequence[Mapping[str, Any]], names: Sequence[str
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterable[Sequence[Any]]:
-    """Row by row, as they lie in memory."""
+    """The values of each column, read row by row, which is the order in memory."""
     if len(names) > 1:
         try:
             return zip(*map(itemgetter(*names), rows), strict=True)
@@ -93,18 +97,18 @@ def _of_table(rows: pa.Table, name: str) -> list[Any]:
     if not (pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_integer(kind) or pa.types.is_float64(kind)):
         raise NotSimple
     values: list[Any] = column.to_pylist()
-    # In a table a NaN is a number, and no good one; in a row of Python's it is a missing value.
+    # In a table, a NaN is an invalid number; in a Python row, it is a missing value.
     if pa.types.is_float64(kind) and any(value != value for value in values):
         raise NotSimple
     return values
 
 
 class Kept(dict[Any, Any]):
-    """Value -> its id or number; asked for some that it has not, it learns them together.
+    """A cache: value -> its id or number. Unknown values are computed by one call of `learn`.
 
     Args:
         learn: distinct values that are not None -> their ids or numbers, in order.
-        missing: of None: an id, or a number.
+        missing: the id or number for None.
     """
 
     def __init__(self, learn: Callable[[list[Any]], Iterable[Any]], missing: int | float) -> None:
@@ -120,7 +124,7 @@ class Kept(dict[Any, Any]):
         unknown = [value for value in distinct if value not in self]
         known = dict(zip(unknown, self.learn(unknown), strict=True))
         if len(self) + len(known) > KEPT:
-            # Threads share it: what was there a moment ago may be gone.
+            # This also removes values that were known above, so they are learned again.
             self.clear()
             self[None] = self.missing
             unknown = [value for value in distinct if value not in known and value is not None]
@@ -131,7 +135,7 @@ class Kept(dict[Any, Any]):
 
 
 class QuickTokens:
-    """The ids of a feature that reads its column as tokens, or a column of several."""
+    """Ids of a feature whose column holds one token in a row, or several."""
 
     def __init__(self, one: Categorical, ids: Ids, missing: frozenset[str]) -> None:
         self.column, self.type, self.ids, self.missing = one.column or one.name, one.type, ids, missing
@@ -145,7 +149,7 @@ class QuickTokens:
         return self._kept[column.kind].of(column.values)
 
     def bags(self, columns: Mapping[str, Column]) -> Bags:
-        """A row without a token has the missing id."""
+        """The ids of a multi-valued feature. A row without tokens has the missing id."""
         column = columns[self.column]
         if column.kind is str:
             rows = [[] if text is None or text in self.missing else text.split(self.separator) for text in column.values]
@@ -171,9 +175,9 @@ class QuickTokens:
 
 
 def _whole(texts: Sequence[str], kind: str) -> list[int]:
-    """Digits of ASCII as numbers, of kind hex, int or number."""
+    """Parses texts of ASCII digits, of kind hex, int or number."""
     digits = texts if kind == "hex" else [text.removeprefix("-") for text in texts]
-    # What int() takes beside digits, such as spaces and underscores, is no letter and no digit.
+    # int() also accepts spaces and underscores, which are not alphanumeric.
     if not (all(map(str.isalnum, digits)) and all(map(str.isascii, digits))) or max(map(len, texts), default=0) > LONGEST[kind]:
         raise NotSimple
     try:
@@ -186,17 +190,17 @@ def _whole(texts: Sequence[str], kind: str) -> list[int]:
 
 
 class _Numbers:
-    """A numeric column, for what is made of it.
+    """Parses a numeric column.
 
     Args:
-        whole: its numbers are whole, of 32 bits.
+        whole: its numbers are 32-bit integers.
     """
 
     def __init__(self, column: str, whole: bool, missing: frozenset[str]) -> None:
         self.column, self.whole, self.missing, self.bare = column, whole, missing, are_bare(missing)
 
     def parsed(self, values: list[Any]) -> NDArray[np.float64]:
-        """Texts and integers as numbers, NaN where the text means a missing one."""
+        """Texts and integers as numbers; NaN if the text means a missing value."""
         texts = [str(value) for value in values]
         present = [text for text in texts if text not in self.missing]
         if self.whole:
@@ -211,7 +215,7 @@ class _Numbers:
         return found
 
     def floats(self, column: Column) -> NDArray[np.float64]:
-        """A column of floats, NaN where missing."""
+        """A column of floats; NaN if missing."""
         if self.whole or not self.bare:
             raise NotSimple
         found_B = np.array([np.nan if value is None else value for value in column.values], np.float64)
@@ -221,7 +225,7 @@ class _Numbers:
 
 
 class _OfNumbers(ABC):
-    """What is made of one numeric column. Values of texts and integers are kept; floats, which seldom come again, are computed."""
+    """A feature of one numeric column. Results for texts and integers are cached; floats rarely repeat, so they are always computed."""
 
     def __init__(self, numbers: _Numbers, missing: int | float) -> None:
         self.numbers = numbers
@@ -237,7 +241,7 @@ class _OfNumbers(ABC):
 
     @abstractmethod
     def _made(self, value_B: NDArray[np.float64]) -> NDArray[Any]:
-        """Of numbers, NaN where missing."""
+        """Computes the feature from numbers, which are NaN if missing."""
 
 
 class QuickDense(_OfNumbers):
@@ -269,10 +273,10 @@ class QuickBucket(_OfNumbers):
 
 
 class QuickOther:
-    """A cross or a part of the time: of distinct rows of the columns that it reads, as the pipeline has them.
+    """A cross or a part of the time. The pipeline encodes each distinct combination of values once.
 
     Args:
-        names: of those columns.
+        names: the columns that the feature reads.
         encode: rows -> ids, by the pipeline.
     """
 
@@ -282,12 +286,12 @@ class QuickOther:
 
     def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
         read = [columns[name] for name in self.names]
-        # 1 and 1.0 are one key of a dict, and not one text.
+        # One cache for each combination of types: 1 and 1.0 are the same dict key, but different texts.
         kinds = tuple(column.kind for column in read)
         if list in kinds or len(self._kept) > len(PLAIN) ** 2:
             raise NotSimple
         kept = self._kept.setdefault(kinds, Kept(self._learn, MISSING_ID))
-        # A NaN is no key: it is not equal to itself.
+        # NaN cannot be a key, because it is not equal to itself.
         values = [[None if one != one else one for one in column.values] if column.kind is float else column.values for column in read]
         return kept.of(list(zip(*values, strict=True)))
 

@@ -1,4 +1,4 @@
-"""Random rows that a scorer takes, to compare and to time it."""
+"""Random input rows of a scorer, for comparisons and timings."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from dmoe.data.dataset.bags import Bags
 from dmoe.serve.scorer import Scorer
 
 MOST_IDS = 8
-"""Of a row's bag, where a feature is multi-valued."""
+"""Largest number of ids in a row of a multi-valued feature."""
 
 
 def draw(scorer: Scorer, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict[str, Bags]]:
-    """Random rows that the scorer takes: dense [B, I], ids [B, F], and bags of up to MOST_IDS ids."""
+    """Draws dense [B, I] float32, ids [B, F] int64, and bags of up to MOST_IDS ids for the multi-valued features."""
     dense_BI = rng.normal(size=(rows, len(scorer.about.dense))).astype(np.float32)
     ids_BF = (rng.random((rows, len(scorer.cardinality_F))) * scorer.cardinality_F).astype(np.int64)
     bags = {}

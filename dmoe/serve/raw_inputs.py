@@ -1,4 +1,4 @@
-"""What a scorer needs to read raw rows: its training data's schema, moments, edges and vocabularies, in the folder `inputs`."""
+"""The folder `inputs` of a scorer: schema, moments, bucket edges and vocabularies of the training data, which are needed for raw rows."""
 
 import shutil
 from typing import Any
@@ -17,15 +17,15 @@ KEPT_OF_MAKING = ("schema", "moments", "edges", "ids", "fingerprint", "vocabular
 
 
 def write_inputs(manifest: Manifest, data: str, output: str) -> tuple[dict[str, str], str]:
-    """Copies what raw rows are read by.
+    """Writes the folder `inputs` of a scorer.
 
     Args:
-        manifest: the run's, of the data set that it was trained on.
-        data: that data set's folder, which still has to have its vocabularies.
-        output: the scorer's folder.
+        manifest: manifest of the training data, from the run.
+        data: folder of the training data, with its vocabularies.
+        output: folder of the scorer.
 
     Returns:
-        The files' SHA-256 by name; or no file, and why not: the data set is gone, is another by now, or keeps no schema.
+        name -> SHA-256 of the files, and an empty text; or no files and the reason: the data set is missing, was changed, or has no schema.
     """
     folder = join(output, INPUTS)
     made_by: dict[str, Any] = {key: manifest.made_by[key] for key in KEPT_OF_MAKING if key in manifest.made_by}
@@ -49,10 +49,10 @@ def write_inputs(manifest: Manifest, data: str, output: str) -> tuple[dict[str, 
 
 
 def open_encoder(folder: str, about: ScorerFile) -> RowEncoder:
-    """The encoder of a scorer's raw rows.
+    """The encoder for raw rows of a scorer.
 
     Raises:
-        UserError: the scorer was exported without them, or they are damaged.
+        UserError: the folder `inputs` is missing or damaged.
     """
     if not about.reads_raw_rows:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A scorer in the trackers of the run that it was exported from: a copy of it, and the next version of a registered model."""
+"""Uploads a scorer to the trackers of its run, as the next version of a registered model."""
 
 from dmoe.config import load_config
 from dmoe.errors import UserError, one_line
@@ -8,10 +8,10 @@ from dmoe.train.trackers.trackers import KINDS, ids_of
 
 
 def check_register(run: str, name: str) -> list[str]:
-    """The trackers of a run that register models; before anything is exported.
+    """The trackers of a run that can register models. Called before the export, so that it fails early.
 
     Raises:
-        UserError: it has none, or one that is not installed here.
+        UserError: the run has no such tracker, or the package of one is not installed.
     """
     trackers = load_config(inside(run, "config.yaml")).run.trackers
     found: list[str] = [one for one in trackers if KINDS[one].model is not Tracker.model and one in ids_of(run)]
@@ -24,16 +24,16 @@ def check_register(run: str, name: str) -> list[str]:
 
 
 def register(run: str, folder: str, name: str, trackers: list[str]) -> list[str]:
-    """Registers a scorer under a name in those trackers.
+    """Registers a scorer under a name in some trackers.
 
     Args:
-        folder: of the scorer. For MLflow it becomes a model of its `python_function` flavour.
+        folder: folder of the scorer. For MLflow, the files of a `python_function` model are added to it.
 
     Returns:
-        what each tracker calls it, such as `models:/clicks/3`.
+        the name of the version in each tracker, such as `models:/clicks/3`.
 
     Raises:
-        UserError: a tracker does not take it; the scorer itself stays.
+        UserError: a tracker rejects the scorer; its folder is kept.
     """
     config, ids = load_config(inside(run, "config.yaml")), ids_of(run)
     made = []

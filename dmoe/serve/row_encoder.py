@@ -1,4 +1,4 @@
-"""Rows in memory, encoded as the rows of a data set are: the same code types them, and the same vocabularies give their ids.
+"""Encodes raw rows in memory in the same way as preprocessing, with the same parsing code and the vocabularies of the training data.
 
 Shapes: B rows, I numeric features, F categorical features.
 """
@@ -30,12 +30,13 @@ from dmoe.serve.quick_rows import NotSimple, QuickBucket, QuickDense, QuickOther
 
 WHERE = "rows"
 PIECE, PIECES_OF_A_TABLE = 256, 4
-"""Rows that are looked at together: so many stay in a core's cache while their columns are read one after another."""
+"""PIECE rows are encoded together: they stay in the cache of a core while their columns are read one after another. A table of more than
+PIECES_OF_A_TABLE pieces goes through the pipeline."""
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """What a model takes: dense [B, I] float32, ids [B, F] int32, and the bags of multi-valued features, whose ids are 0 in `ids_BF`."""
+    """Model inputs: dense [B, I] float32, ids [B, F] int32, and the bags of multi-valued features, which are 0 in `ids_BF`."""
 
     dense_BI: NDArray[np.float32]
     ids_BF: NDArray[np.int32]
@@ -46,7 +47,7 @@ class EncodedRows:
 
 
 def concatenated(parts: Sequence[EncodedRows]) -> EncodedRows:
-    """All parts' rows, in order."""
+    """Concatenates the rows of all parts."""
     if len(parts) == 1:
         return parts[0]
     bags = {name: concatenate([one.bags[name] for one in parts]) for name in parts[0].bags}
@@ -54,21 +55,21 @@ def concatenated(parts: Sequence[EncodedRows]) -> EncodedRows:
 
 
 class RowEncoder:
-    """Encodes rows by what a data set keeps of its making.
+    """Encodes raw rows.
 
     Args:
-        kept: of the data set that the model was trained on.
-        dense, categorical: the features that are asked for, in the order of the result's columns.
+        kept: schema, moments, edges and vocabularies of the training data.
+        dense, categorical: the features to encode, in the order of the columns of the result.
 
     Attributes:
-        columns: that rows need to have; a value may be missing.
+        columns: the columns that rows must have; a value may be missing.
     """
 
     def __init__(self, kept: Kept, dense: Sequence[str], categorical: Sequence[str]) -> None:
         number_of = {one.name: one for one in kept.schema.dense}
         token_of = {one.name: one for one in kept.schema.categorical}
         self.features = [token_of[name] for name in categorical]
-        # A cross's parts are read as the data set reads them, whether they are asked for or not.
+        # The parts of a cross are read in the same way as in the data set, even if they are not features to encode.
         parts = {part.name: part for one in self.features for part in kept.schema.parts_of(one) if part.name in token_of}
         self.schema = kept.schema.model_copy(
             update={
@@ -81,22 +82,23 @@ class RowEncoder:
         self.columns = tuple(self.schema.used(labelled=False))
         self.separators = {one.column or one.name: one.separator or "|" for one in self.schema.categorical if one.pooling}
         self.moments = kept.moments
-        # Only what splits rows asks for their splitter.
+        # The splitter is only needed to assign rows to splits, which does not happen here.
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
         self._quick_dense, self._quick = self._quick_ways()
 
     def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
-        """
+        """Encodes rows, by the fast path of `quick_rows` if possible.
+
         Args:
-            rows: a table with all of `columns`, of types that a parquet log may have; or a dict a row, in which a column that is not there
-                is missing.
+            rows: a table with all of `columns`, with types that a parquet log may have; or one dict for each row, in which an absent column
+                is a missing value.
 
         Raises:
-            UserError: a column that is not there, or a row that preprocessing would have refused; names row, column and value.
+            UserError: a column is missing, or preprocessing would refuse a row; names row, column and value.
         """
-        # A table of many rows is typed already, column by column.
+        # The columns of a table are typed already, so for many rows the pipeline is faster.
         if not 0 < len(rows) <= (PIECES_OF_A_TABLE * PIECE if isinstance(rows, pa.Table) else len(rows)):
             return self.encode_all(rows)
         kinds: dict[str, type] = {}
@@ -106,7 +108,7 @@ class RowEncoder:
             return self.encode_all(rows)
 
     def encode_all(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
-        """As `encode`, by the pipeline alone."""
+        """Like `encode`, but always by the pipeline."""
         table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators)
         for name in self.columns:
             if name not in table.column_names:
@@ -136,7 +138,7 @@ class RowEncoder:
         return dense, found
 
     def _quick_other(self, feature: Categorical) -> QuickOther:
-        """By an encoder of that feature alone, which shares this one's tables."""
+        """Makes an encoder for this feature only, which shares the vocabularies of `self`."""
         alone, known = copy.copy(self), {one.name for one in self.schema.categorical}
         needed = {one.name: one for one in (feature, *(part for part in self.schema.parts_of(feature) if part.name in known))}
         schema = self.schema.model_copy(update={"dense": [], "categorical": list(needed.values())})
@@ -154,12 +156,13 @@ class RowEncoder:
         return QuickOther(alone.columns, encode)
 
     def _quickly(self, rows: pa.Table | Sequence[Mapping[str, Any]], kinds: dict[str, type]) -> EncodedRows:
-        """
+        """Encodes rows by the fast path.
+
         Args:
-            kinds: of the columns' values so far.
+            kinds: column -> type of its values in earlier rows.
 
         Raises:
-            NotSimple: these rows have something that only the pipeline knows.
+            NotSimple: only the pipeline can encode these rows.
         """
         columns, size = columns_of(rows, self.columns, kinds), len(rows)
         dense_BI = np.empty((size, len(self._quick_dense)), np.float32)
@@ -179,7 +182,7 @@ class RowEncoder:
         for index, number in enumerate(self.schema.dense):
             codes, of_code = dense_of(batch.column(number.stored), number.transform, self.moments.get(number.name))
             dense_BI[:, index] = of_code[codes]
-        # A feature's ids lie side by side.
+        # The ids of a feature are contiguous in memory.
         ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
         for index, feature in enumerate(self.features):
             coded = self.tokens.of(feature, batch)
@@ -192,13 +195,15 @@ class RowEncoder:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separators: Mapping[str, str] | None = None) -> pa.Table:
-    """Rows as they come out of JSON: texts, numbers, booleans, null, and lists of these; numbers that stand among texts become texts.
+    """Makes a table of rows parsed from JSON. Values are texts, numbers, booleans, null, or lists of these.
+
+    In a column with both texts and numbers, numbers become texts.
 
     Args:
-        separators: of columns with several values in one text; a text among lists is cut by it.
+        separators: of columns with several values in one text. If such a column also has lists, its texts are split into lists.
 
     Raises:
-        UserError: a value of another kind; names row and column.
+        UserError: a value has another type; names row and column.
     """
     arrays = {}
     for name in columns:

@@ -1,6 +1,6 @@
-"""Embedding rows of an exported scorer, as its file stores them.
+"""Embedding look-ups in the tables of an exported scorer.
 
-Shapes: R rows, S table sets, C columns of all sets, N rows that are looked up, K dims of a set.
+Shapes: R rows, S table sets, C columns of all sets, N looked-up rows, K dims of a set.
 """
 
 import warnings
@@ -19,17 +19,17 @@ from dmoe.serve.format import DTYPES, ScorerFile, codebook_of, scale_of
 
 
 class Rows:
-    """A matrix of rows in which table sets lie side by side; it stays in the file until a row is looked up.
+    """A memory-mapped matrix of rows with all table sets side by side.
 
     Args:
         file: `tables.safetensors`.
-        name: of the matrix; int8 rows have a scale a row and set beside it, quantised ones their codebooks.
-        counts: rows of each feature.
-        dims: of each set.
+        name: name of the matrix. The file also has the scales of int8 rows (for each row and set) or the codebooks of pq rows.
+        counts: number of rows of each feature.
+        dims: dim of each set.
         kind: fp32, fp16, int8 or pq.
 
     Raises:
-        UserError: the file has another matrix, or none.
+        UserError: the matrix is missing, or has another shape or type.
     """
 
     def __init__(self, file: TensorFile, name: str, counts: Sequence[int], dims: Sequence[int], kind: str) -> None:
@@ -50,7 +50,7 @@ class Rows:
         return self.rows_RC.nbytes + sum(one.nbytes for one in (self.scale_RS, self.codebook) if one is not None)
 
     def __call__(self, row: Tensor) -> list[Tensor]:
-        """[..., K] of each set, float32, of rows [...]."""
+        """Looks up rows [...]; returns [..., K] float32 for each set."""
         if self.codebook is not None:
             return self._decoded(row, self.codebook)
         sets = list(self.rows_RC[row].float().split(self.dims, -1))
@@ -66,11 +66,11 @@ class Rows:
 
 
 class FullRows:
-    """A row of all sets for each id of each feature.
+    """Tables with one row, of all sets, for each id of each feature.
 
     Args:
-        rows: the features' one below the other.
-        counts: ids of each feature.
+        rows: the rows of all features one below the other.
+        counts: number of ids of each feature.
     """
 
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
@@ -82,12 +82,14 @@ class FullRows:
         return self.rows.nbytes
 
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """[..., K] of each set, of ids [...] of one feature, or [..., F] of all."""
+        """Looks up ids [...] of one feature, or [..., F] of all features; returns [..., K] for each set."""
         return self.rows(ids + self.offset_F[feature])
 
     def side_by_side(self, ids_BF: np.ndarray) -> np.ndarray | None:
-        """The sets of all features as one array [B, F, C] float32, by numpy, whose `take` is several times as fast as torch's lookups; None
-        of quantised rows."""
+        """Looks up all features and sets as one array [B, F, C] float32; None for pq rows.
+
+        `take` of numpy is several times as fast as look-ups in torch.
+        """
         if self.rows.codebook is not None:
             return None
         place_BF = ids_BF + self._offset_F
@@ -100,13 +102,14 @@ class FullRows:
 
 
 class LightRows:
-    """Rows of a light multi-embedding: one that all sets share, and of the first ids of each feature one more of each set.
+    """Tables of a light multi-embedding: all sets share a row for each id. The first ids of each feature also have a private row in each
+    set, which is added to the shared one.
 
     Args:
-        shared: of every id, one set.
-        private: of the first ids of each feature.
-        counts: ids of each feature.
-        bounds: ids of each feature that have private rows.
+        shared: one set with rows for all ids.
+        private: all sets, with rows for the first ids of each feature.
+        counts: number of ids of each feature.
+        bounds: number of ids of each feature with private rows.
     """
 
     def __init__(self, shared: Rows, private: Rows, counts: Sequence[int], bounds: Sequence[int]) -> None:
@@ -118,7 +121,7 @@ class LightRows:
         return self.shared.nbytes + self.private.nbytes
 
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """As `FullRows`."""
+        """Like `FullRows`."""
         (shared,) = self.shared(ids + self.offset_F[feature])
         own = ids < self.bound_F[feature]
         sets = []
@@ -130,12 +133,13 @@ class LightRows:
 
 
 class HashedRows:
-    """Rows of which every set reads those that its own hash makes of ids; of a feature with no more ids than rows, the ids' own.
+    """Tables of a hashed multi-embedding: all sets share the rows, and each set chooses the row of an id by its own hash. A feature with no
+    more ids than rows is not hashed.
 
     Args:
         rows: one set.
-        cardinalities: ids of each feature.
-        counts: rows of each feature.
+        cardinalities: number of ids of each feature.
+        counts: number of rows of each feature.
         sets: S.
     """
 
@@ -149,16 +153,16 @@ class HashedRows:
         return self.rows.nbytes
 
     def __call__(self, ids: Tensor, feature: int | slice) -> list[Tensor]:
-        """As `FullRows`."""
+        """Like `FullRows`."""
         made = [hashed_rows(ids, number, self.count_F[feature]).where(self.hashed_F[feature], ids) for number in range(self.sets)]
         return [x for rows in made for x in self.rows(rows + self.offset_F[feature])]
 
 
 def open_rows(file: TensorFile, about: ScorerFile) -> FullRows | LightRows | HashedRows:
-    """What looks embeddings up in a scorer's tables.
+    """Opens the tables of a scorer.
 
     Raises:
-        UserError: the file has other tables than scorer.json says.
+        UserError: the tables in the file are not those described in scorer.json.
     """
     counts, embedding = [feature.cardinality for feature in about.features], about.model.embedding
     if embedding.sets == "light":
@@ -175,7 +179,7 @@ def open_rows(file: TensorFile, about: ScorerFile) -> FullRows | LightRows | Has
 
 
 def _offsets(counts: Sequence[int]) -> Tensor:
-    """Where each feature's rows begin, [F]."""
+    """The first row of each feature, [F]."""
     count_F = torch.tensor(counts)
     return count_F.cumsum(0) - count_F
 
@@ -185,6 +189,6 @@ def _tensor(file: TensorFile, name: str, shape: tuple[int, int], dtype: str) -> 
     if entry is None or entry.shape != shape or entry.dtype != dtype:
         raise UserError(f"{file.path}: '{name}' is not {dtype} {list(shape)}; export it again")
     with warnings.catch_warnings():
-        # The file stays mapped and is never written: tables larger than memory are read as they are needed.
+        # The file is memory-mapped and never written, so pages are loaded on demand and tables may be larger than memory.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(file.rows(name))

@@ -1,4 +1,4 @@
-"""A data set's split in batches of plain arrays, and its scores as a file. No TorchRec.
+"""Reads a split of a data set in batches of numpy arrays, scores it, and writes the scores to a file. It needs no TorchRec.
 
 Shapes: B rows, F categorical features, I numeric features.
 """
@@ -25,8 +25,8 @@ from dmoe.train.run.run_inputs import check_data
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool, or None where the log has none; `bags` as Scorer.logits takes
-    them."""
+    """A batch: dense [B, I] float32, ids [B, F] int32, label [B] bool (None if the log has no labels), and the bags of multi-valued
+    features."""
 
     dense_BI: np.ndarray
     ids_BF: np.ndarray
@@ -35,10 +35,10 @@ class Rows:
 
 
 def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
-    """Refuses a data set whose ids or numbers mean something else than the scorer's.
+    """Checks that the ids and numbers of a data set have the same meaning as in the scorer.
 
     Raises:
-        UserError: names the first feature that differs; or the scorer does not know what its ids mean.
+        UserError: a feature differs (names the first one), or the scorer does not record what its ids mean.
     """
     if about.reads is None:
         raise UserError(
@@ -49,10 +49,10 @@ def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
 
 
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
-    """A split's rows in the files' order.
+    """Yields the rows of a split in the order of the files.
 
     Raises:
-        UserError: no such split, data whose ids or numbers mean something else than the model's, or a damaged shard.
+        UserError: the split is missing, its ids or numbers have another meaning than those of the model, or a shard is damaged.
     """
     manifest = load_manifest(folder)
     check_fits(about, manifest, folder)
@@ -73,7 +73,7 @@ def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:
     dense_BI = np.empty((batch.num_rows, len(about.dense)), np.float32)
     for index, name in enumerate(about.dense):
         dense_BI[:, index] = batch.column(name).to_numpy()
-    # Column by column in memory, as the file is, so that filling it is a copy a column.
+    # The ids of a column are contiguous in memory, like in the file, so that each column is one copy.
     ids_FB = np.empty((len(about.features), batch.num_rows), np.int32)
     bags = {}
     for index, feature in enumerate(about.features):
@@ -89,10 +89,10 @@ def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:
 
 
 def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """(logit [B] float32, label [B] bool or None) of each batch.
+    """Yields (logit [B] float32, label [B] bool or None) for each batch.
 
     Raises:
-        UserError: what `read_split` and `Scorer.logits` refuse; a row is counted from 0 over the split.
+        UserError: from `read_split` or `Scorer.logits`; row numbers in messages start from 0 at the beginning of the split.
     """
     first_row = 0
     for rows in read_split(folder, split, scorer.about, batch_size):
@@ -105,20 +105,20 @@ def score_split(scorer: Scorer, folder: str, split: str, batch_size: int) -> Ite
 
 
 def probabilities(logit_N: np.ndarray) -> np.ndarray:
-    """The click probabilities of finite logits, float64; 0 or 1 where float64 has nothing between."""
+    """The click probabilities of finite logits, float64; rounded to 0 or 1 if float64 has no closer number."""
     with np.errstate(over="ignore"):
         found_N: np.ndarray = 1 / (1 + np.exp(-logit_N.astype(np.float64)))
     return found_N
 
 
 def write_scores(path: str, batches: Iterator[tuple[np.ndarray, np.ndarray | None]]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Writes `score`, `logit`, and `label` where there are labels, as parquet, or CSV where the name ends so, batch by batch.
+    """Writes `score`, `logit`, and `label` if there are labels, batch by batch. The file is CSV if its name ends in .csv, else parquet.
 
     Returns:
         All logits, and all labels or None.
 
     Raises:
-        UserError: a logit is not finite. What was there before is there still.
+        UserError: a logit is not finite; an existing file is then unchanged.
     """
     with write_output(path) as file:
         return _write_batches(file, batches, path.endswith(".csv"))

@@ -1,4 +1,4 @@
-"""Raw logs for scoring: read as the training data was read, by the vocabulary that it keeps."""
+"""Reads raw logs for scoring in the same way as the training data, with its vocabularies."""
 
 import os
 import sys
@@ -19,15 +19,16 @@ from dmoe.paths import PATHS, join
 
 @contextmanager
 def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: float, rejects: str | None = None) -> Iterator[str | None]:
-    """A data set of the log's rows, in their order, in a folder that goes at the end; its split is `score`. None where `log` is.
+    """Makes a temporary data set of the log, with its rows in order in the split `score`. Yields its folder, or None if `log` is None.
 
-    Malformed lines have no score. They are counted on stderr; above `max_bad_share` they end the run.
+    Malformed lines get no score. Their number is printed on stderr; a share above `max_bad_share` ends the run.
 
     Args:
-        rejects: a folder for the malformed lines, in the form that preprocessing has; files of the same names are replaced.
+        vocabulary: the data set that the model was trained on.
+        rejects: folder for the malformed lines, in the format of preprocessing; files with the same names are replaced.
 
     Raises:
-        UserError: no vocabulary, or a log that is not what the vocabulary's data set was made of.
+        UserError: `vocabulary` is missing, or the log has another format than the training log.
     """
     if log is None:
         if vocabulary or rejects:
@@ -55,7 +56,7 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
 
 
 def _clear(rejects: str, inputs: Any) -> None:
-    """An input, as the manifest has it, that has no malformed line any more leaves no file of an earlier run."""
+    """Removes the reject files of an earlier run for the inputs in the manifest, which may have no malformed lines any more."""
     for number, one in enumerate(inputs):
         if PATHS.exists(old := join(rejects, rejects_name(number, one["path"]))):
             PATHS.rm(old)

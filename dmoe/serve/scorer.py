@@ -26,23 +26,24 @@ from dmoe.serve.rows import FullRows, open_rows
 
 
 class Scorer:
-    """An exported model.
+    """Scores rows with an exported model.
 
-    fp32 scores equal the evaluation's but for the order of sums: within 1e-5 of the logit. fp16 and int8 rows change the embeddings by
-    2^-11 and 1/254 of a row's largest number at most, pq rows without a bound; what that does to scores, `dmoe export --check` measures.
+    With fp32 rows, logits equal those of the evaluation within 1e-5: only the order of additions differs. fp16 and int8 rows change
+    embeddings by at most 2^-11 and 1/254 of the largest number in a row; for pq rows there is no bound. `dmoe export --check` measures the
+    effect on scores.
 
     Args:
-        folder: that dmoe export wrote.
-        verify: the files' checksums.
-        engine: that computes the logits: `torch`, the reference, or `onnx`, as exact and faster (docs/serve.md); by default onnx where the
-            scorer was exported with --format onnx and onnxruntime is installed, torch otherwise.
+        folder: a folder that dmoe export wrote.
+        verify: whether to verify the checksums of the files.
+        engine: computes the logits: `torch`, the reference, or `onnx`, which is as exact and faster (docs/serve.md). The default is onnx if
+            the scorer was exported with --format onnx and onnxruntime is installed, else torch.
 
     Raises:
-        UserError: not a scorer, or a damaged one; or an engine that cannot be had.
+        UserError: the folder holds no scorer, or a damaged one, or the engine is not available.
 
     Attributes:
-        about: what scorer.json says.
-        engine: that is used.
+        about: content of scorer.json.
+        engine: the engine in use.
 
     Examples:
         >>> import dmoe
@@ -93,21 +94,22 @@ class Scorer:
 
     @cached_property
     def encoder(self) -> RowEncoder:
-        """What makes ids and numbers of raw rows.
+        """The encoder that makes ids and numbers of raw rows.
 
         Raises:
-            UserError: the scorer was exported without its training data's vocabularies.
+            UserError: the scorer was exported without the vocabularies of its training data.
         """
         return open_encoder(self.folder, self.about)
 
     def predict(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """The click probability of each raw row, [B] float32: tokens that training did not have are rare, absent ones missing.
+        """The click probability of each raw row, [B] float32. Tokens without an id count as rare, absent values as missing.
 
         Args:
-            rows: an Arrow table or a dict a row, with the columns of the training log (`encoder.columns`); neither label nor weight.
+            rows: an Arrow table, or one dict for each row, with the columns of the training log (`encoder.columns`), without label and
+                weight.
 
         Raises:
-            UserError: a column that is not there, a value that preprocessing would have refused, or a scorer that takes ids only.
+            UserError: a column is missing, preprocessing would refuse a value, or the scorer takes only ids.
         """
         found = self.encoder.encode(rows)
         return torch.from_numpy(self.logits(found.dense_BI, found.ids_BF, found.bags)).sigmoid().numpy()
@@ -116,14 +118,13 @@ class Scorer:
         """The logit of each row, [B] float32, all finite.
 
         Args:
-            dense_BI: float32, the numeric features in `about.dense`'s order.
-            ids_BF: integers, the categorical features in `about.features`' order; what stands at multi-valued ones is not read.
-            bags: the rows' ids of every multi-valued feature.
+            dense_BI: float32, the numeric features in the order of `about.dense`.
+            ids_BF: integers, the categorical features in the order of `about.features`; the columns of multi-valued features are ignored.
+            bags: the ids of every multi-valued feature.
             first_row: number of the first row, for messages.
 
         Raises:
-            UserError: an id that the model has no row for, a number that is not finite, or one so large that the logit is not; names
-                feature and row.
+            UserError: the model has no row for an id, or a number or a logit is not finite; names feature and row.
         """
         ids_BF = np.ascontiguousarray(ids_BF, np.int64)
         self._check(ids_BF, first_row)
@@ -151,7 +152,7 @@ class Scorer:
         return logit_B
 
     def _side_by_side(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> np.ndarray:
-        """The embeddings as `dense.onnx` takes them, [B, F, C] float32."""
+        """The embeddings as input of `dense.onnx`, [B, F, C] float32."""
         x_BFC = self.rows.side_by_side(ids_BF) if isinstance(self.rows, FullRows) else None
         if x_BFC is None:
             x_BFC = torch.cat(self._sets(ids_BF, slice(None)), -1).numpy()
@@ -167,7 +168,7 @@ class Scorer:
         return found
 
     def embeddings(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> list[Tensor]:
-        """The fields of each table set, [B, F, K] float32, of ids in their range."""
+        """The embeddings of each table set, [B, F, K] float32. Ids must be in range."""
         sets_BFK = self._sets(ids_BF, slice(None))
         for name, index in self._bag_places.items():
             pooled = self._pooled(index, bags[name], self.about.features[index].pooling == "mean")
@@ -176,7 +177,7 @@ class Scorer:
         return sets_BFK
 
     def _refuse(self, logit_B: np.ndarray, dense_BI: np.ndarray, first_row: int) -> None:
-        """Says which row has a logit that is not finite, and what its largest number is."""
+        """Raises UserError: names the first row whose logit is not finite, and its largest numeric feature."""
         row, advice = int(np.flatnonzero(~np.isfinite(logit_B))[0]), "are the model's weights sound?"
         if self.about.dense:
             largest = int(np.abs(dense_BI[row]).argmax())
@@ -188,7 +189,7 @@ class Scorer:
         return torch.from_numpy(self.logits(dense_BI, ids_BF)).sigmoid().numpy()
 
     def _sets(self, ids: np.ndarray, feature: int | slice) -> list[Tensor]:
-        """The embeddings of ids of one feature, [V], or of all, [B, F], of each set."""
+        """Looks up ids of one feature, [V], or of all features, [B, F]; returns the embeddings for each set."""
         return self.rows(torch.from_numpy(ids.astype(np.int64)), feature)
 
     def _check_bag(self, index: int, bags: Bags, first_row: int) -> None:
@@ -199,7 +200,7 @@ class Scorer:
             raise UserError(f"{feature.name}: id {bags.values[place]} at row {row:,}, the model has {feature.cardinality:,} ids")
 
     def _pooled(self, index: int, bags: Bags, mean: bool) -> list[Tensor]:
-        """A multi-valued feature's embedding of each row, [B, K] for each table set."""
+        """The pooled embedding of a multi-valued feature in each row, [B, K] for each table set."""
         lengths_B = torch.from_numpy(bags.lengths)
         sets = self._sets(bags.values, index)
         of_V = torch.repeat_interleave(lengths_B)
@@ -207,7 +208,7 @@ class Scorer:
         return [x_BK / lengths_B.clamp(min=1)[:, None] for x_BK in summed] if mean else summed
 
     def _check(self, ids_BF: np.ndarray, first_row: int) -> None:
-        # A negative id is a huge one without its sign: one comparison in place of two.
+        # As uint64, a negative id is very large, so one comparison is enough.
         wrong_BF = ids_BF.view(np.uint64) >= self._unsigned_F
         if wrong_BF.any():
             row, column = (int(x[0]) for x in np.nonzero(wrong_BF))

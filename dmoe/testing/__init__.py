@@ -1,1 +1,1 @@
-"""Synthetic logs with a planted truth, for tests, benchmarks and trials."""
+"""Synthetic logs with a known truth, small models and runs, and fault injection, for tests, benchmarks and trials."""

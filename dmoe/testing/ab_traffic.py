@@ -1,4 +1,4 @@
-"""Exposures and clicks of an A/B test with a planted truth, as `dmoe serve --split` and a click log write them."""
+"""Simulated exposures and clicks of an A/B test with a known truth, in the formats of `dmoe serve --split` and of a click log."""
 
 import csv
 from pathlib import Path
@@ -24,13 +24,15 @@ def write_traffic(
     fades: bool = False,
     seed: int = 0,
 ) -> tuple[str, str]:
-    """Two arms of as many units, `control` and `new`; of each unit about a row a day, in requests of one row.
+    """Writes exposures and clicks of two arms, `control` and `new`, with equal shares. A unit has about one request of one row each day.
 
     Args:
-        rate: the control's click rate; `lift`: the new one's is `rate + lift`.
-        lost: the share of the new arm's units that is not logged.
-        correlation: of the clicks of a unit.
-        fades: the lift falls to 0 from the first day to the last.
+        rate: click rate of `control`.
+        lift: the click rate of `new` is `rate + lift`.
+        lost: share of the units in `new` that are not logged.
+        correlation: correlation between the clicks of a unit.
+        shadow: whether exposures have scores of a shadow.
+        fades: whether the lift falls to 0 from the first day to the last.
 
     Returns:
         The folder of exposures, and the CSV file of clicks, which come up to 10 minutes after their exposure.
@@ -48,7 +50,7 @@ def write_traffic(
         writer.writerow(["request_id", "time"])
         for day in range(days):
             mean_U = rate + lift * arm_U * (1 - day / (days - 1) if fades else 1)
-            # A unit that clicks much does so every day.
+            # The click rate of a unit relative to the others is the same every day.
             p_U = beta.ppf(luck_U, mean_U * strength, (1 - mean_U) * strength)
             for unit in np.repeat(np.arange(units), draw.poisson(1.0, units)):
                 if not kept_U[unit]:

@@ -1,9 +1,9 @@
-"""A click log that drifts: tokens are born and die, and what they are worth turns, with the best AUC that is possible in each window.
+"""A synthetic click log that drifts: tokens appear and disappear, and their effects rotate. The best possible AUC of each window is known.
 
-A token's worth at window w is a cos(speed w) + b sin(speed w), with a and b of its own: two windows that are a quarter turn apart have
-nothing in common but the tokens. Users and items also meet: the inner product of two vectors that turn in the same way.
+The effect of a token in window w is a cos(speed w) + b sin(speed w), with a and b drawn for each token. Effects in two windows a quarter
+turn apart are independent. There is also an effect of (user, item): the inner product of two vectors that rotate in the same way.
 
-Shapes: N rows of a window, T tokens of a feature over the whole log, A of them alive in a window, K dims of the vectors.
+Shapes: N rows of a window, T tokens of a feature in the whole log, A tokens alive in a window, K dims of the vectors.
 """
 
 import math
@@ -23,7 +23,7 @@ from dmoe.paths import join, write_atomic, write_text
 from dmoe.testing.synthesize import BINS, auc_of_bins
 
 FEATURES = {"user": (4.0, 0.7), "item": (1.0, 1.0), "site": (0.1, 0.8)}
-"""Feature -> tokens alive, times `tokens`; what its first-order effect weighs."""
+"""Feature -> (number of tokens alive, as a multiple of `tokens`; weight of its first-order effect)."""
 DIM, PAIR = 3, 0.45
 SCHEMA = """label: click
 time: {column: at, format: unix}
@@ -31,12 +31,12 @@ dense: [{name: price, transform: log1p}]
 categorical: [user, item, site, {name: hour, part: hour}]
 """
 START, SECONDS = 1_700_000_000, 3600
-"""When the first window begins, and how long each is, as the column `at` has it."""
+"""Start of the first window and length of a window, in the unit of the column `at` (seconds since 1970)."""
 
 
 @dataclass(frozen=True)
 class DriftWindow:
-    """What is true of a window: the AUC and the logloss of a model that knows the true probabilities, on its rows and in expectation."""
+    """The truth about a window: AUC (on its rows, and expected) and logloss of a model that knows the true probabilities."""
 
     file: str
     rows: int
@@ -49,16 +49,16 @@ class DriftWindow:
 def write_drift(
     folder: str, windows: int, rows: int, seed: int = 0, tokens: int = 2000, turnover: float = 0.08, speed: float = 0.08
 ) -> list[DriftWindow]:
-    """Writes a CSV file a window, `schema.yaml`, and `truth.json` with what is returned.
+    """Writes a CSV file for each window, `schema.yaml`, and `truth.json` with the returned values.
 
     Args:
-        rows: of a window.
-        tokens: items that are alive at a time; of users four times as many, of sites a tenth.
-        turnover: share of the tokens that die, and are born, a window.
-        speed: radians that a token's worth turns a window.
+        rows: number of rows of a window.
+        tokens: number of items alive at a time; there are four times as many users, and a tenth as many sites.
+        turnover: share of the tokens that are replaced by new ones in each window.
+        speed: rotation of the effects in radians per window.
 
     Raises:
-        UserError: an argument that is out of range.
+        UserError: an argument is out of range.
     """
     for name, value, low, high in (
         ("--windows", windows, 1, 100_000),
@@ -87,11 +87,11 @@ class _Feature:
         total = alive + math.ceil(self.born * windows)
         self.worth_2T = draw.normal(size=(2, total))
         self.vector_2TK = draw.normal(size=(2, total, DIM))
-        # A Zipf-like popularity that stays the token's own.
+        # The popularity of a token is Zipf-like, and does not change.
         self.popularity_T = draw.random(total) ** -0.8
 
     def drawn(self, window: int, rows: int, draw: np.random.Generator) -> NDArray[np.int64]:
-        """The tokens of rows, [N]."""
+        """Draws the tokens of the rows of a window, [N]."""
         first = int(self.born * window)
         share_A = self.popularity_T[first : first + self.alive]
         return first + np.searchsorted(np.cumsum(share_A) / share_A.sum(), draw.random(rows)).clip(max=self.alive - 1)

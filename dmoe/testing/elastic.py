@@ -1,7 +1,7 @@
-"""Training under torchrun's own agent, in processes that are forked with torchrec already imported, with faults at chosen points.
+"""Training under the agent of torchrun, in forked processes that have torchrec already imported, with faults at chosen points.
 
-torchrun's command line starts a fresh interpreter per rank and restart, which costs ten seconds each on two cores; its agent
-(`elastic_launch`) takes a function as well, and that is the only difference.
+The command line of torchrun starts a new interpreter for each rank and restart, which takes ten seconds on two cores. Its agent
+(`elastic_launch`) also accepts a function; that is the only difference.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.comman
 
 @dataclass
 class Outcome:
-    """How a launch ended: exit codes of the ranks that failed last (empty where the job succeeded), and what all ranks printed."""
+    """The result of a launch: exit codes of the ranks that failed last (empty if the job succeeded), and the output of all ranks."""
 
     codes: dict[int, int]
     said: str
@@ -45,14 +45,14 @@ def launch(
     number: int = 0,
     command: str = "train",
 ) -> Outcome:
-    """Runs `python -m dmoe.train ARGUMENTS` on so many ranks until it ends.
+    """Runs `python -m dmoe.train ARGUMENTS` on a number of ranks until it ends.
 
     Args:
-        folder: where logs, pids and the rows that were trained on are left.
+        folder: folder for logs, pids and the numbers of the trained rows.
         faults: each `{"at": point, "rank": r, "attempt": a, "do": what, ...}`; see `Faults`.
-        restarts: as torchrun's --max-restarts.
-        number: of this launch within a folder, so that the rows of several are told apart.
-        command: of dmoe, `train` or `online`.
+        restarts: like --max-restarts of torchrun.
+        number: number of this launch in the folder, to distinguish the rows of several launches.
+        command: command of dmoe, `train` or `online`.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -89,7 +89,7 @@ def launch(
 
 
 def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict[str, Any]], command: str) -> None:
-    """What a rank's process does."""
+    """Main function of a rank process."""
     import torch
 
     from dmoe.cli.main import main
@@ -106,7 +106,7 @@ def train_rank(folder: str, number: int, arguments: list[str], faults: list[dict
 
 
 def note_phases(path: Path) -> None:
-    """Leaves what the rank is at in a file, for whoever kills it to tell."""
+    """Records the present phase of the rank in a file, so that `Faults.kill_ranks` can report it."""
     from dmoe.train.elastic import watchdog as watch
 
     note, file = watch.Watch.note, os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
@@ -120,7 +120,7 @@ def note_phases(path: Path) -> None:
 
 
 class Rows:
-    """Writes which rows (by the numbers of tests/numbered_data.py) every step of this rank trained on."""
+    """Records the rows of each training step of this rank, by the numbers of dmoe.testing.numbered_data."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w")
@@ -135,13 +135,13 @@ class Rows:
 
 
 class Faults:
-    """Does what a test asks for when a point is passed.
+    """Injects faults when the process passes a point.
 
-    `do`: kill, term or stop (the signal, to oneself), kill ranks (`ranks`, `after` so many seconds, noted in kills.jsonl), sleep
-    (`seconds`), damage (`path`: `bytes` from `offset` on are overwritten), remove (`path`), limit (`bytes` of a file), fill (`path`: a
-    file that takes all the room that is left).
+    `do` is one of: kill, term or stop (sends itself the signal); kill ranks (`ranks`, `after` some seconds; recorded in kills.jsonl); sleep
+    (`seconds`); damage (overwrites `bytes` bytes of `path` from `offset` on); remove (`path`); limit (largest size of a file, `bytes`);
+    fill (writes to `path` until the disk is full).
 
-    `number` says at which passing of the point, `attempt` in which of torchrun's attempts.
+    `number` is the number of the passage at which the fault happens, `attempt` the attempt of torchrun.
     """
 
     def __init__(self, folder: Path, rank: int, attempt: int, faults: list[dict[str, Any]]) -> None:
@@ -174,7 +174,7 @@ class Faults:
             case "remove":
                 os.remove(fault["path"])
             case "damage":
-                # In place, as a failing disk does: a new file would leave the open one as it is.
+                # In place, like a failing disk: replacing the file would not change one that is open.
                 with open(fault["path"], "r+b") as file:
                     file.seek(fault["offset"])
                     file.write(b"\xff" * fault["bytes"])
@@ -191,7 +191,7 @@ class Faults:
                 raise ValueError(other)
 
     def kill_ranks(self, fault: dict[str, Any]) -> None:
-        """Kills ranks at once, one's own last, and notes what each was at."""
+        """Kills ranks at the same time, this process last, and records the phase of each."""
         at = {rank: (self.folder / f"at-{rank}").read_text().strip() for rank in fault["ranks"]}
         with (self.folder / "kills.jsonl").open("a") as file:
             file.write(json.dumps({**fault, "was": at}) + "\n")
@@ -201,9 +201,13 @@ class Faults:
 
 
 def install(rows: Rows, faults: Faults) -> None:
-    """Puts both in: points `step` (after it), `batch` (read, of training), `write` and `half` (a checkpoint's file), `evaluate`; of a run
-    over windows `ids` (before a vocabulary is written), `reset` (after rows were made new), `ledger` (after a line), `old` (before old
-    windows are removed), `version` (a file of one is sent), `pointer` (before it is moved)."""
+    """Patches dmoe so that it records rows and passes the points of faults.
+
+    Points: `step` (after a step), `batch` (a training batch was read), `write` and `half` (before and within the write of a checkpoint
+    file), `evaluate` (after a batch). In online runs also: `ids` (before a vocabulary is written), `reset` (after rows were initialized),
+    `ledger` (after a line), `old` (before old windows are removed), `version` (before a file of a version is written), `pointer` (before it
+    is moved).
+    """
     from dmoe.checkpoint import index, save
     from dmoe.data.dataset.reader import Reader
     from dmoe.metrics.evaluation import Evaluation
@@ -269,7 +273,7 @@ def install(rows: Rows, faults: Faults) -> None:
 
 
 def used_rows(folder: Path) -> dict[int, list[int]]:
-    """Step -> the rows that the final weights owe to it: of the last attempt that made the step."""
+    """Step -> the rows that have influenced the final weights in this step, which are those of the last attempt that made it."""
     attempts: dict[tuple[str, str], dict[int, list[int]]] = {}
     for path in sorted(folder.glob("rows-*.jsonl")):
         _, number, attempt, _ = path.stem.split("-")
@@ -280,6 +284,6 @@ def used_rows(folder: Path) -> dict[int, list[int]]:
     used: dict[int, list[int]] = {}
     for _, steps in sorted(attempts.items()):
         if steps:
-            # What an earlier attempt did after the checkpoint that this one went on from is forgotten with its weights.
+            # Drops the steps of earlier attempts after the checkpoint from which this attempt resumed.
             used = {step: rows for step, rows in used.items() if step < min(steps)} | steps
     return used

@@ -1,4 +1,4 @@
-"""A small log in files, whose users come and go, and a config that follows it: what tests of online runs begin with."""
+"""A small log in several files, with users that appear and disappear, and a config for online runs on it, for tests."""
 
 import random
 from pathlib import Path
@@ -10,15 +10,15 @@ from dmoe.testing.small_scorer import MODEL, SCHEMA
 
 Fault = Literal["", "flip", "broken", "bots", "schema", "clock"]
 SECONDS = 600
-"""Of a window."""
+"""Length of a window in the log's time."""
 
 
 def write_window(path: Path, number: int, rows: int = 400, fault: Fault = "") -> None:
-    """Writes window `number`: clicks depend on the site; users live for some six windows; a price, tags and a time.
+    """Writes window `number`. Clicks depend on the site; users appear in about six windows; there are also a price, tags and a time.
 
     Args:
-        fault: labels inverted; no site in any row; half of the rows are clicks of one new user; a column has another name; the time is
-            that of a year later.
+        fault: flip (labels are inverted), broken (no row has a site), bots (half of the rows are clicks of one new user), schema (a column
+            has another name), clock (the time is a year later).
     """
     draw = random.Random(number)
     at = 1_700_000_000 + number * SECONDS + (365 * 86400 if fault == "clock" else 0)
@@ -38,7 +38,7 @@ def write_window(path: Path, number: int, rows: int = 400, fault: Fault = "") ->
 
 
 def write_config(folder: Path, **online: Any) -> str:
-    """Writes a config of a small model and its schema; returns the config's path."""
+    """Writes the config of a small model, and the schema; returns the path of the config."""
     (folder / "schema.yaml").write_text(f"{SCHEMA}time: {{column: at, format: unix}}\n")
     ids = {"capacity": 34, "admit_count": 3.0, "decay": 0.7}
     tree: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Malformed lines to plant in a synthesized log: every kind that preprocessing must count and keep aside."""
+"""Malformed lines for a synthesized log: every kind that preprocessing must count and write to its rejects."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ CORRUPTIONS: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
     ("encoding", lambda fields: [*fields[:20], b"00\x0000ab", *fields[21:]]),
     ("long", lambda fields: [*fields[:20], b"a" * 5000, *fields[21:]]),
 )
-"""(kind as dmoe.data.prepare.rejects names it, what it does to the 40 fields of a line)."""
+"""(kind, as in dmoe.data.prepare.rejects; function that changes the 40 fields of a line)."""
 
 
 @njit(nogil=True, cache=True)
@@ -33,10 +33,11 @@ def _choose(seed: np.uint64, first: int, share: float, kinds: int, choices: NDAr
 
 
 def plant_bad_lines(text: NDArray[np.uint8], seed: np.uint64, first: int, share: float) -> NDArray[np.uint8]:
-    """Puts a malformed copy of a line before it, for about `share` of the lines, chosen by the hash of (seed, row).
+    """Inserts a malformed copy before about `share` of the lines, which are chosen by a hash of (seed, row).
 
     Args:
-        text: whole lines, uint8; `first` is the row number of the first.
+        text: complete lines, uint8.
+        first: row number of the first line.
     """
     lines = text.tobytes().split(b"\n")[:-1]
     choices = np.empty(len(lines), np.int64)

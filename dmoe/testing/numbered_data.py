@@ -1,4 +1,4 @@
-"""A small data set whose first dense column is the row's number, so that rows can be counted."""
+"""A small data set whose first dense column is the row number, to check which rows were used."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from dmoe.testing.small_data import make_data_set
 
 SCALE = 4096
-"""The column is number / SCALE: exact in float32, and no larger than other features."""
+"""The column is number / SCALE, which is exact in float32 and not larger than other features."""
 
 
 def make_numbered_data_set(folder: Path, rows: int = 3000) -> None:

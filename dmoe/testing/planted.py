@@ -1,9 +1,9 @@
-"""The hidden truth of a synthesized log: rows drawn by counter-based hashing, and the click logit planted in them.
+"""The truth of a synthesized log: rows are drawn by counter-based hashing, and their click logits are computed from them.
 
-Four groups of terms, so that kinds of experts differ in what they can learn: first-order effects of tokens; inner products of
-latent vectors of field pairs (as in a factorisation machine); signed crosses of two, three and four fields (bounded degree); smooth
-functions of the integers, alone, in pairs and with a slope that a token decides. A token's effects are hashes of (seed, term,
-token): nothing is stored, and the head of each Zipf distribution carries the signal.
+The logit has four groups of terms, so that kinds of experts differ in what they can learn: first-order effects of tokens; inner products of
+latent vectors of field pairs (as in a factorization machine); signed crosses of two, three and four fields (bounded degree); smooth
+functions of the integers, alone, in pairs, and with a slope that depends on a token. The effects of a token are hashes of (seed, term,
+token), so nothing is stored. Most of the signal is in the frequent tokens of each Zipf distribution.
 
 Shapes: N rows, 13 integers, 26 tokens, T terms.
 """
@@ -25,7 +25,7 @@ TOKEN_MISSING = (
     *(0.034, 0.76, 0.0, 0.034, 0.44, 0.44),
 )
 INTEGER_MISSING = (0.45, 0.0, 0.21, 0.22, 0.026, 0.22, 0.043, 0.0005, 0.043, 0.45, 0.043, 0.77, 0.22)
-# Of exp(mean + spread * normal), rounded down, less the shift: medians and tails like the Kaggle log's.
+# (mean, spread, shift) of floor(exp(mean + spread * normal)) - shift, with medians and tails like the Kaggle log.
 INTEGER_SHAPE = np.array(
     [
         *[(0.8, 1.1, 1), (1.8, 2.0, 3), (1.9, 1.4, 1), (1.7, 0.9, 1), (7.9, 1.9, 1), (3.5, 1.6, 1), (1.4, 1.5, 1), (2.1, 1.0, 1)],
@@ -49,7 +49,7 @@ LATENT_DIM = 4
 
 @njit(nogil=True, cache=True, inline="always")
 def mix(x: np.uint64) -> np.uint64:
-    """splitmix64's finaliser."""
+    """The finalizer of splitmix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -57,7 +57,7 @@ def mix(x: np.uint64) -> np.uint64:
 
 @njit(nogil=True, cache=True, inline="always")
 def hashed(seed: np.uint64, stream: int, key: np.uint64) -> np.uint64:
-    """64 bits that depend on all three."""
+    """A 64-bit hash of the three arguments."""
     return mix(mix(seed + np.uint64(stream + 1) * np.uint64(0x9E3779B97F4A7C15)) ^ (key * np.uint64(0xD1342543DE82EF95)))
 
 
@@ -68,7 +68,7 @@ def uniform(bits: np.uint64) -> float:
 
 @njit(nogil=True, cache=True, inline="always")
 def normal(bits: np.uint64) -> float:
-    """Nearly standard normal: the sum of four 16-bit uniforms, scaled. Within 3.5 in size."""
+    """An approximately standard normal number in -3.5 .. 3.5: the scaled sum of four 16-bit uniform numbers."""
     low = np.uint64(0xFFFF)
     total = (bits & low) + ((bits >> np.uint64(16)) & low) + ((bits >> np.uint64(32)) & low) + (bits >> np.uint64(48))
     return (total / 65535.0 - 2.0) * 1.7320508
@@ -85,7 +85,7 @@ def draw_rows(
     integers: NDArray[np.int64],
     tokens: NDArray[np.int64],
 ) -> None:
-    """Fills `integers` [N, 13] and `tokens` [N, 26] for the rows first, first + 1, ...; a missing one is MISSING (-2^40)."""
+    """Fills `integers` [N, 13] and `tokens` [N, 26] for the rows first, first + 1, ...; missing values are MISSING (-2^40)."""
     for n in range(len(integers)):
         row = np.uint64(first + n)
         for i in range(13):
@@ -93,7 +93,7 @@ def draw_rows(
             if uniform(hashed(seed, i, row)) >= integer_missing[i]:
                 value = math.exp(shape[i, 0] + shape[i, 1] * normal(hashed(seed, 20 + i, row)))
                 integers[n, i] = max(int(value) - int(shape[i, 2]), -2 if i == 1 else 0)
-        # Two groups of columns are missing together in the real log.
+        # In the real log, the columns of two groups are missing together.
         together_small = uniform(hashed(seed, 40, row))
         together_large = uniform(hashed(seed, 41, row))
         for c in range(26):
@@ -107,7 +107,7 @@ def draw_rows(
             elif share > 0:
                 chance = uniform(hashed(seed, 50 + c, row))
             if chance >= share:
-                # Zipf with exponent 1.1 by inverting its continuous distribution on [1, cardinality + 1).
+                # Draws from a Zipf distribution with exponent 1.1, by inverting the continuous one on [1, cardinality + 1).
                 tail = (cardinality[c] + 1.0) ** -0.1
                 rank = int((1.0 - uniform(hashed(seed, 80 + c, row)) * (1.0 - tail)) ** -10.0)
                 tokens[n, c] = np.int64(hashed(seed, 120 + c, np.uint64(rank)) & np.uint64(0xFFFFFFFF))
@@ -161,6 +161,6 @@ def compute_terms(
 
 @njit(nogil=True, cache=True)
 def draw_labels(seed: np.uint64, first: int, probability: NDArray[np.float64], label: NDArray[np.uint8]) -> None:
-    """label [N] = 1 with the given probability [N], by the hash of the row."""
+    """Sets label [N] to 1 with the given probability [N], by a hash of the row."""
     for n in range(len(label)):
         label[n] = uniform(hashed(seed, 150, np.uint64(first + n))) < probability[n]

@@ -1,6 +1,7 @@
-"""Gloo processes that run many cases: importing torchrec takes seconds, so a pool a world size lives as long as the test session.
+"""Pools of gloo processes that run many test cases. Importing torchrec takes seconds, so there is one pool for each world size in a test
+session.
 
-Four ranks are two nodes of two, so that node-aware plans take the paths that they take on a cluster.
+Four ranks are configured as two nodes with two ranks each, so that node-aware plans use the same paths as on a cluster.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ def _serve(rank: int, world_size: int, store: str, connection: Connection) -> No
 
 
 class Pool:
-    """Processes that are ranks of one group."""
+    """Processes that are the ranks of a process group."""
 
     def __init__(self, world_size: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -53,7 +54,12 @@ class Pool:
             process.start()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Calls a function of a module on every rank; its results by rank. What a rank raises is raised here with its traceback."""
+        """Calls a function of a module on every rank; returns the results in the order of ranks.
+
+        Raises:
+            AssertionError: a rank raised an exception; the message has its traceback.
+            TimeoutError: a rank did not answer.
+        """
         for connection in self.connections:
             connection.send((function, arguments))
         results = []

@@ -1,4 +1,4 @@
-"""Saving under one plan, layout and number of ranks, loading under another: what the tests and the whole matrix run on every rank."""
+"""Saves under one plan, layout and number of ranks, and loads under another; tests call these functions on every rank."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ Told = tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 def undisturbed(data: str, *overrides: str) -> Told:
-    """Losses after the checkpoint's step, and the weights at the end, of a run that was never stopped."""
+    """Losses after step BEFORE, and the final weights, of a run without interruption."""
     session = open_small(small_config(data, *overrides))
     losses = train_steps(session, BEFORE + AFTER)
     return losses[BEFORE:], whole_tables(session), dense_weights(session)
 
 
 def save(data: str, folder: str, *overrides: str) -> dict[str, np.ndarray]:
-    """Trains and saves; everything that was saved, tables and states of both optimizers, whole."""
+    """Trains and saves; returns all saved tensors, see `everything`."""
     session = open_small(small_config(data, *overrides))
     train_steps(session, BEFORE)
     save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, {"step": BEFORE})
@@ -29,17 +29,17 @@ def save(data: str, folder: str, *overrides: str) -> dict[str, np.ndarray]:
 
 
 def load_and_go_on(data: str, folder: str, *overrides: str) -> tuple[dict[str, np.ndarray], Told]:
-    """Loads; everything as it was loaded, and what `undisturbed` tells, of going on from there."""
-    # Other initial weights than the saved run's prove that all of them were loaded; the rows have to come in the saved run's order.
+    """Loads a checkpoint and continues; returns all loaded tensors, and the same results as `undisturbed`."""
+    # Another seed gives other initial weights, which shows that all weights are loaded. The order of rows needs the seed of the saved run.
     session = open_small(small_config(data, "train.seed=7", *overrides))
     session.config = small_config(data, *overrides)
     return _go_on(session, folder)
 
 
 def load_again_and_go_on(data: str, folder: str, *overrides: str) -> tuple[dict[str, np.ndarray], Told]:
-    """As `load_and_go_on`, into the model that the last call with these overrides left, whose weights and states are another run's.
+    """Like `load_and_go_on`, but loads into the model of the last call with the same overrides, which has other weights and states.
 
-    Building the model is most of a case's time, and the whole matrix loads every checkpoint into every plan.
+    This saves building the model, which takes most of the time of a case in the whole matrix of checkpoints and plans.
     """
     if overrides not in _kept:
         _kept.clear()

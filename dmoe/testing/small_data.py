@@ -1,4 +1,4 @@
-"""A small data set in the form that preprocessing makes, with a signal, made in a moment."""
+"""A small data set with a signal, in the format of preprocessing, for tests and examples."""
 
 import hashlib
 import tempfile
@@ -24,9 +24,9 @@ def write_tokens(folder: Path, name: str, tokens: np.ndarray) -> str:
 def make_data_set(
     folder: Path, rows: dict[str, int] | None = None, cardinalities: tuple[int, ...] = (40, 30, 25, 60), dense: int = 3, seed: int = 0
 ) -> Manifest:
-    """Writes shards, vocabularies and a manifest; labels follow products of the ids' latent vectors and a smooth function of the integers.
+    """Writes shards, vocabularies and a manifest. Labels depend on products of latent vectors of ids and on a smooth function of numbers.
 
-    The token of id i is i, so of two data sets the vocabulary of the smaller table is the beginning of the other's.
+    The token of id i is i, so of two data sets the smaller vocabulary is the beginning of the larger one.
     """
     rows = rows or {"train": 3000, "validation": 700, "test": 700}
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def make_data_set(
 
 
 def small_data_set() -> str:
-    """The folder of a small data set, made once a process and removed at its end."""
+    """The folder of a small data set, which is made once in a process and removed when the process ends."""
     global _folder
     if _folder is None:
         _folder = tempfile.TemporaryDirectory(prefix="dmoe-")

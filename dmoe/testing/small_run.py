@@ -1,4 +1,4 @@
-"""A few steps of a small model on this rank, and the whole of its weights: what the tests of invariance compare."""
+"""Trains a few steps of a small model on this rank, and collects its whole weights, for invariance tests."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.train.session import Session, open_session
 from dmoe.train.teacher import Teachers
 
-# Smooth throughout (SiLU, squared correlations): at a kink of |r| or of ReLU, rounding picks the side, and after that the runs of two
-# summation orders part for reasons that are no fault of the plan. For the same reason eps is not tiny: the first step of Adagrad and of
-# Adam is the sign of the gradient, which is noise where the gradient is.
+# The model is smooth (SiLU, squared correlations). At a kink of |r| or ReLU, rounding errors decide the side, so runs with different orders
+# of additions would diverge under a correct plan. eps is large for the same reason: with a small eps, the first step of Adagrad and Adam is
+# the sign of the gradient, which is noise if the gradient is only rounding errors.
 BASE = {
     "model": {
         "embedding": {"dim": 8},
@@ -39,7 +39,7 @@ def open_small(config: Config) -> Session:
 
 
 def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]:
-    """Global losses of `steps` steps from a row of the first epoch on."""
+    """Trains `steps` steps from row `start_row` of the first epoch on; returns the global losses."""
     batch_size = session.config.train.batch_size
     distils = session.config.distill.on
     batches = session.reader("train", shuffled=True, plain=distils).batches(
@@ -59,7 +59,7 @@ def train_steps(session: Session, steps: int, start_row: int = 0) -> list[float]
 
 
 def whole_tables(session: Session, states: bool = False) -> dict[str, np.ndarray]:
-    """Every logical table's weights, and optimizer states as `C1/0:sum`, on every rank."""
+    """The weights of all logical tables, such as `C1/0`, and with `states` the optimizer states, such as `C1/0:sum`; on every rank."""
     mine: list[tuple[str, int, int, np.ndarray]] = []
     for shard in local_shards(session.sharded, session.tables):
         if shard.replicated and distributed.rank() != 0:
@@ -93,7 +93,7 @@ def dense_weights(session: Session) -> dict[str, np.ndarray]:
 
 
 def train_and_tell(data: str, steps: int, *overrides: str) -> tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
-    """Losses, whole tables, dense weights and the sharding types of a short run."""
+    """Losses, whole tables, dense weights and sharding types of a short run."""
     session = open_small(small_config(data, *overrides))
     losses = train_steps(session, steps)
     types = sorted({row["sharding_type"] for row in session.plan["tables"].values()})
@@ -101,7 +101,7 @@ def train_and_tell(data: str, steps: int, *overrides: str) -> tuple[list[float],
 
 
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest difference over all tensors, relative to the tensor's largest entry; infinite where something is missing."""
+    """The largest difference over all tensors, relative to the largest number of each tensor; infinite if a value is NaN."""
     assert a.keys() == b.keys()
     worst = 0.0
     for name in a:

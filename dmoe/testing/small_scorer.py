@@ -1,4 +1,4 @@
-"""A small log, a run that was trained on it for a few steps, and its scorer: what examples and tests of serving begin with."""
+"""Makes a small log, a run with a few training steps on it, and its scorer, for examples and tests of serving."""
 
 import atexit
 import random
@@ -37,15 +37,16 @@ def small_scorer(
     rows: str = "fp32",
     time: str = "",
 ) -> str:
-    """The scorer's folder. Beside it lie `log.csv`, `data` and `run`.
+    """Makes a scorer, with `log.csv`, `data` and `run` beside it; returns the folder of the scorer.
 
     Args:
-        folder: where all is made; where None, a temporary one that is removed when the process ends.
-        seed: of the model; another one gives another scorer of the same log.
-        tags: read the column of several values a row.
-        settings: laid over the model's config, as `key=value`.
-        rows: of the scorer.
-        time: format of a time `at`, whose hour is a feature; no such column where it is empty.
+        folder: parent folder; if None, a temporary one that is removed when the process ends.
+        steps: number of training steps.
+        seed: seed of the model; another seed gives another scorer for the same log.
+        tags: whether the model reads the multi-valued column.
+        settings: overrides of the config, as `key=value`.
+        rows: number format of the table rows.
+        time: format of a time column `at`, whose hour is a feature; empty for no such column.
     """
     place = Path(folder or tempfile.mkdtemp(prefix="dmoe-scorer-"))
     if not folder:
@@ -72,7 +73,7 @@ def small_scorer(
 
 
 def write_log(path: Path, rows: int = 1000, seed: int = 0, time: str = "") -> None:
-    """Clicks that depend on the site; with `time`, a column `at` of that format, a minute a row."""
+    """Writes a log whose clicks depend on the site; with `time`, it has a column `at` in this format, one minute apart."""
     draw = random.Random(seed)
     lines = ["click,site,user,price,tags" + ",at" * bool(time)]
     for row in range(rows):

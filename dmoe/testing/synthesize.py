@@ -1,4 +1,4 @@
-"""Raw logs in Criteo's format with a planted truth (dmoe.testing.planted), written in chunks: memory does not grow with rows."""
+"""Raw logs in Criteo's format with a known truth (dmoe.testing.planted), written in chunks, so that memory does not grow with the log."""
 
 import os
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from dmoe.testing.malformed import plant_bad_lines
 
 MISSING = -(1 << 40)
 PILOT_ROWS, PILOT_FIRST = 40_000, 1 << 48
-"""The pilot sets scale and intercept. Its rows are far beyond any row that is written."""
+"""Scale and intercept are computed from a pilot sample, whose row numbers are far beyond those of any log."""
 BINS = 1 << 16
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The click logit is `intercept + terms . weights`; both come from (seed, scale, targets) alone."""
+    """The click logit is `intercept + terms . weights`; both depend only on (seed, scale, targets)."""
 
     seed: np.uint64
     cardinality: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Chunk:
 
 @dataclass
 class Summary:
-    """What a written log holds. Bayes-optimal figures are those of a model that knows the true probabilities."""
+    """Figures of a written log. Bayes-optimal figures are those of a model that knows the true probabilities."""
 
     rows: int
     positive_rate: float
@@ -65,7 +65,7 @@ def auc_of_bins(positive: NDArray[np.float64], negative: NDArray[np.float64]) ->
 
 
 def _weighted(terms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Not `terms @ weights`: BLAS may sum in an order that depends on the number of rows.
+    # Not `terms @ weights`, because the order of additions in BLAS may depend on the number of rows.
     return np.asarray(np.einsum("nt,t->n", terms, weights))
 
 
@@ -79,10 +79,10 @@ def _rows_and_terms(truth_seed: np.uint64, cardinality: NDArray[np.int64], first
 
 
 def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc: float = 0.81) -> Truth:
-    """Fixes weights and intercept so that a pilot sample has the positive rate and the expected Bayes-optimal AUC asked for.
+    """Computes weights and intercept for which a pilot sample has the given positive rate and expected Bayes-optimal AUC.
 
     Args:
-        scale: multiplies the Kaggle log's cardinalities (at least 3 tokens a column).
+        scale: factor of the cardinalities of the Kaggle log; a column has at least 3 tokens.
     """
     key = np.uint64(seed % 2**64)
     cardinality = np.maximum((np.array(planted.KAGGLE_CARDINALITY) * scale).astype(np.int64), 3)
@@ -124,7 +124,7 @@ def _write_number(text: NDArray[np.uint8], at: int, value: int) -> int:
 
 @njit(nogil=True, cache=True)
 def _write_lines(label: NDArray[np.uint8], integers: NDArray[np.int64], tokens: NDArray[np.int64], text: NDArray[np.uint8]) -> int:
-    """Writes the rows as lines into `text` and returns their length in bytes."""
+    """Writes the rows as lines into `text`; returns their length in bytes."""
     at = 0
     for n in range(len(label)):
         text[at] = 48 + label[n]
@@ -148,7 +148,7 @@ def _write_lines(label: NDArray[np.uint8], integers: NDArray[np.int64], tokens: 
 
 
 def make_chunk(truth: Truth, first: int, rows: int, bad_share: float = 0.0) -> Chunk:
-    """The rows first .. first + rows - 1 of the log: a function of (truth, row) alone, however the log is cut into chunks."""
+    """The rows first .. first + rows - 1 of the log. A row depends only on (truth, row), not on the chunks."""
     integers, tokens, terms = _rows_and_terms(truth.seed, truth.cardinality, first, rows)
     probability = _sigmoid(_weighted(terms, truth.weights) + truth.intercept)
     label = np.empty(rows, np.uint8)
@@ -174,7 +174,7 @@ def _open_output(stack: ExitStack, path: str) -> IO[bytes] | Any:
     if path.endswith((".gz", ".zst")):
         import pyarrow as pa
 
-        # It closes what it writes to, and the file itself is not finished then.
+        # CompressedOutputStream closes its file, so it gets a duplicate: `file` must stay open.
         beneath = stack.enter_context(os.fdopen(os.dup(file.fileno()), "wb"))
         return stack.enter_context(pa.CompressedOutputStream(beneath, "gzip" if path.endswith(".gz") else "zstd"))
     return file
@@ -192,14 +192,14 @@ def synthesize(
     chunk_rows: int = 16_384,
     workers: int | None = None,
 ) -> Summary:
-    """Writes a log of `rows` rows to `output` (compressed where its name ends in .gz or .zst).
+    """Writes a log of `rows` rows to `output`, compressed if its name ends in .gz or .zst.
 
     Args:
-        bad_share: malformed lines to put between the rows, as a share of the rows.
-        truth_path: where to write the true click probabilities, npy, [rows] float64.
+        bad_share: number of malformed lines to insert, as a share of the rows.
+        truth_path: file for the true click probabilities, npy, [rows] float64.
 
     Raises:
-        UserError: an argument that is out of range.
+        UserError: an argument is out of range.
     """
     if rows < 1:
         raise UserError(f"--rows is {rows}, expected 1 or more")

@@ -1,1 +1,1 @@
-"""A/B tests of scorers: who is in which arm, and the log of what was answered."""
+"""A/B tests of scorers: the assignment of units to arms, and the exposure log."""

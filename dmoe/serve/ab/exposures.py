@@ -1,4 +1,4 @@
-"""The log of exposures: which unit was answered by which arm with which score. Parquet files that rotate; a request never waits for one."""
+"""The exposure log of an A/B test: unit, arm and score of each answered row, in rotating Parquet files. Requests never wait for a write."""
 
 import os
 import secrets
@@ -30,17 +30,17 @@ SCHEMA = pa.schema(
         ("shadow_version", pa.string()),
     ]
 )
-"""A row is a scored row of a request; `row` is its number there, from 0. `shadow_*` are null where no shadow scored it."""
+"""Each log row is a scored row of a request; `row` is its number in the request, from 0. `shadow_*` are null if no shadow scored it."""
 PREFIX = "exposures-"
 SPLIT_KEY = b"dmoe.split"
-"""Of a file's metadata: the test, its salt, unit, control and arms' shares, as JSON."""
+"""Key in the metadata of a file; the value is JSON with the test, its salt, unit, control and the shares of the arms."""
 MOST_WAITING = 4
-"""Times `rows` that are kept while files cannot be written; what comes then is lost, and counted."""
+"""While files cannot be written, up to MOST_WAITING * `rows` rows are kept in memory; further rows are lost, and counted."""
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """A request's rows: scores [B] float32; `seconds` since 1970, UTC."""
+    """The answer to a request: scores [B] float32; `seconds` since 1970, UTC."""
 
     unit: str
     arm: str
@@ -53,13 +53,13 @@ class Exposure:
 
 
 class ExposureLog:
-    """Takes exposures from any thread, and writes them on a thread of its own.
+    """Accepts exposures from any thread, and writes them on its own thread.
 
     Args:
-        folder: of the files; made where it is not there.
-        rows, seconds: a file is written once there are so many rows, or its first is so old.
-        split: what files say of the test they belong to.
-        told: called on the writing thread with (rows written, rows lost, "" or what went wrong now).
+        folder: folder of the files; created if missing.
+        rows, seconds: a file is written when there are `rows` rows, or when the first row is `seconds` old.
+        split: description of the test, stored in the metadata of the files.
+        told: called on the writing thread with (rows written, rows lost, error message or "").
 
     Raises:
         OSError: the folder cannot be made.
@@ -80,7 +80,7 @@ class ExposureLog:
         self._thread.start()
 
     def add(self, exposure: Exposure) -> None:
-        """Keeps a request's rows until they are written. Never waits for a disk, and never fails."""
+        """Queues the rows of a request. Never waits for the disk, and never fails."""
         rows = len(exposure.score_B)
         with self._changed:
             if not rows:
@@ -96,14 +96,14 @@ class ExposureLog:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Writes what waits; what cannot be written is lost, and told."""
+        """Writes the queued rows. Rows that cannot be written are lost, and reported to `told`."""
         with self._changed:
             self._ended = True
             self._changed.notify()
         self._thread.join()
 
     def _due(self) -> float:
-        """Seconds until a file is to be written; infinite where nothing waits."""
+        """Seconds until the next file must be written; infinite if no rows are queued."""
         if not self._size:
             return float("inf")
         now = time.monotonic()
@@ -120,7 +120,7 @@ class ExposureLog:
                 lost, self._lost = self._lost, 0
             problem = self._write(waiting) if waiting else ""
             if problem and not ended:
-                # The next try is that of a whole interval later, with what has come by then.
+                # Tries again after `seconds`, together with the rows that have arrived by then.
                 with self._changed:
                     self._first = self._not_before = time.monotonic() + self.seconds
                     self._waiting, self._size = waiting + self._waiting, size + self._size
@@ -129,7 +129,7 @@ class ExposureLog:
                 return
 
     def _write(self, waiting: list[Exposure]) -> str:
-        """Writes one file; returns what was wrong."""
+        """Writes one file; returns an error message, or an empty text."""
         self._files += 1
         at = datetime.fromtimestamp(waiting[0].seconds, UTC)
         path = join(self.folder, f"{PREFIX}{at:%Y%m%dT%H%M%SZ}-{self._name}-{self._files:06}.parquet")
@@ -137,7 +137,7 @@ class ExposureLog:
             table = _table(waiting, self.schema)
             with write_atomic(path) as file:
                 pq.write_table(table, file, compression="zstd")
-        # Whatever a disk or a store raises must end neither the thread nor a request.
+        # No error of a disk or a store may end the thread.
         except Exception as error:
             return f"{path}: {error}"
         return ""

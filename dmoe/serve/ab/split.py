@@ -1,8 +1,9 @@
-"""Which arm of an A/B test a unit (a user) is in: a function of the split's salt and shares alone, the same on every machine and offline.
+"""Assignment of units (users) to the arms of an A/B test. It depends only on the salt and the shares of the split, so it is the same on
+every machine and offline.
 
-A unit's hash names one of 10,000 buckets, and each arm has as many buckets as its share says. With n arms, the i-th (from 0) takes its
-buckets in the order i, i + n, i + 2n, ..., and, once these are used up, the free ones from the last on. So an arm that grows keeps its
-buckets and takes free ones: no unit changes its arm while there are two arms, or while no arm of several has more than 1/n.
+The hash of a unit selects one of 10,000 buckets. Each arm owns a number of buckets in proportion to its share. With n arms, arm i (from 0)
+takes the buckets i, i + n, i + 2n, ..., and when these are used up, free buckets from the last one on. An arm whose share grows keeps its
+buckets and takes free ones. No unit changes its arm if there are two arms, or if no arm has a share above 1/n.
 """
 
 import os
@@ -22,7 +23,7 @@ from dmoe.yaml_files import read_mapping
 
 BUCKETS = 10_000
 OUTSIDE = ""
-"""The arm of a unit that is in none."""
+"""The arm name of a unit that is in no arm."""
 MAX_ARMS = 20
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -107,10 +108,10 @@ class Split(Strict):
 
 
 def read_split(path: str, asked_by: str) -> Split:
-    """The split of a YAML file, with the paths that stand in it seen from the file's folder.
+    """Reads a split from a YAML file. Relative paths in the file are resolved against its folder.
 
     Raises:
-        UserError: no such file, or a key or value that is wrong, named.
+        UserError: the file is missing, or a key or value is wrong; names it.
     """
     split = checked(Split.model_validate, read_mapping(path, asked_by, "split", "keys such as test, salt and arms"), path)
     folder = os.path.dirname(path)
@@ -128,10 +129,10 @@ def read_split(path: str, asked_by: str) -> Split:
 
 
 def bucket_owners(bucket_counts: Sequence[int]) -> NDArray[np.int16]:
-    """The number of the arm that has each bucket, [10,000]; -1 where none has.
+    """The number of the arm that owns each bucket, [10,000]; -1 if no arm owns it.
 
     Args:
-        bucket_counts: of each arm; at most 10,000 together.
+        bucket_counts: number of buckets of each arm; the sum is at most 10,000.
     """
     owner = np.full(BUCKETS, -1, np.int16)
     for arm, count in enumerate(bucket_counts):
@@ -143,8 +144,8 @@ def bucket_owners(bucket_counts: Sequence[int]) -> NDArray[np.int16]:
 
 
 def buckets_of(salt: str, units: Sequence[str]) -> NDArray[np.int64]:
-    """The bucket of each unit, [units]: splitmix64(h(unit) xor h(salt)) mod 10,000, where h is FNV-1a of the UTF-8 bytes and then
-    splitmix64's finaliser."""
+    """The bucket of each unit, [units]: splitmix64(h(unit) xor h(salt)) mod 10,000. h is FNV-1a of the UTF-8 bytes, followed by the
+    finalizer of splitmix64."""
     hash_of = hashes(pa.array([unit.encode() for unit in (salt, *units)], pa.large_binary()))
     return (splitmix64(hash_of[1:] ^ hash_of[:1]) % np.uint64(BUCKETS)).astype(np.int64)
 
@@ -164,15 +165,12 @@ class Assigner:
         self.owner = bucket_owners([arm.buckets for arm in split.arms.values()])
 
     def arms_of(self, units: Sequence[str]) -> list[str]:
-        """The arm's name of each unit, `OUTSIDE` of one that is in none."""
+        """The arm name of each unit; `OUTSIDE` if it is in no arm."""
         named = [*self.names, OUTSIDE]
         return [named[arm] for arm in self.owner[buckets_of(self.salt, units)]]
 
     def moved_from(self, before: "Assigner") -> int:
-        """How many of the 10,000 buckets have another arm than before; those that had none do not count.
-
-        With another salt, every bucket has.
-        """
+        """The number of buckets that had an arm before and now have another one or none; all 10,000 if the salt differs."""
         if self.salt != before.salt:
             return BUCKETS
         now, then = (np.array([*one.names, OUTSIDE])[one.owner] for one in (self, before))

@@ -1,1 +1,1 @@
-"""Scorers for other runtimes: ONNX, a Triton model repository, AOTInductor; each compared with the scorer row by row."""
+"""Exports scorers for other runtimes: ONNX, Triton and AOTInductor. Each export is compared with the scorer row by row."""

@@ -1,7 +1,7 @@
-"""`dense.pt2`: the dense part compiled by AOTInductor, for processes without Python's overhead.
+"""`dense.pt2`: the dense part compiled by AOTInductor, for use without Python.
 
-Inputs: `dense` [B, I] where the model has numbers, and `embeddings` [B, F, C], the table sets side by side, float32. Outputs: probability
-[B] and logit [B].
+Inputs, float32: `dense` [B, I], if the model has numeric features, and `embeddings` [B, F, C], all table sets side by side. Outputs:
+probability [B] and logit [B].
 """
 
 import os
@@ -20,9 +20,10 @@ from dmoe.serve.scorer import Scorer
 
 
 def check_compiler() -> None:
-    """
+    """Checks that a C++ compiler is installed.
+
     Raises:
-        UserError: there is no C++ compiler.
+        UserError: there is none.
     """
     command = shlex.split(os.environ.get("CXX", "g++"))
     if not command or shutil.which(command[0]) is None:
@@ -40,5 +41,5 @@ def write_aoti(scorer: Scorer) -> list[str]:
 
 
 def bound_to() -> str:
-    """The processor's features that a compiled file needs: on another machine it ends with an illegal instruction, or is slow."""
+    """The CPU features that a compiled file needs. On a CPU without them it fails with an illegal instruction, or is slow."""
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

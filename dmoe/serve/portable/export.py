@@ -1,4 +1,4 @@
-"""Adds another runtime's files to a scorer, compares their answers with the scorer's, and writes both down in scorer.json.
+"""Adds files for another runtime to a scorer, compares their answers with the scorer's, and records files and differences in scorer.json.
 
 Shapes: B rows.
 """
@@ -27,12 +27,13 @@ from dmoe.serve.scorer import Scorer
 
 Format = Literal["scorer", "onnx", "aoti", "triton"]
 BOUND = 1e-4
-"""Of a logit: orders of sums differ. A model of bfloat16 is exported in float32, which is the more exact one."""
+"""Largest allowed difference of a logit, because runtimes add numbers in different orders. Models trained in bf16 are exported in fp32,
+which is more exact, so their difference is not checked."""
 BATCHES = (1, 2, 317)
 
 
 def check_format(format: str, output: str, name: str = "dmoe") -> None:
-    """Whether this machine can write that format there, under that name; before anything is written.
+    """Checks, before anything is written, that this machine can write the format to `output` under the name.
 
     Raises:
         UserError: it cannot.
@@ -50,28 +51,29 @@ def check_format(format: str, output: str, name: str = "dmoe") -> None:
 
 
 def missing_packages() -> list[str]:
-    """Those of dmoe[onnx] that are not installed."""
+    """The packages of dmoe[onnx] that are not installed."""
     return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
 
 
 def scorer_folder(format: str, output: str, name: str) -> str:
-    """Where the scorer itself is written: a Triton model's version folder is one."""
+    """The folder to write the scorer to. For Triton, this is the version folder of the model."""
     return join(output, name, triton.VERSION_FOLDER) if format == "triton" else output
 
 
 def add_format(folder: str, format: Format, name: str, rows: int, products: Literal["fp32", "int8"] = "fp32") -> dict[str, Parity]:
-    """
+    """Adds the files of a format to a scorer.
+
     Args:
-        folder: a scorer's.
-        name: of the model, to Triton.
-        rows: to compare, at least.
-        products: of an ONNX file. Those of int8 are compared too, and may differ.
+        folder: folder of the scorer.
+        name: name of the model in Triton.
+        rows: smallest number of rows to compare.
+        products: number format of matrix products in ONNX files. int8 products are compared too, but may differ.
 
     Returns:
-        the parity of each file, which scorer.json keeps too.
+        file -> its parity, which is also recorded in scorer.json.
 
     Raises:
-        UserError: a file's answers are not the scorer's.
+        UserError: the answers of a file differ from those of the scorer.
     """
     scorer = Scorer(folder, engine="torch")
     if format == "triton" and not onnx_files.has_whole_graph(scorer.about):
@@ -85,17 +87,16 @@ def add_format(folder: str, format: Format, name: str, rows: int, products: Lite
 
 
 def add_graph(folder: str, before: str = "", rows: int = 500, verify: bool = False) -> None:
-    """Adds the ONNX files to a scorer of fp32 products.
+    """Adds ONNX files with fp32 products to a scorer.
 
     Args:
-        folder: the scorer's.
-        before: the folder of another one; where it differs in weights and ids alone, its graph serves again, which spares the seconds that
-            making one takes.
-        rows: to compare, at least.
-        verify: the scorer's checksums.
+        folder: folder of the scorer.
+        before: folder of another scorer. If only weights and ids differ, its graph is reused, which saves several seconds.
+        rows: smallest number of rows to compare.
+        verify: whether to verify the checksums of the scorer.
 
     Raises:
-        UserError: its answers are not the scorer's.
+        UserError: the answers of a file differ from those of the scorer.
     """
     scorer = Scorer(folder, verify, engine="torch")
     again = before and PATHS.exists(join(before, FILE)) and form_of(read_scorer_file(before)) == form_of(scorer.about)
@@ -103,9 +104,10 @@ def add_graph(folder: str, before: str = "", rows: int = 500, verify: bool = Fal
 
 
 def complete(folder: str) -> bool:
-    """Adds the ONNX files to a scorer that is to be served without them; whether they were added.
+    """Adds the ONNX files to a scorer before it is served, if it lacks them. Returns whether they were added.
 
-    They are not where the folder is remote or a delta, where deltas beside it may begin with what it is, and without dmoe[onnx].
+    They are not added if the folder is remote or a delta, if there are deltas beside it (the scorer may be their parent, which must not
+    change), or if dmoe[onnx] is not installed.
 
     Raises:
         UserError: the scorer is damaged.
@@ -120,7 +122,7 @@ def complete(folder: str) -> bool:
 
 
 def _note(scorer: Scorer, written: list[str], rows: int, products: str = "fp32") -> dict[str, Parity]:
-    """Compares files, and writes them down."""
+    """Compares files with the scorer, and records them in scorer.json."""
     parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
     about = scorer.about
     files = about.files | {one: digest_of(join(scorer.folder, one)) for one in written}
@@ -129,7 +131,7 @@ def _note(scorer: Scorer, written: list[str], rows: int, products: str = "fp32")
 
 
 def _compared(scorer: Scorer, name: str, rows: int, products: str = "fp32") -> Parity:
-    """Compares one row, two, and then as many as remain at a time, of random ids and numbers."""
+    """Compares a file with the scorer on batches of the sizes BATCHES, with random ids and numbers."""
     rng, logits, expected = np.random.default_rng(0), [], []
     run, runtime = _runner(scorer, name)
     done = 0
@@ -150,7 +152,7 @@ def _compared(scorer: Scorer, name: str, rows: int, products: str = "fp32") -> P
 
 
 def _runner(scorer: Scorer, name: str) -> tuple[Callable[[np.ndarray, np.ndarray, dict[str, Bags]], np.ndarray], str]:
-    """What gives the logits of a file for rows, and the runtime that does."""
+    """Opens a file; returns a function from rows to logits, and the name of the runtime."""
     about, path = scorer.about, join(scorer.folder, name)
 
     def given(dense_BI: np.ndarray, ids_BF: np.ndarray, bags: dict[str, Bags]) -> dict[str, np.ndarray]:

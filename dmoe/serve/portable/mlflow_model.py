@@ -1,4 +1,4 @@
-"""A scorer as a model of MLflow's `python_function` flavour: `mlflow models serve` and `mlflow.pyfunc.load_model` take its folder.
+"""Makes the folder of a scorer an MLflow model of the `python_function` flavor, for `mlflow models serve` and `mlflow.pyfunc.load_model`.
 
 Shapes: B rows.
 """
@@ -17,7 +17,7 @@ FILE, REQUIREMENTS = "MLmodel", "requirements.txt"
 
 
 class PyFunc:
-    """What MLflow calls."""
+    """The model object that MLflow calls."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -26,10 +26,10 @@ class PyFunc:
         """The click probability of each row, [B] float32.
 
         Args:
-            model_input: raw rows with the columns of the training log, as `Scorer.predict` reads them: a pandas DataFrame, or a dict a row.
+            model_input: raw rows with the columns of the training log, see `Scorer.predict`: a pandas DataFrame, or a list of dicts.
 
         Raises:
-            UserError: a row that preprocessing would have refused.
+            UserError: preprocessing would refuse a row.
         """
         rows: pa.Table | Sequence[Mapping[str, Any]] = model_input
         if not isinstance(model_input, list | pa.Table):
@@ -39,17 +39,17 @@ class PyFunc:
 
 
 def _load_pyfunc(path: str) -> PyFunc:
-    """MLflow's name for what opens a model's folder."""
+    """Opens a model folder. MLflow requires this name."""
     return PyFunc(Scorer(path))
 
 
 def write_mlmodel(folder: str) -> None:
-    """Makes a scorer's folder a model of MLflow's; the scorer stays what it is.
+    """Adds the files of an MLflow model to the folder of a scorer, which remains a scorer.
 
-    The model names the columns and leaves their types open: a column of whole numbers may come as numbers or as text.
+    The signature of the model names the columns, but not their types: integers may be sent as numbers or as text.
 
     Raises:
-        UserError: the scorer takes ids only.
+        UserError: the scorer takes only ids.
     """
     import mlflow
     from mlflow.models import Model, ModelSignature

@@ -1,7 +1,7 @@
-"""A scorer as one module of tensors, and its dense part alone: what is exported.
+"""Modules for export: a whole scorer, and only its dense part. Inputs and outputs are tensors.
 
-Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets, V ids of all rows' bags,
-R rows of all features.
+Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets, V ids in the bags of all
+rows, R rows of all features.
 """
 
 import copy
@@ -21,10 +21,11 @@ OUTPUTS = [PROBABILITY, LOGIT]
 
 
 class DensePart(nn.Module):
-    """What follows the tables.
+    """The part of a scorer that follows the tables.
 
     Attributes:
-        inputs: the arguments' names: `dense` [B, I] where the model has numbers; `embeddings` [B, F, C], the sets side by side; float32.
+        inputs: names of the arguments, float32: `dense` [B, I], if the model has numeric features; `embeddings` [B, F, C], all sets side by
+            side.
 
     Shape:
         - Output: probability [B] and logit [B] float32.
@@ -47,13 +48,13 @@ class DensePart(nn.Module):
 
 
 class WholeScorer(nn.Module):
-    """Ids in, as `Scorer.logits` takes them; out as of DensePart.
+    """A scorer with its tables. It takes ids like `Scorer.logits`, and has the outputs of DensePart.
 
     Attributes:
-        inputs: the arguments' names: `dense` [B, I] float32 where the model has numbers; `ids` [B, F] int64; of each multi-valued feature
-            `NAME.values` [V] and `NAME.lengths` [B] int64.
-        tables: the names of what follows them: `rows` [R, C] and, of int8 rows, `scale` [R, S]. They are arguments, so that no copy of
-            tables that may be larger than memory becomes part of the graph.
+        inputs: names of the first arguments: `dense` [B, I] float32, if the model has numeric features; `ids` [B, F] int64; for each
+            multi-valued feature `NAME.values` [V] and `NAME.lengths` [B] int64.
+        tables: names of the arguments after these: `rows` [R, C] and, for int8 rows, `scale` [R, S]. Tables are arguments so that the graph
+            does not contain a copy of them: they may be larger than memory.
     """
 
     offset_F: Tensor
@@ -94,9 +95,9 @@ class WholeScorer(nn.Module):
 
 
 def _pooled(x_VC: Tensor, lengths_B: Tensor, mean: bool) -> Tensor:
-    """Sums or means of each row's share of V; 0 of a row that has none."""
+    """Sums or averages the values of each row; 0 for a row without values."""
     ends_B = lengths_B.cumsum(0)
-    # Which row a value is of: how many rows have ended before it.
+    # The row of a value is the number of rows that end before it.
     ended = torch.zeros_like(x_VC[:, 0], dtype=torch.int64)
     ended = torch.cat([ended, ended.new_zeros(1)]).index_add(0, ends_B, torch.ones_like(ends_B))
     of_V = ended[:-1].cumsum(0)
@@ -105,10 +106,10 @@ def _pooled(x_VC: Tensor, lengths_B: Tensor, mean: bool) -> Tensor:
 
 
 class DenseColumns(nn.Module):
-    """The dense field of every set, side by side, [B, I] -> [B, C], by two products where the mixture has two a set.
+    """The dense fields of all sets side by side, [B, I] -> [B, C], by two matrix products in total; the mixture has two for each set.
 
     Args:
-        fields: S of linear -> SiLU -> linear.
+        fields: S modules linear -> SiLU -> linear.
     """
 
     def __init__(self, fields: Any) -> None:
@@ -117,7 +118,7 @@ class DenseColumns(nn.Module):
 
     def forward(self, dense_BI: Tensor) -> Tensor:
         firsts, lasts = [field[0] for field in self.fields], [field[2] for field in self.fields]
-        # Weights laid side by side: a runtime does it once, when it reads the graph.
+        # A runtime concatenates the weights only once, when it loads the graph.
         first, first_bias = torch.cat([one.weight for one in firsts]), torch.cat([one.bias for one in firsts])
         hidden = nn.functional.silu(nn.functional.linear(dense_BI, first, first_bias))
         last, last_bias = torch.block_diag(*(one.weight for one in lasts)), torch.cat([one.bias for one in lasts])
@@ -125,8 +126,8 @@ class DenseColumns(nn.Module):
 
 
 def in_float32(mixture: ExpertMixture) -> ExpertMixture:
-    """The mixture without autocast, its weights shared: runtimes for CPUs have no bfloat16 products. Nor does a graph leave experts out by
-    what rows chose."""
+    """A copy of the mixture with the same weights, without autocast, because CPU runtimes have no bfloat16 products, and without skipping
+    experts that no row chose, because a graph has no such branches."""
     copied = copy.copy(mixture)
     copied._modules = dict(mixture._modules)
     copied.bf16, copied.skips = False, False
@@ -134,14 +135,14 @@ def in_float32(mixture: ExpertMixture) -> ExpertMixture:
 
 
 class WithWeights(nn.Module):
-    """A module that takes its weights as arguments, behind its own: a graph of it is one of any weights.
-
-    Attributes:
-        weights: name in `known` -> the weight, of each of the module's that is there.
+    """Wraps a module so that its weights are further arguments, after its own ones. An exported graph is then valid for any weights.
 
     Args:
-        module: what is called.
-        known: the weights' names.
+        module: the module to call.
+        known: name -> weight; these weights become arguments.
+
+    Attributes:
+        weights: the entries of `known` that the module has.
     """
 
     def __init__(self, module: nn.Module, known: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""`dense.onnx`, the part behind the tables, by which dmoe serve scores, and `model.onnx`, the whole scorer, for other runtimes."""
+"""Writes `dense.onnx`, the part of a scorer after the tables, for dmoe serve, and `model.onnx`, the whole scorer, for other runtimes."""
 
 import logging
 import tempfile
@@ -21,30 +21,31 @@ from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
 
 LARGEST = 1 << 30
-"""Bytes of weights in one ONNX file, which protobuf bounds at 2 GiB; beyond, they lie beside it."""
+"""Largest size in bytes of weights within an ONNX file, because protobuf has a limit of 2 GiB. Larger weights are in a file beside it."""
 ONNX_TYPES = {"F32": 1, "F16": 10, "I8": 3}
 EXAMPLE_ROWS = 3
 LEAST_INPUTS = 32
-"""Of a product whose weight is on the left: with fewer, writing its result takes longer than int8 spares."""
+"""Smallest number of inputs of an int8 product with the weight on the left: with fewer, writing the result costs more than int8 saves."""
 
 
 def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
-    """Writes `dense.onnx` into the scorer's folder, and `model.onnx` where its lookups have a graph. They hold no weights: those are read
-    where they are, in tables.safetensors and dense.safetensors.
+    """Writes `dense.onnx` into the folder of the scorer, and `model.onnx` if the look-ups can be expressed as a graph.
+
+    The files hold no weights: they refer to tables.safetensors and dense.safetensors.
 
     Args:
-        products: fp32, or int8: weights of matrix products are int8 with a scale a column, their inputs int8 by each call's largest number.
-            Then the files hold the weights but for the tables.
+        products: fp32, or int8: weights of matrix products are int8 with a scale for each column, and inputs are quantized to int8 by the
+            largest number of each call. With int8, the files hold all weights except the tables.
 
     Returns:
-        the files' names.
+        the names of the files.
     """
     parts: list[tuple[str, Any, dict[str, Tensor]]] = [(ONNX_DENSE, DensePart(scorer), {})]
     known = scorer.mixture.state_dict(keep_vars=True)
     if has_whole_graph(scorer.about):
         assert isinstance(scorer.rows, FullRows)
         whole, stored = WholeScorer(scorer, parts[0][1]), {ROWS: scorer.rows.rows.rows_RC, SCALE: scorer.rows.rows.scale_RS}
-        # The tables of an example: a graph is of any number of their rows.
+        # Small example tables: the graph accepts any number of rows.
         tables = {name: torch.cat([stored[name][:1]] * EXAMPLE_ROWS) for name in whole.tables}  # type: ignore[index]
         parts.append((ONNX, whole, tables))
         known |= {OFFSETS: scorer.rows.offset_F}
@@ -59,18 +60,18 @@ def write_onnx(scorer: Scorer, products: str = "fp32") -> list[str]:
 
 
 def has_whole_graph(about: ScorerFile) -> bool:
-    """Whether lookups have an ONNX graph: quantised and light rows and hashes have none."""
+    """Whether the look-ups can be expressed as an ONNX graph: not for pq, light and hashed rows."""
     return about.rows != "pq" and about.model.embedding.sets not in ("light", "hashed")
 
 
 def renew_onnx(old: str, scorer: Scorer) -> list[str]:
-    """Writes the files as `write_onnx` would, from those of another scorer that differs in its weights and numbers of ids alone.
+    """Writes the same files as `write_onnx`, from those of another scorer that differs only in weights and numbers of ids.
 
     Args:
-        old: the other one's folder.
+        old: folder of the other scorer.
 
     Returns:
-        the files' names; none where the old files are not there, or hold their weights.
+        the names of the files; empty if the old files are missing, or hold their weights.
     """
     import onnx
 
@@ -86,7 +87,7 @@ def renew_onnx(old: str, scorer: Scorer) -> list[str]:
 
 
 def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
-    """Arguments of those names for EXAMPLE_ROWS rows, all 0."""
+    """Example values, all 0, of the named arguments for EXAMPLE_ROWS rows."""
     about, found = scorer.about, []
     fields = len(about.features)
     for name in names:
@@ -104,7 +105,8 @@ def example(scorer: Scorer, names: list[str]) -> list[Tensor]:
 
 
 def dynamic_shapes(names: Sequence[str], weights: int = 0) -> tuple[tuple[dict[int, Any], ...]]:
-    """Which first dimensions of those arguments are one number: rows, a bag's values, the tables' rows; none of so many weights' behind."""
+    """The dynamic first dimensions of the named arguments: rows of the batch, values of a bag, or rows of the tables. `weights` further
+    arguments have none."""
     rows, table = torch.export.Dim("rows", min=1), torch.export.Dim("table", min=1)
     values = {name: torch.export.Dim(f"values_{index}", min=1) for index, name in enumerate(names) if name.endswith(".values")}
     return (tuple({0: values.get(name, table if name in (ROWS, SCALE) else rows)} for name in names) + ({},) * weights,)
@@ -112,7 +114,7 @@ def dynamic_shapes(names: Sequence[str], weights: int = 0) -> tuple[tuple[dict[i
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that it does not need."""
+    """Hides the exporter's warnings about packages that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -124,7 +126,7 @@ def quiet() -> Iterator[None]:
 
 
 def _exported(module: WithWeights, given: Mapping[str, Tensor], products: str) -> Any:
-    """Its weights' initialisers have no content yet, but for those of int8 products."""
+    """Exports a module. The initializers of its weights have no content yet, except with int8 products."""
     import onnx
 
     names = [*given, *module.weights]
@@ -144,14 +146,14 @@ def _exported(module: WithWeights, given: Mapping[str, Tensor], products: str) -
     arguments = {one.name: one for one in proto.graph.input}
     for name in (*(one for one in (ROWS, SCALE) if one in given), *module.weights):
         proto.graph.input.remove(arguments[name])
-        # Of a weight that no operation reads, nothing is left.
+        # A weight that no operation reads is left out.
         if any(name in node.input for node in proto.graph.node):
             proto.graph.initializer.append(onnx.TensorProto(name=name))
     return proto
 
 
 def _forget_origin(proto: Any) -> None:
-    """Removes what the exporter notes of this machine's files, so that a graph is the same wherever it was made."""
+    """Removes the exporter's notes on source files, so that the graph is the same on every machine."""
     for one in (*proto.graph.node, *(node for function in proto.functions for node in function.node)):
         del one.metadata_props[:]
         one.doc_string = ""
@@ -165,17 +167,17 @@ def _quantised(proto: Any) -> Any:
 
     with tempfile.TemporaryDirectory(prefix="dmoe-onnx-") as folder:
         path = join(folder, "int8.onnx")
-        # What is made of weights alone becomes a weight, which is then quantised too.
+        # Expressions of weights only are folded to one weight, which is then quantized too.
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath, options.log_severity_level = path, 3
         onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        # Signed weights: processors multiply them with unsigned inputs in one instruction (VNNI), where they have it.
+        # Weights are signed: CPUs with VNNI multiply signed weights with unsigned inputs in one instruction.
         quantize_dynamic(onnx.load(path), path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
         found = onnx.load(path)
         wide = {one.name for one in found.graph.initializer if len(one.dims) == 2 and one.dims[1] >= LEAST_INPUTS}
         if left := [node.name for node in found.graph.node if node.op_type == "MatMul" and node.input[0] in wide]:
-            # A weight on the left is what has to be unsigned.
+            # For weights on the left, the weights must be the unsigned operand.
             more = {"MatMulConstBOnly": False}
             quantize_dynamic(found, path, weight_type=QuantType.QUInt8, nodes_to_quantize=left, extra_options=more)
             found = onnx.load(path)
@@ -183,7 +185,8 @@ def _quantised(proto: Any) -> Any:
 
 
 def _refer(proto: Any, scorer: Scorer) -> bool:
-    """Lets a graph's weights be those in the scorer's files, of which no copy is made; whether the dense part's are among them."""
+    """Makes the weights of a graph refer to the files of the scorer, without a copy. Returns whether weights of the dense part are among
+    them."""
     import onnx
 
     folder, rows = scorer.folder, scorer.rows

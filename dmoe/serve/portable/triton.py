@@ -1,4 +1,4 @@
-"""A model repository of Triton's: https://docs.nvidia.com/deeplearning/triton-inference-server/, its ONNX Runtime backend."""
+"""A Triton model repository for the ONNX Runtime backend: https://docs.nvidia.com/deeplearning/triton-inference-server/."""
 
 from dmoe.serve.format import ScorerFile
 from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name, values_name
@@ -12,9 +12,9 @@ def config_of(name: str, about: ScorerFile) -> str:
     """The content of config.pbtxt.
 
     Args:
-        name: of the model, which is its folder's.
-        about: the scorer that lies in its version's folder. One with multi-valued features is not batched by Triton, since a batch of
-            theirs is not one of equal shapes.
+        name: name of the model, which is also the name of its folder.
+        about: the scorer in the version folder. Triton does not batch the requests if it has multi-valued features, because their tensors
+            have different shapes.
     """
     bags = [one.name for one in about.features if one.pooling != "none"]
     given: _Tensors = [(DENSE, "TYPE_FP32", [len(about.dense)])] * bool(about.dense) + [(IDS, "TYPE_INT64", [len(about.features)])]
@@ -34,12 +34,12 @@ def _tensors(kind: str, tensors: _Tensors, batch: list[int]) -> list[str]:
     found = []
     for name, dtype, dims in tensors:
         whole = [*batch, *dims]
-        # Triton wants a dim; a graph's output has none beside the batch.
+        # Triton requires a dim, but the outputs of the graph have only the batch dimension.
         shape = f"dims: {whole}" if whole else "dims: [ 1 ] reshape { shape: [ ] }"
         found.append(f"{kind} [ {{ name: {_text(name)} data_type: {dtype} {shape} }} ]")
     return found
 
 
 def _text(value: str) -> str:
-    """A protobuf text; other bytes than letters of ASCII as octal escapes."""
+    """A protobuf string; bytes that are not printable ASCII, quotes and backslashes are octal escapes."""
     return '"' + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in value.encode()) + '"'

@@ -1,1 +1,1 @@
-"""An HTTP server of exported scorers: the KServe v2 inference protocol, and raw rows as JSON or Arrow."""
+"""An HTTP server for exported scorers: the KServe v2 inference protocol, and raw rows as JSON or Arrow."""

@@ -1,4 +1,4 @@
-"""The server's routes and limits. Every answer of the model names the version that made it."""
+"""Routes and limits of the server. Every answer names the version of the model that computed it."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ FEW_ROWS = 8
 
 
 class Refused(Exception):
-    """A request that gets another answer than 200."""
+    """A refused request, with the HTTP status and headers of its answer."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class Server:
-    """What the routes share."""
+    """State that the routes share."""
 
     def __init__(self, options: ServeOptions) -> None:
         torch.set_num_threads(options.threads)
@@ -90,23 +90,27 @@ class Server:
         return sum(model.batcher.waiting_rows for model in self.arms.models)
 
     async def encoded(self, version: Version, rows: Any) -> EncodedRows:
-        """Raw rows as the model takes them, made on a thread where they are many."""
+        """Encodes raw rows, on a thread if there are many.
+
+        Raises:
+            Refused: the scorer takes only ids.
+        """
         if not version.scorer.about.reads_raw_rows:
             raise Refused(400, "the scorer takes ids only: export it again where the training data is")
         encode = version.scorer.encoder.encode
-        # Handing a row over to a thread takes longer than its encoding.
+        # For few rows, switching to a thread takes longer than encoding.
         found = encode(rows) if len(rows) <= FEW_ROWS else await asyncio.to_thread(encode, rows)
         bags = [bag.values for bag in found.bags.values()]
-        # In `ids_BF` a multi-valued feature has a placeholder, the missing id.
+        # `ids_BF` has a placeholder, the missing id, for multi-valued features.
         self.metrics.values.inc(found.ids_BF.size - len(found) * len(bags) + sum(map(len, bags)))
         self.metrics.unknown.inc(sum(int((ids == RARE_ID).sum()) for ids in (found.ids_BF, *bags)))
         return found
 
     async def body(self, request: Request) -> bytes:
-        """The request's body, within its limits.
+        """Reads the body of a request.
 
         Raises:
-            Refused: it is too large, or comes too slowly.
+            Refused: the body is too large, or arrives too slowly.
         """
         most = self.options.body_mib << 20
         announced = whole_number(request.headers.get("content-length", "0")) or 0
@@ -128,7 +132,7 @@ class Server:
 
 
 def routes(server: Server) -> list[Route]:
-    """The protocol's, /score and /metrics."""
+    """The routes of the KServe protocol, /score and /metrics."""
     options = server.options
 
     async def live(request: Request) -> Response:
@@ -149,7 +153,7 @@ def routes(server: Server) -> list[Route]:
         return server.versions.current
 
     def answered(request: Request, chosen: Chosen, score_B: np.ndarray, rows: Any, id: str | None = None) -> dict[str, Any]:
-        """Counts and logs an answer; returns what it says beside its scores, which is also what its headers say."""
+        """Counts and logs an answer; returns its fields besides the scores, which are also sent as headers."""
         version = chosen.version.name
         server.metrics.answered(score_B)
         request.state.told = {"rows": len(score_B), "version": version} | ({} if chosen.arm is None else {"arm": chosen.arm})
@@ -232,7 +236,7 @@ def routes(server: Server) -> list[Route]:
 def _guarded(
     server: Server, path: str, handler: Callable[[Request], Awaitable[Response]], open_: bool
 ) -> Callable[[Request], Awaitable[Response]]:
-    """A route with its token, its errors as answers, its line in the log and its metrics."""
+    """Wraps a route: checks the token, turns errors into answers, writes the log line and updates the metrics."""
 
     async def answer(request: Request) -> Response:
         began = time.perf_counter()
@@ -265,13 +269,13 @@ def _headers(told: dict[str, Any]) -> dict[str, str]:
 
 
 def _log(message: str, event: str, level: Level = "info", **told: Any) -> None:
-    # One write a line: print makes two, between which another worker's line may come.
+    # One write for each line: print makes two, and the line of another worker could come between them.
     sys.stderr.write(json_line(message, level, event, pid=os.getpid(), **told))
     sys.stderr.flush()
 
 
 def create(options: ServeOptions | None = None) -> Starlette:
-    """The application of one process.
+    """Creates the application of one worker process.
 
     Raises:
         UserError: the model cannot be loaded.

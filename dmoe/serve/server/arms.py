@@ -1,4 +1,4 @@
-"""The models of one server: one alone, or those of a split's arms, and a shadow; and the log of who was answered by which."""
+"""The models of a server: a single one, or those of the arms of a split and its shadow; and the exposure log."""
 
 import asyncio
 import re
@@ -24,16 +24,16 @@ from dmoe.serve.server.versions import Version, Versions, folder_of, load_versio
 MAX_UNIT, MAX_REQUEST_ID = 1000, 200
 REQUEST_ID, VOCABULARY = "x-request-id", "inputs/vocabulary/"
 SHADOW_SECONDS, DRAIN_SECONDS = 30.0, 10.0
-"""In which a shadow has to score a request; and in which it has to end at SIGTERM."""
+"""Deadline of a shadow for a request; and for the remaining requests after SIGTERM."""
 
 
 class NoUnit(UserError):
-    """A request that does not say whose it is, or says two."""
+    """A request without a valid unit, or with several."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A scorer that is followed, and what scores with it."""
+    """The versions of a scorer, and the batcher of its requests."""
 
     versions: Versions
     batcher: Batcher
@@ -41,7 +41,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What answers a request. `arm` is None without a split, and empty for a unit that is in none; `unit` is empty where there is none."""
+    """The version and batcher that answer a request. `arm` is None without a split, and empty for a unit in no arm; `unit` may be empty."""
 
     version: Version
     batcher: Batcher
@@ -50,10 +50,11 @@ class Chosen:
 
 
 class Arms:
-    """
+    """Chooses the model that answers a request, and logs exposures.
+
     Args:
-        told: called with (model's path, event, version or folder, message) as `Versions` does.
-        failed: called with what went wrong with the log of exposures.
+        told: called with (path of the model, event, version or folder, message), see `Versions`.
+        failed: called with the message of an error of the exposure log or the shadow.
 
     Raises:
         UserError: the split or a model is wrong.
@@ -73,7 +74,7 @@ class Arms:
         self.of_arm = {name: self._model(arm.scorer, f"{where}.{name}.scorer {arm.scorer}") for name, arm in self.split.arms.items()}
         self.control, self.assigner = self.of_arm[self.split.control], Assigner(self.split)
         if shadow := self.split.shadow:
-            # Its queue is its own, so that it holds nobody up.
+            # The shadow has its own queue, so that it does not delay answers.
             self.shadow = self._model(shadow.scorer, f"{options.split}: shadow.scorer {shadow.scorer}", shadow.queue_rows)
         self._tasks: set[asyncio.Task[None]] = set()
         self._shadow_rows = 0
@@ -91,36 +92,36 @@ class Arms:
 
     @property
     def models(self) -> list[Model]:
-        """Every model once."""
+        """All models, each once."""
         return list(self._by_path.values())
 
     @property
     def answering(self) -> list[str]:
-        """The names of the versions that answer now, without the shadow's."""
+        """The names of the current versions, without that of the shadow."""
         models = [self.control] if self.split is None else self.of_arm.values()
         return sorted({model.versions.current.name for model in models})
 
     @property
     def shadow_columns(self) -> tuple[str, ...]:
-        """What the shadow reads of raw rows."""
+        """The columns of raw rows that the shadow reads."""
         return self.shadow.versions.current.columns if self.shadow else ()
 
     @property
     def same_ids(self) -> bool:
-        """Whether an id is the same value to every model: their features, cardinalities and vocabularies are equal."""
+        """Whether ids have the same meaning in all models: their features, cardinalities and vocabularies are equal."""
         abouts = [model.versions.current.scorer.about for model in self.models]
         kept = [{name: digest for name, digest in about.files.items() if name.startswith(VOCABULARY)} for about in abouts]
         return all((about.schema_hash, files) == (abouts[0].schema_hash, kept[0]) for about, files in zip(abouts, kept, strict=True))
 
     def choose(self, column: Callable[[str], Sequence[Any]], headers: Mapping[str, str], fields: Mapping[str, Any]) -> Chosen:
-        """What answers a request.
+        """Chooses the model that answers a request.
 
         Args:
-            column: the values of a column of its rows; none where it is not there.
+            column: name -> values of a column of the request's rows; empty if the column is missing.
             headers, fields: of the request.
 
         Raises:
-            NoUnit: the split asks for a unit, and the request has none, several, or what is none.
+            NoUnit: the split needs a unit, but the request has none, several, or an invalid one.
         """
         if self.split is None:
             return Chosen(self.control.versions.current, self.control.batcher)
@@ -137,7 +138,7 @@ class Arms:
                 raise NoUnit(f"{source.told}: rows of several units ({shown(sorted(found)[:3])}): a request is of one, send one each")
             (unit,) = found
         elif source.header:
-            # Headers come as Latin-1; what was sent is UTF-8.
+            # Header values are decoded as Latin-1, but clients send UTF-8.
             unit = unit_text(headers.get(source.header, "").encode("latin-1"), source.told)
         else:
             unit = unit_text(fields.get(source.field or ""), source.told)
@@ -146,10 +147,10 @@ class Arms:
         return unit
 
     def expose(self, chosen: Chosen, request_id: str, score_B: np.ndarray, rows: Any) -> None:
-        """Logs what a unit in an arm was answered, with the shadow's scores if that has room for them.
+        """Logs the answer to a unit in an arm, with the scores of the shadow if its queue has room for the rows.
 
         Args:
-            rows: raw ones, or `EncodedRows` of a request of ids.
+            rows: raw rows, or `EncodedRows` if the request has ids.
         """
         if chosen.arm is None:
             return
@@ -170,17 +171,17 @@ class Arms:
         task.add_done_callback(self._tasks.discard)
 
     async def _shadowed(self, shadow: Model, one: Exposure, rows: Any) -> None:
-        """Scores a request again, after its answer, and logs both."""
+        """Scores a request with the shadow, after it was answered, and logs both scores."""
         version, state = shadow.versions.current, "failed"
         try:
             found = rows
             if not isinstance(rows, EncodedRows):
-                # On the shadow's own thread: it takes none of those that answers wait for.
+                # On the thread of the shadow, so that no thread is taken from answers.
                 found = await asyncio.get_running_loop().run_in_executor(shadow.batcher.thread, version.scorer.encoder.encode, rows)
             logit_B = await shadow.batcher.score(version, found, time.monotonic() + SHADOW_SECONDS)
             one = replace(one, shadow_B=probabilities(logit_B).astype(np.float32), shadow_version=version.name)
             state = "scored"
-        # Nobody waits for it: what a shadow cannot score is counted.
+        # No client waits for the shadow, so its errors are only counted and logged.
         except Exception as error:
             self._failed(f"shadow: {type(error).__name__}: {error}")
         finally:
@@ -194,7 +195,7 @@ class Arms:
             model.versions.follow(self.options.follow_seconds)
 
     async def close(self) -> None:
-        """Stops following, waits for the shadow, and writes the exposures that are left."""
+        """Stops following pointer files, waits for the shadow, and writes the remaining exposures."""
         for model in self.models:
             model.versions.stop()
         if self.split is None:
@@ -215,7 +216,7 @@ class Arms:
 
 
 def check(options: ServeOptions) -> None:
-    """Loads each model once, for the errors that there may be.
+    """Loads each model once, to find errors early.
 
     Raises:
         UserError: the split or a model is wrong.
@@ -231,16 +232,16 @@ def check(options: ServeOptions) -> None:
 
 
 def about_split(split: Split) -> dict[str, Any]:
-    """What a file of exposures says of its test."""
+    """The description of the test in the metadata of exposure files."""
     shares = {name: arm.share for name, arm in split.arms.items()}
     return {"test": split.test, "salt": split.salt, "unit": split.unit.told, "control": split.control, "arms": shares}
 
 
 def unit_text(value: Any, where: str) -> str:
-    """The text of a unit: 17 and "17" are the same one; empty where there is none.
+    """The text of a unit; empty if there is none. 17 and "17" are the same unit.
 
     Raises:
-        NoUnit: neither text nor a whole number, or too long a text.
+        NoUnit: the value is neither text nor an integer, or its text is too long or not printable.
     """
     if isinstance(value, bytes):
         try:
@@ -258,5 +259,5 @@ def unit_text(value: Any, where: str) -> str:
 
 
 def request_id(given: str | None) -> str:
-    """The request's id as ASCII that a header may hold, or one that we give it."""
+    """The request id in ASCII that is valid in a header; a new random id if none is given."""
     return re.sub(r"[^!-~]", "_", given)[:MAX_REQUEST_ID] if given else uuid.uuid4().hex

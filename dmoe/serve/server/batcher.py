@@ -1,4 +1,4 @@
-"""Coalesces waiting requests into batches, since a call of the model costs nearly the same for one row as for some.
+"""Combines waiting requests into batches, because a call of the model takes almost the same time for one row as for several.
 
 Shapes: B rows of a request, I numeric features, F categorical features.
 """
@@ -17,7 +17,7 @@ from dmoe.serve.server.versions import Version
 
 
 class QueueFull(Exception):
-    """More rows wait than the server takes; try again later."""
+    """Too many rows are waiting; the client may try again later."""
 
 
 class TooLate(Exception):
@@ -33,16 +33,16 @@ class _Waiting:
 
 
 class Batcher:
-    """Scores requests in batches on a thread. A batch is of one version, and a request is never cut.
+    """Scores requests in batches on a thread. All requests of a batch use the same version, and a request is never split.
 
     Args:
-        rows: at most in a batch, unless one request has more.
+        rows: largest number of rows in a batch, unless a single request has more.
         wait: seconds that the first request of a batch waits for others.
-        queue_rows: that may wait.
-        scored: called with a batch's rows and requests.
+        queue_rows: largest number of waiting rows.
+        scored: called with the numbers of rows and requests of each batch.
 
     Attributes:
-        thread: that scores, one batch at a time.
+        thread: the thread that scores, one batch at a time.
     """
 
     def __init__(self, rows: int, wait: float, queue_rows: int, scored: Callable[[int, int], None] = lambda rows, requests: None) -> None:
@@ -54,14 +54,15 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def score(self, version: Version, rows: EncodedRows, deadline: float) -> np.ndarray:
-        """The logits of a request's rows, [B] float32.
+        """The logits of the rows of a request, [B] float32.
 
         Args:
-            deadline: of `time.monotonic`.
+            deadline: latest time to start scoring, in seconds of `time.monotonic`.
 
         Raises:
-            QueueFull, TooLate: as they say.
-            UserError: of these rows: an id or a number that the model cannot take.
+            QueueFull: too many rows are waiting.
+            TooLate: the deadline has passed.
+            UserError: the model cannot score an id or a number of these rows.
         """
         if self.waiting_rows and self.waiting_rows + len(rows) > self.queue_rows:
             raise QueueFull
@@ -85,7 +86,8 @@ class Batcher:
                 await self._score(batch)
 
     def _take(self) -> list[_Waiting]:
-        """The next requests of one version; those whose time is over, or whose client has gone, are answered here."""
+        """Takes the next requests of one version from the queue. Requests past their deadline fail; those whose client has gone are
+        dropped."""
         batch: list[_Waiting] = []
         size, now = 0, time.monotonic()
         while self.waiting:
@@ -110,7 +112,7 @@ class Batcher:
             self.scored(sum(len(one.rows) for one in batch), len(batch))
         except Exception as error:
             if len(batch) > 1:
-                # One request's rows must not fail the others'.
+                # Scores each request alone, so that invalid rows fail only their own request.
                 for one in batch:
                     await self._score([one])
                 return

@@ -1,4 +1,4 @@
-"""What a request's body holds: raw rows as JSON or Arrow, or ids."""
+"""Parses the body of a request: raw rows as JSON or Arrow, or ids."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dmoe.serve.server.versions import Version
 
 
 def json_rows(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """`{"rows": [...]}`, a list of rows, or a row; and the fields beside `rows`."""
+    """Parses `{"rows": [...]}`, a list of rows, or one row. Returns the rows, and the fields of the object with `rows`."""
     try:
         tree = parse_json(body)
     except (ValueError, RecursionError) as error:
@@ -30,7 +30,7 @@ def json_rows(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def values_of(rows: Any, name: str) -> list[Any]:
-    """The values of a column of raw rows; none where it is not there."""
+    """The values of a column of raw rows (distinct ones for a table); empty if a table has no such column."""
     if isinstance(rows, pa.Table):
         return list(rows[name].unique().to_pylist()) if name in rows.column_names else []
     return [row.get(name) for row in rows]
@@ -44,7 +44,7 @@ def arrow_rows(body: bytes) -> pa.Table:
 
 
 def ids_of(asked: kserve.Request, version: Version) -> EncodedRows:
-    """Rows that come as ids."""
+    """The rows of a request with tensors of ids."""
     about = version.scorer.about
     if any(feature.pooling != "none" for feature in about.features):
         raise UserError("the model has multi-valued features, which a tensor of ids cannot hold: send raw columns")

@@ -1,7 +1,8 @@
-"""The tensors of KServe's v2 inference protocol, as JSON and in its binary extension.
+"""The tensors of the KServe v2 inference protocol, as JSON and in the binary extension.
 
-https://github.com/kserve/open-inference-protocol; the binary extension is Triton's. A request has a tensor a column of the raw log, of B
-rows each; BYTES are text, an empty one is missing, and so is a NaN. Or it has `dense` [B, I] and `ids` [B, F], as `Scorer.logits` does.
+https://github.com/kserve/open-inference-protocol; the binary extension is that of Triton. A request has a tensor for each column of the raw
+log, with B rows each. BYTES are text; empty texts and NaN are missing values. Or a request has `dense` [B, I] and `ids` [B, F], as in
+`Scorer.logits`.
 """
 
 import struct
@@ -38,15 +39,15 @@ class Request:
     """A parsed request.
 
     Attributes:
-        tensors: by name; text as a list of str, numbers as arrays of their shape.
-        outputs: (name, whether as binary data) that are asked for, in order.
-        fields: its `parameters`.
+        tensors: name -> a list of str, or an array of numbers.
+        outputs: requested outputs in order: (name, whether as binary data).
+        fields: the `parameters` of the request.
     """
 
     def __init__(self, body: bytes, header_length: str | None) -> None:
         """
         Raises:
-            UserError: not such a request; says what is wrong.
+            UserError: the request is malformed; says what is wrong.
         """
         head = len(body)
         if header_length is not None:
@@ -96,7 +97,7 @@ class Request:
         return name, _from_json(one.get("data"), dtype, shape, count, where)
 
     def values(self, name: str) -> list[Any]:
-        """A tensor's values in order, texts or numbers; none where it is not there."""
+        """The values of a tensor in order, texts or numbers; empty if it is missing."""
         value = self.tensors.get(name, [])
         return value if isinstance(value, list) else value.reshape(-1).tolist()
 
@@ -104,7 +105,7 @@ class Request:
         """The raw columns as a table.
 
         Raises:
-            UserError: a column is not there, or has another number of rows than the first.
+            UserError: a column is missing, or columns have different numbers of rows.
         """
         arrays: dict[str, pa.Array] = {}
         for name in needed:
@@ -176,11 +177,11 @@ def _text(data: bytes, where: str) -> str:
 def response(
     model: str, version: str, request: Request, values: Mapping[str, np.ndarray], parameters: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, str]]:
-    """The answer's body and headers.
+    """The body and headers of the answer.
 
     Args:
-        parameters: that the answer has, such as the arm.
-        values: outputs by name, [B] float32.
+        values: output name -> values, [B] float32.
+        parameters: `parameters` of the answer, such as the arm.
     """
     tensors, binary = [], b""
     for name, as_binary in request.outputs:

@@ -1,4 +1,4 @@
-"""What Prometheus is told, of all worker processes together."""
+"""Prometheus metrics, summed over all worker processes."""
 
 import os
 
@@ -10,7 +10,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class Metrics:
-    """One a process."""
+    """The metrics of one process; `text` gives those of all processes."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

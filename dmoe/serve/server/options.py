@@ -1,4 +1,4 @@
-"""What `dmoe serve` is told: made from its arguments, and handed to its worker processes."""
+"""Options of `dmoe serve`, made from its arguments and passed to its worker processes."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -11,20 +11,22 @@ VARIABLE = "DMOE_SERVE"
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """
+    """Options of the server.
+
     Attributes:
-        model: a scorer's folder, or a pointer file whose first line names one; empty where there is a split.
-        name: of the model in the protocol.
-        batch_rows, batch_us: of a batch at most, and how long its first request waits for others, in microseconds.
-        queue_rows: that may wait; beyond, requests are refused with 503.
-        deadline_ms: of a request, from its arrival on; beyond, 504.
-        body_mib, rows: of a request at most; beyond, 413.
-        read_seconds: in which a request's body has to arrive; beyond, 408.
-        follow_seconds: between two looks at the pointer file.
-        token: that requests bring as `Authorization: Bearer`; none where empty.
-        threads: of matrix products, a process.
-        split: the file of an A/B test's split; none where empty.
-        engine: of the scorers, as Scorer has it.
+        model: folder of a scorer, or a pointer file whose first line names one; empty if there is a split.
+        name: name of the model in the protocol.
+        batch_rows: largest number of rows in a batch.
+        batch_us: microseconds that the first request of a batch waits for others.
+        queue_rows: largest number of waiting rows; further requests get 503.
+        deadline_ms: deadline of a request after its arrival; later it gets 504.
+        body_mib, rows: largest body and number of rows of a request; larger ones get 413.
+        read_seconds: longest time until the body of a request has arrived; later it gets 408.
+        follow_seconds: interval between checks of the pointer file.
+        token: token that requests must send as `Authorization: Bearer`; empty for none.
+        threads: threads for matrix products in each process.
+        split: file with the split of an A/B test; empty for none.
+        engine: engine of the scorers, see Scorer.
     """
 
     model: str
@@ -43,7 +45,7 @@ class ServeOptions:
     engine: Literal["torch", "onnx"] | None = None
 
     def to_environment(self) -> None:
-        """For worker processes, which inherit it; not on a command line, where others could read the token."""
+        """Stores the options for worker processes, which inherit the environment. On a command line, other users could read the token."""
         os.environ[VARIABLE] = format_json(asdict(self))
 
 

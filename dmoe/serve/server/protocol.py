@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: on the time and the size of a request's head, and on idle connections."""
+"""The HTTP protocol of uvicorn with further limits: on time and size of a request head, and on idle connections."""
 
 import asyncio
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
-"""From a connection's first moment, or a request's first byte, to the end of its head. A client that sends it byte by byte is told 408."""
+"""Longest time from the opening of a connection, or the first byte of a later request, to the end of the request head; later: 408."""
 HEAD_BYTES = 64 << 10
 MESSAGES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections whose request's head is late or too large, and does not take those beyond twice `limit_concurrency`: up to that
-    limit requests are answered, and from it on they are told 503.
+    """Closes connections whose request head is late or too large, and connections beyond twice `limit_concurrency`.
+
+    Below `limit_concurrency`, requests are answered; above it, they get 503.
     """
 
     _late: asyncio.TimerHandle | None = None
@@ -37,7 +38,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        # What came with the head's end belongs to a body, which the application bounds.
+        # If the head is complete, the other bytes belong to the body, whose size the application limits.
         if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431)
 

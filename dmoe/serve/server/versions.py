@@ -1,4 +1,4 @@
-"""The version of a model that answers requests, and how the next one takes over: it is loaded, verified and warmed up first."""
+"""The current version of a model, and the change to the next version, which is first loaded, verified and warmed up."""
 
 import hashlib
 import os
@@ -23,15 +23,18 @@ from dmoe.serve.scorer import Scorer
 
 WARM_UP_ROWS = (1, 64)
 WARM_UP_VALUES = ("0", 0)
-"""Texts and numbers are looked up by code that numba compiles when it is first called, which takes seconds where nothing is cached."""
+"""A text and a number: numba compiles the look-ups of both at their first call, which takes seconds without a cache."""
 Engine = Literal["torch", "onnx"] | None
 
 
 @dataclass(frozen=True)
 class Version:
-    """`name` tells a scorer's contents: its step, and the beginning of the SHA-256 of its scorer.json.
+    """A loaded version of a model.
 
-    `folder` is the version's; where it is a delta, the scorer's files are in a temporary folder, `scorer.folder`.
+    Attributes:
+        name: step of the scorer, and the first digits of the SHA-256 of its scorer.json.
+        folder: folder of the version. If it is a delta, the files of the full scorer are in a temporary folder, `scorer.folder`.
+        digest: SHA-256 of scorer.json.
     """
 
     name: str
@@ -44,7 +47,7 @@ class Version:
         return self.scorer.folder != self.folder
 
     def remove(self) -> None:
-        """Removes what was made of deltas; its pages stay mapped for requests that still use them."""
+        """Removes the temporary folder of a delta. Requests that still use its mapped pages are not affected."""
         if self.made_here:
             shutil.rmtree(self.scorer.folder, ignore_errors=True)
 
@@ -54,14 +57,14 @@ class Version:
 
 
 def load_version(folder: str, current: Version | None = None, engine: Engine = None) -> Version:
-    """Loads a scorer, or makes it of a chain of deltas; checks its files against their checksums, and scores some rows.
+    """Loads a scorer, or makes it from a chain of deltas. Verifies the checksums of its files, and scores some rows to warm up.
 
     Args:
-        current: the version that answers now, from which a delta may lead.
-        engine: of the scorer.
+        current: the current version, from which a chain of deltas may start.
+        engine: engine of the scorer.
 
     Raises:
-        UserError: not a scorer, or a damaged one.
+        UserError: the folder holds no scorer, or a damaged one.
     """
     place = folder
     try:
@@ -86,7 +89,7 @@ def _load(folder: str, place: str, engine: Engine) -> Version:
         scorer.logits(np.zeros((rows, len(scorer.about.dense)), np.float32), np.zeros((rows, len(scorer.about.features)), np.int32), bags)
     if scorer.about.reads_raw_rows:
         for row in ({}, *_warm_up_rows(scorer)):
-            # A column may have no such values, and a time must be given.
+            # The row may be invalid: a column may not allow such values, or may be a time, which must not be missing.
             with suppress(UserError):
                 scorer.predict([row])
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
@@ -102,13 +105,13 @@ def _warm_up_rows(scorer: Scorer) -> Iterator[dict[str, Any]]:
 
 
 def folder_of(model: str, asked_by: str) -> str:
-    """The scorer's folder that a user means: itself, or what the first line of a pointer file names, seen from that file.
+    """The folder of a model: `model` itself, or the folder that the first line of a pointer file names.
 
     Args:
-        asked_by: begins the error messages, such as `--model X`.
+        asked_by: start of error messages, such as `--model X`.
 
     Raises:
-        UserError: neither.
+        UserError: `model` is neither a scorer nor a pointer file.
     """
     if PATHS.exists(join(model, FILE)) or PATHS.exists(join(model, DELTA)):
         return model
@@ -119,10 +122,10 @@ class Versions:
     """The current version of a model, and a thread that follows its pointer file.
 
     Args:
-        model: a scorer's folder, or a pointer file.
-        told: called with ("loaded", version's name, its folder) or ("refused", folder, reason).
-        asked_by: begins the messages on a wrong `model`.
-        engine: of the scorers.
+        model: folder of a scorer, or a pointer file.
+        told: called with ("loaded", name of the version, its folder) or ("refused", folder, reason).
+        asked_by: start of error messages about `model`.
+        engine: engine of the scorers.
     """
 
     def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str, engine: Engine = None) -> None:
@@ -133,7 +136,7 @@ class Versions:
         told("loaded", self.current.name, self.current.folder)
 
     def follow(self, seconds: float) -> None:
-        """Checks the pointer file every `seconds`, on a thread, until `stop`."""
+        """Starts a thread that checks the pointer file every `seconds`, until `stop`."""
         threading.Thread(target=self._follow, args=(seconds,), daemon=True, name="versions").start()
 
     def stop(self) -> None:
@@ -145,7 +148,7 @@ class Versions:
             self.look()
 
     def look(self) -> None:
-        """Loads what the pointer names now. A version that cannot be loaded is reported once; the current version stays."""
+        """Loads the version that the pointer file names now. If that fails, this is reported once, and the current version stays."""
         try:
             folder = folder_of(self.model, self.asked_by)
             changed = 0 if "://" in folder else max(os.stat(path).st_mtime_ns for path in self._descriptions(folder))
@@ -156,7 +159,7 @@ class Versions:
             return
         try:
             version = load_version(folder, self.current, self.engine)
-        # Whatever is wrong with the new one must not end the old one.
+        # No error of the new version may end the current one.
         except Exception as error:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             return
