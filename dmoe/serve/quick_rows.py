@@ -120,18 +120,17 @@ class Kept(dict[Any, Any]):
             return np.fromiter(map(self.__getitem__, values), self.dtype, len(values))
         except KeyError:
             pass
+        # Threads share this dictionary: another one may clear it at any time, so the answer is made of what was seen here.
         distinct = dict.fromkeys(values)
-        unknown = [value for value in distinct if value not in self]
-        known = dict(zip(unknown, self.learn(unknown), strict=True))
-        if len(self) + len(known) > KEPT:
-            # This also removes values that were known above, so they are learned again.
+        found = {value: known for value in distinct if (known := self.get(value)) is not None} | {None: self.missing}
+        unknown = [value for value in distinct if value not in found]
+        learned = dict(zip(unknown, self.learn(unknown), strict=True))
+        if len(self) + len(learned) > KEPT:
             self.clear()
             self[None] = self.missing
-            unknown = [value for value in distinct if value not in known and value is not None]
-            known |= dict(zip(unknown, self.learn(unknown), strict=True))
-        self.update(known)
-        known[None] = self.missing
-        return np.fromiter((known[value] if value in known else self[value] for value in values), self.dtype, len(values))
+        self.update(learned)
+        found |= learned
+        return np.fromiter((found[value] for value in values), self.dtype, len(values))
 
 
 class QuickTokens:

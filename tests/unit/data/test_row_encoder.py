@@ -221,3 +221,16 @@ def test_odd_values_are_what_they_are_to_the_pipeline_or_its_error(made):
             same(found, expected)
     assert min(outcomes.values()) > 5
     assert len(outcomes) == 2
+
+
+def test_values_that_another_thread_forgets_meanwhile_are_answered_all_the_same():
+    ids = {"a": 3, "b": 4, "c": 5}
+
+    def learn(values: list[str]) -> list[int]:
+        kept.clear()
+        return [ids[value] for value in values]
+
+    kept = quick_rows.Kept(learn, 1)
+    assert kept.of(["a", None, "b"]).tolist() == [3, 1, 4]
+    assert kept.of(["c", "a", None]).tolist() == [5, 3, 1]
+    assert kept.of([None, "b", "b"]).tolist() == [1, 4, 4]
