@@ -71,7 +71,7 @@ def test_criteo_x1_s_three_files_are_its_splits(tmp_path: Path):
         ids = {token: 2 + place for place, token in enumerate(sorted(counts, key=lambda one: (-counts[one], one)))}
         assert tokens_of(tmp_path / "d", name) == ids
         assert read(tmp_path / "d", "test")[name].to_pylist() == [ids.get(int(row[at]), 1) for row in files["3_test"]]
-    assert "configs/criteo_x1.yaml" in summarize(done, "d")
+    assert "--config criteo_x1 " in summarize(done, "d")
     assert pq.read_schema(next((tmp_path / "d" / "train").iterdir())).field("I1").type == "float"
 
 
