@@ -31,16 +31,20 @@ doctor: venv
 demo: venv
 	@.venv/bin/python tools/demo.py
 
-test: venv
-	.venv/bin/python -m pytest -m "not slow and not gpu"
-
 # Two processes of about the same length: the first writes into a file, which is shown at the end.
 FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py)
+define TESTS
+@first=$$(mktemp) && echo "$(FIRST): beside the others, into $$first"; \
+  .venv/bin/python -m pytest -m $(1) $(FIRST) >"$$first" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
+  code=0; .venv/bin/python -m pytest -m $(1) tests/distributed tests/endtoend $(FIRST:%=--deselect=%) || code=$$?; \
+  wait $$beside || code=$$?; cat "$$first"; rm "$$first"; exit $$code
+endef
+
+test: venv
+	$(call TESTS,"not slow and not gpu")
+
 test-all: venv lint
-	@first=$$(mktemp) && echo "$(FIRST): beside the others, into $$first"; \
-	  .venv/bin/python -m pytest -m "not gpu" $(FIRST) >"$$first" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
-	  code=0; .venv/bin/python -m pytest -m "not gpu" tests/distributed tests/endtoend $(FIRST:%=--deselect=%) || code=$$?; \
-	  wait $$beside || code=$$?; cat "$$first"; rm "$$first"; exit $$code
+	$(call TESTS,"not gpu")
 
 lint: venv
 	.venv/bin/ruff check .
