@@ -9,10 +9,11 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def find_config(path: str) -> str:
-    """`path`; or, where no such file is here and the package ships one of that name, that one: `criteo_dmoe`, `configs/criteo_dmoe.yaml`.
+    """`path`; or, if it is a bare name that no file here has, the shipped config of that name.
 
     Raises:
-        UserError: a bare name that is neither.
+        UserError: a bare name without a config, or a missing `configs/NAME.yaml` of a shipped name. That one is not used unasked: an edited
+            file may be meant, in another folder.
 
     Examples:
         >>> find_config("criteo_dmoe").endswith("configs/criteo_dmoe.yaml")
@@ -23,9 +24,12 @@ def find_config(path: str) -> str:
     if os.path.exists(path):
         return path
     name = path.removeprefix("configs/").removesuffix(".yaml")
-    # os.path, which takes a name that is too long for a file that is not there.
+    # os.path reports a name that is too long as missing.
     if os.path.isfile(shipped := str(CONFIGS / f"{name}.yaml")):
-        return shipped
+        if "/" not in path:
+            return shipped
+        if path == f"configs/{name}.yaml":
+            raise UserError(f"--config {path}: no such file; for the config that dmoe brings along: --config {name}")
     if "/" not in path and "." not in path:
         names = sorted(one.stem for one in CONFIGS.glob("*.yaml"))
         raise UserError(f"--config {path}: no such file, and no config that dmoe brings along{nearest(path, names)}")

@@ -33,7 +33,7 @@ def as_json() -> bool:
 
 
 def has_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at the stream: a terminal that shows text and understands control sequences."""
+    """Whether the stream is a terminal that shows text and understands control sequences."""
     return stream.isatty() and not as_json() and os.environ.get("TERM") != "dumb"
 
 
@@ -59,7 +59,7 @@ def tell(message: str, level: Level = "info", event: str = "message", stream: Te
 
 
 def json_line(message: str, level: Level = "info", event: str = "message", **numbers: Any) -> str:
-    """A line of JSON, whatever the format of the others is. Half a character, as a name of a file may have, is escaped."""
+    """A line of JSON, whatever the format of the others is. Lone surrogates, as file names may have, are escaped."""
     what = {"time": round(time.time(), 3), "level": level, "event": event, "message": message, **defined(numbers)}
     return format_json(what) + "\n"
 

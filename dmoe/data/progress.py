@@ -19,6 +19,20 @@ def memory_mb() -> float:
         return 0.0
 
 
+def own_memory_mib() -> int:
+    """Memory that this process holds itself, in MiB; 0 if the system does not tell.
+
+    Files that the process maps (libraries, data) are not counted. The system drops their pages and reads them again as it likes, so the
+    resident size of a process can change by hundreds of MiB although the process holds the same.
+    """
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) >> 10
+    except (OSError, KeyError):
+        return 0
+
+
 def peak_memory_mb() -> float:
     """The most resident memory that this process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -42,8 +56,8 @@ class Progress:
         what: what the line begins with.
         total_rows, total_bytes: how much there is to do, where known; bytes decide the share done where both are given.
         stream: stderr unless told.
-        unit: what a row is called.
-        terminal_only: says nothing where no person looks: the program has lines of its own there.
+        unit: the word for a row in the line, such as `points`.
+        terminal_only: prints nothing if the stream is no terminal, because the program then prints lines of its own.
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class Progress:
         self.began = self.said = time.monotonic()
 
     def begun(self, rows: int) -> None:
-        """So many rows are done already, and tell nothing of how fast the others will be."""
+        """Starts with `rows` done before this process; they do not count for the speed."""
         self.rows = self.before = rows
         self.began = time.monotonic()
 

@@ -14,6 +14,7 @@ from dmoe.checkpoint.progress import OnlineState
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.schema import Schema
+from dmoe.data.progress import own_memory_mib
 from dmoe.distributed import broadcast_object, on_rank_0, rank
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import NotFinite
@@ -218,7 +219,7 @@ class Loop:
         self.writer.finish()
         self._committed()
         line["seconds"] = {key: round(value, 3) for key, value in taken.seconds.items()}
-        line["done"], line["memory_mb"] = round(time.time(), 3), memory_mb()
+        line["done"], line["memory_mb"] = round(time.time(), 3), own_memory_mib()
         state = None
         if rank() == 0:
             self.ledger.add(line)
@@ -249,20 +250,6 @@ class Loop:
             vocabulary.remove_old(self.run.path, names | {self.state["vocabulary"]})
             newest_good = max((one["window"] for one in self.ledger.good()), default=0)
             remove_old(self.run.path, line["window"], self.settings.windows.keep, newest_good)
-
-
-def memory_mb() -> int:
-    """The private memory of this process in MiB; 0 if the system does not report it.
-
-    Mapped files (libraries, data) do not count: the system may drop and reload their pages at any time, which changes the resident size by
-    hundreds of MiB.
-    """
-    try:
-        with open("/proc/self/status") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem", "VmSwap")) >> 10
-    except (OSError, KeyError):
-        return 0
 
 
 def said(line: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ WARM_UP = 10
 
 
 class MovingAverage:
-    """After each step: decay * average + (1 - decay) * parameter; begins with the parameters.
+    """After each step the average becomes decay * average + (1 - decay) * parameter. It starts as a copy of the parameters.
 
     After s steps the decay is (1 + s) / (10 + s) at most, so that the average soon leaves the initial weights.
 
@@ -27,14 +27,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def step(self, steps: int) -> None:
-        """Takes the parameters in; `steps` were made in all."""
+        """Adds the current parameters to the averages. `steps`: the number of steps so far."""
         decay = min(self.decay, (1 + steps) / (WARM_UP + steps))
         for name, parameter in self.parameters.items():
             self.means[name].lerp_(parameter, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it the parameters are their averages."""
+        """Replaces the parameters by their averages while the context is open."""
         self._exchange()
         try:
             yield
@@ -53,10 +53,10 @@ class MovingAverage:
         return {f"{name}/{EMA}": mean for name, mean in self.means.items()}
 
     def load(self, kept: Mapping[str, Tensor]) -> None:
-        """Takes what `state` gave; what was not kept begins with the parameter.
+        """Loads a result of `state`. An average that is not in it starts as a copy of its parameter.
 
         Raises:
-            UserError: of another shape or type than its parameter.
+            UserError: an average has another shape or type than its parameter.
         """
         for name, parameter in self.parameters.items():
             mean = kept.get(f"{name}/{EMA}", parameter.detach())

@@ -50,11 +50,11 @@ class Source:
 
 
 class Teachers:
-    """Every rank has to make all calls alike.
+    """The teachers of a training. All ranks must make the same calls in the same order.
 
     Args:
-        student: what learns; its batches are the teachers' too.
-        total: steps of the whole training, which the teachers share in equal parts.
+        student: the model that is trained. Teachers score its batches.
+        total: number of steps of the whole training. Each teacher teaches an equal part of them, in order.
 
     Raises:
         UserError: on all ranks: a teacher is not there, is damaged, or reads other features or ids than the student.
@@ -74,7 +74,7 @@ class Teachers:
         self._open: tuple[Source, Session] | None = None
 
     def source(self, step: int) -> Source:
-        """Whose logits the batch of a step (from 0) gets."""
+        """The teacher of a step; steps count from 0."""
         return self.sources[min(step * len(self.sources) // max(self.total, 1), len(self.sources) - 1)]
 
     def taught(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
@@ -111,8 +111,10 @@ class Teachers:
 
 
 def held_bytes(config: Config) -> int:
-    """Bytes of the largest teacher's tables, over all ranks: one at a time lies in memory. One that is not sound has none here; `Teachers`
-    refuses it."""
+    """Bytes of the largest teacher's tables over all ranks; only one teacher is in memory at a time.
+
+    A damaged teacher counts 0 here, because `Teachers` refuses it.
+    """
     found = [0]
     for path in config.distill.teachers if config.distill.on else ():
         with suppress(UserError):
@@ -122,8 +124,8 @@ def held_bytes(config: Config) -> int:
 
 
 def note_teachers(run: RunDir, sources: Sequence[Source], begun: bool) -> None:
-    """Writes down the teachers of a run that begins. One that goes on (`begun`) has to have those that it began with: a teacher's run may
-    have been trained further since, or made anew.
+    """Records the teachers of a new run. A resumed run (`begun`) must have the teachers it started with, since a teacher's run may have
+    been trained further or replaced in the meantime.
 
     Raises:
         UserError: on all ranks, a teacher of the same checkpoint has other weights, or a run's best checkpoint is another one.

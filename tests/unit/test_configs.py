@@ -81,10 +81,12 @@ def test_the_commands_that_a_protocol_prints_are_commands(name: str):
         assert f"configs/{name}.yaml" == getattr(parsed, "config", f"configs/{name}.yaml")
 
 
-def test_a_shipped_config_is_found_by_name_and_by_its_path_in_a_checkout(tmp_path, monkeypatch):
+def test_a_shipped_config_is_found_by_its_name_and_never_in_place_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = load_config("demo")
-    assert load_config("configs/demo.yaml") == load_config("demo.yaml") == shipped
+    assert load_config("demo.yaml") == shipped
+    with pytest.raises(UserError, match="--config demo$"):
+        load_config("configs/demo.yaml")
     with pytest.raises(UserError, match="criteo_dmoe"):
         load_config("criteo_dmo")
     (tmp_path / "configs").mkdir()

@@ -48,7 +48,7 @@ def measure(name: str, figure: Mapping[str, str]) -> dict[str, str]:
     """Runs a figure's command, showing its output, and reads the figure out of it.
 
     Raises:
-        UserError: the command fails, or prints no such figure.
+        UserError: the command fails, whatever it printed before, or prints no such figure.
     """
     command = shlex.split(figure["command"])
     load, lines = loads(), []
@@ -57,8 +57,10 @@ def measure(name: str, figure: Mapping[str, str]) -> dict[str, str]:
             print(line, end="", flush=True)
             lines.append(line)
     found = [part for match in re.finditer(figure["pattern"], "".join(lines)) for part in match.groups()]
-    if not found:
-        raise UserError(f"{name}: exit code {process.returncode}, and no {figure['pattern']!r} in what the command printed")
+    if process.returncode or not found:
+        raise UserError(
+            f"{name}: exit code {process.returncode}, {len(found)} match(es) of {figure['pattern']!r} in what the command printed"
+        )
     return {
         "value": ", ".join(found),
         "machine": f"{machine()}, load {load} before",

@@ -17,12 +17,12 @@ STUCK_SECONDS = 60.0
 
 
 class Background:
-    """Calls a tracker's methods in order, in one thread. The first error, a call that hangs, or a queue that is full switches it off:
-    one warning, and nothing is asked of it any more.
+    """Calls a tracker's methods in order, in one thread. The first error, a call that hangs, or a full queue switches the tracker
+    off: one warning is given, and no further call is made.
 
     Args:
         name: of the tracker, for the warning.
-        warn: is given the warning, at most once, from any thread.
+        warn: called with the warning, at most once, from any thread.
     """
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
@@ -35,10 +35,10 @@ class Background:
         self._thread.start()
 
     def call(self, what: str, action: Callable[[], Any]) -> None:
-        """Has the thread do it, after all that it was given before; returns at once.
+        """Queues a call for the thread, and returns at once.
 
         Args:
-            what: that is, for the warning, such as `step 40`.
+            what: names the call in a warning, such as `step 40`.
         """
         if self.off:
             return
@@ -52,7 +52,7 @@ class Background:
             self._switch_off(f"{what}: {WAITING_CALLS:,} calls are waiting for it")
 
     def end(self, seconds: float) -> bool:
-        """Waits until the thread has done what it was given, but no longer than so many seconds; returns whether the thread has ended."""
+        """Waits up to `seconds` for the queued calls to finish. Returns whether the thread has ended."""
         try:
             self._calls.put_nowait(None)
         except queue.Full:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.paths import PATHS, inside, write_text
 from dmoe.train.trackers.background import Background
@@ -26,9 +27,9 @@ class Trackers:
 
     Args:
         about: the run; the trackers' ids are read from its folder.
-        goes_on: with the record of an earlier start, where there is one.
+        goes_on: whether to continue the record of an earlier start, if there is one.
         made: each tracker by its name.
-        warn: is given a line for a tracker that is switched off.
+        warn: called with one line if a tracker is switched off.
     """
 
     def __init__(self, about: About, goes_on: bool, made: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
@@ -77,10 +78,17 @@ class Trackers:
 
 
 def ids_of(folder: str) -> dict[str, str]:
-    """Each tracker's id of a run, from the run's folder."""
+    """Each tracker's id of a run, from the run's folder.
+
+    Raises:
+        UserError: the file of the ids is damaged.
+    """
     path = inside(folder, FILE)
     if not PATHS.exists(path):
         return {}
     with PATHS.open(path, "r") as file:
-        tree: Any = parse_json(file.read())
+        try:
+            tree: Any = parse_json(file.read())
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: {error}") from None
     return {str(name): str(value) for name, value in tree.items()} if isinstance(tree, dict) else {}

@@ -25,6 +25,10 @@ def test_a_figure_is_what_its_command_prints(tmp_path: Path) -> None:
     assert list(told) == ["two"]
     assert told["two"]["value"] == "1.5, 2"
     assert all(told["two"][key] for key in ("machine", "date", "commit"))
+    what.write_text(SPEC.replace("print(3)", 'print(\\"x3\\"); raise SystemExit(1)'))
+    with pytest.raises(UserError, match="none: exit code 1"):
+        main(["none"], what, kept)
+    assert list(json.loads(kept.read_text())) == ["two"]
     with pytest.raises(UserError, match="tow: no such figure, did you mean 'two'"):
         main(["tow"], what, kept)
 
