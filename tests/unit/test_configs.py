@@ -85,7 +85,7 @@ def test_a_shipped_config_is_found_by_its_name_and_never_in_place_of_a_file(tmp_
     monkeypatch.chdir(tmp_path)
     shipped = load_config("demo")
     assert load_config("demo.yaml") == shipped
-    with pytest.raises(UserError, match="--config demo$"):
+    with pytest.raises(UserError, match=r"--config demo$"):
         load_config("configs/demo.yaml")
     with pytest.raises(UserError, match="criteo_dmoe"):
         load_config("criteo_dmo")
