@@ -11,8 +11,8 @@ from dmoe.version import __version__
 _PUBLIC = {
     "Batch": "dmoe.data.dataset.batch",
     "Callback": "dmoe.train.trainer",
-    "Config": "dmoe.config",
-    "CorrelationLoss": "dmoe.model.correlation",
+    "Config": "dmoe.config.config",
+    "CorrelationLoss": "dmoe.model.losses.correlation",
     "DMoE": "dmoe.model.dmoe",
     "Dataset": "dmoe.data.dataset.dataset",
     "Feature": "dmoe.model.dmoe",
@@ -21,17 +21,17 @@ _PUBLIC = {
     "Scorer": "dmoe.serve.scorer",
     "Trainer": "dmoe.train.trainer",
     "UserError": "dmoe.errors",
-    "load_config": "dmoe.config",
+    "load_config": "dmoe.config.config",
 }
 
 if TYPE_CHECKING:
     from dmoe import metrics
-    from dmoe.config import Config, load_config
+    from dmoe.config.config import Config, load_config
     from dmoe.data.dataset.batch import Batch
     from dmoe.data.dataset.dataset import Dataset
     from dmoe.errors import UserError
-    from dmoe.model.correlation import CorrelationLoss
     from dmoe.model.dmoe import DMoE, Feature
+    from dmoe.model.losses.correlation import CorrelationLoss
     from dmoe.serve.scorer import Scorer
     from dmoe.sharding.plan.module_plan import Plan
     from dmoe.sharding.planner.module_planner import Planner

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmoe.errors import UserError
-from dmoe.rendezvous import join
+from dmoe.processes.rendezvous import join
 
 _T = TypeVar("_T")
 

@@ -135,10 +135,10 @@ def _lookup(rank: int, store: str) -> None:
     from torchrec.distributed import DistributedModelParallel
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-    from dmoe.config import Config
+    from dmoe.config.config import Config
     from dmoe.data.dataset.manifest import CategoricalFeature
-    from dmoe.model.embedding import MultiEmbedding
-    from dmoe.model.tables import make_tables
+    from dmoe.model.embedding.embedding import MultiEmbedding
+    from dmoe.model.embedding.tables import make_tables
     from dmoe.sharding.plan.initialize import initial_block, initialize_tables
     from dmoe.sharding.plan.job_plan import make_plan, sharders
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dmoe.interrupts import INTERRUPTED, interruptible
 from dmoe.names import printable
+from dmoe.processes.interrupts import INTERRUPTED, interruptible
 from dmoe.terminal import tell
 
 USER_ERROR = 2

@@ -1,6 +1,6 @@
 """torchrun for dmoe's programs: `python -m dmoe.torchrun`, with torchrun's own arguments.
 
-It ends in one line on Ctrl-C, and with its ranks also where the network has lost its host (`dmoe.meeting`).
+It ends in one line on Ctrl-C, and with its ranks also where the network has lost its host (`dmoe.processes.meeting`).
 """
 
 import sys
@@ -9,7 +9,7 @@ from dmoe.errors import run_command
 
 
 def main() -> int | None:
-    from dmoe.meeting import launch
+    from dmoe.processes.meeting import launch
 
     return launch()
 

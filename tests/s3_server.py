@@ -13,7 +13,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str = "logs") -> Iterator
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from dmoe.paths import PATHS
+    from dmoe.storage.paths import PATHS
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()

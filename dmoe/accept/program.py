@@ -112,7 +112,7 @@ def _launched(options: Options) -> Setting:
     if options.ranks is not None:
         raise UserError("--ranks: under torchrun its own number of processes is the number of ranks; leave --ranks out")
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from dmoe.orphans import end_with
+        from dmoe.processes.orphans import end_with
 
         end_with(os.getppid(), 1)
     store, rank, ranks = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=STORE_SECONDS)))
@@ -125,5 +125,5 @@ def _setting(
     options: Options, ranks: int, local: Sequence[int], host_ranks: int, on_gpu: bool, store: Any, address: str, port: int
 ) -> Setting:
     threads = max((os.cpu_count() or 1) // host_ranks, 1)
-    preload = ["torch", *(TORCHREC if options.level != "dense" else ("dmoe.accept.dense",))]
+    preload = ["torch", *(TORCHREC if options.level != "dense" else ("dmoe.accept.stages.dense",))]
     return Setting(ranks, local, host_ranks, on_gpu, store, address, port, threads, preload, options.prepare)

@@ -23,7 +23,7 @@ def serve(environment: Mapping[str, str], joins: bool, prepare: str, log: str, s
         seconds: time-out of the process group.
         connection: receives jobs and sends answers.
     """
-    from dmoe.orphans import end_with
+    from dmoe.processes.orphans import end_with
 
     end_with(os.getppid(), PARENT_GONE)
     os.environ.update(environment)

@@ -12,7 +12,7 @@ from dmoe.checkpoint.tensors import Entry, read_entries
 from dmoe.errors import UserError, one_line, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.names import check_text, printable
-from dmoe.paths import PATHS, check_regular, inside, join, read_bounded, write_atomic
+from dmoe.storage.paths import PATHS, check_regular, inside, join, read_bounded, write_atomic
 
 FORMAT, VERSION, INDEX, REFUSED = "dmoe-checkpoint", 1, "index.json", "index.refused.json"
 DENSE = "dense.safetensors"

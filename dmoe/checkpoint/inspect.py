@@ -11,7 +11,7 @@ from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
 from dmoe.names import file_name
-from dmoe.paths import PATHS, inside, join, write_atomic
+from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
 BLOCK_BYTES = 64 << 20
 

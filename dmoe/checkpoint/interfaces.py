@@ -8,7 +8,7 @@ from dmoe.sharding.plan.local_shards import LocalShard
 
 
 class OptimizerStates(Protocol):
-    """The optimizers of the tables and of the dense part (`dmoe.train.optimizers.Optimizers`)."""
+    """The optimizers of the tables and of the dense part (`dmoe.train.optimizer.optimizers.Optimizers`)."""
 
     def states_of(self, shard: LocalShard) -> dict[str, Tensor]:
         """The state of the rows of a shard, by its standard name."""

@@ -11,9 +11,9 @@ from dmoe.checkpoint.index import DENSE, Index, Piece, read_index
 from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, TensorFile
 from dmoe.errors import UserError
-from dmoe.model.tables import Table
-from dmoe.paths import inside
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
+from dmoe.storage.paths import inside
 
 
 def load_checkpoint(

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from dmoe.config.strict import checked
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
-from dmoe.strict import checked
 
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

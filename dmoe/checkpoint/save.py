@@ -18,9 +18,9 @@ from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, write_tensors
 from dmoe.distributed import broadcast_object, rank, world_size
 from dmoe.errors import UserError
-from dmoe.model.tables import Table
-from dmoe.paths import PATHS, join, write_atomic
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import local_shards
+from dmoe.storage.paths import PATHS, join, write_atomic
 
 FILE_BYTES = 256 << 20
 """Approximate size of a file of tables. A rank writes several files, so that it never needs a second copy of its tables in memory."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from dmoe.errors import UserError, one_line
 from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS, check_regular
+from dmoe.storage.paths import PATHS, check_regular
 
 MAX_HEADER = 64 << 20
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}

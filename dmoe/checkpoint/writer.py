@@ -14,9 +14,9 @@ from torch import nn
 from dmoe.checkpoint.index import Index, read_index
 from dmoe.checkpoint.interfaces import CheckpointFolders, OptimizerStates
 from dmoe.checkpoint.save import File, Part, files_of, prepare, publish, republish, write_part
+from dmoe.config.sections import CheckpointConfig
 from dmoe.distributed import local_world_size, rank
-from dmoe.model.tables import Table
-from dmoe.sections import CheckpointConfig
+from dmoe.model.embedding.tables import Table
 
 GIB = 1 << 30
 

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dmoe.accept.finding import FAILED
     from dmoe.accept.program import Options, accept
     from dmoe.accept.report import as_data, as_line, as_page, counts, summary
-    from dmoe.accept.stages import STAGES
+    from dmoe.accept.stages.stages import STAGES
     from dmoe.errors import UserError
     from dmoe.json_text import format_json
     from dmoe.names import show
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(path: str, text: str) -> None:
     try:
-        from dmoe.paths import write_output
+        from dmoe.storage.paths import write_output
     except ModuleNotFoundError:
         # With only PyTorch installed, only local files can be written.
         Path(path).write_text(text)

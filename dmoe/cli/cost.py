@@ -12,7 +12,7 @@ from dmoe.errors import UserError
 from dmoe.names import show
 
 if TYPE_CHECKING:
-    from dmoe.config import Config
+    from dmoe.config.config import Config
     from dmoe.data.dataset.manifest import Manifest
 
 
@@ -40,14 +40,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--match: name one config to change, and no --ladder")
     if not 0 < arguments.tolerance < 1:
         raise UserError(f"--tolerance {arguments.tolerance:g}: expected a share above 0 and below 1")
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
-    from dmoe.config import load_config, setting
+    from dmoe.config.config import load_config, setting
     from dmoe.data.dataset.manifest import load_manifest
-    from dmoe.model.cost import cost_of, cost_rows
+    from dmoe.model.budget.cost import cost_of, cost_rows
     from dmoe.report.document import in_columns
-    from dmoe.report.ladder_spec import load_spec, resolve
+    from dmoe.report.ladder.spec import load_spec, resolve
 
     overrides = [*arguments.set, setting("data.path", arguments.data)]
     configs = {path: load_config(path, overrides) for path in arguments.config}
@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _matched(arguments: argparse.Namespace, target: "Config", configs: "dict[str, Config]", manifest: "Manifest") -> "dict[str, Config]":
-    from dmoe.config import dump_config
-    from dmoe.model.match import match
-    from dmoe.paths import write_output
+    from dmoe.config.config import dump_config
+    from dmoe.model.budget.match import match
+    from dmoe.storage.paths import write_output
 
     ((path, control),) = configs.items()
     found = match(target, control, manifest, arguments.tolerance)

@@ -7,9 +7,9 @@ dmoe export --run runs/dmoe --output scorers/dmoe --register clicks
 
 import argparse
 
-from dmoe.alive import note
 from dmoe.errors import UserError
 from dmoe.names import show
+from dmoe.processes.alive import note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     note("loads PyTorch")
-    from dmoe.model.sizes import human
-    from dmoe.paths import PATHS, join
-    from dmoe.serve.check import against_run, effect_on_test
-    from dmoe.serve.export import export
-    from dmoe.serve.format import DENSE, TABLES
+    from dmoe.model.budget.sizes import human
+    from dmoe.serve.export.check import against_run, effect_on_test
+    from dmoe.serve.export.export import export
+    from dmoe.serve.export.format import DENSE, TABLES
+    from dmoe.serve.export.register import check_register, register
     from dmoe.serve.portable.export import add_format, check_format, scorer_folder
-    from dmoe.serve.register import check_register, register
+    from dmoe.storage.paths import PATHS, join
 
     check_format(arguments.format, arguments.output, arguments.name)
     if arguments.products != "fp32" and arguments.format not in ("onnx", "triton"):

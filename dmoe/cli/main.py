@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import dmoe
-from dmoe import alive, terminal
+from dmoe import terminal
 from dmoe.errors import run_command
-from dmoe.interrupts import interruptible
+from dmoe.processes import alive
+from dmoe.processes.interrupts import interruptible
 
 DESCRIPTION = "De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec."
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if absent := [name for name in ("config", "source", "run") if not getattr(arguments, name)]:
         raise UserError(f"--{absent[0]}: is missing; dmoe online needs --config, --source and --run")
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     from dmoe.online.command import online

@@ -10,10 +10,10 @@ dmoe report search --config search_frappe --set data.path=DATA --output DIR
 
 import argparse
 
-from dmoe.alive import note
 from dmoe.cli.view import show_view
 from dmoe.errors import UserError
 from dmoe.names import show
+from dmoe.processes.alive import note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,8 +99,8 @@ def run(arguments: argparse.Namespace) -> int | None:
         return _search(arguments)
     if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
         raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
-    from dmoe.report.ladder import run_ladder
-    from dmoe.train.log_filters import quiet
+    from dmoe.report.ladder.ladder import run_ladder
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     return run_ladder(
@@ -158,8 +158,8 @@ def _search(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise UserError(f"--jobs {arguments.jobs}: expected at least one run at a time")
-    from dmoe.report.search import run_search
-    from dmoe.train.log_filters import quiet
+    from dmoe.report.ladder.search import run_search
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.output:
         show(text.rstrip("\n"))
         return
-    from dmoe.paths import write_output
+    from dmoe.storage.paths import write_output
 
     with write_output(arguments.output) as file:
         file.write(text.encode())

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from dmoe.alive import note
 from dmoe.errors import UserError
 from dmoe.names import show
+from dmoe.processes.alive import note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.data.progress import Progress
     from dmoe.data.skew import shares_of, skew_lines
-    from dmoe.paths import join
     from dmoe.report.statistics import logloss_rows, placements
-    from dmoe.serve.raw_inputs import INPUTS
+    from dmoe.serve.encoding.raw_inputs import INPUTS
     from dmoe.serve.score_dataset import check_fits, score_split, write_scores
     from dmoe.serve.score_raw import made_from
     from dmoe.serve.scorer import Scorer
+    from dmoe.storage.paths import join
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -9,9 +9,9 @@ import contextlib
 import os
 import tempfile
 
-from dmoe import alive
 from dmoe.cli.options import add_log_format
 from dmoe.errors import UserError
+from dmoe.processes import alive
 from dmoe.terminal import tell
 
 
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _token(path: str | None) -> str:
     if path is None:
         return ""
-    from dmoe.paths import read_bounded
+    from dmoe.storage.paths import read_bounded
 
     lines = read_bounded(path, 1 << 16, "token file", f"--token-file {path}").decode(errors="replace").splitlines()
     if not lines or not lines[0].strip():

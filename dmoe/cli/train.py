@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """The overrides of the config that the options ask for."""
-    from dmoe.config import setting
+    from dmoe.config.config import setting
 
     named = {"sharding.plan": arguments.plan, "train.init_from": arguments.init_from}
     return [*arguments.set, *(setting(key, text) for key, text in named.items() if text)]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     from dmoe.train.command import train

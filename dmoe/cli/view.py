@@ -23,7 +23,7 @@ def show_view(view: Document, page: str | None = None, data: Any = None) -> None
 
 def write_page(path: str, text: str) -> None:
     """Writes a page, or another text, as a whole or not at all."""
-    from dmoe.paths import write_output
+    from dmoe.storage.paths import write_output
 
     with write_output(path) as file:
         file.write(text.encode())

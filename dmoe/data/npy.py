@@ -20,9 +20,9 @@ from dmoe.data.progress import Progress
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
-from dmoe.lock import alone
 from dmoe.names import LABEL, file_name
-from dmoe.paths import inside, naming, remove_files, write_text
+from dmoe.storage.lock import alone
+from dmoe.storage.paths import inside, naming, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]
 FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")

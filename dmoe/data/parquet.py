@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.finite import require_finite
-from dmoe.paths import naming, write_atomic
+from dmoe.storage.paths import naming, write_atomic
 
 FEW_VALUES = 1024
 """Columns with at most this many ids are dictionary-encoded; the others use BYTE_STREAM_SPLIT, since their high bytes are mostly 0 and

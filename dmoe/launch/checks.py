@@ -8,14 +8,14 @@ from os.path import exists
 from pathlib import Path
 
 from dmoe.cli.main import parse
-from dmoe.config import Config, load_config
+from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import WORK
 from dmoe.errors import UserError
 from dmoe.launch.ranks import Ranks
 from dmoe.online.checks import check, schema_of
-from dmoe.paths import join
-from dmoe.report.ladder_spec import load_spec, resolve
+from dmoe.report.ladder.spec import load_spec, resolve
+from dmoe.storage.paths import join
 
 
 def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, elsewhere: bool, mounted: Sequence[str]) -> Config:

@@ -12,7 +12,7 @@ from typing import Optional
 import torchx.specs as specs
 
 from dmoe.cli.train import overrides_of
-from dmoe.config import setting
+from dmoe.config.config import setting
 from dmoe.errors import USER_ERROR, UserError
 from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_online, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job

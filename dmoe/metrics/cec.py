@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dmoe.distributed import world_size
-from dmoe.model.correlation import DEAD_RELATIVE_VARIANCE
+from dmoe.model.losses.correlation import DEAD_RELATIVE_VARIANCE
 
 
 class Moments:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from dmoe.config.sections import ModelConfig
 from dmoe.errors import UserError
 from dmoe.model.batch_norm import NormalisedExperts
+from dmoe.model.budget.sizes import human
 from dmoe.model.experts import build_expert
 from dmoe.model.gate import make_gate
 from dmoe.model.mixture import ExpertMixture
-from dmoe.model.sizes import human
 from dmoe.model.tower import Projection, Tower
-from dmoe.sections import ModelConfig
 
 DENSE_HIDDEN = 64
 

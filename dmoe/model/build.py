@@ -9,21 +9,21 @@ import torch
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.assemble import assemble, check_memory, outline
-from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.distillation import Distillation
-from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, SelectorPenalty, Supervision
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.private_ids import HashedIds, PrivateIds
+from dmoe.model.embedding.tables import Table, make_tables
 from dmoe.model.expert_specs import expert_specs
+from dmoe.model.losses.correlation import CorrelationLoss
+from dmoe.model.losses.distillation import Distillation
+from dmoe.model.losses.expert_losses import Agreement, Balance, Orthogonality, SelectorPenalty, Supervision
+from dmoe.model.losses.objective import Objective, TrainTask
 from dmoe.model.mixture import ExpertMixture
 from dmoe.model.network import Network
-from dmoe.model.objective import Objective, TrainTask
-from dmoe.model.private_ids import HashedIds, PrivateIds
-from dmoe.model.tables import Table, make_tables
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.strict import checked
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.build import assemble_mixture, make_blueprint
-from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.initial_weights import initialize_whole_tables
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.initial_weights import initialize_whole_tables
 from dmoe.model.network import Network, Outputs
-from dmoe.strict import checked
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from dmoe.config.sections import ModelConfig
 from dmoe.errors import UserError, shown
-from dmoe.sections import ModelConfig
 
 RANGES = {"dim": (1, 4096), "table_set": (0, 63)}
 """Ranges of those options of an expert that describe its table set."""

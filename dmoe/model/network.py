@@ -6,7 +6,7 @@ Shapes: B rows, F fields, K dims of an embedding, I dense features.
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from dmoe.model.embedding import MultiEmbedding
+from dmoe.model.embedding.embedding import MultiEmbedding
 from dmoe.model.mixture import ExpertMixture, Outputs, watch_gradient
 
 __all__ = ["ExpertMixture", "Network", "Outputs", "watch_gradient"]

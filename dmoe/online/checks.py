@@ -1,6 +1,6 @@
 """Checks the config of an online run, and loads the schema of its log. It needs no torch."""
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.schema import Schema, load_schema, shipped
 from dmoe.errors import UserError

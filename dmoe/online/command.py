@@ -3,9 +3,8 @@
 from dataclasses import asdict
 
 from dmoe import distributed
-from dmoe.alive import note
 from dmoe.checkpoint.progress import OnlineState
-from dmoe.config import Config, load_config, setting
+from dmoe.config.config import Config, load_config, setting
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.schema import Schema
@@ -14,6 +13,7 @@ from dmoe.errors import UserError
 from dmoe.online import vocabulary
 from dmoe.online.checks import check, schema_of
 from dmoe.online.ids import from_vocabulary
+from dmoe.processes.alive import note
 
 
 def online(
@@ -31,7 +31,7 @@ def online(
     from dmoe.checkpoint.save import save_checkpoint
     from dmoe.online.loop import Loop
     from dmoe.online.publish import Publisher
-    from dmoe.online.spool import Spool, inbox
+    from dmoe.online.windows.spool import Spool, inbox
     from dmoe.train.command import join_group, leave_group
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.run.warm_start import begin_from

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.config.online_settings import IdsConfig
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.hashed_sizes import BUCKET_SIZE
 from dmoe.data.prepare.count.vocabulary import Vocabulary
-from dmoe.online_settings import IdsConfig
 
 FIRST_ID = RARE_ID + 1
 FORGOTTEN = 0.05

@@ -14,8 +14,8 @@ from dmoe.checkpoint.index import INDEX, read_index, step_of
 from dmoe.checkpoint.progress import OnlineState
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
-from dmoe.online.source import SourceFile, order_key
-from dmoe.paths import PATHS, append_text, inside, join, write_text
+from dmoe.online.windows.source import SourceFile, order_key
+from dmoe.storage.paths import PATHS, append_text, inside, join, write_text
 
 FILE = "ledger.jsonl"
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from dmoe.alive import note
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import OnlineState
 from dmoe.checkpoint.writer import CheckpointWriter
@@ -21,11 +20,12 @@ from dmoe.metrics.evaluation import NotFinite
 from dmoe.online import stages, vocabulary, watch
 from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger, as_lines, committed
-from dmoe.online.prepared import Window, remove_old
 from dmoe.online.publish import Publisher, Publishing
-from dmoe.online.spool import Spool
-from dmoe.online.taking import Taken, Taker
-from dmoe.online.waiting import meanwhile
+from dmoe.online.windows.prepared import Window, remove_old
+from dmoe.online.windows.spool import Spool
+from dmoe.online.windows.taking import Taken, Taker
+from dmoe.online.windows.waiting import meanwhile
+from dmoe.processes.alive import note
 from dmoe.terminal import Level, tell
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together

@@ -1,8 +1,8 @@
 """Publishes versions of the model: full scorers and deltas. A pointer file is replaced atomically, and old versions are removed.
 
-`TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.delta`). The first line of `TARGET/current` names
-the current version. `RUN/published/000012` is the last version as a full scorer. The next one is compared with it byte by byte, so the
-sharding plan has no influence on deltas.
+`TARGET/versions/000012` is the version after window 12, a scorer or a delta (`dmoe.serve.export.delta`). The first line of `TARGET/current`
+names the current version. `RUN/published/000012` is the last version as a full scorer. The next one is compared with it byte by byte, so
+the sharding plan has no influence on deltas.
 """
 
 import multiprocessing
@@ -17,19 +17,19 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from dmoe.checkpoint.index import Index
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.json_text import format_json
 from dmoe.names import show
 from dmoe.online.status import LOG
 from dmoe.online.vocabulary import folder_of
-from dmoe.orphans import end_with
-from dmoe.paths import PATHS, append_text, inside, join, write_atomic, write_text
-from dmoe.serve.card import Card, make_card
-from dmoe.serve.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
-from dmoe.serve.export import dense_parameters, export_checkpoint
-from dmoe.serve.format import FILE, digest_of
+from dmoe.processes.orphans import end_with
+from dmoe.serve.export.card import Card, make_card
+from dmoe.serve.export.delta import DELTA, Unlike, bytes_of, make_delta, read_delta
+from dmoe.serve.export.export import dense_parameters, export_checkpoint
+from dmoe.serve.export.format import FILE, digest_of
+from dmoe.storage.paths import PATHS, append_text, inside, join, write_atomic, write_text
 from dmoe.train.run.run_dir import RunDir
 
 POINTER, VERSIONS = "current", "versions"

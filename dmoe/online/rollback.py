@@ -3,11 +3,11 @@
 import os
 
 from dmoe.checkpoint.index import Index, read_index, refuse, verify_checkpoint, write_index
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.errors import UserError
-from dmoe.lock import take
 from dmoe.online.ledger import Ledger, committed
-from dmoe.paths import inside
+from dmoe.storage.lock import take
+from dmoe.storage.paths import inside
 
 
 def roll_back(run: str, window: int, publish: str = "") -> str:

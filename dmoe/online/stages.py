@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.distributed import all_reduce_sum, rank, world_size
-from dmoe.online.prepared import SPLIT, Window
+from dmoe.online.windows.prepared import SPLIT, Window
 from dmoe.sharding.plan.initialize import initialize_rows
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 from dmoe.train.trainer import Trainer

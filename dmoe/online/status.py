@@ -6,8 +6,8 @@ from typing import Any
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
 from dmoe.online.ledger import Ledger, committed
-from dmoe.paths import inside
 from dmoe.report.document import Bullets, Cell, Chart, Document, Figures, Heading, Note, Series, Table
+from dmoe.storage.paths import inside
 
 LOG = "published.jsonl"
 COLUMNS = (

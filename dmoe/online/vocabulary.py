@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmoe.config.online_settings import IdsConfig
 from dmoe.data.dataset.manifest import FILE, CategoricalFeature, DenseFeature, Manifest, load_manifest, save_manifest
 from dmoe.data.dataset.vocabulary_files import FOLDER, file_of
 from dmoe.data.prepare.count.hashed_sizes import parse_sizes
@@ -24,9 +25,8 @@ from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.names import file_name
 from dmoe.online.ids import FeatureIds, capacity_of, no_ids
-from dmoe.online_settings import IdsConfig
-from dmoe.paths import PATHS, inside, join, write_atomic
-from dmoe.serve.raw_inputs import KEPT_OF_MAKING
+from dmoe.serve.encoding.raw_inputs import KEPT_OF_MAKING
+from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
 VOCABULARY, SIGHTINGS, CANDIDATES = "vocabulary", "sightings", "candidates"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.online_settings import WatchConfig
+from dmoe.config.online_settings import WatchConfig
 
 Line = Mapping[str, Any]
 SCALED_MAD = 1.4826

@@ -11,11 +11,11 @@ from dmoe.errors import UserError
 from dmoe.report.ab_test import AbTest, sizes
 from dmoe.report.document import Bullets, Document, Figures, Forest, Heading, Note, Table
 from dmoe.report.indicators import warnings
-from dmoe.report.results import Predicted, load_predictions
+from dmoe.report.ladder.results import Predicted, load_predictions
+from dmoe.report.ladder.verdicts import told
 from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, groups
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
-from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
 """A slice needs at least so many rows of each label for a meaningful AUC."""

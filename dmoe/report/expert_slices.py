@@ -10,11 +10,11 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.report.document import Bullets, Cell, Document, Note, Table
-from dmoe.report.results import load_predictions
+from dmoe.report.ladder.results import load_predictions
+from dmoe.report.ladder.verdicts import told
 from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, frequency_groups, groups, place_groups
 from dmoe.report.statistics import CONFIDENCE, Interval, bootstrap, delong, holm, logloss_rows, normal_interval, placements
-from dmoe.report.verdicts import told
 
 MIN_OF_A_LABEL = 20
 """A slice needs at least so many rows of each label for a meaningful AUC."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dmoe.report.latency import BATCHES, Latency
-from dmoe.serve.random_rows import draw
+from dmoe.serve.encoding.random_rows import draw
 from dmoe.serve.scorer import Scorer
 
 WARM_UP = 3

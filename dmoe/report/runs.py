@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from dmoe.config import Config, load_config
+from dmoe.config.config import Config, load_config
+from dmoe.config.strict import Open, checked
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.paths import PATHS, check_regular, inside, read_bounded
 from dmoe.report.document import Cell, Table
-from dmoe.strict import Open, checked
+from dmoe.storage.paths import PATHS, check_regular, inside, read_bounded
 
 MAX_BYTES = 64 << 20
 

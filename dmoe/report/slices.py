@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.dataset.bags import Bags, concatenate
 from dmoe.data.dataset.describe import kept_counts
-from dmoe.data.dataset.epoch_order import order_name
 from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import RARE_ID, load_manifest
+from dmoe.data.dataset.reading.bags import Bags, concatenate
+from dmoe.data.dataset.reading.epoch_order import order_name
 from dmoe.errors import UserError, nearest
-from dmoe.paths import PATHS, join
 from dmoe.report.runs import Run
+from dmoe.storage.paths import PATHS, join
 
 FREQUENCIES = (10, 100, 1000, 10_000, 100_000)
 """Bounds of the slices by the count of an id."""

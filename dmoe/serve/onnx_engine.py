@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError, one_line
-from dmoe.paths import PATHS, join
-from dmoe.serve.format import ONNX_DENSE, ScorerFile
+from dmoe.serve.export.format import ONNX_DENSE, ScorerFile
+from dmoe.storage.paths import PATHS, join
 
 DENSE, IDS, EMBEDDINGS, PROBABILITY, LOGIT = "dense", "ids", "embeddings", "probability", "logit"
 INSTALL = "needs onnxruntime: install dmoe[onnx]"

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 
 from dmoe.errors import UserError, one_line
-from dmoe.paths import PATHS, join, read_bounded, write_text
-from dmoe.serve.format import FILE
+from dmoe.serve.export.format import FILE
+from dmoe.storage.paths import PATHS, join, read_bounded, write_text
 
 MAX_POINTER = 1 << 20
 KEPT = 20

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.errors import UserError
-from dmoe.model.own_hash import hashed_rows
-from dmoe.model.product_quantisation import BLOCK, CENTROIDS, codebooks_of
-from dmoe.serve.format import DTYPES, ScorerFile, codebook_of, scale_of
+from dmoe.model.embedding.own_hash import hashed_rows
+from dmoe.model.embedding.product_quantization import BLOCK, CENTROIDS, codebooks_of
+from dmoe.serve.export.format import DTYPES, ScorerFile, codebook_of, scale_of
 
 
 class Rows:

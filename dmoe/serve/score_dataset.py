@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmoe.data.dataset.bags import Bags
 from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import Manifest, load_manifest
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
-from dmoe.paths import PATHS, join, write_output
-from dmoe.serve.format import FILE, ScorerFile
+from dmoe.serve.export.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import PATHS, join, write_output
 from dmoe.train.run.run_inputs import check_data
 
 

@@ -14,7 +14,7 @@ from dmoe.data.prepare.rejects import rejects_name
 from dmoe.data.prepare.write.output_folder import REJECTS, move_rejects
 from dmoe.errors import UserError
 from dmoe.names import show
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 
 
 @contextmanager

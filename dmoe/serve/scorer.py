@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
-from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
 from dmoe.finite import all_finite, require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
-from dmoe.paths import PATHS, inside, join
-from dmoe.serve.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.encoding.raw_inputs import open_encoder
+from dmoe.serve.encoding.row_encoder import RowEncoder
+from dmoe.serve.export.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
 from dmoe.serve.onnx_engine import PIECE, OnnxEngine, choose_engine
-from dmoe.serve.raw_inputs import open_encoder
-from dmoe.serve.row_encoder import RowEncoder
 from dmoe.serve.rows import FullRows, open_rows
+from dmoe.storage.paths import PATHS, inside, join
 
 
 class Scorer:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
-from dmoe.paths import join, write_atomic, write_text
+from dmoe.storage.paths import join, write_atomic, write_text
 from dmoe.testing.synthesize import BINS, auc_of_bins
 
 FEATURES = {"user": (4.0, 0.7), "item": (1.0, 1.0), "site": (0.1, 0.8)}

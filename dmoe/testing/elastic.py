@@ -58,7 +58,7 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -209,9 +209,9 @@ def install(rows: Rows, faults: Faults) -> None:
     is moved).
     """
     from dmoe.checkpoint import index, save
-    from dmoe.data.dataset.reader import Reader
+    from dmoe.data.dataset.reading.reader import Reader
     from dmoe.metrics.evaluation import Evaluation
-    from dmoe.train import log_window as window
+    from dmoe.train.output import log_window as window
 
     add, batch, write, update = window.Window.add, Reader._batch, index.write_atomic, Evaluation.update
     done = iter(range(1, 1 << 30))
@@ -253,8 +253,9 @@ def install(rows: Rows, faults: Faults) -> None:
 
         return noted
 
-    from dmoe.online import loop, prepared, publish, stages
+    from dmoe.online import loop, publish, stages
     from dmoe.online.ledger import Ledger
+    from dmoe.online.windows import prepared
 
     for owner, name, noted in (
         (prepared, "save_ids", point("ids", prepared.save_ids, after=False)),

@@ -24,7 +24,7 @@ def _serve(rank: int, world_size: int, store: str, connection: Connection) -> No
     import torch
     import torch.distributed as dist
 
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     torch.set_num_threads(1)

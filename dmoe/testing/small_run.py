@@ -7,7 +7,7 @@ import torch.distributed as dist
 import yaml
 
 from dmoe import distributed
-from dmoe.config import Config, parse_config
+from dmoe.config.config import Config, parse_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.train.session import Session, open_session

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import yaml
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.dataset import Dataset
 from dmoe.data.dataset.manifest import save_manifest
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.serve.export import export
+from dmoe.serve.export.export import export
 from dmoe.train.trainer import Trainer
 
 TAGS = '{name: tags, separator: "|", pooling: mean}, '

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
-from dmoe.paths import write_output
+from dmoe.storage.paths import write_output
 from dmoe.testing import planted
 from dmoe.testing.malformed import plant_bad_lines
 

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dmoe import alive, distributed
-from dmoe.alive import note
-from dmoe.config import Config, load_config
+from dmoe import distributed
+from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.skew import shares_of, skew_lines
 from dmoe.errors import UserError
-from dmoe.malloc import keep_freed_memory
 from dmoe.names import show
-from dmoe.paths import PATHS, inside, join
+from dmoe.processes import alive
+from dmoe.processes.alive import note
+from dmoe.processes.malloc import keep_freed_memory
+from dmoe.storage.paths import PATHS, inside, join
 from dmoe.terminal import tell
 from dmoe.train.elastic import watchdog as watch
 from dmoe.train.run.run_inputs import check_data, run_inputs
@@ -48,9 +49,9 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
             f"{join(config.data.path, FILE)}: split '{config.data.train_split}': all {train.rows:,} rows are {train.only_label}, so that"
             " there is nothing to learn; check the label column, its positive value and the split"
         )
-    from dmoe.train.console import Reporter
+    from dmoe.train.output.console import Reporter
+    from dmoe.train.output.trace import Trace, parse_window
     from dmoe.train.run.run_dir import RunDir
-    from dmoe.train.trace import Trace, parse_window
 
     window = parse_window(trace) if trace else None
     run = RunDir(config.run.dir)
@@ -97,9 +98,9 @@ def leave_group() -> None:
 
 
 def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: Any, trace: Any, resume: bool) -> None:
-    from dmoe.train.describe import describe
     from dmoe.train.evaluate import evaluate, shown_of
     from dmoe.train.loop import fit
+    from dmoe.train.output.describe import describe
     from dmoe.train.run.best import restore_best
     from dmoe.train.run.predictions import FILE as PREDICTIONS
     from dmoe.train.run.warm_start import begin_from
@@ -165,7 +166,7 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
     Raises:
         UserError: on every rank, if a host has too little memory.
     """
-    from dmoe.model.cost import cost_of
+    from dmoe.model.budget.cost import cost_of
     from dmoe.train.memory import shortage
     from dmoe.train.teacher import held_bytes
 
@@ -204,8 +205,8 @@ def evaluate_run(run_path: str, data: str | None, split: str | None, output: str
     from dmoe.checkpoint.index import read_index, verify_checkpoint
     from dmoe.checkpoint.load import check_fits, load_checkpoint
     from dmoe.model.build import make_blueprint, outline_of
-    from dmoe.train.console import headline, numbers_of
     from dmoe.train.evaluate import evaluate, shown_of
+    from dmoe.train.output.console import headline, numbers_of
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.session import open_session
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.data.progress import Progress
 from dmoe.distributed import rank, world_size
 from dmoe.metrics.evaluation import NotFinite
-from dmoe.paths import PATHS
+from dmoe.storage.paths import PATHS
 from dmoe.train.run.predictions import Predictions
 from dmoe.train.session import Session
 

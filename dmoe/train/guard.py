@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
+from dmoe.config.sections import GuardConfig
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import entropy_of
-from dmoe.sections import GuardConfig
 
 LEARNING_RATES = (
     "try a lower optimizer.dense.lr and optimizer.tables.lr, optimizer.dense.clip_norm=1, or optimizer.schedule.warmup_steps; --resume"

@@ -10,29 +10,29 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmoe.alive import note, pause, resume
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import WeightsNotFinite
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import NotFinite
-from dmoe.train.console import Reporter
+from dmoe.processes.alive import note, pause, resume
 from dmoe.train.elastic.exit_codes import Preempted
 from dmoe.train.elastic.preemption import Together
 from dmoe.train.evaluate import evaluate, shown_of
 from dmoe.train.guard import LEARNING_RATES, Guard, Stopped
-from dmoe.train.log_window import Window
+from dmoe.train.optimizer.schedule import Schedule
+from dmoe.train.optimizer.update_check import TablesMoved
+from dmoe.train.output.console import Reporter
+from dmoe.train.output.log_window import Window
+from dmoe.train.output.trace import Trace
 from dmoe.train.overflow import MOST_BATCHES, likely_reason
 from dmoe.train.run.run_dir import RunDir
-from dmoe.train.schedule import Schedule
 from dmoe.train.session import Session
 from dmoe.train.teacher import Teachers, note_teachers
-from dmoe.train.trace import Trace
-from dmoe.train.update_check import TablesMoved
 
 
 @dataclass

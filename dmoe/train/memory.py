@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.distributed import local_world_size, world_size
-from dmoe.model.cost import Cost
-from dmoe.model.sizes import human
+from dmoe.model.budget.cost import Cost
+from dmoe.model.budget.sizes import human
 
 HALVED = 0.5
 """bf16 and torch.compile may each reduce the memory of the activations, at most to this share."""

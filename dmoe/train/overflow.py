@@ -6,7 +6,7 @@ Shapes: B rows of a global batch, D dense features.
 import torch
 
 from dmoe.checkpoint.progress import Progress
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.distributed import broadcast_object, rank
 from dmoe.errors import UserError
 from dmoe.train.session import Session

@@ -11,20 +11,20 @@ from torchrec.distributed.model_parallel import DataParallelWrapper
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import ShardingEnv
 
-from dmoe.alive import note
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.distributed import world_size
 from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
-from dmoe.model.objective import TrainTask
+from dmoe.model.losses.objective import TrainTask
+from dmoe.processes.alive import note
 from dmoe.sharding.plan.initialize import initialize_tables
 from dmoe.sharding.plan.job_plan import kept_plan, plan_from_json, sharders
 from dmoe.sharding.plan.qcomm import codecs_of
 from dmoe.train.compiled import compile_dense
-from dmoe.train.optimizers import Optimizers, attach_table_optimizer
+from dmoe.train.optimizer.optimizers import Optimizers, attach_table_optimizer
 
 
 @dataclass

@@ -15,7 +15,8 @@ import torch
 
 from dmoe.checkpoint.index import INDEX
 from dmoe.checkpoint.load import check_fits, load_checkpoint
-from dmoe.config import Config, load_config
+from dmoe.config.config import Config, load_config
+from dmoe.config.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
@@ -23,10 +24,9 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
+from dmoe.model.budget.cost import cost_of
 from dmoe.model.build import make_blueprint, outline_of
-from dmoe.model.cost import cost_of
-from dmoe.paths import PATHS, inside, join, read_bounded, write_text
-from dmoe.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
+from dmoe.storage.paths import PATHS, inside, join, read_bounded, write_text
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.run.run_inputs import CONFIG, run_inputs
 from dmoe.train.run.warm_start import checkpoint_of

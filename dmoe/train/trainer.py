@@ -13,7 +13,8 @@ import torch
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.save import save_checkpoint
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.strict import checked
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.dataset import Batches
@@ -21,10 +22,9 @@ from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import device_of_this_rank, rank, start_alone
 from dmoe.errors import UserError
 from dmoe.model.dmoe import DMoE
-from dmoe.model.objective import Losses
+from dmoe.model.losses.objective import Losses
 from dmoe.sharding.plan.local_shards import copy_tables
-from dmoe.strict import checked
-from dmoe.train.schedule import Schedule
+from dmoe.train.optimizer.schedule import Schedule
 from dmoe.train.session import Session, open_session
 from dmoe.train.teacher import Teachers
 

@@ -88,7 +88,7 @@ def wrong_kernel() -> None:
 
 
 def wrong_optimizer() -> None:
-    from dmoe.train.optimizers import DataParallelTables
+    from dmoe.train.optimizer.optimizers import DataParallelTables
 
     step = DataParallelTables._step
     DataParallelTables._step = lambda self, weight, grad, state, rate: step(self, weight, grad, state, rate * 1.01)  # type: ignore[method-assign]
@@ -180,7 +180,7 @@ def leak() -> None:
 
 
 def hidden_wait() -> None:
-    from dmoe.model import objective
+    from dmoe.model.losses import objective
 
     reduced = objective.all_reduce_sum
     objective.all_reduce_sum = lambda x: reduced(x) if x.sum().item() > -1 else x

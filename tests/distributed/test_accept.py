@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.accept import stages as listed
 from dmoe.accept.conductor import Stage
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Finding
 from dmoe.accept.program import Options, accept
-from dmoe.accept.training import host_memory_with
+from dmoe.accept.stages import stages as listed
+from dmoe.accept.stages.training import host_memory_with
 from tests.distributed import planted
 
 pytestmark = pytest.mark.timeout(1800)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.model.correlation import EPS, CorrelationLoss
+from dmoe.model.losses.correlation import EPS, CorrelationLoss
 
 SWITCHES = [
     ("pearson", "l1", "full"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dmoe.checkpoint import inspect as look
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.testing.elastic import launch, used_rows
 from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
 from tests.distributed.test_faults import CONFIG

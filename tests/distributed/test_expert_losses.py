@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.model.build import distillation_of, expert_terms
-from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.losses.correlation import CorrelationLoss
+from dmoe.model.losses.objective import Objective
 from dmoe.model.mixture import Outputs
-from dmoe.model.objective import Objective
 from tests.distributed.test_correlation import SHARES
 
 ROWS, EXPERTS, DIMS, SELECTORS = 9, 3, 4, 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmoe.sections import ShardingTypeName
+from dmoe.config.sections import ShardingTypeName
 from dmoe.testing.plans import overrides
 from tests.distributed import fresh_rows
 

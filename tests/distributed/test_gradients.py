@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.model.build import build_model, make_blueprint
 from dmoe.sharding.plan.initialize import initial_block
 from dmoe.testing.small_run import dense_weights, largest_difference, open_small, small_config, train_steps, whole_tables

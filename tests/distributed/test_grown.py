@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmoe.checkpoint import index
-from dmoe.config import dump_config
+from dmoe.config.config import dump_config
 from dmoe.data.dataset.identity import TokenIdentity
 from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.testing import resume

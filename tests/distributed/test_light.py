@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmoe.config import dump_config
+from dmoe.config.config import dump_config
 from dmoe.data.dataset.manifest import load_manifest, save_manifest
 from dmoe.testing import resume
 from dmoe.testing.small_data import make_data_set

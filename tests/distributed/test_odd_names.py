@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmoe.config import override_key
+from dmoe.config.config import override_key
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.plan_file import read_plan, write_plan
 from dmoe.sharding.planner.cluster import parse_cluster

@@ -9,7 +9,7 @@ import pytest
 
 from dmoe.checkpoint import inspect as look
 from dmoe.json_text import parse_json
-from dmoe.serve.export import export
+from dmoe.serve.export.export import export
 from dmoe.testing.elastic import launch
 from dmoe.testing.small_data import make_data_set
 from tests.distributed.test_faults import CONFIG

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from dmoe.checkpoint.inspect import diff, newest
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
 from dmoe.online.rollback import roll_back
 from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
-from dmoe.paths import PATHS
-from dmoe.serve.delta import materialise
-from dmoe.serve.format import digest_of
-from dmoe.serve.random_rows import draw
+from dmoe.serve.encoding.random_rows import draw
+from dmoe.serve.export.delta import materialise
+from dmoe.serve.export.format import digest_of
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
+from dmoe.storage.paths import PATHS
 from dmoe.testing.elastic import Outcome, launch
 from dmoe.testing.growing_log import write_config, write_window
 from tests.s3_server import s3_server

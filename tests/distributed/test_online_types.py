@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.config import load_config
+from dmoe.config.config import load_config
+from dmoe.config.sections import ShardingTypeName
 from dmoe.online.publish import Publisher
-from dmoe.sections import ShardingTypeName
-from dmoe.serve.delta import materialise, read_delta
+from dmoe.serve.export.delta import materialise, read_delta
 from dmoe.testing.elastic import launch
 from dmoe.testing.growing_log import write_config, write_window
 from tests.distributed.test_online import contents, full_export

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.checkpoint.index import read_index, write_index
-from dmoe.config import dump_config
-from dmoe.serve.export import export
+from dmoe.config.config import dump_config
+from dmoe.serve.export.export import export
 from dmoe.serve.scorer import Scorer
 from dmoe.testing import resume
 from dmoe.testing.small_data import make_data_set

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmoe import distributed
 from dmoe.testing.small_run import open_small, small_config, train_steps
-from dmoe.train.trace import Trace
+from dmoe.train.output.trace import Trace
 
 PHASES = ("## copy_batch_to_gpu", "## start_sparse_data_dist", "## wait_sparse_data_dist", "## forward", "## backward", "## optimizer")
 

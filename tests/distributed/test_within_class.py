@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.model.correlation import EPS, CorrelationLoss
+from dmoe.model.losses.correlation import EPS, CorrelationLoss
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.run.predictions import Predictions
 from tests.distributed.test_correlation import SHARES, outputs

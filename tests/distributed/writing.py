@@ -11,14 +11,14 @@ from dmoe.checkpoint import save, writer
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.writer import CheckpointWriter
+from dmoe.config.sections import CheckpointConfig
 from dmoe.errors import UserError
-from dmoe.sections import CheckpointConfig
 from dmoe.testing.resume import BEFORE, everything
 from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps
 from dmoe.train.loop import _resume
+from dmoe.train.optimizer.schedule import Schedule
 from dmoe.train.run.best import restore_best
 from dmoe.train.run.run_dir import RunDir
-from dmoe.train.schedule import Schedule
 
 Tensors = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import pytest
 
 from dmoe.checkpoint import inspect
 from dmoe.checkpoint.tensors import TensorFile
-from dmoe.config import override_key
+from dmoe.config.config import override_key
 from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
@@ -19,7 +19,7 @@ from dmoe.data.npy import export as export_npy
 from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 from dmoe.report.run_page import run_document
 from dmoe.report.runs import load_run
-from dmoe.serve.export import export
+from dmoe.serve.export.export import export
 from dmoe.serve.score_dataset import score_split
 from dmoe.serve.score_raw import made_from
 from dmoe.serve.scorer import Scorer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import write_plan
 from dmoe.sharding.planner.cluster import PRESETS, Cluster, parse_cluster

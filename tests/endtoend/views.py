@@ -12,9 +12,9 @@ from dmoe.report.ab.page import ab_document
 from dmoe.report.ab.read import ArmFigures, Reading
 from dmoe.report.compare import compare_document, compare_runs
 from dmoe.report.expert_slices import experts_document, experts_of_run, slice_table
-from dmoe.report.frontier import frontier_document
-from dmoe.report.ladder_page import ladder_document
-from dmoe.report.results import answer
+from dmoe.report.ladder.frontier import frontier_document
+from dmoe.report.ladder.page import ladder_document
+from dmoe.report.ladder.results import answer
 from dmoe.report.run_page import run_document
 from dmoe.report.runs import load_run
 from dmoe.sharding.plan.check import Finding as Limit

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dmoe import alive
+from dmoe.processes import alive
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmoe.config import Config, dump_config, load_config, parse_config
+from dmoe.config.config import Config, dump_config, load_config, parse_config
 from dmoe.errors import UserError
 
 

@@ -8,7 +8,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.cli.main import parse
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.prepare.avazu_protocols import PROTOCOLS
 from dmoe.data.prepare.schema import load_schema

@@ -29,12 +29,12 @@ from dmoe.json_text import defined
 from dmoe.metrics import BinnedAUC, ExactAUC, GroupedAUC
 from dmoe.metrics.evaluation import Evaluation, NotFinite
 from dmoe.model.mixture import Outputs
-from dmoe.report.ladder_csv import _csv
+from dmoe.report.ladder.csv_files import _csv
 from dmoe.serve.score_dataset import write_scores
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
-from dmoe.train.console import Reporter, headline
+from dmoe.train.output.console import Reporter, headline
 from dmoe.train.rehearsal import random_set
 from dmoe.train.run.predictions import Predictions
 from tests.unit.data.log.logs import make, make_rows, write_csv
@@ -271,8 +271,8 @@ WRITERS = {
     "shuffle.close": "sorted rows that ShardWriter has checked",
     "vocabulary.write_vocabulary": "tokens and their counts",
     "vocabulary._write": "tokens and their decayed counts, sums of finite numbers",
-    "ladder_csv.ladder_csv": "figures through defined",
-    "ladder_csv.differences_csv": "figures through defined",
+    "csv_files.ladder_csv": "figures through defined",
+    "csv_files.differences_csv": "figures through defined",
     "delta._write_rows": "checks",
     "delta._write_tokens": "tokens and their counts",
     "delta._apply": "rows of scorers, which exports have checked, whose SHA-256 is the export's",

@@ -19,8 +19,8 @@ from dmoe.cli.main import main
 from dmoe.data import npy
 from dmoe.data.parquet import ShardFile
 from dmoe.data.prepare.source.raw_bytes import spool
-from dmoe.paths import append_text, write_atomic, write_output, write_text
 from dmoe.serve.score_dataset import write_scores
+from dmoe.storage.paths import append_text, write_atomic, write_output, write_text
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.synthesize import synthesize
 

@@ -17,7 +17,7 @@ from dmoe.checkpoint import inspect
 from dmoe.checkpoint.load import check_fits
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.checkpoint.tensors import write_tensors
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config.config import Config, dump_config, parse_config
 from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.earlier import with_identities
@@ -28,8 +28,8 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.model.build import make_blueprint, outline_of
-from dmoe.model.tables import Section, Table
-from dmoe.report.ladder_spec import load_spec, resolve
+from dmoe.model.embedding.tables import Section, Table
+from dmoe.report.ladder.spec import load_spec, resolve
 from dmoe.report.run_page import run_document
 from dmoe.report.runs import load_run
 from dmoe.serve.scorer import Scorer
@@ -44,7 +44,7 @@ from dmoe.sharding.planner.cost.calibrate import compare
 from dmoe.sharding.planner.cost.calibrate_words import calibration_document
 from dmoe.sharding.planner.planning_model import load_sizes
 from dmoe.testing.small_data import make_data_set
-from dmoe.train.schedule import Schedule
+from dmoe.train.optimizer.schedule import Schedule
 from tests.unit.serve import test_scorer
 from tests.unit.sharding.small_plans import plan_of
 from tests.unit.sharding.small_plans import table as planned

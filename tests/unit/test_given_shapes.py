@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from dmoe.checkpoint.index import Piece, _apart
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.errors import UserError
 from dmoe.model.assemble import outline
 from dmoe.model.build import assemble_mixture, make_blueprint

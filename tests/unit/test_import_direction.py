@@ -19,7 +19,7 @@ LEVELS = [
     {"model"},
     {"data"},
 ]
-"""A package imports from lower lines and from modules beside the packages, such as dmoe.config."""
+"""A package imports from lower lines and from modules beside the packages, such as dmoe.config.config."""
 ENTRIES = {
     "dmoe.__main__",
     "dmoe.accept.__main__",

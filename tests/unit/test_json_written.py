@@ -11,13 +11,13 @@ import torch
 from dmoe.checkpoint import index as index_module
 from dmoe.checkpoint.index import INDEX, Index, read_index, write_index
 from dmoe.checkpoint.progress import Progress, progress_from
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
-from dmoe.train.log_window import Window
+from dmoe.train.optimizer.schedule import Schedule
+from dmoe.train.output.log_window import Window
 from dmoe.train.run.run_dir import RunDir
-from dmoe.train.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = [path for folder in ("dmoe", "launch", "tools") for path in (ROOT / folder).rglob("*.py") if "bench" not in path.parts]

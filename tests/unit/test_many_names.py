@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from dmoe.checkpoint.index import Index, Piece
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.manifest import CategoricalFeature, load_manifest
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
-from dmoe.model.tables import make_tables
+from dmoe.model.embedding.tables import make_tables
 from dmoe.names import first_twice
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.constraints import rules_for

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from dmoe.cli.main import main
+from dmoe.config.sections import GuardConfig, TableOptimizerConfig
 from dmoe.data.dataset.compatibility import check_compatible, inputs_of
 from dmoe.data.dataset.files import verify
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.sections import GuardConfig, TableOptimizerConfig
 from dmoe.testing.small_data import make_data_set
 from dmoe.train.elastic.watchdog import Sign, explain
 from dmoe.train.guard import Guard
-from dmoe.train.optimizers import attach_table_optimizer
+from dmoe.train.optimizer.optimizers import attach_table_optimizer
 
 SCHEMA = "label: clicked\ncategorical: [site]\n"
 LOG = "clicked,site\n" + "".join(f"{row % 2},s{row % 7}\n" for row in range(60))

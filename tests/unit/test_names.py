@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmoe import names
-from dmoe.config import Config, override_key, parse_config, split_override
+from dmoe.config.config import Config, override_key, parse_config, split_override
 from dmoe.errors import UserError, nearest, run_command
 
 ESCAPE = "\x1b]0;title\x07\x1b[31m"

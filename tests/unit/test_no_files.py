@@ -11,15 +11,15 @@ import pytest
 
 from dmoe.checkpoint.index import read_index
 from dmoe.checkpoint.tensors import TensorFile
-from dmoe.config import Config, load_config
+from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
-from dmoe.report.ladder_spec import load_spec
-from dmoe.report.results import load_predictions
+from dmoe.report.ladder.results import load_predictions
+from dmoe.report.ladder.search import load_search
+from dmoe.report.ladder.spec import load_spec
 from dmoe.report.runs import load_figures
-from dmoe.report.search import load_search
-from dmoe.serve.format import read_scorer_file
+from dmoe.serve.export.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import load_sizes
@@ -93,7 +93,7 @@ def test_a_path_that_leads_nowhere_is_one_line(tmp_path, path):
 
 def test_what_the_shell_has_opened_is_read(tmp_path):
     """Standard input, and bash's process substitution."""
-    code = "import sys; from dmoe.config import load_config; print(load_config(sys.argv[1]).train.epochs)"
+    code = "import sys; from dmoe.config.config import load_config; print(load_config(sys.argv[1]).train.epochs)"
     given = {"input": "train: {epochs: 7}\n", "text": True, "capture_output": True, "check": True}
     assert subprocess.run([sys.executable, "-c", code, "/dev/stdin"], **given).stdout == "7\n"
     shell = ["bash", "-c", '"$0" -c "$1" <(cat)', sys.executable, code]

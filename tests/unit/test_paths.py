@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.paths import append_text, inside, no_links, remove_files, write_atomic, write_text
+from dmoe.storage.paths import append_text, inside, no_links, remove_files, write_atomic, write_text
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dmoe.cli.main import main
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.source.raw_bytes import expand, identity
 from dmoe.errors import UserError
-from dmoe.paths import PATHS
 from dmoe.serve.score_dataset import write_scores
+from dmoe.storage.paths import PATHS
 
 LINES = b"click,site,user\n" + b"".join(b"%d,s%d,u%d\n" % (row % 3 == 0, row % 5, row % 7) for row in range(300))
 

@@ -9,8 +9,8 @@ import pytest
 
 from dmoe.data.prepare.source.raw_bytes import expand
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, Paths
 from dmoe.serve.score_dataset import write_scores
+from dmoe.storage.paths import PATHS, Paths
 from tests.s3_server import s3_server
 
 
@@ -97,13 +97,14 @@ def test_an_unreachable_server_is_one_error(client, monkeypatch):
 
 
 def test_boto3_waits_for_the_first_path_of_s3():
-    said = "import sys, dmoe.paths as p; p.PATHS.exists('/tmp'); print('boto3' in sys.modules, p.PATHS.handler('s3://b/k') is not None)"
+    said = "import sys; from dmoe.storage import paths as p; p.PATHS.exists('/tmp'); "
+    said += "print('boto3' in sys.modules, p.PATHS.handler('s3://b/k') is not None)"
     done = subprocess.run([sys.executable, "-c", said + "; print('boto3' in sys.modules)"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "True"]
 
 
 def test_without_boto3_a_path_of_s3_is_refused_in_one_line_and_makes_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dmoe.s3", None)
+    monkeypatch.setitem(sys.modules, "dmoe.storage.s3", None)
     monkeypatch.setattr("dmoe.data.prepare.source.raw_bytes.PATHS", Paths())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^--input s3://logs/a: s3:// cannot be reached: install dmoe\[s3\]$"):

@@ -8,17 +8,17 @@ import yaml
 
 from dmoe.checkpoint.index import read_index
 from dmoe.checkpoint.tensors import TensorFile
-from dmoe.config import Config, parse_config
+from dmoe.config.config import Config, parse_config
+from dmoe.config.yaml_files import parse_yaml
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.report.ladder_spec import load_spec
-from dmoe.serve.format import read_scorer_file
+from dmoe.report.ladder.spec import load_spec
+from dmoe.serve.export.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import load_sizes
-from dmoe.yaml_files import parse_yaml
 
 DAMAGED = [
     ('{"format": "dmoe", "a": {"b": 1, "c": 2, "b": 1}}', "key 'b' stands twice in one object"),

@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from dmoe import alive, terminal
+from dmoe import terminal
 from dmoe.data import progress
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError, run_command
 from dmoe.names import show
+from dmoe.processes import alive
 
 ESCAPE = "\x1b"
 

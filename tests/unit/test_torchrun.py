@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler
 
-from dmoe.meeting import Meeting, limit_silence
+from dmoe.processes.meeting import Meeting, limit_silence
 
 
 class Unreachable:

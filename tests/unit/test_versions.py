@@ -11,7 +11,7 @@ from dmoe.checkpoint.index import Index, _checksum, read_index, write_index
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.json_text import is_int
-from dmoe.serve.format import read_scorer_file
+from dmoe.serve.export.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import check_plan
 from dmoe.sharding.planner.cost import calibrate
 from dmoe.sharding.planner.planning_model import manifest_of

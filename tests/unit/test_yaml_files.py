@@ -5,10 +5,10 @@ import math
 import pytest
 import yaml
 
-from dmoe.config import load_config, parse_config
+from dmoe.config.config import load_config, parse_config
+from dmoe.config.yaml_files import NotYaml, dump_yaml, parse_yaml, read_extended
 from dmoe.errors import UserError
-from dmoe.report.ladder_spec import load_spec, resolve
-from dmoe.yaml_files import NotYaml, dump_yaml, parse_yaml, read_extended
+from dmoe.report.ladder.spec import load_spec, resolve
 
 SCALARS = {
     "1": 1, "-7": -7, "0": 0, "1_000": 1000, "0x1F": 31, "0b101": 5, "+3": 3, "1.5": 1.5, "-.5": -0.5, "2.": 2.0, "1e-3": 1e-3, "1E+3": 1e3,
@@ -127,7 +127,7 @@ def test_an_override_of_a_number_is_yaml():
 )
 def test_a_file_extends_files_of_this_machine_alone(tmp_path, monkeypatch, name):
     # Whoever would ask iopath for a scheme would open a connection.
-    monkeypatch.setattr("dmoe.paths.Paths.handler", lambda *_: pytest.fail("reached for the network"))
+    monkeypatch.setattr("dmoe.storage.paths.Paths.handler", lambda *_: pytest.fail("reached for the network"))
     (tmp_path / "x.yaml").write_text(f"extends: {name}\n")
     with pytest.raises(UserError, match=r"^[^\n]*x\.yaml: extends: "):
         load_config(str(tmp_path / "x.yaml"))

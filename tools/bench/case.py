@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from dmoe.config import Config
+    from dmoe.config.config import Config
     from dmoe.data.dataset.batch import Batch
     from dmoe.data.dataset.manifest import Manifest
 
@@ -70,7 +70,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
 def config_of(case: Case, *overrides: str) -> "Config":
     import yaml
 
-    from dmoe.config import parse_config
+    from dmoe.config.config import parse_config
 
     model = MODELS[case.model]
     tree = {

@@ -73,7 +73,7 @@ def _serve(
     width: int,
     answers: "Connection[Exchange, Exchange]",
 ) -> None:
-    from dmoe.model.correlation import CorrelationLoss
+    from dmoe.model.losses.correlation import CorrelationLoss
     from dmoe.train.rehearsal.collective_bytes import SentBytes
 
     torch.set_num_threads(1)

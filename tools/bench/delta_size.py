@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 ROOT = Path(__file__).resolve().parents[2]
-from dmoe.config import load_config  # noqa: E402
+from dmoe.config.config import load_config  # noqa: E402
 from dmoe.errors import run_command  # noqa: E402
 from dmoe.online.publish import Publisher  # noqa: E402
 from dmoe.online.status import status  # noqa: E402
-from dmoe.serve.delta import make_delta, materialise  # noqa: E402
-from dmoe.serve.format import FILE, digest_of  # noqa: E402
+from dmoe.serve.export.delta import make_delta, materialise  # noqa: E402
+from dmoe.serve.export.format import FILE, digest_of  # noqa: E402
 
 CONFIG = """
 model: {embedding: {dim: 16}, experts: [crossnet, {kind: mlp, hidden: [32]}], expert_dim: 16}

@@ -43,7 +43,7 @@ def main() -> None:
     import torch
 
     from dmoe.report.document import in_columns
-    from dmoe.serve.random_rows import draw
+    from dmoe.serve.encoding.random_rows import draw
     from dmoe.serve.scorer import Scorer
 
     torch.set_num_threads(1)
@@ -110,7 +110,7 @@ def score_for(folder: str, begin: Any, seconds: float) -> tuple[int, float, floa
     """(rows, seconds that passed, CPU seconds) of a process that scores 256 rows again and again, from when all are ready."""
     import torch
 
-    from dmoe.serve.random_rows import draw
+    from dmoe.serve.encoding.random_rows import draw
     from dmoe.serve.scorer import Scorer
 
     torch.set_num_threads(1)
@@ -129,7 +129,7 @@ def products_of(scorer: Any, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Any
     """The matrix products of the torch engine, and nothing beside."""
     import torch
 
-    from dmoe.accept.products import Recorder, Replay
+    from dmoe.accept.stages.products import Recorder, Replay
 
     sets = [one.contiguous() for one in scorer.embeddings(ids_BF, bags)]
     recorder = Recorder()

@@ -31,7 +31,7 @@ def measure(case: Any, arguments: argparse.Namespace) -> None:
     import torch
     import torch.distributed as dist
 
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     from dmoe.train.evaluate import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.losses.correlation import CorrelationLoss
 from tools.bench.case import EXPERT_DIM, Case, make_batches
 
 

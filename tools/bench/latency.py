@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.rounds < 2 or arguments.threads < 1:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
-    from dmoe.model.sizes import human
+    from dmoe.model.budget.sizes import human
     from dmoe.report.document import in_columns
     from dmoe.report.latency import BATCHES
     from dmoe.report.latency_probe import measure

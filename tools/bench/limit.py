@@ -61,8 +61,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Line]:
     import torch
 
     from dmoe import distributed
-    from dmoe.accept.products import Recorder, Replay
-    from dmoe.train.log_filters import quiet
+    from dmoe.accept.stages.products import Recorder, Replay
+    from dmoe.train.output.log_filters import quiet
     from dmoe.train.session import open_session
     from tools.bench import collectives
     from tools.bench.floor import Memory, correlation, reader_seconds, seconds

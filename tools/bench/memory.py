@@ -5,8 +5,8 @@ python -m tools.bench.memory --config configs/demo.yaml --set data.path=.demo/da
 
 Every case runs in a process of its own, one rank. What imports and a first step of next to no tables and rows take is measured in
 another process and taken off. Needed are tables, their optimizer's state, the dense part with gradients and state, and one batch's
-activations (dmoe/model/cost.py, which adds them up on the meta device). The peak is the kernel's: after the steps, after an evaluation
-of as many rows, and after a checkpoint that a thread writes from a copy.
+activations (dmoe/model/budget/cost.py, which adds them up on the meta device). The peak is the kernel's: after the steps, after an
+evaluation of as many rows, and after a checkpoint that a thread writes from a copy.
 """
 
 import argparse
@@ -67,13 +67,13 @@ def peaks(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
     import torch.distributed as dist
 
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     from dmoe.checkpoint.writer import CheckpointWriter
-    from dmoe.config import load_config
+    from dmoe.config.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
-    from dmoe.model.cost import cost_of
+    from dmoe.model.budget.cost import cost_of
     from dmoe.train.evaluate import evaluate
     from dmoe.train.rehearsal.measure import resident_bytes
     from dmoe.train.run.run_dir import RunDir

@@ -59,7 +59,7 @@ def tables_share(case: Case) -> float:
     import torch
 
     from dmoe import distributed
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
     from dmoe.train.session import open_session
     from tools.bench import phases
     from tools.bench.case import forever, make_batches

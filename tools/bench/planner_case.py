@@ -50,11 +50,11 @@ def model_of(name: str) -> tuple[Sizes, str, int, int]:
 
 def main(who: str, name: str, cluster_name: str, file: str, limit: float) -> None:
     """Plans one case; leaves the plan and what it cost in `file`."""
-    from dmoe.config import parse_config
+    from dmoe.config.config import parse_config
     from dmoe.data.progress import peak_memory_mb
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.planning_model import describe, manifest_of
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     cluster = parse_cluster(cluster_name)

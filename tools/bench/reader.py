@@ -121,7 +121,7 @@ def write(folder: Path, rows: int, row_group: int) -> "Manifest":
 
 
 def read(folder: str, manifest: "Manifest", shuffle: str, batch: int) -> Iterator[Any]:
-    from dmoe.data.dataset.reader import Reader
+    from dmoe.data.dataset.reading.reader import Reader
 
     names = [feature.name for feature in manifest.dense]
     return Reader(folder, manifest, "train", manifest.categorical, names, shuffle=shuffle, prefetch=0).batches(batch, 0, 1)
@@ -166,7 +166,7 @@ def training_step(batch: int) -> Callable[[], None]:
     import torch
 
     from dmoe import distributed
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
     from tools.bench.builders import dmoe
     from tools.bench.case import Case
 

@@ -36,7 +36,7 @@ stage("import torchrec")
 import dmoe.train.session
 stage("import dmoe")
 import torch.distributed as dist
-from dmoe.train.log_filters import quiet
+from dmoe.train.output.log_filters import quiet
 from tools.bench.case import Case, config_of, forever, make_batches, manifest_of
 torch.set_num_threads(1)
 quiet()

@@ -24,7 +24,7 @@ def main() -> None:
     import torch
 
     from dmoe import distributed
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
     from tools.bench.results import announce, loads
 
     quiet()
@@ -48,11 +48,11 @@ def main() -> None:
 def trained(path: str, overrides: list[str], device: Any) -> dict[str, float]:
     """One epoch on the training split, then the test split."""
     from dmoe import distributed
-    from dmoe.config import load_config
+    from dmoe.config.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.train.evaluate import evaluate
+    from dmoe.train.optimizer.schedule import Schedule
     from dmoe.train.rehearsal.collective_bytes import SentBytes
-    from dmoe.train.schedule import Schedule
     from dmoe.train.session import open_session
 
     config = load_config(path, overrides)

@@ -49,7 +49,7 @@ def main() -> None:
     os.environ.update(RANK=str(arguments.rank), LOCAL_RANK=str(arguments.rank), WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks)
     store = dist.FileStore(arguments.store, case.ranks) if case.ranks > 1 else dist.HashStore()
     dist.init_process_group("gloo", store=store, rank=arguments.rank, world_size=case.ranks)
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     builder = importlib.import_module(f"tools.bench.builders.{arguments.builder}")

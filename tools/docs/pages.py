@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from dmoe.cli.main import command_parser, every_command
-from dmoe.config import Config
+from dmoe.config.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)#\s]+)\)")

@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.paths import write_output
     from dmoe.report.ab.plan import as_json, as_text, make_plan
     from dmoe.report.ab.plan_options import PlanOptions
+    from dmoe.storage.paths import write_output
 
     plan = make_plan(PlanOptions(**given(arguments, PlanOptions)))
     show(as_text(plan))

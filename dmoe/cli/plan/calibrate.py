@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("say what to measure: a run's directory, or --config X.yaml, or --measured FILE; one of them")
     if arguments.steps < 1 or not arguments.timeout > 0:
         raise UserError(f"--steps {arguments.steps}, --timeout {arguments.timeout:g}: expected at least a step, and seconds")
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     from dmoe.sharding.planner.cost.calibrate import compare
@@ -61,10 +61,10 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     """The measurement's data and where it is from."""
     import tempfile
 
-    from dmoe.config import setting
+    from dmoe.config.config import setting
     from dmoe.errors import UserError
-    from dmoe.paths import PATHS, join
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
+    from dmoe.storage.paths import PATHS, join
     from dmoe.train.rehearsal.local_launch import run_here
 
     if arguments.measured:
@@ -95,7 +95,7 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
 def _read(path: str) -> Any:
     from dmoe.errors import UserError
     from dmoe.json_text import parse_json
-    from dmoe.paths import read_bounded
+    from dmoe.storage.paths import read_bounded
 
     try:
         return parse_json(read_bounded(path, MAX_BYTES, "measurement", f"--measured {path}"))

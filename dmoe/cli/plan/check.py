@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from dmoe.errors import UserError
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     if not arguments.config and (given := [f"--{key}" for key in ("data", "cardinalities", "set") if getattr(arguments, key)]):
         raise UserError(f"{given[0]}: say which experiment it belongs to, --config X.yaml")

@@ -24,7 +24,7 @@ def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """The overrides of the config from `--data` and `--set`."""
-    from dmoe.config import setting
+    from dmoe.config.config import setting
 
     return [*([setting("data.path", arguments.data)] if arguments.data else []), *arguments.set]
 
@@ -32,9 +32,9 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
 def model_of(arguments: argparse.Namespace) -> Any:
     """The model that the arguments of `add_model` select, a `dmoe.sharding.planner.planning_model.Described`. Suppresses TorchRec's
     warnings."""
-    from dmoe.alive import note
-    from dmoe.config import load_config
-    from dmoe.train.log_filters import quiet
+    from dmoe.config.config import load_config
+    from dmoe.processes.alive import note
+    from dmoe.train.output.log_filters import quiet
 
     # A tenth of the time of planning 1,000 tables went into collections that find nothing: its objects live until the process ends.
     gc.set_threshold(100_000, 20, 20)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     check_top(arguments)
     quiet()

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from dmoe.alive import note
+from dmoe.processes.alive import note
 
 
 def run(arguments: argparse.Namespace, **options: Any) -> None:
@@ -14,7 +14,7 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.prepare.options import Options
     from dmoe.data.prepare.pipeline import preprocess
     from dmoe.data.prepare.summary import summarize
-    from dmoe.malloc import keep_freed_memory
+    from dmoe.processes.malloc import keep_freed_memory
     from dmoe.terminal import tell
 
     keep_freed_memory()

@@ -6,13 +6,13 @@ from itertools import zip_longest
 
 from pydantic import Field
 
+from dmoe.config.sections import DataConfig
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, RARE_ID, CategoricalFeature, DenseFeature, Manifest
 from dmoe.data.dataset.part import Strict
 from dmoe.data.dataset.vocabulary_files import file_of, other_vocabulary, read_digests
 from dmoe.errors import UserError
-from dmoe.paths import join
-from dmoe.sections import DataConfig
+from dmoe.storage.paths import join
 
 TOLERANCE = 1e-6
 """Allowed difference of means, in standard deviations, and of deviations, relative: rounding of float32 and of another summation order."""

@@ -6,7 +6,7 @@ from typing import Any
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.manifest import Manifest, Split, load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.distributed import rank, world_size
 from dmoe.errors import UserError, nearest
 

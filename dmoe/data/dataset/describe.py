@@ -15,7 +15,7 @@ from dmoe.data.dataset.files import file_bytes, open_shard, read_row_group, row_
 from dmoe.data.dataset.manifest import RARE_ID, CategoricalFeature, Manifest, load_manifest
 from dmoe.data.dataset.notices import facts, notices
 from dmoe.data.dataset.vocabulary_files import file_of, other_vocabulary, unreadable
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 
 SAMPLE_ROWS = 1_000_000
 FLOAT_BYTES = 4

@@ -4,7 +4,7 @@ from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.dataset.vocabulary_files import file_of
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 
 
 def with_identities(manifest: Manifest, folder: str) -> Manifest:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from dmoe.data.dataset.manifest import Manifest, Shard
 from dmoe.errors import UserError
 from dmoe.names import LABEL
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 
 PIECE_BYTES = 4 << 20
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dmoe.config.strict import Text
 from dmoe.data.dataset.part import Part
-from dmoe.strict import Text
 
 SHA256 = r"^[0-9a-f]{64}$"
 PIECE = 1 << 20

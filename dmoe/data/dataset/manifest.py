@@ -12,13 +12,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from dmoe.config.strict import FeatureName, Open, SplitName, Text, checked
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.part import Part
 from dmoe.errors import UserError, nearest, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.names import first_twice, quoted
-from dmoe.paths import PATHS, join, read_bounded, write_text
-from dmoe.strict import FeatureName, Open, SplitName, Text, checked
+from dmoe.storage.paths import PATHS, join, read_bounded, write_text
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1

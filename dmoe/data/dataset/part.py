@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from dmoe.strict import Strict
+from dmoe.config.strict import Strict
 
 
 class Part(Strict):

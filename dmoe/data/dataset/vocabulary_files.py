@@ -8,7 +8,7 @@ from dmoe.data.dataset.identity import PIECE, TokenDigest
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.errors import UserError
 from dmoe.names import file_name
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 
 FOLDER = "vocabulary"
 

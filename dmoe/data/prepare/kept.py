@@ -9,7 +9,7 @@ from dmoe.data.prepare.count.vocabulary import Vocabulary, digest, read_all, rea
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.write.manifest_building import identities
 from dmoe.errors import UserError, one_line
-from dmoe.paths import join
+from dmoe.storage.paths import join
 
 
 @dataclass(frozen=True)

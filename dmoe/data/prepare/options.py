@@ -3,12 +3,12 @@
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
+from dmoe.config.option import option
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.raw_bytes import STDIN, is_remote
 from dmoe.data.prepare.split.split_rules import parse_shares
 from dmoe.errors import UserError
-from dmoe.option import option
-from dmoe.paths import inside
+from dmoe.storage.paths import inside
 
 WORK = ".work"
 MAX_BLOCK = 1 << 30

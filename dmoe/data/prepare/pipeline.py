@@ -19,8 +19,8 @@ from dmoe.data.prepare.source.raw_bytes import spool
 from dmoe.data.prepare.stages import FORMAT_OF_WORK, Result, Task, run_stages
 from dmoe.data.prepare.write.output_folder import finished_before, refuse_other_than_stdin
 from dmoe.errors import UserError
-from dmoe.lock import alone
 from dmoe.names import show
+from dmoe.storage.lock import alone
 
 __all__ = ["Options", "Result", "preprocess"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dmoe.errors import UserError
 from dmoe.names import file_name, printable
-from dmoe.paths import write_atomic
+from dmoe.storage.paths import write_atomic
 
 REPEATED, REORDERED = "repeated header", "reordered header"
 """Kinds of a header line within a file, which occurs where files were joined. After a header in another order, rows would be read

@@ -23,11 +23,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from dmoe.config.strict import Strict, checked
+from dmoe.config.yaml_files import read_mapping
 from dmoe.data.prepare.schema_features import Bucket, Categorical, Dense, Label, Time
 from dmoe.errors import UserError, nearest
 from dmoe.names import first_twice, quoted
-from dmoe.strict import Strict, checked
-from dmoe.yaml_files import read_mapping
 
 __all__ = ["Bucket", "Categorical", "Dense", "Label", "Schema", "Time", "load_schema", "parse_schema", "shipped"]
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dmoe.config.strict import FeatureName, Strict, Text
 from dmoe.data.prepare.encode.times import parse_format
-from dmoe.strict import FeatureName, Strict, Text
 
 
 class Label(Strict):

@@ -41,8 +41,8 @@ from dmoe.data.prepare.write.shard_writer import constants
 from dmoe.data.prepare.write.shards import write_shards
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
-from dmoe.malloc import give_back_freed_memory
 from dmoe.names import file_name, printable, show
+from dmoe.processes.malloc import give_back_freed_memory
 from dmoe.terminal import tell
 
 FORMAT, FORMAT_OF_WORK = 3, 4

@@ -2,13 +2,13 @@
 
 import shlex
 
+from dmoe.config.shipped import CONFIGS
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.dataset.notices import facts, notices
 from dmoe.data.prepare.pipeline import Result
 from dmoe.data.progress import duration, peak_memory_mb
 from dmoe.data.skew import shares_of, skew_lines
 from dmoe.names import clip
-from dmoe.shipped import CONFIGS
 
 
 def _splits(manifest: Manifest) -> list[str]:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from torch import nn
 
+from dmoe.config.strict import explain
 from dmoe.errors import UserError, nearest, one_line
-from dmoe.strict import explain
 
 Expert = TypeVar("Expert", bound=type[nn.Module])
 

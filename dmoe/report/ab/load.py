@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from dmoe.errors import UserError, nearest, one_line, shown
 from dmoe.json_text import parse_json
 from dmoe.names import quoted
-from dmoe.paths import PATHS, join
 from dmoe.serve.ab.exposures import PREFIX, SCHEMA, SPLIT_KEY
+from dmoe.storage.paths import PATHS, join
 
 NEEDED = [name for name in SCHEMA.names if not name.startswith("shadow_")]
 TIME = pa.timestamp("us", "UTC")

@@ -9,10 +9,10 @@ import numpy as np
 
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, parse_json
-from dmoe.paths import read_bounded
 from dmoe.report.ab.plan_options import Metric, PlanOptions
 from dmoe.report.ab.sequential import boundary, tightest
 from dmoe.report.statistics import normal_quantile
+from dmoe.storage.paths import read_bounded
 
 PATHS_DRAWN, MOST_DAYS = 20_000, 3_650
 

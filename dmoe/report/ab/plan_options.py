@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dmoe.option import option
+from dmoe.config.option import option
 
 Metric = Literal["clicks", "logloss"]
 

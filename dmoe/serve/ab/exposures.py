@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
-from dmoe.paths import PATHS, join, write_atomic
+from dmoe.storage.paths import PATHS, join, write_atomic
 
 SCHEMA = pa.schema(
     [

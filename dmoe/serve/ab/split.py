@@ -15,11 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
+from dmoe.config.strict import Strict, Text, checked
+from dmoe.config.yaml_files import read_mapping
 from dmoe.data.prepare.split.split_rules import splitmix64
 from dmoe.data.prepare.tokens.token_ids import hashes
-from dmoe.paths import join
-from dmoe.strict import Strict, Text, checked
-from dmoe.yaml_files import read_mapping
+from dmoe.storage.paths import join
 
 BUCKETS = 10_000
 OUTSIDE = ""

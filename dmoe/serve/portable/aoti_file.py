@@ -12,11 +12,11 @@ import shutil
 import torch
 
 from dmoe.errors import UserError, one_line
-from dmoe.paths import join
-from dmoe.serve.format import AOTI
+from dmoe.serve.export.format import AOTI
 from dmoe.serve.portable.modules import DensePart
 from dmoe.serve.portable.onnx_files import dynamic_shapes, example, quiet
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import join
 
 
 def check_compiler() -> None:

@@ -14,16 +14,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
-from dmoe.paths import PATHS, join, write_text
-from dmoe.serve.delta import DELTA, form_of
-from dmoe.serve.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, digest_of, read_scorer_file, write_scorer_file
+from dmoe.serve.encoding.random_rows import draw
+from dmoe.serve.export.delta import DELTA, form_of
+from dmoe.serve.export.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, digest_of, read_scorer_file, write_scorer_file
 from dmoe.serve.onnx_engine import DENSE, EMBEDDINGS, IDS, LOGIT, lengths_name, open_session, values_name
 from dmoe.serve.portable import aoti_file, onnx_files, triton
-from dmoe.serve.random_rows import draw
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import PATHS, join, write_text
 
 Format = Literal["scorer", "onnx", "aoti", "triton"]
 BOUND = 1e-4

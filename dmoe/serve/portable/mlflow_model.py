@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dmoe.paths import join, write_text
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import join, write_text
 from dmoe.version import __version__
 
 FILE, REQUIREMENTS = "MLmodel", "requirements.txt"

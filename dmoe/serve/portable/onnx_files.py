@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from dmoe.checkpoint.tensors import read_entries
-from dmoe.paths import PATHS, join
-from dmoe.serve.format import DENSE as DENSE_FILE
-from dmoe.serve.format import ONNX, ONNX_DENSE, TABLES, ScorerFile
+from dmoe.serve.export.format import DENSE as DENSE_FILE
+from dmoe.serve.export.format import ONNX, ONNX_DENSE, TABLES, ScorerFile
 from dmoe.serve.onnx_engine import DENSE, IDS
 from dmoe.serve.portable.modules import OFFSETS, OUTPUTS, ROWS, SCALE, DensePart, WholeScorer, WithWeights
 from dmoe.serve.rows import FullRows
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import PATHS, join
 
 LARGEST = 1 << 30
 """Largest size in bytes of weights within an ONNX file, because protobuf has a limit of 2 GiB. Larger weights are in a file beside it."""

@@ -1,6 +1,6 @@
 """A Triton model repository for the ONNX Runtime backend: https://docs.nvidia.com/deeplearning/triton-inference-server/."""
 
-from dmoe.serve.format import ScorerFile
+from dmoe.serve.export.format import ScorerFile
 from dmoe.serve.onnx_engine import DENSE, IDS, LOGIT, PROBABILITY, lengths_name, values_name
 
 VERSION_FOLDER = "1"

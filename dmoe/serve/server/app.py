@@ -20,7 +20,7 @@ from starlette.routing import Route
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.errors import UserError
 from dmoe.names import whole_number
-from dmoe.serve.row_encoder import EncodedRows
+from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server import bodies, kserve
 from dmoe.serve.server.arms import REQUEST_ID, Arms, Chosen, NoUnit, request_id

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from dmoe.errors import UserError, shown
-from dmoe.paths import PATHS
 from dmoe.serve.ab.exposures import Exposure, ExposureLog
 from dmoe.serve.ab.split import OUTSIDE, Assigner, Split, read_split
-from dmoe.serve.row_encoder import EncodedRows
+from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.metrics import Metrics
 from dmoe.serve.server.options import ServeOptions
 from dmoe.serve.server.versions import Version, Versions, folder_of, load_version
+from dmoe.storage.paths import PATHS
 
 MAX_UNIT, MAX_REQUEST_ID = 1000, 200
 REQUEST_ID, VOCABULARY = "x-request-id", "inputs/vocabulary/"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dmoe.serve.row_encoder import EncodedRows, concatenated
+from dmoe.serve.encoding.row_encoder import EncodedRows, concatenated
 from dmoe.serve.server.versions import Version
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
-from dmoe.serve.row_encoder import EncodedRows
+from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.server import kserve
 from dmoe.serve.server.versions import Version
 

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
-from dmoe.serve.delta import DELTA, materialise
-from dmoe.serve.format import FILE
+from dmoe.serve.export.delta import DELTA, materialise
+from dmoe.serve.export.format import FILE
 from dmoe.serve.pointer import folder_at, read_pointer
 from dmoe.serve.scorer import Scorer
+from dmoe.storage.paths import PATHS, join
 
 WARM_UP_ROWS = (1, 64)
 WARM_UP_VALUES = ("0", 0)

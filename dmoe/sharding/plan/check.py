@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dmoe.errors import UserError
-from dmoe.model.sizes import left
+from dmoe.model.budget.sizes import left
 from dmoe.report.document import Bullets, Cell, Document, Heading, Note, Table
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmoe.model.initial_weights import BLOCK_ROWS, initial_block
-from dmoe.model.tables import Table
+from dmoe.model.embedding.initial_weights import BLOCK_ROWS, initial_block
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 
 

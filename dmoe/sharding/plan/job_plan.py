@@ -9,11 +9,11 @@ from torch.distributed._shard.sharding_spec import EnumerableShardingSpec, Shard
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, EmbeddingCollectionInterface
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import broadcast_object, rank
 from dmoe.errors import UserError, nearest
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.plan_file import check_plan, model_hash, read_plan
 from dmoe.sharding.plan.sharders import CUT_ROWS, sharders
 from dmoe.sharding.planner.cluster import Cluster, cluster_of_this_job

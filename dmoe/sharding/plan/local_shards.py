@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchrec.distributed.batched_embedding_kernel import BatchedDenseEmbeddingBag, BatchedFusedEmbeddingBag
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 
-from dmoe.model.tables import Section, Table
+from dmoe.model.embedding.tables import Section, Table
 
 
 @dataclass(frozen=True)

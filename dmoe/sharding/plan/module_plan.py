@@ -9,7 +9,7 @@ from torch import nn
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 
 from dmoe.errors import UserError, nearest
-from dmoe.model.tables import module_name
+from dmoe.model.embedding.tables import module_name
 from dmoe.names import quoted
 from dmoe.sharding.plan.job_plan import parameter_sharding
 from dmoe.sharding.plan.plan_file import check_plan, read_plan, write_plan

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.sections import KernelName, OptimizerName, Precision, ShardingTypeName
+from dmoe.config.strict import Open, checked
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, is_int, parse_json
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
 from dmoe.names import check_text, quoted
-from dmoe.paths import read_bounded, write_output
-from dmoe.sections import KernelName, OptimizerName, Precision, ShardingTypeName
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
 from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
-from dmoe.strict import Open, checked
+from dmoe.storage.paths import read_bounded, write_output
 
 FORMAT, VERSION = "dmoe-plan", 2
 MAX_BYTES = 256 << 20

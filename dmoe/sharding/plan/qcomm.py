@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.errors import UserError
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}

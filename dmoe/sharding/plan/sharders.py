@@ -7,7 +7,7 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.types import ModuleSharder, ShardingType
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 
 ALL_TYPES = [
     ShardingType.DATA_PARALLEL.value,

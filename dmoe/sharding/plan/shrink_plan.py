@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.plan_file import hash_of, model_hash
 from dmoe.sharding.planner.cluster import PRESETS, Cluster
 

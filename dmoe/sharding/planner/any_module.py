@@ -18,7 +18,7 @@ from torchrec.modules.embedding_modules import (
 )
 
 from dmoe.errors import UserError, nearest
-from dmoe.model.tables import Section, Table
+from dmoe.model.embedding.tables import Section, Table
 from dmoe.names import quoted
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.planner.cluster import Cluster

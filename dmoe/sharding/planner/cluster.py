@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmoe.config.yaml_files import read_mapping
 from dmoe.errors import UserError, nearest, one_line, shown
-from dmoe.yaml_files import read_mapping
 
 GIB, GB = 1 << 30, 1e9
 MAX_RANKS = 8192

@@ -4,11 +4,11 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.sections import TableConstraint
 from dmoe.errors import UserError, nearest, one_line
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
 from dmoe.names import quoted
-from dmoe.sections import TableConstraint
 from dmoe.sharding.plan.sharders import CUT_ROWS, allowed_types
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.lookup import Lookup

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dmoe.alive import detail
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
+from dmoe.processes.alive import detail
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.search.local_search import State
 from dmoe.sharding.planner.search.problem import Problem, Solution

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torchrec.distributed.planner.types import Topology
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.errors import UserError
-from dmoe.model.sizes import human
-from dmoe.model.tables import Table
+from dmoe.model.budget.sizes import human
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.plan_file import FORMAT, VERSION, constraints_hash, hash_of, model_hash
 from dmoe.sharding.plan.qcomm import BYTES, check_precision
 from dmoe.sharding.plan.report.summary import rank_rows

@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dmoe.alive import note
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.strict import checked
+from dmoe.config.yaml_files import read_mapping
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError, one_line, shown
+from dmoe.model.budget.cost import flops_of
 from dmoe.model.build import Blueprint, make_blueprint, outline_of
-from dmoe.model.cost import flops_of
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
+from dmoe.processes.alive import note
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.lookup import Use
 from dmoe.sharding.planner.planner import plan_tables
 from dmoe.sharding.planner.search.search import GAP
-from dmoe.strict import checked
-from dmoe.yaml_files import read_mapping
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torchrec.distributed.planner.storage_reservations import HeuristicalStorage
 from torchrec.distributed.planner.types import PlannerError, Topology
 
 from dmoe.errors import UserError
-from dmoe.model.sizes import human
-from dmoe.model.tables import Table
+from dmoe.model.budget.sizes import human
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.sharders import sharders
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.constraints import Rule

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dmoe import alive
 from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, run_command, told_by_system
 from dmoe.json_text import format_json
-from dmoe.orphans import end_with
+from dmoe.processes import alive
+from dmoe.processes.orphans import end_with
 from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 from dmoe.train.elastic.watchdog import last_note
 

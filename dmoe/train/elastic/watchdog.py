@@ -13,8 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from dmoe import alive
 from dmoe.json_text import format_json
+from dmoe.processes import alive
 from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
 
 TICK_SECONDS = 0.25

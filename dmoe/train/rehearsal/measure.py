@@ -189,11 +189,12 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     """Measures all ranks of a launched job; rank 0 writes the file."""
     import torch.distributed as dist
 
-    from dmoe import alive, distributed
-    from dmoe.config import load_config
+    from dmoe import distributed
+    from dmoe.config.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.json_text import format_json
-    from dmoe.paths import write_output
+    from dmoe.processes import alive
+    from dmoe.storage.paths import write_output
     from dmoe.train.session import open_session
     from dmoe.train.teacher import WITHOUT
 
@@ -222,12 +223,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
     parser.add_argument("--output", default="measured.json", help="the file that rank 0 writes, for dmoe plan calibrate --measured")
     arguments = parser.parse_args()
-    from dmoe.config import setting
+    from dmoe.config.config import setting
     from dmoe.errors import UserError
 
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: expected at least 1")
-    from dmoe.train.log_filters import quiet
+    from dmoe.train.output.log_filters import quiet
 
     quiet()
     plan = [setting("sharding.plan", arguments.plan)] if arguments.plan else []

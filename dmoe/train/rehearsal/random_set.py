@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, Manifest, Shard, Split, save_manifest
 from dmoe.data.parquet import require_finite_columns
-from dmoe.paths import join, write_atomic
+from dmoe.storage.paths import join, write_atomic
 
 ROW_GROUP = 256
 

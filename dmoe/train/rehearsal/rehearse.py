@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmoe.config import Config, dump_config, parse_config, setting
+from dmoe.config.config import Config, dump_config, parse_config, setting
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join, write_text
 from dmoe.sharding.plan.job_plan import refuse_other
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.shrink_plan import fewer_ids, shape_of, shrink
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import STATES_A_NUMBER
 from dmoe.sharding.planner.planning_model import Described, describe
+from dmoe.storage.paths import PATHS, join, write_text
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
 from dmoe.train.rehearsal.random_set import write_random_set
 from dmoe.train.run.run_dir import RunDir

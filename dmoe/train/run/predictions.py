@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmoe.distributed import rank, world_size
 from dmoe.finite import require_finite
-from dmoe.paths import write_atomic
+from dmoe.storage.paths import write_atomic
 
 FILE = "predictions.npz"
 """File for the test split of a run. A later evaluation writes `evaluation.npz` beside its metrics."""

@@ -9,15 +9,15 @@ import sys
 from typing import Any
 
 from dmoe.checkpoint.index import INDEX, refuse, step_of, verify_checkpoint
-from dmoe.config import Config, dump_config, load_config
+from dmoe.config.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import broadcast_object, first_problem, rank, world_size
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
-from dmoe.lock import FILE as LOCK
-from dmoe.lock import share, take
 from dmoe.names import show
-from dmoe.paths import PATHS, append_text, inside, join, write_text
+from dmoe.storage.lock import FILE as LOCK
+from dmoe.storage.lock import share, take
+from dmoe.storage.paths import PATHS, append_text, inside, join, write_text
 from dmoe.train.run.run_inputs import CONFIG, SCHEMA
 
 ENDING_SECONDS = 10.0

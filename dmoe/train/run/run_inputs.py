@@ -1,11 +1,11 @@
 """Reads from a run directory which features its model reads. Does not need torch."""
 
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.data.dataset.compatibility import Inputs, check_compatible, inputs_of, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, inside, join
+from dmoe.storage.paths import PATHS, inside, join
 
 CONFIG, SCHEMA = "config.yaml", "manifest.json"
 

@@ -9,7 +9,7 @@ from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, join
+from dmoe.storage.paths import PATHS, join
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.run.run_inputs import run_inputs
 from dmoe.train.session import Session

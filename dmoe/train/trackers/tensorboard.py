@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dmoe.paths import inside
+from dmoe.storage.paths import inside
 from dmoe.train.trackers.drawing import correlations
 from dmoe.train.trackers.tracker import DRAWING, About, Status, Tracker
 

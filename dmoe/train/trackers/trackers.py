@@ -8,7 +8,7 @@ from typing import Any
 
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
-from dmoe.paths import PATHS, inside, write_text
+from dmoe.storage.paths import PATHS, inside, write_text
 from dmoe.train.trackers.background import Background
 from dmoe.train.trackers.mlflow import MlflowTracker
 from dmoe.train.trackers.tensorboard import TensorBoardTracker

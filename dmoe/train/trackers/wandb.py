@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dmoe.paths import PATHS
+from dmoe.storage.paths import PATHS
 from dmoe.train.trackers.drawing import correlations
 from dmoe.train.trackers.tracker import DRAWING, About, Status, Tracker
 

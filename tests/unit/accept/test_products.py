@@ -2,7 +2,7 @@
 
 import torch
 
-from dmoe.accept.products import Recorder, Replay
+from dmoe.accept.stages.products import Recorder, Replay
 
 
 def test_every_form_of_a_product_is_recorded_with_its_flops() -> None:

@@ -14,7 +14,7 @@ from dmoe.accept.conductor import Job, Stage, chosen, conduct
 from dmoe.accept.finding import FAILED, HELD, SKIPPED, Failed, Figure, Finding, Skipped
 from dmoe.accept.program import Options, accept
 from dmoe.accept.report import as_data, as_line, as_page, masked
-from dmoe.accept.stages import STAGES
+from dmoe.accept.stages.stages import STAGES
 from dmoe.cli import accept as command
 from dmoe.cli.main import parse
 from dmoe.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmoe.model.build import build_model, build_task, make_blueprint
-from dmoe.model.objective import TrainTask
+from dmoe.model.losses.objective import TrainTask
 from tools.bench.builders import plain
 from tools.bench.builders.mixture import Loss, parameters_of
 from tools.bench.case import Case, config_of, ids_of, make_batches, manifest_of

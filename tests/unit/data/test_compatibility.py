@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmoe.config.sections import DataConfig
 from dmoe.data.dataset.compatibility import check_compatible, inputs_of, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
-from dmoe.sections import DataConfig
 from dmoe.testing.synthesize import synthesize
 from tests import log_files
 from tests.unit.data.log.logs import make

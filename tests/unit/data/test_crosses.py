@@ -17,7 +17,7 @@ from dmoe.data.prepare.schema import parse_schema
 from dmoe.data.prepare.tokens.coded_column import Coded
 from dmoe.data.prepare.tokens.crosses import crossed
 from dmoe.errors import UserError
-from dmoe.serve.row_encoder import RowEncoder
+from dmoe.serve.encoding.row_encoder import RowEncoder
 from tests.unit.data.every_schema import CROSSES, Days, flat, kind_of, random_splits, raw_rows, read, run, tokens_of
 from tests.unit.data.log.logs import TREE, make, read_split, schema
 from tests.unit.data.reference import bucket

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.prepare.schema import Bucket, Categorical, Dense, Time
-from dmoe.paths import PATHS
+from dmoe.storage.paths import PATHS
 from tests.log_files import pipe
 from tests.s3_server import s3_server
 from tests.unit.data.every_schema import Days, data_of, kind_of, label_of, random_splits, raw_rows, read, run, tokens_of

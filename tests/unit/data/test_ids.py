@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.data.prepare.count.hashed_sizes import KEPT, measure, parse_sizes
 from dmoe.data.prepare.engines.engine import Threads
 from dmoe.data.prepare.pipeline import preprocess

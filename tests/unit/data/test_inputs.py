@@ -13,7 +13,7 @@ from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.split.split_rules import day_cuts
 from dmoe.data.prepare.write import output_folder as publishing
 from dmoe.errors import UserError
-from dmoe.paths import PATHS
+from dmoe.storage.paths import PATHS
 from dmoe.testing.synthesize import synthesize
 from tests.log_files import criteo, pipe
 from tests.s3_server import s3_server

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.describe import describe
 from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.notices import feature_notices, notices
 from dmoe.data.prepare.summary import summarize
-from dmoe.train.describe import of_the_data
+from dmoe.train.output.describe import of_the_data
 from tests.unit.data.every_schema import CROSSES, Days, kind_of, run
 
 CHANGES = {

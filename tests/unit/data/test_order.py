@@ -3,10 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmoe.data.dataset.epoch_order import EpochOrder
 from dmoe.data.dataset.files import RowGroup
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.epoch_order import EpochOrder
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
 
 

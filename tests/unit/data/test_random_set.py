@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, DenseFeature, Manifest, load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.train.rehearsal.random_set import write_random_set
 
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dmoe.data.dataset import split_columns
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading import split_columns
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.errors import UserError
 from dmoe.testing.small_data import make_data_set
 from tests.s3_server import s3_server

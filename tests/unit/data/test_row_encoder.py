@@ -18,8 +18,8 @@ from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import Schema, load_schema
 from dmoe.errors import UserError
-from dmoe.serve import quick_rows
-from dmoe.serve.row_encoder import RowEncoder, table_of
+from dmoe.serve.encoding import quick_rows
+from dmoe.serve.encoding.row_encoder import RowEncoder, table_of
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
 
@@ -190,7 +190,7 @@ ODD += ["2024-01-01 10:00:00", "14102100", "2014-10-21 05:00:00"]
 
 def test_a_value_means_what_its_whole_column_makes_of_it(encoder, monkeypatch):
     """Whole numbers among others, however far apart: a column of texts is not one of numbers."""
-    monkeypatch.setattr("dmoe.serve.row_encoder.PIECE", 2)
+    monkeypatch.setattr("dmoe.serve.encoding.row_encoder.PIECE", 2)
     for odd in (2.5, "s1", None, True):
         given = [{"site": 1, "age": 1}] * 3 + [{}] * 3 + [{"site": odd, "age": odd if odd != "s1" else "3"}]
         same(encoder.encode(given), encoder.encode_all(given))

@@ -130,7 +130,7 @@ def test_a_path_is_text_whatever_yaml_would_make_of_it(name):
     """As the job's own parser and config read it."""
     from dmoe.cli.main import parse
     from dmoe.cli.train import overrides_of
-    from dmoe.config import load_config
+    from dmoe.config.config import load_config
 
     app = app_of("train", ["--config", CONFIG, "--elsewhere", "True", "--data", name, "--run", name, "--", "--init-from", name])
     words = shlex.split(app.roles[0].args[1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.model.build import build_model, make_blueprint
 from dmoe.testing.small_data import make_data_set

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest
+from dmoe.model.budget.cost import cost_of, cost_of_parts, in_one_line, together
+from dmoe.model.budget.sizes import human
 from dmoe.model.build import build_model, make_blueprint
-from dmoe.model.cost import cost_of, cost_of_parts, in_one_line, together
-from dmoe.model.sizes import human
 
 ROWS = (100, 30)
 

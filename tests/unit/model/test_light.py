@@ -9,16 +9,16 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 import dmoe
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.errors import UserError
+from dmoe.model.budget.cost import cost_of
 from dmoe.model.build import make_blueprint
-from dmoe.model.cost import cost_of
 from dmoe.model.dmoe import Feature, manifest_of
-from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.own_hash import hashed_rows
-from dmoe.model.private_ids import HashedIds, PrivateIds
-from dmoe.model.tables import make_tables
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.own_hash import hashed_rows
+from dmoe.model.embedding.private_ids import HashedIds, PrivateIds
+from dmoe.model.embedding.tables import make_tables
 
 SIZES, BOUND = {"C1": 5, "C2": 70, "tags": 9, "sums": 9}, 6
 BAGS = {

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
+from dmoe.model.budget.cost import cost_of
+from dmoe.model.budget.match import Knob, match, solve
 from dmoe.model.build import build_model, make_blueprint
-from dmoe.model.cost import cost_of
 from dmoe.model.dmoe import manifest_of
-from dmoe.model.match import Knob, match, solve
 
 MANIFEST = manifest_of({"C1": 500, "C2": 90, "C3": 300}, ["I1", "I2"])
 

@@ -10,10 +10,10 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from dmoe.data.dataset.manifest import CategoricalFeature
-from dmoe.model.embedding import MultiEmbedding
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.tables import make_tables
 from dmoe.model.gate import make_gate
 from dmoe.model.network import ExpertMixture
-from dmoe.model.tables import make_tables
 from dmoe.model.tower import Tower
 
 FEATURES = [

@@ -6,7 +6,7 @@ Shapes: N rows, K numbers of a block.
 import numpy as np
 import pytest
 
-from dmoe.model.product_quantisation import (
+from dmoe.model.embedding.product_quantization import (
     BLOCK,
     CENTROIDS,
     OWN_ROWS,
@@ -17,7 +17,7 @@ from dmoe.model.product_quantisation import (
     quantised_bytes,
     weighted_k_means,
 )
-from dmoe.serve.quantise import _sample, learn_codebooks
+from dmoe.serve.export.quantize import _sample, learn_codebooks
 
 
 def rows(count: int, columns: int, seed: int = 0) -> np.ndarray:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from dmoe.config.sections import ModelConfig
 from dmoe.model.assemble import assemble
 from dmoe.model.gate import DSelectKGate, smooth_step
 from dmoe.model.mixture import ExpertMixture
-from dmoe.sections import ModelConfig
 
 FIELDS, DIM = 3, 4
 
@@ -118,7 +118,7 @@ def test_a_row_that_chose_no_expert_gets_the_towers_logit_of_nothing():
 
 def test_penalties_make_a_gate_sparse_and_keep_it_on_experts():
     """Trained on the penalties alone each selector ends at one expert of three, though both began near the code that is nobody's."""
-    from dmoe.model.expert_losses import RowMean, SelectorPenalty
+    from dmoe.model.losses.expert_losses import RowMean, SelectorPenalty
     from dmoe.model.mixture import Outputs
 
     torch.manual_seed(0)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dmoe.config import Config
+from dmoe.config.config import Config
+from dmoe.config.sections import CorrelationConfig, ModelConfig
 from dmoe.model.assemble import assemble
-from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.distillation import Distillation
 from dmoe.model.gate import MMoEGate
+from dmoe.model.losses.correlation import CorrelationLoss
+from dmoe.model.losses.distillation import Distillation
+from dmoe.model.losses.objective import Objective
 from dmoe.model.mixture import Outputs
-from dmoe.model.objective import Objective
-from dmoe.sections import CorrelationConfig, ModelConfig
 from tests.unit.serve.test_scorer import DIMS, EXPERTS, MODEL
 
 

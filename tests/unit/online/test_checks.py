@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.online.checks import check, schema_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dmoe.config.online_settings import IdsConfig
 from dmoe.online.ids import FIRST_ID, FeatureIds, no_ids, update
-from dmoe.online_settings import IdsConfig
 
 
 def as_window(before: FeatureIds, tokens: list[str]) -> tuple[pa.Array, np.ndarray, list[int]]:

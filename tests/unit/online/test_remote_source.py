@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from dmoe.checkpoint.progress import OnlineState
+from dmoe.config.online_settings import OnlineConfig
 from dmoe.data.prepare.schema import load_schema
 from dmoe.online import vocabulary
 from dmoe.online.ledger import Ledger, as_lines
-from dmoe.online.taking import Taken, Taker
-from dmoe.online_settings import OnlineConfig
+from dmoe.online.windows.taking import Taken, Taker
 from dmoe.testing.growing_log import write_config, write_window
 from tests.s3_server import s3_server
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from dmoe.checkpoint.progress import OnlineState
+from dmoe.config.online_settings import WindowsConfig
 from dmoe.errors import UserError
 from dmoe.online.ledger import Ledger, as_lines
-from dmoe.online.source import Choice, Chooser, SourceFile, complete_files
-from dmoe.online_settings import WindowsConfig
+from dmoe.online.windows.source import Choice, Chooser, SourceFile, complete_files
 
 
 def chooser(**settings) -> Chooser:

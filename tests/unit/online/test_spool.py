@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.config.online_settings import WindowsConfig
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
 from dmoe.online.ledger import Ledger, as_lines
-from dmoe.online.source import SourceFile, complete_files
-from dmoe.online.spool import Spool, inbox
-from dmoe.online_settings import WindowsConfig
+from dmoe.online.windows.source import SourceFile, complete_files
+from dmoe.online.windows.spool import Spool, inbox
 
 WINDOWS = WindowsConfig(by="rows", size=2.0)
 

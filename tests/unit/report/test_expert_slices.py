@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import dump_config, parse_config
-from dmoe.data.dataset.epoch_order import order_name
+from dmoe.config.config import dump_config, parse_config
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.dataset.reading.epoch_order import order_name
 from dmoe.data.dataset.vocabulary_files import file_of
 from dmoe.errors import UserError
 from dmoe.report.expert_slices import experts_document, experts_of_run, measure

@@ -4,9 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from dmoe.model.cost import SetCost
+from dmoe.model.budget.cost import SetCost
 from dmoe.report.document import Figures
-from dmoe.report.frontier import BATCH, BYTES, FLOPS, ONE_ROW, best_for, cheaper, dominations, frontier_document, points_of, sentences
+from dmoe.report.ladder.frontier import (
+    BATCH,
+    BYTES,
+    FLOPS,
+    ONE_ROW,
+    best_for,
+    cheaper,
+    dominations,
+    frontier_document,
+    points_of,
+    sentences,
+)
 from dmoe.report.latency import BATCHES, Latency
 from tests.unit.report.test_words import COST, MONOTONE, ladder
 

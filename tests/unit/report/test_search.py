@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.errors import UserError
-from dmoe.report import search as module
-from dmoe.report.ladder_spec import load_spec, resolve
-from dmoe.report.search import load_search, run_search
+from dmoe.report.ladder import search as module
+from dmoe.report.ladder.search import load_search, run_search
+from dmoe.report.ladder.spec import load_spec, resolve
 
 LADDER = """
 base: base.yaml

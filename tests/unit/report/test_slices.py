@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dmoe.config import Config
-from dmoe.data.dataset.epoch_order import order_name
+from dmoe.config.config import Config
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import CategoricalFeature, Manifest, Shard, Split, load_manifest, save_manifest
+from dmoe.data.dataset.reading.epoch_order import order_name
 from dmoe.errors import UserError
 from dmoe.report.slices import column_of_test
 from dmoe.report.slices import groups as groups_of

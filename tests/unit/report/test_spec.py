@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.config import load_config
+from dmoe.config.config import load_config
 from dmoe.errors import UserError
-from dmoe.report.ladder_spec import load_spec, resolve
-from dmoe.report.runner import make_jobs
+from dmoe.report.ladder.runner import make_jobs
+from dmoe.report.ladder.spec import load_spec, resolve
 
 GOOD = """
 base: base.yaml

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.report import runner as trainer
-from dmoe.report.runner import Job, submit_all
+from dmoe.report.ladder import runner as trainer
+from dmoe.report.ladder.runner import Job, submit_all
 
 
 def jobs(folder: Path) -> list[Job]:

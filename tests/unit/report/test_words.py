@@ -9,14 +9,14 @@ import io
 import numpy as np
 import pytest
 
-from dmoe.config import parse_config
-from dmoe.model.cost import Cost, SetCost
-from dmoe.report.ladder_csv import differences_csv, ladder_csv
-from dmoe.report.ladder_page import ladder_document
-from dmoe.report.ladder_spec import Comparison, LadderSpec
-from dmoe.report.results import Ladder, Result, answer, compare
+from dmoe.config.config import parse_config
+from dmoe.model.budget.cost import Cost, SetCost
+from dmoe.report.ladder.csv_files import differences_csv, ladder_csv
+from dmoe.report.ladder.page import ladder_document
+from dmoe.report.ladder.results import Ladder, Result, answer, compare
+from dmoe.report.ladder.spec import Comparison, LadderSpec
+from dmoe.report.ladder.verdicts import not_supported, supported, verdict
 from dmoe.report.statistics import delong, logloss_rows, placements
-from dmoe.report.verdicts import not_supported, supported, verdict
 
 ROWS, SEEDS = 4000, 5
 COST = Cost((SetCost((0, 1), 100, 400, 25, 4),), 400, 50, 400, {"experts": 1000}, 2, 32, 500)

@@ -7,9 +7,9 @@ import pytest
 
 from dmoe.checkpoint.inspect import Contents
 from dmoe.cli.main import main
-from dmoe.serve.card import FILE
-from dmoe.serve.export import export
-from dmoe.serve.format import read_scorer_file, write_scorer_file
+from dmoe.serve.export.card import FILE
+from dmoe.serve.export.export import export
+from dmoe.serve.export.format import read_scorer_file, write_scorer_file
 from dmoe.testing.small_scorer import small_scorer
 from dmoe.version import __version__
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dmoe.serve.check import against_run
+from dmoe.serve.export.check import against_run
 from dmoe.testing.small_data import make_data_set
 from tests.unit.serve.test_scorer import make
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dmoe.config import load_config, parse_config
+from dmoe.config.config import load_config, parse_config
 from dmoe.data.dataset.dataset import Dataset
 from dmoe.errors import UserError
-from dmoe.model.cost import cost_of
+from dmoe.model.budget.cost import cost_of
 from dmoe.online.command import check
-from dmoe.serve.delta import Unlike, make_delta
-from dmoe.serve.format import ONNX_DENSE
+from dmoe.serve.encoding.random_rows import draw
+from dmoe.serve.export.delta import Unlike, make_delta
+from dmoe.serve.export.format import ONNX_DENSE
 from dmoe.serve.portable.export import add_format
-from dmoe.serve.random_rows import draw
 from dmoe.serve.score_dataset import score_split
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
@@ -52,7 +52,7 @@ def logits_of_the_model(folder: Path) -> np.ndarray:
 )
 def test_quantised_rows_are_exact_where_there_are_no_more_rows_than_centroids(tmp_path, monkeypatch, switches, own_rows):
     """Whatever shares a codebook: the scorer finds each feature's own, block and all."""
-    monkeypatch.setattr("dmoe.model.product_quantisation.OWN_ROWS", own_rows)
+    monkeypatch.setattr("dmoe.model.embedding.product_quantization.OWN_ROWS", own_rows)
     scorer = Scorer(small_scorer(str(tmp_path), settings=switches, rows="pq"))
     found = np.concatenate([logit_B for logit_B, _ in score_split(scorer, str(tmp_path / "data"), "test", 50)])
     np.testing.assert_allclose(found, logits_of_the_model(tmp_path), atol=1e-5)

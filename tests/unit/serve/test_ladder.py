@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.report import ladder_latency as ladder
-from dmoe.report.ladder_spec import LadderSpec
+from dmoe.report.ladder import latency as ladder
+from dmoe.report.ladder.runner import Job
+from dmoe.report.ladder.spec import LadderSpec
 from dmoe.report.latency import BATCHES, Latency
-from dmoe.report.runner import Job
 
 SPEC = LadderSpec.model_validate(
     {"base": "b", "variants": {"a": {}, "b": {}, "c": {}}, "rungs": ["a", "b"], "ensembles": {"e": {"label": "e", "of": ["a", "b"]}}}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.serve.delta import make_delta
+from dmoe.serve.export.delta import make_delta
 from dmoe.serve.pointer import KEPT, publish, read_pointer
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import folder_of, load_version

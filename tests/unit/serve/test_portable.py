@@ -12,11 +12,11 @@ import torch
 
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.cli.main import main
-from dmoe.data.dataset.bags import Bags
+from dmoe.config.sections import ModelConfig
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
-from dmoe.sections import ModelConfig
-from dmoe.serve.delta import make_delta, materialise
-from dmoe.serve.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, digest_of, read_scorer_file, write_scorer_file
+from dmoe.serve.export.delta import make_delta, materialise
+from dmoe.serve.export.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, digest_of, read_scorer_file, write_scorer_file
 from dmoe.serve.portable import export, onnx_files
 from dmoe.serve.portable.triton import config_of
 from dmoe.serve.scorer import Scorer

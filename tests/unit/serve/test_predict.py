@@ -12,7 +12,7 @@ import pytest
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.errors import UserError
-from dmoe.serve.export import export
+from dmoe.serve.export.export import export
 from dmoe.serve.score_dataset import probabilities, score_split
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer, write_log

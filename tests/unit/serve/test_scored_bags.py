@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dmoe.data.dataset.bags import Bags
+from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
 from dmoe.serve.scorer import Scorer
 from tests.unit.serve.test_scorer import batch, by_hand, make

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dmoe.checkpoint.tensors import write_tensors
+from dmoe.config.sections import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
-from dmoe.sections import ModelConfig
-from dmoe.serve.export import quantise
-from dmoe.serve.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, digest_of, write_scorer_file
+from dmoe.serve.export.export import quantise
+from dmoe.serve.export.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, digest_of, write_scorer_file
 from dmoe.serve.scorer import Scorer
 
 CARDINALITY, DIMS, EXPERTS = (7, 5), [4, 6], [("mlp", {"hidden": [8]}), ("crossnet", {"num_layers": 2})]
@@ -150,5 +150,5 @@ def test_damage_is_named(tmp_path):
 
 
 def test_scoring_imports_no_torchrec():
-    code = "import sys, dmoe.serve.scorer, dmoe.serve.score_dataset, dmoe.serve.export; sys.exit('torchrec' in sys.modules)"
+    code = "import sys, dmoe.serve.scorer, dmoe.serve.score_dataset, dmoe.serve.export.export; sys.exit('torchrec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from dmoe.errors import UserError
-from dmoe.serve.row_encoder import EncodedRows
+from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher

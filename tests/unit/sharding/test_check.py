@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.plan.check import Limits, as_data, as_lines, findings, model_finding, share
 from dmoe.sharding.plan.plan_file import as_text

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import override_key, parse_config
+from dmoe.config.config import override_key, parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of

@@ -5,7 +5,7 @@ import torch
 from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.sharding.plan.qcomm import BYTES, codecs_of
 from dmoe.sharding.plan.sharders import ALL_TYPES, sharders
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.planner.advice import failure
 from dmoe.sharding.planner.advice.failure import EFFECTS, as_lines, explain

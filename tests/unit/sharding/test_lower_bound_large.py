@@ -15,7 +15,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 import dmoe
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.sharding.planner.cluster import parse_cluster, topology_of
 from dmoe.sharding.planner.cost.cost_model import predict
 from dmoe.sharding.planner.planning_model import describe, manifest_of

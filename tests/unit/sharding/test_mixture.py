@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.planning_model import describe, manifest_of

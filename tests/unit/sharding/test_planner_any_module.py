@@ -16,7 +16,7 @@ from torchrec.types import DataType
 
 import dmoe
 from dmoe.cli.main import main
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.sharding.plan.job_plan import plan_from_json
 from dmoe.sharding.plan.plan_file import read_plan, write_plan
 from dmoe.sharding.plan.sharders import sharders

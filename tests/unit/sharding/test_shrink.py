@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.sharding.plan.plan_file import check_plan
 from dmoe.sharding.plan.sharders import ALL_TYPES
 from dmoe.sharding.plan.shrink_plan import BUDGET, fewer_ids, shape_of, shrink

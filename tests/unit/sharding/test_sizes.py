@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from dmoe.config import parse_config
-from dmoe.model.sizes import human, left
-from dmoe.model.tables import Section, Table
+from dmoe.config.config import parse_config
+from dmoe.model.budget.sizes import human, left
+from dmoe.model.embedding.tables import Section, Table
 from dmoe.sharding.plan import check
 from dmoe.sharding.plan.report import diff, show, show_page
 from dmoe.sharding.plan.report.plan_stats import figures_of

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.report.diff import difference

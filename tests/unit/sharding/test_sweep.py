@@ -8,7 +8,7 @@ import re
 import pytest
 
 from dmoe.cli.main import main
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data import progress
 from dmoe.sharding.planner.advice.sweep import Point, as_records, knees, sweep
 from dmoe.sharding.planner.advice.sweep_page import sweep_document

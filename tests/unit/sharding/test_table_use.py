@@ -11,7 +11,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 import dmoe
 from dmoe.cli.main import main
-from dmoe.config import load_config, setting
+from dmoe.config.config import load_config, setting
 from dmoe.data.dataset.describe import kept_counts
 from dmoe.data.dataset.manifest import CategoricalFeature, load_manifest
 from dmoe.model.build import make_blueprint

@@ -11,7 +11,7 @@ from torchrec.distributed.planner.storage_reservations import HeuristicalStorage
 from torchrec.distributed.planner.types import CustomTopologyData, Topology
 
 import dmoe
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.plan import check
 from dmoe.sharding.plan.plan_file import check_plan, read_plan, write_plan

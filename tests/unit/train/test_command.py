@@ -8,7 +8,7 @@ import torch
 
 from dmoe.data.dataset.manifest import Split, load_manifest, save_manifest
 from dmoe.errors import UserError
-from dmoe.lock import take
+from dmoe.storage.lock import take
 from dmoe.testing.small_data import make_data_set
 from dmoe.train import command, memory, session
 from dmoe.train.run import run_dir
@@ -45,8 +45,8 @@ def test_a_train_split_of_one_label_is_refused_before_anything_is_built(data, sh
 
 
 def test_splits_without_an_auc_are_told_before_the_first_step(data):
-    from dmoe.sections import DataConfig
-    from dmoe.train.describe import without_auc
+    from dmoe.config.sections import DataConfig
+    from dmoe.train.output.describe import without_auc
 
     assert without_auc(DataConfig(), load_manifest(str(data))) == ""
     with_positives(data, "test", 1)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from dmoe.config.sections import DenseOptimizerConfig, TableOptimizerConfig
 from dmoe.errors import UserError
-from dmoe.sections import DenseOptimizerConfig, TableOptimizerConfig
-from dmoe.train.optimizers import DENSE_CLASSES, Optimizers
+from dmoe.train.optimizer.optimizers import DENSE_CLASSES, Optimizers
 
 
 def gradients_of(step: int, layer: nn.Linear) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dmoe.sections import DataConfig
-from dmoe.train.describe import converted, decoded_twice
+from dmoe.config.sections import DataConfig
+from dmoe.train.output.describe import converted, decoded_twice
 
 
 @pytest.mark.parametrize(

@@ -15,24 +15,24 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.accept.waits import Waits, count
+from dmoe.accept.stages.waits import Waits, count
+from dmoe.config.sections import ModelConfig, TableOptimizerConfig
 from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.assemble import outline
-from dmoe.model.correlation import CorrelationLoss
-from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.expert_losses import Agreement, Balance, Orthogonality, Supervision
-from dmoe.model.initial_weights import initial_block
-from dmoe.model.objective import Losses, Objective
-from dmoe.model.tables import make_tables
-from dmoe.sections import ModelConfig, TableOptimizerConfig
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.initial_weights import initial_block
+from dmoe.model.embedding.tables import make_tables
+from dmoe.model.losses.correlation import CorrelationLoss
+from dmoe.model.losses.expert_losses import Agreement, Balance, Orthogonality, Supervision
+from dmoe.model.losses.objective import Losses, Objective
 from dmoe.sharding.plan import local_shards as shards
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import open_small, small_config
-from dmoe.train import update_check
 from dmoe.train.elastic.preemption import Together
-from dmoe.train.log_window import Window
-from dmoe.train.optimizers import DataParallelTables, attach_table_optimizer
-from dmoe.train.update_check import TablesMoved
+from dmoe.train.optimizer import update_check
+from dmoe.train.optimizer.optimizers import DataParallelTables, attach_table_optimizer
+from dmoe.train.optimizer.update_check import TablesMoved
+from dmoe.train.output.log_window import Window
 
 META = torch.device("meta")
 SPECS = [("crossnet", {}), ("mlp", {"hidden": [16]}), ("cin", {"layer_maps": [4]}), ("finalmlp", {}), ("wukong", {}), ("masknet", {})]
@@ -178,7 +178,7 @@ def test_what_pytorch_warns_of_on_a_gpu_is_told_by_dmoes_own_line(monkeypatch: p
 def test_a_windows_seconds_are_taken_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch):
     """On a GPU the steps are only queued when a line is due; its time would be missing in the samples a second."""
     clock = [0.0]
-    monkeypatch.setattr("dmoe.train.log_window.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("dmoe.train.output.log_window.time.perf_counter", lambda: clock[0])
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: clock.__setitem__(0, clock[0] + 5))
     window = Window(0, torch.device("cpu"))
     clock[0] = 1.0

@@ -11,8 +11,8 @@ import pytest
 import torch.distributed as dist
 
 from dmoe.checkpoint.progress import Progress, progress_from
+from dmoe.config.sections import GuardConfig
 from dmoe.errors import UserError
-from dmoe.sections import GuardConfig
 from dmoe.train.elastic import exit_codes as exits
 from dmoe.train.elastic.exit_codes import PREEMPTED, Preempted, is_connection, run_rank
 from dmoe.train.guard import Guard, Stopped

@@ -9,7 +9,7 @@ from dmoe.checkpoint.index import step_of, verify_checkpoint
 from dmoe.checkpoint.inspect import Contents, newest
 from dmoe.errors import UserError
 from dmoe.names import whole_number
-from dmoe.serve.export import best_step
+from dmoe.serve.export.export import best_step
 from dmoe.testing.small_scorer import small_scorer
 from dmoe.train.run.run_dir import RunDir
 

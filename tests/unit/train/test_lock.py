@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.lock import share, take
+from dmoe.storage.lock import share, take
 from dmoe.train.run import run_dir
 from dmoe.train.run.run_dir import RunDir
 

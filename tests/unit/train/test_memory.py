@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dmoe.config import parse_config
-from dmoe.model.cost import Cost, SetCost
+from dmoe.config.config import parse_config
+from dmoe.model.budget.cost import Cost, SetCost
 from dmoe.train import memory
 
 GB = 10**9

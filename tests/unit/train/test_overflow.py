@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmoe.checkpoint.progress import Progress
-from dmoe.config import parse_config
+from dmoe.config.config import parse_config
 from dmoe.data.dataset.batch import Batch
 from dmoe.train.guard import Guard, Stopped
 from dmoe.train.overflow import likely_reason

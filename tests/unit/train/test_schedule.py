@@ -2,8 +2,8 @@
 
 import pytest
 
-from dmoe.sections import ScheduleConfig
-from dmoe.train.schedule import Schedule
+from dmoe.config.sections import ScheduleConfig
+from dmoe.train.optimizer.schedule import Schedule
 
 
 def test_warm_up_then_linear_decay_to_the_minimum():

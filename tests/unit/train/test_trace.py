@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmoe.errors import UserError
-from dmoe.train.trace import Trace, parse_window
+from dmoe.train.output.trace import Trace, parse_window
 
 
 def _run(trace: Trace, steps: int, done: int = 0) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmoe.errors import UserError
-from dmoe.serve.register import check_register, register
+from dmoe.serve.export.register import check_register, register
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
 from dmoe.train.trackers.tracker import About

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmoe.errors import UserError
-from dmoe.train.console import Reporter
+from dmoe.train.output.console import Reporter
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.trackers import background, tracker, trackers
 from dmoe.train.trackers.tensorboard import TensorBoardTracker

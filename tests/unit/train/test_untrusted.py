@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from dmoe.checkpoint import index as checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config.config import Config, dump_config, parse_config
+from dmoe.config.sections import ModelConfig
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.sections import ModelConfig
-from dmoe.serve.format import read_scorer_file
+from dmoe.serve.export.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.testing.small_data import make_data_set
 from tests.unit.sharding.small_plans import plan_of, table

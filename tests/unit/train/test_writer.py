@@ -9,7 +9,7 @@ from torch import nn
 from dmoe.checkpoint import writer as module
 from dmoe.checkpoint.save import File
 from dmoe.checkpoint.writer import CheckpointWriter
-from dmoe.sections import CheckpointConfig
+from dmoe.config.sections import CheckpointConfig
 from dmoe.train.run.run_dir import RunDir
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmoe.model.correlation import CorrelationLoss
+from dmoe.model.losses.correlation import CorrelationLoss
 from tools.bench.builders import Built
 
 ALPHA = 0.01

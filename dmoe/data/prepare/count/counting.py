@@ -21,7 +21,7 @@ from dmoe.data.prepare.engines.engine import Engine, run_tasks
 from dmoe.data.prepare.tokens.token_columns import Tokens
 from dmoe.data.prepare.tokens.token_ids import hashes
 from dmoe.data.progress import Progress
-from dmoe.paths import write_atomic
+from dmoe.storage.paths import write_atomic
 
 CUTS_LOG2 = 7
 """Spilled counts are divided into 2^7 cuts by the highest 7 bits of the hash."""

@@ -23,7 +23,7 @@ from dmoe.data.prepare.tokens.spans import buffers
 from dmoe.data.prepare.tokens.token_ids import Ids, IntegerIds, TokenIds
 from dmoe.errors import UserError
 from dmoe.names import file_name
-from dmoe.paths import write_atomic
+from dmoe.storage.paths import write_atomic
 
 
 @dataclass

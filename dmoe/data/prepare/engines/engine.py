@@ -1,8 +1,8 @@
 """Runs the tasks of a stage in threads of this process, or in Ray workers (dmoe.data.prepare.engines.ray_engine).
 
 A task is a generator function of (data that all tasks of the stage share, one item). If a worker dies, its task is run again, perhaps
-while the first run still goes on. A task must therefore write files atomically (`dmoe.paths.write_atomic`), and give the same files and
-results each time.
+while the first run still goes on. A task must therefore write files atomically (`dmoe.storage.paths.write_atomic`), and give the same files
+and results each time.
 """
 
 import os

@@ -94,7 +94,7 @@ def _finished(waiting: dict[Any, int]) -> Iterator[tuple[int, Any]]:
 
 def _work(task: Callable[[Any, Any], Iterator[Any]], folder: str, shared: Any, item: Any) -> Iterator[Any]:
     """The function that a worker runs."""
-    from dmoe.malloc import keep_freed_memory
+    from dmoe.processes.malloc import keep_freed_memory
 
     keep_freed_memory()
     try:

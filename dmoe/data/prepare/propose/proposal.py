@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dmoe.config.yaml_files import flow_yaml, parse_yaml
 from dmoe.data.prepare.encode.encode_rows import encode
 from dmoe.data.prepare.parse.front_ends import read_piece
 from dmoe.data.prepare.propose.label import Chosen, choose_label
@@ -23,7 +24,6 @@ from dmoe.data.prepare.schema import Schema, parse_schema
 from dmoe.data.prepare.source.raw_bytes import STDIN, find_paths, spool_start
 from dmoe.errors import UserError
 from dmoe.names import printable, quoted
-from dmoe.yaml_files import flow_yaml, parse_yaml
 
 MAX_BAD_SHARE = 0.001
 """The default of --max-bad-share of dmoe preprocess."""

@@ -1,4 +1,4 @@
-"""Reads the bytes of local files, of standard input, and of everything that dmoe.paths.PATHS can open, such as s3://."""
+"""Reads the bytes of local files, of standard input, and of everything that dmoe.storage.paths.PATHS can open, such as s3://."""
 
 import fnmatch
 import glob
@@ -10,7 +10,7 @@ from typing import IO
 
 from dmoe.errors import UserError
 from dmoe.names import whole_number
-from dmoe.paths import PATHS, unreachable, write_atomic
+from dmoe.storage.paths import PATHS, unreachable, write_atomic
 
 STDIN = "-"
 ENDS_BYTES = 1 << 16

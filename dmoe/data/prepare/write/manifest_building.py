@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dmoe.config.strict import checked
 from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
 from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest, Shard, Split
 from dmoe.data.prepare.count.vocabulary import Vocabulary, digest_of
@@ -19,7 +20,6 @@ from dmoe.data.prepare.source.log_files import File
 from dmoe.data.prepare.write.parts import Part, read_batches
 from dmoe.data.prepare.write.shards import Range
 from dmoe.json_text import format_json
-from dmoe.strict import checked
 from dmoe.version import __version__
 
 FUNCTIONS = (

@@ -16,7 +16,7 @@ from dmoe.data.prepare.source.raw_bytes import STDIN, is_remote
 from dmoe.data.prepare.split.split_rules import NAMES, SCORE
 from dmoe.data.prepare.write.shards import Range
 from dmoe.errors import UserError
-from dmoe.paths import PATHS, inside, join, remove_files, write_atomic, write_text
+from dmoe.storage.paths import PATHS, inside, join, remove_files, write_atomic, write_text
 
 REJECTS = "rejects"
 SHARD_FILE, VOCABULARY_FILE, REJECTS_FILE = r"part-\d{5,}\.parquet", r".+\.parquet", r"\d{5,}-.+\.tsv"

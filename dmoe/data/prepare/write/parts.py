@@ -22,7 +22,7 @@ from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.source.log_files import File
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_atomic, write_text
+from dmoe.storage.paths import write_atomic, write_text
 
 
 @dataclass(frozen=True)

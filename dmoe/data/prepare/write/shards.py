@@ -25,7 +25,7 @@ from dmoe.data.prepare.write.shard_writer import ShardWriter, joined
 from dmoe.data.prepare.write.shuffle import ORDER, gather_shards, order_of, within
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_text
+from dmoe.storage.paths import write_text
 
 TRAIN = NAMES[0]
 

@@ -24,7 +24,7 @@ from dmoe.data.prepare.engines.engine import Engine, Threads, run_tasks
 from dmoe.data.prepare.split.split_rules import row_hashes
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
-from dmoe.paths import write_atomic, write_text
+from dmoe.storage.paths import write_atomic, write_text
 
 ORDER = "@order"
 """The column of the sorted files that holds the hashes. Shards do not have it."""

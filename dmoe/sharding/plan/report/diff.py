@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.model.sizes import human, left
+from dmoe.model.budget.sizes import human, left
 from dmoe.names import clip
 from dmoe.report.document import WIDTH, in_columns
 from dmoe.sharding.plan.migration import moved, rectangles

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dmoe.errors import UserError, nearest, one_line
-from dmoe.model.sizes import human, left
+from dmoe.model.budget.sizes import human, left
 from dmoe.names import clip
 from dmoe.report.document import WIDTH, in_columns
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures, TableFigures

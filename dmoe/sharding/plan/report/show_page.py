@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.json_text import format_json
-from dmoe.model.sizes import human, left
+from dmoe.model.budget.sizes import human, left
 from dmoe.report.document.html import frame, paragraph, read
 from dmoe.sharding.plan.report.diff import Difference
 from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dmoe.config import Config
+from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
-from dmoe.model.sizes import human
+from dmoe.model.budget.sizes import human
 from dmoe.sharding.plan.shard_layout import MAX_ROWS
 from dmoe.sharding.plan.sharders import allowed_types
 from dmoe.sharding.planner.advice.remedies import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from dmoe.config import Config, override_key
+from dmoe.config.config import Config, override_key
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS
 from dmoe.sharding.planner.advice.sweep import with_experts
 from dmoe.sharding.planner.cluster import MAX_RANKS, PRESETS, Cluster

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from dmoe.config import Config, dump_config, parse_config
+from dmoe.config.config import Config, dump_config, parse_config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
 from dmoe.json_text import defined

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dmoe.config.strict import Open, checked
 from dmoe.errors import UserError
 from dmoe.json_text import is_int
 from dmoe.sharding.plan.plan_file import Count, Number, precision_of
@@ -14,7 +15,6 @@ from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.plan.report.plan_stats import Figures, figures_of
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import Prediction, bytes_of, predict, shards_of
-from dmoe.strict import Open, checked
 
 FORMAT, VERSION = "dmoe-measured", 1
 ROUNDS = 8

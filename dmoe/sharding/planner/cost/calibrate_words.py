@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from dmoe.model.sizes import human
+from dmoe.model.budget.sizes import human
 from dmoe.report.document import Bullets, Document, Heading, Note, Table
 from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, Calibration, RankComparison, slowest
 

@@ -13,8 +13,8 @@ from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.types import Shard, ShardingOption, Topology
 
-from dmoe.alive import detail
-from dmoe.model.tables import Table
+from dmoe.model.embedding.tables import Table
+from dmoe.processes.alive import detail
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.model.sizes import human
+from dmoe.model.budget.sizes import human
 from dmoe.sharding.plan.plan_file import room_on
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import bytes_of

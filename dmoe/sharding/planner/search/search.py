@@ -7,7 +7,7 @@ place (`local_search`), and by changes that place all tables again (`descent`). 
 only on its inputs. The search is a heuristic; it stops when it is near a lower bound on the time of any plan (`lower_bound`).
 """
 
-from dmoe.alive import detail
+from dmoe.processes.alive import detail
 from dmoe.sharding.planner.search.descent import downhill
 from dmoe.sharding.planner.search.local_search import State, improve
 from dmoe.sharding.planner.search.lower_bound import lacks_room, lower_bound

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dmoe.data.dataset.bags import Bags, concatenate
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.data.dataset.reader import Reader
+from dmoe.data.dataset.reading.bags import Bags, concatenate
+from dmoe.data.dataset.reading.reader import Reader
 from dmoe.errors import UserError
-from dmoe.model.embedding import MultiEmbedding
-from dmoe.model.tables import make_tables
+from dmoe.model.embedding.embedding import MultiEmbedding
+from dmoe.model.embedding.tables import make_tables
 from tests.unit.data.log.logs import make, make_rows, read_split, write_csv
 
 

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dmoe.config.yaml_files import parse_yaml
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.propose.proposal import propose
 from dmoe.data.prepare.propose.sample import Asked
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.errors import UserError
-from dmoe.yaml_files import parse_yaml
 from tests.log_files import PACKED, packed
 
 FOLDERS = itertools.count()

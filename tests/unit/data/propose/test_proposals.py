@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.cli.main import main
+from dmoe.config.yaml_files import parse_yaml
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.propose import places
 from dmoe.data.prepare.propose.proposal import propose
@@ -24,7 +25,6 @@ from dmoe.data.prepare.propose.sample import Asked
 from dmoe.data.prepare.schema import load_schema, parse_schema, shipped
 from dmoe.errors import UserError
 from dmoe.testing.synthesize import synthesize
-from dmoe.yaml_files import parse_yaml
 from tests.log_files import packed, pipe
 from tests.s3_server import s3_server
 from tests.unit.data.log.logs import make_rows, write_avazu, write_csv

@@ -1,0 +1,132 @@
+"""All stages in the order in which they run: first those that are cheap and that other stages depend on."""
+
+from dmoe.accept.conductor import Stage
+from dmoe.accept.stages import dense, machine, speed, stops, training, waits
+
+STAGES = (
+    Stage(
+        "versions",
+        "Driver, PyTorch and the libraries on it fit each other, and every rank has the same.",
+        "The installation does not fit this machine; nothing below can be trusted.",
+        machine.versions,
+        # Includes the first start of all ranks; imports from a shared disk are slow.
+        120,
+        torch_alone=True,
+    ),
+    Stage(
+        "collectives",
+        "What ranks exchange arrives, and at a rate that a plan may count on.",
+        "Ranks lose or corrupt what they exchange, or a link is far slower than plans assume: look at interfaces, NCCL and cabling.",
+        machine.collectives,
+        45,
+        torch_alone=True,
+    ),
+    Stage(
+        "experts",
+        "Experts, gates and towers compute on this device what they compute in float64 on the CPU, gradients included.",
+        "A dense module computes something else on this device: do not train here.",
+        dense.experts,
+        45,
+        torch_alone=True,
+    ),
+    Stage(
+        "losses",
+        "The de-correlation loss is that of the global batch, in value and in gradient, over these ranks.",
+        "The loss or its gradient is wrong over these ranks: a trained model would be another one.",
+        dense.losses,
+        30,
+        torch_alone=True,
+    ),
+    Stage(
+        "metrics",
+        "Every metric over the rows of all ranks is the one of the rows in one place.",
+        "A metric is wrong here: do not compare runs by it.",
+        dense.metrics,
+        30,
+        torch_alone=True,
+    ),
+    Stage(
+        "kernels",
+        "Every sharding type and table optimizer of this device trains tables as float64 on the CPU does.",
+        "A kernel of the tables trains something else: leave out its sharding type or optimizer, and report it.",
+        training.kernels,
+        100,
+    ),
+    Stage(
+        "invariance",
+        "The plan, the layout and the number of ranks change nothing but rounding.",
+        "A plan changes what is learned: runs under different plans cannot be compared here.",
+        training.invariance,
+        45,
+    ),
+    Stage(
+        "precision",
+        "Half the bits, in the dense part and between ranks, train nearly alike.",
+        "bf16 or quantised communication breaks training here: keep float32.",
+        training.precision,
+        45,
+    ),
+    Stage(
+        "compile",
+        "torch.compile changes the speed of the dense part and not what it learns.",
+        "torch.compile trains something else here, or does not compile: leave train.compile off.",
+        training.compiled,
+        90,
+    ),
+    Stage(
+        "host memory",
+        "Tables in the host's memory, cached on the device or not, train, are saved and are loaded as those on the device.",
+        "Tables in the host's memory do not train or are not saved right: let no plan use fused_uvm kernels.",
+        training.host_memory,
+        60,
+    ),
+    Stage(
+        "plan",
+        "Tables lie and send as the plan says; the bandwidths measured here are below, for a cluster file.",
+        "The plan and what the ranks do differ: a plan's memory and traffic cannot be trusted here.",
+        speed.plan,
+        60,
+    ),
+    Stage(
+        "memory",
+        "Training takes the memory that dmoe cost and the planner add up.",
+        "Training takes more memory than was added up: plan with more room (sharding.plan's cluster file), or report it.",
+        speed.memory,
+        45,
+    ),
+    Stage(
+        "waits",
+        "No part of dmoe waits for the device within a training step.",
+        "A training step waits for the device, so that launching and computing do not overlap: report it.",
+        waits.hidden_waits,
+        30,
+    ),
+    Stage(
+        "speed",
+        "Steps run at a rate that the device's products and memory explain.",
+        "Steps are far slower than the device's products and memory: look at other work on it, its clocks and its links.",
+        speed.speed,
+        60,
+    ),
+    Stage(
+        "pipeline",
+        "Training, validation, checkpoint, test and the scorer work from files to files, and resume on half the ranks.",
+        "A whole training does not work or does not resume here; what was seen says where it ended.",
+        stops.pipeline,
+        150,
+    ),
+    Stage(
+        "preemption",
+        "A job that is asked to stop keeps its work and ends as one that never was stopped.",
+        "A preempted job loses work or ends as another one: do not train where nodes are taken away.",
+        stops.preemption,
+        120,
+    ),
+    Stage(
+        "lost rank",
+        "Where a rank dies, the others end in time and the run goes on from its checkpoint.",
+        "Where a rank dies, the others hang or the run cannot go on: set the scheduler's own time limit.",
+        stops.lost_rank,
+        150,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The windows of a growing log: which files belong to one, and their data set."""

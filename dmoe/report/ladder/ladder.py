@@ -1,0 +1,150 @@
+"""The command of a ladder: trains the missing runs, then reports which conclusions the data supports."""
+
+import fcntl
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dmoe.data.dataset.manifest import load_manifest
+from dmoe.errors import UserError, nearest, one_line
+from dmoe.names import show
+from dmoe.report.ladder.runner import Job, make_jobs, submit_all, train_all
+from dmoe.report.ladder.spec import LadderSpec, load_spec
+from dmoe.storage.paths import PATHS, inside, join, no_follow, write_text
+
+BYTES_A_PROCESS = 900 << 20
+"""Memory of a process that has imported torch and TorchRec and trains a small model, without its tables."""
+
+
+def run_ladder(
+    path: str,
+    output: str,
+    seeds: int,
+    overrides: list[str],
+    jobs: int,
+    torchx: str,
+    torchx_arguments: list[str],
+    report_only: bool,
+    latency_rounds: int,
+    variants: Sequence[str] = (),
+) -> int:
+    """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, frontier.html, runs.csv and differences.csv.
+
+    Args:
+        jobs: number of runs at a time; 0 for as many as cores and memory allow.
+        latency_rounds: number of calls of each size to the scorer of each variant; 0 to measure no latency.
+        torchx: scheduler that gets the runs; empty to train on this machine.
+        variants: train and report only these variants; empty for all.
+
+    Returns:
+        0, or 2 if a run failed; the report then has the other runs.
+
+    Raises:
+        UserError: a mistake in the specification or in the data, or another ladder command is running in `output`.
+    """
+    if "://" in output:
+        raise UserError(f"--output {output}: a ladder needs a local folder; give each run's run.dir to the cluster with --torchx")
+    spec = load_spec(path)
+    for name in variants:
+        if name not in spec.variants:
+            raise UserError(f"--variants: no variant '{one_line(name)}' in {path}{nearest(name, spec.variants)}")
+    wanted = [job for job in make_jobs(spec, path, range(seeds), overrides, output) if not variants or job.variant in variants]
+    from dmoe.config.config import load_config
+
+    config = load_config(wanted[0].config)
+    manifest = load_manifest(config.data.path)
+    lock = _lock(output)
+    try:
+        failed: dict[str, str] = {}
+        if torchx and not report_only:
+            submit_all(wanted, torchx, torchx_arguments, _say)
+        elif not report_only:
+            costs = cost_of_all(spec, wanted)
+            largest = max(cost.training_bytes(config.train.batch_size, 1) for cost in costs.values())
+            workers = jobs or fitting(largest)
+            failed = train_all(wanted, workers, max(1, (os.cpu_count() or 1) // workers), _say)
+        if torchx and not all(job.finished for job in wanted):
+            _say("not all runs have ended yet; once they have, the same command with --report-only writes the report")
+            return 0
+        costs = cost_of_all(spec, wanted)
+        served = {}
+        if latency_rounds:
+            from dmoe.report.ladder.latency import latencies
+
+            served = latencies(spec, wanted, costs, output, latency_rounds, _say)
+        _write(spec, wanted, costs, served, output, _about(config.data.path, manifest, seeds, wanted))
+    finally:
+        os.close(lock)
+    for name, problem in failed.items():
+        show(f"dmoe report: {name}: {problem}", sys.stderr)
+    return 2 if failed else 0
+
+
+def _say(line: str) -> None:
+    show(line)
+
+
+def _lock(output: str) -> int:
+    PATHS.mkdirs(output)
+    lock = no_follow(join(output, ".lock"), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(f"--output {output}: another ladder is at work there; wait for it, or choose another folder") from None
+    return lock
+
+
+def fitting(bytes_a_run: int) -> int:
+    """How many runs of this size can run at a time with the cores and free memory of this machine."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, int(0.8 * free // (BYTES_A_PROCESS + bytes_a_run))))
+
+
+def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
+    """The cost of each variant. The cost of an ensemble is the sum over its members."""
+    from dmoe.config.config import load_config
+    from dmoe.model.budget.cost import cost_of, together
+
+    configs = {job.variant: load_config(job.config) for job in jobs}
+    costs = {name: cost_of(config, load_manifest(config.data.path)) for name, config in configs.items()}
+    for name, one in spec.ensembles.items():
+        if all(member in costs for member in one.of):
+            costs[name] = together([costs[member] for member in one.of])
+    return costs
+
+
+def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[str]:
+    splits = ", ".join(
+        f"{name} {split.rows:,} rows ({split.positives / max(split.rows, 1):.1%} clicks)" for name, split in manifest.splits.items()
+    )
+    return [
+        f"Data: {manifest.dataset} in {data}, {splits}; {len(manifest.categorical)} categorical and {len(manifest.dense)}"
+        " numeric features.",
+        f"{len(jobs)} runs with seeds 0 to {seeds - 1}; a seed draws the initial weights and the order of the rows. Made by:"
+        f" {shlex.join(sys.argv)}",
+    ]
+
+
+def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dict[str, Any], output: str, about: list[str]) -> None:
+    from dmoe.report.ladder.csv_files import differences_csv, ladder_csv
+    from dmoe.report.ladder.frontier import frontier_document
+    from dmoe.report.ladder.page import ladder_document
+    from dmoe.report.ladder.results import answer, collect
+    from dmoe.report.ladder.verdicts import not_supported, supported
+
+    ladder = collect(spec, jobs)
+    answers = answer(ladder)
+    files = {
+        "ladder.html": ladder_document(ladder, answers, costs, about, served).html(),
+        "frontier.html": frontier_document(ladder, costs, about, served).html(),
+        "runs.csv": ladder_csv(ladder, costs, served),
+        "differences.csv": differences_csv(answers),
+    }
+    for name, text in files.items():
+        write_text(inside(output, name), text)
+    for line in supported(ladder, answers) + not_supported(ladder, answers)[:1]:
+        _say(f"- {line}")
+    _say(f"pages: {join(output, 'ladder.html')}, {join(output, 'frontier.html')}")

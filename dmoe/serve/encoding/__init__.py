@@ -1,0 +1,1 @@
+"""From raw rows to the ids and numbers that a scorer takes."""

@@ -1,0 +1,238 @@
+"""Encodes raw rows in memory in the same way as preprocessing, with the same parsing code and the vocabularies of the training data.
+
+Shapes: B rows, I numeric features, F categorical features.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dmoe.data.dataset.manifest import MISSING_ID
+from dmoe.data.dataset.reading.bags import Bags, concatenate
+from dmoe.data.prepare.encode.encode_rows import encode
+from dmoe.data.prepare.kept import Kept
+from dmoe.data.prepare.parse.parquet_block import ParquetBlock
+from dmoe.data.prepare.schema import Categorical
+from dmoe.data.prepare.source.log_files import File
+from dmoe.data.prepare.split.part_splitter import PartSplitter
+from dmoe.data.prepare.tokens.buckets import make_buckets
+from dmoe.data.prepare.tokens.coded_column import bags_of_ids
+from dmoe.data.prepare.tokens.token_columns import Tokens, dense_of
+from dmoe.data.prepare.tokens.token_ids import HashedIds, Ids
+from dmoe.errors import UserError, nearest
+from dmoe.names import quoted
+from dmoe.serve.encoding.quick_rows import NotSimple, QuickBucket, QuickDense, QuickOther, QuickTokens, columns_of
+
+WHERE = "rows"
+PIECE, PIECES_OF_A_TABLE = 256, 4
+"""PIECE rows are encoded together: they stay in the cache of a core while their columns are read one after another. A table of more than
+PIECES_OF_A_TABLE pieces goes through the pipeline."""
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Model inputs: dense [B, I] float32, ids [B, F] int32, and the bags of multi-valued features, which are 0 in `ids_BF`."""
+
+    dense_BI: NDArray[np.float32]
+    ids_BF: NDArray[np.int32]
+    bags: dict[str, Bags]
+
+    def __len__(self) -> int:
+        return len(self.ids_BF)
+
+
+def concatenated(parts: Sequence[EncodedRows]) -> EncodedRows:
+    """Concatenates the rows of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    bags = {name: concatenate([one.bags[name] for one in parts]) for name in parts[0].bags}
+    return EncodedRows(np.concatenate([one.dense_BI for one in parts]), np.concatenate([one.ids_BF for one in parts]), bags)
+
+
+class RowEncoder:
+    """Encodes raw rows.
+
+    Args:
+        kept: schema, moments, edges and vocabularies of the training data.
+        dense, categorical: the features to encode, in the order of the columns of the result.
+
+    Attributes:
+        columns: the columns that rows must have; a value may be missing.
+    """
+
+    def __init__(self, kept: Kept, dense: Sequence[str], categorical: Sequence[str]) -> None:
+        number_of = {one.name: one for one in kept.schema.dense}
+        token_of = {one.name: one for one in kept.schema.categorical}
+        self.features = [token_of[name] for name in categorical]
+        # The parts of a cross are read in the same way as in the data set, even if they are not features to encode.
+        parts = {part.name: part for one in self.features for part in kept.schema.parts_of(one) if part.name in token_of}
+        self.schema = kept.schema.model_copy(
+            update={
+                "format": "parquet",
+                "dense": [number_of[name] for name in dense],
+                "categorical": list(({one.name: one for one in self.features} | parts).values()),
+                "split_key": None,
+            }
+        ).without(kept.schema.optional_for_scores)
+        self.columns = tuple(self.schema.used(labelled=False))
+        self.separators = {one.column or one.name: one.separator or "|" for one in self.schema.categorical if one.pooling}
+        self.moments = kept.moments
+        # The splitter is only needed to assign rows to splits, which does not happen here.
+        self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
+        tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
+        self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
+        self._quick_dense, self._quick = self._quick_ways()
+
+    def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
+        """Encodes rows, by the fast path of `quick_rows` if possible.
+
+        Args:
+            rows: a table with all of `columns`, with types that a parquet log may have; or one dict for each row, in which an absent column
+                is a missing value.
+
+        Raises:
+            UserError: a column is missing, or preprocessing would refuse a row; names row, column and value.
+        """
+        # The columns of a table are typed already, so for many rows the pipeline is faster.
+        if not 0 < len(rows) <= (PIECES_OF_A_TABLE * PIECE if isinstance(rows, pa.Table) else len(rows)):
+            return self.encode_all(rows)
+        kinds: dict[str, type] = {}
+        try:
+            return concatenated([self._quickly(rows[low : low + PIECE], kinds) for low in range(0, len(rows), PIECE)])
+        except (NotSimple, UnicodeEncodeError):
+            return self.encode_all(rows)
+
+    def encode_all(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
+        """Like `encode`, but always by the pipeline."""
+        table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators)
+        for name in self.columns:
+            if name not in table.column_names:
+                raise UserError(f"{WHERE}: no column {quoted(name)}{nearest(name, table.column_names)}")
+        chosen = table.select(list(self.columns)).combine_chunks()
+        batches = chosen.to_batches() or [pa.RecordBatch.from_pylist([], schema=chosen.schema)]
+        (batch,) = batches
+        block = ParquetBlock(File(WHERE, 0, 0, (), self.columns, self.columns), self.schema, batch, 0)
+        typed = encode(block, self.schema, labelled=False, scoring=True)
+        if typed.rejects:
+            first = typed.rejects[0]
+            raise UserError(f"{WHERE}: row {first.line:,}: {first.reason}")
+        return self._mapped(typed.batches[0])
+
+    def _quick_ways(self) -> tuple[list[QuickDense], list[QuickTokens | QuickBucket | QuickOther]]:
+        schema, missing = self.schema, frozenset(("", *self.schema.missing))
+        whole = {one.name: (one.column or one.name) in schema.whole_numbers for one in schema.features}
+        dense = [QuickDense(one, whole[one.name], missing, self.moments.get(one.name)) for one in schema.dense]
+        found: list[QuickTokens | QuickBucket | QuickOther] = []
+        for one in self.features:
+            if one.cross or one.part:
+                found.append(self._quick_other(one))
+            elif one.bucket:
+                found.append(QuickBucket(one, whole[one.name], missing, self.tokens.buckets[one.name], self.ids[one.name]))
+            else:
+                found.append(QuickTokens(one, self.ids[one.name], missing))
+        return dense, found
+
+    def _quick_other(self, feature: Categorical) -> QuickOther:
+        """Makes an encoder for this feature only, which shares the vocabularies of `self`."""
+        alone, known = copy.copy(self), {one.name for one in self.schema.categorical}
+        needed = {one.name: one for one in (feature, *(part for part in self.schema.parts_of(feature) if part.name in known))}
+        schema = self.schema.model_copy(update={"dense": [], "categorical": list(needed.values())})
+        alone.features, alone.schema = [feature], schema.without(schema.optional_for_scores)
+        alone.columns = tuple(alone.schema.used(labelled=False))
+        alone.tokens = Tokens(alone.schema, self.tokens.splitter, self.tokens.buckets)
+
+        def encode(rows: list[dict[str, Any]]) -> list[int]:
+            try:
+                found: list[int] = alone.encode_all(rows).ids_BF[:, 0].tolist()
+            except UserError:
+                raise NotSimple from None
+            return found
+
+        return QuickOther(alone.columns, encode)
+
+    def _quickly(self, rows: pa.Table | Sequence[Mapping[str, Any]], kinds: dict[str, type]) -> EncodedRows:
+        """Encodes rows by the fast path.
+
+        Args:
+            kinds: column -> type of its values in earlier rows.
+
+        Raises:
+            NotSimple: only the pipeline can encode these rows.
+        """
+        columns, size = columns_of(rows, self.columns, kinds), len(rows)
+        dense_BI = np.empty((size, len(self._quick_dense)), np.float32)
+        for index, dense in enumerate(self._quick_dense):
+            dense_BI[:, index] = dense.of(columns)
+        ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
+        for index, (feature, one) in enumerate(zip(self.features, self._quick, strict=True)):
+            if feature.pooling and isinstance(one, QuickTokens):
+                bags[feature.name] = one.bags(columns)
+            else:
+                ids_FB[index] = one.of(columns)
+        return EncodedRows(dense_BI, ids_FB.T, bags)
+
+    def _mapped(self, batch: pa.RecordBatch) -> EncodedRows:
+        size = batch.num_rows
+        dense_BI = np.empty((size, len(self.schema.dense)), np.float32)
+        for index, number in enumerate(self.schema.dense):
+            codes, of_code = dense_of(batch.column(number.stored), number.transform, self.moments.get(number.name))
+            dense_BI[:, index] = of_code[codes]
+        # The ids of a feature are contiguous in memory.
+        ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
+        for index, feature in enumerate(self.features):
+            coded = self.tokens.of(feature, batch)
+            id_of = np.append(np.int32(MISSING_ID), self.ids[feature.name].look_up(coded.values))
+            if coded.lengths is None:
+                ids_FB[index] = id_of[coded.codes]
+            else:
+                bags[feature.name] = Bags(*bags_of_ids(coded.lengths, id_of[coded.codes]))
+        return EncodedRows(dense_BI, ids_FB.T, bags)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separators: Mapping[str, str] | None = None) -> pa.Table:
+    """Makes a table of rows parsed from JSON. Values are texts, numbers, booleans, null, or lists of these.
+
+    In a column with both texts and numbers, numbers become texts.
+
+    Args:
+        separators: of columns with several values in one text. If such a column also has lists, its texts are split into lists.
+
+    Raises:
+        UserError: a value has another type; names row and column.
+    """
+    arrays = {}
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        try:
+            column = pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+            texts = [_as_text(value, row, name) for row, value in enumerate(values)]
+            separator = (separators or {}).get(name)
+            if separator and any(isinstance(one, list) for one in texts):
+                texts = [one.split(separator) if isinstance(one, str) else one for one in texts]
+            try:
+                column = pa.array(texts)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+                raise UserError(f"{WHERE}: {quoted(name)} has both lists and single values, or text that is no UTF-8") from None
+        if pa.types.is_nested(column.type) and not pa.types.is_list(column.type):
+            row = next(row for row, value in enumerate(values) if value is not None)
+            raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(values[row]).__name__}, expected a value or a list of values")
+        arrays[name] = column.cast(pa.large_string()) if pa.types.is_null(column.type) else column
+    return pa.table(arrays)
+
+
+def _as_text(value: Any, row: int, name: str) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return [_as_text(one, row, name) for one in value]
+    raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(value).__name__}, expected text, a number or a list of these")

@@ -1,0 +1,326 @@
+"""Deltas: the changes from one scorer (the parent) to another one.
+
+A delta is a folder with `delta.json`, `rows.safetensors` (the rows that differ), `dense.safetensors`, the graphs for other runtimes
+(without weights), and in `inputs` the manifest and, for each feature, the ids whose tokens differ. Applied to its parent, a delta gives the
+files of the full scorer byte for byte, with the same SHA-256.
+
+Shapes: N rows that differ, C columns of all table sets, S table sets, R rows of a feature.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from dmoe.checkpoint.tensors import TensorFile, write_tensors
+from dmoe.config.strict import Strict, Text, checked
+from dmoe.data.dataset.manifest import FILE as MANIFEST
+from dmoe.data.dataset.manifest import RARE_ID
+from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
+from dmoe.errors import UserError, shown
+from dmoe.finite import require_finite
+from dmoe.json_text import format_json, parse_json
+from dmoe.names import file_name
+from dmoe.serve.encoding.raw_inputs import INPUTS
+from dmoe.serve.export.format import (
+    DENSE,
+    DTYPES,
+    FILE,
+    MAX_BYTES,
+    PORTABLE,
+    TABLES,
+    ScorerFile,
+    digest_of,
+    read_scorer_file,
+    write_scorer_file,
+)
+from dmoe.storage.paths import PATHS, inside, join, read_bounded, write_atomic, write_text
+
+FORMAT: Literal["dmoe-scorer-delta"] = "dmoe-scorer-delta"
+VERSION: Literal[1] = 1
+DELTA, ROWS = "delta.json", "rows.safetensors"
+CHUNK_ROWS = 65536
+MOST_DELTAS = 10_000
+FIRST_ID = RARE_ID + 1
+WHOLE = (DENSE, *PORTABLE, f"{INPUTS}/{MANIFEST}")
+"""Files that a delta holds complete."""
+
+
+class DeltaFile(Strict):
+    """The content of delta.json.
+
+    Attributes:
+        parent: folder name of the parent, which is beside this folder; the parent may be a full scorer or a delta.
+        parent_sha256: SHA-256 of the scorer.json that the parent has or makes.
+        scorer: content of the scorer.json that this delta makes; its SHA-256 is `scorer_sha256`.
+        files: name -> SHA-256 of the files of the delta.
+        changed: feature -> number of rows that differ or are new.
+    """
+
+    format: Literal["dmoe-scorer-delta"] = FORMAT
+    version: Literal[1] = VERSION
+    parent: Text = Field(pattern=r"^[\w-]{1,64}$")
+    parent_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    scorer: ScorerFile
+    scorer_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    files: dict[str, str]
+    changed: dict[str, int]
+
+
+class Unlike(Exception):
+    """There is no delta between the two scorers, because their models or tables have different forms."""
+
+
+def read_delta(folder: str) -> DeltaFile | None:
+    """Reads the delta.json of a folder; None if there is none.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    path = join(folder, DELTA)
+    if not PATHS.exists(path):
+        return None
+    try:
+        raw = parse_json(read_bounded(path, MAX_BYTES, "delta's description"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); publish it again") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UserError(f"{path}: not a delta's description (its format is {shown(raw.get('format') if isinstance(raw, dict) else raw)})")
+    return checked(DeltaFile.model_validate, raw, path, "; publish it again")
+
+
+def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
+    """Writes the differences between two scorers; delta.json is written last.
+
+    Args:
+        old, new: local folders of the scorers.
+        parent: folder name of the old scorer, beside the folder where the delta will be published.
+
+    Raises:
+        Unlike: features, dims, experts or number formats differ, or the rows are pq, light or hashed.
+    """
+    before, after = read_scorer_file(old), read_scorer_file(new)
+    # A delta covers only the matrix `rows`. Scorers with other matrices are published in full.
+    if form_of(before) != form_of(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
+        raise Unlike
+    os.makedirs(output, exist_ok=True)
+    index_N, changed = _changed_rows(old, new, before, after)
+    files = {ROWS: _write_rows(new, after, index_N, join(output, ROWS))}
+    for name in (one for one in WHOLE if one in after.files):
+        _copy(join(new, name), join(output, name))
+        files[name] = digest_of(join(output, name))
+    for feature in (one.name for one in after.features):
+        name = _vocabulary_of(feature)
+        if name in after.files and before.files.get(name) != after.files[name]:
+            _write_tokens(read_vocabulary(join(old, name), feature), read_vocabulary(join(new, name), feature), join(output, name))
+            files[name] = digest_of(join(output, name))
+    delta = DeltaFile(
+        parent=parent,
+        parent_sha256=digest_of(join(old, FILE)),
+        scorer=after,
+        scorer_sha256=digest_of(join(new, FILE)),
+        files=files,
+        changed=changed,
+    )
+    write_text(join(output, DELTA), format_json(delta.model_dump(mode="json"), indent=1) + "\n")
+    return delta
+
+
+def form_of(about: ScorerFile) -> Any:
+    """Everything that two scorers must have in common for a delta: all but weights, ids and files."""
+    features = [(one.name, one.pooling) for one in about.features]
+    return features, about.dense, about.experts, about.set_dims, about.model, about.bf16, about.rows, about.reads_raw_rows
+
+
+def _vocabulary_of(feature: str) -> str:
+    return f"{INPUTS}/vocabulary/{file_name(feature)}.parquet"
+
+
+def _changed_rows(old: str, new: str, before: ScorerFile, after: ScorerFile) -> tuple[np.ndarray, dict[str, int]]:
+    """The rows of the new scorer that differ from the old one's in a byte, or are new, [N]; and their number for each feature."""
+    tables = [TensorFile(join(folder, TABLES)) for folder in (old, new)]
+    names = ["rows", *(["scale"] if after.rows == "int8" else [])]
+    found: list[np.ndarray] = []
+    changed, first_old, first_new = {}, 0, 0
+    for one, other in zip(before.features, after.features, strict=True):
+        shared, start = min(one.cardinality, other.cardinality), len(found)
+        for low in range(0, shared, CHUNK_ROWS):
+            high = min(low + CHUNK_ROWS, shared)
+            differ_R = np.zeros(high - low, bool)
+            for name in names:
+                firsts = (first_old, first_new)
+                a, b = (_as_bytes(file, name, first + low, first + high) for file, first in zip(tables, firsts, strict=True))
+                differ_R |= (a != b).any(1)
+            found.append(np.flatnonzero(differ_R) + first_new + low)
+        found.append(np.arange(first_new + shared, first_new + other.cardinality))
+        changed[other.name] = sum(map(len, found[start:]))
+        first_old, first_new = first_old + one.cardinality, first_new + other.cardinality
+    return np.concatenate(found).astype(np.int64), changed
+
+
+def _as_bytes(file: TensorFile, name: str, low: int, high: int) -> np.ndarray:
+    rows = np.ascontiguousarray(file.rows(name, low, high))
+    return rows.view(np.uint8).reshape(len(rows), -1)
+
+
+def _write_rows(new: str, about: ScorerFile, index_N: np.ndarray, path: str) -> str:
+    tables = TensorFile(join(new, TABLES))
+    rows_NC = tables.rows("rows")[index_N]
+    require_finite(rows_NC.astype(np.float32), f"{new}: a row")
+    entries = [("index", "I64", index_N.shape), ("rows", DTYPES[about.rows], rows_NC.shape)]
+    arrays = [index_N, rows_NC]
+    if about.rows == "int8":
+        arrays.append(tables.rows("scale")[index_N])
+        entries.append(("scale", "F32", arrays[-1].shape))
+    with write_atomic(path) as file:
+        return write_tensors(file, entries, arrays)[1]
+
+
+def _write_tokens(old: Vocabulary, new: Vocabulary, path: str) -> None:
+    """Writes the ids that are new, or whose token or count differs."""
+    shared = min(len(old.tokens), len(new.tokens))
+    same = pc.equal(old.tokens[:shared], new.tokens[:shared]).to_numpy(zero_copy_only=False) & (old.counts[:shared] == new.counts[:shared])
+    place = np.concatenate([np.flatnonzero(~same), np.arange(shared, len(new.tokens))])
+    table = pa.table({"id": place + FIRST_ID, "token": new.tokens.take(pa.array(place)), "count": new.counts[place]})
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with write_atomic(path) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1)
+
+
+def _copy(source: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with PATHS.open(source, "rb") as file, write_atomic(target) as copy:
+        shutil.copyfileobj(file, copy)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """An opened delta of a chain."""
+
+    about: DeltaFile
+    folder: str
+    rows: TensorFile
+
+
+def materialise(folder: str, output: str, have: Mapping[str, str] | None = None) -> str:
+    """Makes a full scorer in `output` from a chain of deltas. If the version is a full scorer already, writes nothing.
+
+    Args:
+        folder: folder of the version; its parents are beside it.
+        output: an empty local folder.
+        have: local full scorers that may be used as a start: SHA-256 of scorer.json -> folder.
+
+    Returns:
+        the folder of the full scorer: `output`, or that of the full version.
+
+    Raises:
+        UserError: a version of the chain is missing or damaged, or was not made from the parent that it names.
+    """
+    links: list[_Link] = []
+    place, expected = folder.rstrip("/"), ""
+    while True:
+        if expected in (have or {}):
+            base = (have or {})[expected]
+            break
+        about = read_delta(place)
+        if about is None:
+            base = place
+            if expected and (not PATHS.exists(join(place, FILE)) or digest_of(join(place, FILE)) != expected):
+                raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
+            break
+        if expected and about.scorer_sha256 != expected:
+            raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
+        for name, digest in about.files.items():
+            if not PATHS.exists(inside(place, name)) or digest_of(join(place, name)) != digest:
+                raise UserError(f"{join(place, name)}: missing or damaged: its checksum is not the one in {DELTA}; publish it again")
+        links.append(_Link(about, place, TensorFile(join(place, ROWS))))
+        if len(links) > MOST_DELTAS:
+            raise UserError(f"{folder}: more than {MOST_DELTAS:,} deltas behind a full version; publish a full one")
+        place, expected = f"{place.rpartition('/')[0] or '.'}/{about.parent}", about.parent_sha256
+    if not links:
+        return base
+    _apply(base, links[::-1], output)
+    return output
+
+
+def _apply(base: str, links: Sequence[_Link], output: str) -> None:
+    """Applies a chain of deltas to a full scorer, in one pass over its rows."""
+    about, newest = links[-1].about.scorer, links[-1].folder
+    states = [read_scorer_file(base), *(link.about.scorer for link in links)]
+    for state in states:
+        if form_of(state) != form_of(about):
+            raise UserError(f"{newest}: has another model than {base}; publish a full one")
+    total = sum(one.cardinality for one in about.features)
+    entries = [("rows", DTYPES[about.rows], (total, sum(about.set_dims)))]
+    if about.rows == "int8":
+        entries.append(("scale", "F32", (total, len(about.set_dims))))
+    os.makedirs(output, exist_ok=True)
+    opened = TensorFile(join(base, TABLES))
+    with write_atomic(join(output, TABLES)) as file:
+        chunks = (chunk for name, _, _ in entries for chunk in _overlaid(name, opened, states, [link.rows for link in links]))
+        written = {TABLES: write_tensors(file, entries, chunks)[1]}
+    for name in (one for one in WHOLE if one in about.files):
+        _copy(join(newest, name), join(output, name))
+    for feature in about.features:
+        name = _vocabulary_of(feature.name)
+        if name in about.files:
+            os.makedirs(os.path.dirname(join(output, name)), exist_ok=True)
+            changes = [join(link.folder, name) for link in links if name in link.about.files]
+            _make_vocabulary(feature.name, join(base, name), changes, join(output, name))
+    for name, digest in about.files.items():
+        if (written.get(name) or digest_of(join(output, name))) != digest:
+            raise UserError(f"{newest}: gives another {name} than was published; publish a full version, or use the publisher's pyarrow")
+    write_scorer_file(output, about)
+    if digest_of(join(output, FILE)) != links[-1].about.scorer_sha256:
+        raise UserError(f"{newest}: gives another {FILE} than was published; publish a full version")
+
+
+def _overlaid(name: str, base: TensorFile, states: Sequence[ScorerFile], links: Sequence[TensorFile]) -> Iterator[np.ndarray]:
+    """Yields the rows of a tensor after all deltas, feature by feature, in chunks."""
+    firsts = [np.concatenate([[0], np.cumsum([one.cardinality for one in state.features])]) for state in states]
+    indexes = [link.rows("index") for link in links]
+    values = [link.rows(name) for link in links]
+    for number in range(len(states[-1].features)):
+        rows = int(firsts[-1][number + 1] - firsts[-1][number])
+        there = int(firsts[0][number + 1] - firsts[0][number])
+        for low in range(0, rows, CHUNK_ROWS):
+            high = min(low + CHUNK_ROWS, rows)
+            old = base.rows(name, int(firsts[0][number]) + min(low, there), int(firsts[0][number]) + min(high, there))
+            chunk = np.zeros((high - low, *old.shape[1:]), old.dtype)
+            chunk[: len(old)] = old
+            for first, index, value in zip(firsts[1:], indexes, values, strict=True):
+                start, end = int(first[number]), int(first[number + 1])
+                span = slice(*np.searchsorted(index, [start + low, min(start + high, end)]))
+                chunk[index[span] - start - low] = value[span]
+            yield chunk
+
+
+def _make_vocabulary(feature: str, base: str, changes: Sequence[str], path: str) -> None:
+    """Writes a vocabulary in which each change, in order, has replaced or added its ids."""
+    if not changes:
+        _copy(base, path)
+        return
+    held = read_vocabulary(base, feature)
+    tokens, counts = held.tokens, held.counts
+    for change in changes:
+        with PATHS.open(change, "rb") as file:
+            table = pq.read_table(file)
+        place = table["id"].to_numpy() - FIRST_ID
+        size = max(len(tokens), int(place.max(initial=-1)) + 1)
+        source = np.arange(size)
+        source[place] = len(tokens) + np.arange(len(place))
+        tokens = pa.concat_arrays([tokens, table["token"].combine_chunks().cast(tokens.type)]).take(pa.array(source))
+        counts = np.concatenate([counts, table["count"].to_numpy()])[source]
+    write_vocabulary(path, Vocabulary(feature, tokens, counts))
+
+
+def bytes_of(folder: str) -> int:
+    """Size in bytes of the files of a local version."""
+    return sum(os.path.getsize(os.path.join(top, name)) for top, _, files in os.walk(folder) for name in files)
