@@ -1,6 +1,6 @@
 """What breaks ends in one clear line, an exit code that is not 0, no hang and no lost checkpoint; what restarts ends equal.
 
-All under torchrun's own agent (tests/distributed/elastic.py). More, at random instants: `python tools/bench/soak.py`.
+All under torchrun's own agent (dmoe/testing/elastic.py). More, at random instants: `python tools/bench/soak.py`.
 """
 
 import hashlib

@@ -262,7 +262,7 @@ WRITERS = {
     "inspect.export": "each block goes through require_finite (_finite_blocks)",
     "save._write_file": "write_part refuses each tensor that is not finite first",
     "tensors.write_tensors": "writes what its callers give, who check",
-    "sweep._as_file": "records of dmoe.sharding.sweep.as_records, which are checked",
+    "sweep._as_file": "records of dmoe.sharding.planner.advice.sweep.as_records, which are checked",
     "npy._mapped": "each column goes through require_finite where it is copied in",
     "parquet.write_shard": "checks",
     "parquet.write": "ShardWriter checks each table (require_finite_columns)",

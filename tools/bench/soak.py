@@ -33,7 +33,7 @@ train:
 
 TARGETS = ("rank 0", "another rank", "all ranks")
 POINTS = {"training": ("step", 10), "a checkpoint's write": ("half", 4), "an evaluation": ("evaluate", 2)}
-"""Where a rank is killed -> the point of tests/distributed/elastic.py, and by the how many-th passing of an attempt at the latest."""
+"""Where a rank is killed -> the point of dmoe/testing/elastic.py, and by the how many-th passing of an attempt at the latest."""
 START = ("its start", "start")
 SPREAD_SECONDS = {"step": 0.03, "start": 1.0}
 """A kill in training comes so long after the end of a step at most: anywhere in the next ones; one in the start, after its begin."""
