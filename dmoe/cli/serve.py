@@ -6,13 +6,20 @@ curl -d '{"rows": [{"C1": "68fd1e64"}]}' localhost:8080/score
 
 import argparse
 import contextlib
+import errno
 import os
+import socket
 import tempfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from dmoe.cli.options import add_log_format
-from dmoe.errors import UserError
+from dmoe.errors import UserError, one_line
 from dmoe.processes import alive
 from dmoe.terminal import tell
+
+if TYPE_CHECKING:
+    from dmoe.serve.server.options import ServeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     alive.note("loads PyTorch and the scorer")
     try:
         import uvicorn
+        from uvicorn.supervisors import Multiprocess
     except ImportError:
         raise UserError("dmoe serve needs starlette, uvicorn and prometheus-client: install dmoe[serve]") from None
     from dmoe.serve.server.app import create
@@ -54,6 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
     if arguments.batch_us < 0 or not 0 <= arguments.port < 1 << 16:
         raise UserError("--batch-us, --port: expected 0 or more, and a port up to 65535")
+    if not arguments.name or "/" in arguments.name:
+        raise UserError(f"--name {one_line(arguments.name)}: is part of a path, expected a name without /")
     options = ServeOptions(
         arguments.model,
         arguments.name,
@@ -70,21 +80,21 @@ def run(arguments: argparse.Namespace) -> None:
     )
     several = arguments.workers > 1
     with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(bound(arguments.host, arguments.port))
         if several:
             # Before any worker starts, so that a mistake is one line.
-            check(options)
+            answering = check(options)
             options.to_environment()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
-        app = "dmoe.serve.server.app:create" if several else create(options)
-        alive.end()
-        tell(f"serves {options.model or options.split} at http://{arguments.host}:{arguments.port}", event="serves")
-        uvicorn.run(
+            app: Any = "dmoe.serve.server.app:create"
+        else:
+            app = create(options)
+            answering = {model.versions.model: model.versions.current.told for model in app.state.server.arms.models}
+        config = uvicorn.Config(
             app,
             factory=several,
             http=BoundedProtocol,
             ws="none",
-            host=arguments.host,
-            port=arguments.port,
             workers=arguments.workers,
             limit_concurrency=arguments.max_connections,
             timeout_keep_alive=30,
@@ -92,6 +102,41 @@ def run(arguments: argparse.Namespace) -> None:
             access_log=False,
             log_level="warning",
         )
+        alive.end()
+        for line in started(options, answering, listening):
+            tell(line, event="serves")
+        if several:
+            Multiprocess(config, sockets=[listening]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def started(options: "ServeOptions", answering: Mapping[str, str], listening: socket.socket) -> list[str]:
+    """What is told at the start: the address, the version and the engine of every model; and how to get a faster engine.
+
+    Args:
+        answering: path of a model -> `Version.told`.
+    """
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    models = [f"{model}: {told}" for model, told in answering.items()] if options.split else list(answering.values())
+    lines = [f"serves {options.model or options.split} at {url} ({'; '.join(models)})"]
+    if options.engine is None and any(told.endswith("engine torch") for told in answering.values()):
+        lines.append("engine onnx is faster: pip install 'dmoe[onnx]', and dmoe export --format onnx or dmoe versions publish")
+    return lines
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that nobody can connect to yet: a port in use is told before a model is loaded, which may take minutes."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        advice = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+        raise UserError(f"--host {one_line(host)} --port {port}: {(error.strerror or str(error)).lower()}{advice}") from None
+    return found
 
 
 def _token(path: str | None) -> str:

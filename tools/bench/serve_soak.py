@@ -24,6 +24,8 @@ from typing import Any
 from dmoe.errors import UserError, run_command
 
 BOUND = 1e-4
+ROWS = 5
+"""Of a request."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,14 +48,15 @@ class Soak:
         self.ended, self.killed_at = threading.Event(), 0.0
         self.answers: Counter[str] = Counter()
         self.lost = 0
+        self.seconds: list[float] = []
         self.wrong: list[str] = []
 
     def ask_on(self, number: int) -> None:
         """Asks for some rows after another until the end, on one connection as long as it lives."""
         connection, low = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), number
         while not self.ended.is_set():
-            low = (low + 7) % (len(self.rows) - 5)
-            part = self.rows[low : low + 5]
+            low = (low + 7) % (len(self.rows) - ROWS)
+            part, began = self.rows[low : low + ROWS], time.perf_counter()
             try:
                 connection.request("POST", "/score", json.dumps({"rows": part}))
                 answer = connection.getresponse()
@@ -69,8 +72,9 @@ class Soak:
             if answer.status != 200:
                 self.wrong.append(f"{answer.status}: {body[:200]!r}")
                 continue
+            self.seconds.append(time.perf_counter() - began)
             tree = json.loads(body)
-            right = self.expected[tree["version"]][low : low + 5]
+            right = self.expected[tree["version"]][low : low + ROWS]
             if max(abs(a - b) for a, b in zip(tree["probabilities"], right, strict=True)) > BOUND:
                 self.wrong.append(f"{tree['version']}: {tree['probabilities']}, expected {right}")
             self.answers[tree["version"]] += 1
@@ -122,6 +126,9 @@ def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments
     alive = [one for one in children(pid) if one != killed]
     came_back = not killed or len(alive) >= arguments.workers
     print(f"{sum(soak.answers.values()):,} answers in {arguments.seconds:g} s by {len(soak.answers)} versions, {turn} changes")
+    rate, ordered = ROWS * len(soak.seconds) / arguments.seconds, sorted(soak.seconds)
+    p50, p99, worst = (1e3 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1.0))
+    print(f"{rate:,.0f} rows/s; p50 {p50:.1f} ms, p99 {p99:.1f} ms, at most {worst:,.0f} ms")
     print(f"memory (PSS of all processes): first {memory[0] / 2**20:,.0f} MiB, last {memory[-1] / 2**20:,.0f} MiB")
     if killed:
         back = "came back" if came_back else "did not come back"

@@ -24,6 +24,7 @@ from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server import bodies, kserve
 from dmoe.serve.server.arms import REQUEST_ID, Arms, Chosen, NoUnit, request_id
+from dmoe.serve.server.arrow_body import TooLarge, arrow_rows
 from dmoe.serve.server.batcher import QueueFull, TooLate
 from dmoe.serve.server.metrics import Metrics
 from dmoe.serve.server.options import ServeOptions, from_environment
@@ -35,6 +36,10 @@ ARROW = "application/vnd.apache.arrow.stream"
 EXTENSIONS = ["binary_tensor_data"]
 RETRY_SECONDS = "1"
 FEW_ROWS = 8
+SMALL_BODY = 64 << 10
+"""Bodies up to this size are always read, and parsed without a thread."""
+LARGE_BODIES = 4
+"""Bytes of larger bodies that are held at once, in units of the largest body: parsed, JSON takes some ten times its size."""
 
 
 class Refused(Exception):
@@ -52,6 +57,7 @@ class Server:
         torch.set_num_threads(options.threads)
         self.options, self.metrics, self.draining = options, Metrics(), False
         self._answering: dict[str, str] = {}
+        self.held_bytes = 0
         self.arms = Arms(options, self.metrics, self._told, lambda problem: _log(problem, "failed", "warning"))
         self.versions, self.batcher = self.arms.control.versions, self.arms.control.batcher
 
@@ -71,8 +77,7 @@ class Server:
         Raises:
             Refused: the queue is full, the deadline has passed, or there are too many rows.
         """
-        if len(rows) > self.options.rows:
-            raise Refused(413, f"{len(rows):,} rows, this server takes {self.options.rows:,} at once")
+        self.check_rows(len(rows))
         if not len(rows):
             return np.zeros(0, np.float32)
         try:
@@ -85,6 +90,10 @@ class Server:
         self.metrics.waiting.set(self.waiting_rows)
         return logit_B
 
+    def check_rows(self, rows: int) -> None:
+        if rows > self.options.rows:
+            raise Refused(413, f"{rows:,} rows, this server takes {self.options.rows:,} at once")
+
     @property
     def waiting_rows(self) -> int:
         return sum(model.batcher.waiting_rows for model in self.arms.models)
@@ -93,8 +102,9 @@ class Server:
         """Encodes raw rows, on a thread if there are many.
 
         Raises:
-            Refused: the scorer takes only ids.
+            Refused: the scorer takes only ids, or there are too many rows.
         """
+        self.check_rows(len(rows))
         if not version.scorer.about.reads_raw_rows:
             raise Refused(400, "the scorer takes ids only: export it again where the training data is")
         encode = version.scorer.encoder.encode
@@ -107,25 +117,39 @@ class Server:
         return found
 
     async def body(self, request: Request) -> bytes:
-        """Reads the body of a request.
+        """Reads the body of a request. It counts as held until `release`.
 
         Raises:
-            Refused: the body is too large, or arrives too slowly.
+            Refused: the body is too large or arrives too slowly, or too many bytes of others are held.
         """
-        most = self.options.body_mib << 20
+        most, read = self.options.body_mib << 20, self.options.read_seconds
         announced = whole_number(request.headers.get("content-length", "0")) or 0
         parts: list[bytes] = []
         size = 0
+        self._check_size(announced, most)
         try:
-            async with asyncio.timeout(self.options.read_seconds):
+            async with asyncio.timeout(read):
                 async for part in request.stream():
-                    size += len(part)
-                    if max(size, announced) > most:
-                        raise Refused(413, f"the body is larger than {self.options.body_mib} MiB", {"Connection": "close"})
                     parts.append(part)
+                    size += len(part)
+                    self._check_size(size, most)
+                    if size > SMALL_BODY:
+                        more = size - max(size - len(part), SMALL_BODY)
+                        if self.held_bytes + more > LARGE_BODIES * most:
+                            raise Refused(503, "too many large bodies are held", {"Retry-After": RETRY_SECONDS, "Connection": "close"})
+                        self.held_bytes += more
+                        request.state.held = getattr(request.state, "held", 0) + more
         except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {self.options.read_seconds:g} s", {"Connection": "close"}) from None
+            raise Refused(408, f"the body did not arrive within {read:g} s", {"Connection": "close"}) from None
         return b"".join(parts)
+
+    def _check_size(self, size: int, most: int) -> None:
+        if size > most:
+            raise Refused(413, f"the body is larger than {self.options.body_mib} MiB", {"Connection": "close"})
+
+    def release(self, request: Request) -> None:
+        """The body of a request is no longer held."""
+        self.held_bytes -= getattr(request.state, "held", 0)
 
     def deadline(self) -> float:
         return time.monotonic() + self.options.deadline_ms / 1000
@@ -180,7 +204,7 @@ def routes(server: Server) -> list[Route]:
 
     async def infer(request: Request) -> Response:
         deadline, _ = server.deadline(), check_model(request)
-        asked = kserve.Request(await server.body(request), request.headers.get(kserve.HEADER_LENGTH))
+        asked = await _parsed(kserve.Request, await server.body(request), request.headers.get(kserve.HEADER_LENGTH))
         chosen = server.arms.choose(asked.values, request.headers, asked.fields)
         version = chosen.version
         if request.path_params.get("version", version.name) != version.name:
@@ -200,7 +224,10 @@ def routes(server: Server) -> list[Route]:
     async def score(request: Request) -> Response:
         deadline = server.deadline()
         body, arrow = await server.body(request), request.headers.get("content-type", "").split(";")[0] == ARROW
-        raw, fields = (bodies.arrow_rows(body), {}) if arrow else bodies.json_rows(body)
+        if arrow:
+            raw, fields = await _parsed(arrow_rows, body, options.rows, options.body_mib << 20), {}
+        else:
+            raw, fields = await _parsed(bodies.json_rows, body)
         chosen = server.arms.choose(lambda name: bodies.values_of(raw, name), request.headers, fields)
         rows = await server.encoded(chosen.version, raw)
         score_B = probabilities(await server.scores(chosen, rows, deadline)).astype(np.float32)
@@ -248,9 +275,11 @@ def _guarded(
         except Refused as error:
             response = JSONResponse({"error": str(error)}, error.status, error.headers)
         except UserError as error:
-            response = JSONResponse({"error": str(error)}, 422 if isinstance(error, NoUnit) else 400)
+            response = JSONResponse({"error": str(error)}, _status(error))
         except ClientDisconnect:
             response = JSONResponse({"error": "the client went away"}, 499)
+        finally:
+            server.release(request)
         seconds = time.perf_counter() - began
         server.metrics.requests.labels(path, str(response.status_code)).inc()
         if not open_ and path != "/metrics":
@@ -261,6 +290,15 @@ def _guarded(
         return response
 
     return answer
+
+
+async def _parsed(parse: Callable[..., Any], body: bytes, *arguments: Any) -> Any:
+    """The result of `parse`, on a thread for a large body: the other requests are answered meanwhile."""
+    return parse(body, *arguments) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse, body, *arguments)
+
+
+def _status(error: UserError) -> int:
+    return 422 if isinstance(error, NoUnit) else 413 if isinstance(error, TooLarge) else 400
 
 
 def _headers(told: dict[str, Any]) -> dict[str, str]:

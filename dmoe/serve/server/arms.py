@@ -215,8 +215,8 @@ class Arms:
             self._failed(f"exposures: {problem or 'too many rows wait'}" + (f"; {lost:,} rows are lost" if lost else ""))
 
 
-def check(options: ServeOptions) -> None:
-    """Loads each model once, to find errors early.
+def check(options: ServeOptions) -> dict[str, str]:
+    """Loads each model once, to find errors early; returns path -> `Version.told`.
 
     Raises:
         UserError: the split or a model is wrong.
@@ -227,8 +227,12 @@ def check(options: ServeOptions) -> None:
         paths = {arm.scorer: f"{where}: arms.{name}.scorer {arm.scorer}" for name, arm in split.arms.items()}
         paths |= {split.shadow.scorer: f"{where}: shadow.scorer {split.shadow.scorer}"} if split.shadow else {}
         PATHS.mkdirs(split.exposures.folder)
+    found = {}
     for path, asked_by in paths.items():
-        load_version(folder_of(path, asked_by), engine=options.engine).remove()
+        version = load_version(folder_of(path, asked_by), engine=options.engine)
+        found[path] = version.told
+        version.remove()
+    return found
 
 
 def about_split(split: Split) -> dict[str, Any]:

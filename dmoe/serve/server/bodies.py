@@ -32,15 +32,12 @@ def json_rows(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def values_of(rows: Any, name: str) -> list[Any]:
     """The values of a column of raw rows (distinct ones for a table); empty if a table has no such column."""
     if isinstance(rows, pa.Table):
-        return list(rows[name].unique().to_pylist()) if name in rows.column_names else []
+        if name not in rows.column_names:
+            return []
+        kind = rows[name].type
+        plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+        return list((rows[name].unique() if plain else rows[name]).to_pylist())
     return [row.get(name) for row in rows]
-
-
-def arrow_rows(body: bytes) -> pa.Table:
-    try:
-        return pa.ipc.open_stream(body).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"the request is no Arrow stream ({str(error).splitlines()[0][:200]})") from None
 
 
 def ids_of(asked: kserve.Request, version: Version) -> EncodedRows:

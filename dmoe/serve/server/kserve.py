@@ -30,6 +30,8 @@ NUMPY = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
+JSON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float, type(None)}}
+"""The types of values in JSON, by the kind of numpy's type. null is NaN: numpy would also round 1.5 and read texts."""
 HEADER_LENGTH = "inference-header-content-length"
 DENSE, IDS = "dense", "ids"
 OUTPUTS = ("probability", "logit")
@@ -83,7 +85,7 @@ class Request:
         where = f"tensor {shown(name)}"
         if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or any(type(size) is not int or not 0 <= size < 2**31 for size in shape):
             raise UserError(f"{where}: shape is {shown(shape)}, expected [rows] or [rows, columns]")
-        if dtype not in NUMPY and dtype != "BYTES":
+        if not isinstance(dtype, str) or (dtype not in NUMPY and dtype != "BYTES"):
             raise UserError(f"{where}: datatype is {shown(dtype)}, expected BYTES or one of {', '.join(NUMPY)}")
         count = int(np.prod(shape, dtype=object))
         parameters = one.get("parameters")
@@ -124,10 +126,12 @@ class Request:
 def _outputs(asked: Any, by_default: bool) -> list[tuple[str, bool]]:
     if asked is None:
         return [(OUTPUTS[0], by_default)]
-    found = []
+    found: list[tuple[str, bool]] = []
     for one in asked if isinstance(asked, list) else [None]:
         if not isinstance(one, dict) or one.get("name") not in OUTPUTS:
             raise UserError(f"outputs: expected tensors of {', '.join(OUTPUTS)}")
+        if any(one["name"] == name for name, _ in found):
+            raise UserError(f"outputs: {one['name']} is there twice")
         parameters = one.get("parameters")
         binary = parameters.get("binary_data", by_default) if isinstance(parameters, dict) else by_default
         found.append((one["name"], binary is True))
@@ -161,9 +165,14 @@ def _from_json(data: Any, dtype: str, shape: list[int], count: int, where: str) 
         if any(one is not None and not isinstance(one, str) for one in flat):
             raise UserError(f"{where}: a value is no text")
         return flat
+    kind = np.dtype(NUMPY[dtype]).kind
+    if any(type(one) not in JSON_TYPES[kind] for one in flat):
+        raise UserError(f"{where}: a value is no {dtype}")
     try:
-        return np.array(flat, NUMPY[dtype]).reshape(shape)
-    except (TypeError, ValueError, OverflowError):
+        # A number beyond the type becomes infinite, which is refused with the rows.
+        with np.errstate(over="ignore"):
+            return np.array(flat, NUMPY[dtype]).reshape(shape)
+    except OverflowError:
         raise UserError(f"{where}: a value is no {dtype}") from None
 
 

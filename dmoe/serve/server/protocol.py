@@ -1,4 +1,4 @@
-"""The HTTP protocol of uvicorn with further limits: on time and size of a request head, and on idle connections."""
+"""The HTTP protocol of uvicorn with further limits: on time and size of a request head, on idle connections, and on unread answers."""
 
 import asyncio
 from typing import Any
@@ -8,16 +8,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS = 10.0
 """Longest time from the opening of a connection, or the first byte of a later request, to the end of the request head; later: 408."""
 HEAD_BYTES = 64 << 10
+UNREAD_SECONDS = 30.0
+"""Longest time for which a client does not read an answer that is larger than the buffers of its connection; later, it is closed."""
 MESSAGES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections whose request head is late or too large, and connections beyond twice `limit_concurrency`.
+    """Closes connections whose request head is late or too large, whose answers are not read, and those beyond twice `limit_concurrency`.
 
     Below `limit_concurrency`, requests are answered; above it, they get 503.
     """
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
 
@@ -30,7 +33,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        if self._unread is not None:
+            self._unread.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():

@@ -52,6 +52,10 @@ class Version:
             shutil.rmtree(self.scorer.folder, ignore_errors=True)
 
     @property
+    def told(self) -> str:
+        return f"version {self.name}, engine {self.scorer.engine}"
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
 
@@ -92,6 +96,8 @@ def _load(folder: str, place: str, engine: Engine) -> Version:
             # The row may be invalid: a column may not allow such values, or may be a time, which must not be missing.
             with suppress(UserError):
                 scorer.predict([row])
+                # The way of rows that are not simple: types that differ, or a dictionary of Arrow.
+                scorer.encoder.encode_all([row])
     return Version(f"{scorer.about.step}-{digest[:12]}", folder, scorer, digest)
 
 
@@ -115,6 +121,8 @@ def folder_of(model: str, asked_by: str) -> str:
     """
     if PATHS.exists(join(model, FILE)) or PATHS.exists(join(model, DELTA)):
         return model
+    if PATHS.isdir(model):
+        raise UserError(f"{asked_by}: no scorer (no {FILE}); make one with dmoe export, or name a pointer file")
     return folder_at(model, read_pointer(model, asked_by)[0])
 
 

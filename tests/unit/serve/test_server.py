@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import select
 import shutil
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from dmoe.cli.serve import bound
 from dmoe.errors import UserError
 from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.scorer import Scorer
@@ -205,6 +207,10 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"shape": [2]}]}, 400, "1 values, its shape asks for 2"),
     ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"shape": [10**12, 10**12]}]}, 400, "shape"),
     ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"datatype": "FP8"}]}, 400, "FP8"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"datatype": ["FP32"]}]}, 400, "datatype"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"name": "price", "datatype": "INT64", "data": [1.5]}]}, 400, "no INT64"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"name": "price", "datatype": "FP32", "data": ["1.5"]}]}, 400, "no FP32"),
+    ("/v2/models/dmoe/infer", {"inputs": [TENSOR], "outputs": [{"name": "logit"}] * 2}, 400, "twice"),
     ("/v2/models/dmoe/infer", {"inputs": [TENSOR | {"parameters": {"binary_data_size": 99}}]}, 400, "binary_data_size"),
     ("/v2/models/dmoe/infer", {"inputs": [TENSOR], "outputs": [{"name": "odds"}]}, 400, "outputs"),
     (
@@ -242,6 +248,36 @@ def test_limits_of_body_rows_and_time(folder):
         with socket.create_connection((host, int(port)), timeout=10) as slow:
             slow.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[")
             assert slow.recv(1000).split()[1] == b"408"
+
+
+def test_large_bodies_are_bounded_together_and_small_ones_pass(folder):
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (1 << 20)
+    with served(str(folder / "one" / "scorer"), body_mib=1) as (address, app), contextlib.ExitStack() as stack:
+        host, port = address.split(":")
+        slow = [stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(5)]
+        for one in slow:
+            one.sendall(head + b" " * 1_000_000)
+        ready, _, _ = select.select(slow, [], [], 10)
+        assert [one.recv(1000).split()[1] for one in ready] == [b"503"]
+        assert len(scored(address, ROWS[:1])[1]) == 1
+        stack.close()
+        ends = time.monotonic() + 10
+        while app.state.server.held_bytes:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+
+
+def test_a_body_that_is_announced_too_large_is_refused_at_once(folder):
+    with served(str(folder / "one" / "scorer"), body_mib=1, read_seconds=60) as (address, _):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n")
+            assert client.recv(1000).split()[1] == b"413"
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=str(taken.getsockname()[1])):
+        bound("127.0.0.1", taken.getsockname()[1])
 
 
 def test_a_full_queue_says_when_to_come_back(folder):
