@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.endtoend.needs import found, missing
+from tests.ports import free_ports
 
 NODES = ("dmoe-n1", "dmoe-n2")
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct", "sacctmgr")
@@ -105,7 +106,7 @@ class SlurmCluster:
             (self.folder / name).mkdir(parents=True)
         # munged and slurmdbd refuse files that others could write or read.
         os.chmod(self.folder, 0o755)
-        ports = dict(zip(("ctld", "dbd", "database", "n1", "n2"), _free_ports(5), strict=True))
+        ports = dict(zip(("ctld", "dbd", "database", "n1", "n2"), free_ports(5), strict=True))
         values = {"folder": self.folder, "host": socket.gethostname().partition(".")[0], **ports}
         (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**values))
         (self.folder / "slurmdbd.conf").write_text(DBD_CONF.format(**values))
@@ -201,16 +202,6 @@ def running(folder: Path) -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _answers(port: int) -> bool:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from torchx.specs import macros, materialize_appdef
 
 from dmoe.launch import components
 from tests.log_files import contents, write_logs
+from tests.ports import free_ports
 from tests.unit.data.log.logs import TREE, make_rows, write_csv
 
 ROOT = Path(__file__).parents[2]
@@ -103,12 +103,6 @@ def kill_a_busy_worker(driver: int) -> None:
         time.sleep(0.005)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def local(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("local")
@@ -179,7 +173,8 @@ def test_a_mistake_that_a_worker_meets_is_the_same_one_line(logs, environment, t
 
 def test_two_nodes_that_torchx_would_start_make_the_same_bytes(logs, local, environment, tmp_path):
     output = tmp_path / "d"
-    given = ["--input", str(logs), "--output", str(output), "--engine", "ray", "--j", "2x1", "--cpu", "1", "--ray_port", str(free_port())]
+    (port,) = free_ports(1)
+    given = ["--input", str(logs), "--output", str(output), "--engine", "ray", "--j", "2x1", "--cpu", "1", "--ray_port", str(port)]
     app = materialize_appdef(components.preprocess, [*given, "--", *SMALL])
     nodes = []
     for node in range(2):
