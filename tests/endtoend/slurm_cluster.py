@@ -145,12 +145,12 @@ class SlurmCluster:
                 os.kill(process, signal.SIGKILL)
         self.daemons.pop(node).wait()
 
-    def client(self, *command: str, timeout: float = 60) -> str:
+    def client(self, *command: str, timeout: float = 240) -> str:
         """Runs one of Slurm's commands and returns what it prints."""
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True, timeout=timeout).stdout
 
     def ok(self, *command: str) -> bool:
-        return subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=60).returncode == 0
+        return subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=240).returncode == 0
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -175,7 +175,7 @@ class SlurmCluster:
             # A session of its own: Ctrl-C at the terminal must not end the database before what writes to it.
             self.daemons[name] = subprocess.Popen(program, env=self.environment, stdout=output, stderr=output, start_new_session=True)
 
-    def _wait(self, what: str, done: Callable[[], bool], seconds: float = 60) -> None:
+    def _wait(self, what: str, done: Callable[[], bool], seconds: float = 300) -> None:
         until = time.monotonic() + seconds
         while not done():
             ended = {name: daemon.poll() for name, daemon in self.daemons.items() if daemon.poll() is not None}

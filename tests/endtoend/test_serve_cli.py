@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def ask(port: int, **fields: str) -> list[float]:
     body = json.dumps({"rows": [{"site": "s1"}, {"site": "s7", "price": 3}]} | fields).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/score", body, timeout=120) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/score", body, timeout=1000) as answer:
         return json.loads(answer.read())["probabilities"]
 
 
@@ -104,7 +104,7 @@ def started(path: Path, count: int) -> list[str]:
 
 @pytest.mark.parametrize(("words", "named"), [(["--model", "none"], "none"), (["--model", "README.md", "--port", "99999"], "--port")])
 def test_a_mistake_is_one_line(words, named):
-    done = subprocess.run([sys.executable, "-m", "dmoe", "serve", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "dmoe", "serve", *words], cwd=ROOT, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("dmoe serve: ")
