@@ -1,14 +1,16 @@
 """What holds for all tests."""
 
+import random
 import signal
 from collections.abc import Generator
 
 import hypothesis
+import numpy
 import pytest
 
 # The same cases on every machine: a change lands or not by what it does, not by what was drawn. To search further, run pytest with
-# --hypothesis-profile=default.
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+# --hypothesis-profile=default. Nor does a busy machine fail a test whose cases take long to draw.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("fixed")
 
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start, and interrupt, from there.
@@ -22,6 +24,16 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test that draws without a seed of its own has the same numbers whichever tests ran before it."""
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -99,6 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
             limit_concurrency=arguments.max_connections,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=30,
+            # A process that starts on a busy machine is not taken for one that hangs; one that has ended is replaced at once.
+            timeout_worker_healthcheck=30,
             access_log=False,
             log_level="warning",
         )

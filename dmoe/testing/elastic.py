@@ -185,7 +185,7 @@ class Faults:
             case "limit":
                 import resource
 
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                # Python ignores SIGXFSZ, so that a write fails instead.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], fault["bytes"]))
             case other:
                 raise ValueError(other)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-CASE_SECONDS = 240
+CASE_SECONDS = 600
 
 
 def _serve(rank: int, world_size: int, store: str, connection: Connection) -> None:

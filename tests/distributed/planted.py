@@ -192,7 +192,7 @@ def slow_steps() -> None:
     progress = TrainPipelineSparseDist.progress
 
     def slow(self: Any, batches: Any) -> Any:
-        time.sleep(3)
+        time.sleep(2)
         return progress(self, batches)
 
     TrainPipelineSparseDist.progress = slow

@@ -170,7 +170,8 @@ def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stays(place, small_
 
 
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(place):
-    outcome = place("full", [{"at": "step", "number": 12, "rank": 0, "do": "limit", "bytes": 40_000}])
+    # Three files a checkpoint: from the first file of the third one on, which is that of step 15.
+    outcome = place("full", [{"at": "write", "number": 7, "rank": 0, "do": "limit", "bytes": 40_000}])
     assert set(outcome.codes.values()) == {2}
     (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
     assert "cannot write the checkpoint" in line
@@ -201,9 +202,9 @@ def test_a_run_directory_that_cannot_be_written_is_told_before_training(place):
 )
 def test_a_rank_that_hangs_is_named(place, do, words):
     name = do["do"]
-    outcome = place(name, [{**do, "number": 13, "rank": 1}], overrides=["run.timeout_seconds=4", "data.prefetch=0"])
+    outcome = place(name, [{**do, "number": 13, "rank": 1}], overrides=["run.timeout_seconds=10", "data.prefetch=0"])
     assert 3 in outcome.codes.values()
-    assert "no progress for 4 s" in outcome.said
+    assert "no progress for 10 s" in outcome.said
     assert words in outcome.said, outcome.said
     assert "the others wait: each is in a training step" in outcome.said
     verify_checkpoint(look.newest(f"{place.root}/{name}/run"))

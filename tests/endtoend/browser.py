@@ -1,6 +1,8 @@
 """A headless Chromium, driven over its DevTools protocol with real key presses and mouse moves."""
 
 import base64
+import contextlib
+import http.client
 import json
 import shutil
 import subprocess
@@ -13,6 +15,10 @@ import websocket
 
 PROGRAM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
+
+
+class CommandFailed(AssertionError):
+    """The browser refused a command."""
 
 
 class Browser:
@@ -34,9 +40,8 @@ class Browser:
         self.requests: list[str] = []
         self.number = 0
         port = self._wait(lambda: (folder / "DevToolsActivePort").read_text().split()[0])
-        pages = self._wait(lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5)))
-        address = next(one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page")
-        self.socket = websocket.create_connection(address, timeout=60)
+        address = self._wait(lambda: self._page(port))
+        self.socket = websocket.create_connection(address, timeout=240)
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
         self.size(width, height)
@@ -47,27 +52,40 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=240)
+
+    @staticmethod
+    def _page(port: str) -> str:
+        """The address of the page. The browser may listen before it has one."""
+        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60))
+        found = [one["webSocketDebuggerUrl"] for one in pages if one["type"] == "page"]
+        return str(found[0])
 
     @staticmethod
     def _wait(ask: Any) -> Any:
         """The answer, as soon as there is one."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while True:
             try:
                 return ask()
-            except (OSError, IndexError):
+            except (OSError, IndexError, http.client.HTTPException, ValueError):
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.1)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The result of a command.
+
+        Raises:
+            CommandFailed: the browser refused it.
+        """
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while True:
             told = json.loads(self.socket.recv())
             if told.get("id") == self.number:
-                assert "error" not in told, told
+                if "error" in told:
+                    raise CommandFailed(told["error"])
                 return dict(told["result"])
             self._note(told)
 
@@ -84,9 +102,16 @@ class Browser:
         self.send("Page.navigate", url="about:blank")
         self.requests.clear()
         self.send("Page.navigate", url=f"{path.resolve().as_uri()}{fragment}")
-        until = time.monotonic() + 60
-        while self.js("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < until
+        self.until("document.readyState + location.protocol === 'completefile:'")
+
+    def until(self, condition: str) -> None:
+        """Waits until an expression is true. A page that is left has no place any more to evaluate it in."""
+        until = time.monotonic() + 240
+        while True:
+            with contextlib.suppress(CommandFailed):
+                if self.js(condition):
+                    return
+            assert time.monotonic() < until, condition
             time.sleep(0.05)
 
     def js(self, expression: str) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.endtoend.needs import found, missing
+from tests.ports import free_ports
 
 NODES = ("dmoe-n1", "dmoe-n2")
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct", "sacctmgr")
@@ -105,7 +106,7 @@ class SlurmCluster:
             (self.folder / name).mkdir(parents=True)
         # munged and slurmdbd refuse files that others could write or read.
         os.chmod(self.folder, 0o755)
-        ports = dict(zip(("ctld", "dbd", "database", "n1", "n2"), _free_ports(5), strict=True))
+        ports = dict(zip(("ctld", "dbd", "database", "n1", "n2"), free_ports(5), strict=True))
         values = {"folder": self.folder, "host": socket.gethostname().partition(".")[0], **ports}
         (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**values))
         (self.folder / "slurmdbd.conf").write_text(DBD_CONF.format(**values))
@@ -144,12 +145,12 @@ class SlurmCluster:
                 os.kill(process, signal.SIGKILL)
         self.daemons.pop(node).wait()
 
-    def client(self, *command: str, timeout: float = 60) -> str:
+    def client(self, *command: str, timeout: float = 240) -> str:
         """Runs one of Slurm's commands and returns what it prints."""
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True, timeout=timeout).stdout
 
     def ok(self, *command: str) -> bool:
-        return subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=60).returncode == 0
+        return subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=240).returncode == 0
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -174,7 +175,7 @@ class SlurmCluster:
             # A session of its own: Ctrl-C at the terminal must not end the database before what writes to it.
             self.daemons[name] = subprocess.Popen(program, env=self.environment, stdout=output, stderr=output, start_new_session=True)
 
-    def _wait(self, what: str, done: Callable[[], bool], seconds: float = 60) -> None:
+    def _wait(self, what: str, done: Callable[[], bool], seconds: float = 300) -> None:
         until = time.monotonic() + seconds
         while not done():
             ended = {name: daemon.poll() for name, daemon in self.daemons.items() if daemon.poll() is not None}
@@ -201,16 +202,6 @@ def running(folder: Path) -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _answers(port: int) -> bool:

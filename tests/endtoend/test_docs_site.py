@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 
 import pytest
@@ -58,7 +57,7 @@ def test_the_site_in_a_browser(site, tmp_path):
                     assert browser.js(OVERFLOW) == 0, (width, page)
             browser.size(1280, 900)
             _go(browser, f"{address}index.html?q=DistributedModelParallel")
-            _until(browser, "document.querySelectorAll('.md-search-result__item').length > 0")
+            browser.until("document.querySelectorAll('.md-search-result__item').length > 0")
             assert browser.errors == []
             assert {request.split("/")[2] for request in browser.requests if request.startswith("http")} == {address.split("/")[2]}
     finally:
@@ -72,11 +71,4 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 
 def _go(browser, address):
     browser.send("Page.navigate", url=address)
-    _until(browser, f"document.readyState === 'complete' && location.href.startsWith({address.split('?')[0]!r})")
-
-
-def _until(browser, condition):
-    until = time.monotonic() + 60
-    while not browser.js(condition):
-        assert time.monotonic() < until, condition
-        time.sleep(0.05)
+    browser.until(f"document.readyState === 'complete' && location.href.startsWith({address.split('?')[0]!r})")

@@ -18,7 +18,7 @@ SMALL = ["train.batch_size=1024", "train.epochs=9", "train.guard={enabled: false
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False)
 
 
 def train(data: Path, folder: Path, *arguments: str | Path, steps: int = 2) -> subprocess.CompletedProcess[str]:

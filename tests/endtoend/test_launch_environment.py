@@ -34,7 +34,7 @@ def test_values_arrive(given, expected, tmp_path):
     command += ["--config", f"{ROOT}/configs/demo.yaml", "--elsewhere", "True", "--data", "d", "--run", "20240301", "--env", given]
     command += ["--venv", str(tmp_path / "venv")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "environment").read_bytes().decode().split("\0")
     found = dict(line.partition("=")[::2] for line in lines if line)

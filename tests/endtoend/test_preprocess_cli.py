@@ -14,7 +14,7 @@ GOOD = "0" + "\t1" * 13 + "\t0badcafe" * 26 + "\n"
 
 def run(tool: str, *arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=1000
     )
 
 

@@ -99,7 +99,7 @@ def test_what_the_rehearsed_run_says_is_passed_on(tmp_path):
     alone = Cluster(1, 1, PRESETS["cpu"])
     (tmp_path / "config.yaml").write_text("train: {batchsize: 3}")
     with pytest.raises(UserError, match=r"the rehearsed run: .*train.batchsize: unknown key, did you mean 'batch_size'"):
-        run_ranks(str(tmp_path), alone, 120)
+        run_ranks(str(tmp_path), alone, 900)
     with pytest.raises(RunFailed, match=r"had not ended after 0\.2 s"):
         run_ranks(str(tmp_path), alone, 0.2)
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = 150
 SAME = ("rows", "auc", "logloss", "ne", "cec", "best_step", "steps", "trained_rows")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), or_skip("SLURM TESTS", why_not())]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), or_skip("SLURM TESTS", why_not())]
 
 
 class Desk:
@@ -52,7 +52,7 @@ class Desk:
         shown = [line.split() for line in self.run(f"torchx status {handle}").splitlines()]
         return next((words[1] for words in shown if words[:1] == ["State:"]), "UNKNOWN")
 
-    def wait(self, what: str, done: Callable[[], bool], seconds: float = 240) -> None:
+    def wait(self, what: str, done: Callable[[], bool], seconds: float = 900) -> None:
         until = time.monotonic() + seconds
         while not done():
             if time.monotonic() > until:

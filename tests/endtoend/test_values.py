@@ -19,7 +19,7 @@ categorical: [site, user]
 
 
 def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=1000)
     assert done.returncode == (2 if fails else 0), done.stderr
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr

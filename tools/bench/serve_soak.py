@@ -26,6 +26,10 @@ from dmoe.errors import UserError, run_command
 BOUND = 1e-4
 ROWS = 5
 """Of a request."""
+LOST_SECONDS = 15.0
+"""How long after a worker was killed an error of a connection may be its doing."""
+BACK_SECONDS = 120.0
+"""How long a worker may take to come back."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two versions (10)")
     parser.add_argument("--clients", type=int, default=4, help="threads that ask (4)")
     parser.add_argument("--workers", type=int, default=2, help="of the server (2)")
+    parser.add_argument("--deadline-ms", type=int, default=2000, help="of a request (2000)")
     parser.add_argument("--engine", choices=("torch", "onnx"), help="of the server")
     return parser.parse_args()
 
@@ -53,7 +58,7 @@ class Soak:
 
     def ask_on(self, number: int) -> None:
         """Asks for some rows after another until the end, on one connection as long as it lives."""
-        connection, low = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), number
+        connection, low = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120), number
         while not self.ended.is_set():
             low = (low + 7) % (len(self.rows) - ROWS)
             part, began = self.rows[low : low + ROWS], time.perf_counter()
@@ -63,8 +68,8 @@ class Soak:
                 body = answer.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-                if 0 < time.monotonic() - self.killed_at < 5:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+                if self.killed_at and time.monotonic() - self.killed_at < LOST_SECONDS:
                     self.lost += 1
                 else:
                     self.wrong.append(f"{type(error).__name__}: {error}")
@@ -93,13 +98,14 @@ def main() -> int:
         pointer, port = Path(folder, "current"), _free_port()
         pointer.write_text(f"{next(iter(versions))}\n")
         command = [sys.executable, "-m", "dmoe", "serve", "--model", str(pointer), "--port", str(port)]
-        command += ["--workers", str(arguments.workers), *(["--engine", arguments.engine] if arguments.engine else [])]
+        command += ["--workers", str(arguments.workers), "--deadline-ms", str(arguments.deadline_ms)]
+        command += ["--engine", arguments.engine] if arguments.engine else []
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             return _load(server.pid, Soak(rows, expected, port), pointer, list(versions), arguments)
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(60)
+            server.wait(240)
 
 
 def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments: argparse.Namespace) -> int:
@@ -123,8 +129,9 @@ def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments
     soak.ended.set()
     for one in clients:
         one.join()
-    alive = [one for one in children(pid) if one != killed]
-    came_back = not killed or len(alive) >= arguments.workers
+    ends = time.monotonic() + BACK_SECONDS
+    while not (came_back := len([one for one in children(pid) if one != killed]) >= arguments.workers) and time.monotonic() < ends:
+        time.sleep(0.2)
     print(f"{sum(soak.answers.values()):,} answers in {arguments.seconds:g} s by {len(soak.answers)} versions, {turn} changes")
     rate, ordered = ROWS * len(soak.seconds) / arguments.seconds, sorted(soak.seconds)
     p50, p99, worst = (1e3 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1.0))
@@ -146,7 +153,7 @@ def _free_port() -> int:
 
 
 def _wait_ready(port: int) -> None:
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 600
     while True:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -156,7 +163,7 @@ def _wait_ready(port: int) -> None:
         except OSError:
             pass
         if time.monotonic() > ends:
-            raise UserError("the server is not ready within two minutes")
+            raise UserError("the server is not ready within ten minutes")
         time.sleep(0.2)
 
 

@@ -178,11 +178,12 @@ def test_the_order_has_a_name_that_follows_what_it_depends_on(sound):
 
 
 def test_a_dropped_iterator_ends_its_thread(sound):
-    manifest = load_manifest(str(sound))
+    manifest, before = load_manifest(str(sound)), set(threading.enumerate())
     batches = Reader(str(sound), manifest, "train", manifest.categorical, ["I1"], prefetch=2).batches(8, 0, 1)
     next(batches)
+    assert "reader" in [thread.name for thread in set(threading.enumerate()) - before]
     batches.close()
-    assert "reader" not in [thread.name for thread in threading.enumerate()]
+    assert "reader" not in [thread.name for thread in set(threading.enumerate()) - before]
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

@@ -1,7 +1,6 @@
 """Standard input becomes files of so many lines, numbered on over restarts."""
 
 import io
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from dmoe.errors import UserError
 from dmoe.online.ledger import Ledger, as_lines
 from dmoe.online.windows.source import SourceFile, complete_files
 from dmoe.online.windows.spool import Spool, inbox
+from tests.waiting import wait_for
 
 WINDOWS = WindowsConfig(by="rows", size=2.0)
 
@@ -20,9 +20,7 @@ def spooled(run: Path, text: str, state, **schema) -> list[str]:
     tree = {"label": "click", "categorical": ["site"], **schema}
     spool = Spool(str(run), parse_schema(tree, "schema"), WINDOWS, io.BytesIO(text.encode()))
     spool.start(state)
-    until = time.monotonic() + 30
-    while not spool.ended and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: spool.ended)
     return [Path(one.name).read_text() for one in complete_files(inbox(str(run)), "renamed")]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 
 from dmoe.serve.ab import exposures
 from dmoe.serve.ab.exposures import Exposure, ExposureLog
+from tests.waiting import wait_for
 
 SPLIT = {"test": "t", "arms": {"a": 0.5}}
 
@@ -23,13 +23,6 @@ def one(n: int, rows: int = 2, shadow: bool = False) -> Exposure:
 
 def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("exposures-*.parquet"))
-
-
-def wait_for(what) -> None:
-    ends = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def test_rows_of_many_threads_are_in_whole_files_once(tmp_path):

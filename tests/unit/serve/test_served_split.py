@@ -23,6 +23,7 @@ from dmoe.serve.server.arms import check
 from dmoe.serve.server.options import ServeOptions
 from dmoe.testing.small_scorer import small_scorer
 from tests.unit.serve.test_server import ROWS, ask, served
+from tests.waiting import wait_for
 
 triton = pytest.importorskip("tritonclient.http")
 ARMS = {"control": {"scorer": "one/scorer", "share": 0.4}, "new": {"scorer": "two/scorer", "share": 0.4}}
@@ -149,11 +150,9 @@ def test_a_shadow_that_is_behind_or_fails_changes_no_answer(folder, tmp_path, ex
         assert {ask(address, "/score", body, {"X-User": unit})[0] for unit in units} == {200}
         found = list(pool.map(lambda unit: ask(address, "/score", body, {"X-User": unit})[0], units))
         assert set(found) == {200}
-        ends = time.monotonic() + 60
         # Until the shadow has nothing to do: it would drop the next request, not fail at it.
-        while sum(metric(app, "dmoe_shadow_rows_total", state=state) for state in ("scored", "dropped")) < 4 * len(units):
-            assert time.monotonic() < ends
-            time.sleep(0.01)
+        shadowed = ("scored", "dropped")
+        wait_for(lambda: sum(metric(app, "dmoe_shadow_rows_total", state=state) for state in shadowed) == 4 * len(units))
         versions = app.state.server.arms.shadow.versions
         # A scorer that has no encoder.
         versions.current = replace(versions.current, scorer=SimpleNamespace(folder=versions.current.folder))
@@ -191,11 +190,12 @@ def test_arms_are_reloaded_under_load_and_no_answer_mixes_versions(folder, tmp_p
     for arm, name in (("control", "one"), ("new", "two")):
         pointers[arm].write_text(f"{folder}/{name}/scorer\n")
     arms = {arm: {"scorer": str(path), "share": 0.4} for arm, path in pointers.items()}
-    path = split_file(folder, tmp_path, arms=arms, exposures={"folder": str(tmp_path / "exposures"), "rows": 40, "seconds": 3600})
+    # Of four times as many rows that wait, none is lost, however long a write takes.
+    path = split_file(folder, tmp_path, arms=arms, exposures={"folder": str(tmp_path / "exposures"), "rows": 500, "seconds": 3600})
     arm_of = dict(zip(UNITS, Assigner(read_split(path, "")).arms_of(UNITS), strict=True))
     body = json.dumps({"rows": ROWS[:5]}).encode()
     with served("", split=path, follow_seconds=0.05) as (address, app), ThreadPoolExecutor(4) as pool:
-        stop, version_of = threading.Event(), {}
+        stop, version_of, answered = threading.Event(), {}, []
 
         def load(start: int) -> list[tuple[str, str, str, list[float]]]:
             found = []
@@ -205,20 +205,20 @@ def test_arms_are_reloaded_under_load_and_no_answer_mixes_versions(folder, tmp_p
                 tree = json.loads(text)
                 assert status == 200, tree
                 found.append((unit, tree["version"], tree["request_id"], tree["probabilities"]))
+                answered.append((arm_of[unit], tree["version"]))
             return found
 
         loads = [pool.submit(load, 7 * n) for n in range(3)]
         models = app.state.server.arms.of_arm
         version_of[models["new"].versions.current.name] = "two"
+        control = models["control"].versions
         for name in ("one", "two", "one", "two"):
             pointers["control"].write_text(f"{folder}/{name}/scorer\n")
-            ends = time.monotonic() + 60
-            while models["control"].versions.current.folder != f"{folder}/{name}/scorer":
-                assert time.monotonic() < ends
-                time.sleep(0.01)
-            version_of[models["control"].versions.current.name] = name
+            wait_for(lambda name=name: control.current.folder == f"{folder}/{name}/scorer")
+            version_of[control.current.name] = name
             pointers["new"].write_text("gone\n")
-            time.sleep(0.2)
+            before = len(answered)
+            wait_for(lambda before=before: len(answered) > before + 100 and ("control", control.current.name) in answered[before:])
         stop.set()
         answers = [answer for one in loads for answer in one.result()]
     assert set(version_of.values()) == {"one", "two"}

@@ -128,7 +128,7 @@ def test_the_command_assigns_and_tells_what_a_change_moves(tmp_path, capsys):
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     for words in (["ab", "assign", "--split", "none", "--unit", "a"], ["serve", "--split", written(tmp_path, salt="")]):
-        done = subprocess.run([sys.executable, "-m", "dmoe", *words], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-m", "dmoe", *words], capture_output=True, text=True, timeout=1000)
         assert done.returncode == 2
         (line,) = done.stderr.strip().splitlines()
         assert line.startswith(f"dmoe {' '.join(words[: 1 + (words[0] == 'ab')])}: ")

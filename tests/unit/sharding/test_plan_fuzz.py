@@ -16,7 +16,7 @@ from tests.unit.sharding.test_cuts import sound
 # No shrinking: with it, one failure costs minutes.
 FUZZ = settings(
     max_examples=400,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 TEXT = as_text(sound())

@@ -172,7 +172,7 @@ def test_what_pytorch_warns_of_on_a_gpu_is_told_by_dmoes_own_line(monkeypatch: p
 
     found = count(step, on_gpu=True)
     assert modes == ["warn", "default"]
-    assert sorted((place.partition(":")[0], times) for place, times in found.items()) == [("libraries", 1), ("model/losses/objective.py", 1)]
+    assert {place.partition(":")[0]: times for place, times in found.items()} == {"libraries": 1, "model/losses/objective.py": 1}
 
 
 def test_a_windows_seconds_are_taken_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch):

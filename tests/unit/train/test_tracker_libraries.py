@@ -11,10 +11,18 @@ from dmoe.errors import UserError
 from dmoe.serve.export.register import check_register, register
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_scorer import small_scorer
+from dmoe.train.trackers import background, trackers
 from dmoe.train.trackers.tracker import About
 from dmoe.train.trackers.trackers import KINDS, Trackers, ids_of
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """A library that a busy machine makes slow is not taken for one that hangs."""
+    monkeypatch.setattr(background, "STUCK_SECONDS", 500.0)
+    monkeypatch.setitem(trackers.END_SECONDS, "finished", 500.0)
 
 
 def record(run: Path, name: str, goes_on: bool, first: int, **parameters: Any) -> None:

@@ -61,7 +61,7 @@ def test_a_rank_ends_by_itself_where_the_store_does_not_answer(capsys, monkeypat
     monkeypatch.setenv("MASTER_ADDR", "host-0")
     watching = Watch("dmoe.train", 0.4)
     watching.note("is in a training step", 7)
-    assert ended.wait(20)
+    assert ended.wait(240)
     store.answer.set()
     assert codes == [LOST]
     said = capsys.readouterr().err
