@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.train.output.log_filters import quiet
 
     quiet()
-    from dmoe.train.command import evaluate_run
+    from dmoe.train.evaluate_run import evaluate_run
 
     evaluate_run(arguments.run, arguments.data, arguments.split, arguments.output)

@@ -9,20 +9,9 @@ from typing import Any, get_args
 
 from pydantic import Field, model_validator
 
+from dmoe.config.model_sections import CorrelationConfig, DistillConfig, ModelConfig, SpecializationConfig, SupervisionConfig
 from dmoe.config.online_settings import OnlineConfig
-from dmoe.config.sections import (
-    CorrelationConfig,
-    DataConfig,
-    DistillConfig,
-    MetricsConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ShardingConfig,
-    SpecialisationConfig,
-    SupervisionConfig,
-    TrainConfig,
-)
+from dmoe.config.sections import DataConfig, MetricsConfig, OptimizerConfig, RunConfig, ShardingConfig, TrainConfig
 from dmoe.config.shipped import find_config
 from dmoe.config.strict import Strict, Text, checked
 from dmoe.config.yaml_files import NotYaml, dump_yaml, parse_mapping, parse_yaml, read_extended
@@ -43,7 +32,7 @@ class Config(Strict):
     correlation: CorrelationConfig = CorrelationConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     distill: DistillConfig = DistillConfig()
-    specialisation: SpecialisationConfig = SpecialisationConfig()
+    specialisation: SpecializationConfig = SpecializationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     sharding: ShardingConfig = ShardingConfig()
     train: TrainConfig = TrainConfig()

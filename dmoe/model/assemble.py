@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.errors import UserError
-from dmoe.model.batch_norm import NormalisedExperts
+from dmoe.model.batch_norm import NormalizedExperts
 from dmoe.model.budget.sizes import human
 from dmoe.model.experts import build_expert
 from dmoe.model.gate import make_gate
@@ -58,7 +58,7 @@ def assemble(
         bf16=bf16,
         expert_towers=[tower() for _ in built] if own else [],
         mix_logits=settings.mixture == "logits",
-        norm=NormalisedExperts(len(built), settings.expert_dim, settings.activation) if settings.expert_norm == "batch" else None,
+        norm=NormalizedExperts(len(built), settings.expert_dim, settings.activation) if settings.expert_norm == "batch" else None,
     )
     mixture.apply(_initialize_linear)
     return mixture

@@ -16,7 +16,7 @@ from dmoe.model.experts.options import Activation
 MOMENTUM, EPS = 0.1, 1e-5
 
 
-class NormalisedExperts(nn.Module):
+class NormalizedExperts(nn.Module):
     """activation(batch norm(x)) for each column of the experts' outputs (HoME, Wang et al. 2024, with SiLU): no expert shrinks or dies.
 
     In training, each column is normalized by its exact mean and variance over the rows of the global batch, without padding. The moments
@@ -32,7 +32,7 @@ class NormalisedExperts(nn.Module):
         - Output: [B, M, D], float32 or float64.
 
     Example:
-        >>> norm = NormalisedExperts(experts=2, dim=3, activation="silu")
+        >>> norm = NormalizedExperts(experts=2, dim=3, activation="silu")
         >>> norm(torch.randn(4, 2, 3)).shape
         torch.Size([4, 2, 3])
     """
@@ -57,7 +57,7 @@ class NormalisedExperts(nn.Module):
             x_BP = x_BP if x_BP.dtype == torch.float64 else x_BP.float()
             if self.training:
                 mask_B = x_BP.new_ones(len(x_BP)) if mask_B is None else (mask_B > 0).to(x_BP.dtype)
-                unit_BP, mean_P, var_P, rows = _Normalise.apply(x_BP, mask_B, self.apart)
+                unit_BP, mean_P, var_P, rows = _Normalize.apply(x_BP, mask_B, self.apart)
                 if not self.apart:
                     self._keep(mean_P, var_P, rows)
             else:
@@ -72,7 +72,7 @@ class NormalisedExperts(nn.Module):
         self.running_var.lerp_((var_P * rows / (rows - 1).clamp(min=1)).to(self.running_var), share)
 
 
-class _Normalise(Function):
+class _Normalize(Function):
     """Returns (x - mean) / sqrt(variance + eps) over the rows of all ranks; mean [P], variance [P] and the number of rows [], float64 and
     without gradient."""
 

@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.errors import UserError, shown
 
 RANGES = {"dim": (1, 4096), "table_set": (0, 63)}

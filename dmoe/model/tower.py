@@ -15,7 +15,7 @@ class Projection(nn.Sequential):
     """Linear -> norm -> activation. All experts get the same width, and a non-linearity, without which multi-embedding equals single
     embedding.
 
-    With norm `batch`, it is only the linear layer; `NormalisedExperts` applies norm and activation to all experts at once.
+    With norm `batch`, it is only the linear layer; `NormalizedExperts` applies norm and activation to all experts at once.
 
     Shape:
         - Input: [B, I].

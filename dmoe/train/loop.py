@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmoe.checkpoint.load import load_checkpoint
-from dmoe.checkpoint.progress import Progress, progress_from
+from dmoe.checkpoint.progress import Progress
 from dmoe.checkpoint.save import WeightsNotFinite
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.data.dataset.batch import Batch
@@ -30,6 +29,7 @@ from dmoe.train.output.console import Reporter
 from dmoe.train.output.log_window import Window
 from dmoe.train.output.trace import Trace
 from dmoe.train.overflow import MOST_BATCHES, likely_reason
+from dmoe.train.run.resume import resume_from
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.session import Session
 from dmoe.train.teacher import Teachers, note_teachers
@@ -82,7 +82,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     progress = Progress(batch_size=config.train.batch_size, order=train.order, steps_before=steps_before)
     if resume_step is not None:
         note("loads the checkpoint", resume_step)
-        progress = _resume(session, run.checkpoint(resume_step), train, schedule)
+        progress = resume_from(session, run.checkpoint(resume_step), train, schedule)
     teachers = None
     if config.distill.on:
         note("looks at the teachers")
@@ -94,22 +94,8 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
     reporter.begin(total, progress.step, _rows_left(train, config.train.epochs, progress, total))
     moved = TablesMoved(session.sharded, session.tables, session.device)
     with Together(writer) as together:
-        job = Training(
-            session,
-            reporter,
-            train,
-            validation,
-            progress,
-            schedule,
-            guard,
-            moved,
-            writer,
-            together,
-            trace,
-            first=progress.step,
-            total=total,
-            teachers=teachers,
-        )
+        shared = session, reporter, train, validation, progress, schedule, guard, moved, writer, together, trace
+        job = Training(*shared, first=progress.step, total=total, teachers=teachers)
         try:
             while progress.due or (progress.step < total and not _waited_enough(job)):
                 if not progress.due:
@@ -125,26 +111,6 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
             with suppress(UserError):
                 writer.finish()
             raise
-    return progress
-
-
-def _resume(session: Session, folder: str, train: Reader, schedule: Schedule) -> Progress:
-    kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
-    progress = progress_from(kept, folder)
-    schedule.load_state(progress.schedule)
-    if progress.batch_size != session.config.train.batch_size:
-        raise UserError(
-            f"train.batch_size: is {session.config.train.batch_size}, but {folder} was trained with {progress.batch_size}, on which its"
-            f" steps and schedule depend; resume with train.batch_size={progress.batch_size}"
-        )
-    if progress.row and progress.order != train.order:
-        raise UserError(
-            f"{folder}: stopped within an epoch with another order of rows, so some rows would be used twice and others never; resume with"
-            " the data set, data.train_split, data.shuffle, data.window_row_groups and train.seed that the run was started with"
-        )
-    if progress.row >= train.rows or progress.row % progress.batch_size:
-        raise UserError(f"{folder}: progress.row is {progress.row:,}, not the end of a batch within an epoch of {train.rows:,} rows")
-    progress.order = train.order
     return progress
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmoe import distributed
-from dmoe.model.batch_norm import NormalisedExperts
+from dmoe.model.batch_norm import NormalizedExperts
 from dmoe.testing.small_run import open_small, small_config, train_steps
 from tests.distributed.test_correlation import SHARES
 
@@ -60,7 +60,7 @@ def on_rank() -> dict[str, np.ndarray]:
     rank, world_size = distributed.rank(), distributed.world_size()
     shares = SHARES[world_size]
     start, rows, padded = sum(shares[:rank]), shares[rank], max(shares)
-    norm = NormalisedExperts(EXPERTS, DIMS, "silu").double()
+    norm = NormalizedExperts(EXPERTS, DIMS, "silu").double()
     norm.load_state_dict({name: torch.from_numpy(value) for name, value in parameters().items()}, strict=False)
     mask = torch.arange(padded) < rows
 

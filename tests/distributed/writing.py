@@ -15,9 +15,9 @@ from dmoe.config.sections import CheckpointConfig
 from dmoe.errors import UserError
 from dmoe.testing.resume import BEFORE, everything
 from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps
-from dmoe.train.loop import _resume
 from dmoe.train.optimizer.schedule import Schedule
 from dmoe.train.run.best import restore_best
+from dmoe.train.run.resume import resume_from
 from dmoe.train.run.run_dir import RunDir
 
 Tensors = dict[str, np.ndarray]
@@ -46,7 +46,7 @@ def refused_position(data: str, folder: str, row: int) -> str:
     progress = asdict(Progress(step=1, row=row, order=train.order, batch_size=size, schedule=schedule.state()))
     save.save_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers, progress)
     try:
-        _resume(session, folder, train, schedule)
+        resume_from(session, folder, train, schedule)
     except UserError as error:
         return str(error)
     return "accepted"

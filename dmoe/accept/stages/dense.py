@@ -34,7 +34,7 @@ def differences() -> dict[str, tuple[float, float]]:
     import torch
 
     from dmoe import distributed
-    from dmoe.config.sections import ModelConfig
+    from dmoe.config.model_sections import ModelConfig
     from dmoe.model.assemble import assemble
     from dmoe.model.experts import build_expert, expert_kinds
 

@@ -219,8 +219,8 @@ def _numbers(task: Task, splitter: PartSplitter) -> tuple[dict[str, tuple[float,
         return task.kept.moments, task.kept.edges
     schema, step = task.schema, task.options.rows_per_shard
     quantiles = {one.name: one.stored for one in schema.categorical if one.bucket and one.bucket.quantiles}
-    standardised = {one.name: one.stored for one in schema.dense if one.transform == "standardise"}
-    return train_moments(splitter, standardised, step), quantile_edges(train_samples(splitter, quantiles, step), schema)
+    standardized = {one.name: one.stored for one in schema.dense if one.transform == "standardise"}
+    return train_moments(splitter, standardized, step), quantile_edges(train_samples(splitter, quantiles, step), schema)
 
 
 def _vocabularies(task: Task, tokens: Tokens, engine: Engine) -> list[Vocabulary]:

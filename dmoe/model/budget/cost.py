@@ -12,7 +12,7 @@ from torch import nn
 
 from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.model.batch_norm import NormalisedExperts
+from dmoe.model.batch_norm import NormalizedExperts
 from dmoe.model.budget.sizes import human
 from dmoe.model.build import Blueprint, build_model, make_blueprint
 from dmoe.model.embedding.product_quantization import quantised_bytes
@@ -183,12 +183,12 @@ def _saved_by_batch(mixture: nn.Module, blueprint: Blueprint, rows: int) -> int:
     dense_BI = torch.zeros(rows, len(blueprint.dense))
     sets_BFK = [torch.zeros(rows, len(blueprint.features), dim, requires_grad=True) for dim in blueprint.set_dims]
     # A single rank may call this, and the zeros must not enter the running moments.
-    normalised = [part for part in mixture.modules() if isinstance(part, NormalisedExperts)]
-    for part in normalised:
+    normalized = [part for part in mixture.modules() if isinstance(part, NormalizedExperts)]
+    for part in normalized:
         part.apart = True
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         mixture.train()(dense_BI, sets_BFK)
-    for part in normalised:
+    for part in normalized:
         part.apart = False
     return sum(kept.values())
 

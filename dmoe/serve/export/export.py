@@ -43,7 +43,7 @@ from dmoe.train.run.run_inputs import run_inputs
 
 CHUNK_ROWS = 65536
 EPS, NORM = 1e-5, "norm."
-"""Repeated from `dmoe.model.batch_norm.NormalisedExperts`, because importing that needs torch."""
+"""Repeated from `dmoe.model.batch_norm.NormalizedExperts`, because importing that needs torch."""
 ADVICE = "the model overflowed; export an earlier step"
 
 
@@ -289,7 +289,7 @@ def _write_dense(folder: str, output: str, experts: int, averaged: bool) -> str:
 
 
 def _without_batch_norm(arrays: dict[str, np.ndarray], experts: int, folder: str) -> dict[str, np.ndarray]:
-    """Folds batch norm (`NormalisedExperts`), with its running moments, weights and biases, into the linear layers before it."""
+    """Folds batch norm (`NormalizedExperts`), with its running moments, weights and biases, into the linear layers before it."""
     found = {name: array for name, array in arrays.items() if not name.startswith(NORM)}
     moments = {name.removeprefix(NORM): array.astype(np.float64) for name, array in arrays.items() if name.startswith(NORM)}
     scale_P = moments["weight"] / np.sqrt(moments["running_var"] + EPS)

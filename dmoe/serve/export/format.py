@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.config.strict import FeatureName, Strict, Text, checked
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown

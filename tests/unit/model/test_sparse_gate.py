@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.model.assemble import assemble
 from dmoe.model.gate import DSelectKGate, smooth_step
 from dmoe.model.mixture import ExpertMixture

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from dmoe.config.config import Config
-from dmoe.config.sections import CorrelationConfig, ModelConfig
+from dmoe.config.model_sections import CorrelationConfig, ModelConfig
 from dmoe.model.assemble import assemble
 from dmoe.model.gate import MMoEGate
 from dmoe.model.losses.correlation import CorrelationLoss

@@ -12,7 +12,7 @@ import torch
 
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.cli.main import main
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
 from dmoe.serve.export.delta import make_delta, materialise

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmoe.checkpoint.tensors import write_tensors
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature

@@ -10,7 +10,7 @@ from dmoe.data.dataset.manifest import Split, load_manifest, save_manifest
 from dmoe.errors import UserError
 from dmoe.storage.lock import take
 from dmoe.testing.small_data import make_data_set
-from dmoe.train import command, memory, session
+from dmoe.train import command, evaluate_run, memory, session
 from dmoe.train.run import run_dir
 
 
@@ -60,7 +60,8 @@ def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monke
     def join(*_):
         raise Joined
 
-    monkeypatch.setattr(command, "join_group", join)
+    for program in (command, evaluate_run):
+        monkeypatch.setattr(program, "join_group", join)
     root = logging.getLogger()
     before = root.level, list(root.filters), logging.getLogger("torchrec").level
     root.setLevel(logging.DEBUG)
@@ -69,7 +70,7 @@ def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monke
             command.train(str(data.parent / "config.yaml"), [], resume=False)
         (data.parent / "manifest.json").write_text((data / "manifest.json").read_text())
         with pytest.raises(Joined):
-            command.evaluate_run(str(data.parent), None, None, "evaluation.json")
+            evaluate_run.evaluate_run(str(data.parent), None, None, "evaluation.json")
         assert (root.level, list(root.filters), logging.getLogger("torchrec").level) == (logging.DEBUG, *before[1:])
     finally:
         root.setLevel(before[0])

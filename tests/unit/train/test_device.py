@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from dmoe.accept.stages.waits import Waits, count
-from dmoe.config.sections import ModelConfig, TableOptimizerConfig
+from dmoe.config.model_sections import ModelConfig
+from dmoe.config.sections import TableOptimizerConfig
 from dmoe.data.dataset.manifest import CategoricalFeature
 from dmoe.model.assemble import outline
 from dmoe.model.embedding.embedding import MultiEmbedding

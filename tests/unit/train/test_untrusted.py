@@ -14,7 +14,7 @@ from dmoe.checkpoint import index as checkpoint
 from dmoe.checkpoint.inspect import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config.config import Config, dump_config, parse_config
-from dmoe.config.sections import ModelConfig
+from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.serve.export.format import read_scorer_file
