@@ -26,15 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from dmoe.checkpoint import inspect as look
 
-    if arguments.command == "inspect":
-        show(look.inspect(look.newest(arguments.checkpoint)))
-        return 0
-    if arguments.command == "verify":
-        show(look.verify(look.newest(arguments.checkpoint)))
-        return 0
-    if arguments.command == "export":
+    if arguments.command != "diff":
         folder = look.newest(arguments.checkpoint)
-        show(look.export(folder, arguments.output, arguments.per_table, arguments.states))
+        if arguments.command == "export":
+            show(look.export(folder, arguments.output, arguments.per_table, arguments.states))
+        else:
+            show(look.inspect(folder) if arguments.command == "inspect" else look.verify(folder))
         return 0
     lines, differ = look.diff(look.newest(arguments.a), look.newest(arguments.b), arguments.tolerance)
     show("\n".join(lines))

@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _matched(arguments: argparse.Namespace, target: "Config", configs: "dict[str, Config]", manifest: "Manifest") -> "dict[str, Config]":
+    from dmoe.cli.view import write_page
     from dmoe.config.config import dump_config
     from dmoe.model.budget.match import match
-    from dmoe.storage.paths import write_output
 
     ((path, control),) = configs.items()
     found = match(target, control, manifest, arguments.tolerance)
@@ -81,7 +81,6 @@ def _matched(arguments: argparse.Namespace, target: "Config", configs: "dict[str
         show(f"no widths come within {arguments.tolerance:g}; these come nearest")
     show(f"model.embedding.dim: {found.config.model.embedding.dim}\nmodel.experts: {found.config.model.experts}")
     if arguments.output:
-        with write_output(arguments.output) as file:
-            file.write(dump_config(found.config).encode())
+        write_page(arguments.output, dump_config(found.config))
         show(f"config: {arguments.output}")
     return {arguments.match: target, path: found.config}

@@ -74,16 +74,8 @@ def _check_serve(model: str, words: list[str]) -> None:
     Raises:
         UserError: dmoe serve does not know an option, or the manifests set it already.
     """
-    import contextlib
-    import io
+    from dmoe.cli.main import checked
 
-    from dmoe.cli.main import parse
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parse(["serve", "--model", model, *words])
-    except SystemExit:
-        raise UserError(f"dmoe serve: {(said.getvalue().strip().splitlines() or ['its help'])[-1].partition(': error: ')[2]}") from None
+    checked(["serve", "--model", model, *words])
     if wrong := [word for word in words if word.split("=")[0] in ("--model", "--host", "--port", "--token-file")]:
         raise UserError(f"{wrong[0]}: dmoe deploy sets it; give it before --, if dmoe deploy has this option")

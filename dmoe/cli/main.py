@@ -1,14 +1,16 @@
 """The console script `dmoe`: finds the command, parses its options and runs it."""
 
 import argparse
+import contextlib
 import importlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import dmoe
 from dmoe import terminal
-from dmoe.errors import run_command
+from dmoe.errors import UserError, run_command
 from dmoe.processes import alive
 from dmoe.processes.interrupts import interruptible
 
@@ -62,6 +64,21 @@ def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ())
         name = words.pop(0)
         spoken, module = f"{spoken} {name}", importlib.import_module(module.COMMANDS[name][0])
     return spoken, module, command_parser(spoken, module).parse_args(words)
+
+
+def checked(words: Sequence[str]) -> argparse.Namespace:
+    """Parses the words of a command that another program will run, such as ["serve", "--model", "m"].
+
+    Raises:
+        UserError: an option or value is wrong.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse(words)[2]
+    except SystemExit:
+        message = said.getvalue().strip().splitlines()[-1:] or [": error: its help was asked for"]
+        raise UserError(f"dmoe {words[0]}: {message[0].partition(': error: ')[2]}") from None
 
 
 def every_command(package: str = "dmoe.cli") -> list[list[str]]:

@@ -86,17 +86,11 @@ def _add_ladder(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    if arguments.command == "runs":
-        _runs(arguments)
-        return None
-    if arguments.command == "compare":
-        _compare(arguments)
-        return None
-    if arguments.command == "experts":
-        _experts(arguments)
-        return None
-    if arguments.command == "search":
-        return _search(arguments)
+    commands = {"runs": _runs, "compare": _compare, "experts": _experts, "search": _search, "ladder": _ladder, "frontier": _ladder}
+    return commands[arguments.command](arguments)
+
+
+def _ladder(arguments: argparse.Namespace) -> int:
     if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
         raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder.ladder import run_ladder

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     delimiter = "\t" if arguments.delimiter == "\\t" else arguments.delimiter
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '\r\n"'):
         raise UserError(f"--delimiter {delimiter}: expected one ASCII character")
+    from dmoe.cli.view import write_page
     from dmoe.data.prepare.propose.proposal import propose
     from dmoe.data.prepare.propose.sample import Asked
 
@@ -58,7 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.output:
         show(text.rstrip("\n"))
         return
-    from dmoe.storage.paths import write_output
-
-    with write_output(arguments.output) as file:
-        file.write(text.encode())
+    write_page(arguments.output, text)

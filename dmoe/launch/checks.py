@@ -1,13 +1,10 @@
 """Checks a launch before the job is submitted, so that mistakes are found on the laptop and not after the job has waited in the queue."""
 
-import argparse
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os.path import exists
 from pathlib import Path
 
-from dmoe.cli.main import parse
+from dmoe.cli.main import checked
 from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import WORK
@@ -17,8 +14,10 @@ from dmoe.online.checks import check, schema_of
 from dmoe.report.ladder.spec import load_spec, resolve
 from dmoe.storage.paths import join
 
+Sees = Callable[[str], bool]
 
-def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, elsewhere: bool, mounted: Sequence[str]) -> Config:
+
+def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool, sees: Sees) -> Config:
     """Reads the config as the job will, and checks data and run directory if this machine can see them.
 
     Args:
@@ -26,54 +25,53 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
         overrides: `key=value`, as the job gets them.
         ranks: number of ranks.
         resume: whether the job resumes an existing run.
-        elsewhere: data and run are on disks that this machine does not see.
-        mounted: mount points of the container. Paths below them are not checked.
+        sees: tells whether this machine sees a path as the job will; paths that it does not see are not checked.
 
     Raises:
         UserError: the first mistake.
     """
-    checked = load_config(config, overrides)
-    if not checked.run.dir:
+    found = load_config(config, overrides)
+    if not found.run.dir:
         raise UserError("--run: name the directory for the run, such as --run runs/first")
-    if not checked.data.path:
+    if not found.data.path:
         raise UserError("--data: name the folder of the data set, such as --data data/criteo")
-    if checked.train.batch_size < ranks.total:
-        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
-    if not elsewhere and _is_here(checked.data.path, mounted):
-        _check_data(checked)
-    start = checked.train.init_from
-    if start and not elsewhere and not resume and _is_here(start, mounted) and not any(exists(join(start, name)) for name in _BEGINS):
+    if found.train.batch_size < ranks.total:
+        raise UserError(f"train.batch_size: {found.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
+    if sees(found.data.path):
+        _check_data(found)
+    start = found.train.init_from
+    if start and not resume and sees(start) and not any(exists(join(start, name)) for name in _BEGINS):
         raise UserError(f"train.init_from: {start}: neither a checkpoint nor a run with one; {_ELSEWHERE}")
-    if not elsewhere and not resume and _is_here(checked.run.dir, mounted) and exists(join(checked.run.dir, "config.yaml")):
-        raise UserError(f"--run {checked.run.dir}: holds a run already; add --resume True to continue it, or choose another directory")
-    return checked
+    if not resume and sees(found.run.dir) and exists(join(found.run.dir, "config.yaml")):
+        raise UserError(f"--run {found.run.dir}: holds a run already; add --resume True to continue it, or choose another directory")
+    return found
 
 
-def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, sees: Sees) -> None:
     """Reads the config and the schema as the job will.
 
     Raises:
         UserError: the first mistake.
     """
-    checked = load_config(config, overrides)
-    check(checked, run)
-    if checked.train.batch_size < ranks.total:
-        raise UserError(f"train.batch_size: {checked.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
-    path = checked.data.path or checked.online.schema_file
-    if not elsewhere and (not path or _is_here(path, mounted)):
-        schema_of(checked)
+    found = load_config(config, overrides)
+    check(found, run)
+    if found.train.batch_size < ranks.total:
+        raise UserError(f"train.batch_size: {found.train.batch_size} rows for {ranks.total} ranks; each needs a row; --set more")
+    path = found.data.path or found.online.schema_file
+    if sees(path):
+        schema_of(found)
 
 
-def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_run(run: str, data: str, split: str, sees: Sees) -> None:
     """Checks that there is a run to evaluate, and that its data, or `data`, has the split.
 
     Raises:
         UserError: one of them is missing.
     """
-    if not elsewhere and _is_here(run, mounted) and not exists(join(run, "config.yaml")):
+    if sees(run) and not exists(join(run, "config.yaml")):
         raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
     seen = data or run
-    if (data or split) and not elsewhere and _is_here(seen, mounted):
+    if (data or split) and sees(seen):
         manifest = load_manifest(seen)
         if split:
             try:
@@ -82,42 +80,27 @@ def check_run(run: str, data: str, split: str, elsewhere: bool, mounted: Sequenc
                 raise UserError(f"--split: {error}") from None
 
 
-def check_input(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_input(path: str, sees: Sees) -> None:
     """Checks that there is a log to preprocess.
 
     Raises:
         UserError: there is none.
     """
-    if elsewhere or not _is_here(path, mounted):
+    if not sees(path):
         return
     given = Path(path)
     if not exists(given) and not any(Path(given.anchor or ".").glob(str(given.relative_to(given.anchor)))):
         raise UserError(f"--input {path}: no such file, folder or glob; {_ELSEWHERE}")
 
 
-def check_model(path: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_model(path: str, sees: Sees) -> None:
     """Checks that there is a scorer to serve.
 
     Raises:
         UserError: there is none.
     """
-    if not elsewhere and _is_here(path, mounted) and not exists(path):
+    if sees(path) and not exists(path):
         raise UserError(f"--model {path}: no scorer and no pointer file there; {_ELSEWHERE}")
-
-
-def check_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the arguments of a `dmoe` command as the job will.
-
-    Raises:
-        UserError: an option or value is wrong.
-    """
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return parse(words)[2]
-    except SystemExit:
-        message = said.getvalue().strip().splitlines()[-1:] or [": error: its help was asked for"]
-        raise UserError(f"dmoe {words[0]}: {message[0].partition(': error: ')[2]}") from None
 
 
 def work_of(arguments: Sequence[str]) -> str:
@@ -126,13 +109,13 @@ def work_of(arguments: Sequence[str]) -> str:
     Raises:
         UserError: the output is remote, and --work is not given.
     """
-    given = check_arguments(arguments)
+    given = checked(arguments)
     if not given.work and "://" in given.output:
         raise UserError(f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W")
     return str(given.work or join(given.output, WORK))
 
 
-def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, mounted: Sequence[str]) -> None:
+def check_ladder(config: str, overrides: list[str], data: str, sees: Sees) -> None:
     """Checks that every variant of a ladder is a valid config, and that there is a data set.
 
     Raises:
@@ -141,7 +124,7 @@ def check_ladder(config: str, overrides: list[str], data: str, elsewhere: bool, 
     spec = load_spec(config)
     for name in spec.variants:
         resolve(spec, config, name, 0, overrides, "ladder")
-    if data and not elsewhere and _is_here(data, mounted):
+    if data and sees(data):
         load_manifest(data)
 
 
@@ -160,7 +143,3 @@ def _check_data(config: Config) -> None:
             manifest.split(split)
         except UserError as error:
             raise UserError(join(config.data.path, str(error))) from None
-
-
-def _is_here(path: str, mounted: Sequence[str]) -> bool:
-    return "://" not in path and not any(Path(path).is_relative_to(folder) for folder in mounted)

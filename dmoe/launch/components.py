@@ -11,10 +11,11 @@ from typing import Optional
 
 import torchx.specs as specs
 
+from dmoe.cli.main import checked
 from dmoe.cli.train import overrides_of
 from dmoe.config.config import setting
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.launch.checks import check_arguments, check_input, check_ladder, check_model, check_online, check_run, check_training, work_of
+from dmoe.launch.checks import check_input, check_ladder, check_model, check_online, check_run, check_training, work_of
 from dmoe.launch.job import Place, distributed_job, ray_job, single_job
 from dmoe.names import show
 
@@ -69,13 +70,13 @@ def train(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
         overrides = [*[setting("data.path", data)] * bool(data), *[setting("run.dir", run)] * bool(run)]
-        given = check_arguments(["train", "--config", config, *arguments])
+        given = checked(["train", "--config", config, *arguments])
         goes_on = resume or given.resume
         if max_retries and not goes_on:
             raise UserError("--max_retries: a restarted job finds an existing run; add --resume True")
-        checked = check_training(given.config, overrides + overrides_of(given), place.ranks, goes_on, elsewhere, place.mounted)
+        config_ = check_training(given.config, overrides + overrides_of(given), place.ranks, goes_on, place.sees(elsewhere))
         command = ["--config", config, *(part for override in overrides for part in ("--set", override))]
-        return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(checked.run.dir))
+        return distributed_job(place, "dmoe.train", [*command, *["--resume"] * resume, *arguments], _logs(config_.run.dir))
 
     return _or_one_line(job)
 
@@ -130,8 +131,8 @@ def online(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
         command = ["--config", config, "--source", source, "--run", run, *["--publish", publish] * bool(publish), *arguments]
-        given = check_arguments(["online", *command])
-        check_online(given.config, given.set, run, place.ranks, elsewhere, place.mounted)
+        given = checked(["online", *command])
+        check_online(given.config, given.set, run, place.ranks, place.sees(elsewhere))
         return distributed_job(place, "dmoe.online", command, _logs(run))
 
     return _or_one_line(job)
@@ -184,7 +185,7 @@ def evaluate(
 
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
-        check_run(run, data, split, elsewhere, place.mounted)
+        check_run(run, data, split, place.sees(elsewhere))
         arguments = ["--run", run, *["--data", data] * bool(data), *["--split", split] * bool(split), "--output", output]
         return distributed_job(place, "dmoe.evaluate", arguments, _logs(run))
 
@@ -238,9 +239,9 @@ def preprocess(
 
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, 0, memMB, h, env, mounts, max_retries, ray_port, rdzv_timeout, interface, venv)
-        check_input(input, elsewhere, place.mounted)
+        check_input(input, place.sees(elsewhere))
         given = ["preprocess", format, "--input", input, "--output", output, *arguments, *["--engine", engine] * (engine != "local")]
-        check_arguments(given)
+        checked(given)
         if place.ranks.nodes > 1 and engine == "local":
             raise UserError(f"--j {j}: several nodes need Ray; add --engine ray, or give --j 1x1")
         command = ["python", "-m", "dmoe", "preprocess", format, "--input", input, "--output", output]
@@ -297,8 +298,8 @@ def ladder(
         place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, venv=venv)
         command = ["python", "-m", "dmoe", "report", "ladder", "--config", config, "--output", output, "--seeds", str(seeds)]
         command += [*["--set", setting("data.path", data)] * bool(data), *arguments]
-        given = check_arguments(command[3:])
-        check_ladder(given.config, given.set, data, elsewhere, place.mounted)
+        given = checked(command[3:])
+        check_ladder(given.config, given.set, data, place.sees(elsewhere))
         return single_job(place, "ladder", command)
 
     return _or_one_line(job)
@@ -352,7 +353,7 @@ def accept(
     def job() -> specs.AppDef:
         place = Place(name, image, j, cpu, gpu, memMB, h, env, mounts, max_retries, rdzv_port, rdzv_timeout, interface, venv)
         words = ["--level", level, *["--folder", folder] * bool(folder), "--report", report, "--json", json, *arguments]
-        check_arguments(["accept", *words])
+        checked(["accept", *words])
         return distributed_job(place, "dmoe.accept", words, "")
 
     return _or_one_line(job)
@@ -397,8 +398,8 @@ def serve(
         place = Place(name, image, j, cpu, 0, memMB, h, env, mounts, max_retries, venv=venv)
         command = ["python", "-m", "dmoe", "serve", "--model", model, "--host", "0.0.0.0", "--port", str(port)]
         command += ["--workers", str(place.resource.cpu), *arguments]
-        check_arguments(command[3:])
-        check_model(model, elsewhere, place.mounted)
+        checked(command[3:])
+        check_model(model, place.sees(elsewhere))
         return single_job(place, "serve", command)
 
     return _or_one_line(job)

@@ -4,7 +4,9 @@ torchx's own `dist.ddp` is similar, but has no folder for logs, no time-outs of 
 comma.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torchx.specs as specs
 from torchx.specs import macros
@@ -44,10 +46,10 @@ class Place:
     def ranks(self) -> Ranks:
         return parse_ranks(self.j, self.resource)
 
-    @property
-    def mounted(self) -> list[str]:
-        """The mount points in the container."""
-        return [str(mount.dst_path) for mount in self.parsed_mounts()]
+    def sees(self, elsewhere: bool) -> Callable[[str], bool]:
+        """Tells whether this machine sees a path as the job will: not if all is `elsewhere`, nor remote paths and those in mounts."""
+        mounted = [str(mount.dst_path) for mount in self.parsed_mounts()]
+        return lambda path: not elsewhere and "://" not in path and not any(Path(path).is_relative_to(folder) for folder in mounted)
 
     def parsed_mounts(self) -> list[specs.BindMount | specs.VolumeMount | specs.DeviceMount]:
         try:
@@ -98,8 +100,9 @@ def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.Ap
     Args:
         token: file for the token of the cluster, on a disk that all nodes see.
     """
-    _check_one_a_node(place, role)
     nodes = place.ranks.nodes
+    if place.ranks.per_node != 1:
+        raise UserError(f"--j {place.j}: {role} is one process of a node, such as {nodes}x1; it uses the node's cores by itself")
     start = ["python", "-m", "dmoe.ray_nodes", "--nodes", str(nodes), "--node", macros.replica_id, "--head", _first_node(place)]
     start += ["--token", quote(token)]
     start += ["--cpus", str(place.resource.cpu), "--join-timeout", str(place.rdzv_timeout)]
@@ -110,13 +113,6 @@ def ray_job(place: Place, role: str, command: list[str], token: str) -> specs.Ap
 def _first_node(place: Place) -> str:
     """Host and port of the first node. The scheduler sets a variable with the host; on AWS Batch it is not set on the first node itself."""
     return f"$${{{macros.rank0_env}:=localhost}}:{place.rdzv_port}"
-
-
-def _check_one_a_node(place: Place, role: str) -> None:
-    if place.ranks.per_node != 1:
-        raise UserError(
-            f"--j {place.j}: {role} is one process of a node, such as {place.ranks.nodes}x1; it uses the node's cores by itself"
-        )
 
 
 def _app(place: Place, role: str, nodes: int, line: str, defaults: dict[str, str]) -> specs.AppDef:

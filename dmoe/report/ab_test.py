@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from dmoe.report.statistics import normal_quantile
+from scipy.special import ndtri
 
 SIGNIFICANCE, POWER = 0.05, 0.8
 
@@ -65,11 +64,11 @@ def sizes(
     ]
 
 
-def rows_needed(difference: float, variance: float, significance: float = SIGNIFICANCE, power: float = POWER) -> int | None:
+def rows_needed(difference: float, variance: float) -> int | None:
     """(z_{1-a/2} + z_power)^2 * variance / difference^2. `variance` is that of a row's paired difference, or the sum over both arms."""
     if difference == 0 or not math.isfinite(difference):
         return None
-    z = normal_quantile(1 - significance / 2) + normal_quantile(power)
+    z = ndtri(1 - SIGNIFICANCE / 2) + ndtri(POWER)
     return math.ceil(z * z * variance / difference**2)
 
 

@@ -14,11 +14,8 @@ from dmoe.report.indicators import warnings
 from dmoe.report.ladder.results import Predicted, load_predictions
 from dmoe.report.ladder.verdicts import told
 from dmoe.report.runs import Run, load_run, names_of
-from dmoe.report.slices import column_of_test, groups
+from dmoe.report.slices import column_of_test, groups, has_auc
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
-
-MIN_OF_A_LABEL = 20
-"""A slice needs at least so many rows of each label for a meaningful AUC."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,7 @@ def _slices(run: Run, feature: str, values: int, a: Predicted, b: Predicted, dif
     found = []
     for value, rows_N in groups(column_N, values):
         labels = a.label[rows_N]
-        enough = min(int(labels.sum()), int((~labels).sum())) >= MIN_OF_A_LABEL
-        auc = delong(a.logit[rows_N], b.logit[rows_N], labels) if enough else None
+        auc = delong(a.logit[rows_N], b.logit[rows_N], labels) if has_auc(labels) else None
         found.append(Slice(feature, value, int(rows_N.sum()), auc, bootstrap(difference_N[rows_N], resamples=1000)))
     return found
 
@@ -144,6 +140,6 @@ def compare_document(found: Compared) -> Document:
             Table(["slice", "rows", "AUC", "logloss", "p of AUC, Holm"], slices),
             Figures([Forest("AUC by slice, 95%", "AUC", drawn)]),
             Heading("Experts"),
-            Bullets([f"{run.config.variant}: {line}" for run in runs for line in warnings(run.metrics, names_of(run))], "page"),
+            Bullets([f"{run.config.variant}: {line}" for run in runs for line in warnings(run.metrics, names_of(run.config))], "page"),
         ],
     )

@@ -13,11 +13,9 @@ from dmoe.report.document import Bullets, Cell, Document, Note, Table
 from dmoe.report.ladder.results import load_predictions
 from dmoe.report.ladder.verdicts import told
 from dmoe.report.runs import Run, load_run, names_of
-from dmoe.report.slices import column_of_test, frequency_groups, groups, place_groups
+from dmoe.report.slices import column_of_test, frequency_groups, groups, has_auc, place_groups
 from dmoe.report.statistics import CONFIDENCE, Interval, bootstrap, delong, holm, logloss_rows, normal_interval, placements
 
-MIN_OF_A_LABEL = 20
-"""A slice needs at least so many rows of each label for a meaningful AUC."""
 RESAMPLES = 1000
 
 
@@ -90,8 +88,8 @@ def experts_of_run(
             f"{path}: kept no predictions of its experts; train it, or evaluate it, with --set metrics.predictions=true"
             " --set metrics.expert_predictions=true"
         )
-    if len(names_of(run)) != kept.expert_logit.shape[1] or kept.gate.shape != kept.expert_logit.shape:
-        raise UserError(f"{path}: predictions of {kept.expert_logit.shape[1]} experts, its config has {len(names_of(run))}")
+    if len(names_of(run.config)) != kept.expert_logit.shape[1] or kept.gate.shape != kept.expert_logit.shape:
+        raise UserError(f"{path}: predictions of {kept.expert_logit.shape[1]} experts, its config has {len(names_of(run.config))}")
     found = [("all rows", np.ones(len(kept.label), bool))]
     for feature in features:
         found += [(f"{feature}: {name}", rows_N) for name, rows_N in groups(column_of_test(run, feature, kept.order), values)]
@@ -115,7 +113,7 @@ def measure(name: str, logit_N: np.ndarray, expert_NM: np.ndarray, gate_NM: np.n
     # p_m(y) = exp(-loss). The smallest loss of a row is subtracted first: if all experts are very wrong, all exp(-loss) would be 0.
     credit_NM = gate_NM * np.exp(loss_NM.min(1, keepdims=True) - loss_NM)
     credit_NM /= np.maximum(credit_NM.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    enough = min(int(label_N.sum()), int((~label_N).sum())) >= MIN_OF_A_LABEL
+    enough = has_auc(label_N)
     aucs = [_auc(x_N, label_N) if enough else None for x_N in (logit_N, *expert_NM.T)]
     experts = [
         OfExpert(auc, bootstrap(loss_NM[:, m] - loss_N, RESAMPLES), float(gate_NM[:, m].mean()), float(credit_NM[:, m].mean()))
@@ -158,7 +156,7 @@ def sentences(found: Experts) -> list[str]:
 
 
 def _names(run: Run) -> list[str]:
-    return [f"{number} {name}" for number, name in enumerate(names_of(run))]
+    return [f"{number} {name}" for number, name in enumerate(names_of(run.config))]
 
 
 def slice_table(found: Experts) -> Table:

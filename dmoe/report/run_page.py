@@ -35,12 +35,12 @@ def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None]
         Figures([_curve(runs, names, *curve) for curve in CURVES]),
         Heading("Correlation of the experts on the test rows"),
         Note(ceiling, "faint", "page"),
-        Figures([HeatMap(one, run.metrics["cec_matrix"], names_of(run)) for run, one in zip(runs, names, strict=True)]),
+        Figures([HeatMap(one, run.metrics["cec_matrix"], names_of(run.config)) for run, one in zip(runs, names, strict=True)]),
         Heading("Experts"),
     ]
     for run, name, sliced in zip(runs, names, [*slices, *[None] * (len(runs) - len(slices))], strict=True):
         sliced = replace(sliced, caption=f"Experts of {name} on slices") if sliced else None
-        blocks += [Heading(name, 3), _experts(run, name, sliced), Bullets(warnings(run.metrics, names_of(run)), "page")]
+        blocks += [Heading(name, 3), _experts(run, name, sliced), Bullets(warnings(run.metrics, names_of(run.config)), "page")]
         blocks += [sliced] if sliced else []
     paths = [[run.config.variant, run.path] for run in runs]
     return Document(title, [*blocks, Heading("Runs"), Table(["variant", "directory"], paths, words=(0, 1), only="page")])
@@ -71,7 +71,7 @@ def _experts(run: Run, name: str, sliced: Table | None) -> Table:
             Cell(f"{index} {kind}", link=sliced.caption if sliced else ""),
             *(_figure(values[index] if values else None, digits) for values, digits in columns),
         ]
-        for index, kind in enumerate(names_of(run))
+        for index, kind in enumerate(names_of(run.config))
     ]
     return Table(EXPERTS, rows, f"Experts of {name}", only="page")
 

@@ -170,6 +170,6 @@ def table(runs: Sequence[Run]) -> Table:
     return Table(["variant", *(title for title, _, _ in COLUMNS)], rows)
 
 
-def names_of(run: Run) -> list[str]:
-    """The kinds of the experts of a run."""
-    return [spec if isinstance(spec, str) else spec["kind"] for spec in run.config.model.experts]
+def names_of(config: Config | None) -> list[str]:
+    """The kinds of the experts of a config; none for an ensemble, which has no config."""
+    return [spec if isinstance(spec, str) else str(spec["kind"]) for spec in config.model.experts] if config else []

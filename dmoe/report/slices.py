@@ -23,6 +23,14 @@ FREQUENCIES = (10, 100, 1000, 10_000, 100_000)
 """Bounds of the slices by the count of an id."""
 
 
+MIN_OF_A_LABEL = 20
+
+
+def has_auc(label_N: np.ndarray) -> bool:
+    """Whether a slice has enough rows of each label for a meaningful AUC."""
+    return bool(min(label_N.sum(), (~label_N).sum()) >= MIN_OF_A_LABEL)
+
+
 def groups(column_N: np.ndarray | Bags, values: int) -> list[tuple[str, np.ndarray]]:
     """(value, rows [N] bool) for each slice. For a multi-valued feature, a slice has all rows with an id: slices may overlap."""
     if isinstance(column_N, Bags):

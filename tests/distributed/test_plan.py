@@ -11,7 +11,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.sharding.plan.plan_file import write_plan
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show import as_lines
+from dmoe.sharding.plan.report.show import plan_document
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe
 from dmoe.testing.small_run import open_small, small_config, train_steps
@@ -78,7 +78,7 @@ def test_a_plan_for_something_else_is_refused(ranks, data_set, tmp_path):
 
 def test_what_show_says_names_every_rank_and_table(data_set):
     plan = describe(small_config(data_set, TYPES), load_manifest(data_set)).plan(parse_cluster("2x2:cpu"))
-    text = "\n".join(as_lines(figures_of(plan, "plan")))
+    text = plan_document(figures_of(plan, "plan")).text()
     assert all(len(line) <= 100 for line in text.splitlines())
     assert all(name in text for name in plan["tables"])
     assert text.count(" ms  #") == 4

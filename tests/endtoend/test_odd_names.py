@@ -25,9 +25,7 @@ from dmoe.serve.score_raw import made_from
 from dmoe.serve.scorer import Scorer
 from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show import View, matching
-from dmoe.sharding.plan.report.show import as_lines as plan_lines
-from dmoe.sharding.plan.report.show_page import page as plan_page
+from dmoe.sharding.plan.report.show import matching, plan_document
 from tests.odd_names import CATEGORICAL, NUMBERS, SHARES, make_odd
 
 ROOT = Path(__file__).parents[2]
@@ -94,10 +92,11 @@ def test_a_checkpoint_s_tables_come_out_one_by_one_and_together(run, tmp_path):
 
 def test_a_plan_s_pages_and_reports_tell_every_name(run):
     figures = figures_of(read_plan(f"{run}/plan.json"), "plan.json")
-    assert all(line.isprintable() for line in plan_lines(figures, View(top=None)))
+    shown = plan_document(figures, page=True)
+    assert all(line.isprintable() for line in shown.text().splitlines())
     for table in figures.tables:
         assert matching(figures, table.name, "--tables", figures.tables) == [table]
-    assert "user.id" in plan_page(figures, figures.tables, "plan")
+    assert "user.id" in shown.html()
     assert "<svg" in run_document([load_run(run)], "=1+1").html()
 
 

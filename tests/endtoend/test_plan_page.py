@@ -7,9 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.report.diff import difference
+from dmoe.report.document import Document
+from dmoe.sharding.plan.report.diff import diff_document, difference
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show_page import diff_page, page
+from dmoe.sharding.plan.report.show_page import explorer
 from tests.endtoend.browser import PROGRAM, Browser
 from tests.endtoend.needs import or_skip
 from tests.unit.sharding.small_plans import plan_of, table
@@ -55,7 +56,7 @@ def browser(tmp_path_factory):
 def big(tmp_path_factory):
     figures = figures_of(made(BIG, "128x8:h100", RANKS), "test")
     path = tmp_path_factory.mktemp("page") / "big.html"
-    path.write_text(page(figures, figures.tables, f"Plan {EVIL}"), encoding="utf-8")
+    path.write_text(Document(f"Plan {EVIL}", [explorer([(figures, figures.tables, "")])]).html(), encoding="utf-8")
     return figures, path
 
 
@@ -206,7 +207,7 @@ def test_two_plans_are_compared_table_by_table_and_rank_by_rank(browser, tmp_pat
     b["tables"][name]["shards"][0]["rank"] = (b["tables"][name]["shards"][0]["rank"] + 1) % 16
     del b["tables"]["feature_0"]
     path = tmp_path / "diff.html"
-    path.write_text(diff_page(difference(a, b, "a", "b"), "a", "b", "Two"), encoding="utf-8")
+    path.write_text(diff_document(difference(a, b, "a", "b"), "a", "b", page=True).html(), encoding="utf-8")
     browser.errors.clear()
     browser.open(path, f"#table={name}")
     assert browser.text("#panel h2") == name

@@ -35,10 +35,9 @@ from dmoe.report.runs import load_run
 from dmoe.serve.scorer import Scorer
 from dmoe.sharding.plan.plan_file import as_text as plan_text
 from dmoe.sharding.plan.plan_file import read_plan
-from dmoe.sharding.plan.report.diff import as_lines as diff_lines
-from dmoe.sharding.plan.report.diff import difference
+from dmoe.sharding.plan.report.diff import diff_document, difference
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show import View, as_lines
+from dmoe.sharding.plan.report.show import View, plan_document
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.cost.calibrate import compare
 from dmoe.sharding.planner.cost.calibrate_words import calibration_document
@@ -372,9 +371,9 @@ def test_plans(share, tmp_path):
     def read():
         plan = read_plan(path)
         figures = figures_of(plan, path)
-        list(as_lines(figures, View("size", "*", "", None, "*")))
+        plan_document(figures, View("size", "*", "", None, "*")).text()
         found = difference(plan, read_plan(str(other)), path, str(other))
-        list(diff_lines(found, path, str(other), None))
+        diff_document(found, path, str(other)).text()
 
     hold(share, sound, writer(tmp_path / "plan.json"), read)
 

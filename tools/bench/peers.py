@@ -28,10 +28,11 @@ def interpreter(folder: str) -> str:
 
 def missing(names: Sequence[str], python: str) -> dict[str, str]:
     """Those that cannot be imported, with the reason."""
-    found = {}
-    for name in names:
-        if name in PACKAGES:
-            tried = subprocess.run([python, "-c", PACKAGES[name]], capture_output=True, text=True)
-            if tried.returncode:
-                found[name] = f"{(tried.stderr.strip().splitlines() or ['cannot be imported'])[-1]}; see --peers-venv"
-    return found
+    found = {name: reason(python, PACKAGES[name]) for name in names if name in PACKAGES}
+    return {name: why for name, why in found.items() if why}
+
+
+def reason(python: str, statement: str) -> str:
+    """Why an interpreter cannot run an import; empty where it can."""
+    tried = subprocess.run([python, "-c", statement], capture_output=True, text=True)
+    return f"{(tried.stderr.strip().splitlines() or ['cannot be imported'])[-1]}; see --peers-venv" if tried.returncode else ""

@@ -1,10 +1,8 @@
 """The rivals of dmoe preprocess, for `tools.bench.preprocess`, which says what each does and does not do.
 
-    python -m tools.bench.pipelines polars LOG OUTPUT
-    python -m tools.bench.pipelines polars-map LOG OUTPUT avazu
+    python -m tools.bench.pipelines polars avazu LOG OUTPUT
 
-Each reads LOG, writes to the folder OUTPUT and prints the rows that it wrote or read. The log is Criteo's form (label, I1..I13, C1..C26,
-tab-separated), or another of tools.bench.logs that is named last.
+Each reads LOG, one of tools.bench.logs, writes to the folder OUTPUT and prints the rows that it wrote or read.
 """
 
 import sys
@@ -12,13 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dmoe.testing.criteo import INTEGERS, TOKENS
 from tools.bench import polars_logs
 
-MIN_COUNT = 10
+MIN_COUNT = polars_logs.LOGS["criteo"]
 BLOCK = 8 << 20
-MISSING, RARE, FIRST = 0, 1, 2
-DENSE = [f"I{i + 1}" for i in range(13)]
-TOKENS = [f"C{i + 1}" for i in range(26)]
 
 
 def scan(log: Path, output: Path) -> int:
@@ -34,7 +30,7 @@ def pyarrow(log: Path, output: Path) -> int:
     import pyarrow as pa
     from pyarrow import csv
 
-    types = {"label": pa.int8()} | dict.fromkeys(DENSE, pa.int32()) | dict.fromkeys(TOKENS, pa.string())
+    types = {"label": pa.int8()} | dict.fromkeys(INTEGERS, pa.int32()) | dict.fromkeys(TOKENS, pa.string())
     reader = csv.open_csv(
         log,
         csv.ReadOptions(column_names=list(types), block_size=BLOCK),
@@ -42,34 +38,6 @@ def pyarrow(log: Path, output: Path) -> int:
         csv.ConvertOptions(column_types=types),
     )
     return sum(batch.num_rows for batch in reader)
-
-
-def polars(log: Path, output: Path) -> int:
-    """Text once into typed parquet, then counts and joins over that, all streaming."""
-    import polars as pl
-
-    schema = {"label": pl.Int8} | dict.fromkeys(DENSE, pl.Int32) | dict.fromkeys(TOKENS, pl.String)
-    raw = pl.scan_csv(log, separator="\t", has_header=False, schema=pl.Schema(schema), quote_char=None)
-    staged = raw.with_columns(pl.col(TOKENS).str.to_integer(base=16, dtype=pl.UInt32))
-    staged.sink_parquet(output / "stage.parquet", compression="lz4")
-    stage = joined = pl.scan_parquet(output / "stage.parquet")
-    for name in TOKENS:
-        counts = stage.group_by(name).len().filter(pl.col(name).is_not_null() & (pl.col("len") >= MIN_COUNT))
-        ids = counts.sort(["len", name], descending=[True, False]).with_row_index(f"{name}_id", offset=FIRST)
-        vocabulary = ids.collect(engine="streaming")
-        vocabulary.write_parquet(output / f"{name}.parquet")
-        joined = joined.join(vocabulary.lazy().drop("len"), on=name, how="left", maintain_order="left")
-    dense = pl.col(DENSE).fill_null(0).cast(pl.Float32)
-    made = joined.select(
-        "label",
-        dense.sign() * dense.abs().log1p(),
-        *(
-            pl.when(pl.col(name).is_null()).then(MISSING).otherwise(pl.col(f"{name}_id").fill_null(RARE)).cast(pl.Int32).alias(name)
-            for name in TOKENS
-        ),
-    )
-    made.sink_parquet(output / "data.parquet", compression="zstd", compression_level=1, row_group_size=polars_logs.ROW_GROUP_ROWS)
-    return int(pl.scan_parquet(output / "data.parquet").select(pl.len()).collect().item())
 
 
 def torchrec(log: Path, output: Path) -> int:
@@ -95,8 +63,8 @@ def fuxictr(log: Path, output: Path) -> int:
 
     pl.scan_csv = scan_csv
     columns = [
-        {"name": DENSE, "active": True, "dtype": "int", "type": "categorical", "fill_na": -1, "preprocess": "convert_to_bucket"},
-        {"name": TOKENS, "active": True, "dtype": "str", "type": "categorical"},
+        {"name": list(INTEGERS), "active": True, "dtype": "int", "type": "categorical", "fill_na": -1, "preprocess": "convert_to_bucket"},
+        {"name": list(TOKENS), "active": True, "dtype": "str", "type": "categorical"},
     ]
     label = {"name": "label", "dtype": "float"}
     processor = CustomizedFeatureProcessor(columns, label, dataset_id="criteo", data_root=str(output))
@@ -104,23 +72,15 @@ def fuxictr(log: Path, output: Path) -> int:
     return int(pq.read_metadata(output / "criteo" / "train.parquet").num_rows)
 
 
-PIPELINES: dict[str, Callable[[Path, Path], int]] = {
-    "polars": polars,
-    "torchrec": torchrec,
-    "fuxictr": fuxictr,
-    "pyarrow": pyarrow,
-    "scan": scan,
-}
-
-
-OF_LOGS: dict[str, Callable[[str, Path, Path], int]] = {
+POLARS: dict[str, Callable[[str, Path, Path], int]] = {
     "polars": lambda kind, log, output: polars_logs.run(kind, "join", log, output),
     "polars-map": lambda kind, log, output: polars_logs.run(kind, "map", log, output),
 }
-"""Those of the logs that are not of Criteo's form."""
+OF_CRITEO: dict[str, Callable[[Path, Path], int]] = {"torchrec": torchrec, "fuxictr": fuxictr, "pyarrow": pyarrow, "scan": scan}
+"""Those of Criteo's form alone."""
 
 
 if __name__ == "__main__":
-    name, *places = sys.argv[1:4]
+    name, kind, *places = sys.argv[1:]
     log, output = (Path(one) for one in places)
-    print(OF_LOGS[name](sys.argv[4], log, output) if len(sys.argv) > 4 else PIPELINES[name](log, output), flush=True)
+    print(POLARS[name](kind, log, output) if name in POLARS else OF_CRITEO[name](log, output), flush=True)

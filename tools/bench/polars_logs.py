@@ -1,4 +1,4 @@
-"""The Polars pipelines of Avazu's form and of the quoted log, as text and as parquet (tools.bench.logs).
+"""The Polars pipelines of the logs of tools.bench.logs.
 
 Text to typed parquet once, counts of that in the streaming engine, ids by count, one zstd-1 parquet of dmoe's row groups. Polars has two
 ways from tokens to ids: `join`, whose memory is bounded, and `map` (replace_strict), which is faster and takes more memory. A bag's tokens
@@ -8,11 +8,12 @@ are mapped in both: a join would tear its rows apart and group them again.
 from pathlib import Path
 from typing import Any, Literal
 
+from dmoe.testing.criteo import INTEGERS, TOKENS
 from tools.bench.logs import AVAZU
 
 MISSING, RARE, FIRST = 0, 1, 2
 ROW_GROUP_ROWS = 32_768
-LOGS = {"avazu": 2, "quoted": 10, "parquet": 10}
+LOGS = {"criteo": 10, "avazu": 2, "quoted": 10, "parquet": 10}
 """Each log's min_count."""
 DENSE = ("price", "age", "score", "speed")
 BAGS = {"tags": 6, "seen": None}
@@ -23,7 +24,7 @@ def run(kind: str, ids: Literal["join", "map"], log: Path, output: Path) -> int:
     """Writes the data set; the rows that it has."""
     import polars as pl
 
-    staged, flat, bags = _avazu(log) if kind == "avazu" else _quoted(log, kind)
+    staged, flat, bags = _criteo(log) if kind == "criteo" else _avazu(log) if kind == "avazu" else _quoted(log, kind)
     staged.sink_parquet(output / "stage.parquet", compression="lz4")
     stage = joined = pl.scan_parquet(output / "stage.parquet")
     columns = []
@@ -43,13 +44,23 @@ def run(kind: str, ids: Literal["join", "map"], log: Path, output: Path) -> int:
             joined = joined.join(kept.lazy().drop("len"), on=name, how="left", maintain_order="left")
             column = pl.when(pl.col(name).is_null()).then(MISSING).otherwise(pl.col(f"{name}_id").fill_null(RARE))
         columns.append((column if name in bags else column.cast(pl.Int32)).alias(name))
-    made = joined.select("click", *([] if kind == "avazu" else _numbers(stage)), *columns)
+    dense = pl.col(INTEGERS).fill_null(0).cast(pl.Float32)
+    numbers = {"criteo": lambda: ["label", dense.sign() * dense.abs().log1p()], "avazu": lambda: ["click"]}
+    made = joined.select(*numbers.get(kind, lambda: ["click", *_numbers(stage)])(), *columns)
     made.sink_parquet(output / "data.parquet", compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
     return int(pl.scan_parquet(output / "data.parquet").select(pl.len()).collect().item())
 
 
-def _avazu(log: Path) -> tuple[Any, list[str], list[str]]:
+def _criteo(log: Path) -> tuple[Any, list[str], list[str]]:
     """(what is staged, columns of one token, columns of bags)."""
+    import polars as pl
+
+    schema = {"label": pl.Int8} | dict.fromkeys(INTEGERS, pl.Int32) | dict.fromkeys(TOKENS, pl.String)
+    raw = pl.scan_csv(log, separator="\t", has_header=False, schema=pl.Schema(schema), quote_char=None)
+    return raw.with_columns(pl.col(TOKENS).str.to_integer(base=16, dtype=pl.UInt32)), list(TOKENS), []
+
+
+def _avazu(log: Path) -> tuple[Any, list[str], list[str]]:
     import polars as pl
 
     types: dict[str, Any] = {"click": pl.Int8, "hour": pl.String} | dict.fromkeys(AVAZU, pl.String)

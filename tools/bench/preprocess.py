@@ -1,7 +1,7 @@
 """The whole pipeline, raw log to training data, beside what else does it, and beside merely reading the log.
 
-    nice python -m tools.bench.preprocess --rows 8000000 --rounds 3 --peers-venv /tmp/peers --output /tmp/bench/preprocess
-    nice python -m tools.bench.preprocess --log avazu --rows 4000000 --rounds 3 --output /tmp/bench/avazu
+    nice python -m tools.bench.preprocess --rows 8000000 --peers-venv /tmp/peers --output /tmp/bench/preprocess
+    nice python -m tools.bench.preprocess --log criteo avazu quoted parquet --contenders dmoe polars --criteo-rows 8000000 --rows 4000000
 
 The logs: criteo; avazu (string tokens); quoted (CSV with quotes, bags, floats, a weight); parquet (the quoted one's rows). Beside Criteo's:
 
@@ -17,36 +17,38 @@ fuxictr   Its Criteo processor and build_dataset on one file with a header: ids 
 pyarrow   Reads the log in blocks as typed columns, and drops them: nothing else.
 scan      Reads the log in blocks and counts newlines: nothing else.
 
-Beside the others: `polars` and `polars-map`, which take tokens to ids by joins and by replace_strict (tools.bench.polars_logs). They keep
+Beside any log: `polars` and `polars-map`, which take tokens to ids by joins and by replace_strict (tools.bench.polars_logs). They keep
 no bad lines aside and write one split; dmoe (dmoe preprocess avazu or log) writes three, and all that it does for Criteo's.
 
 A run is a fresh process, timed from start to end; rounds are interleaved. Ratios are medians, over rounds, of a contender's time over
 dmoe's in the same round: above 1, dmoe is faster. `start` is the wall time of the same on 1,000 rows (imports, Ray's start), which rules
-small logs. CPU is that of the process and all that it starts. The log is dmoe's synthetic one, in the page cache. A contender that fails,
-writes other than all rows or takes longer than --limit is shown as failed, not run again; one that is not installed is left out, by name.
+small logs; it also compiles dmoe's kernels. CPU is that of the process and all that it starts. The logs are made, and in the page cache. A
+contender that fails, writes other than all rows or takes longer than --limit is shown as failed, not run again; one that is not installed
+is left out, by name. Where dmoe and polars took part, a table for docs/data.md ends the output: dmoe over polars, against the targets.
+With the second command: about 12 minutes on two idle cores, 4 GB of logs.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dmoe.testing.criteo import FIELDS
 from tools.bench import logs
-from tools.bench.peers import interpreter
-from tools.bench.pipelines import DENSE, MIN_COUNT, OF_LOGS, PIPELINES, TOKENS
-from tools.bench.results import announce, loads
+from tools.bench.contest import ratio
+from tools.bench.peers import interpreter, reason
+from tools.bench.pipelines import MIN_COUNT, OF_CRITEO, POLARS
+from tools.bench.results import announce, loads, save
 from tools.bench.usage import Usage, measure
 
 ROOT = Path(__file__).resolve().parents[2]
-MAIN, START_ROWS = "dmoe", 1_000
+MAIN, RIVAL, START_ROWS = "dmoe", "polars", 1_000
 COMMANDS = {"criteo": ["criteo", "--min-count", str(MIN_COUNT)], "avazu": ["avazu"]}
 NEEDS = {
     "polars": "import polars",
@@ -55,14 +57,23 @@ NEEDS = {
     "fuxictr": "import fuxictr.preprocess, fuxictr.datasets.criteo",
     "pyarrow": "import pyarrow.csv",
 }
+NAMES = {"criteo": "Criteo", "avazu": "Avazu's form", "quoted": "quoted CSV, bags, floats", "parquet": "the same as parquet"}
+TARGETS = {"criteo": (0.42, 0.40, 450), "avazu": (0.60, 0.75, 700), "quoted": (0.75, 0.85, 700), "parquet": (0.75, 0.85, 700)}
+"""Of dmoe over Polars: wall, CPU; and dmoe's peak in MiB."""
+HEAD = f"| log | rows | size | wall, s: dmoe, {RIVAL} | ratio (target) | CPU, s | ratio (target) | peak, MiB (target) |"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A line of the table: medians; spreads are (slowest - fastest) / median."""
+    """A line of the table: medians; spreads are (slowest - fastest) / median. Of a contender that failed, all but the names is 0."""
 
+    log: str
     contender: str
     rows: int
+    error: str
+    start_s: float
+    rounds: int
+    load: float
     wall_s: float = 0.0
     wall_spread: float = 0.0
     cpu_s: float = 0.0
@@ -71,24 +82,25 @@ class Result:
     peak_mib: float = 0.0
     wall_ratio: float = 0.0
     cpu_ratio: float = 0.0
-    start_s: float = 0.0
-    rounds: int = 0
-    load: float = 0.0
-    error: str = ""
 
     def line(self) -> str:
         if self.error:
-            return f"{self.contender:10} FAILED: {self.error}"
+            return f"{self.log:8} {self.contender:10} FAILED: {self.error}"
         wall = f"{self.wall_s:8.2f} s +-{self.wall_spread:4.0%}  cpu {self.cpu_s:8.2f} s +-{self.cpu_spread:4.0%}"
-        ratios = f"ratio {self.wall_ratio:6.2f} (cpu {self.cpu_ratio:6.2f})" if self.wall_ratio else f"no {MAIN} to compare with"
         speed = f"{self.rows_per_cpu_s:12,.0f} rows/s per core  peak {self.peak_mib:7,.0f} MiB"
-        return f"{self.contender:10} {wall} {speed}  {ratios}  start {self.start_s:5.2f} s  n={self.rounds}"
+        ratios = f"ratio {self.wall_ratio:6.2f} (cpu {self.cpu_ratio:6.2f})  start {self.start_s:5.2f} s  n={self.rounds}"
+        return f"{self.log:8} {self.contender:10} {wall} {speed}  {ratios}"
 
 
 @dataclass
 class Contender:
+    """A pipeline on one log."""
+
     name: str
-    python: str
+    kind: str
+    log: Path
+    rows: int
+    python: str = sys.executable
     rounds: list[Usage] = field(default_factory=list)
     start_seconds: float = 0.0
     error: str = ""
@@ -97,11 +109,10 @@ class Contender:
         """One turn; None, and `error`, where it failed."""
         shutil.rmtree(output, ignore_errors=True)
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "POLARS_MAX_THREADS": str(arguments.workers)}
-        kind = arguments.log
-        command = [self.python, "-m", "tools.bench.pipelines", self.name, str(log), str(output), *([] if kind == "criteo" else [kind])]
+        command = [self.python, "-m", "tools.bench.pipelines", self.name, self.kind, str(log), str(output)]
         if self.name == MAIN:
             made = ["--input", str(log), "--output", str(output), "--workers", str(arguments.workers)]
-            command = [self.python, "-m", "dmoe", "preprocess", *COMMANDS.get(kind, ["log", "--schema", str(log) + ".yaml"]), *made]
+            command = [self.python, "-m", "dmoe", "preprocess", *COMMANDS.get(self.kind, ["log", "--schema", f"{log}.yaml"]), *made]
         else:
             output.mkdir(parents=True)
         used = measure(command, ROOT, environment, arguments.limit)
@@ -118,49 +129,59 @@ class Contender:
         splits = json.loads((output / "manifest.json").read_text())["splits"]
         return sum(split["rows"] for split in splits.values())
 
-    def result(self, rows: int, main: Sequence[Usage]) -> Result:
+    def result(self, main: Sequence[Usage]) -> Result:
+        known = Result(self.kind, self.name, self.rows, self.error, self.start_seconds, len(self.rounds), os.getloadavg()[0])
         if self.error:
-            return Result(self.name, rows, start_s=self.start_seconds, rounds=len(self.rounds), load=os.getloadavg()[0], error=self.error)
+            return known
         walls, cpus = [used.wall for used in self.rounds], [used.cpu for used in self.rounds]
         wall, cpu = statistics.median(walls), statistics.median(cpus)
-        pairs = list(zip(self.rounds, main, strict=False))
-        return Result(
-            contender=self.name,
-            rows=rows,
+        return replace(
+            known,
             wall_s=wall,
             wall_spread=(max(walls) - min(walls)) / wall,
             cpu_s=cpu,
             cpu_spread=(max(cpus) - min(cpus)) / cpu,
-            rows_per_cpu_s=rows / cpu,
+            rows_per_cpu_s=self.rows / cpu,
             peak_mib=max(used.peak_mib for used in self.rounds),
-            wall_ratio=statistics.median(own.wall / other.wall for own, other in pairs) if pairs else 0.0,
-            cpu_ratio=statistics.median(own.cpu / other.cpu for own, other in pairs) if pairs else 0.0,
-            start_s=self.start_seconds,
-            rounds=len(self.rounds),
-            load=os.getloadavg()[0],
+            wall_ratio=ratio(walls, [used.wall for used in main]),
+            cpu_ratio=ratio(cpus, [used.cpu for used in main]),
         )
+
+
+def line(kind: str, rows: int, size: int, own: Sequence[Usage], others: Sequence[Usage]) -> str:
+    """A log's row of the table for docs/data.md; a ratio or peak that misses its target is in bold type."""
+
+    def marked(text: str, met: bool) -> str:
+        return text if met else f"**{text}**"
+
+    cells = [NAMES[kind], f"{rows:,}", f"{size / 1e9:.2f} GB"]
+    for what, target in zip(("wall", "cpu"), TARGETS[kind], strict=False):
+        mine, their = ([getattr(used, what) for used in rounds] for rounds in (own, others))
+        cells.append(f"{statistics.median(mine):.1f}, {statistics.median(their):.1f}")
+        cells.append(marked(f"{ratio(mine, their):.2f}", ratio(mine, their) <= target) + f" ({target:.2f})")
+    peak, limit = max(used.peak_mib for used in own), TARGETS[kind][2]
+    cells.append(marked(f"{peak:,.0f}", peak <= limit) + f" ({limit}), {max(used.peak_mib for used in others):,.0f}")
+    return f"| {' | '.join(cells)} |"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--log", nargs="+", choices=logs.KINDS, default=["criteo"], help="whose form the logs have (criteo)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of a log (1,000,000)")
+    parser.add_argument("--criteo-rows", type=int, metavar="ROWS", help="of the log in Criteo's form (as the others)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--log", choices=logs.KINDS, default="criteo", help="whose form the log has (criteo)")
-    parser.add_argument(
-        "--contenders", help=f"of {MAIN}, {', '.join(PIPELINES)}, and of other logs than Criteo's {', '.join(OF_LOGS)} (all)"
-    )
+    names = (MAIN, *POLARS, *OF_CRITEO)
+    parser.add_argument("--contenders", nargs="+", choices=names, help="all, and of other logs than Criteo's the first three")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads of dmoe and of polars (one a core)")
     parser.add_argument("--limit", type=float, default=3600.0, metavar="S", help="seconds that a run may take")
     parser.add_argument("--peers-venv", default="", metavar="F", help="environment with FuxiCTR, made where it is not there")
-    parser.add_argument("--folder", default="", metavar="F", help="for the log and what is made of it; a log that is there is used again")
+    parser.add_argument("--folder", default="", metavar="F", help="for the logs and the data sets; a log that is there is used again")
     parser.add_argument("--keep", action="store_true", help="keep what is in the folder")
     parser.add_argument("--output", default="", metavar="F", help="write F.csv")
     arguments = parser.parse_args()
-    known = [MAIN, *(PIPELINES if arguments.log == "criteo" else OF_LOGS)]
-    arguments.contenders = arguments.contenders or ",".join(known)
-    unknown = set(arguments.contenders.split(",")) - set(known)
-    if unknown or arguments.rounds < 1 or arguments.rows < START_ROWS:
-        parser.error(f"no such contender: {', '.join(sorted(unknown))}" if unknown else f"at least 1 round and {START_ROWS:,} rows")
+    arguments.criteo_rows = arguments.criteo_rows or arguments.rows
+    if arguments.rounds < 1 or min(arguments.rows, arguments.criteo_rows) < START_ROWS:
+        parser.error(f"at least 1 round and {START_ROWS:,} rows")
     return arguments
 
 
@@ -169,56 +190,61 @@ def main() -> None:
     announce()
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="dmoe-preprocess-"))
     folder.mkdir(parents=True, exist_ok=True)
-    contenders = present(arguments.contenders.split(","), arguments.peers_venv)
     try:
-        table = race(contenders, folder, arguments)
+        contenders = present(folder, arguments)
+        race(contenders, folder, arguments)
+        tell(contenders, arguments)
     finally:
         if arguments.keep:
             print(f"kept: {folder}")
         elif not arguments.folder:
             shutil.rmtree(folder)
-    print(f"{arguments.rows:,} rows, {arguments.workers} workers, {arguments.rounds} rounds; load {loads()}")
-    for result in table:
-        print(result.line())
-    if arguments.output:
-        Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{arguments.output}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [column.name for column in fields(Result)])
-            writer.writeheader()
-            writer.writerows(asdict(result) for result in table)
 
 
-def present(names: Sequence[str], venv: str) -> list[Contender]:
-    """Those whose libraries can be imported; the others are named, with the reason."""
+def present(folder: Path, arguments: argparse.Namespace) -> list[Contender]:
+    """Those whose libraries can be imported, with their logs; the others are named, with the reason."""
     found = []
-    for name in names:
-        python = interpreter(venv) if name == "fuxictr" else sys.executable
-        tried = subprocess.run([python, "-c", NEEDS.get(name, "")], capture_output=True, text=True)
-        if tried.returncode:
-            print(f"LEFT OUT: {name}: {(tried.stderr.strip().splitlines() or ['cannot be imported'])[-1]}; see --peers-venv", flush=True)
-        else:
-            found.append(Contender(name, python))
+    for kind in arguments.log:
+        possible = (MAIN, *POLARS, *(OF_CRITEO if kind == "criteo" else ()))
+        names = [name for name in arguments.contenders or possible if name in possible]
+        log = make_log(folder, kind, arguments.criteo_rows if kind == "criteo" else arguments.rows, "fuxictr" in names)
+        for name in names:
+            python = interpreter(arguments.peers_venv) if name == "fuxictr" else sys.executable
+            if why := reason(python, NEEDS.get(name, "")):
+                print(f"LEFT OUT: {name}: {why}", flush=True)
+            else:
+                found.append(Contender(name, kind, log, arguments.criteo_rows if kind == "criteo" else arguments.rows, python))
     return found
 
 
-def race(contenders: Sequence[Contender], folder: Path, arguments: argparse.Namespace) -> list[Result]:
-    headed = any(contender.name == "fuxictr" for contender in contenders)
-    small, log = (make_log(folder, arguments.log, rows, headed) for rows in (START_ROWS, arguments.rows))
-    for contender in contenders:
-        used = contender.run(small, START_ROWS, folder / contender.name, arguments)
-        contender.start_seconds = used.wall if used else 0.0
-        if contender.error:
-            print(f"FAILED on {START_ROWS:,} rows, left out: {contender.name}: {contender.error}", flush=True)
+def race(contenders: Sequence[Contender], folder: Path, arguments: argparse.Namespace) -> None:
+    for one in contenders:
+        small = make_log(folder, one.kind, START_ROWS, one.name == "fuxictr")
+        used = one.run(small, START_ROWS, folder / f"made-by-{one.name}", arguments)
+        one.start_seconds = used.wall if used else 0.0
+        if one.error:
+            print(f"FAILED on {START_ROWS:,} rows, left out: {one.name}: {one.error}", flush=True)
     for number in range(arguments.rounds):
-        for contender in contenders:
-            if contender.error:
-                continue
-            if used := contender.run(log, arguments.rows, folder / contender.name, arguments):
-                contender.rounds.append(used)
-            said = f"{used.wall:.2f} s, cpu {used.cpu:.2f} s, {used.peak_mib:,.0f} MiB" if used else f"FAILED: {contender.error}"
-            print(f"round {number + 1}: {contender.name:10} {said}; load {loads()}", flush=True)
-    main_rounds = next((contender.rounds for contender in contenders if contender.name == MAIN and not contender.error), [])
-    return [contender.result(arguments.rows, main_rounds) for contender in contenders]
+        for one in [one for one in contenders if not one.error]:
+            if used := one.run(one.log, one.rows, folder / f"made-by-{one.name}", arguments):
+                one.rounds.append(used)
+            said = f"{used.wall:.2f} s, cpu {used.cpu:.2f} s, {used.peak_mib:,.0f} MiB" if used else f"FAILED: {one.error}"
+            print(f"round {number + 1}: {one.kind:8} {one.name:10} {said}; load {loads()}", flush=True)
+
+
+def tell(contenders: Sequence[Contender], arguments: argparse.Namespace) -> None:
+    print(f"{arguments.workers} workers, {arguments.rounds} rounds; load {loads()}")
+    sound = {(one.kind, one.name): one for one in contenders if not one.error}
+    results = [one.result(sound[one.kind, MAIN].rounds if (one.kind, MAIN) in sound else []) for one in contenders]
+    print(*(result.line() for result in results), sep="\n")
+    if arguments.output and results:
+        save(results, f"{arguments.output}.csv")
+    if compared := [kind for kind in arguments.log if {(kind, MAIN), (kind, RIVAL)} <= sound.keys()]:
+        print(f"\nMedians of {arguments.rounds} rounds; bold: over its target. The second peak is {RIVAL}'s.\n")
+        print(HEAD + "\n|" + " --- |" * HEAD.count(" |"))
+    for kind in compared:
+        own, other = sound[kind, MAIN], sound[kind, RIVAL]
+        print(line(kind, own.rows, own.log.stat().st_size, own.rounds, other.rounds))
 
 
 def make_log(folder: Path, kind: str, rows: int, headed: bool) -> Path:
@@ -232,7 +258,7 @@ def make_log(folder: Path, kind: str, rows: int, headed: bool) -> Path:
     if headed and not copy.exists():
         part = copy.with_suffix(".part")
         with part.open("wb") as out, log.open("rb") as file:
-            out.write("\t".join(["label", *DENSE, *TOKENS]).encode() + b"\n")
+            out.write("\t".join(FIELDS).encode() + b"\n")
             shutil.copyfileobj(file, out, 8 << 20)
         part.rename(copy)
     return log

@@ -17,13 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from dmoe.cli.view import write_page
     from dmoe.report.ab.plan import as_json, as_text, make_plan
     from dmoe.report.ab.plan_options import PlanOptions
-    from dmoe.storage.paths import write_output
 
     plan = make_plan(PlanOptions(**given(arguments, PlanOptions)))
     show(as_text(plan))
     if arguments.output:
-        with write_output(arguments.output) as file:
-            file.write(as_json(plan).encode())
+        write_page(arguments.output, as_json(plan))
         show(f"plan: {arguments.output}")

@@ -2,10 +2,7 @@
 
 import argparse
 import gc
-from collections.abc import Callable, Iterable
 from typing import Any
-
-from dmoe.names import printable, show
 
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
@@ -63,14 +60,3 @@ def check_top(arguments: argparse.Namespace) -> None:
 
 def add_json(parser: argparse.ArgumentParser, what: str = "as JSON, in bytes and milliseconds") -> None:
     parser.add_argument("--json", action="store_true", help=what)
-
-
-def tell(as_json: bool, data: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
-    """Prints JSON or text; only that one is computed."""
-    if as_json:
-        from dmoe.json_text import format_json
-
-        print(format_json(data(), indent=1))
-    else:
-        for line in lines():
-            show(printable(line))

@@ -2,8 +2,8 @@
 
 import argparse
 
-from dmoe.cli.plan.common import add_json, add_top, check_top, tell
-from dmoe.cli.view import write_page
+from dmoe.cli.plan.common import add_json, add_top, check_top
+from dmoe.cli.view import show_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +20,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_top(arguments)
     quiet()
     from dmoe.sharding.plan.plan_file import read_plan
-    from dmoe.sharding.plan.report.diff import as_data, as_lines, difference
+    from dmoe.sharding.plan.report.diff import as_data, diff_document, difference
 
     found = difference(read_plan(arguments.a), read_plan(arguments.b), arguments.a, arguments.b)
-    if arguments.html:
-        from dmoe.sharding.plan.report.show_page import diff_page
-
-        write_page(arguments.html, diff_page(found, arguments.a, arguments.b, "Two sharding plans"))
-    tell(arguments.json, lambda: as_data(found), lambda: as_lines(found, arguments.a, arguments.b, arguments.top))
+    document = diff_document(found, arguments.a, arguments.b, arguments.top, bool(arguments.html))
+    show_view(document, arguments.html, as_data(found) if arguments.json else None)

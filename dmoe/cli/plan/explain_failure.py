@@ -6,7 +6,8 @@ is 0 if the model fits, 1 if it does not.
 import argparse
 import sys
 
-from dmoe.cli.plan.common import add_cluster, add_json, add_model, add_top, check_top, model_of, tell
+from dmoe.cli.plan.common import add_cluster, add_json, add_model, add_top, check_top, model_of
+from dmoe.cli.view import show_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_top(arguments)
     model = model_of(arguments)
-    from dmoe.sharding.planner.advice.failure import as_lines, explain
+    from dmoe.sharding.planner.advice.failure import explain, failure_document
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.constraints import rules_for
 
@@ -32,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"explain-failure: tries {kind}", file=sys.stderr, flush=True)
 
     found = explain(model, cluster, arguments.on_device, told)
-    tell(arguments.json, found.as_json, lambda: as_lines(found, arguments.top))
+    show_view(failure_document(found, arguments.top), data=found.as_json() if arguments.json else None)
     return 0 if found.step else 1

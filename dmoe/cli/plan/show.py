@@ -2,8 +2,8 @@
 
 import argparse
 
-from dmoe.cli.plan.common import add_json, add_top, check_top, tell
-from dmoe.cli.view import write_page
+from dmoe.cli.plan.common import add_json, add_top, check_top
+from dmoe.cli.view import show_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
     quiet()
     from dmoe.sharding.plan.plan_file import read_plan
     from dmoe.sharding.plan.report.plan_stats import figures_of
-    from dmoe.sharding.plan.report.show import View, as_data, as_lines
+    from dmoe.sharding.plan.report.show import View, as_data, plan_document
 
     figures = figures_of(read_plan(arguments.plan), arguments.plan)
     view = View(arguments.sort, arguments.tables, arguments.ranks, arguments.top, arguments.why)
-    if arguments.html:
-        from dmoe.sharding.plan.report.show import chosen_tables
-        from dmoe.sharding.plan.report.show_page import page
-
-        write_page(arguments.html, page(figures, chosen_tables(figures, view)[: view.top], f"Sharding plan {arguments.plan}"))
-    tell(arguments.json, lambda: as_data(figures, view), lambda: as_lines(figures, view))
+    document = plan_document(figures, view, f"Sharding plan {arguments.plan}", bool(arguments.html))
+    show_view(document, arguments.html, as_data(figures, view) if arguments.json else None)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from dmoe.report.ab.clusters import Effect, effect, ratio_of_sums
 from dmoe.report.ab.join import Joined
 from dmoe.report.ab.plan import Metric, Plan
 from dmoe.report.ab.sequential import at_looks, boundary, tightest
-from dmoe.report.statistics import normal_quantile
 
 FEW_UNITS, FEW_CLICKS = 100, 20
 """Units and clicks that each arm needs before the first look, since normal intervals need large samples."""
@@ -215,5 +215,5 @@ def _novelty(sums: Sequence[_Sums]) -> tuple[float, float, float] | None:
             value += sign * half * mean
             influence_U += half * (x_U - mean * n_U) / n_U.sum()
         variance += float(np.square(influence_U).sum())
-    half_width = normal_quantile(1 - NOVELTY_ALPHA / 2) * math.sqrt(variance)
+    half_width = ndtri(1 - NOVELTY_ALPHA / 2) * math.sqrt(variance)
     return float(value), float(value - half_width), float(value + half_width)

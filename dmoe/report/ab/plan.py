@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, parse_json
 from dmoe.report.ab.plan_options import Metric, PlanOptions
 from dmoe.report.ab.sequential import boundary, tightest
-from dmoe.report.statistics import normal_quantile
 from dmoe.storage.paths import read_bounded
 
 PATHS_DRAWN, MOST_DAYS = 20_000, 3_650
@@ -76,7 +76,7 @@ def make_plan(options: PlanOptions) -> Plan:
         rows = math.ceil(traffic_rows * arms_share)
         return Size(rows, math.ceil(rows / options.rows_a_unit), math.ceil(days), spent * math.ceil(days))
 
-    fixed = size(normal_quantile(1 - options.alpha / 2) + normal_quantile(options.power), 1.0)
+    fixed = size(ndtri(1 - options.alpha / 2) + ndtri(options.power), 1.0)
     looks = fixed.days
     for _ in range(20):
         drift, spent = sequential_drift(looks, options.alpha, options.power)
@@ -133,7 +133,7 @@ def sequential_drift(looks: int, alpha: float, power: float) -> tuple[float, flo
     def crossed(drift: float) -> np.ndarray:
         return z_PD + drift * np.sqrt(u_D) > bound_D
 
-    low, high = 0.0, float(bound_D[-1]) + normal_quantile(max(power, 0.5)) + 1
+    low, high = 0.0, float(bound_D[-1]) + ndtri(max(power, 0.5)) + 1
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if crossed(middle).any(1).mean() < power else (low, middle)

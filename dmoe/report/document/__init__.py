@@ -18,6 +18,7 @@ from dmoe.report.document.parts import (
     Note,
     Series,
     Table,
+    Widget,
     as_data,
     shown,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Note",
     "Series",
     "Table",
+    "Widget",
     "in_columns",
     "wrapped",
 ]
@@ -72,4 +74,4 @@ class Document:
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON: `title` and `blocks`, each with its `kind`."""
-        return {"title": self.title, "blocks": [as_data(block) for block in shown(self.blocks, "page")]}
+        return {"title": self.title, "blocks": [as_data(block) for block in shown(self.blocks, "page") if not isinstance(block, Widget)]}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from dmoe.names import printable
-from dmoe.report.document.parts import AnyChart, Block, Bullets, Cell, Chart, Figures, Heading, Note, Table, shown
+from dmoe.report.document.parts import AnyChart, Block, Bullets, Cell, Chart, Figures, Heading, Note, Table, Widget, shown
 from dmoe.report.document.svg import as_svg, legend_of
 
 FOLDER = resources.files("dmoe.report.document")
@@ -20,22 +20,12 @@ LONG = 50
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """The complete page."""
-    return frame(title, "\n".join(_parts(title, shown(blocks, "page"))), read("page.js"), read("page.css"))
-
-
-def read(name: str) -> str:
-    """Reads the style or script file of the page."""
-    return (FOLDER / name).read_text(encoding="utf-8")
-
-
-def frame(title: str, body: str, script: str, style: str, data: str = "") -> str:
-    """A page with this body, which is HTML.
-
-    Args:
-        script: the only script that may run, even if a name contains HTML: the content security policy has its hash.
-        data: JSON that the script reads from the element `data`; empty for none.
-    """
+    """The complete page. Only its script may run, even if a name contains HTML: the content security policy has the hash."""
+    blocks = shown(blocks, "page")
+    widgets = [block for block in blocks if isinstance(block, Widget)]
+    body, data = "\n".join(_parts(title, blocks)), "".join(one.data for one in widgets)
+    script = "\n".join([_read("page.js"), *(one.script for one in widgets)])
+    style = "".join([_read("page.css"), *(one.style for one in widgets)])
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     # Only a < could end the text of a script element.
@@ -47,14 +37,13 @@ def frame(title: str, body: str, script: str, style: str, data: str = "") -> str
 """
 
 
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
 def text(value: str) -> str:
     """Escapes text of a user for HTML."""
     return html.escape(printable(value))
-
-
-def paragraph(words: str, kind: str = "") -> str:
-    tag = "pre" if kind == "code" else "p"
-    return f"<{tag}{_class(kind)}>{html.escape(printable(words, keep=chr(10)))}</{tag}>"
 
 
 def _class(kind: str) -> str:
@@ -68,11 +57,14 @@ def _parts(title: str, blocks: Sequence[Block]) -> Iterator[str]:
             above = block.text
             yield f"<h{block.level}{_class(block.kind)}>{text(block.text)}</h{block.level}>"
         elif isinstance(block, Note):
-            yield paragraph(block.text, block.kind)
+            tag = "pre" if block.kind == "code" else "p"
+            yield f"<{tag}{_class(block.kind)}>{html.escape(printable(block.text, keep=chr(10)))}</{tag}>"
         elif isinstance(block, Bullets):
             yield f"<ul>{''.join(f'<li>{text(line)}</li>' for line in block.lines)}</ul>"
         elif isinstance(block, Table):
             yield _table(block, block.caption or above)
+        elif isinstance(block, Widget):
+            yield block.body
         else:
             yield _figures(block)
 

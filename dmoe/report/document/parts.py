@@ -186,7 +186,22 @@ class Figures:
         return any(self.charts)
 
 
-Block = Heading | Note | Bullets | Table | Figures
+@dataclass(frozen=True)
+class Widget:
+    """HTML with a script and a style of its own, for which the page alone has a place.
+
+    Attributes:
+        data: JSON that the script reads from the element `data`, of which a page has one.
+    """
+
+    body: str
+    script: str
+    style: str
+    data: str
+    only: Only = "page"
+
+
+Block = Heading | Note | Bullets | Table | Figures | Widget
 
 
 def shown(blocks: Sequence[Block], where: Only) -> list[Block]:
@@ -200,7 +215,7 @@ def shown(blocks: Sequence[Block], where: Only) -> list[Block]:
     return kept[::-1]
 
 
-def as_data(block: Block) -> dict[str, Any]:
+def as_data(block: Heading | Note | Bullets | Table | Figures) -> dict[str, Any]:
     """Converts a block into plain data for JSON."""
     kind = type(block).__name__.lower()
     if isinstance(block, Table):

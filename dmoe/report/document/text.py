@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 
 from dmoe.names import clip
-from dmoe.report.document.parts import Block, Bullets, Figures, Note, Table, shown
+from dmoe.report.document.parts import Block, Bullets, Figures, Note, Table, Widget, shown
 
 WIDTH = 100
-NARROWEST = 20
-"""Least width of a column of words, in characters, if a table is too wide."""
+NARROWEST = 20, 5
+"""Least width of a column of words, in characters, if a table is too wide; and where that makes too little room."""
 
 
 def as_text(blocks: Sequence[Block]) -> str:
@@ -26,7 +26,7 @@ def _lines(block: Block) -> Iterator[str]:
             yield from wrapped(f"- {line}", "  ")
     elif isinstance(block, Note) and block.kind == "code":
         yield from block.text.split("\n")
-    elif not isinstance(block, Figures):
+    elif not isinstance(block, (Figures, Widget)):
         yield from wrapped(block.text)
 
 
@@ -50,14 +50,12 @@ def in_columns(
     words: Collection[int] = (0,),
     rule: bool = False,
     width: int = WIDTH,
-    narrowest: int = NARROWEST,
 ) -> Iterator[str]:
     """Lines of a table. Columns of words are aligned to the left, figures to the right.
 
     Args:
         words: indices of the columns of words. If the table is wider than `width`, the widest of them are clipped, if that is enough.
         rule: draw a line below the head.
-        narrowest: least width of a column of words, in characters.
 
     Example:
         >>> print(*in_columns(["table", "rows"], [["C1", "1,000"], ["C10", "20"]]), sep="\\n")
@@ -68,11 +66,9 @@ def in_columns(
     whole = [head, *rows]
     widths = [max(len(row[at]) for row in whole) for at in range(len(head))]
     over = sum(widths) + 2 * (len(widths) - 1) - width
-    spare = {at: max(widths[at] - narrowest, 0) for at in words}
-    if 0 < over <= sum(spare.values()):
+    if over > 0 and any(over <= sum(max(widths[at] - narrowest, 0) for at in words) for narrowest in NARROWEST):
         for _ in range(over):
-            widest = max((at for at in words if widths[at] > narrowest), key=lambda at: widths[at])
-            widths[widest] -= 1
+            widths[max(words, key=lambda at: widths[at])] -= 1
     for number, row in enumerate(whole):
         cells = [
             f"{clip(cell, size):<{size}}" if at in words else f"{cell:>{size}}"

@@ -59,31 +59,27 @@ def run_ladder(
     try:
         failed: dict[str, str] = {}
         if torchx and not report_only:
-            submit_all(wanted, torchx, torchx_arguments, _say)
+            submit_all(wanted, torchx, torchx_arguments, show)
         elif not report_only:
             costs = cost_of_all(spec, wanted)
             largest = max(cost.training_bytes(config.train.batch_size, 1) for cost in costs.values())
             workers = jobs or fitting(largest)
-            failed = train_all(wanted, workers, max(1, (os.cpu_count() or 1) // workers), _say)
+            failed = train_all(wanted, workers, max(1, (os.cpu_count() or 1) // workers), show)
         if torchx and not all(job.finished for job in wanted):
-            _say("not all runs have ended yet; once they have, the same command with --report-only writes the report")
+            show("not all runs have ended yet; once they have, the same command with --report-only writes the report")
             return 0
         costs = cost_of_all(spec, wanted)
         served = {}
         if latency_rounds:
             from dmoe.report.ladder.latency import latencies
 
-            served = latencies(spec, wanted, costs, output, latency_rounds, _say)
+            served = latencies(spec, wanted, costs, output, latency_rounds, show)
         _write(spec, wanted, costs, served, output, _about(config.data.path, manifest, seeds, wanted))
     finally:
         os.close(lock)
     for name, problem in failed.items():
         show(f"dmoe report: {name}: {problem}", sys.stderr)
     return 2 if failed else 0
-
-
-def _say(line: str) -> None:
-    show(line)
 
 
 def _lock(output: str) -> int:
@@ -146,5 +142,5 @@ def _write(spec: LadderSpec, jobs: list[Job], costs: dict[str, Any], served: dic
     for name, text in files.items():
         write_text(inside(output, name), text)
     for line in supported(ladder, answers) + not_supported(ladder, answers)[:1]:
-        _say(f"- {line}")
-    _say(f"pages: {join(output, 'ladder.html')}, {join(output, 'frontier.html')}")
+        show(f"- {line}")
+    show(f"pages: {join(output, 'ladder.html')}, {join(output, 'frontier.html')}")

@@ -12,6 +12,7 @@ from dmoe.report.ladder.cost_section import cost_plots, cost_table
 from dmoe.report.ladder.results import Answers, Difference, Ladder, Result
 from dmoe.report.ladder.verdicts import doses, not_supported, plain, supported, told, verdict
 from dmoe.report.latency import Latency
+from dmoe.report.runs import names_of
 from dmoe.report.statistics import holm
 
 FIGURES = [
@@ -155,20 +156,15 @@ def _heat_maps(ladder: Ladder) -> list[HeatMap]:
     for one in ladder.results.values():
         matrices = [one.metrics[seed]["cec_matrix"] for seed in one.seeds if len(one.metrics[seed].get("cec_matrix", [])) > 1]
         if matrices:
-            drawn.append(HeatMap(one.label, np.mean(matrices, 0).tolist(), kinds(one), top=0.5))
+            drawn.append(HeatMap(one.label, np.mean(matrices, 0).tolist(), names_of(one.config), top=0.5))
     return drawn
-
-
-def kinds(one: Result) -> list[str]:
-    """The kinds of the experts of a variant."""
-    return [spec if isinstance(spec, str) else str(spec["kind"]) for spec in one.config.model.experts] if one.config else []
 
 
 def _experts(ladder: Ladder) -> list[Block]:
     head = ["variant", "expert", "AUC alone", "AUC lost without it", "gate mass", "variance", "dead dims"]
     rows, found = [], []
     for one in ladder.results.values():
-        names = kinds(one)
+        names = names_of(one.config)
         if len(names) < 2:
             continue
         for index, kind in enumerate(names):

@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from dmoe.config.config import Config, load_config
+from dmoe.config.config import Config, dump_config, load_config
 from dmoe.errors import USER_ERROR, UserError
-from dmoe.report.ladder.spec import LadderSpec, resolve, text_of
+from dmoe.report.ladder.spec import LadderSpec, resolve
 from dmoe.report.ladder.worker import Worker
 from dmoe.report.runs import load_figures
 from dmoe.storage.paths import PATHS, inside, write_text
@@ -65,7 +65,7 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
             config = resolve(spec, path, name, seed, overrides, run, teacher)
             check_same(config, run)
             jobs.append(Job(name, seed, inside(output, "configs", name, f"seed-{seed}.yaml"), run, teacher))
-            texts.append(text_of(config))
+            texts.append(dump_config(config))
     for job, text in zip(jobs, texts, strict=True):
         PATHS.mkdirs(job.config.rpartition("/")[0])
         write_text(job.config, text)

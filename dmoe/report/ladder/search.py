@@ -14,14 +14,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from dmoe.config.config import Config
+from dmoe.config.config import Config, dump_config
 from dmoe.config.shipped import find_config
 from dmoe.config.strict import Strict, Text, checked
 from dmoe.config.yaml_files import dump_yaml, laid_over, read_extended
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.json_text import format_json
 from dmoe.report.ladder.runner import Job, check_same, train_all
-from dmoe.report.ladder.spec import LadderSpec, load_spec, resolve, text_of
+from dmoe.report.ladder.spec import LadderSpec, load_spec, resolve
 from dmoe.report.runs import load_figures
 from dmoe.storage.paths import PATHS, inside, join, write_text
 
@@ -174,7 +174,7 @@ def _job(spec: SearchSpec, ladder: LadderSpec, overrides: Sequence[str], output:
     check_same(config, run)
     path = inside(output, name, f"trial-{trial:04d}", f"seed-{seed}.yaml")
     PATHS.mkdirs(path.rpartition("/")[0])
-    write_text(path, text_of(config))
+    write_text(path, dump_config(config))
     return Job(f"{name}, trial {trial}", seed, path, run)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from dmoe.config.config import Config, dump_config, load_config, parse_config, setting
+from dmoe.config.config import Config, load_config, parse_config, setting
 from dmoe.config.shipped import find_config
 from dmoe.config.strict import Strict, Text, checked
 from dmoe.config.yaml_files import dump_yaml, laid_over, read_extended
@@ -139,8 +139,3 @@ def resolve(spec: LadderSpec, path: str, name: str, seed: int, overrides: list[s
         fixed.append(f"distill.teachers={format_json([teacher])}")
     config = parse_config(dump_yaml(tree), where, [*overrides, *fixed])
     return config.model_copy(update={"variant": spec.label(name)})
-
-
-def text_of(config: Config) -> str:
-    """A resolved config as the text of a file for `dmoe.train --config`."""
-    return dump_config(config)

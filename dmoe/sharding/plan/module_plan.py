@@ -13,8 +13,9 @@ from dmoe.model.embedding.tables import module_name
 from dmoe.names import quoted
 from dmoe.sharding.plan.job_plan import parameter_sharding
 from dmoe.sharding.plan.plan_file import check_plan, read_plan, write_plan
-from dmoe.sharding.plan.report import diff, show
+from dmoe.sharding.plan.report.diff import diff_document, difference
 from dmoe.sharding.plan.report.plan_stats import Figures, figures_of
+from dmoe.sharding.plan.report.show import View, plan_document
 from dmoe.sharding.planner.any_module import tables_in
 
 HERE = "the plan"
@@ -79,7 +80,7 @@ class Plan(ShardingPlan):
 
     def show(self, **view: Any) -> str:
         """The plan as text of at most 100 columns; `view`: fields of `dmoe.sharding.plan.report.show.View`, such as top=10."""
-        return "\n".join(show.as_lines(self.figures, show.View(**view)))
+        return plan_document(self.figures, View(**view)).text()
 
     def why(self, table: str) -> str:
         """The other candidates tried for a table (or for the tables of a pattern), and the cost of the plan with each.
@@ -93,7 +94,7 @@ class Plan(ShardingPlan):
 
     def diff(self, other: "Plan") -> str:
         """The bytes that a change from this plan to the other one moves, and the change in predicted cost."""
-        return "\n".join(diff.as_lines(diff.difference(self.kept, other.kept, "this", "other"), "this", "other"))
+        return diff_document(difference(self.kept, other.kept, "this", "other"), "this", "other").text()
 
 
 def _placed(kept: dict[str, Any], where: str, paths: Mapping[str, str], extras: Mapping[str, Mapping[str, Any]]) -> Plan:

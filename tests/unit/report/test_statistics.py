@@ -9,29 +9,15 @@ from scipy import stats
 from dmoe.metrics.auc import exact_auc
 from dmoe.report.statistics import (
     bootstrap,
-    bootstrap_auc,
     delong,
     equivalence,
     holm,
-    incomplete_beta,
     logloss_rows,
     normal_interval,
-    normal_quantile,
     placements,
     rank_correlation,
-    t_cdf,
     t_interval,
-    t_quantile,
 )
-
-
-@pytest.mark.parametrize(
-    ("probability", "degrees", "value"),
-    [(0.975, 1, 12.7062), (0.975, 4, 2.77645), (0.95, 9, 1.83311), (0.995, 29, 2.75639), (0.975, 1000, 1.96234), (0.025, 4, -2.77645)],
-)
-def test_t_quantiles_are_those_of_the_tables(probability, degrees, value):
-    assert t_quantile(probability, degrees) == pytest.approx(value, abs=6e-5)
-    assert t_cdf(t_quantile(probability, degrees), degrees) == pytest.approx(probability, abs=1e-12)
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.4, 2.0])
@@ -43,23 +29,6 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests(margin):
     assert equivalence(normal_interval(0.2, 0.3, 100), margin) == pytest.approx(max(above, below), rel=1e-6)
     assert equivalence(t_interval([1.0]), margin) is None
     assert [equivalence(t_interval([0.1, 0.1]), one) for one in (0.2, 0.05)] == [0.0, 1.0]
-
-
-def test_t_with_one_and_two_degrees_has_a_closed_form():
-    for t in (-3.0, -0.2, 0.0, 0.7, 5.0):
-        assert t_cdf(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-12)
-        assert t_cdf(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-12)
-
-
-def test_incomplete_beta_equals_its_integral():
-    x = (np.arange(200_000) + 0.5) / 200_000
-    for a, b, at in ((2.0, 3.5, 0.3), (5.0, 1.5, 0.9)):
-        density = x ** (a - 1) * (1 - x) ** (b - 1)
-        assert incomplete_beta(at, a, b) == pytest.approx(density[x < at].sum() / density.sum(), abs=1e-5)
-
-
-def test_normal_quantile():
-    assert normal_quantile(0.975) == pytest.approx(1.959964, abs=1e-6)
 
 
 def test_t_interval_by_hand():
@@ -113,7 +82,9 @@ def test_delong_equals_its_covariances_by_brute_force(rows):
 
 def test_delong_agrees_with_the_bootstrap(rows):
     one, other, labels = rows
-    resampled = bootstrap_auc(one, labels, exact_auc, 600) - bootstrap_auc(other, labels, exact_auc, 600)
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, len(labels), len(labels)) for _ in range(600)]
+    resampled = np.array([exact_auc(one[n], labels[n]) - exact_auc(other[n], labels[n]) for n in drawn])
     interval = delong(one, other, labels)
     assert (interval.high - interval.low) / 2 / 1.959964 == pytest.approx(resampled.std(), rel=0.15)
 

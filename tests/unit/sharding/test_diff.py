@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dmoe.sharding.plan.migration import moved
-from dmoe.sharding.plan.report.diff import as_data, as_lines, difference
+from dmoe.sharding.plan.report.diff import as_data, diff_document, difference
 from dmoe.sharding.planner.cost.cost_model import shards_of
 from tests.unit.sharding.small_plans import plan_of, table
 
@@ -68,11 +68,11 @@ def test_what_changed_is_named_and_the_worst_rank_compared():
     assert {change.name: change.what for change in found.changed} == {"T": "moved", "R": "resharded", "C": "recut"}
     assert found.moved == sum(change.moved for change in found.changed) > 0
     assert not found.same
-    told = "\n".join(as_lines(found, "a.json", "b.json"))
+    told = diff_document(found, "a.json", "b.json").text()
     assert f"{found.b.time_ms - found.a.time_ms:+.3f} ms" in told
     assert as_data(found)["b"]["critical_rank"] == found.b.critical
     assert difference(a, a, "a", "a").same
-    assert "no table lies otherwise" in "\n".join(as_lines(difference(a, a, "a", "a"), "a", "a"))
+    assert "no table lies otherwise" in diff_document(difference(a, a, "a", "a"), "a", "a").text()
 
 
 def test_plans_of_other_models_and_clusters_are_said_to_be_so():
@@ -88,5 +88,5 @@ def test_plans_of_other_models_and_clusters_are_said_to_be_so():
     assert [note.split()[0] for note in found.notes] == ["clusters", "optimizers", "global"]
     # Nothing of the state of another optimizer is counted.
     assert found.moved == 0
-    told = list(as_lines(found, "a" * 200, "b" * 200))
+    told = diff_document(found, "a" * 200, "b" * 200).text().splitlines()
     assert max(len(line) for line in told) <= 100

@@ -10,7 +10,7 @@ from dmoe.cli.main import main
 from dmoe.config.config import parse_config
 from dmoe.errors import UserError
 from dmoe.sharding.planner.advice import failure
-from dmoe.sharding.planner.advice.failure import EFFECTS, as_lines, explain
+from dmoe.sharding.planner.advice.failure import EFFECTS, explain, failure_document
 from dmoe.sharding.planner.advice.remedies import levers_for
 from dmoe.sharding.planner.cluster import GIB, PRESETS, Cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of
@@ -48,7 +48,7 @@ def test_what_fits_is_told_with_its_headroom():
     assert found.step is not None
     assert 0.9 < found.step.headroom < 1
     assert found.changes == ()
-    assert next(as_lines(found)).startswith("It fits 1x2:tiny: the fullest rank holds")
+    assert failure_document(found).text().startswith("It fits 1x2:tiny: the fullest rank holds")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_the_largest_tables_are_named_with_exact_bytes(found):
     # Two sets of dim 32 side by side, float32, and Adagrad's state of the same size.
     assert found.tables[0] == ("C1", 6_000_000, 64, 6_000_000 * 64 * 4 * 2)
     assert found.needs == sum(SIZES.values()) * 64 * 4 * 2
-    text = "\n".join(as_lines(found, top=1))
+    text = failure_document(found, top=1).text()
     assert "66.7%" in text
     assert "2 others" in text
 
@@ -147,7 +147,7 @@ def test_a_dense_part_without_room_is_named_and_not_the_tables():
     found = explain(model(), cluster(hbm=0.001))
     assert found.step is None
     assert found.shortage.startswith("the dense part")
-    assert "the tables are" not in next(as_lines(found))
+    assert "the tables are" not in failure_document(found).text().partition("\n\n")[0]
 
 
 def test_the_explanation_is_plain_data_and_says_what_is_not_offered(found):

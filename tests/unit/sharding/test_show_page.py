@@ -11,9 +11,11 @@ import re
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.report.diff import difference
+from dmoe.report.document import Document
+from dmoe.sharding.plan.report.diff import diff_document, difference
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show_page import diff_page, page
+from dmoe.sharding.plan.report.show import plan_document
+from dmoe.sharding.plan.report.show_page import explorer
 from tests.unit.sharding.small_plans import plan_of, table
 
 TRIED = {"shards": 1, "shard_ms": 1.0, "all_ms": 1.0, "bytes": 4096}
@@ -37,6 +39,10 @@ def made(count=5, cluster="2x2:h100", kind="table_wise"):
     return plan_of(tables, cluster)
 
 
+def page(figures, tables=None):
+    return Document(f"A plan {EVIL}", [explorer([(figures, tables or figures.tables, "")])]).html()
+
+
 def data_of(text):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
 
@@ -55,7 +61,7 @@ def unpacked(plan, metric):
 
 def test_the_cells_of_the_page_are_those_of_the_prediction():
     figures = figures_of(made(), "test")
-    (plan,) = data_of(page(figures, figures.tables, "A plan"))["plans"]
+    (plan,) = data_of(page(figures))["plans"]
     grids = figures.prediction
     assert plan["tables"]["name"] == list(grids.tables)
     np.testing.assert_allclose(unpacked(plan, "time"), grids.time, atol=5e-7)
@@ -68,7 +74,7 @@ def test_the_cells_of_the_page_are_those_of_the_prediction():
 
 def test_names_are_text_and_only_the_page_s_own_script_may_run():
     figures = figures_of(made(), "test")
-    text = page(figures, figures.tables, f"A plan {EVIL}")
+    text = page(figures)
     assert "alert(1)</script>" not in text
     assert EVIL in data_of(text)["plans"][0]["tables"]["name"]
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
@@ -79,7 +85,7 @@ def test_names_are_text_and_only_the_page_s_own_script_may_run():
 
 def test_tables_that_are_left_out_are_not_listed_but_count_in_the_ranks():
     figures = figures_of(made(), "test")
-    (plan,) = data_of(page(figures, figures.tables[:2], "A plan"))["plans"]
+    (plan,) = data_of(page(figures, figures.tables[:2]))["plans"]
     assert plan["tables"]["name"] == ["T0", "T1"]
     assert plan["rank"]["time"] == pytest.approx([one.time_ms for one in figures.ranks])
 
@@ -89,15 +95,15 @@ def test_a_page_says_how_far_from_the_best_its_plan_can_be():
     time_ms = figures_of(kept, "test").time_ms
     kept["predicted"] = {"bound_ms": time_ms / 1.25}
     figures = figures_of(kept, "test")
-    assert "25.0% above a lower bound" in page(figures, figures.tables, "A plan")
-    assert "lower bound" not in page(figures_of(made(), "test"), figures.tables, "A plan")
+    assert "25.0% above a lower bound" in plan_document(figures, page=True).html()
+    assert "lower bound" not in plan_document(figures_of(made(), "test"), page=True).html()
 
 
 def test_tables_that_are_alike_share_what_was_tried():
     kept = made()
     kept["tables"]["T0"] |= {key: kept["tables"][EVIL][key] for key in ("decided", "tried")}
     figures = figures_of(kept, "test")
-    (plan,) = data_of(page(figures, figures.tables, "A plan"))["plans"]
+    (plan,) = data_of(page(figures))["plans"]
     place = {name: plan["tables"]["tried"][index] for index, name in enumerate(plan["tables"]["name"])}
     assert place["T0"] == place[EVIL] != place["T1"]
     assert plan["tried"][place["T1"]] == []
@@ -113,7 +119,7 @@ def test_two_plans_lie_beside_one_another_with_what_moves():
     b["tables"]["T0"]["shards"][0]["rank"] = 3
     del b["tables"]["T1"]
     found = difference(a, b, "a", "b")
-    data = data_of(diff_page(found, "a.json", "b.json", "Two"))
+    data = data_of(diff_document(found, "a.json", "b.json", page=True).html())
     assert [plan["label"] for plan in data["plans"]] == ["A a.json", "B b.json"]
     assert data["changes"] == {"T0": {"what": "moved", "moved": found.changed[0].moved}}
     assert "T1" not in data["plans"][1]["tables"]["name"]

@@ -8,7 +8,7 @@ from dmoe.config.config import parse_config
 from dmoe.model.budget.sizes import human, left
 from dmoe.model.embedding.tables import Section, Table
 from dmoe.sharding.plan import check
-from dmoe.sharding.plan.report import diff, show, show_page
+from dmoe.sharding.plan.report import diff, show
 from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planner import plan_tables
@@ -28,11 +28,12 @@ def test_a_plan_that_does_not_fit_is_shown_without_a_negative_size(cluster):
     over = plan_of({"T": table(2_000_000_000, 64, "table_wise", (0, 0, 2_000_000_000, 64, 1))}, cluster)
     fits = plan_of({"T": table(1000, 64, "table_wise", (0, 0, 1000, 64, 1))}, cluster)
     figures = figures_of(over, "over")
+    shown = show.plan_document(figures, show.View(ranks="all"), page=True)
     views = {
-        "show": "\n".join(show.as_lines(figures, show.View(ranks="all"))),
-        "page": show_page.page(figures, figures.tables, "over"),
+        "show": shown.text(),
+        "page": shown.html(),
         "check": "\n".join(check.as_lines(check.findings(figures, check.Limits()))),
-        "diff": "\n".join(diff.as_lines(diff.difference(fits, over, "fits", "over"), "fits", "over")),
+        "diff": diff.diff_document(diff.difference(fits, over, "fits", "over"), "fits", "over").text(),
     }
     for name, text in views.items():
         assert not NEGATIVE.search(text), (name, NEGATIVE.search(text))

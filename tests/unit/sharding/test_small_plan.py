@@ -9,7 +9,7 @@ from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.report.diff import difference
 from dmoe.sharding.plan.report.plan_stats import figures_of
-from dmoe.sharding.plan.report.show import as_lines
+from dmoe.sharding.plan.report.show import plan_document
 from dmoe.sharding.planner.cluster import parse_cluster
 from dmoe.sharding.planner.planning_model import describe, manifest_of
 
@@ -47,7 +47,7 @@ def test_what_is_sent_in_half_the_bytes_is_predicted_and_told_as_such():
     assert fp16["hashes"] == fp32["hashes"]
     figures = figures_of(json.loads(as_text(fp16)), "p")
     assert [rank.sent for rank in figures.ranks] == sent[1]
-    assert "embeddings sent in fp16" in "\n".join(as_lines(figures))
+    assert "embeddings sent in fp16" in plan_document(figures).text()
     assert any("fp32 and fp16" in note for note in difference(fp32, fp16, "a", "b").notes)
 
 

@@ -84,7 +84,7 @@ def test_a_plan_heeds_each_rank_s_memory_and_leaves_ranks_out(tmp_path):
     assert figures.ranks[2].memory == figures.ranks[7].memory == 0
     assert figures.mean_ms == pytest.approx(sum(one.time_ms for one in figures.ranks) / 6)
     assert all(one.passed for one in check.findings(figures, check.Limits(min_headroom=0.01)))
-    text = "\n".join(show.as_lines(figures))
+    text = show.plan_document(figures).text()
     assert "left out" in text
     assert "rank 0 30 GB" in text
     assert max(map(len, text.splitlines())) <= 100

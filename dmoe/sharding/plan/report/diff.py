@@ -1,7 +1,6 @@
 """Compares two plans: the tables that change, the bytes that move, and the effect on the slowest and fullest ranks."""
 
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,9 +8,11 @@ import numpy as np
 
 from dmoe.model.budget.sizes import human, left
 from dmoe.names import clip
-from dmoe.report.document import WIDTH, in_columns
+from dmoe.report.document import WIDTH, Block, Document, Heading, Note, Table
 from dmoe.sharding.plan.migration import moved, rectangles
 from dmoe.sharding.plan.report.plan_stats import Figures, TableFigures, figures_of
+from dmoe.sharding.plan.report.show import PREDICTED, summary
+from dmoe.sharding.plan.report.show_page import explorer
 from dmoe.sharding.plan.report.show_words import compact, kernel_word
 
 
@@ -141,29 +142,34 @@ def _brief_figures(figures: Figures) -> dict[str, Any]:
     return {key: value for key, value in figures.as_json().items() if key not in ("ranks", "tables")}
 
 
-def as_lines(found: Difference, name_a: str, name_b: str, top: int | None = None) -> Iterator[str]:
-    """The comparison as lines of at most 100 columns."""
-    yield clip(f"A {name_a}: {found.a.cluster.name}, {len(found.a.tables):,} tables", WIDTH)
-    yield clip(f"B {name_b}: {found.b.cluster.name}, {len(found.b.tables):,} tables", WIDTH)
-    for note in found.notes:
-        yield from textwrap.wrap(note, WIDTH, subsequent_indent="  ")
-    yield ""
-    yield from in_columns(["", "A", "B", "change"], _worst(found), (0, 3))
-    for title, names in (("only in A", found.only_a), ("only in B", found.only_b), ("of another size in B", found.resized)):
-        if names:
-            yield clip(f"{len(names):,} tables {title}: {', '.join(names)}", WIDTH)
-    yield ""
-    if not found.changed:
-        yield "no table lies otherwise" if not found.resized else "no other table lies otherwise"
-        return
-    most = max(range(len(found.received)), key=lambda rank: found.received[rank])
-    yield (
-        f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, optimizer state included;"
-        f" rank {most} receives most, {human(found.received[most])}"
-    )
-    yield from _changes(found.changed[:top], found.a.cluster.ranks, found.b.cluster.ranks)
-    if top is not None and len(found.changed) > top:
-        yield f"and {len(found.changed) - top:,} more, {human(sum(change.moved for change in found.changed[top:]))}"
+def diff_document(found: Difference, name_a: str, name_b: str, top: int | None = None, page: bool = False) -> Document:
+    """What `dmoe plan diff` prints and writes.
+
+    Args:
+        top: number of changed tables in the text; None for all.
+        page: with the part to explore, which the HTML alone has.
+    """
+    plans = [(found.a, f"A {name_a}"), (found.b, f"B {name_b}")]
+    absent = (("only in A", found.only_a), ("only in B", found.only_b), ("of another size in B", found.resized))
+    names = [clip(f"{len(names):,} tables {title}: {', '.join(names)}", WIDTH) for title, names in absent if names]
+    told = f"no {'other ' * bool(found.resized)}table lies otherwise"
+    if found.changed:
+        most = max(range(len(found.received)), key=lambda rank: found.received[rank])
+        told = (
+            f"{len(found.changed):,} tables lie otherwise: {human(found.moved)} would go to other ranks, optimizer state included;"
+            f" rank {most} receives most, {human(found.received[most])}"
+        )
+    blocks: list[Block] = []
+    for one, name in plans:
+        blocks += [Heading(name, 3), summary(one)]
+    heads = [clip(f"{name}: {one.cluster.name}, {len(one.tables):,} tables", WIDTH) for one, name in plans]
+    blocks += [Note("\n".join(heads), "code", "text"), *map(Note, found.notes)]
+    blocks += [Table(["", "A", "B", "change"], _worst(found), words=(0, 3), rule=False), *map(Note, [*names, told])]
+    blocks.append(_changes(found.changed[:top], found.changed[len(found.changed[:top]) :], found.a.cluster.ranks, found.b.cluster.ranks))
+    if page:
+        changes = {one.name: {"what": one.what, "moved": one.moved} for one in found.changed}
+        blocks += [Note(PREDICTED, "faint", "page"), explorer([(one, one.tables, name) for one, name in plans], changes)]
+    return Document("Two sharding plans", blocks)
 
 
 def _worst(found: Difference) -> list[list[str]]:
@@ -185,11 +191,14 @@ def _worst(found: Difference) -> list[list[str]]:
     ]
 
 
-def _changes(changes: tuple[Change, ...], ranks_a: int, ranks_b: int) -> Iterator[str]:
+def _changes(changes: Sequence[Change], others: Sequence[Change], ranks_a: int, ranks_b: int) -> Table:
+    """One row a table, and one for all others together."""
     rows = [
         [clip(one.name, 20), one.what, human(one.moved), _place(one.before, ranks_a, 27), _place(one.after, ranks_b, 27)] for one in changes
     ]
-    yield from in_columns(["table", "what", "moved", "A", "B"], rows, (0, 1, 3, 4))
+    if others:
+        rows.append([f"and {len(others):,} more", "", human(sum(change.moved for change in others)), "", ""])
+    return Table(["table", "what", "moved", "A", "B"], rows, words=(0, 1, 3, 4), only="text", rule=False)
 
 
 def _place(table: TableFigures, ranks: int, width: int) -> str:

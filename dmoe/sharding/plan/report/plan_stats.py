@@ -11,6 +11,7 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import check_plan, precision_of, room_on
+from dmoe.sharding.plan.report.summary import rank_rows
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import Prediction, predict
 
@@ -164,27 +165,18 @@ def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
 
 
 def _ranks(prediction: Prediction, cluster: Cluster, room: list[float], host_room: float) -> list[RankFigures]:
-    sums = {name: getattr(prediction, name).sum(0) for name in ("weights", "state", "memory", "host", "lookups", "sent", "time")}
     holds = (prediction.memory + prediction.host > 0).sum(0)
-    all_lookups = max(float(sums["lookups"].sum()), 1e-9)
     on_gpu = cluster.device.kind == "cuda"
     return [
         RankFigures(
-            rank,
-            weights=int(sums["weights"][rank]),
-            state=int(sums["state"][rank]),
-            memory=int(sums["memory"][rank]),
+            host=(host := row.pop("host_memory")),
+            host_free=int(host_room - host) if on_gpu else 0,
+            **row,
             reserved=int(cluster.memory_on(rank) - room[rank]),
-            free=int(room[rank] - sums["memory"][rank]),
-            host=int(sums["host"][rank]),
-            host_free=int(host_room - sums["host"][rank]) if on_gpu else 0,
-            lookups=round(float(sums["lookups"][rank]), 1),
-            lookup_share=round(float(sums["lookups"][rank]) / all_lookups, 6),
-            sent=int(sums["sent"][rank]),
-            time_ms=round(float(sums["time"][rank]), 6),
+            free=int(room[rank] - row["memory"]),
             tables=int(holds[rank]),
         )
-        for rank in range(cluster.ranks)
+        for rank, row in enumerate(rank_rows(prediction))
     ]
 
 

@@ -1,25 +1,29 @@
-"""A plan as text of at most 100 columns: summary of the cluster, placement of each table, and explanations."""
+"""The view of a plan: summary of the cluster, placement of each table, and explanations."""
 
 import fnmatch
+import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from dmoe.errors import UserError, nearest, one_line
 from dmoe.model.budget.sizes import human, left
 from dmoe.names import clip
-from dmoe.report.document import WIDTH, in_columns
+from dmoe.report.document import WIDTH, Block, Bullets, Document, Note, Table, in_columns
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures, TableFigures
+from dmoe.sharding.plan.report.show_page import explorer
 from dmoe.sharding.plan.report.show_words import bar, compact, histogram, kernel_word, ranks_in
 from dmoe.sharding.plan.report.summary import over_bound
 from dmoe.sharding.plan.sharders import CUT_ROWS
-from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.table_use import told
 
 FOLD_ABOVE = 32
 """Up to this number, all ranks are listed; for more, only the slowest, the median, the fastest and the fullest."""
 SORTS = ("size", "time", "name", "sent")
+NOTHING_TRIED = "the plan keeps no alternatives (it was made or edited without them); plan again to see them"
 
 
 @dataclass(frozen=True)
@@ -41,24 +45,26 @@ class View:
     why: str = ""
 
 
-def as_lines(figures: Figures, view: View = View()) -> Iterator[str]:
-    """The lines that `dmoe plan show` prints.
+def plan_document(figures: Figures, view: View = View(), title: str = "A sharding plan", page: bool = False) -> Document:
+    """What `dmoe plan show` prints and writes.
+
+    Args:
+        page: with the part to explore, which the HTML alone has; to make it takes seconds for a large plan.
 
     Raises:
         UserError: no table matches the pattern, or a rank does not exist.
     """
     tables = chosen_tables(figures, view)
+    shown = tables[: view.top]
+    blocks: list[Block] = []
     if view.why:
-        for table in matching(figures, view.why, "--why", tables)[: view.top]:
-            yield from _why(table)
-        return
-    yield from _head(figures)
-    yield ""
-    yield from _ranks(figures, view.ranks)
-    yield ""
-    yield from _tables(tables[: view.top], figures.cluster.ranks)
-    if len(left := tables[len(tables[: view.top]) :]):
-        yield f"and {len(left)} more, {human(sum(table.size for table in left))} together"
+        blocks += [block for table in matching(figures, view.why, "--why", tables)[: view.top] for block in _why(table)]
+    else:
+        blocks += [Note("\n".join(headline(figures)), "code", "text"), *_ranks(figures, view.ranks)]
+        blocks.append(_tables(shown, tables[len(shown) :], figures.cluster.ranks))
+    if page:
+        blocks += [summary(figures), Note(PREDICTED, "faint", "page"), explorer([(figures, shown, "")])]
+    return Document(title, blocks)
 
 
 def as_data(figures: Figures, view: View) -> dict[str, Any]:
@@ -88,7 +94,18 @@ def matching(figures: Figures, pattern: str, asked_by: str, among: Sequence[Tabl
     return found
 
 
-def _head(figures: Figures) -> Iterator[str]:
+PREDICTED = "Predicted from the file's shards by TorchRec's estimators; weights and optimizer state are exact."
+
+
+def summary(figures: Figures) -> Bullets:
+    """The headline for a page, with the tables that take most of the critical rank's time."""
+    shares = figures.prediction.time[:, figures.critical]
+    most = [f"{figures.tables[index].name} {shares[index]:.3f} ms" for index in np.argsort(-shares, kind="stable")[:3] if shares[index] > 0]
+    return Bullets([*headline(figures), f"most of the critical rank's time: {', '.join(most) or 'nothing'}"], "page")
+
+
+def headline(figures: Figures) -> Iterator[str]:
+    """Lines of at most 100 columns on cluster, tables, and the slowest and fullest rank."""
     cluster, fullest = figures.cluster, figures.fullest
     nodes = f"{cluster.nodes} node{'s' * (cluster.nodes > 1)} of {cluster.ranks_a_node}"
     yield (
@@ -106,19 +123,14 @@ def _head(figures: Figures) -> Iterator[str]:
     fits = f"{human(fullest.free)} free ({figures.headroom(fullest):.0%})" if fullest.free >= 0 else f"{human(-fullest.free)} TOO MUCH"
     taken = f"{human(fullest.reserved + fullest.memory)} of {human(cluster.memory_on(fullest.rank))} taken"
     yield f"fullest rank {fullest.rank}: {taken}, {fits}"
-    for line in unequal(cluster):
-        yield clip(line, WIDTH)
-
-
-def unequal(cluster: Cluster) -> Iterator[str]:
-    """Lines on ranks with other memory, and on ranks that hold no table."""
     if cluster.without:
-        yield f"left out, without tables: rank{'s' * (len(cluster.without) > 1)} {', '.join(map(str, cluster.without))}"
+        left_out = f"left out, without tables: rank{'s' * (len(cluster.without) > 1)} {', '.join(map(str, cluster.without))}"
+        yield clip(left_out, WIDTH)
     if cluster.memory_of:
-        yield f"other memory: {', '.join(f'rank {rank} {human(size)}' for rank, size in cluster.memory_of)}"
+        yield clip(f"other memory: {', '.join(f'rank {rank} {human(size)}' for rank, size in cluster.memory_of)}", WIDTH)
 
 
-def _ranks(figures: Figures, asked: str) -> Iterator[str]:
+def _ranks(figures: Figures, asked: str) -> Iterator[Block]:
     ranks, total = figures.ranks, figures.cluster.ranks
     labels = {figures.critical: "critical"}
     if asked:
@@ -129,36 +141,31 @@ def _ranks(figures: Figures, asked: str) -> Iterator[str]:
         times, memories = [rank.time_ms for rank in ranks], [float(rank.memory) for rank in ranks]
         left = histogram("predicted", times, lambda value: f"{value:.3f} ms")
         right = histogram("tables' memory", memories, human)
-        for number in range(max(len(left), len(right))):
-            pair = (side[number] if number < len(side) else "" for side in (left, right))
-            yield "   ".join(f"{text:<47}" for text in pair).rstrip()
-        yield ""
+        lines = itertools.zip_longest(left, right, fillvalue="")
+        yield Note("\n".join(f"{one:<47}   {other}".rstrip() for one, other in lines), "code", "text")
         slowest = sorted(ranks, key=lambda rank: (-rank.time_ms, rank.rank != figures.critical, rank.rank))
         telling = {**{rank.rank: "" for rank in slowest[:4]}, slowest[len(slowest) // 2].rank: "median", slowest[-1].rank: "fastest"}
         labels = {**telling, figures.fullest.rank: "fullest", figures.critical: "critical"}
         if figures.critical == figures.fullest.rank:
             labels[figures.critical] = "critical, fullest"
         shown = [rank for rank in slowest if rank.rank in labels]
-    yield f"{'rank':>5}  {'taken':>8} {'of memory':<10} {'free':>8}  {'lookups':>7}  {'sent':>8}  {'predicted':>12}"
-    for rank in shown:
-        yield _rank(rank, figures, labels.get(rank.rank, ""))
-    yield "      = kept for all else, # tables and their buffers, . free; sent: a step, to other ranks"
-    if not asked and total > FOLD_ABOVE:
-        yield f"      {len(shown)} of {total:,} ranks; --ranks 0-7 shows others, --ranks all all"
+    head = ["rank", "taken", "of memory", "free", "lookups", "sent", "predicted", ""]
+    yield Table(head, [_rank(rank, figures, labels.get(rank.rank, "")) for rank in shown], words=(2, 7), only="text", rule=False)
+    more = "" if asked or total <= FOLD_ABOVE else f"\n{len(shown)} of {total:,} ranks; --ranks 0-7 shows others, --ranks all all"
+    yield Note(f"= kept for all else, # tables and their buffers, . free; sent: a step, to other ranks{more}", "code", "text")
 
 
-def _rank(rank: RankFigures, figures: Figures, label: str) -> str:
+def _rank(rank: RankFigures, figures: Figures, label: str) -> list[str]:
     memory = bar(((rank.reserved, "="), (rank.memory, "#")), figures.cluster.memory_on(rank.rank), 10, ".")
     time = bar(((rank.time_ms, "#"),), figures.time_ms, 12, " ")
     label = "left out" if rank.rank in figures.cluster.without else label
     label = "DOES NOT FIT" if rank.free < 0 or rank.host_free < 0 else label
-    return (
-        f"{rank.rank:>5}  {human(rank.reserved + rank.memory):>8} {memory} {left(rank.free):>8}  {rank.lookup_share:>7.2%}"
-        f"  {human(rank.sent):>8}  {rank.time_ms:>9.3f} ms  {time} {label}"
-    ).rstrip()
+    taken, free, sent = human(rank.reserved + rank.memory), left(rank.free), human(rank.sent)
+    return [str(rank.rank), taken, memory, free, f"{rank.lookup_share:.2%}", sent, f"{rank.time_ms:.3f} ms", f"{time} {label}"]
 
 
-def _tables(tables: Sequence[TableFigures], ranks: int) -> Iterator[str]:
+def _tables(tables: Sequence[TableFigures], others: Sequence[TableFigures], ranks: int) -> Table:
+    """One row a table, and one for all others together."""
     head = ("table", "rows x columns", "w. state", "sharding", "kernel", "slowest", "sent")
     rows = [
         (
@@ -172,22 +179,18 @@ def _tables(tables: Sequence[TableFigures], ranks: int) -> Iterator[str]:
         )
         for table in tables
     ]
-    lines = list(in_columns(head, rows, (0, 3, 4), width=WIDTH - 11, narrowest=5))
-    room = WIDTH - 2 - max(map(len, lines))
-    for line, held in zip(lines, ("ranks", *(compact(table.ranks, ranks, room) for table in tables)), strict=True):
-        yield f"{line}  {held}".rstrip()
+    room = WIDTH - 2 - max(map(len, in_columns(head, rows, (0, 3, 4), width=WIDTH - 11)))
+    rest = [[f"and {len(others):,} more", "", human(sum(table.size for table in others)), *[""] * 5]] if others else []
+    held = [[*row, compact(table.ranks, ranks, room)] for row, table in zip(rows, tables, strict=True)]
+    return Table([*head, "ranks"], held + rest, words=(0, 3, 4, 7), only="text", rule=False)
 
 
-def _why(table: TableFigures) -> Iterator[str]:
+def _why(table: TableFigures) -> Iterator[Block]:
     cut = f", {table.shards} shards" if table.sharding in CUT_ROWS else ""
-    yield clip(f"{table.name}: {table.rows:,} x {table.columns}, {human(table.size)} with state, {table.sharding}{cut}", WIDTH)
-    if table.use:
-        yield from textwrap.wrap(told(table.use), WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    if not table.tried:
-        yield "  the plan keeps no alternatives (it was made or edited without them); plan again to see them"
-        yield ""
-        return
-    yield from textwrap.wrap(table.decided, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    said = [told(table.use) if table.use else "", table.decided if table.tried else NOTHING_TRIED]
+    lines = [f"{table.name}: {table.rows:,} x {table.columns}, {human(table.size)} with state, {table.sharding}{cut}"]
+    lines = [clip(lines[0], WIDTH), *(line for text in said for line in textwrap.wrap(f"  {text}", WIDTH, subsequent_indent="  "))]
+    yield Note("\n".join(lines), "code", "text")
     kept = next((row["plan_ms"] for row in table.tried if row["chosen"]), None)
     rows = []
     for row in table.tried:
@@ -197,5 +200,4 @@ def _why(table: TableFigures) -> Iterator[str]:
             ["*" * row["chosen"], clip(row["what"], 34), str(row["shards"]), f"{row['shard_ms']:.3f} ms", human(row["bytes"]), cost + more]
         )
     head = ["", "tried", "shards", "slowest shard", "memory", "the plan's critical rank"]
-    yield from (f"  {line}" for line in in_columns(head, rows, (0, 1, 5), width=WIDTH - 2))
-    yield ""
+    yield Table(head, rows, words=(0, 1, 5), only="text", rule=False)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from dmoe.errors import UserError
 
 KERNELS = {"fused_uvm": "uvm", "fused_uvm_caching": "caching"}
@@ -43,15 +45,21 @@ def compact(ranks: Sequence[int], total: int, width: int) -> str:
         return "all"[: max(width, 3)]
     if not ranks:
         return "-"
-    runs: list[list[int]] = []
-    for rank in ranks:
-        if runs and runs[-1][1] == rank - 1:
-            runs[-1][1] = rank
-        else:
-            runs.append([rank, rank])
-    whole = ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs)
+    whole = ", ".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in _runs(ranks))
     choices = [whole, f"{len(ranks)} in {ranks[0]}-{ranks[-1]}", f"{len(ranks)} ranks"]
     return next((text for text in choices if len(text) <= width), str(len(ranks)))
+
+
+def spans(ranks: Sequence[int]) -> str:
+    """Formats sorted ranks as `0-7,12`."""
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in _runs(ranks))
+
+
+def _runs(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, last) of each stretch of sorted ranks."""
+    held = np.asarray(ranks, int)
+    starts = np.flatnonzero(np.diff(held, prepend=-2) != 1)
+    return list(zip(held[starts].tolist(), held[np.append(starts[1:], len(held)) - 1].tolist(), strict=True)) if len(held) else []
 
 
 def ranks_in(text: str, total: int) -> list[int]:

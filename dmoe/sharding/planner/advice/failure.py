@@ -9,6 +9,7 @@ from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
 from dmoe.model.budget.sizes import human
+from dmoe.report.document import Document, Note, Table
 from dmoe.sharding.plan.shard_layout import MAX_ROWS
 from dmoe.sharding.plan.sharders import allowed_types
 from dmoe.sharding.planner.advice.remedies import EFFECTS, IN_HOST, Attempt, Lever, levers_for, paired
@@ -192,32 +193,27 @@ def _plan(model: Described, cluster: Cluster, on_device: bool, gap: float = GAP)
     return step_of(model, model.plan(cluster, explain=False, gap=gap), cluster)
 
 
-def as_lines(found: Explanation, top: int = 5) -> Iterator[str]:
-    """The lines that `dmoe plan explain-failure` prints."""
-    where = " without tables in the host's memory" if found.on_device else ""
-    if (step := found.step) is not None:
+def failure_document(found: Explanation, top: int = 5) -> Document:
+    """What `dmoe plan explain-failure` prints, with so many of the largest tables."""
+    where, step = " without tables in the host's memory" if found.on_device else "", found.step
+    told, changes = [f"No plan fits {found.cluster.name}{where}: {found.shortage}"], "\n".join(_change_lines(found))
+    if step is not None:
         host = f", {human(step.host_memory)} in its host's" if step.host_memory else ""
-        yield (
+        told = [
             f"It fits {found.cluster.name}{where}: the fullest rank holds {human(step.memory)} of tables{host}, {step.headroom:.0%} of the"
             f" room ({human(step.room)}) is left; {step.ms:.2f} ms a step predicted ({step.tables_ms:.2f} of it for the tables)"
-        )
-        if step.host_memory:
-            yield "Some tables lie in the host's memory, which is slow; --on-device says what would keep them out of it"
-    else:
-        yield f"No plan fits {found.cluster.name}{where}: {found.shortage}"
-    yield ""
-    yield f"{'largest tables':<18} {'rows x columns':>20} {'with state':>10} {'share':>6}"
-    for name, rows, columns, size in found.tables[:top]:
-        yield f"{name:<18} {f'{rows:,} x {columns}':>20} {human(size):>10} {size / found.needs:>6.1%}"
-    if len(found.tables) > top:
-        rest = sum(row[3] for row in found.tables[top:])
-        yield f"{f'{len(found.tables) - top} others':<18} {'':>20} {human(rest):>10} {rest / found.needs:>6.1%}"
-    if step is None:
-        yield from _change_lines(found)
+        ]
+        slow = "Some tables lie in the host's memory, which is slow; --on-device says what would keep them out of it"
+        told, changes = [*told, *[slow] * bool(step.host_memory)], ""
+    rows = [[name, f"{rows:,} x {columns}", human(size), f"{size / found.needs:.1%}"] for name, rows, columns, size in found.tables[:top]]
+    if others := found.tables[top:]:
+        rest = sum(row[3] for row in others)
+        rows.append([f"{len(others)} others", "", human(rest), f"{rest / found.needs:.1%}"])
+    table = Table(["largest tables", "rows x columns", "with state", "share"], rows, rule=False)
+    return Document("Why a plan does not fit", [*map(Note, told), table, Note(changes, "code"), Note(ASSUMED if changes else "")])
 
 
 def _change_lines(found: Explanation) -> Iterator[str]:
-    yield ""
     if not found.changes:
         yield "No single change makes it fit; lay one of the ones below over the config by --set, and ask again"
     else:
@@ -240,5 +236,3 @@ def _change_lines(found: Explanation) -> Iterator[str]:
         for kind, what in found.no_help:
             yield f"  no help by itself: {kind} (up to {what})"
     yield f"  not offered: {NOT_OFFERED}"
-    yield ""
-    yield ASSUMED

@@ -1,6 +1,6 @@
-"""The table of tools.bench.preparation."""
+"""The table of tools.bench.preprocess."""
 
-from tools.bench.preparation import line
+from tools.bench.preprocess import line
 from tools.bench.usage import Usage
 
 
