@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.tokens.byte_words import fill_slots, hash_span, same_bytes
+from dmoe.data.prepare.tokens.byte_words import fill_slots, find, hash_span, same_bytes
 from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing, is_missing
 from dmoe.data.prepare.tokens.spans import Places, spans, strings
 
@@ -26,11 +26,10 @@ def _code(
     edges: NDArray[np.int64],
     fewest: int,
     codes: NDArray[np.int32],
-    code_first: Places,
-    code_end: Places,
-    hash_of: NDArray[np.uint64],
+    known_at: NDArray[np.uint64],
 ) -> int:
-    """Numbers the distinct spans in the order of their first occurrence; -1 for missing ones. Returns the number of distinct spans."""
+    """Numbers the distinct spans in the order of their first occurrence; -1 for missing ones. Returns the number of distinct spans. Sets
+    known_at[code] to the (hash, first, end) of a span, side by side, so that a comparison waits for memory once."""
     slots = np.zeros(fewest, np.int32)
     mask = np.uint64(fewest - 1)
     known = 0
@@ -48,17 +47,18 @@ def _code(
                 if is_missing(text, at, end[i], none, edges):
                     codes[i] = -1
                     break
-                code_first[known], code_end[known], hash_of[known] = at, end[i], h
+                known_at[known, 0], known_at[known, 1], known_at[known, 2] = h, np.uint64(at), np.uint64(end[i])
                 codes[i] = known
                 known += 1
                 slots[slot] = known
                 if 2 * known > len(slots):
                     slots = np.zeros(4 * len(slots), np.int32)
                     mask = np.uint64(len(slots) - 1)
-                    fill_slots(slots, hash_of[:known])
+                    fill_slots(slots, known_at[:known, 0])
                 break
-            there = code_first[code]
-            if hash_of[code] == h and code_end[code] - there == size and (size <= 8 or same_bytes(text, at, text, there, size)):
+            there = np.int64(known_at[code, 1])
+            same = known_at[code, 0] == h and np.int64(known_at[code, 2]) - there == size
+            if same and (size <= 8 or same_bytes(text, at, text, there, size)):
                 codes[i] = code
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -73,9 +73,10 @@ def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing)
 def _distinct(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> tuple[NDArray[np.int32], pa.Array]:
     """(code of each span, -1 if it is missing; the distinct spans in the order of their first occurrence)."""
     size = len(first)
-    codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
-    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
-    return codes, strings(text, code_first[:known], code_end[:known])
+    codes, known_at = np.empty(size, np.int32), np.empty((size, 3), np.uint64)
+    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, known_at)
+    first_of, end_of = known_at[:known, 1:].T.astype(np.int64)
+    return codes, strings(text, first_of, end_of)
 
 
 def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray:
@@ -132,22 +133,21 @@ def _cut(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Splits texts at the separator: (first, end) of each token, and the number of rows with more than `most` tokens, which are cut. The
     tokens of row i are offsets[i] .. offsets[i + 1] - 1."""
-    mark, width = separator[0], len(separator)
-    room = len(first)
-    for i in range(len(first)):
-        for at in range(first[i], end[i]):
-            room += text[at] == mark
+    mark, width, room = separator[0], len(separator), len(first)
+    for one in text:
+        room += one == mark
     token_first, token_end = np.empty(room, np.int32), np.empty(room, np.int32)
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
         if is_missing(text, first[i], end[i], none, edges):
             continue
-        begin, at, kept = first[i], first[i], 0
+        begin, at, kept = np.int64(first[i]), np.int64(first[i]), 0
         while True:
-            at_end = at >= end[i]
+            at = find(text, at, np.int64(end[i]), mark)
+            at_end = at == end[i]
             if not at_end:
-                found = text[at] == mark and at + width <= end[i]
+                found = at + width <= end[i]
                 for j in range(1, width):
                     found = found and text[at + j] == separator[j]
                 if not found:
