@@ -228,8 +228,8 @@ def first_time(path: str, schema: Schema, where: str = "the schema") -> float | 
         return None
     (file, *_), read, labelled = find_files([path], schema, where)
     front = AnyLog(read, labelled, False, BLOCK_BYTES)
-    for _, piece, _ in front.pieces(file):
-        for batch in front.encode(file, piece).batches:
+    for part in (part for _, piece, _ in front.pieces(file) for part in front.parts(piece)):
+        for batch in front.encode(file, part).batches:
             if batch.num_rows:
                 return float(batch.column(TIME)[0].as_py())
     return None

@@ -176,7 +176,8 @@ def _bags(block: Block, name: str, one: Categorical, rows: CheckedRows) -> tuple
     lists, truncated = block.bags(name, one.separator, one.max_values)
     coded, bad = coded_as(lists.values, one.type)
     bad_N = np.zeros(len(lists), bool)
-    bad_N[np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))[bad]] = True
+    if bad.any():
+        bad_N[np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))[bad]] = True
     rows.refuse(bad_N, "token", name, f"{EXPECTED[one.type]} in each place")
     return pa.LargeListArray.from_arrays(lists.offsets, coded), truncated
 

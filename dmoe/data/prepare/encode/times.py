@@ -44,6 +44,8 @@ PATTERNS = {
 """The pattern of each directive; alternatives are in the order in which `datetime.strptime` tries them."""
 ALIASES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "e": "%d", "h": "%b"}
 """Abbreviations of the C library that Python's strptime does not have."""
+FIXED = {"Y": (4, 0, 9999), "y": (2, 0, 99), "m": (2, 1, 12), "d": (2, 1, 31), "H": (2, 0, 23), "M": (2, 0, 59), "S": (2, 0, 61)}
+"""Directives that are usually written with a fixed number of digits: (digits, lowest, highest number)."""
 TELLS = {"year": "Yy", "month": "mbBj", "day": "dj", "hour": "HI", "minute": "M", "second": "S", "fraction": "f", "zone": "z"}
 TELLS |= {"weekday": "aA", "half of the day": "p"}
 
@@ -117,12 +119,16 @@ def parse_times(texts: "pa.Array", format: str) -> tuple[NDArray[np.float64], ND
     import pyarrow.compute as pc
 
     known = parse_format(format)
-    found = pc.extract_regex(texts, known.pattern)
-    ok_N = _to_numpy(pc.equal(pc.struct_field(found, "rest"), ""), False)
-    # If there is no match: 1 is a valid value of every field.
-    columns = {letter: pc.fill_null(pc.struct_field(found, letter), "1") for letter in known.directives}
+    fixed, columns, ok_N = _fixed_numbers(texts, known), {}, np.ones(len(texts), bool)
+    if not fixed:
+        found = pc.extract_regex(texts, known.pattern)
+        ok_N = _to_numpy(pc.equal(pc.struct_field(found, "rest"), ""), False)
+        # If there is no match: 1 is a valid value of every field.
+        columns = {letter: pc.fill_null(pc.struct_field(found, letter), "1") for letter in known.directives}
 
     def number(letter: str, default: int) -> NDArray[np.int64]:
+        if letter in fixed:
+            return fixed[letter]
         if letter not in columns:
             return np.full(len(texts), default, np.int64)
         return np.asarray(pc.ascii_ltrim_whitespace(columns[letter]).cast(pa.int64()).to_numpy())
@@ -132,7 +138,7 @@ def parse_times(texts: "pa.Array", format: str) -> tuple[NDArray[np.float64], ND
         return np.asarray(pc.fill_null(place, 0).to_numpy()).astype(np.int64)
 
     year_N = number("Y", 1900)
-    if "y" in columns:
+    if "y" in known.directives:
         short_N = number("y", 0)
         year_N = short_N + np.where(short_N <= 68, 2000, 1900)
     ok_N &= year_N >= 1
@@ -163,6 +169,33 @@ def parse_times(texts: "pa.Array", format: str) -> tuple[NDArray[np.float64], ND
         ok_N &= np.array([one is not None for one in offsets], bool)[codes_N]
         seconds_N = seconds_N - np.array([one or 0.0 for one in offsets])[codes_N]
     return np.where(ok_N, seconds_N, 0.0), ok_N
+
+
+def _fixed_numbers(texts: "pa.Array", known: TimeFormat) -> dict[str, NDArray[np.int64]]:
+    """The number of each directive if all texts have the digits of FIXED, which is many times as fast as the pattern; else nothing."""
+    import pyarrow as pa
+
+    if not (len(texts) and FIXED.keys() >= set(known.directives) and pa.types.is_large_string(texts.type)) or texts.null_count:
+        return {}
+    steps = [FIXED[part][0] if place % 2 else len(part.encode()) for place, part in enumerate(known.parts)]
+    edges = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    if (np.diff(edges) != sum(steps)).any():
+        return {}
+    byte_NW = np.frombuffer(texts.buffers()[2], np.uint8)[edges[0] : edges[-1]].reshape(len(texts), sum(steps))
+    found, at = {}, 0
+    for place, (part, step) in enumerate(zip(known.parts, steps, strict=True)):
+        here_NW, at = byte_NW[:, at : at + step], at + step
+        if place % 2 == 0:
+            if (here_NW != np.frombuffer(part.encode(), np.uint8)).any():
+                return {}
+            continue
+        digit_NW = here_NW.astype(np.int64) - ord("0")
+        number_N = digit_NW @ 10 ** np.arange(step - 1, -1, -1)
+        _, lowest, highest = FIXED[part]
+        if digit_NW.min() < 0 or digit_NW.max() > 9 or number_N.min() < lowest or number_N.max() > highest:
+            return {}
+        found[part] = number_N
+    return found
 
 
 def _to_numpy(column: "pa.Array", null: bool) -> NDArray[np.bool_]:

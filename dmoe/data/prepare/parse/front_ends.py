@@ -1,6 +1,6 @@
 """Front ends turn the pieces of a file into encoded columns. The schema decides which front end reads a log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from dmoe.data.prepare.encode.checked_rows import Block
@@ -11,11 +11,11 @@ from dmoe.data.prepare.parse.text_block import TextBlock
 from dmoe.data.prepare.parse.typed_text import TypedText
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.log_files import File
-from dmoe.data.prepare.source.pieces import pieces
+from dmoe.data.prepare.source.pieces import RowGroups, pieces
 
 
 def read_piece(file: File, schema: Schema, piece: Any, number: int) -> Block:
-    """The rows of a piece (dmoe.data.prepare.source.pieces). `number` is that of its first line or row."""
+    """The rows of a piece of text, or of a batch of a parquet file. `number` is that of its first line or row."""
     if schema.format == "jsonl":
         return JsonBlock(file, schema, piece, number)
     return (ParquetBlock if schema.format == "parquet" else TextBlock)(file, schema, piece, number)
@@ -25,13 +25,16 @@ class Front(Protocol):
     """Reads the files of one log. The rows do not depend on how a file is cut into pieces."""
 
     def pieces(self, file: File) -> Iterator[tuple[int, Any, int]]:
-        """Yields (number, argument for `encode`, bytes of the file on disk) in order. A piece holds whole rows."""
+        """Yields (number, argument for `parts`, bytes of the file on disk) in order. A piece holds whole rows."""
 
     def anywhere(self, file: File) -> bool:
         """Whether a piece can be read without those before it."""
 
-    def encode(self, file: File, piece: Any) -> Encoded:
-        """Encodes a piece. May be called in any thread or process."""
+    def parts(self, piece: Any) -> Iterable[Any]:
+        """What of a piece is encoded at a time, in order. It is read in the thread or process that encodes it."""
+
+    def encode(self, file: File, part: Any) -> Encoded:
+        """Encodes a part of a piece. May be called in any thread or process."""
 
 
 class AnyLog:
@@ -45,10 +48,13 @@ class AnyLog:
             yield number, piece, size
 
     def anywhere(self, file: File) -> bool:
-        return False
+        return self.schema.format == "parquet"
 
-    def encode(self, file: File, piece: Any) -> Encoded:
-        return encode(read_piece(file, self.schema, piece, 1), self.schema, self.labelled, self.scoring)
+    def parts(self, piece: Any) -> Iterable[Any]:
+        return piece.batches() if isinstance(piece, RowGroups) else (piece,)
+
+    def encode(self, file: File, part: Any) -> Encoded:
+        return encode(read_piece(file, self.schema, part, 1), self.schema, self.labelled, self.scoring)
 
 
 def front_for(schema: Schema, labelled: bool, scoring: bool, block_bytes: int) -> Front:

@@ -11,7 +11,7 @@ from dmoe.data.prepare.encode.text_numbers import to_float
 from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source.log_files import File
-from dmoe.data.prepare.tokens.dictionary_coding import bags, coded, list_bags
+from dmoe.data.prepare.tokens.dictionary_coding import bags, coded, is_text_coded, list_bags, recoded
 from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing
 from dmoe.data.prepare.tokens.spans import spans
 from dmoe.errors import UserError
@@ -36,13 +36,18 @@ class ParquetBlock:
         self.rejects: list[Reject] = []
         self.booleans = frozenset(name for name, column in self._columns.items() if pa.types.is_boolean(column.type))
         for name in file.used:
-            if not self._is_bare(name):
+            if not (self._is_bare(name) or self._is_coded(name)):
                 self._as_text(name)
 
     def _is_bare(self, name: str) -> bool:
         """Whether the numbers of a column can be taken directly, without converting it to text."""
         kind = self._columns[name].type
         return self._bare_numbers and (pa.types.is_integer(kind) or pa.types.is_float64(kind))
+
+    def _is_coded(self, name: str) -> bool:
+        """Whether a column is read as dictionary-encoded texts, without decoding it."""
+        kind = self._columns[name].type
+        return is_text_coded(kind) or (is_text_list(kind) and name not in self._single)
 
     def _as_text(self, name: str) -> pa.Array:
         if name not in self._text:
@@ -63,6 +68,8 @@ class ParquetBlock:
         return None if value is None else str(value)
 
     def tokens(self, name: str) -> pa.DictionaryArray:
+        if is_text_coded(self._columns[name].type):
+            return recoded(self._columns[name], self._missing)
         return coded(*spans(self._as_text(name).cast(pa.large_string())), NOTHING)
 
     def numbers(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -77,10 +84,17 @@ class ParquetBlock:
         return column if pa.types.is_timestamp(column.type) else None
 
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
+        if self._is_coded(name) and is_text_list(self._columns[name].type):
+            return list_bags(self._columns[name], most, self._missing)
         column = self._as_text(name)
         if pa.types.is_large_list(column.type):
             return list_bags(column, most, self._missing)
         return bags(*spans(column.cast(pa.large_string())), (separator or "|").encode(), most, self._missing)
+
+
+def is_text_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of dictionary-encoded texts."""
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_text_coded(kind.value_type)
 
 
 def are_bare(missing: Iterable[str]) -> bool:

@@ -70,6 +70,9 @@ class TypedText:
     def anywhere(self, file: File) -> bool:
         return not file.compression
 
+    def parts(self, load: Callable[[], Block | None]) -> tuple[Callable[[], Block | None]]:
+        return (load,)
+
     def encode(self, file: File, load: Callable[[], Block | None]) -> Encoded:
         block, layout = load(), layout_of(file, self.schema, self.labelled, self.scoring)
         if block is None:

@@ -1,10 +1,11 @@
 """Reads the files of a log in pieces of whole rows.
 
-A text file is read in order and cut at the ends of records; a parquet file is read in batches of rows. The result for a row
-(dmoe.data.prepare.parse.front_ends) does not depend on its piece.
+A text file is read in order and cut at the ends of records. A piece of a parquet file is a few row groups, which the task decodes. The
+result for a row (dmoe.data.prepare.parse.front_ends) does not depend on its piece.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,19 +16,23 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.blank_end import WithoutBlankEnd
 from dmoe.data.prepare.source.containers import read_full, unwrapped
 from dmoe.data.prepare.source.log_files import MAX_ROW, File
-from dmoe.data.prepare.source.raw_bytes import open_raw
+from dmoe.data.prepare.source.raw_bytes import is_remote, open_raw
 from dmoe.data.prepare.source.record_ends import cut_at_record
 from dmoe.data.prepare.tokens.byte_words import occurrences
 from dmoe.errors import UserError
 
 BYTES_A_ROW = 256
 """Assumed size of a parquet row, to convert the block size to a number of rows."""
+BUFFER = 1 << 18
+"""Bytes of a column chunk that are read at a time, so that memory does not grow with row groups. Remote chunks are read whole."""
+LENGTH_BYTES = 4
+"""Size of the length before each text of a parquet file. A column with fewer bytes a value is dictionary-encoded."""
 
 
 def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
     """Yields (piece for `read_piece`, number of its first line or row, its bytes) in order."""
     if schema.format == "parquet":
-        yield from _parquet_pieces(one, block_bytes)
+        yield from _parquet_pieces(one, schema, block_bytes)
         return
     number = one.header_lines + 1
     with open_raw(one.place) as file:
@@ -50,14 +55,71 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
                 number += occurrences(text, b"\n")
 
 
-def _parquet_pieces(one: File, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    number = 1
+@dataclass(frozen=True)
+class RowGroups:
+    """Consecutive row groups of a parquet file.
+
+    Attributes:
+        first: number of their first row, from 1.
+        rows: of a batch.
+        coded: paths of the columns that are read as dictionaries.
+    """
+
+    file: File
+    metadata: pq.FileMetaData
+    groups: range
+    first: int
+    rows: int
+    coded: tuple[str, ...]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Decodes the rows, batch by batch.
+
+        Raises:
+            UserError: the file is damaged; names the row where the batch begins.
+        """
+        number, buffer = self.first, 0 if is_remote(self.file.place) else BUFFER
+        try:
+            with open_raw(self.file.place) as raw:
+                options = {"read_dictionary": self.coded, "buffer_size": buffer, "page_checksum_verification": True}
+                file = pq.ParquetFile(raw, metadata=self.metadata, **options)
+                for batch in file.iter_batches(self.rows, row_groups=self.groups, columns=list(self.file.used), use_threads=False):
+                    yield batch
+                    number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.file, number, error) from None
+
+
+def _unreadable(one: File, number: int, error: Exception) -> UserError:
+    return UserError(f"{one.path}: cannot be read at row {number:,} ({str(error).splitlines()[0][:100]})")
+
+
+def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
+    """Row groups with the rows of a batch or more."""
     try:
         with open_raw(one.place) as raw:
-            file = pq.ParquetFile(raw, page_checksum_verification=True)
-            rows = max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(max(block_bytes // BYTES_A_ROW, 1), columns=list(one.used), use_threads=False):
-                yield batch, number, one.size * batch.num_rows // rows
-                number += batch.num_rows
+            metadata = pq.ParquetFile(raw).metadata
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{one.path}: cannot be read at row {number:,} ({str(error).splitlines()[0][:100]})") from None
+        raise _unreadable(one, 1, error) from None
+    rows_of = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    wanted, coded = max(block_bytes // BYTES_A_ROW, 1), _coded_columns(metadata, one, schema)
+    begin, number, held = 0, 1, 0
+    for group, rows in enumerate(rows_of):
+        held += rows
+        if held >= wanted or (held and group == len(rows_of) - 1):
+            yield RowGroups(one, metadata, range(begin, group + 1), number, wanted, coded), number, one.size * held // metadata.num_rows
+            begin, number, held = group + 1, number + held, 0
+
+
+def _coded_columns(metadata: pq.FileMetaData, one: File, schema: Schema) -> tuple[str, ...]:
+    """The columns of texts that the first row group holds dictionary-encoded."""
+    pooled = {feature.column or feature.name for feature in schema.categorical if feature.pooling}
+    found = []
+    for place in range(metadata.num_columns if metadata.num_row_groups else 0):
+        column = metadata.row_group(0).column(place)
+        name, *inner = column.path_in_schema.split(".")
+        is_text = str(metadata.schema.column(place).logical_type) == "String"
+        is_coded = column.total_uncompressed_size < LENGTH_BYTES * column.num_values
+        if is_text and is_coded and name in one.used and (not inner or name in pooled):
+            found.append(column.path_in_schema)
+    return tuple(found)

@@ -10,11 +10,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.rejects import BOM
-from dmoe.data.prepare.tokens.byte_words import load, trailing_zeros
+from dmoe.data.prepare.tokens.byte_words import find
 
 NEWLINE, RETURN = np.uint8(10), np.uint8(13)
 BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
-ONES, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 def cut_at_record(text: bytes, delimiter: bytes, quote: bytes, longest: int, ended: bool) -> int:
@@ -46,21 +45,6 @@ def first_record(text: bytes, delimiter: bytes, quote: bytes, longest: int) -> b
 
 
 @njit(nogil=True, cache=True)
-def _find(text: NDArray[np.uint8], at: int, byte: np.uint8) -> int:
-    """First position of `byte` from `at` on; len(text) if there is none."""
-    repeated = np.uint64(byte) * ONES
-    while at + 8 <= len(text):
-        word = load(text, at) ^ repeated
-        zeros = (word - ONES) & ~word & TOPS
-        if zeros:
-            return at + (trailing_zeros(zeros) >> 3)
-        at += 8
-    while at < len(text) and text[at] != byte:
-        at += 1
-    return at
-
-
-@njit(nogil=True, cache=True)
 def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after the last line end in at .. end - 1; -1 if there is none."""
     while end > at:
@@ -75,7 +59,7 @@ def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest:
     size, record, at = len(text), 0, 0
     # `at` is outside quotes, in the record that begins at `record` or in a later one.
     while True:
-        found = _find(text, at, quote)
+        found = find(text, at, len(text), quote)
         behind = _after_last_line(text, at, found)
         record = behind if behind >= 0 else record
         if found == size:
@@ -86,10 +70,10 @@ def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest:
         at = found + 1
         if found != begin and text[found - 1] != delimiter:
             continue
-        close, closed = _find(text, at, quote), False
+        close, closed = find(text, at, len(text), quote), False
         while close < size and close - begin <= longest:
             if close + 1 < size and text[close + 1] == quote:
-                close = _find(text, close + 2, quote)
+                close = find(text, close + 2, len(text), quote)
                 continue
             closed = True
             break
@@ -101,7 +85,7 @@ def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest:
                 continue
         elif size - begin <= longest:
             return record
-        line = _find(text, record, NEWLINE)
+        line = find(text, record, len(text), NEWLINE)
         if line == size:
             return record
         record = at = line + 1

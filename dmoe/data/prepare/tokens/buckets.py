@@ -14,6 +14,8 @@ from dmoe.data.prepare.tokens.coded_column import Coded, read_coded
 
 BUCKET_OFFSET = 3
 """Added to the log_squared buckets of v > 2, so that none of them equals a v <= 2, which is its own bucket."""
+CLOSE = 1 << 12
+"""Integers within a range of this size are told apart by a table instead of by sorting."""
 SAMPLE = 1_000_000
 """Quantiles are computed from about so many train rows, evenly spread over the log."""
 
@@ -46,8 +48,19 @@ class Buckets:
             whole = read_coded(column)
             return Coded(whole.codes, tokens_of(self.of_whole(whole.values.to_numpy()), kind))
         given_N = column.is_valid().to_numpy(zero_copy_only=False)
-        numbers, code_N = np.unique(self.numbers(column.fill_null(0.0).to_numpy()), return_inverse=True)
-        return Coded(np.where(given_N, code_N.reshape(-1) + 1, 0), tokens_of(numbers, kind))
+        numbers, code_N = distinct(self.numbers(column.fill_null(0.0).to_numpy()))
+        return Coded(np.where(given_N, code_N + 1, 0), tokens_of(numbers, kind))
+
+
+def distinct(number_N: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As np.unique with the inverse, but without sorting if the numbers are close together."""
+    low, high = (int(number_N.min()), int(number_N.max())) if len(number_N) else (0, 0)
+    if high - low > CLOSE:
+        number_V, code_N = np.unique(number_N, return_inverse=True)
+        return number_V, code_N.reshape(-1)
+    there = np.zeros(high - low + 1, bool)
+    there[number_N - low] = True
+    return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[number_N - low]
 
 
 def tokens_of(number_V: NDArray[np.int64], kind: str) -> pa.Array:

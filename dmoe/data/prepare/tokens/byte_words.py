@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.split.split_rules import GOLDEN, splitmix64
 
+ONES, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 AHEAD = 8
 """How many look-ups ahead memory is prefetched."""
 
@@ -66,6 +67,22 @@ def first_bytes(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     for i in range(size):
         word |= np.uint64(text[at + i]) << np.uint64(8 * i)
     return word
+
+
+@njit(nogil=True, cache=True)
+def find(text: NDArray[np.uint8], at: int, end: int, byte: np.uint8) -> int:
+    """First position of `byte` in at .. end - 1; `end` if there is none."""
+    repeated = np.uint64(byte) * ONES
+    while at < end and at + 8 <= len(text):
+        word = load(text, at) ^ repeated
+        # The lowest top bit that is set is that of the first byte 0.
+        zeros = (word - ONES) & ~word & TOPS
+        if zeros:
+            return min(at + (trailing_zeros(zeros) >> 3), end)
+        at += 8
+    while at < end and text[at] != byte:
+        at += 1
+    return min(at, end)
 
 
 mixed = njit(nogil=True, cache=True)(splitmix64)

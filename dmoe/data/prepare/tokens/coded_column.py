@@ -68,18 +68,22 @@ def coded_as(texts: pa.DictionaryArray, kind: str) -> tuple[pa.DictionaryArray, 
     Returns:
         The encoded values, with null as value 0; and whether the text of each row is malformed [N].
     """
-    values, place_of, bad_of = _typed(texts.dictionary, kind)
-    dtype = np.uint16 if len(values) < SMALL else np.int32
-    code_of = np.append(place_of + 1, 0).astype(dtype)
-    codes = pc.fill_null(texts.indices, len(place_of)).to_numpy()
+    # Code 0 is null, so the code of text v is v + 1.
+    codes = (pc.fill_null(texts.indices, -1) if texts.null_count else texts.indices).to_numpy() + np.int32(1)
+    bad = np.zeros(len(codes), bool)
+    if kind == "string":
+        values = texts.dictionary.cast(pa.large_binary())
+    else:
+        values, place_of, bad_of = _typed(texts.dictionary, kind)
+        bad = np.append(False, bad_of)[codes] if bad_of.any() else bad
+        codes = np.append(0, place_of + 1)[codes]
+    codes = codes.astype(np.uint16 if len(values) < SMALL else np.int32, copy=False)
     dictionary = pa.concat_arrays([pa.nulls(1, values.type), values])
-    return pa.DictionaryArray.from_arrays(pa.array(code_of[codes]), dictionary, safe=False), np.append(bad_of, False)[codes]
+    return pa.DictionaryArray.from_arrays(pa.array(codes), dictionary, safe=False), bad
 
 
 def _typed(texts: pa.Array, kind: str) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.bool_]]:
     """(distinct values; for each text the index of its value, -1 if it has none; whether each text is malformed)."""
-    if kind == "string":
-        return texts.cast(pa.large_binary()), np.arange(len(texts)), np.zeros(len(texts), bool)
     numbers, bad = _numbers(texts, kind)
     distinct, place = np.unique(numbers[~bad], return_inverse=True)
     place_of = np.full(len(texts), -1)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.tokens.byte_words import fill_slots, hash_span, same_bytes
+from dmoe.data.prepare.tokens.byte_words import fill_slots, find, hash_span, same_bytes
 from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing, is_missing
 from dmoe.data.prepare.tokens.spans import Places, spans, strings
 
@@ -26,11 +26,10 @@ def _code(
     edges: NDArray[np.int64],
     fewest: int,
     codes: NDArray[np.int32],
-    code_first: Places,
-    code_end: Places,
-    hash_of: NDArray[np.uint64],
+    known_at: NDArray[np.uint64],
 ) -> int:
-    """Numbers the distinct spans in the order of their first occurrence; -1 for missing ones. Returns the number of distinct spans."""
+    """Numbers the distinct spans in the order of their first occurrence; -1 for missing ones. Returns the number of distinct spans. Sets
+    known_at[code] to the (hash, first, end) of a span, side by side, so that a comparison waits for memory once."""
     slots = np.zeros(fewest, np.int32)
     mask = np.uint64(fewest - 1)
     known = 0
@@ -48,17 +47,18 @@ def _code(
                 if is_missing(text, at, end[i], none, edges):
                     codes[i] = -1
                     break
-                code_first[known], code_end[known], hash_of[known] = at, end[i], h
+                known_at[known, 0], known_at[known, 1], known_at[known, 2] = h, np.uint64(at), np.uint64(end[i])
                 codes[i] = known
                 known += 1
                 slots[slot] = known
                 if 2 * known > len(slots):
                     slots = np.zeros(4 * len(slots), np.int32)
                     mask = np.uint64(len(slots) - 1)
-                    fill_slots(slots, hash_of[:known])
+                    fill_slots(slots, known_at[:known, 0])
                 break
-            there = code_first[code]
-            if hash_of[code] == h and code_end[code] - there == size and (size <= 8 or same_bytes(text, at, text, there, size)):
+            there = np.int64(known_at[code, 1])
+            same = known_at[code, 0] == h and np.int64(known_at[code, 2]) - there == size
+            if same and (size <= 8 or same_bytes(text, at, text, there, size)):
                 codes[i] = code
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -67,10 +67,16 @@ def _code(
 
 def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
     """Dictionary-encodes spans. Values are in the order of their first occurrence; the code of a missing value is null."""
+    return dictionary(*_distinct(text, first, end, missing))
+
+
+def _distinct(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> tuple[NDArray[np.int32], pa.Array]:
+    """(code of each span, -1 if it is missing; the distinct spans in the order of their first occurrence)."""
     size = len(first)
-    codes, code_first, code_end = np.empty(size, np.int32), np.empty(size, first.dtype), np.empty(size, first.dtype)
-    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, code_first, code_end, np.empty(size, np.uint64))
-    return dictionary(codes, strings(text, code_first[:known], code_end[:known]))
+    codes, known_at = np.empty(size, np.int32), np.empty((size, 3), np.uint64)
+    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, known_at)
+    first_of, end_of = known_at[:known, 1:].T.astype(np.int64)
+    return codes, strings(text, first_of, end_of)
 
 
 def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray:
@@ -78,6 +84,40 @@ def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray
     null_N = codes < 0
     indices = pa.array(codes, mask=null_N) if null_N.any() else pa.array(codes)
     return pa.DictionaryArray.from_arrays(indices, tokens)
+
+
+@njit(nogil=True, cache=True)
+def _renumber(codes: NDArray[np.int32], code_of: NDArray[np.int32], first_of: NDArray[np.int32]) -> int:
+    """Numbers the codes that are used in the order of their first occurrence, in place; -1 stays. Returns their number."""
+    known = 0
+    for i in range(len(codes)):
+        old = codes[i]
+        if old < 0:
+            continue
+        if code_of[old] < 0:
+            code_of[old], first_of[known] = known, old
+            known += 1
+        codes[i] = code_of[old]
+    return known
+
+
+def is_text_coded(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_dictionary(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)))
+
+
+def recoded(column: pa.DictionaryArray, missing: Missing) -> pa.DictionaryArray:
+    """As `coded`, for texts that are dictionary-encoded already. Their dictionary may hold a text twice, and texts that no row has."""
+    return dictionary(*_recoded(column, missing))
+
+
+def _recoded(column: pa.DictionaryArray, missing: Missing) -> tuple[NDArray[np.int32], pa.Array]:
+    codes = np.array(pc.fill_null(column.indices, -1) if column.null_count else column.indices, np.int32)
+    code_of, first_of = np.full(len(column.dictionary), -1, np.int32), np.empty(len(column.dictionary), np.int32)
+    used = column.dictionary.take(pa.array(first_of[: _renumber(codes, code_of, first_of)])).cast(pa.large_string())
+    code_V, tokens = _distinct(*spans(used), missing)
+    if len(tokens) < len(used):
+        codes = np.append(code_V, np.int32(-1))[codes]
+    return codes, tokens
 
 
 @njit(nogil=True, cache=True)
@@ -93,22 +133,21 @@ def _cut(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Splits texts at the separator: (first, end) of each token, and the number of rows with more than `most` tokens, which are cut. The
     tokens of row i are offsets[i] .. offsets[i + 1] - 1."""
-    mark, width = separator[0], len(separator)
-    room = len(first)
-    for i in range(len(first)):
-        for at in range(first[i], end[i]):
-            room += text[at] == mark
+    mark, width, room = separator[0], len(separator), len(first)
+    for one in text:
+        room += one == mark
     token_first, token_end = np.empty(room, np.int32), np.empty(room, np.int32)
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
         if is_missing(text, first[i], end[i], none, edges):
             continue
-        begin, at, kept = first[i], first[i], 0
+        begin, at, kept = np.int64(first[i]), np.int64(first[i]), 0
         while True:
-            at_end = at >= end[i]
+            at = find(text, at, np.int64(end[i]), mark)
+            at_end = at == end[i]
             if not at_end:
-                found = text[at] == mark and at + width <= end[i]
+                found = at + width <= end[i]
                 for j in range(1, width):
                     found = found and text[at + j] == separator[j]
                 if not found:
@@ -137,25 +176,16 @@ def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, 
 
 
 @njit(nogil=True, cache=True)
-def _keep(
-    text: NDArray[np.uint8],
-    first: NDArray[np.int64],
-    end: NDArray[np.int64],
-    none: NDArray[np.uint8],
-    edges: NDArray[np.int64],
-    most: int,
-    lists: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-) -> tuple[int, int]:
-    """Removes missing tokens, and those beyond `most` in a list, in place; (number of tokens kept, lists with more than `most`). List i is
-    tokens lists[i] .. lists[i + 1] - 1 before, and offsets[i] .. offsets[i + 1] - 1 after."""
+def _keep(codes: NDArray[np.int32], most: int, lists: NDArray[np.int64], offsets: NDArray[np.int64]) -> tuple[int, int]:
+    """Removes missing tokens (code -1), and those beyond `most` in a list, in place; (number of tokens kept, lists with more than `most`).
+    List i is tokens lists[i] .. lists[i + 1] - 1 before, and offsets[i] .. offsets[i + 1] - 1 after."""
     used, cut = 0, 0
     for i in range(len(lists) - 1):
         offsets[i], kept = used, 0
         for at in range(lists[i], lists[i + 1]):
-            if not is_missing(text, first[at], end[at], none, edges):
+            if codes[at] >= 0:
                 if kept < most:
-                    first[used], end[used] = first[at], end[at]
+                    codes[used] = codes[at]
                     used += 1
                 kept += 1
         cut += kept > most
@@ -164,10 +194,17 @@ def _keep(
 
 
 def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
-    """As `bags`, for a large_list of large_string."""
+    """As `bags`, for a list of texts: of large_string, or dictionary-encoded."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     lists = np.concatenate([[0], np.cumsum(lengths)])
-    text, first, end = spans(pc.list_flatten(column))
-    first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
-    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
+    flat = pc.list_flatten(column)
+    codes, tokens = _recoded(flat, missing) if is_text_coded(flat.type) else _distinct(*spans(flat), missing)
+    offsets = np.empty(len(lists), np.int64)
+    used, cut = _keep(codes, NO_LIMIT if most is None else most, lists, offsets)
+    codes = codes[:used]
+    if cut:
+        # Only tokens that are kept may be in the dictionary, since distinct tokens are counted (--ids hash).
+        kept = np.zeros(len(tokens), bool)
+        kept[codes] = True
+        codes, tokens = (np.cumsum(kept, dtype=np.int32) - np.int32(1))[codes], tokens.filter(pa.array(kept))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.DictionaryArray.from_arrays(pa.array(codes), tokens)), cut

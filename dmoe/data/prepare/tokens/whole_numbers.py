@@ -86,12 +86,46 @@ def _parse(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _parse_all(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], which: NDArray[np.bool_], kind: NDArray[np.uint8], number: NDArray[np.int64]
-) -> None:
+def _parse_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], kind: NDArray[np.uint8], number: NDArray[np.int64]) -> bool:
+    """Sets kind[i] and number[i]; returns whether every token is plain."""
+    plain = True
     for i in range(len(kind)):
-        if which[i]:
-            kind[i], number[i] = _parse(data, offsets[i], offsets[i + 1])
+        plain = plain and _is_plain(data, offsets[i], offsets[i + 1])
+        kind[i], number[i] = _parse(data, offsets[i], offsets[i + 1])
+    return plain
+
+
+@njit(nogil=True, cache=True)
+def _is_plain(data: NDArray[np.uint8], at: int, end: int) -> bool:
+    """Whether a token is the usual text of an integer: 0, or digits that do not begin with 0, perhaps after a minus sign."""
+    if end - at == 1 and data[at] == ord("0"):
+        return True
+    at += at < end and data[at] == ord("-")
+    if at == end or data[at] == ord("0"):
+        return False
+    while at < end and ord("0") <= data[at] <= ord("9"):
+        at += 1
+    return at == end
+
+
+@njit(nogil=True, cache=True)
+def _look_up(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    all_plain: bool,
+    numbers: NDArray[np.int64],
+    ids: NDArray[np.int32],
+    unknown: int,
+    out: NDArray[np.int32],
+) -> None:
+    for i in range(len(out)):
+        at, end = offsets[i], offsets[i + 1]
+        if out[i] != unknown or (all_plain and _is_plain(data, at, end)):
+            continue
+        kind, number = _parse(data, at, end)
+        place = np.searchsorted(numbers, number)
+        if kind == WHOLE and place < len(numbers) and numbers[place] == number:
+            out[i] = ids[place]
 
 
 @njit(nogil=True, cache=True)
@@ -103,16 +137,13 @@ def _are_all(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> bool:
     return kind != NO
 
 
-def whole_numbers(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], which: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Parses the tokens that are selected by `which` [n]: (NO, WHOLE or LARGE [n]; the number [n] if it is WHOLE). NO for the others.
+def whole_numbers(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64], bool]:
+    """Parses tokens: (NO, WHOLE or LARGE [n]; the number [n] if it is WHOLE; whether every token is the usual text of an integer).
 
     A whole number is a decimal number without a fraction, leading zeros or a plus sign.
     """
-    kind, number = np.zeros(len(which), np.uint8), np.zeros(len(which), np.int64)
-    _parse_all(data, offsets, which, kind, number)
-    return kind, number
+    kind, number = np.zeros(len(offsets) - 1, np.uint8), np.zeros(len(offsets) - 1, np.int64)
+    return kind, number, _parse_all(data, offsets, kind, number)
 
 
 class NumberIds:
@@ -120,13 +151,14 @@ class NumberIds:
 
     Attributes:
         numbers: ascending; empty if the vocabulary has other tokens, or two for one number.
+        all_plain: every token is the usual text of an integer. An unknown token that is such a text too then has no id.
     """
 
     def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], first_id: int) -> None:
-        self.numbers, self.ids = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self.numbers, self.ids, self.all_plain = np.zeros(0, np.int64), np.zeros(0, np.int32), False
         if len(offsets) == 1 or not _are_all(data, offsets):
             return
-        kind, number = whole_numbers(data, offsets, np.ones(len(offsets) - 1, bool))
+        kind, number, self.all_plain = whole_numbers(data, offsets)
         place = np.flatnonzero(kind == WHOLE)
         place = place[np.argsort(number[place], kind="stable")]
         if (np.diff(number[place]) > 0).all():
@@ -134,9 +166,5 @@ class NumberIds:
 
     def look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.int32], unknown: int) -> None:
         """Replaces `unknown` in `out` [n] by the id of the token's number, if the vocabulary has that number."""
-        if not len(self.numbers):
-            return
-        kind, number = whole_numbers(data, offsets, out == unknown)
-        place = np.minimum(np.searchsorted(self.numbers, number), len(self.numbers) - 1)
-        found = (kind == WHOLE) & (self.numbers[place] == number)
-        out[found] = self.ids[place[found]]
+        if len(self.numbers):
+            _look_up(data, offsets, self.all_plain, self.numbers, self.ids, unknown, out)

@@ -17,6 +17,7 @@ from dmoe.data.prepare.encode.encode_rows import LABEL, TIME
 from dmoe.data.prepare.encode.times import SECONDS_A_DAY
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.source.log_files import File
+from dmoe.data.prepare.tokens.buckets import distinct
 from dmoe.data.prepare.write.parts import Part, read_batches
 from dmoe.data.prepare.write.shards import Range
 from dmoe.json_text import format_json
@@ -192,7 +193,7 @@ def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[s
         for part in parts:
             for batch in read_batches(part, [LABEL, TIME]):
                 day_N = np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64)
-                days, place_N = np.unique(day_N, return_inverse=True)
+                days, place_N = distinct(day_N)
                 rows.update(dict(zip(days.tolist(), np.bincount(place_N, minlength=len(days)).tolist(), strict=True)))
                 clicks = np.bincount(place_N, weights=batch.column(LABEL).to_numpy(), minlength=len(days)).astype(np.int64)
                 positives.update(dict(zip(days.tolist(), clicks.tolist(), strict=True)))

@@ -1,17 +1,18 @@
 """Stage 1: parses the inputs once into part files (Arrow streams), which the later stages read.
 
-A part holds the rows of one piece: `N-M.arrow`, and `N-M.arrow.bad` if some of its lines are malformed. `N-M.arrow.json`, with their
-checksums, is renamed into place last. If it exists, the part is complete, and a run that continues does not make it again.
+A piece gives one part or several. Part K of piece M of input N is `N-M-K.arrow`, and `N-M-K.arrow.bad` if some of its lines are malformed.
+`N-M-K.arrow.json`, with their checksums, is renamed into place last. If it exists, the part is complete, and a run that continues does not
+make it again.
 """
 
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ from dmoe.data.prepare.source.log_files import File
 from dmoe.data.progress import Progress
 from dmoe.json_text import format_json
 from dmoe.storage.paths import write_atomic, write_text
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -152,21 +155,28 @@ def _pieces(front: Front, number: int, one: File, far: bool) -> Iterator[_Piece]
     if far and not front.anywhere(one):
         yield _Piece(number, one)
         return
-    held: tuple[int, Any, int] | None = None
-    for found in front.pieces(one):
+    for found, last in _marked(front.pieces(one)):
+        yield _Piece(number, one, *found, last)
+
+
+def _marked(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+    """Yields (item, whether it is the last one)."""
+    held: list[Item] = []
+    for item in items:
         if held:
-            yield _Piece(number, one, *held, last=False)
-        held = found
+            yield held.pop(), False
+        held.append(item)
     if held:
-        yield _Piece(number, one, *held)
+        yield held[0], True
 
 
 def _type(shared: tuple[Front, str], piece: _Piece) -> Iterator[tuple[Part, int, bool]]:
     """Yields (part, its bytes on disk, whether it is the last one of its input)."""
     front, folder = shared
     for one in [piece] if piece.number is not None else _pieces(front, piece.input, piece.file, far=False):
-        path = os.path.join(folder, f"{one.input:05d}-{one.number:06d}.arrow")
-        about = read_about(path)
-        if about is None:
-            about = write_part(path, front.encode(one.file, one.piece))
-        yield Part(path, one.input, **about), one.size, one.last
+        for place, (part, last) in enumerate(_marked(front.parts(one.piece))):
+            path = os.path.join(folder, f"{one.input:05d}-{one.number:06d}-{place:03d}.arrow")
+            about = read_about(path)
+            if about is None:
+                about = write_part(path, front.encode(one.file, part))
+            yield Part(path, one.input, **about), 0 if place else one.size, one.last and last

@@ -14,6 +14,8 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.data.prepare.schema import parse_schema
+from dmoe.data.prepare.source import pieces as source
+from dmoe.data.prepare.source.log_files import find_files
 from dmoe.errors import UserError
 from tests.unit.data.log.logs import read_split
 
@@ -150,3 +152,35 @@ def test_what_cannot_be_read_is_refused_by_its_name(tmp_path: Path, array: pa.Ar
 def test_a_nested_column_that_nothing_reads_is_no_mistake(tmp_path: Path):
     folder = make(tmp_path, {"site": pa.array(TEXTS), "deep": pa.array([{"a": [1]}] * ROWS)}, ["site"])
     assert tokens(folder, "site") == KNOWN
+
+
+@pytest.mark.parametrize("encoded", [True, False], ids=["dictionary", "plain"])
+def test_how_a_file_encodes_texts_changes_nothing(tmp_path: Path, encoded: bool):
+    """Row groups of 4,000 rows, which are read in batches of 100. A token that max_values cuts is not counted as a distinct one."""
+    rows, most = 11_000, 3
+    sites = [("", "NULL", None, "größe", f"site {n % 5}", f"site {n % 3}")[n % 6] for n in range(rows)]
+    bags = [
+        None if n % 13 == 0 else [("", "NULL", None, f"last {n}")[(n + m) % 4] if m % 2 else f"tag {n * m % 9}" for m in range(5)]
+        for n in range(rows)
+    ]
+    columns = {"click": [n % 2 for n in range(rows)], "site": sites, "tags": pa.array(bags, pa.list_(pa.string()))}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet", row_group_size=4_000, use_dictionary=encoded)
+    features = ["site", {"name": "tags", "pooling": "sum", "max_values": most}]
+    schema = parse_schema({"format": "parquet", "label": "click", "missing": ["NULL"], "categorical": features}, "s")
+    (file, *_), read, _ = find_files([f"{tmp_path}/log.parquet"], schema, "s")
+    pieces = [piece for piece, _, _ in source.pieces(file, read, 100 * source.BYTES_A_ROW)]
+    assert [(one.first, len([*one.batches()])) for one in pieces] == [(1, 40), (4_001, 40), (8_001, 30)]
+    assert {one.coded for one in pieces} == {("site", "tags.list.element") if encoded else ()}
+
+    options = {"schema": schema, "where": "s", "min_count": 1, "split": "1,0,0", "block_bytes": 100 * source.BYTES_A_ROW}
+    preprocess(Options([f"{tmp_path}/log.parquet"], f"{tmp_path}/d", **options))
+    known = [None if site in ("", "NULL") else site for site in sites]
+    kept = [[one for one in bag or [] if one not in ("", "NULL", None)][:most] for bag in bags]
+    assert tokens(tmp_path / "d", "site") == known
+    assert tokens(tmp_path / "d", "tags") == [one or [None] for one in kept]
+    preprocess(Options([f"{tmp_path}/log.parquet"], f"{tmp_path}/h", **options | {"ids": "hash", "hash_size": "50000"}))
+    distinct = load_manifest(f"{tmp_path}/h").made_by["collisions"]
+    assert {name: one["tokens"] for name, one in distinct.items()} == {
+        "site": len({*known} - {None}),
+        "tags": len({token for bag in kept for token in bag}),
+    }

@@ -67,6 +67,8 @@ def test_times_are_those_of_datetime(data: st.DataObject):
         expected = reference(text, format)
         assert (found is None) == (expected is None), (text, format)
         assert found is None or found == pytest.approx(expected, rel=1e-15, abs=1e-6), (text, format)
+        # Alone, a text of digits of a fixed width is read without the pattern.
+        assert parsed([text], format) == [found], (text, format)
 
 
 @pytest.mark.parametrize(

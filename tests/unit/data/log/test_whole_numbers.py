@@ -4,7 +4,6 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,7 +30,7 @@ def reference(token: str) -> int | str | None:
 
 
 def of(tokens: list[str]) -> list[int | str | None]:
-    kind, number = whole_numbers(*buffers(pa.array([token.encode() for token in tokens], pa.large_binary())), np.ones(len(tokens), bool))
+    kind, number, _ = whole_numbers(*buffers(pa.array([token.encode() for token in tokens], pa.large_binary())))
     return [{WHOLE: value, LARGE: "large"}.get(one) for one, value in zip(kind.tolist(), number.tolist(), strict=True)]
 
 
@@ -95,6 +94,9 @@ def test_examples_by_hand():
         (["1007", "1007.00"], "1007.0", 1),
         (["007"], "7.0", 1),
         (["1.5", "2"], "2.0", 1),
+        (["0", "-5"], "-0", 2),
+        (["0", "-5"], "-5.00", 3),
+        (["0", "-5"], "-", 1),
         ([], "2.0", 1),
     ],
 )
