@@ -8,7 +8,9 @@ import argparse
 import contextlib
 import errno
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -64,28 +66,33 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--batch-us, --port: expected 0 or more, and a port up to 65535")
     if not arguments.name or "/" in arguments.name:
         raise UserError(f"--name {one_line(arguments.name)}: is part of a path, expected a name without /")
-    options = ServeOptions(
-        arguments.model,
-        arguments.name,
-        arguments.batch_rows,
-        arguments.batch_us,
-        arguments.queue_rows,
-        arguments.deadline_ms,
-        arguments.max_body_mib,
-        arguments.max_rows,
-        token=_token(arguments.token_file),
-        threads=arguments.threads,
-        split=arguments.split,
-        engine=arguments.engine,
-    )
     several = arguments.workers > 1
+    # A server of one process raises the signal again when it has ended: the exit code is that of the signal, and the folder is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(arguments.host, arguments.port))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-", ignore_cleanup_errors=True))
+        options = ServeOptions(
+            arguments.model,
+            arguments.name,
+            arguments.batch_rows,
+            arguments.batch_us,
+            arguments.queue_rows,
+            arguments.deadline_ms,
+            arguments.max_body_mib,
+            arguments.max_rows,
+            token=_token(arguments.token_file),
+            threads=arguments.threads,
+            split=arguments.split,
+            engine=arguments.engine,
+            scratch=scratch,
+        )
         if several:
             # Before any worker starts, so that a mistake is one line.
             answering = check(options)
             options.to_environment()
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dmoe-serve-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.join(scratch, "metrics")
+            os.mkdir(os.environ["PROMETHEUS_MULTIPROC_DIR"])
             app: Any = "dmoe.serve.server.app:create"
         else:
             app = create(options)

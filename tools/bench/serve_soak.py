@@ -94,6 +94,8 @@ def main() -> int:
         raise UserError("--scorers, --rows: expected two scorers and ten rows at least")
     versions = {path: load_version(path) for path in map(os.path.abspath, arguments.scorers)}
     expected = {one.name: one.scorer.predict(rows).tolist() for one in versions.values()}
+    for one in versions.values():
+        one.remove()
     with tempfile.TemporaryDirectory() as folder:
         pointer, port = Path(folder, "current"), _free_port()
         pointer.write_text(f"{next(iter(versions))}\n")
@@ -136,12 +138,13 @@ def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments
     rate, ordered = ROWS * len(soak.seconds) / arguments.seconds, sorted(soak.seconds)
     p50, p99, worst = (1e3 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1.0))
     print(f"{rate:,.0f} rows/s; p50 {p50:.1f} ms, p99 {p99:.1f} ms, at most {worst:,.0f} ms")
-    print(f"memory (PSS of all processes): first {memory[0] / 2**20:,.0f} MiB, last {memory[-1] / 2**20:,.0f} MiB")
+    quarters = [memory[int(share * (len(memory) - 1))] / 2**20 for share in (0, 0.25, 0.5, 0.75, 1)]
+    print(f"memory (PSS of all processes), at first and after each quarter: {', '.join(f'{one:,.0f}' for one in quarters)} MiB")
     if killed:
         back = "came back" if came_back else "did not come back"
         print(f"one worker killed: {soak.lost} requests of its connections asked again; it {back}")
     print(f"failed or mixed: {len(soak.wrong)}" + "".join(f"\n  {one}" for one in soak.wrong[:5]))
-    return int(bool(soak.wrong) or not came_back or len(soak.answers) < len(folders))
+    return int(bool(soak.wrong) or not came_back or len(soak.answers) < len(soak.expected))
 
 
 def _free_port() -> int:

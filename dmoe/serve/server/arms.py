@@ -18,6 +18,7 @@ from dmoe.serve.score_dataset import probabilities
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.metrics import Metrics
 from dmoe.serve.server.options import ServeOptions
+from dmoe.serve.server.scratch import Scratch
 from dmoe.serve.server.versions import Version, Versions, folder_of, load_version
 from dmoe.storage.paths import PATHS
 
@@ -84,7 +85,7 @@ class Arms:
     def _model(self, path: str, asked_by: str, queue_rows: int = 0) -> Model:
         key = f"{path}\0shadow" if queue_rows else path
         if key not in self._by_path:
-            versions = Versions(path, lambda *event: self._told(path, *event), asked_by, self.options.engine)
+            versions = Versions(path, lambda *event: self._told(path, *event), asked_by, self.options.engine, Scratch(self.options.scratch))
             o = self.options
             scored = (lambda rows, requests: None) if queue_rows else self.metrics.scored
             self._by_path[key] = Model(versions, Batcher(o.batch_rows, o.batch_us / 1e6, queue_rows or o.queue_rows, scored))

@@ -46,7 +46,7 @@ def arrow_rows(body: bytes, most_rows: int, most_bytes: int) -> pa.Table:
         if sum(_text_bytes(column, name) for name, column in zip(table.column_names, table.columns, strict=True)) > most_bytes:
             raise TooLarge(f"the texts of the stream take more than {most_bytes >> 20} MiB, once for each row")
         return table
-    except (pa.ArrowException, OSError, struct.error, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, struct.error, IndexError, UnicodeDecodeError) as error:
         raise UserError(f"the request is no Arrow stream ({one_line(str(error), 200)})") from None
 
 
@@ -60,7 +60,7 @@ def _text_bytes(column: pa.ChunkedArray, name: str) -> int:
         return sum(pc.sum(one).as_py() or 0 for one in lengths)
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
         # A view is 16 bytes, which begin with the length. Chunks of a stream have no offset.
-        lengths = [np.frombuffer(chunk.buffers()[1] or b"", "<i4")[::4][: len(chunk)] for chunk in column.chunks]
+        lengths = [np.frombuffer(chunk.buffers()[1], "<i4", 4 * len(chunk))[::4] for chunk in column.chunks if len(chunk)]
         return sum(int(one.sum(dtype=np.int64)) for one in lengths)
     inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     if not (_is_text(inner) or any(fits(inner) for fits in (pa.types.is_primitive, pa.types.is_null, pa.types.is_decimal))):

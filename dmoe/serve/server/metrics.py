@@ -1,6 +1,7 @@
 """Prometheus metrics, summed over all worker processes."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -42,6 +43,14 @@ class Metrics:
     def text(self) -> bytes:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return bytes(generate_latest(self.registry))
+        forget_dead(os.environ["PROMETHEUS_MULTIPROC_DIR"])
         every = CollectorRegistry()
         multiprocess.MultiProcessCollector(every)
         return bytes(generate_latest(every))
+
+
+def forget_dead(folder: str) -> None:
+    """Removes the gauges of worker processes that were killed: their version does not answer any more."""
+    for pid in {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*.db")}:
+        if not Path(f"/proc/{pid}").exists():
+            multiprocess.mark_process_dead(int(pid), folder)

@@ -27,6 +27,7 @@ class ServeOptions:
         threads: threads for matrix products in each process.
         split: file with the split of an A/B test; empty for none.
         engine: engine of the scorers, see Scorer.
+        scratch: folder that the worker processes share, see Scratch.
     """
 
     model: str
@@ -43,6 +44,7 @@ class ServeOptions:
     threads: int = 1
     split: str = ""
     engine: Literal["torch", "onnx"] | None = None
+    scratch: str = ""
 
     def to_environment(self) -> None:
         """Stores the options for worker processes, which inherit the environment. On a command line, other users could read the token."""

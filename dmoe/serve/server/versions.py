@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,10 +14,11 @@ import numpy as np
 
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
-from dmoe.serve.export.delta import DELTA, materialise
+from dmoe.serve.export.delta import DELTA
 from dmoe.serve.export.format import FILE
 from dmoe.serve.pointer import folder_at, read_pointer
 from dmoe.serve.scorer import Scorer
+from dmoe.serve.server.scratch import Scratch
 from dmoe.storage.paths import PATHS, join
 
 WARM_UP_ROWS = (1, 64)
@@ -60,26 +60,24 @@ class Version:
         return self.scorer.encoder.columns if self.scorer.about.reads_raw_rows else ()
 
 
-def load_version(folder: str, current: Version | None = None, engine: Engine = None) -> Version:
+def load_version(folder: str, current: Version | None = None, engine: Engine = None, scratch: Scratch | None = None) -> Version:
     """Loads a scorer, or makes it from a chain of deltas. Verifies the checksums of its files, and scores some rows to warm up.
 
     Args:
         current: the current version, from which a chain of deltas may start.
         engine: engine of the scorer.
+        scratch: where full scorers are made of deltas; by default in a temporary folder.
 
     Raises:
         UserError: the folder holds no scorer, or a damaged one.
     """
-    place = folder
+    if not PATHS.exists(join(folder, DELTA)):
+        return _load(folder, folder, engine)
+    place = (scratch or Scratch()).full(folder, {current.digest: current.scorer.folder} if current else {})
     try:
-        if PATHS.exists(join(folder, DELTA)):
-            place = tempfile.mkdtemp(prefix="dmoe-serve-")
-            made = materialise(folder, place, {current.digest: current.scorer.folder} if current else None)
-            assert made == place
         return _load(folder, place, engine)
     except BaseException:
-        if place != folder:
-            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
 
 
@@ -134,14 +132,28 @@ class Versions:
         told: called with ("loaded", name of the version, its folder) or ("refused", folder, reason).
         asked_by: start of error messages about `model`.
         engine: engine of the scorers.
+        scratch: shared with the other worker processes. A process that starts later takes the version that they answer with if the pointer
+            file names one that cannot be loaded.
     """
 
-    def __init__(self, model: str, told: Callable[[str, str, str], None], asked_by: str, engine: Engine = None) -> None:
-        self.model, self.told, self.asked_by, self.engine = model, told, asked_by, engine
-        self.current = load_version(folder_of(model, asked_by), engine=engine)
+    def __init__(
+        self, model: str, told: Callable[[str, str, str], None], asked_by: str, engine: Engine = None, scratch: Scratch | None = None
+    ) -> None:
+        self.model, self.told, self.asked_by, self.engine, self.scratch = model, told, asked_by, engine, scratch or Scratch()
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
-        told("loaded", self.current.name, self.current.folder)
+        try:
+            self._take(load_version(folder_of(model, asked_by), engine=engine, scratch=self.scratch))
+        except UserError:
+            if not (folder := self.scratch.remembered(model)):
+                raise
+            # `look` tells why the other one was refused.
+            self._take(load_version(folder, engine=engine, scratch=self.scratch))
+
+    def _take(self, version: Version) -> None:
+        self.current = version
+        self.scratch.remember(self.model, version.folder)
+        self.told("loaded", version.name, version.folder)
 
     def follow(self, seconds: float) -> None:
         """Starts a thread that checks the pointer file every `seconds`, until `stop`."""
@@ -166,14 +178,14 @@ class Versions:
         if folder == self.current.folder or self._refused == (folder, changed):
             return
         try:
-            version = load_version(folder, self.current, self.engine)
+            version = load_version(folder, self.current, self.engine, self.scratch)
         # No error of the new version may end the current one.
         except Exception as error:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             return
-        before, self._refused, self.current = self.current, None, version
+        before, self._refused = self.current, None
+        self._take(version)
         before.remove()
-        self.told("loaded", version.name, version.folder)
 
     @staticmethod
     def _descriptions(folder: str) -> list[str]:

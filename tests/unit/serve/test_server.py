@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import select
 import shutil
 import socket
@@ -24,11 +25,14 @@ from hypothesis import strategies as some
 from dmoe.cli.serve import bound
 from dmoe.errors import UserError
 from dmoe.serve.encoding.row_encoder import EncodedRows
+from dmoe.serve.export.delta import make_delta
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher
+from dmoe.serve.server.metrics import forget_dead
 from dmoe.serve.server.options import ServeOptions
-from dmoe.serve.server.versions import Version, load_version
+from dmoe.serve.server.scratch import Scratch
+from dmoe.serve.server.versions import Version, Versions, load_version
 from dmoe.testing.small_scorer import small_scorer
 from tests.waiting import wait_for
 
@@ -324,6 +328,46 @@ def test_another_version_takes_over_between_two_batches_and_a_bad_one_does_not(f
     assert {of_name[version] for version, _ in answers} == {"one", "two"}
     for version, found in answers:
         np.testing.assert_allclose(found, expected[of_name[version]], rtol=1e-4)
+
+
+def test_processes_link_the_full_scorer_of_a_delta_and_leave_nothing(folder, expected, tmp_path):
+    delta = folder / "one" / "delta"
+    make_delta(str(folder / "one" / "scorer"), str(folder / "two" / "scorer"), "scorer", str(delta))
+    one, two = (load_version(str(delta), scratch=Scratch(str(tmp_path))) for _ in range(2))
+    assert one.scorer.folder != two.scorer.folder
+    inodes = {Path(version.scorer.folder, "tables.safetensors").stat().st_ino for version in (one, two)}
+    assert len(inodes) == 1
+    one.remove()
+    np.testing.assert_allclose(two.scorer.predict(ROWS), Scorer(str(folder / "two" / "scorer")).predict(ROWS), rtol=1e-6)
+    two.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_process_that_starts_under_a_bad_version_answers_as_the_others_do(folder, tmp_path):
+    pointer, told, shared = tmp_path / "current", [], tmp_path / "shared"
+    shared.mkdir()
+
+    def start() -> Versions:
+        return Versions(str(pointer), lambda *event: told.append(event), "--model current", scratch=Scratch(str(shared)))
+
+    pointer.write_text("nothing\n")
+    with pytest.raises(UserError):
+        start()
+    pointer.write_text(f"{folder}/one/scorer\n")
+    first = start().current.name
+    pointer.write_text("nothing\n")
+    later = start()
+    later.look()
+    assert later.current.name == first
+    assert [event[0] for event in told] == ["loaded", "loaded", "refused"]
+
+
+def test_gauges_of_dead_processes_are_forgotten(tmp_path):
+    gone, here = tmp_path / "gauge_livemax_999999999.db", tmp_path / f"gauge_livemax_{os.getpid()}.db"
+    for path in (gone, here):
+        path.touch()
+    forget_dead(str(tmp_path))
+    assert [path.exists() for path in (gone, here)] == [False, True]
 
 
 KEYS = ["inputs", "name", "datatype", "shape", "data", "parameters", "binary_data_size", "outputs"]
