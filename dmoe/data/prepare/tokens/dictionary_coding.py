@@ -81,66 +81,49 @@ def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray
 
 
 @njit(nogil=True, cache=True)
-def _cut(
+def _split(
     text: NDArray[np.uint8],
     first: Places,
     end: Places,
     separator: NDArray[np.uint8],
     none: NDArray[np.uint8],
     edges: NDArray[np.int64],
-    most: int,
-    offsets: NDArray[np.int64],
-) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
-    """Splits texts at the separator: (first, end) of each token, and the number of rows with more than `most` tokens, which are cut. The
-    tokens of row i are offsets[i] .. offsets[i + 1] - 1."""
+    lists: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Splits texts at the separator: (first, end) of each token. The tokens of text i are lists[i] .. lists[i + 1] - 1; none if the whole
+    text is missing."""
     mark, width = separator[0], len(separator)
     room = len(first)
     for i in range(len(first)):
         for at in range(first[i], end[i]):
             room += text[at] == mark
     token_first, token_end = np.empty(room, np.int32), np.empty(room, np.int32)
-    used, cut = 0, 0
+    used = 0
     for i in range(len(first)):
-        offsets[i] = used
+        lists[i] = used
         if is_missing(text, first[i], end[i], none, edges):
             continue
-        begin, at, kept = first[i], first[i], 0
-        while True:
-            at_end = at >= end[i]
-            if not at_end:
-                found = text[at] == mark and at + width <= end[i]
-                for j in range(1, width):
-                    found = found and text[at + j] == separator[j]
-                if not found:
-                    at += 1
-                    continue
-            if not is_missing(text, begin, at, none, edges):
-                if kept < most:
-                    token_first[used], token_end[used] = begin, at
-                    used += 1
-                kept += 1
-            if at_end:
-                break
-            at += width
-            begin = at
-        cut += kept > most
-    offsets[len(first)] = used
-    return token_first[:used], token_end[:used], cut
-
-
-def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
-    """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `most` tokens."""
-    offsets = np.empty(len(first) + 1, np.int64)
-    limit = NO_LIMIT if most is None else most
-    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
+        begin = at = first[i]
+        while at < end[i]:
+            found = text[at] == mark and at + width <= end[i]
+            for j in range(1, width):
+                found = found and text[at + j] == separator[j]
+            if found:
+                token_first[used], token_end[used] = begin, at
+                used += 1
+                begin = at + width
+            at += width if found else 1
+        token_first[used], token_end[used] = begin, end[i]
+        used += 1
+    lists[len(first)] = used
+    return token_first[:used], token_end[:used]
 
 
 @njit(nogil=True, cache=True)
 def _keep(
     text: NDArray[np.uint8],
-    first: NDArray[np.int64],
-    end: NDArray[np.int64],
+    first: Places,
+    end: Places,
     none: NDArray[np.uint8],
     edges: NDArray[np.int64],
     most: int,
@@ -163,11 +146,23 @@ def _keep(
     return used, cut
 
 
+def _bags(
+    text: NDArray[np.uint8], first: Places, end: Places, lists: NDArray[np.int64], most: int | None, missing: Missing
+) -> tuple[pa.Array, int]:
+    offsets = np.empty(len(lists), np.int64)
+    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
+
+
+def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+    """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `most` tokens."""
+    lists = np.empty(len(first) + 1, np.int64)
+    begins, ends = _split(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, lists)
+    return _bags(text, begins, ends, lists, most, missing)
+
+
 def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
     """As `bags`, for a large_list of large_string."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    lists = np.concatenate([[0], np.cumsum(lengths)])
     text, first, end = spans(pc.list_flatten(column))
-    first, end, offsets = first.copy(), end.copy(), np.empty(len(lists), np.int64)
-    used, cut = _keep(text, first, end, missing.text, missing.edges, NO_LIMIT if most is None else most, lists, offsets)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, first[:used], end[:used], NOTHING)), cut
+    return _bags(text, first.copy(), end.copy(), np.concatenate([[0], np.cumsum(lengths)]), most, missing)

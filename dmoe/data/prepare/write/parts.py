@@ -4,17 +4,17 @@ A part holds the rows of one piece: `N-M.arrow`, and `N-M.arrow.bad` if some of 
 checksums, is renamed into place last. If it exists, the part is complete, and a run that continues does not make it again.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.prepare.encode.encode_rows import Encoded, Seen
 from dmoe.data.prepare.engines.engine import Engine, run_tasks
 from dmoe.data.prepare.parse.front_ends import Front
@@ -55,28 +55,14 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     return {**about, "seen": encoded.seen}
 
 
-@dataclass
-class _Hashed:
-    """A file that updates a checksum while it is written."""
-
-    file: BinaryIO
-    sha256: Any
-    closed: bool = False
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self.file.write(data)
-
-
 def _write(path: str, batches: list[pa.RecordBatch]) -> str:
     """Writes an Arrow stream, whose batches may have different dictionaries; returns its checksum."""
     with write_atomic(path, sync=False) as file:
-        out = _Hashed(file, hashlib.sha256())
         if batches:
-            with pa.ipc.new_stream(out, batches[0].schema) as writer:
+            with pa.ipc.new_stream(file, batches[0].schema) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
-    return str(out.sha256.hexdigest())
+    return file_sha256(path)
 
 
 def read_about(path: str) -> dict[str, Any] | None:
@@ -84,10 +70,8 @@ def read_about(path: str) -> dict[str, Any] | None:
     try:
         with open(path + ".json", "rb") as file:
             about: dict[str, Any] = json.load(file)
-        for suffix, digest in about.pop("sha256").items():
-            with open(path + suffix, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return None
+        if any(file_sha256(path + suffix) != digest for suffix, digest in about.pop("sha256").items()):
+            return None
         positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
         about["seen"] = Seen(positives, Counter(labels), Counter(unread))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
