@@ -25,7 +25,6 @@ from dmoe.storage.lock import alone
 from dmoe.storage.paths import inside, naming, remove_files, write_text
 
 Format = Literal["torchrec-npy", "columns-npy"]
-FORMATS: tuple[Format, ...] = ("torchrec-npy", "columns-npy")
 TORCHREC_DENSE, TORCHREC_SPARSE = 13, 26
 FILE, WORK = "export.json", ".work"
 COLUMN_FILE = r".+\.npy"

@@ -1,12 +1,12 @@
 """Writes shards as parquet files."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.finite import require_finite
 from dmoe.storage.paths import naming, write_atomic
 
@@ -65,12 +65,7 @@ def write_shard(path: str, table: Any, row_group_rows: int, many: Collection[str
     require_finite_columns(path, table)
     with write_atomic(path, sync=False) as file:
         pq.write_table(table, file, row_group_size=row_group_rows, **writer_options(table.schema, many))
-    return sha256_of(path)
-
-
-def sha256_of(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 class ShardFile:
@@ -106,7 +101,7 @@ class ShardFile:
         with naming(self.path):
             self._writer.close()
         self._stack.close()
-        return sha256_of(self.path)
+        return file_sha256(self.path)
 
     def __enter__(self) -> "ShardFile":
         return self

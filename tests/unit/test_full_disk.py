@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -150,7 +151,7 @@ def test_standard_input_without_room_is_named(tmp_path, small_files):
     assert not files(tmp_path)
 
 
-@pytest.mark.parametrize("layout", npy.FORMATS)
+@pytest.mark.parametrize("layout", get_args(npy.Format))
 def test_room_is_taken_before_anything_is_stored_through_a_map(given, tmp_path, monkeypatch, layout):
     """A store would end the process by SIGBUS."""
     data = tmp_path / "data"

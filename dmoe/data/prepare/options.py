@@ -106,55 +106,44 @@ def check_options(options: Options) -> None:
     Raises:
         UserError: a value is out of range, or two options exclude each other; names the option.
     """
+    one, hashed = options, options.ids == "hash"
     for name in ("min_count", "rows_per_shard", "row_group_rows", "block_bytes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected 1 or more")
-    if options.max_ids is not None and options.max_ids < 1:
-        raise UserError(f"--max-ids is {options.max_ids}, expected 1 or more")
-    if options.block_bytes > MAX_BLOCK:
-        raise UserError(f"--block-kb is {options.block_bytes >> 10}, expected at most {MAX_BLOCK >> 10}")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}, expected 1 or more, or 0 for one a core")
-    if not 0 <= options.max_bad_share <= 1:
-        raise UserError(f"--max-bad-share is {options.max_bad_share}, expected 0 .. 1")
-    if options.from_stdin and len(options.inputs) > 1:
-        raise UserError(f"--input {' '.join(options.inputs)}: '-' (standard input) must be the only input")
-    if is_remote(options.output) and not options.work:
-        raise UserError(f"--output {options.output}: remote; name a local folder for the work in progress with --work")
-    if options.work and is_remote(options.work):
-        raise UserError(f"--work {options.work}: remote, expected a local folder")
-    if options.vocabulary and options.vocabulary.rstrip("/") == options.output.rstrip("/"):
-        raise UserError(f"--vocabulary {options.vocabulary}: is the output too; name another --output")
-    if not options.schema and not options.vocabulary:
-        raise UserError("--schema: give a schema file, or --vocabulary with a data set that keeps its own")
-    if options.ray_address and options.engine != "ray":
-        raise UserError("--ray-address goes with --engine ray")
-    _check_ids(options)
-    if options.split_by != "day" and (options.validation_days or options.test_days):
-        raise UserError("--validation-days and --test-days go with --split-by day")
-    if options.negatives is not None and (not 0 < options.negatives <= 1 or options.scoring):
-        raise UserError(f"--negatives is {options.negatives}, expected a share above 0 and at most 1, and no --scoring")
-    if options.shuffle and options.scoring:
-        raise UserError("--shuffle and --scoring exclude each other: scores keep the log's order")
-    if options.split_key and (options.split_by != "key" or options.scoring):
-        raise UserError("--split-key goes with --split-by key, and not with --scoring")
-    if options.validation_days < 0 or options.test_days < 0:
-        raise UserError("--validation-days and --test-days: expected 0 or more")
+    wrong = {
+        f"--max-ids is {one.max_ids}, expected 1 or more": one.max_ids is not None and one.max_ids < 1,
+        f"--block-kb is {one.block_bytes >> 10}, expected at most {MAX_BLOCK >> 10}": one.block_bytes > MAX_BLOCK,
+        f"--workers is {one.workers}, expected 1 or more, or 0 for one a core": one.workers < 0,
+        f"--max-bad-share is {one.max_bad_share}, expected 0 .. 1": not 0 <= one.max_bad_share <= 1,
+        f"--input {' '.join(one.inputs)}: '-' (standard input) must be the only input": one.from_stdin and len(one.inputs) > 1,
+        f"--output {one.output}: remote; name a local folder for the work in progress with --work": is_remote(one.output) and not one.work,
+        f"--work {one.work}: remote, expected a local folder": one.work and is_remote(one.work),
+        f"--vocabulary {one.vocabulary}: is the output too; name another --output": (
+            one.vocabulary and one.vocabulary.rstrip("/") == one.output.rstrip("/")
+        ),
+        "--schema: give a schema file, or --vocabulary with a data set that keeps its own": not one.schema and not one.vocabulary,
+        "--ray-address goes with --engine ray": one.ray_address and one.engine != "ray",
+        "--ids hash needs --hash-size, the rows of a table": hashed and one.hash_size is None,
+        "--hash-size goes with --ids hash": not hashed and one.hash_size is not None,
+        "--ids hash and --vocabulary exclude each other: hashed ids need no vocabulary": hashed and one.vocabulary,
+        "--new-tokens append goes with --vocabulary, a data set whose ids are kept": one.new_tokens == "append" and not one.vocabulary,
+        "--scoring and --new-tokens append exclude each other: a model has no embedding of a new id": (
+            one.scoring and one.new_tokens == "append"
+        ),
+        "--scoring needs the ids that the model was trained with: --vocabulary D, the training data set": (
+            one.scoring and not (one.vocabulary or hashed)
+        ),
+        "--validation-days and --test-days go with --split-by day": one.split_by != "day" and (one.validation_days or one.test_days),
+        f"--negatives is {one.negatives}, expected a share above 0 and at most 1, and no --scoring": (
+            one.negatives is not None and (not 0 < one.negatives <= 1 or one.scoring)
+        ),
+        "--shuffle and --scoring exclude each other: scores keep the log's order": one.shuffle and one.scoring,
+        "--split-key goes with --split-by key, and not with --scoring": one.split_key and (one.split_by != "key" or one.scoring),
+        "--validation-days and --test-days: expected 0 or more": one.validation_days < 0 or one.test_days < 0,
+    }
+    if first := next((message for message, found in wrong.items() if found), ""):
+        raise UserError(first)
     parse_shares(options.split)
-
-
-def _check_ids(options: Options) -> None:
-    hashed = options.ids == "hash"
-    if hashed != (options.hash_size is not None):
-        raise UserError("--ids hash needs --hash-size, the rows of a table" if hashed else "--hash-size goes with --ids hash")
-    if hashed and options.vocabulary:
-        raise UserError("--ids hash and --vocabulary exclude each other: hashed ids need no vocabulary")
-    if options.new_tokens == "append" and not options.vocabulary:
-        raise UserError("--new-tokens append goes with --vocabulary, a data set whose ids are kept")
-    if options.scoring and options.new_tokens == "append":
-        raise UserError("--scoring and --new-tokens append exclude each other: a model has no embedding of a new id")
-    if options.scoring and not (options.vocabulary or hashed):
-        raise UserError("--scoring needs the ids that the model was trained with: --vocabulary D, the training data set")
 
 
 def deciding(options: Options) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dmoe.storage.paths import join, write_atomic
 ROW_GROUP = 256
 
 
-def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], seed: int = 0) -> Manifest:
+def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int]) -> Manifest:
     """Writes one shard for each split, and the manifest.
 
     Ids are uniform, so that all shards of a table are looked up; the first row holds the last id of each feature. Labels are random.
@@ -27,7 +27,7 @@ def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int], see
     """
     splits = {}
     for number, (name, count) in enumerate(rows.items()):
-        table = _rows(schema, count, np.random.default_rng([seed, number]))
+        table = _rows(schema, count, np.random.default_rng([0, number]))
         require_finite_columns(name, table)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=ROW_GROUP)

@@ -1,6 +1,6 @@
 """Hash tables that count tokens: one for integers, one for byte strings."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,70 +62,49 @@ def _add(
     return len(count), size_known
 
 
-class Counts(Protocol):
-    """Counts of the tokens of one feature."""
+class NumberCounts:
+    """Counts hex or integer tokens (uint32 or int64).
+
+    Attributes:
+        used: number of distinct tokens.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self.keys, self.counts, self.used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
-
-    @property
-    def used(self) -> int:
-        """Number of distinct tokens."""
-
-    def room(self, tokens: int) -> int:
-        """Bytes by which the table grows if this many tokens are added."""
-
-    def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None: ...
-
-    def table(self) -> pa.Table:
-        """Columns token and count, each token once."""
-
-
-class NumberCounts:
-    """Counts hex or integer tokens (uint32 or int64)."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.keys, self.counts, self.slots_used = np.zeros(SMALLEST, dtype), np.zeros(SMALLEST, np.int64), 0
-
-    @property
-    def used(self) -> int:
-        return self.slots_used
-
-    @property
-    def size(self) -> int:
         return self.keys.nbytes + self.counts.nbytes
 
     def room(self, tokens: int) -> int:
+        """Bytes by which the table grows if this many tokens are added."""
         slots = len(self.keys)
-        while 2 * (self.slots_used + tokens) > slots:
+        while 2 * (self.used + tokens) > slots:
             slots *= 2
         return (slots - len(self.keys)) * (self.size // len(self.keys)) if slots > SPILLABLE else 0
 
     def add(self, tokens: pa.Array, counts: NDArray[np.int64]) -> None:
-        while 2 * (self.slots_used + len(tokens)) > len(self.keys):
+        while 2 * (self.used + len(tokens)) > len(self.keys):
             keys, counted = self.keys, self.counts
             self.keys, self.counts = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(keys), np.int64)
-            self.slots_used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
-        self.slots_used = kernels.add_counts(self.keys, self.counts, self.slots_used, tokens.to_numpy(), counts)
+            self.used = kernels.add_counts(self.keys, self.counts, 0, keys, counted)
+        self.used = kernels.add_counts(self.keys, self.counts, self.used, tokens.to_numpy(), counts)
 
     def table(self) -> pa.Table:
+        """Columns token and count, each token once."""
         here = self.counts > 0
         return pa.table({"token": self.keys[here], "count": self.counts[here]})
 
 
 class TextCounts:
-    """Counts byte strings. Each string is stored once; the hash table holds its position. Not thread-safe."""
+    """As NumberCounts, for byte strings. Each string is stored once; the hash table holds its position. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._known = 0
+        self.used = 0
         self._slots = np.zeros(2 * FEWEST, np.int32)
         self._hashes, self._counts = np.empty(FEWEST, np.uint64), np.empty(FEWEST, np.int64)
         self._offsets, self._data = np.zeros(FEWEST + 1, np.int64), np.empty(8 * FEWEST, np.uint8)
-
-    @property
-    def used(self) -> int:
-        return self._known
 
     @property
     def size(self) -> int:
@@ -145,28 +124,28 @@ class TextCounts:
         hash_spans(text, offsets, hashes)
         while True:
             table = self._slots, self._hashes, self._offsets, self._data, self._counts
-            at, self._known = _add(text, offsets, hashes, counts, at, *table, self._known)
+            at, self.used = _add(text, offsets, hashes, counts, at, *table, self.used)
             if at == len(counts):
                 return
             self._grow(int(offsets[at + 1] - offsets[at]))
 
     def _grow(self, size: int) -> None:
         """Makes room for another token of `size` bytes. What was full (the bytes or the slots) doubles."""
-        used = int(self._offsets[self._known])
+        used = int(self._offsets[self.used])
         if used + size > len(self._data):
             self._data = np.concatenate([self._data[:used], np.empty(max(used, size), np.uint8)])
-        if self._known == len(self._counts):
-            more = np.empty(self._known, np.int64)
+        if self.used == len(self._counts):
+            more = np.empty(self.used, np.int64)
             self._hashes, self._counts = np.concatenate([self._hashes, more.view(np.uint64)]), np.concatenate([self._counts, more])
             self._offsets = np.concatenate([self._offsets, more])
             self._slots = np.zeros(2 * len(self._slots), np.int32)
-            fill_slots(self._slots, self._hashes[: self._known])
+            fill_slots(self._slots, self._hashes[: self.used])
 
     def table(self) -> pa.Table:
-        edges = self._offsets[: self._known + 1]
+        edges = self._offsets[: self.used + 1]
         held = [None, pa.py_buffer(edges), pa.py_buffer(self._data[: edges[-1]])]
-        return pa.table({"token": pa.Array.from_buffers(pa.large_binary(), self._known, held), "count": self._counts[: self._known]})
+        return pa.table({"token": pa.Array.from_buffers(pa.large_binary(), self.used, held), "count": self._counts[: self.used]})
 
 
-def new_counts(tokens: pa.DataType) -> Counts:
+def new_counts(tokens: pa.DataType) -> NumberCounts | TextCounts:
     return TextCounts() if pa.types.is_large_binary(tokens) else NumberCounts(tokens.to_pandas_dtype())

@@ -87,7 +87,7 @@ def _text(sample: Sample, inputs: Sequence[str], label: str | None, positive: st
     schema = parse_schema(tree, "the proposed schema")
     rejects, lines = _tried(sample, schema, fit)
     head = _head(sample, inputs, saved, rejects, lines, fit)
-    text = "\n".join([*head, *_lines(tree, reasons, sample.notes), *_left_out(roles, profiles)]) + "\n"
+    text = "\n".join([*head, *_lines(tree, reasons, sample.notes), *_left_out(roles)]) + "\n"
     read = parse_schema(parse_yaml(text), "the proposed schema")
     assert read == schema, "the text says another schema than was tried"
     return text
@@ -214,7 +214,7 @@ def _lines(tree: dict[str, Any], reasons: dict[str, str], notes: dict[str, str])
     return lines
 
 
-def _left_out(roles: Sequence[Role], profiles: Sequence[Profile]) -> list[str]:
+def _left_out(roles: Sequence[Role]) -> list[str]:
     out = [one for one in roles if one.kind == "out"]
     return ["# Left out:", *(f"#   {flow_yaml(one.name)}: {printable(one.why)}" for one in out)] if out else []
 

@@ -4,7 +4,7 @@ Tables use open addressing with linear probing and are at most half full. In a t
 (0 if free), whose bytes are compared.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -75,13 +75,6 @@ def _look_up(
             slot = (slot + np.uint64(1)) & mask
 
 
-class Ids(Protocol):
-    """Map token -> id of a feature. Read-only, shared by threads."""
-
-    def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
-        """The id of each token, [n]."""
-
-
 class TokenIds:
     """Map token -> id of a vocabulary of texts: token j has id 2 + j, an unknown token has RARE_ID.
 
@@ -98,6 +91,7 @@ class TokenIds:
         self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token, [n]."""
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         data, offsets = buffers(tokens)
         hash_spans(data, offsets, hashed)
@@ -128,3 +122,7 @@ class HashedIds:
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         return (RARE_ID + 1 + (hashes(tokens) % np.uint64(self.size - RARE_ID - 1)).astype(np.int64)).astype(np.int32)
+
+
+Ids = TokenIds | IntegerIds | HashedIds
+"""Map token -> id of a feature. Read-only, shared by threads."""

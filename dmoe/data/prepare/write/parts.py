@@ -5,17 +5,17 @@ A piece gives one part or several. Part K of piece M of input N is `N-M-K.arrow`
 make it again.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.prepare.encode.encode_rows import Encoded, Seen
 from dmoe.data.prepare.engines.engine import Engine, run_tasks
 from dmoe.data.prepare.parse.front_ends import Front
@@ -58,28 +58,14 @@ def write_part(path: str, encoded: Encoded) -> dict[str, Any]:
     return {**about, "seen": encoded.seen}
 
 
-@dataclass
-class _Hashed:
-    """A file that updates a checksum while it is written."""
-
-    file: BinaryIO
-    sha256: Any
-    closed: bool = False
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self.file.write(data)
-
-
 def _write(path: str, batches: list[pa.RecordBatch]) -> str:
     """Writes an Arrow stream, whose batches may have different dictionaries; returns its checksum."""
     with write_atomic(path, sync=False) as file:
-        out = _Hashed(file, hashlib.sha256())
         if batches:
-            with pa.ipc.new_stream(out, batches[0].schema) as writer:
+            with pa.ipc.new_stream(file, batches[0].schema) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
-    return str(out.sha256.hexdigest())
+    return file_sha256(path)
 
 
 def read_about(path: str) -> dict[str, Any] | None:
@@ -87,10 +73,8 @@ def read_about(path: str) -> dict[str, Any] | None:
     try:
         with open(path + ".json", "rb") as file:
             about: dict[str, Any] = json.load(file)
-        for suffix, digest in about.pop("sha256").items():
-            with open(path + suffix, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return None
+        if any(file_sha256(path + suffix) != digest for suffix, digest in about.pop("sha256").items()):
+            return None
         positives, labels, unread = (about["seen"][name] for name in ("positives", "labels", "unread"))
         about["seen"] = Seen(positives, Counter(labels), Counter(unread))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

@@ -56,12 +56,14 @@ class Range:
         return sum(rows for _, rows, _, _ in self.shards.values()) + self.left_out
 
 
-def write_range(job: Job, folder: str, number: int) -> Range:
+def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:
     """Writes the shards of range `number`, unless its note exists."""
+    job, folder = shared
     note = os.path.join(folder, f"{number:06d}.json")
     if os.path.exists(note):
         with open(note) as file:
-            return Range(**json.load(file))
+            yield Range(**json.load(file))
+            return
     splitter, schema = job.tokens.splitter, job.tokens.schema
     begin = number * job.rows_per_shard
     end = min(begin + job.rows_per_shard, splitter.total)
@@ -95,7 +97,7 @@ def write_range(job: Job, folder: str, number: int) -> Range:
         joined(writer.extent for writer in writers),
     )
     write_text(note, format_json(vars(done)), sync=False)
-    return done
+    yield done
 
 
 def _sampled(negatives: Negatives, mapped: Mapped, split_N: NDArray[np.uint8], first: int) -> tuple[NDArray[np.uint8], int]:
@@ -109,10 +111,6 @@ def _sampled(negatives: Negatives, mapped: Mapped, split_N: NDArray[np.uint8], f
     codes, weight_N = mapped.scalars[WEIGHT]
     mapped.scalars[WEIGHT] = codes, np.where(train_N, negatives.weights(label_N, weight_N), weight_N)
     return np.where(out_N, np.uint8(len(NAMES)), split_N), int(out_N.sum())
-
-
-def _write_range(shared: tuple[Job, str], number: int) -> Iterator[Range]:
-    yield write_range(*shared, number)
 
 
 def write_shards(job: Job, folder: str, engine: Engine, limit: int) -> list[Range]:
