@@ -9,7 +9,6 @@ Shapes: N rows of a window, T tokens of a feature in the whole log, A tokens ali
 import math
 import os
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ from dmoe.errors import UserError
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
 from dmoe.storage.paths import join, write_atomic, write_text
-from dmoe.testing.synthesize import BINS, auc_of_bins
+from dmoe.testing.synthesize import Tally, Truth
 
 FEATURES = {"user": (4.0, 0.7), "item": (1.0, 1.0), "site": (0.1, 0.8)}
 """Feature -> (number of tokens alive, as a multiple of `tokens`; weight of its first-order effect)."""
@@ -35,15 +34,10 @@ START, SECONDS = 1_700_000_000, 3600
 
 
 @dataclass(frozen=True)
-class DriftWindow:
-    """The truth about a window: AUC (on its rows, and expected) and logloss of a model that knows the true probabilities."""
+class DriftWindow(Truth):
+    """The truth about a window."""
 
     file: str
-    rows: int
-    positive_rate: float
-    bayes_auc: float
-    expected_bayes_auc: float
-    bayes_logloss: float
 
 
 def write_drift(
@@ -74,7 +68,13 @@ def write_drift(
     draw = np.random.default_rng(seed)
     parts = {name: _Feature(max(int(tokens * times), 4), windows, turnover, draw) for name, (times, _) in FEATURES.items()}
     told = [_window(folder, number, rows, seed, speed, parts) for number in range(windows)]
-    content = {"seed": seed, "tokens": tokens, "turnover": turnover, "speed": speed, "windows": [asdict(one) for one in told]}
+    content = {
+        "seed": seed,
+        "tokens": tokens,
+        "turnover": turnover,
+        "speed": speed,
+        "windows": [{"file": one.file, **asdict(one)} for one in told],
+    }
     write_text(join(folder, "truth.json"), format_json(content, indent=1) + "\n")
     return told
 
@@ -115,9 +115,6 @@ def _window(folder: str, number: int, rows: int, seed: int, speed: float, parts:
     path = join(folder, f"window-{number + 1:04d}.csv")
     with write_atomic(path, sync=False) as file:
         csv.write_csv(pa.table({**columns, "price": np.round(price_N, 4), "at": at_N}), file)
-    bins_N = np.minimum((p_N * BINS).astype(np.int64), BINS - 1)
-    drawn: list[Any] = [np.bincount(bins_N, weights=(click_N == label).astype(np.float64), minlength=BINS) for label in (0, 1)]
-    expected: list[Any] = [np.bincount(bins_N, weights=weight, minlength=BINS) for weight in (1 - p_N, p_N)]
-    loss = -float(np.log(np.where(click_N == 1, p_N, 1 - p_N)).mean())
-    aucs = auc_of_bins(drawn[1], drawn[0]), auc_of_bins(expected[1], expected[0])
-    return DriftWindow(os.path.basename(path), rows, float(click_N.mean()), *aucs, loss)
+    tally = Tally()
+    tally.add(p_N, click_N)
+    return DriftWindow(**vars(tally.truth()), file=os.path.basename(path))

@@ -100,6 +100,12 @@ def train_and_tell(data: str, steps: int, *overrides: str) -> tuple[list[float],
     return losses, whole_tables(session), dense_weights(session), types
 
 
+def loss_difference(a: list[float], b: list[float]) -> float:
+    """The largest difference of a loss from that of `b`, relative to it; infinite if a loss is NaN."""
+    found = [abs(one - other) / abs(other) for one, other in zip(a, b, strict=True)]
+    return max(one if one == one else float("inf") for one in found)
+
+
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     """The largest difference over all tensors, relative to the largest number of each tensor; infinite if a value is NaN."""
     assert a.keys() == b.keys()

@@ -24,7 +24,7 @@ BINS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Truth:
+class Planted:
     """The click logit is `intercept + terms . weights`; both depend only on (seed, scale, targets)."""
 
     seed: np.uint64
@@ -42,16 +42,45 @@ class Chunk:
     label: NDArray[np.uint8]
 
 
-@dataclass
-class Summary:
-    """Figures of a written log. Bayes-optimal figures are those of a model that knows the true probabilities."""
+@dataclass(frozen=True)
+class Truth:
+    """Figures of rows. Bayes-optimal figures are those of a model that knows the true probabilities."""
 
     rows: int
     positive_rate: float
     bayes_auc: float
     expected_bayes_auc: float
     bayes_logloss: float
+
+
+@dataclass(frozen=True)
+class Summary(Truth):
+    """Figures of a written log."""
+
     bytes: int
+
+
+class Tally:
+    """Adds up the figures of `Truth` over rows, by bins of the true probability."""
+
+    def __init__(self) -> None:
+        self.drawn, self.expected = np.zeros((2, BINS)), np.zeros((2, BINS))
+        self.loss, self.rows = 0.0, 0
+
+    def add(self, p_N: NDArray[np.float64], label_N: NDArray[Any]) -> None:
+        bins_N = np.minimum((p_N * BINS).astype(np.int64), BINS - 1)
+        for label in (0, 1):
+            self.drawn[label] += np.bincount(bins_N[label_N == label], minlength=BINS)
+            self.expected[label] += np.bincount(bins_N, weights=p_N if label else 1 - p_N, minlength=BINS)
+        self.loss -= float(np.log(np.where(label_N == 1, p_N, 1 - p_N)).sum())
+        self.rows += len(p_N)
+
+    def truth(self) -> Truth:
+        """The AUC of the rows is NaN if they have one label only."""
+        both = self.drawn.sum(1).min() > 0
+        auc = auc_of_bins(self.drawn[1], self.drawn[0]) if both else float("nan")
+        expected = auc_of_bins(self.expected[1], self.expected[0])
+        return Truth(self.rows, float(self.drawn[1].sum() / self.rows), auc, expected, self.loss / self.rows)
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +107,7 @@ def _rows_and_terms(truth_seed: np.uint64, cardinality: NDArray[np.int64], first
     return integers, tokens, terms
 
 
-def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc: float = 0.81) -> Truth:
+def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc: float = 0.81) -> Planted:
     """Computes weights and intercept for which a pilot sample has the given positive rate and expected Bayes-optimal AUC.
 
     Args:
@@ -105,7 +134,7 @@ def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc:
         p = _sigmoid(size * score + intercept_for(size))
         low, high = (size, high) if auc_of_bins(p, 1 - p) < bayes_auc else (low, size)
     weights *= size
-    return Truth(key, cardinality, weights, intercept_for(size) - float(_weighted(terms, weights).mean()))
+    return Planted(key, cardinality, weights, intercept_for(size) - float(_weighted(terms, weights).mean()))
 
 
 @njit(nogil=True, cache=True)
@@ -147,7 +176,7 @@ def _write_lines(label: NDArray[np.uint8], integers: NDArray[np.int64], tokens: 
     return at
 
 
-def make_chunk(truth: Truth, first: int, rows: int, bad_share: float = 0.0) -> Chunk:
+def make_chunk(truth: Planted, first: int, rows: int, bad_share: float = 0.0) -> Chunk:
     """The rows first .. first + rows - 1 of the log. A row depends only on (truth, row), not on the chunks."""
     integers, tokens, terms = _rows_and_terms(truth.seed, truth.cardinality, first, rows)
     probability = _sigmoid(_weighted(terms, truth.weights) + truth.intercept)
@@ -158,7 +187,7 @@ def make_chunk(truth: Truth, first: int, rows: int, bad_share: float = 0.0) -> C
     return Chunk(plant_bad_lines(text, truth.seed, first, bad_share) if bad_share else text, probability, label)
 
 
-def _chunks(truth: Truth, rows: int, chunk_rows: int, bad_share: float, workers: int) -> Iterator[Chunk]:
+def _chunks(truth: Planted, rows: int, chunk_rows: int, bad_share: float, workers: int) -> Iterator[Chunk]:
     with ThreadPoolExecutor(workers) as pool:
         waiting = []
         for first in range(0, rows, chunk_rows):
@@ -210,8 +239,7 @@ def synthesize(
     if not 0 <= bad_share <= 1:
         raise UserError(f"--bad-share is {bad_share}, expected 0 .. 1")
     truth = plant(seed, scale, bayes_auc=bayes_auc)
-    drawn, expected = np.zeros((2, BINS)), np.zeros((2, BINS))
-    loss, done, size = 0.0, 0, 0
+    tally, size = Tally(), 0
     progress = Progress("synthesize", total_rows=rows)
     with ExitStack() as stack:
         file = _open_output(stack, output)
@@ -220,17 +248,10 @@ def synthesize(
             np.lib.format.write_array_header_1_0(truth_file, {"descr": "<f8", "fortran_order": False, "shape": (rows,)})
         for chunk in _chunks(truth, rows, chunk_rows, bad_share, workers or os.cpu_count() or 1):
             file.write(chunk.text.data)
-            p = chunk.probability
             if truth_file:
-                truth_file.write(p.tobytes())
-            bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-            for label in (0, 1):
-                drawn[label] += np.bincount(bins[chunk.label == label], minlength=BINS)
-                expected[label] += np.bincount(bins, weights=p if label else 1 - p, minlength=BINS)
-            loss -= float(np.log(np.where(chunk.label == 1, p, 1 - p)).sum())
-            done, size = done + len(p), size + len(chunk.text)
-            progress.update(rows=len(p), size=len(chunk.text))
+                truth_file.write(chunk.probability.tobytes())
+            tally.add(chunk.probability, chunk.label)
+            size += len(chunk.text)
+            progress.update(rows=len(chunk.label), size=len(chunk.text))
     progress.close()
-    both = drawn[0].sum() > 0 and drawn[1].sum() > 0
-    auc = auc_of_bins(drawn[1], drawn[0]) if both else float("nan")
-    return Summary(done, float(drawn[1].sum() / done), auc, auc_of_bins(expected[1], expected[0]), loss / done, size)
+    return Summary(**vars(tally.truth()), bytes=size)

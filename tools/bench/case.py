@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dmoe.config.config import Config
     from dmoe.data.dataset.batch import Batch
     from dmoe.data.dataset.manifest import Manifest
+    from dmoe.train.session import Session
 
 EXPERTS: list[Any] = ["crossnet", {"kind": "cin", "layer_maps": [16, 16]}, {"kind": "mlp", "hidden": [400, 400]}]
 EXPERT_DIM, DENSE_FEATURES, LEARNING_RATE = 64, 13, 0.05
@@ -95,6 +96,22 @@ def manifest_of(case: Case) -> "Manifest":
         ),
         splits={"train": Split(rows=case.batch, positives=case.batch // 4, shards=(shard,))},
     )
+
+
+def opened(case: Case, *overrides: str) -> "tuple[Session, Iterator[Batch]]":
+    """A session in this process, which is all ranks there are, and batches for its pipeline."""
+    import torch
+
+    from dmoe import distributed
+    from dmoe.train.output.log_filters import quiet
+    from dmoe.train.session import open_session
+
+    torch.set_num_threads(case.threads)
+    device = distributed.start()
+    quiet()
+    session = open_session(config_of(case, *overrides), manifest_of(case), device)
+    session.sharded.train()
+    return session, forever(make_batches(case, 0))
 
 
 def make_batches(case: Case, rank: int, count: int = 4) -> "list[Batch]":

@@ -1,18 +1,14 @@
 """Latency and bandwidth of the collectives between processes of this machine, and what the correlation loss sends through them."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+from dmoe.testing.pool import Pool
 
 TIMES, PRODUCTS, PRODUCTS_TURNS = 20, 10, 7
 
@@ -46,38 +42,21 @@ class Exchange:
     together: float
 
 
-def measured(sizes: Sequence[int], batches: Sequence[int], experts: int, width: int, ranks: int = 2) -> Exchange:
-    """Runs gloo processes of one thread each: all-reduce and all-to-all of so many bytes; the loss on outputs [batch, experts, width].
-
-    Raises:
-        RuntimeError: a process failed.
-    """
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (f"{folder}/store", ranks, tuple(sizes), tuple(batches), experts, width, theirs)
-        started = multiprocessing.start_processes(_serve, arguments, nprocs=ranks, start_method="spawn", join=False)
-        while not started.join():
-            pass
-    found: Exchange = mine.recv()
+def measured(sizes: Sequence[int], batches: Sequence[int], experts: int, width: int) -> Exchange:
+    """Two gloo processes of one thread each: all-reduce and all-to-all of so many bytes; the loss on outputs [batch, experts, width]."""
+    pool = Pool(2)
+    try:
+        found: Exchange = pool.run(_exchange, sizes, batches, experts, width)[0]
+    finally:
+        pool.close()
     return found
 
 
-def _serve(
-    rank: int,
-    store: str,
-    ranks: int,
-    sizes: Sequence[int],
-    batches: Sequence[int],
-    experts: int,
-    width: int,
-    answers: "Connection[Exchange, Exchange]",
-) -> None:
+def _exchange(sizes: Sequence[int], batches: Sequence[int], experts: int, width: int) -> Exchange:
     from dmoe.model.losses.correlation import CorrelationLoss
     from dmoe.train.rehearsal.collective_bytes import SentBytes
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
     timed = []
     for size in sizes:
         # An all-to-all parts its tensor evenly.
@@ -91,10 +70,7 @@ def _serve(
         with SentBytes() as counter:
             CorrelationLoss()(outputs_BMD, torch.ones(batch // ranks)).loss.backward()
         sent[batch] = sum(counter.sent.values())
-    together = _together(rank, ranks)
-    if rank == 0:
-        answers.send(Exchange(timed, sent, together))
-    dist.destroy_process_group()
+    return Exchange(timed, sent, _together(rank, ranks))
 
 
 def _together(rank: int, ranks: int) -> float:

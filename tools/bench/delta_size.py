@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
-ROOT = Path(__file__).resolve().parents[2]
-from dmoe.config.config import load_config  # noqa: E402
-from dmoe.errors import run_command  # noqa: E402
-from dmoe.online.publish import Publisher  # noqa: E402
-from dmoe.online.status import status  # noqa: E402
-from dmoe.serve.export.delta import make_delta, materialise  # noqa: E402
-from dmoe.serve.export.format import FILE, digest_of  # noqa: E402
+from dmoe.config.config import load_config
+from dmoe.errors import run_command
+from dmoe.online.publish import Publisher
+from dmoe.online.status import status
+from dmoe.serve.export.delta import make_delta, materialise
+from dmoe.serve.export.format import FILE, digest_of
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model: {embedding: {dim: 16}, experts: [crossnet, {kind: mlp, hidden: [32]}], expert_dim: 16}
 train: {batch_size: 8192, checkpoint: {keep: 3}}

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv as csv
 
-ROOT = Path(__file__).resolve().parents[2]
-from dmoe.errors import UserError, run_command  # noqa: E402
-from dmoe.metrics.auc import ExactAUC  # noqa: E402
-from dmoe.serve.export.delta import materialise  # noqa: E402
-from dmoe.serve.scorer import Scorer  # noqa: E402
-from dmoe.testing.drift import write_drift  # noqa: E402
+from dmoe.errors import UserError, run_command
+from dmoe.metrics.auc import ExactAUC
+from dmoe.serve.export.delta import materialise
+from dmoe.serve.scorer import Scorer
+from dmoe.testing.drift import write_drift
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 model:
   embedding: {dim: 8}

@@ -152,10 +152,10 @@ def plain_run(folder: str, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Any) 
     return lambda: session.run(["logit"], given)
 
 
-def raw_rows(log: str, most: int = 20_000) -> list[dict[str, str]]:
-    names = [*(f"I{index}" for index in range(1, 14)), *(f"C{index}" for index in range(1, 27))]
-    with open(log) as file:
-        rows = [dict(zip(names, line.rstrip("\n").split("\t")[1:], strict=True)) for line, _ in zip(file, range(most), strict=False)]
+def raw_rows(log: str) -> list[dict[str, str]]:
+    from dmoe.testing.criteo import read_rows
+
+    rows = read_rows(log, 20_000)
     if len(rows) < BATCHES[-1]:
         raise UserError(f"--log {log}: {len(rows)} lines, {BATCHES[-1]} are needed")
     return rows

@@ -28,26 +28,14 @@ def main() -> None:
 
 
 def measure(case: Any, arguments: argparse.Namespace) -> None:
-    import torch
-    import torch.distributed as dist
-
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.train.evaluate import evaluate
-    from dmoe.train.session import open_session
-    from tools.bench.case import config_of, forever, make_batches, manifest_of
+    from tools.bench.case import opened
     from tools.bench.floor import seconds
     from tools.bench.results import announce, loads
 
-    torch.set_num_threads(case.threads)
     announce()
     print(f"{case.label}; {'CPU seconds' if case.threads == 1 else 'wall-clock'}")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    config = config_of(case, f"train.eval_batch_size={arguments.eval_batch}", *arguments.set)
-    session = open_session(config, manifest_of(case), torch.device("cpu"))
-    session.sharded.train()
-    batches = forever(make_batches(case, 0))
+    session, batches = opened(case, f"train.eval_batch_size={arguments.eval_batch}", *arguments.set)
     split: Any = Made(replace(case, batch=arguments.eval_batch), arguments.eval_rows)
 
     def train() -> None:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-from dmoe.errors import UserError, run_command  # noqa: E402
-from dmoe.testing.growing_log import write_config, write_window  # noqa: E402
+from dmoe.errors import UserError, run_command
+from dmoe.testing.growing_log import write_config, write_window
 
+ROOT = Path(__file__).resolve().parents[2]
 PORT = 18089
 LONGEST_SECONDS = 300.0
 

@@ -79,7 +79,7 @@ def ways(ranks: list[int], plans: list[str]) -> list[tuple[int, str, str]]:
 
 
 def invariance_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: list[str]) -> tuple[int, float, float]:
-    from dmoe.testing.small_run import largest_difference, train_and_tell
+    from dmoe.testing.small_run import largest_difference, loss_difference, train_and_tell
 
     (expected,) = pools[1].run(train_and_tell, folder, STEPS, *overrides("table_wise", "wide"))
     print(f"{'plan':<20}{'ranks':>6}  {'layout':<10}{'loss':>10}{'tables':>10}{'dense':>10}   types", flush=True)
@@ -87,7 +87,7 @@ def invariance_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plan
     cases = ways(ranks, plans)
     for size, plan, layout in cases:
         losses, tables, dense, types = pools[size].run(train_and_tell, folder, STEPS, *overrides(plan, layout))[0]
-        loss = relative(losses, expected[0])
+        loss = loss_difference(losses, expected[0])
         of_tables, of_dense = largest_difference(expected[1], tables), largest_difference(expected[2], dense)
         worst_loss, worst_weights = max(worst_loss, loss), max(worst_weights, of_tables, of_dense)
         print(f"{plan:<20}{size:>6}  {layout:<10}{loss:>10.1e}{of_tables:>10.1e}{of_dense:>10.1e}   {', '.join(types)}", flush=True)
@@ -98,7 +98,7 @@ def resume_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: l
     import numpy as np
 
     from dmoe.testing import resume
-    from dmoe.testing.small_run import largest_difference
+    from dmoe.testing.small_run import largest_difference, loss_difference
 
     (straight,) = pools[1].run(resume.undisturbed, folder, *overrides("table_wise", "wide"))
     print(f"{'saved as':<34}{'loaded as':<34}{'loaded':>12}{'loss':>10}{'weights':>10}", flush=True)
@@ -114,16 +114,12 @@ def resume_matrix(folder: str, pools: dict[int, Any], ranks: list[int], plans: l
             loaded, told = pools[to_size].run(resume.load_again_and_go_on, *given)[0]
             saved = before[number]
             equal = loaded.keys() == saved.keys() and all(np.array_equal(loaded[name], saved[name]) for name in saved)
-            loss = relative(told[0], straight[0])
+            loss = loss_difference(told[0], straight[0])
             weights = max(largest_difference(straight[1], told[1]), largest_difference(straight[2], told[2]))
             worst_loss, worst_weights = max(worst_loss, loss), max(worst_weights, weights if equal else float("inf"))
             names = [f"{p} x {s}, {lay}" for s, p, lay in ((size, plan, layout), (to_size, to_plan, to_layout))]
             print(f"{names[0]:<34}{names[1]:<34}{'bit-equal' if equal else 'DIFFERS':>12}{loss:>10.1e}{weights:>10.1e}", flush=True)
     return len(cases) ** 2, worst_loss, worst_weights
-
-
-def relative(a: list[float], b: list[float]) -> float:
-    return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
 
 
 if __name__ == "__main__":

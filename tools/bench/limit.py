@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.bench.case import EXPERT_DIM, Case, add_arguments, case_of, config_of, forever, make_batches, manifest_of
+from tools.bench.case import EXPERT_DIM, Case, add_arguments, case_of, opened
 from tools.bench.results import announce, figure, loads, save
 
 REACHED, CORRELATION, READER = 0.9, 0.02, 0.01
@@ -62,20 +62,13 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Line]:
 
     from dmoe import distributed
     from dmoe.accept.stages.products import Recorder, Replay
-    from dmoe.train.output.log_filters import quiet
-    from dmoe.train.session import open_session
     from tools.bench import collectives
     from tools.bench.floor import Memory, correlation, reader_seconds, seconds
 
-    torch.set_num_threads(case.threads)
-    device = distributed.start()
+    session, batches = opened(case, *arguments.set)
+    device = session.device
     if device.type != arguments.device:
         raise SystemExit(f"--device {arguments.device}: what there is here is {device.type}")
-    quiet()
-    config = config_of(case, *arguments.set)
-    session = open_session(config, manifest_of(case), device)
-    session.sharded.train()
-    batches = forever(make_batches(case, 0))
 
     def step() -> None:
         session.pipeline.progress(batches)
@@ -115,7 +108,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> list[Line]:
         lines.append(Line(f"collectives: {one.name}", f"{one.bytes} B", one.median_us, "us"))
     print(f"verdicts (load {loads()})")
     step_ms, reached, loss = statistics.median(rounds["step"]), share(rounds, FLOOR), share(rounds, ["correlation loss"])
-    reader = reader_seconds(case, config.data.shuffle) * 1e3
+    reader = reader_seconds(case, session.config.data.shuffle) * 1e3
     sent = exchange.correlation_bytes
     verdict(reached >= REACHED, f"a step reaches {reached:.1%} of the floor, target {REACHED:.0%}")
     verdict(loss <= CORRELATION, f"the correlation loss takes {loss:.2%} of a step, target {CORRELATION:.0%}")

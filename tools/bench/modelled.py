@@ -6,7 +6,7 @@ from dmoe.sharding.planner.cluster import PRESETS, Cluster, Device
 from dmoe.sharding.planner.cost.step_time import step_of
 from dmoe.sharding.planner.planning_model import describe
 from dmoe.sharding.planner.room import DoesNotFit
-from tools.bench.case import Case, config_of, manifest_of
+from tools.bench.case import Case, config_of, manifest_of, opened
 
 ROUNDS = 8
 RANKS_A_NODE = 8
@@ -56,21 +56,10 @@ def fitted(base: Case, tables_ms: float, dense_ms: float, link: float) -> Model:
 
 def tables_share(case: Case) -> float:
     """Of a step of one rank, what lookups and the tables' own step take, from the profiler; runs in this process."""
-    import torch
-
     from dmoe import distributed
-    from dmoe.train.output.log_filters import quiet
-    from dmoe.train.session import open_session
     from tools.bench import phases
-    from tools.bench.case import forever, make_batches
 
-    case = replace(case, ranks=1)
-    torch.set_num_threads(case.threads)
-    device = distributed.start()
-    quiet()
-    session = open_session(config_of(case), manifest_of(case), device)
-    session.sharded.train()
-    batches = forever(make_batches(case, 0))
+    session, batches = opened(replace(case, ranks=1))
     for _ in range(2):
         session.pipeline.progress(batches)
     by_phase, _ = phases.measure(lambda: session.pipeline.progress(batches), 3)

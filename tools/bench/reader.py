@@ -163,19 +163,15 @@ def torchrec_pipe(folder: Path, batch: int, mapped: bool) -> Contender:
 
 def training_step(batch: int) -> Callable[[], None]:
     """One step of D-MoE on one thread, warmed up."""
-    import torch
+    from tools.bench.case import Case, opened
 
-    from dmoe import distributed
-    from dmoe.train.output.log_filters import quiet
-    from tools.bench.builders import dmoe
-    from tools.bench.case import Case
+    session, batches = opened(Case(batch=batch, threads=1))
 
-    torch.set_num_threads(1)
-    distributed.start()
-    quiet()
-    built = dmoe.build(Case(batch=batch, threads=1), 0)
-    built.step()
-    return built.step
+    def step() -> None:
+        session.pipeline.progress(batches)
+
+    step()
+    return step
 
 
 if __name__ == "__main__":

@@ -91,12 +91,11 @@ def main() -> None:
 
 def requests_of(log: str, rows: int, many: int = 200) -> list[bytes]:
     """Whole HTTP requests of that many rows each."""
-    names = ["label", *(f"I{index}" for index in range(1, 14)), *(f"C{index}" for index in range(1, 27))]
-    with open(log) as file:
-        lines = [line.rstrip("\n").split("\t") for line, _ in zip(file, range(rows * many), strict=False)]
-    if len(lines) < rows:
-        raise UserError(f"--log {log}: {len(lines)} lines, a request has {rows}")
-    dicts = [dict(zip(names[1:], line[1:], strict=True)) for line in lines]
+    from dmoe.testing.criteo import read_rows
+
+    dicts = read_rows(log, rows * many)
+    if len(dicts) < rows:
+        raise UserError(f"--log {log}: {len(dicts)} lines, a request has {rows}")
     found = []
     for low in range(0, len(dicts) - rows + 1, rows):
         body = json.dumps({"rows": dicts[low : low + rows]}).encode()

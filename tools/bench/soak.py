@@ -16,8 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-from dmoe.errors import UserError, run_command  # noqa: E402
+from dmoe.errors import UserError, run_command
 
 CONFIG = """
 model:

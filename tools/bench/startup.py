@@ -125,7 +125,7 @@ def helps(repeats: int) -> list[Figure]:
     """Of every program."""
     print(f"--help, limit {HELP_LIMIT} s of CPU (load {loads()})")
     figures = []
-    for program in programs():
+    for program in (["-m", "dmoe", *words] for words in every_command()):
         walls, cpus, code = [], [], 0
         for _ in range(repeats):
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -142,11 +142,6 @@ def helps(repeats: int) -> list[Figure]:
         f"{len(figures) - len(bad)} of {len(figures)} within {HELP_LIMIT} s of CPU: {'NOT REACHED' if bad else 'reached'} (load {loads()})"
     )
     return figures
-
-
-def programs() -> list[list[str]]:
-    """What follows `python` of every command."""
-    return [["-m", "dmoe", *words] for words in every_command()]
 
 
 def draw(figures: list[Figure], path: str) -> None:

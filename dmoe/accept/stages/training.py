@@ -108,11 +108,9 @@ def train(folder: str, chosen: Sequence[str]) -> Any:
 
 def apart(found: Any, expected: Any) -> tuple[float, float]:
     """The largest relative differences of losses and of weights; infinite if one is NaN."""
-    from dmoe.testing.small_run import largest_difference
+    from dmoe.testing.small_run import largest_difference, loss_difference
 
-    losses = [abs(a - b) / abs(b) for a, b in zip(found[0], expected[0], strict=True)]
-    loss = max(one if one == one else float("inf") for one in losses)
-    return loss, max(largest_difference(expected[1], found[1]), largest_difference(expected[2], found[2]))
+    return loss_difference(found[0], expected[0]), max(largest_difference(expected[1], found[1]), largest_difference(expected[2], found[2]))
 
 
 def invariance(job: Job, notes: Notes) -> None:
@@ -146,6 +144,8 @@ def plan_run(folder: str, chosen: Sequence[str]) -> Any:
 
 def precision(job: Job, notes: Notes) -> None:
     """The stage `precision`: training with bf16 in the dense part, or with embeddings sent in 16 bits, must stay close to float32."""
+    from dmoe.testing.small_run import loss_difference
+
     folder = data_folder(job, "clicks")
     plain = job.ranks.run(plan_run, folder, [])[0][0]
     halves = ["fp16", *["bf16"] * job.on_gpu] if job.ranks.size > 1 else []
@@ -153,7 +153,7 @@ def precision(job: Job, notes: Notes) -> None:
     variants |= {f"{half} between ranks": [f"sharding.comm_precision={half}", "sharding.types=[table_wise, row_wise]"] for half in halves}
     for name, chosen in variants.items():
         losses = job.ranks.run(plan_run, folder, chosen)[0][0]
-        difference = max(abs(a - b) / abs(b) for a, b in zip(losses, plain, strict=True))
+        difference = loss_difference(losses, plain)
         notes.within(f"{name}, largest difference of a loss", difference, 0.05)
         notes.hold(difference > 0, f"{name}: the losses are float32's to the bit, so that nothing was computed or sent in fewer bits")
 
@@ -183,7 +183,7 @@ def host_memory_with(job: Job, notes: Notes, kernels: Sequence[str]) -> None:
     cases = [
         (
             f"{kernel} with {kind}",
-            [f"optimizer.tables.kind={kind}", f"sharding.tables={{'*': {{types: [table_wise], kernels: [{kernel}]}}}}"],
+            [f"optimizer.tables.kind={kind}", _all_tables(kernel)],
         )
         for kernel in kernels
         for kind in kinds
@@ -224,7 +224,7 @@ def loaded(folder: str, target: str, chosen: Sequence[str]) -> tuple[bool, float
 
     from dmoe.checkpoint.load import load_checkpoint
     from dmoe.testing.resume import everything
-    from dmoe.testing.small_run import open_small, small_config, train_steps
+    from dmoe.testing.small_run import loss_difference, open_small, small_config, train_steps
 
     session = open_small(small_config(folder, "train.seed=7", *chosen))
     train_steps(session, 3)
@@ -234,7 +234,7 @@ def loaded(folder: str, target: str, chosen: Sequence[str]) -> tuple[bool, float
     found = everything(session)
     equal = found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
     after = train_steps(session, 4, start_row=6 * session.config.train.batch_size)
-    return equal, max(abs(a - b) / abs(b) for a, b in zip(after, losses, strict=True))
+    return equal, loss_difference(after, losses)
 
 
 _kept: dict[str, Any] = {}

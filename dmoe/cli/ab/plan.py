@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.cli.view import write_page
-    from dmoe.report.ab.plan import as_json, as_text, make_plan
+    from dmoe.cli.view import show_view, write_page
+    from dmoe.report.ab.plan import as_json, make_plan, plan_document
     from dmoe.report.ab.plan_options import PlanOptions
 
     plan = make_plan(PlanOptions(**given(arguments, PlanOptions)))
-    show(as_text(plan))
+    show_view(plan_document(plan))
     if arguments.output:
         write_page(arguments.output, as_json(plan))
         show(f"plan: {arguments.output}")

@@ -12,6 +12,7 @@ from dmoe.errors import UserError, shown
 from dmoe.json_text import format_json, parse_json
 from dmoe.report.ab.plan_options import Metric, PlanOptions
 from dmoe.report.ab.sequential import boundary, tightest
+from dmoe.report.document import Document, Note, Table
 from dmoe.storage.paths import read_bounded
 
 PATHS_DRAWN, MOST_DAYS = 20_000, 3_650
@@ -165,25 +166,22 @@ def read_plan(path: str, asked_by: str) -> Plan:
     return plan
 
 
-def as_text(plan: Plan) -> str:
-    """The plan as text of at most 100 columns."""
+def plan_document(plan: Plan) -> Document:
+    """What `dmoe ab plan` prints."""
     what = "click rate" if plan.metric == "clicks" else "logloss"
-    rows = [
-        f"{'':28}{'one look at the end':>22}{'a look every day':>22}",
-        *(
-            f"{name:28}{getattr(plan.fixed, key):>22,}{getattr(plan.sequential, key):>22,}"
-            for name, key in (("rows, both arms", "rows"), ("units, both arms", "units"), ("days", "days"))
-        ),
-        f"{'days if the effect is there':28}{plan.fixed.days_expected:>22,.1f}{plan.sequential.days_expected:>22,.1f}",
-    ]
-    return "\n".join(
+    pair = (plan.fixed, plan.sequential)
+    titles = {"rows, both arms": "rows", "units, both arms": "units", "days": "days"}
+    rows = [[title, *(f"{getattr(one, key):,}" for one in pair)] for title, key in titles.items()]
+    rows.append(["days if the effect is there", *(f"{one.days_expected:,.1f}" for one in pair)])
+    return Document(
+        "The size of an A/B test",
         [
-            f"To find a difference of {plan.effect:+.3g} ({plan.effect / plan.baseline:+.2%}) of a {what} of {plan.baseline:.4g}",
-            f"with probability {plan.power:g}, at a two-sided false-positive rate of {plan.alpha:g}:",
-            "",
-            *rows,
-            "",
-            f"A look every day costs {plan.cost - 1:.0%} more rows if nothing is there, and may end the test early if it is.",
-            f"Rows of one unit are alike: {plan.design_effect:.2f} times the rows of independent ones.",
-        ]
+            Note(
+                f"To find a difference of {plan.effect:+.3g} ({plan.effect / plan.baseline:+.2%}) of a {what} of {plan.baseline:.4g} with"
+                f" probability {plan.power:g}, at a two-sided false-positive rate of {plan.alpha:g}:"
+            ),
+            Table(["", "one look at the end", "a look every day"], rows, rule=False),
+            Note(f"A look every day costs {plan.cost - 1:.0%} more rows if nothing is there, and may end the test early if it is."),
+            Note(f"Rows of one unit are alike: {plan.design_effect:.2f} times the rows of independent ones."),
+        ],
     )

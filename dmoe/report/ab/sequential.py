@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+STRENGTH = 1000.0
+"""Concentration of the prior of `ratio_mismatch_p`. With a larger value, the test is most sensitive to smaller mismatches."""
+
 
 def tightest(alpha: float) -> float:
     """The ratio r = I / tau with the tightest interval: the solution of r = log(1 + r) - 2 log(alpha)."""
@@ -57,7 +60,7 @@ def at_looks(estimate_D: np.ndarray, variance_D: np.ndarray, tau: Any, alpha: fl
     return np.sqrt(variance_D) * boundary(ratio_D, alpha), np.minimum.accumulate(p_D, -1)
 
 
-def ratio_mismatch_p(counts_DA: np.ndarray, shares_A: Sequence[float], strength: float = 1000.0) -> np.ndarray:
+def ratio_mismatch_p(counts_DA: np.ndarray, shares_A: Sequence[float]) -> np.ndarray:
     """Always-valid p-values for sample ratio mismatch: units are in the arms by their shares (Lindon and Malek 2022).
 
     p is 1 / the largest Bayes factor so far of a Dirichlet prior around the shares against the shares themselves. It is exact, not
@@ -66,13 +69,12 @@ def ratio_mismatch_p(counts_DA: np.ndarray, shares_A: Sequence[float], strength:
     Args:
         counts_DA: [looks, arms] cumulative number of units at each look.
         shares_A: shares of the arms, on any scale.
-        strength: concentration of the prior. With a larger value, the test is most sensitive to smaller mismatches.
 
     Returns:
         P-values, [looks].
     """
     share_A = np.asarray(shares_A, float) / np.sum(shares_A)
-    prior_A, n_DA = strength * share_A, np.asarray(counts_DA, float)
-    log_factor_D = (gammaln(prior_A + n_DA) - gammaln(prior_A)).sum(-1) - gammaln(strength + n_DA.sum(-1)) + gammaln(strength)
+    prior_A, n_DA = STRENGTH * share_A, np.asarray(counts_DA, float)
+    log_factor_D = (gammaln(prior_A + n_DA) - gammaln(prior_A)).sum(-1) - gammaln(STRENGTH + n_DA.sum(-1)) + gammaln(STRENGTH)
     log_factor_D -= (n_DA * np.log(share_A)).sum(-1)
     return np.exp(-np.maximum(np.maximum.accumulate(log_factor_D), 0))

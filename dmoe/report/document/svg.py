@@ -11,8 +11,8 @@ from dmoe.names import clip, printable
 from dmoe.report.document.axis import Axis, short
 from dmoe.report.document.parts import AnyChart, Bars, Chart, Forest, HeatMap, Series
 
-COLOURS = ["#4c8dd6", "#e0812f", "#3fa66b", "#c9534f", "#8f73c9", "#a3765d", "#d07ab5", "#7f8790", "#a8a832", "#2fa7b5"]
-MARKS = [COLOURS[3], COLOURS[7]]
+COLORS = ["#4c8dd6", "#e0812f", "#3fa66b", "#c9534f", "#8f73c9", "#a3765d", "#d07ab5", "#7f8790", "#a8a832", "#2fa7b5"]
+MARKS = [COLORS[3], COLORS[7]]
 VIRIDIS = [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)]
 WIDTH, HEIGHT = 560, 330
 RIGHT, TOP, BOTTOM = 14, 12, 44
@@ -23,18 +23,18 @@ LETTER = 8.2
 LONGEST_LABEL = 44
 
 
-def colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
+def color(index: int) -> str:
+    return COLORS[index % len(COLORS)]
 
 
 def legend_of(chart: AnyChart) -> list[tuple[str, str]]:
     """(name, color) of each entry in the legend of a chart."""
     if isinstance(chart, Bars):
-        return [(name, colour(index)) for index, (name, _) in enumerate(chart.series)]
+        return [(name, color(index)) for index, (name, _) in enumerate(chart.series)]
     if not isinstance(chart, Chart):
         return []
     marks = [(name, hue) for (name, x), hue in zip(chart.marks, MARKS, strict=False) if x]
-    return [*((one.name, colour(index)) for index, one in enumerate(chart.series)), *marks]
+    return [*((one.name, color(index)) for index, one in enumerate(chart.series)), *marks]
 
 
 def as_svg(chart: AnyChart) -> str:
@@ -136,7 +136,7 @@ def _lines(chart: Chart) -> str:
             px, py = x.at(means[0]), y.at(means[1])
             told = f"mean of {len(points)}: {chart.x_label} {_value(means[0])}, {chart.y_label} {_value(means[1])}"
             marks.append(_dot(px, py, told, 6) + _word(px + 8, py - 6, str(index + 1), "start", ' class="ink"'))
-        parts.append(f'<g class="s" data-name="{_text(one.name)}" color="{colour(index)}">{"".join(marks)}</g>')
+        parts.append(f'<g class="s" data-name="{_text(one.name)}" color="{color(index)}">{"".join(marks)}</g>')
     says = f"{chart.y_label} over {chart.x_label}: " + "; ".join(
         _in_short(one, points) for one, points in zip(chart.series, drawn, strict=True)
     )
@@ -195,7 +195,7 @@ def _bars(chart: Bars) -> str:
                 box = f'x="{start:.1f}" y="{TOP + ROW * at + 3}" width="{max(x.at(base[at] + value) - start, 0.5):.1f}" height="{ROW - 6}"'
                 marks.append(f'<rect class="p" {box}><title>{_text(f"{chart.names[at]}: {_value(value)} {chart.x_label}")}</title></rect>')
             base[at] += value
-        parts.append(f'<g class="s" data-name="{_text(name)}" color="{colour(index)}">{"".join(marks)}</g>')
+        parts.append(f'<g class="s" data-name="{_text(name)}" color="{color(index)}">{"".join(marks)}</g>')
     return _svg(chart.title, f"{chart.x_label} of {len(chart.names)} rows.", bottom + BOTTOM, parts)
 
 
@@ -208,7 +208,7 @@ def _forest(chart: Forest) -> str:
         if not all(map(math.isfinite, values)):
             continue
         mean, low, high = values
-        y, hue = TOP + ROW * (at + 0.5), COLOURS[2] if low > 0 else COLOURS[3] if high < 0 else COLOURS[7]
+        y, hue = TOP + ROW * (at + 0.5), COLORS[2] if low > 0 else COLORS[3] if high < 0 else COLORS[7]
         bar = f'<path class="whisker" d="M{x.at(low):.1f} {y}H{x.at(high):.1f}"/>'
         dot = _dot(x.at(mean), y, f"{name}: {chart.x_label} {mean:+.6g} [{low:+.6g}, {high:+.6g}]", 4)
         parts.append(f'<g color="{hue}">{bar}{dot}</g>')
@@ -233,7 +233,7 @@ def _heat_map(chart: HeatMap) -> str:
             box = f'x="{x:.1f}" y="{y}" width="{size}" height="{size}" fill="{_viridis(share)}"'
             parts.append(f'<rect class="p" {box}><title>{_text(told)}</title></rect>')
             parts.append(_word(x + size / 2, y + size / 2 + 4, f"{value:.3f}", more=f' style="fill:{ink}"'))
-    says = f"A matrix of {len(names)} rows and columns; colours go up to {short(highest)}."
+    says = f"A matrix of {len(names)} rows and columns; colors go up to {short(highest)}."
     down = 22 + max(map(_wide, names)) * 0.7
     return _svg(chart.title, says, TOP + side + down, parts, left + side + 8)
 

@@ -1,7 +1,7 @@
 """Checks a plan against limits, for continuous integration, and lists the ranks that exceed each limit."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,50 +69,30 @@ def share(text: str) -> float:
 
 def findings(figures: Figures, limits: Limits) -> list[Finding]:
     """The result for each limit that is set; that the plan fits in memory is always checked."""
-    ranks, mean, on_gpu = figures.ranks, figures.mean_ms, figures.cluster.device.kind == "cuda"
-    found = [
-        _finding(
+    mean, on_gpu = figures.mean_ms, figures.cluster.device.kind == "cuda"
+    Check = tuple[str, str, Callable[[RankFigures], float], Callable[[float], str], float]
+    checks: list[Check] = [
+        (
             "fits in memory",
             "0 B free",
-            ranks,
             lambda rank: -float(min(rank.free, rank.host_free) if on_gpu else rank.free),
             lambda value: f"{left(-value)}{' free' * (value <= 0)}",
             0.0,
         )
     ]
-    if limits.min_headroom is not None:
-        least = limits.min_headroom
-        found.append(
-            _finding("headroom", f"at least {least:.1%}", ranks, lambda rank: -figures.headroom(rank), lambda v: f"{-v:.1%}", -least)
-        )
-    if limits.max_imbalance is not None:
-        most = limits.max_imbalance
-        found.append(
-            _finding(
-                "imbalance",
-                f"at most {most:g} x the mean",
-                ranks,
-                lambda rank: rank.time_ms / mean if mean else 1.0,
-                lambda value: f"{value:.3f} x",
-                most,
-            )
-        )
-    if limits.max_time_ms is not None:
-        most = limits.max_time_ms
-        found.append(
-            _finding("predicted time", f"at most {most:g} ms", ranks, lambda rank: rank.time_ms, lambda value: f"{value:.3f} ms", most)
-        )
-    if limits.max_tables_a_rank is not None:
-        most = limits.max_tables_a_rank
-        found.append(
-            _finding(
-                "tables a rank", f"at most {most:,}", ranks, lambda rank: float(rank.tables), lambda value: f"{value:.0f}", float(most)
-            )
-        )
-    return found
+    if (least := limits.min_headroom) is not None:
+        checks.append(("headroom", f"at least {least:.1%}", lambda rank: -figures.headroom(rank), lambda v: f"{-v:.1%}", -least))
+    if (most := limits.max_imbalance) is not None:
+        ratio = lambda rank: rank.time_ms / mean if mean else 1.0  # noqa: E731
+        checks.append(("imbalance", f"at most {most:g} x the mean", ratio, lambda value: f"{value:.3f} x", most))
+    if (most := limits.max_time_ms) is not None:
+        checks.append(("predicted time", f"at most {most:g} ms", lambda rank: rank.time_ms, lambda value: f"{value:.3f} ms", most))
+    if (tables := limits.max_tables_a_rank) is not None:
+        checks.append(("tables a rank", f"at most {tables:,}", lambda rank: float(rank.tables), lambda value: f"{value:.0f}", tables))
+    return [_finding(figures.ranks, *check) for check in checks]
 
 
-def _finding(what: str, limit: str, ranks: Sequence[RankFigures], value: Any, word: Any, most: float) -> Finding:
+def _finding(ranks: Sequence[RankFigures], what: str, limit: str, value: Any, word: Any, most: float) -> Finding:
     """The result for a value that must not exceed `most`, with a tolerance for rounding."""
     ordered = sorted(((value(rank), rank.rank) for rank in ranks), key=lambda pair: (-pair[0], pair[1]))
     beyond = [(rank, word(amount)) for amount, rank in ordered if amount > most + 1e-9 * max(abs(most), 1.0)]

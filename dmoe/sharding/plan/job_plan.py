@@ -11,7 +11,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface, 
 
 from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.distributed import broadcast_object, rank
+from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError, nearest
 from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.plan_file import check_plan, model_hash, read_plan
@@ -35,25 +35,19 @@ def kept_plan(
     Raises:
         UserError: on every rank, if no plan fits, or the file is for another model, world size or topology.
     """
-    plan: Any = None
-    if rank() == 0:
-        try:
-            cluster = cluster_of_this_job(device.type)
-            if config.sharding.plan:
-                plan = read_plan(config.sharding.plan, "sharding.plan")
-                refuse_other(plan, tables, config, cluster, config.sharding.plan)
-                # comm_precision is not part of the table placement: use the config's.
-                plan["comm_precision"] = config.sharding.comm_precision
-            else:
-                groups = groups_in(config.data.path, manifest) if manifest is not None else {}
-                uses = uses_of(groups, config.train.batch_size)
-                plan = plan_tables(tables, config, cluster, dense_bytes_of(model), uses=uses)
-        except UserError as error:
-            plan = str(error)
-    plan = broadcast_object(plan)
-    if isinstance(plan, str):
-        raise UserError(plan)
-    return dict(plan)
+
+    def found() -> dict[str, Any]:
+        cluster = cluster_of_this_job(device.type)
+        if config.sharding.plan:
+            plan = read_plan(config.sharding.plan, "sharding.plan")
+            refuse_other(plan, tables, config, cluster, config.sharding.plan)
+            # comm_precision is not part of the table placement: use the config's.
+            return plan | {"comm_precision": config.sharding.comm_precision}
+        groups = groups_in(config.data.path, manifest) if manifest is not None else {}
+        uses = uses_of(groups, config.train.batch_size)
+        return plan_tables(tables, config, cluster, dense_bytes_of(model), uses=uses)
+
+    return on_rank_0(found)
 
 
 def make_plan(model: nn.Module, tables: list[Table], config: Config, device: torch.device) -> ShardingPlan:

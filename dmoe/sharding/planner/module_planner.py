@@ -10,8 +10,9 @@ from torchrec.distributed.planner import ParameterConstraints
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingPlanner
 
 from dmoe.data.dataset.manifest import load_manifest
-from dmoe.distributed import broadcast_object, device_of_this_rank, rank, world_size
+from dmoe.distributed import device_of_this_rank, on_rank_0, world_size
 from dmoe.errors import UserError
+from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.job_plan import dense_bytes_of, placed_row
 from dmoe.sharding.plan.module_plan import Plan
 from dmoe.sharding.plan.plan_file import hash_of, model_hash
@@ -89,12 +90,8 @@ class Planner(ShardingPlanner):
         Raises:
             UserError: no plan fits, or a constraint or a table cannot be planned; the message says what to do.
         """
-        found = tables_in(module)
-        cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
-        optimizer = self._optimizer(found)
-        tables, rules, extras = rules_in(found, self.constraints, sharders or every_sharder(), cluster, self.batch_size, optimizer)
-        rules = self._measured(found, rules)
-        kept = plan_by_rules(tables, rules, self._job(module, optimizer), cluster, explain)
+        found, cluster, job, tables, rules, extras = self._asked(module, sharders)
+        kept = plan_by_rules(tables, rules, job, cluster, explain)
         for name, row in kept["tables"].items():
             row |= {"path": found[name].path, "parameter": found[name].parameter, "lookup": rules[name].lookup.as_json()}
         return Plan.of(kept, extras)
@@ -107,16 +104,7 @@ class Planner(ShardingPlanner):
         """
         if pg is not None and pg.size() != world_size():
             raise UserError("collective_plan: dmoe.Planner plans for the default process group")
-        made: Any = None
-        if rank() == 0:
-            try:
-                made = self.plan(module, sharders)
-            except UserError as error:
-                made = str(error)
-        made = broadcast_object(made)
-        if isinstance(made, str):
-            raise UserError(made)
-        return made
+        return on_rank_0(lambda: self.plan(module, sharders))
 
     def describe(self, module: nn.Module, plan: ShardingPlan) -> Plan:
         """Converts the plan of another planner, such as TorchRec's EmbeddingShardingPlanner, to show, save, compare or check it.
@@ -124,11 +112,7 @@ class Planner(ShardingPlanner):
         Raises:
             UserError: the plan is not for these tables, or uses a kernel that plan files do not support.
         """
-        found = tables_in(module)
-        cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
-        optimizer = self._optimizer(found)
-        tables, rules, _ = rules_in(found, self.constraints, every_sharder(), cluster, self.batch_size, optimizer)
-        rules = self._measured(found, rules)
+        found, cluster, job, tables, rules, _ = self._asked(module, None)
         rows = {}
         for table in tables:
             one, rule = found[table.name], rules[table.name]
@@ -142,9 +126,8 @@ class Planner(ShardingPlanner):
             }
             if rule.lookup.use is not None:
                 rows[table.name]["use"] = asdict(rule.lookup.use)
-        job = self._job(module, optimizer)
         room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
-        return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, optimizer)))
+        return Plan.of(plan_of_rows(rows, job, cluster, room, model_hash(tables, job.optimizer)))
 
     def _measured(self, found: Mapping[str, Found], rules: Mapping[str, Rule]) -> dict[str, Rule]:
         """The rules with the lookup statistics of the data set."""
@@ -173,7 +156,15 @@ class Planner(ShardingPlanner):
             raise UserError(f"tables of several optimizers ({told}): dmoe.Planner plans one a model")
         return next(iter(kinds))
 
-    def _job(self, module: nn.Module, optimizer: str) -> Job:
+    def _asked(
+        self, module: nn.Module, sharders: Sharders | None
+    ) -> tuple[dict[str, Found], Cluster, Job, list[Table], dict[str, Rule], dict[str, dict[str, Any]]]:
+        """The tables of the model as found, the cluster, the job; and the tables, rules and constraints that are passed on (`rules_in`)."""
+        found = tables_in(module)
+        cluster = self.cluster or cluster_of_this_job(device_of_this_rank().type)
+        optimizer = self._optimizer(found)
+        tables, rules, extras = rules_in(found, self.constraints, sharders or every_sharder(), cluster, self.batch_size, optimizer)
         constraints = hash_of({name: str(one) for name, one in self.constraints.items()})
         dense = dense_bytes_of(module)
-        return Job(optimizer, self.batch_size, dense, self.comm_precision, constraints=constraints, variant=type(module).__name__)
+        job = Job(optimizer, self.batch_size, dense, self.comm_precision, constraints=constraints, variant=type(module).__name__)
+        return found, cluster, job, tables, self._measured(found, rules), extras

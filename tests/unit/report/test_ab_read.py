@@ -20,7 +20,7 @@ from dmoe.metrics.auc import exact_auc
 from dmoe.report.ab.join import Joined, join_outcomes
 from dmoe.report.ab.load import TIME, Test, load_clicks, load_exposures, parse_time, parse_window
 from dmoe.serve.ab.exposures import SCHEMA, SPLIT_KEY, Exposure, ExposureLog
-from dmoe.testing.ab_traffic import FIRST_DAY, write_traffic
+from tests.ab_traffic import FIRST_DAY, write_traffic
 
 TEST = Test("t", "a", {"a": 0.5, "b": 0.5})
 DAY = 86_400

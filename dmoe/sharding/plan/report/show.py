@@ -22,7 +22,6 @@ from dmoe.sharding.planner.cost.table_use import told
 
 FOLD_ABOVE = 32
 """Up to this number, all ranks are listed; for more, only the slowest, the median, the fastest and the fullest."""
-SORTS = ("size", "time", "name", "sent")
 NOTHING_TRIED = "the plan keeps no alternatives (it was made or edited without them); plan again to see them"
 
 
@@ -31,7 +30,7 @@ class View:
     """Selects the parts of a plan to show.
 
     Attributes:
-        sort: one of SORTS, the largest first.
+        sort: `size`, `time` or `sent`, the largest first, or `name`.
         tables: a pattern such as `C1*`.
         ranks: for example `0-7,12` or `all`; empty for all ranks of a small cluster, or a few characteristic ones of a large cluster.
         top: number of tables; None for all.

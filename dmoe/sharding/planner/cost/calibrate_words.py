@@ -51,9 +51,7 @@ def calibration_document(calibration: Calibration) -> Document:
         [
             Note(head, only="text"),
             Heading("Ranks"),
-            Table(
-                ["rank", "weights", "state", "sent a step", "error", "step"], [_rank(rank) for rank in ranks[:MOST]], words=(), rule=False
-            ),
+            Table(RANK, [_rank(rank) for rank in ranks[:MOST]], words=(), rule=False),
             Note(f"and {len(ranks) - MOST:,} more, in --json" if len(ranks) > MOST else ""),
             Heading("Where the shards lie"),
             Note(f"{len(misplaced)} of {shards} shards DIFFER from the plan:" if misplaced else exact, "bad" if misplaced else "good"),
