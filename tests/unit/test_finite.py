@@ -134,7 +134,7 @@ def test_a_number_that_is_not_finite_is_refused_by_name_and_nothing_is_published
 
 def test_scores_that_were_there_stay_where_new_ones_are_refused(tmp_path: Path):
     (tmp_path / "s.csv").write_text("as it was")
-    with pytest.raises(UserError, match="the logit is nan"):
+    with pytest.raises(UserError, match="nan at row"):
         score(tmp_path, math.nan, "s.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     assert (tmp_path / "s.csv").read_text() == "as it was"
@@ -180,7 +180,7 @@ def test_an_evaluation_has_no_metric_over_outputs_that_are_not_finite(auc: str, 
     broken[4] = bad
     dense_BD[4, 1] = -1e30
     evaluation.update(outputs(**{part: broken}), label_B, weight_B, group_B, dense_BD)
-    with pytest.raises(NotFinite, match=r"^1 row with an output that is not finite.* the largest number of the first is price, -1e\+30"):
+    with pytest.raises(NotFinite, match=r"^1 row .*price, -1e\+30"):
         evaluation.compute(["age", "price"])
 
 

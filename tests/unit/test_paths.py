@@ -90,7 +90,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(UserError, match=f"{name}: is not a file"):
+        with pytest.raises(UserError, match=f"/{name}: "):
             write_text(str(tmp_path / name), "x")
 
 

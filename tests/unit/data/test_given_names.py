@@ -86,7 +86,7 @@ def test_a_split_is_no_path(data, tmp_path, command, name, empty):
         manifest["splits"][name] = {"rows": 0, "positives": 0, "shards": []} if empty else manifest["splits"].pop("test")
 
     change(data, add)
-    with pytest.raises(UserError, match=r"manifest.json: .*a split cannot be named"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*split"):
         COMMANDS[command](data, tmp_path / "out")
 
 
@@ -101,7 +101,7 @@ def test_a_feature_is_no_path(data, tmp_path, command, name):
 @pytest.mark.parametrize("name", ["label", "@weight", "a\x1b[31mb", "a\nb"])
 def test_a_feature_that_no_feature_can_be_named_is_refused(data, name):
     rename(data, {"C1": name})
-    with pytest.raises(UserError, match=r"manifest.json: .*a feature cannot be named"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*feature"):
         load_manifest(str(data))
 
 

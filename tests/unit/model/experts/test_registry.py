@@ -54,12 +54,12 @@ def test_a_mistake_is_named(kind, options, message):
 
 @pytest.mark.parametrize("kind", ["ipnn", "fwfm"])
 def test_pairs_need_two_fields(kind):
-    with pytest.raises(UserError, match=f"expert '{kind}': 1 field has no pairs"):
+    with pytest.raises(UserError, match=f"expert '{kind}': 1 field"):
         build_expert(kind, 1, 16)
 
 
 def test_no_fields_are_refused():
-    with pytest.raises(UserError, match="expert 'mlp': 0 fields of 16 dims, expected at least one of each"):
+    with pytest.raises(UserError, match="expert 'mlp': 0 fields of 16 dims"):
         build_expert("mlp", 0, 16)
 
 
@@ -87,7 +87,7 @@ def test_a_users_own_expert_takes_part(kinds):
 
 
 def test_a_name_that_is_taken_is_refused_and_a_reloaded_class_is_not(kinds):
-    with pytest.raises(UserError, match=r"expert 'mlp': .*Other cannot take this name, it is dmoe\.model\.experts\.mlp\.MLP's"):
+    with pytest.raises(UserError, match=r"expert 'mlp': .*Other.* dmoe\.model\.experts\.mlp\.MLP"):
 
         @register("mlp")
         class Other(nn.Module):
@@ -98,7 +98,7 @@ def test_a_name_that_is_taken_is_refused_and_a_reloaded_class_is_not(kinds):
 
 
 def test_a_class_without_the_sizes_is_refused(kinds):
-    with pytest.raises(UserError, match=r"expert 'odd': .*Odd\(\) has no parameter field_dim"):
+    with pytest.raises(UserError, match=r"expert 'odd': .*Odd.*field_dim"):
 
         @register("odd")
         class Odd(nn.Module):
@@ -113,11 +113,11 @@ def test_a_class_that_breaks_the_contract_is_named(kinds):
                 self.out_dim = width
 
     register("bare")(Bare)
-    with pytest.raises(UserError, match="expert 'bare': option 'width' is missing"):
+    with pytest.raises(UserError, match=r"expert 'bare': .*'width'"):
         build_expert("bare", 3, 2)
-    with pytest.raises(UserError, match=r"expert 'bare': Bare\.out_dim is None, expected its output's width"):
+    with pytest.raises(UserError, match=r"expert 'bare': Bare\.out_dim .*None"):
         build_expert("bare", 3, 2, width=0)
-    with pytest.raises(UserError, match=r"expert 'bare': Bare has no method flops\(\)"):
+    with pytest.raises(UserError, match=r"expert 'bare': Bare .*flops"):
         build_expert("bare", 3, 2, width=4)
 
 
@@ -127,5 +127,5 @@ def test_an_option_that_a_config_cannot_give_is_named(kinds):
             super().__init__()
 
     register("holder")(Holder)
-    with pytest.raises(UserError, match=r"expert 'holder': option 'inner' has the type .*Module.*, which a config cannot give"):
+    with pytest.raises(UserError, match=r"expert 'holder': .*'inner'.*Module"):
         build_expert("holder", 3, 2, inner="mlp")
