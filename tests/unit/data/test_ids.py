@@ -236,5 +236,5 @@ def test_a_vocabulary_that_was_tampered_with_is_refused(days, first, tmp_path):
     with pytest.raises(UserError, match=r"C1\.parquet: .*tokens"):
         run([days[1]], tmp_path / "d", vocabulary=str(tmp_path / "kept"))
     path.write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"C1.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"C1\.parquet: .*read"):
         run([days[1]], tmp_path / "d", vocabulary=str(tmp_path / "kept"))

@@ -46,7 +46,7 @@ def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
     pipe(monkeypatch, data)
     assert run(["-"], tmp_path / "d").already_there
     pipe(monkeypatch, data + data)
-    with pytest.raises(UserError, match="holds another data set"):
+    with pytest.raises(UserError, match=r"--output .*--overwrite"):
         run(["-"], tmp_path / "d")
 
 
@@ -125,7 +125,7 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         assert kept[0].manifest.splits == kept[1].manifest.splits
 
         client.put_object(Bucket="logs", Key="raw/day_2.tsv", Body=data[:cut].replace(b"\t0", b"\t1", 1))
-        with pytest.raises(UserError, match="holds another data set"):
+        with pytest.raises(UserError, match=r"--output .*--overwrite"):
             preprocess(options)
         with pytest.raises(UserError, match=r"s3://logs/raw/nothing_\*: "):
             run(["s3://logs/raw/nothing_*"], tmp_path / "e")
