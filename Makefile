@@ -32,7 +32,7 @@ demo: venv
 	@.venv/bin/python tools/demo.py
 
 # Two processes of about the same length: the first writes into a file, which is shown at the end.
-FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py)
+FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py tests/endtoend/test_identity.py tests/endtoend/test_values.py)
 define TESTS
 @first=$$(mktemp) && echo "$(FIRST): beside the others, into $$first"; \
   .venv/bin/python -m pytest -m $(1) $(FIRST) >"$$first" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \

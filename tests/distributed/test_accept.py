@@ -138,8 +138,8 @@ def test_a_stage_fails_where_its_subject_is_broken(name, fault, told, monkeypatc
 @pytest.mark.slow
 def test_survivors_that_hang_fail_the_stage_of_a_lost_rank():
     # The undisturbed run, which has no fault to meet, has time; the survivors hang until the time of their stage is over.
-    before = Stage("before", "", "", lambda job, _: stops.undisturbed(job), 600)
-    found = run(fault="hanging_survivors", minutes=5, stages=[before, replace(STAGES["lost rank"], seconds=45)])["lost rank"]
+    some = [stage("before", lambda job, _: stops.undisturbed(job), 600), replace(STAGES["lost rank"], seconds=30)]
+    found = run(fault="hanging_survivors", minutes=10, stages=some)["lost rank"]
     assert found.verdict == FAILED
     assert "rank 0 should have ended with exit code 3, but it had not ended in time" in found.reason
 

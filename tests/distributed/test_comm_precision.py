@@ -42,6 +42,6 @@ def test_gradients_of_a_large_batch_do_not_underflow():
 
 
 def test_bf16_on_the_cpu_is_refused_and_fp32_needs_nothing():
-    with pytest.raises(UserError, match=r"^sharding.comm_precision: bf16 travels between GPUs \(NCCL\) only; on the CPU \(gloo\) use fp16"):
+    with pytest.raises(UserError, match=r"^sharding\.comm_precision: bf16 .*fp16"):
         codecs_of(small_config("nowhere", "sharding.comm_precision=bf16"), torch.device("cpu"))
     assert codecs_of(small_config("nowhere"), torch.device("cpu")) is None

@@ -36,7 +36,8 @@ def test_a_run_is_measured_under_its_own_plan(tmp_path):
     assert len(told["ranks"]) == 4
     assert told["worst_sent_error"] < 0.02
     assert parse_cluster(f"2x2:{tmp_path / 'mine.yaml'}").device.name == "cpu-measured"
-    # What the measured run says of a mistake comes through as one line.
+    # What the measured run says of a mistake comes through as one line; of one rank, which starts sooner.
+    write_plan(str(run / "plan.json"), describe(config, load_manifest(str(tmp_path / "data"))).plan(parse_cluster("1x1:cpu")))
     wrong = calibrate(run, "--data", tmp_path / "data", "--set", "model.embedding.dim=4")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1

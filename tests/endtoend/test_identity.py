@@ -87,6 +87,7 @@ def test_data_for_another_model_is_refused_by_every_command(made: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("made", ["log"], indirect=True)
 def test_a_data_set_that_was_made_anew_in_place_is_refused(made: Path, tmp_path: Path) -> None:
     data, folder = tmp_path / "data", tmp_path / "run"
     shutil.copytree(made / "day1", data)
@@ -103,6 +104,7 @@ def test_a_data_set_that_was_made_anew_in_place_is_refused(made: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("made", ["log"], indirect=True)
 def test_a_shard_of_another_data_set_is_refused(made: Path, tmp_path: Path) -> None:
     """Of the same columns and ids, and of as many rows, but for the test split's first, which is taken from the same log of another day."""
     data = tmp_path / "data"

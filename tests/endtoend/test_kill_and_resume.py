@@ -52,18 +52,23 @@ def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "tools/checkpoint.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
-def test_killed_and_preempted_under_torchrun(command):
-    straight = command("straight")
-    assert straight.communicate()[0] is None
-    assert straight.returncode == 0
+@pytest.fixture(scope="module")
+def straight(command):
+    """The folder of a run that nothing stopped."""
+    started = command("straight")
+    said = started.communicate()[1]
+    assert started.returncode == 0, said
+    return command.folder / "straight"
 
+
+@pytest.mark.slow
+def test_killed_and_preempted_under_torchrun(command, straight):
     killed = command("killed", "--max-restarts", "2")
     until_step(command.folder / "killed", 20)
     os.kill(ranks_of(killed.pid)[1], signal.SIGKILL)
     assert "resuming from step" in killed.communicate()[1]
     assert killed.returncode == 0
-    same = tool("diff", f"{command.folder}/straight", f"{command.folder}/killed")
+    same = tool("diff", str(straight), f"{command.folder}/killed")
     assert same.returncode == 0, same.stdout
 
     stopped = command("stopped")
@@ -75,15 +80,13 @@ def test_killed_and_preempted_under_torchrun(command):
     again = command("stopped")
     assert "resuming from step" in again.communicate()[1]
     assert again.returncode == 0
-    same = tool("diff", f"{command.folder}/straight", f"{command.folder}/stopped")
+    same = tool("diff", str(straight), f"{command.folder}/stopped")
     assert same.returncode == 0, same.stdout
 
 
 @pytest.mark.slow
-def test_a_prompt_resume_after_the_launcher_alone_was_killed(command):
+def test_a_prompt_resume_after_the_launcher_alone_was_killed(command, straight):
     """Its ranks end, and the next training begins when they have: no step is written twice, and the run ends as if nothing had been."""
-    straight = command("whole")
-    assert straight.communicate()[0] is None
     agent = command("orphaned")
     until_step(command.folder / "orphaned", 20)
     ranks = [os.pidfd_open(pid) for pid in ranks_of(agent.pid)]
@@ -95,9 +98,9 @@ def test_a_prompt_resume_after_the_launcher_alone_was_killed(command):
     assert "resuming from step" in said
     assert len(select.select(ranks, [], [], 0)[0]) == 2
     agent.communicate()
-    same = tool("diff", f"{command.folder}/whole", f"{command.folder}/orphaned")
+    same = tool("diff", str(straight), f"{command.folder}/orphaned")
     assert same.returncode == 0, same.stdout
-    assert steps_of(command.folder / "orphaned") == steps_of(command.folder / "whole")
+    assert steps_of(command.folder / "orphaned") == steps_of(straight)
 
 
 @pytest.mark.slow

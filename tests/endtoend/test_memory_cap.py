@@ -13,7 +13,7 @@ import yaml
 from dmoe.data.dataset.manifest import load_manifest
 
 REPOSITORY = Path(__file__).parents[2]
-ROWS = 300_000
+ROWS = 500_000
 CAP, GENERAL_CAP = 560 << 20, 640 << 20
 """Some 130 MiB above what is needed, which is what numba takes where it has yet to compile."""
 

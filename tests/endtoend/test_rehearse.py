@@ -77,30 +77,30 @@ def test_data_that_is_not_what_its_manifest_says_is_named(launch, tmp_path):
     make_data_set(tmp_path / "data", cardinalities=(4000, 3000, 2500, 600, 50))
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     (tmp_path / "data" / manifest["splits"]["test"]["shards"][0]["path"]).unlink()
-    with pytest.raises(UserError, match=r"part-00000.parquet: missing, but the manifest names it"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet: missing"):
         looked_at(launch, f"data.path={tmp_path}/data")
 
 
 def test_a_run_directory_that_cannot_be_written_or_holds_a_run_is_named(launch, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"run.dir: cannot write in .*file/run"):
+    with pytest.raises(UserError, match=r"run\.dir: .*file/run"):
         looked_at(launch, f"run.dir={tmp_path}/file/run")
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match=rf"run\.dir: .*{tmp_path}"):
         looked_at(launch, f"run.dir={tmp_path}")
     if os.geteuid():
         (tmp_path / "closed").mkdir()
         (tmp_path / "closed").chmod(stat.S_IRUSR | stat.S_IXUSR)
-        with pytest.raises(UserError, match="cannot write in"):
+        with pytest.raises(UserError, match=r"run\.dir: .*closed"):
             looked_at(launch, f"run.dir={tmp_path}/closed")
 
 
 def test_what_the_rehearsed_run_says_is_passed_on(tmp_path):
     alone = Cluster(1, 1, PRESETS["cpu"])
     (tmp_path / "config.yaml").write_text("train: {batchsize: 3}")
-    with pytest.raises(UserError, match=r"the rehearsed run: .*train.batchsize: unknown key, did you mean 'batch_size'"):
+    with pytest.raises(UserError, match=r"the rehearsed run: .*train\.batchsize: .*'batch_size'"):
         run_ranks(str(tmp_path), alone, 900)
-    with pytest.raises(RunFailed, match=r"had not ended after 0\.2 s"):
+    with pytest.raises(RunFailed, match=r" 0\.2 s"):
         run_ranks(str(tmp_path), alone, 0.2)
 
 

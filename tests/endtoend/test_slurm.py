@@ -52,13 +52,13 @@ class Desk:
         shown = [line.split() for line in self.run(f"torchx status {handle}").splitlines()]
         return next((words[1] for words in shown if words[:1] == ["State:"]), "UNKNOWN")
 
-    def wait(self, what: str, done: Callable[[], bool], seconds: float = 900) -> None:
+    def wait(self, what: str, done: Callable[[], bool], seconds: float = 900, pause: float = 1) -> None:
         until = time.monotonic() + seconds
         while not done():
             if time.monotonic() > until:
                 ends = "".join(f"\n== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(self.folder.glob("slurm-*")))
                 pytest.fail(f"{what}: not within {seconds:.0f} s\n{self.run('squeue')}\n{self.run('sinfo')}{ends}")
-            time.sleep(1)
+            time.sleep(pause)
 
     def step(self, run: str) -> int:
         """The last step that the run has told of."""
@@ -109,7 +109,7 @@ def assert_stopped_and_resumed_at_the_same_step(desk: Desk, run: str) -> None:
 
 def test_a_run_that_gets_sigterm_keeps_its_step_and_goes_on_when_it_is_submitted_again(desk, undisturbed):
     handle = desk.submit("runs/term", "grid_shard")
-    desk.wait("first steps", lambda: desk.step("runs/term") >= 10)
+    desk.wait("first steps", lambda: desk.step("runs/term") >= 10, pause=0.1)
     desk.run(f"scancel --signal=TERM {handle.rpartition('/')[2]}")
     desk.wait("the end", lambda: desk.state(handle) == "FAILED")
     again = desk.submit("runs/term", "grid_shard")
@@ -160,7 +160,7 @@ def test_two_nodes_train_what_one_process_trains(desk, undisturbed):
 
 def test_a_preempted_run_is_requeued_and_goes_on_where_it_was(desk, undisturbed):
     handle = desk.submit("runs/preempted", "grid_shard", "--max_retries 3")
-    desk.wait("first steps", lambda: desk.step("runs/preempted") >= 10)
+    desk.wait("first steps", lambda: desk.step("runs/preempted") >= 10, pause=0.1)
     urgent = desk.run("sbatch --parsable -p urgent -N 2 --exclusive --wrap 'sleep 1' -o urgent.out").strip()
     desk.wait("the urgent job", lambda: "COMPLETED" in desk.run(f"sacct -n -X -j {urgent} -o State"))
     desk.wait("the end", lambda: desk.state(handle) == "SUCCEEDED")
@@ -172,7 +172,7 @@ def test_a_preempted_run_is_requeued_and_goes_on_where_it_was(desk, undisturbed)
 
 def test_a_cancelled_run_keeps_its_last_step_and_is_submitted_again(desk, undisturbed):
     handle = desk.submit("runs/cancelled", "table_row_wise")
-    desk.wait("first steps", lambda: desk.step("runs/cancelled") >= 10)
+    desk.wait("first steps", lambda: desk.step("runs/cancelled") >= 10, pause=0.1)
     desk.run(f"torchx cancel {handle}")
     # Not `torchx status`: torchx 0.7.0 ends with a traceback at sacct's "CANCELLED by 0".
     job = handle.rpartition("/")[2]
@@ -191,7 +191,7 @@ def test_a_cancelled_run_keeps_its_last_step_and_is_submitted_again(desk, undist
 
 def test_a_run_outlives_a_node_that_is_killed(desk, undisturbed):
     handle = desk.submit("runs/killed", "table_row_wise", "--max_retries 3")
-    desk.wait("a checkpoint", lambda: desk.step("runs/killed") >= 20)
+    desk.wait("a checkpoint", lambda: desk.step("runs/killed") >= 20, pause=0.1)
     desk.cluster.kill_node(NODES[1])
     desk.wait("the loss seen", lambda: desk.state(handle) != "RUNNING")
     desk.cluster.start_node(NODES[1])

@@ -134,7 +134,7 @@ def test_a_number_that_is_not_finite_is_refused_by_name_and_nothing_is_published
 
 def test_scores_that_were_there_stay_where_new_ones_are_refused(tmp_path: Path):
     (tmp_path / "s.csv").write_text("as it was")
-    with pytest.raises(UserError, match="the logit is nan"):
+    with pytest.raises(UserError, match="nan at row"):
         score(tmp_path, math.nan, "s.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     assert (tmp_path / "s.csv").read_text() == "as it was"
@@ -180,7 +180,7 @@ def test_an_evaluation_has_no_metric_over_outputs_that_are_not_finite(auc: str, 
     broken[4] = bad
     dense_BD[4, 1] = -1e30
     evaluation.update(outputs(**{part: broken}), label_B, weight_B, group_B, dense_BD)
-    with pytest.raises(NotFinite, match=r"^1 row with an output that is not finite.* the largest number of the first is price, -1e\+30"):
+    with pytest.raises(NotFinite, match=r"^1 row .*price, -1e\+30"):
         evaluation.compute(["age", "price"])
 
 
@@ -242,9 +242,9 @@ def test_a_csv_report_leaves_what_is_not_finite_empty():
 
 def test_the_checks_themselves():
     values = np.array([[1.0, 2.0], [3.0, math.inf], [math.nan, 4.0]])
-    with pytest.raises(UserError, match=r"^x is inf at row 11 \(2 such rows of 3\), expected a finite number; do this$"):
+    with pytest.raises(UserError, match=r"^x is inf at row 11 \(2 .*3\).*; do this$"):
         require_finite(values, "x", 10, "do this")
-    with pytest.raises(UserError, match=r"^x is nan at row 0, expected a finite number$"):
+    with pytest.raises(UserError, match=r"^x is nan at row 0\b"):
         require_finite(np.array(math.nan), "x")
     assert require_finite(values[:1], "x") is not None
     assert defined({"a": [1.0, math.nan, (math.inf, 2)], "b": -math.inf, "c": "nan"}) == {

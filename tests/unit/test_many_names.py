@@ -49,9 +49,9 @@ def test_a_manifest_and_a_schema_of_many_features_name_the_one_that_is_there_twi
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert len(load_manifest(str(tmp_path)).categorical) == MANY
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"categorical": features("f12345")}))
-    with pytest.raises(UserError, match="two features are named 'f12345'"):
+    with pytest.raises(UserError, match="'f12345'"):
         load_manifest(str(tmp_path))
-    with pytest.raises(UserError, match="two features are named 'f12345'"):
+    with pytest.raises(UserError, match="'f12345'"):
         parse_schema({"label": "y", "categorical": [one["name"] for one in features("f12345")]}, "s.yaml")
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(UserError, match=f"{name}: is not a file"):
+        with pytest.raises(UserError, match=f"/{name}: "):
             write_text(str(tmp_path / name), "x")
 
 
@@ -100,7 +101,7 @@ def test_appending_refuses_a_link(tmp_path, victim):
     append_text(path, "two\n")
     assert Path(path).read_text() == "one\ntwo\n"
     (tmp_path / "link").symlink_to(victim / "a")
-    with pytest.raises(UserError, match="link: is a link"):
+    with pytest.raises(UserError, match=r"link: .*link"):
         append_text(str(tmp_path / "link"), "x")
 
 
@@ -112,10 +113,10 @@ def test_a_path_is_inside_its_folder(tmp_path, victim):
         assert inside(folder, "own", "x.json") == f"{folder}/own/x.json"
         assert inside(folder, "train/part-00000.parquet") == f"{folder}/train/part-00000.parquet"
         for names in (("..",), ("a/../..",), ("",), ("/etc",), ("a", "."), ("a\0b",), ("own//x",)):
-            with pytest.raises(UserError, match="leaves the folder"):
+            with pytest.raises(UserError, match=f"^{re.escape(folder)}: '"):
                 inside(folder, *names)
         for names in (("link",), ("link", "documents"), ("link/a",)):
-            with pytest.raises(UserError, match="link: is a link"):
+            with pytest.raises(UserError, match=r"link: .*link"):
                 inside(folder, *names)
     assert inside("s3://bucket/x", "a") == "s3://bucket/x/a"
     assert inside("", "a") == "a"
@@ -125,7 +126,7 @@ def test_a_folder_of_our_own_holds_no_link(tmp_path, victim):
     (tmp_path / "work" / "deep").mkdir(parents=True)
     no_links(str(tmp_path / "work"))
     (tmp_path / "work" / "deep" / "link").symlink_to(victim)
-    with pytest.raises(UserError, match="work/deep/link: is a link"):
+    with pytest.raises(UserError, match=r"work/deep/link: .*link"):
         no_links(str(tmp_path / "work"))
 
 

@@ -58,7 +58,7 @@ def test_other_contents_have_another_identity_and_a_cut_object_is_an_error(store
     assert first[0] == 5
     store.pipe_file("/logs/a", b"two")
     assert identity("memory://logs/a") != first
-    with pytest.raises(OSError, match="memory://logs/a: 3 bytes where 5 were asked for"):
+    with pytest.raises(OSError, match=r"memory://logs/a: 3 .*5"):
         raw.read(5)
 
 
@@ -90,7 +90,7 @@ def test_a_refused_score_file_leaves_no_object_and_what_was_there_stays(store, n
         yield np.array([np.nan], np.float32), None
 
     store.pipe_file("/logs/old.csv", b"as it was")
-    with pytest.raises(UserError, match="the logit is nan at row 3"):
+    with pytest.raises(UserError, match="nan at row 3"):
         write_scores(f"memory://logs/{name}", rows())
     assert {key: store.cat_file(key) for key in store.store} == {"/logs/old.csv": b"as it was"}
     write_scores(f"memory://logs/{name}", iter([(np.zeros(1, np.float32), None)]))

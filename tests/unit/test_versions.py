@@ -82,9 +82,9 @@ def test_numbers_of_a_plan_are_no_booleans(tmp_path: Path, change: Callable[[Tre
 
 def test_a_measurement_and_a_file_of_cardinalities_too() -> None:
     measured = {"format": calibrate.FORMAT, "version": True}
-    with pytest.raises(UserError, match="no measurement of this version"):
+    with pytest.raises(UserError, match=r"measured\.json: .*version"):
         calibrate.compare(measured, "measured.json")
-    with pytest.raises(UserError, match="dense: expected the number of numeric features, found True"):
+    with pytest.raises(UserError, match=r"dense: .*True"):
         manifest_of({"C1": 10, "dense": True}, "sizes.yaml")
 
 

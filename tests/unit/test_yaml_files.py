@@ -28,7 +28,7 @@ def test_a_scalar_is_what_yaml_1_2_makes_of_it_and_no_text_becomes_a_date_or_a_s
 @pytest.mark.parametrize("key", ["1", "yes", "null", "~", "010", "1e3", "2024-03-01", "a b", "user.id"])
 def test_a_key_is_the_text_that_stands_there(key):
     assert list(parse_yaml(f"{key}: 1")) == [key]
-    with pytest.raises(NotYaml, match="stands twice"):
+    with pytest.raises(NotYaml, match="twice"):
         parse_yaml(f"{key}: 1\n'{key}': 2")
 
 

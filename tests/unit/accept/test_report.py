@@ -186,9 +186,9 @@ def test_a_stage_s_bound_is_a_share_of_the_level_s_time():
 def test_the_stages_of_a_level_and_a_name_that_is_none():
     assert {one.name for one in chosen(STAGES, "dense", [])} == {"versions", "collectives", "experts", "losses", "metrics"}
     assert [one.name for one in chosen(STAGES, "quick", ["plan", "kernels"])] == ["kernels", "plan"]
-    with pytest.raises(UserError, match=r"^--only kernel: .*, did you mean 'kernels'\?"):
+    with pytest.raises(UserError, match=r"^--only kernel: .*'kernels'"):
         chosen(STAGES, "quick", ["kernel"])
-    with pytest.raises(UserError, match="no such stage at level dense"):
+    with pytest.raises(UserError, match=r"^--only kernels: .*dense"):
         chosen(STAGES, "dense", ["kernels"])
     assert len({one.name for one in STAGES}) == len(STAGES)
 
@@ -205,7 +205,7 @@ def test_an_impossible_option_is_named(options, named):
 def test_a_report_s_folder_that_is_not_there_is_named_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "accept", None)
     for option in ("--report", "--json"):
-        with pytest.raises(UserError, match=f"^{option} .*/none/a: no folder"):
+        with pytest.raises(UserError, match=f"^{option} .*/none/a: "):
             command.run(parse(["accept", option, str(tmp_path / "none/a")])[2])
 
 

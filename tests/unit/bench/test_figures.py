@@ -29,7 +29,7 @@ def test_a_figure_is_what_its_command_prints(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none: exit code 1"):
         main(["none"], what, kept)
     assert list(json.loads(kept.read_text())) == ["two"]
-    with pytest.raises(UserError, match="tow: no such figure, did you mean 'two'"):
+    with pytest.raises(UserError, match=r"tow: .*'two'"):
         main(["tow"], what, kept)
 
 

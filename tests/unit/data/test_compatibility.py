@@ -250,7 +250,7 @@ def test_a_vocabulary_of_another_data_set_is_refused(days: Path, criteo: Path, t
     for change in (turned, lambda table: pa.concat_tables([table[:-2], turned(table[-2:])])):
         shutil.copy(criteo / "grown" / "vocabulary" / "C1.parquet", tmp_path / "grown" / "vocabulary" / "C1.parquet")
         path = swap(tmp_path / "grown", "C1", change)
-        with pytest.raises(UserError, match="its tokens are not those") as caught:
+        with pytest.raises(UserError, match=r"\.parquet: .*tokens") as caught:
             check_compatible(*(inputs_of(load_manifest(str(criteo / name))) for name in ("old", "grown")), str(tmp_path / "grown"), **GROWN)
         assert str(caught.value).startswith(str(path))
 
@@ -287,7 +287,7 @@ def test_a_token_that_an_earlier_vocabulary_lists_twice_is_refused(days: Path, t
     shutil.copytree(days / "day1", tmp_path / "d")
     without_identities(tmp_path / "d")
     swap(tmp_path / "d", "site", lambda table: table.set_column(0, "token", pa.array([b"a"] * len(table), pa.large_binary())))
-    with pytest.raises(UserError, match=r"site\.parquet: lists a token twice"):
+    with pytest.raises(UserError, match=r"site\.parquet: .*twice"):
         make_day(tmp_path / "s", days / "day2.csv", vocabulary=str(tmp_path / "d"))
 
 
@@ -376,7 +376,7 @@ def test_vocabularies_count_only_beside_the_shards_that_they_were_made_with(days
 def test_an_earlier_data_set_beside_vocabularies_of_another_is_refused(criteo: Path, tmp_path: Path) -> None:
     manifest = earlier(tmp_path / "d", criteo / "old")
     swap(tmp_path / "d", "C1", turned)
-    with pytest.raises(UserError, match=r"^/\S*d: its vocabularies are not those"):
+    with pytest.raises(UserError, match=r"^/\S*d: .*vocabular"):
         with_identities(manifest, str(tmp_path / "d"))
 
 

@@ -88,7 +88,7 @@ def test_a_damaged_part_is_parsed_again(log, tmp_path, monkeypatch):
 
 
 def test_too_many_bad_lines_are_kept_and_a_larger_share_continues(log, tmp_path):
-    with pytest.raises(UserError, match=r"log.tsv:\d+: .* bad lines of 1,5\d\d; stops above --max-bad-share 0.001\)"):
+    with pytest.raises(UserError, match=r"log\.tsv:\d+: .* 1,5\d\d.* --max-bad-share 0\.001"):
         preprocess(options(log, tmp_path / "d", max_bad_share=0.001))
     assert list((tmp_path / "d" / "rejects").iterdir())
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "d").rglob("*.arrow")}
@@ -146,7 +146,7 @@ def general_log(folder: Path, rows: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("kind", "rows", "kills", "longest"), [("criteo", 60_000, 20, 5.0), ("general", 60_000, 20, 5.0), ("avazu", 20_000, 4, 3.0)]
+    ("kind", "rows", "kills", "longest"), [("criteo", 60_000, 10, 5.0), ("general", 60_000, 10, 5.0), ("avazu", 20_000, 4, 3.0)]
 )
 def test_sigkill(tmp_path, kind, rows, kills, longest):
     if kind == "criteo":

@@ -115,11 +115,11 @@ def test_a_few_rows_may_be_equal_by_chance(data: Path) -> None:
 
 def test_a_log_of_one_row_over_and_over_is_refused_when_it_is_prepared(tmp_path: Path) -> None:
     (tmp_path / "log.tsv").write_bytes((GOOD + b"\n") * 60)
-    with pytest.raises(UserError, match="'test' holds rows of 'validation'"):
+    with pytest.raises(UserError, match=r"'test' .*'validation'"):
         preprocess(criteo([f"{tmp_path}/log.tsv"], f"{tmp_path}/d", min_count=1, workers=1, split="0.4,0.3,0.3", split_by="time"))
     (tmp_path / "log.csv").write_text("click,site\n" + "1,a\n" * 60)
     only = schema_of(label="click", time=None, weight=None, group=None, dense=[], categorical=["site"], missing=[])
-    with pytest.raises(UserError, match="'test' holds rows of 'validation'"):
+    with pytest.raises(UserError, match=r"'test' .*'validation'"):
         make(tmp_path / "e", tmp_path / "log.csv", schema=only, split="0.4,0.3,0.3", split_by="time")
     assert not (tmp_path / "e" / "manifest.json").exists()
 

@@ -104,5 +104,5 @@ def test_a_vocabulary_of_another_data_set_is_named(tmp_path):
     with pytest.raises(UserError, match=r"C2\.parquet: "):
         describe(str(tmp_path / "d"))
     path.write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"C2\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"C2\.parquet: .*read"):
         describe(str(tmp_path / "d"))

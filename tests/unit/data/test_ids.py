@@ -112,7 +112,7 @@ def test_appending_goes_on_after_a_kill_and_another_vocabulary_is_another_data_s
     run([days[1]], tmp_path / "d", **options)
     assert digest(tmp_path / "d") == digest(tmp_path / "whole")
     run([days[0]], tmp_path / "other", split="1,0,0", min_count=5)
-    with pytest.raises(UserError, match="holds another data set"):
+    with pytest.raises(UserError, match=r"^--output .*--overwrite"):
         run([days[1]], tmp_path / "d", **options | {"vocabulary": str(tmp_path / "other")})
 
 
@@ -174,9 +174,9 @@ def test_a_log_to_score_has_one_split_with_the_training_ids(days, first, tmp_pat
     table, expected = read(tmp_path / "d", "score"), read(tmp_path / "train")
     assert table.equals(expected if labelled else expected.drop_columns("label"))
     if not labelled:
-        with pytest.raises(UserError, match=r"split 'score' has no labels .*dmoe score"):
+        with pytest.raises(UserError, match=r"'score' .*dmoe score"):
             Reader(str(tmp_path / "d"), result.manifest, "score", result.manifest.categorical, [])
-        with pytest.raises(UserError, match=r"no column 'label'.*--scoring"):
+        with pytest.raises(UserError, match=r"'label'.*--scoring"):
             run([path], tmp_path / "e")
 
 
@@ -233,8 +233,8 @@ def test_a_vocabulary_that_was_tampered_with_is_refused(days, first, tmp_path):
     path = tmp_path / "kept" / "vocabulary" / "C1.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, "token", pa.array([*table["token"].to_pylist()[1:], 77])), path)
-    with pytest.raises(UserError, match=r"C1.parquet: its tokens are not those"):
+    with pytest.raises(UserError, match=r"C1\.parquet: .*tokens"):
         run([days[1]], tmp_path / "d", vocabulary=str(tmp_path / "kept"))
     path.write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"C1.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"C1\.parquet: .*read"):
         run([days[1]], tmp_path / "d", vocabulary=str(tmp_path / "kept"))

@@ -46,7 +46,7 @@ def test_standard_input(log, tmp_path, expected, monkeypatch, compression):
     pipe(monkeypatch, data)
     assert run(["-"], tmp_path / "d").already_there
     pipe(monkeypatch, data + data)
-    with pytest.raises(UserError, match="holds another data set"):
+    with pytest.raises(UserError, match=r"--output .*--overwrite"):
         run(["-"], tmp_path / "d")
 
 
@@ -125,13 +125,13 @@ def test_from_s3_to_s3(log, tmp_path, expected, monkeypatch):
         assert kept[0].manifest.splits == kept[1].manifest.splits
 
         client.put_object(Bucket="logs", Key="raw/day_2.tsv", Body=data[:cut].replace(b"\t0", b"\t1", 1))
-        with pytest.raises(UserError, match="holds another data set"):
+        with pytest.raises(UserError, match=r"--output .*--overwrite"):
             preprocess(options)
-        with pytest.raises(UserError, match=r"s3://logs/raw/nothing_\*: no file matches"):
+        with pytest.raises(UserError, match=r"s3://logs/raw/nothing_\*: "):
             run(["s3://logs/raw/nothing_*"], tmp_path / "e")
-        with pytest.raises(UserError, match=r"s3://logs/raw: no such file; a folder ends in '/'"):
+        with pytest.raises(UserError, match=r"s3://logs/raw: .*'/'"):
             run(["s3://logs/raw"], tmp_path / "e")
-    with pytest.raises(UserError, match="gopher:// cannot be reached"):
+    with pytest.raises(UserError, match="gopher://"):
         run(["gopher://logs/raw"], tmp_path / "e")
 
 
@@ -181,7 +181,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(log, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "parse_files", growing)
-        with pytest.raises(UserError, match=r"log.tsv: changed while it was read"):
+        with pytest.raises(UserError, match=r"log\.tsv: changed"):
             run([path], tmp_path / "d")
     assert run([path], tmp_path / "d").lines > 4000
 
@@ -205,7 +205,7 @@ def test_days_are_split_by_day(log, tmp_path):
     manifest = run(days, tmp_path / "e", validation_days=1, test_days=1, **options).manifest
     assert [split.rows for split in manifest.splits.values()] == [sum(rows[:2]), rows[2], rows[3]]
     assert json.loads((tmp_path / "e" / "manifest.json").read_text())["made_by"]["validation_days"] == 1
-    with pytest.raises(UserError, match="--split-by day: 1 input file"):
+    with pytest.raises(UserError, match="--split-by day: 1 "):
         run(days[:1], tmp_path / "f", **options)
 
 

@@ -72,15 +72,15 @@ def test_columns_are_the_shards(data, tmp_path):
 
 def test_what_does_not_fit_is_refused(data, tmp_path):
     small = make_data_set(tmp_path / "d")
-    with pytest.raises(UserError, match=r"3 dense and 4 token .* 13 and 26"):
+    with pytest.raises(UserError, match=r"3 .*4 .* 13 .*26"):
         export(str(tmp_path / "d"), str(tmp_path / "e"), "torchrec-npy")
     bag = small.categorical[0].model_copy(update={"pooling": "sum", "mean_ids": 2.0})
     save_manifest(str(tmp_path / "d"), small.model_copy(update={"categorical": (bag, *small.categorical[1:])}))
-    with pytest.raises(UserError, match="C1: multi-valued"):
+    with pytest.raises(UserError, match="C1: "):
         export(str(tmp_path / "d"), str(tmp_path / "e"), "columns-npy")
-    with pytest.raises(UserError, match="it goes with torchrec-npy"):
+    with pytest.raises(UserError, match=r"--rows-per-part.*torchrec-npy"):
         export(str(data), str(tmp_path / "e"), "columns-npy", rows_per_part=5)
     assert not (tmp_path / "e").exists()
     export(str(data), str(tmp_path / "e"), "columns-npy")
-    with pytest.raises(UserError, match="holds an export already"):
+    with pytest.raises(UserError, match=f"{tmp_path}/e: "):
         export(str(data), str(tmp_path / "e"), "columns-npy")

@@ -121,7 +121,7 @@ def test_flipped_bytes_are_seen_where_pages_have_checksums(sound, tmp_path):
     content = bytearray((folder / SHARD).read_bytes())
     content[len(content) // 3] ^= 4
     (folder / SHARD).write_bytes(content)
-    with pytest.raises(UserError, match=r"part-00001.parquet: cannot be read \(.*(CRC|crc|checksum)"):
+    with pytest.raises(UserError, match=r"part-00001\.parquet: .*(CRC|crc|checksum)"):
         read(str(folder))
 
 

@@ -76,5 +76,5 @@ def test_criteo_x1_s_three_files_are_its_splits(tmp_path: Path):
 
 
 def test_a_misspelt_name_is_told_the_nearest():
-    with pytest.raises(UserError, match=r"--schema criteo_x11: no such file.*'criteo_x1'"):
+    with pytest.raises(UserError, match=r"--schema criteo_x11: .*'criteo_x1'"):
         load_schema("criteo_x11")

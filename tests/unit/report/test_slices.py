@@ -57,8 +57,8 @@ def test_rows_that_the_run_was_not_tested_on_are_refused(tmp_path):
     """As many rows as before, in a data set that was made anew in place; and a shard that is not the manifest's."""
     run = data_set(tmp_path)
     order = order_name(load_manifest(str(tmp_path)).split("test").shards)
-    with pytest.raises(UserError, match=r"--slice C: .* has other rows in split 'test'"):
+    with pytest.raises(UserError, match=r"--slice C: .*'test'"):
         column_of_test(run, "C", order[::-1])
     (tmp_path / "1.parquet").write_bytes((tmp_path / "0.parquet").read_bytes())
-    with pytest.raises(UserError, match=r"1\.parquet: its bytes are not those that were written"):
+    with pytest.raises(UserError, match=r"1\.parquet: .*sha256"):
         column_of_test(run, "C", order)

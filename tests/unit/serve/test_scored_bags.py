@@ -38,8 +38,8 @@ def test_a_missing_bag_and_an_id_out_of_range_are_named(tmp_path):
     make(tmp_path)
     scorer = with_pooling(tmp_path, "sum")
     dense_BI, ids_BF = batch(3)
-    with pytest.raises(UserError, match="C1: the model takes several ids a row"):
+    with pytest.raises(UserError, match=r"^C1: "):
         scorer.logits(dense_BI, ids_BF)
     bags = Bags(np.array([0, 1, 5, 2], np.int32), np.array([0, 1, 3, 4]))
-    with pytest.raises(UserError, match="C1: id 5 at row 1, the model has 5 ids"):
+    with pytest.raises(UserError, match=r"C1: id 5 at row 1, .* 5 ids"):
         scorer.logits(dense_BI, ids_BF, {"C1": bags})

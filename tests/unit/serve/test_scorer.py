@@ -131,7 +131,7 @@ def test_an_id_without_a_row_is_named(tmp_path):
     make(tmp_path)
     dense_BI, ids_BF = batch()
     ids_BF[4, 1] = 5
-    with pytest.raises(UserError, match=r"C1: id 5 at row 4, the model has 5 ids"):
+    with pytest.raises(UserError, match=r"C1: id 5 at row 4, .* 5 ids"):
         Scorer(str(tmp_path)).logits(dense_BI, ids_BF)
 
 
@@ -140,12 +140,12 @@ def test_damage_is_named(tmp_path):
     data = bytearray((tmp_path / TABLES).read_bytes())
     data[-1] ^= 1
     (tmp_path / TABLES).write_bytes(data)
-    with pytest.raises(UserError, match=r"tables.safetensors: damaged: its checksum"):
+    with pytest.raises(UserError, match=r"tables\.safetensors: damaged"):
         Scorer(str(tmp_path))
     (tmp_path / "scorer.json").write_text("{}")
-    with pytest.raises(UserError, match="not a scorer's description"):
+    with pytest.raises(UserError, match=r"scorer\.json"):
         Scorer(str(tmp_path))
-    with pytest.raises(UserError, match=r"no scorer.json"):
+    with pytest.raises(UserError, match=r"none.*scorer\.json"):
         Scorer(str(tmp_path / "none"))
 
 

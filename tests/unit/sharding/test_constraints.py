@@ -73,7 +73,7 @@ def test_kernels_decide_where_a_table_lies():
         assert made["tables"]["C1"]["compute_kernel"] == kernel
         assert sum(rank["host_memory"] for rank in made["predicted"]["ranks"]) >= 2_000_000 * 128 * 4
     assert sum(rank["host_memory"] for rank in FREE["predicted"]["ranks"]) == 0
-    with pytest.raises(UserError, match="fused_uvm is CUDA's"):
+    with pytest.raises(UserError, match=r"C1.*fused_uvm"):
         plan("sharding.tables.C1.kernels=[fused_uvm]", cluster="1x2:cpu")
 
 
@@ -81,16 +81,16 @@ def test_min_partition_decides_the_width_of_column_shards():
     for width in (32, 64):
         made = plan(f"sharding.tables.C1={{types: [column_wise], min_partition: {width}}}")
         assert {shard["columns"] for shard in made["tables"]["C1"]["shards"]} == {width}
-    with pytest.raises(UserError, match=r"min_partition: 48 .*; one of \["):
+    with pytest.raises(UserError, match=r"min_partition: 48 .*\["):
         plan("sharding.tables.C1.min_partition=48")
 
 
 def test_ranks_hold_all_shards():
     made = plan("sharding.tables.C1={ranks: [1, 2]}")
     assert {shard["rank"] for shard in made["tables"]["C1"]["shards"]} <= {1, 2}
-    with pytest.raises(UserError, match="rank 4, but 2x2:h100 has ranks 0 to 3"):
+    with pytest.raises(UserError, match=r"rank 4, .*2x2:h100 .*0 .*3"):
         plan("sharding.tables.C1={ranks: [4]}")
-    with pytest.raises(UserError, match="ranks pin table_wise and column_wise shards only"):
+    with pytest.raises(UserError, match=r"ranks .*table_wise .*column_wise"):
         plan("sharding.tables.C1={ranks: [1], types: [row_wise]}")
 
 

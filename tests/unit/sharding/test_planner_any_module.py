@@ -96,7 +96,7 @@ def test_a_plan_for_a_config_is_loaded_for_its_model_wherever_that_is(tmp_path):
     assert "C 2" in loaded.show()
     loaded.save(str(tmp_path / "again.json"))
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "plan.json").read_bytes()
-    with pytest.raises(dmoe.UserError, match=r"plan\.json: table 'C 2' is 700x16 there and 800x16 in the model"):
+    with pytest.raises(dmoe.UserError, match=r"plan\.json: table 'C 2' .*700x16.*800x16"):
         dmoe.Plan.load(path, dmoe.DMoE(sizes | {"C 2": 800}, experts=["mlp", "mlp"], dim=8))
 
 
@@ -180,9 +180,9 @@ def test_what_cannot_be_planned_is_named(module, constraints, named):
 def test_a_plan_of_another_model_is_refused(tmp_path):
     path = str(tmp_path / "plan.json")
     dmoe.Planner("1x4:h100", batch_size=64).plan(bags(("t", 10, 8))).save(path)
-    with pytest.raises(dmoe.UserError, match=r"plan\.json: table 't' is 10x8 there and 11x8 in the model"):
+    with pytest.raises(dmoe.UserError, match=r"plan\.json: table 't' .*10x8.*11x8"):
         dmoe.Plan.load(path, bags(("t", 11, 8)))
-    with pytest.raises(dmoe.UserError, match=r"no table 'u'"):
+    with pytest.raises(dmoe.UserError, match="table 'u'"):
         dmoe.Plan.load(path).why("u")
 
 

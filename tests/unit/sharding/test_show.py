@@ -113,11 +113,11 @@ def test_why_says_what_the_alternatives_cost_and_which_do_not_fit():
 
 def test_mistakes_are_named():
     plan = plan_of(on_ranks(2))
-    with pytest.raises(UserError, match="--tables T11: no such table, did you mean 'T1'"):
+    with pytest.raises(UserError, match=r"--tables T11: .*'T1'"):
         lines(plan, tables="T11")
-    with pytest.raises(UserError, match="rank 2, but the plan has ranks 0 to 1"):
+    with pytest.raises(UserError, match=r"rank 2, .*0 .*1"):
         lines(plan, ranks="0-2")
-    with pytest.raises(UserError, match="expected such as 0-7,12"):
+    with pytest.raises(UserError, match=r"--ranks.*3-1.* 0-7,12"):
         lines(plan, ranks="3-1")
     del plan["room"]
     with pytest.raises(UserError, match="room"):

@@ -91,6 +91,6 @@ def test_a_training_that_cannot_fit_is_refused_before_it_is_planned(data, monkey
     monkeypatch.setattr(command, "join_group", lambda *_: torch.device("cpu"))
     monkeypatch.setattr(memory, "memory_limit", lambda: 1e6)
     monkeypatch.setattr(session, "open_session", None)
-    with pytest.raises(UserError, match=r"^memory: .* 1 MB; use a smaller train\.batch_size"):
+    with pytest.raises(UserError, match=r"^memory: .* 1 MB.*train\.batch_size"):
         command.train(str(data.parent / "config.yaml"), ["train.batch_size=1000000"], resume=False)
     assert os.listdir(data.parent / "run") == ["lock"]

@@ -186,9 +186,9 @@ def test_a_dense_part_that_is_no_safetensors_file_is_refused(folder: Path) -> No
 def test_neither_the_best_step_nor_more_epochs_come_after_the_checkpoint() -> None:
     kept = {"step": 13, "best_auc": 0.7, "best_step": 14, "schedule": {"plateau": 1.0, "waited": 0, "best": None}}
     assert progress_from(kept | {"best_step": 13}, "x").best_step == 13
-    with pytest.raises(UserError, match="best_step is 14, but the checkpoint is of step 13"):
+    with pytest.raises(UserError, match=r"best_step .*14.* 13"):
         progress_from(kept, "x")
-    with pytest.raises(UserError, match="epoch is 14, but the checkpoint is of step 13"):
+    with pytest.raises(UserError, match=r"epoch .*14.* 13"):
         progress_from(kept | {"best_step": 13, "epoch": 14}, "x")
 
 

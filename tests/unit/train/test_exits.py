@@ -96,9 +96,9 @@ def test_a_rank_that_lost_the_others_and_their_store_says_so_and_ends(capsys, mo
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rank():
-    with pytest.raises(Stopped, match="overflowed at step 17 on rank 3"):
+    with pytest.raises(Stopped, match=r"step 17 .*rank 3"):
         Guard(GuardConfig(), 0.2).check_loss(20, float("nan"), 10, (17, 3))
-    with pytest.raises(Stopped, match="in the last 10 steps"):
+    with pytest.raises(Stopped, match=r"step 20.* 10 steps"):
         Guard(GuardConfig(), 0.2).check_loss(20, float("inf"), 10)
     Guard(GuardConfig(enabled=False), 0.2).check_loss(20, float("nan"), 10)
 
@@ -121,7 +121,7 @@ def test_progress_is_checked_field_by_field():
         with pytest.raises(UserError) as error:
             progress_from({**sound, wrong: -1}, "x")
         assert str(error.value).startswith(words)
-    with pytest.raises(UserError, match="a part of it is missing"):
+    with pytest.raises(UserError, match=r"^x: "):
         progress_from({"schedule": sound["schedule"]}, "x")
 
 

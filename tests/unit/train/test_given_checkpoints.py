@@ -38,7 +38,7 @@ def test_a_linked_file_of_a_checkpoint_is_refused(run, tmp_path, name):
     (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
     for read in (verify_checkpoint, lambda path: [Contents(path).rows(one, 0, 1) for one in Contents(path).names()]):
-        with pytest.raises(UserError, match=f"{name}: is a link"):
+        with pytest.raises(UserError, match=rf"{name}: .*link"):
             read(str(folder))
 
 

@@ -1,6 +1,7 @@
 """Run directories from anyone: no link inside of one is followed, whatever is written, removed or read."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ WRITES = {
 def test_a_file_that_is_a_link_is_refused(run, victim, name):
     Path(run.path, name).unlink(missing_ok=True)
     Path(run.path, name).symlink_to(victim / "bashrc")
-    with pytest.raises(UserError, match=rf"/{name}: is a link"):
+    with pytest.raises(UserError, match=rf"/{name}: .*link"):
         WRITES[name](run)
 
 
@@ -91,7 +92,7 @@ def test_a_checkpoint_that_is_a_link_is_refused(run, victim, link, use):
     if link == "checkpoints":
         Path(run.path, link).rename(Path(run.path, "elsewhere"))
     Path(run.path, link).symlink_to(victim / "documents")
-    with pytest.raises(UserError, match=rf"/{link}: is a link"):
+    with pytest.raises(UserError, match=rf"/{link}: .*link"):
         READS[use](run)
 
 
@@ -107,11 +108,11 @@ def test_a_link_among_a_checkpoint_s_files_is_removed_and_not_what_it_points_to(
 def test_reports_and_traces_refuse_links_too(run, victim):
     run.finish({})
     Path(run.path, "trace").symlink_to(victim / "documents")
-    with pytest.raises(UserError, match="/trace: is a link"):
+    with pytest.raises(UserError, match=r"/trace: .*link"):
         Trace((1, 1), run.path, 0)
     Path(run.path, "metrics.json").unlink()
     Path(run.path, "metrics.json").symlink_to(victim / "bashrc")
-    with pytest.raises(UserError, match=r"/metrics\.json: is a link"):
+    with pytest.raises(UserError, match=r"/metrics\.json: .*link"):
         load_run(run.path)
 
 
@@ -128,5 +129,5 @@ def test_a_run_directory_that_is_a_link_itself_is_a_user_s_own_choice(run, tmp_p
 
 def test_an_evaluation_stays_in_the_run(run):
     for name in ("../evaluation.json", "/tmp/evaluation.json", "a/../../b.json"):
-        with pytest.raises(UserError, match="leaves the folder"):
+        with pytest.raises(UserError, match=f"^{re.escape(run.path)}: '"):
             run.finish({}, name)

@@ -270,7 +270,7 @@ def test_a_plan_whose_names_act_on_a_terminal_is_refused(tmp_path):
     plan = plan_of({"C1": table(10, 4, "table_wise", (0, 0, 10, 4, 0))})
     plan["tables"][HOSTILE] = plan["tables"].pop("C1")
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    with pytest.raises(UserError, match=r"plan.json: table 'a.*has a control character") as refused:
+    with pytest.raises(UserError, match=r"plan\.json: table 'a") as refused:
         read_plan(str(tmp_path / "plan.json"))
     assert str(refused.value).isprintable()
 

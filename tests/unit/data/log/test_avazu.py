@@ -72,5 +72,5 @@ def test_a_column_can_be_left_out_and_a_wrong_name_is_told(tmp_path: Path):
     make_avazu(tmp_path / "train.csv", 60)
     folder = make(tmp_path / "d", tmp_path / "train.csv", schema=avazu_schema("x4", ("device_id",)), where="avazu", dataset="avazu")
     assert "device_id" not in [one.name for one in load_manifest(str(folder)).categorical]
-    with pytest.raises(UserError, match="--drop: no column 'device'"):
+    with pytest.raises(UserError, match=r"--drop: .*'device'"):
         avazu_schema("x4", ("device",))

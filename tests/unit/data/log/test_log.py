@@ -132,9 +132,9 @@ def test_a_log_from_standard_input_gives_the_bytes_of_its_file(tmp_path: Path, l
     manifest = (tmp_path / "piped" / "manifest.json").read_bytes()
     piped(zipped)
     assert (tmp_path / "piped" / "manifest.json").read_bytes() == manifest
-    with pytest.raises(UserError, match="holds another data set"):
+    with pytest.raises(UserError, match=r"^--output .*--overwrite"):
         piped(log.read_bytes())
-    with pytest.raises(UserError, match=r"--input -: empty, no rows to read"):
+    with pytest.raises(UserError, match="--input -: empty"):
         piped(b"", "none")
 
 
@@ -207,7 +207,7 @@ def test_bad_rows_are_kept_aside_with_their_lines_and_fail_above_a_share(tmp_pat
         for one, (line, _, reason) in zip(kept, planted.values(), strict=True):
             assert reason in one[3].decode()
             assert one[4] == line
-    with pytest.raises(UserError, match=r"log.csv:2: 11 fields, expected 10 \(9 bad lines of 309; stops above --max-bad-share 0.001\)"):
+    with pytest.raises(UserError, match=r"log\.csv:2: 11 fields, .* 10 .*9 .*309.* --max-bad-share 0\.001"):
         make(tmp_path / "strict", log)
 
 
@@ -231,10 +231,10 @@ def test_without_scoring_a_kept_vocabulary_makes_splits_of_a_labelled_log(tmp_pa
     assert set(manifest.splits) == {"train", "validation", "test"}
     assert all(split.labelled for split in manifest.splits.values())
     assert manifest.schema_hash == load_manifest(str(folder)).schema_hash
-    with pytest.raises(UserError, match=r"--scoring needs the ids .*: --vocabulary D"):
+    with pytest.raises(UserError, match=r"--scoring .*--vocabulary"):
         make(tmp_path / "s", log, scoring=True)
     log.write_text(log.read_text().replace("clicked", "forgotten", 1))
-    with pytest.raises(UserError, match="no column 'clicked'"):
+    with pytest.raises(UserError, match=r"log\.csv:1: .*'clicked'"):
         make(tmp_path / "u", log, vocabulary=str(folder))
 
 

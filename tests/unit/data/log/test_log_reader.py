@@ -96,7 +96,7 @@ def test_an_id_out_of_range_in_a_bag_is_named_with_its_row(data: Path, tmp_path:
     shard["sha256"] = hashlib.sha256((tmp_path / "train" / path.name).read_bytes()).hexdigest()
     manifest["splits"] = {"train": {"rows": shard["rows"], "positives": shard["positives"], "shards": [shard]}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"tags: id 99 at row 11 of train/part-00000.parquet, but the manifest has"):
+    with pytest.raises(UserError, match=r"tags: id 99 at row 11 of train/part-00000\.parquet"):
         list(reader(tmp_path).batches(50, 0, 1))
 
 

@@ -135,5 +135,5 @@ def test_edges_of_buckets_are_finite(tmp_path: Path, edges: str):
     """The manifest, which holds them, is JSON."""
     path = tmp_path / "schema.yaml"
     path.write_text(f"label: click\ncategorical:\n- {{name: b, column: price, bucket: {{edges: {edges}}}}}\n")
-    with pytest.raises(UserError, match=r"schema\.yaml: categorical\.0\.bucket\.edges\.\d: input should be a (finite|valid) number"):
+    with pytest.raises(UserError, match=r"schema\.yaml: categorical\.0\.bucket\.edges\.\d: .*number"):
         load_schema(str(path))

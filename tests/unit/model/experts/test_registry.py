@@ -17,49 +17,51 @@ def kinds(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "message"),
+    ("kind", "options", "named"),
     [
-        ("crosnet", {}, "expert 'crosnet': unknown kind, did you mean 'crossnet'?"),
-        ("crossnet", {"layer": 2}, "expert 'crossnet': unknown option 'layer', did you mean 'num_layers'?"),
-        ("mlp", {"zzz": 2}, "expert 'mlp': unknown option 'zzz', expected one of activation, dropout, hidden, layer_norm"),
-        ("fwfm", {"rank": 2}, "expert 'fwfm': unknown option 'rank', it has none"),
-        ("crossnet", {"num_fields_": 2}, "expert 'crossnet': unknown option 'num_fields_', did you mean"),
-        ("crossnet", {"num_layers": "3"}, "expert 'crossnet': option 'num_layers': input should be a valid integer, found '3'"),
-        ("crossnet", {"num_layers": True}, "option 'num_layers': input should be a valid integer, found True"),
-        ("crossnet", {"num_layers": 2.0}, "option 'num_layers': input should be a valid integer, found 2.0"),
-        ("crossnet", {"num_layers": None}, "option 'num_layers': input should be a valid integer, found None"),
-        ("crossnet", {"num_layers": 0}, "option 'num_layers': input should be greater than or equal to 1, found 0"),
-        ("crossnet", {"low_rank": -1}, "option 'low_rank': input should be greater than or equal to 0, found -1"),
-        ("cin", {"layer_maps": []}, "option 'layer_maps': "),
-        ("cin", {"layer_maps": [16, 0]}, "option 'layer_maps': 1: input should be greater than or equal to 1, found 0"),
-        ("mlp", {"hidden": 400}, "option 'hidden': "),
-        ("mlp", {"hidden": "400"}, "option 'hidden': "),
-        ("mlp", {"activation": "gelu"}, "option 'activation': input should be 'relu' or 'silu', found 'gelu'"),
-        ("mlp", {"dropout": 1.0}, "option 'dropout': input should be less than 1, found 1.0"),
-        ("mlp", {"dropout": float("nan")}, "option 'dropout': "),
-        ("masknet", {"mask_ratio": 0.0}, "option 'mask_ratio': input should be greater than 0, found 0.0"),
-        ("masknet", {"mask_ratio": float("inf")}, "option 'mask_ratio': "),
-        ("finalmlp", {"num_heads": 7}, "expert 'finalmlp': num_heads 7 does not divide the streams' last widths, 400 and 400"),
-        ("finalmlp", {"gate_fields_a": [39]}, "expert 'finalmlp': there is no field 39 to gate by, expected 0..38"),
-        ("gwpfm", {"groups": [13, 13]}, "expert 'gwpfm': groups of [13, 13] fields do not part 39 fields"),
-        ("gwpfm", {"groups": 3}, "expert 'gwpfm': 3 groups do not divide the fields' 16 dims"),
-        ("gwpfm", {"groups": 64}, "do not part 39 fields"),
-        ("gwpfm", {"groups": True}, "option 'groups': "),
+        ("crosnet", {}, ["'crossnet'"]),
+        ("crossnet", {"layer": 2}, ["'layer'", "'num_layers'"]),
+        ("mlp", {"zzz": 2}, ["'zzz'", "activation, dropout, hidden, layer_norm"]),
+        ("fwfm", {"rank": 2}, ["'rank'"]),
+        ("crossnet", {"num_fields_": 2}, ["'num_fields_'"]),
+        ("crossnet", {"num_layers": "3"}, ["'num_layers'", "integer", "'3'"]),
+        ("crossnet", {"num_layers": True}, ["'num_layers'", "integer", "True"]),
+        ("crossnet", {"num_layers": 2.0}, ["'num_layers'", "integer", "2.0"]),
+        ("crossnet", {"num_layers": None}, ["'num_layers'", "integer", "None"]),
+        ("crossnet", {"num_layers": 0}, ["'num_layers'", "1", "0"]),
+        ("crossnet", {"low_rank": -1}, ["'low_rank'", "0", "-1"]),
+        ("cin", {"layer_maps": []}, ["'layer_maps'"]),
+        ("cin", {"layer_maps": [16, 0]}, ["'layer_maps': 1: ", "1", "0"]),
+        ("mlp", {"hidden": 400}, ["'hidden'"]),
+        ("mlp", {"hidden": "400"}, ["'hidden'"]),
+        ("mlp", {"activation": "gelu"}, ["'activation'", "'relu'", "'silu'", "'gelu'"]),
+        ("mlp", {"dropout": 1.0}, ["'dropout'", "less", "1.0"]),
+        ("mlp", {"dropout": float("nan")}, ["'dropout'"]),
+        ("masknet", {"mask_ratio": 0.0}, ["'mask_ratio'", "greater", "0.0"]),
+        ("masknet", {"mask_ratio": float("inf")}, ["'mask_ratio'"]),
+        ("finalmlp", {"num_heads": 7}, ["num_heads 7", "400"]),
+        ("finalmlp", {"gate_fields_a": [39]}, ["field 39", "0..38"]),
+        ("gwpfm", {"groups": [13, 13]}, ["groups", "[13, 13]", "39 fields"]),
+        ("gwpfm", {"groups": 3}, ["3 groups", "16 dims"]),
+        ("gwpfm", {"groups": 64}, ["groups", "39 fields"]),
+        ("gwpfm", {"groups": True}, ["'groups'"]),
     ],
 )
-def test_a_mistake_is_named(kind, options, message):
-    with pytest.raises(UserError, match=re.escape(message)):
+def test_a_mistake_is_named(kind, options, named):
+    with pytest.raises(UserError) as refused:
         build_expert(kind, 39, 16, **options)
+    assert str(refused.value).startswith(f"expert '{kind}': ")
+    assert all(word in str(refused.value) for word in named), refused.value
 
 
 @pytest.mark.parametrize("kind", ["ipnn", "fwfm"])
 def test_pairs_need_two_fields(kind):
-    with pytest.raises(UserError, match=f"expert '{kind}': 1 field has no pairs"):
+    with pytest.raises(UserError, match=f"expert '{kind}': 1 field"):
         build_expert(kind, 1, 16)
 
 
 def test_no_fields_are_refused():
-    with pytest.raises(UserError, match="expert 'mlp': 0 fields of 16 dims, expected at least one of each"):
+    with pytest.raises(UserError, match="expert 'mlp': 0 fields of 16 dims"):
         build_expert("mlp", 0, 16)
 
 
@@ -87,7 +89,7 @@ def test_a_users_own_expert_takes_part(kinds):
 
 
 def test_a_name_that_is_taken_is_refused_and_a_reloaded_class_is_not(kinds):
-    with pytest.raises(UserError, match=r"expert 'mlp': .*Other cannot take this name, it is dmoe\.model\.experts\.mlp\.MLP's"):
+    with pytest.raises(UserError, match=r"expert 'mlp': .*Other.* dmoe\.model\.experts\.mlp\.MLP"):
 
         @register("mlp")
         class Other(nn.Module):
@@ -98,7 +100,7 @@ def test_a_name_that_is_taken_is_refused_and_a_reloaded_class_is_not(kinds):
 
 
 def test_a_class_without_the_sizes_is_refused(kinds):
-    with pytest.raises(UserError, match=r"expert 'odd': .*Odd\(\) has no parameter field_dim"):
+    with pytest.raises(UserError, match=r"expert 'odd': .*Odd.*field_dim"):
 
         @register("odd")
         class Odd(nn.Module):
@@ -113,11 +115,11 @@ def test_a_class_that_breaks_the_contract_is_named(kinds):
                 self.out_dim = width
 
     register("bare")(Bare)
-    with pytest.raises(UserError, match="expert 'bare': option 'width' is missing"):
+    with pytest.raises(UserError, match=r"expert 'bare': .*'width'"):
         build_expert("bare", 3, 2)
-    with pytest.raises(UserError, match=r"expert 'bare': Bare\.out_dim is None, expected its output's width"):
+    with pytest.raises(UserError, match=r"expert 'bare': Bare\.out_dim .*None"):
         build_expert("bare", 3, 2, width=0)
-    with pytest.raises(UserError, match=r"expert 'bare': Bare has no method flops\(\)"):
+    with pytest.raises(UserError, match=r"expert 'bare': Bare .*flops"):
         build_expert("bare", 3, 2, width=4)
 
 
@@ -127,5 +129,5 @@ def test_an_option_that_a_config_cannot_give_is_named(kinds):
             super().__init__()
 
     register("holder")(Holder)
-    with pytest.raises(UserError, match=r"expert 'holder': option 'inner' has the type .*Module.*, which a config cannot give"):
+    with pytest.raises(UserError, match=r"expert 'holder': .*'inner'.*Module"):
         build_expert("holder", 3, 2, inner="mlp")
