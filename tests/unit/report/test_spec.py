@@ -90,7 +90,7 @@ def test_mistakes_are_named(folder, text, message):
 
 def test_the_shipped_ladders_resolve():
     paths = sorted(Path("configs").glob("ladder_*.yaml"))
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in map(str, paths):
         spec = load_spec(path)
         for name in spec.variants:
