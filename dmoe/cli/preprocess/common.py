@@ -14,13 +14,15 @@ def run(arguments: argparse.Namespace, **options: Any) -> None:
     from dmoe.data.prepare.options import Options
     from dmoe.data.prepare.pipeline import preprocess
     from dmoe.data.prepare.summary import summarize
+    from dmoe.processes.hidden_modules import hidden
     from dmoe.processes.malloc import keep_freed_memory
     from dmoe.terminal import tell
 
     keep_freed_memory()
     # The progress of its stages tells from here on.
     note("")
-    result = preprocess(Options(**given(arguments, Options) | options))
+    with hidden("pandas", "scipy"):
+        result = preprocess(Options(**given(arguments, Options) | options))
     numbers = {
         "output": arguments.output,
         "rows": {name: split.rows for name, split in result.manifest.splits.items()},
