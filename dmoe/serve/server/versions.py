@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from dmoe.data.dataset.reading.bags import Bags
-from dmoe.errors import UserError
+from dmoe.errors import MOST_NAMES, UserError
+from dmoe.names import quoted
 from dmoe.serve.export.delta import DELTA
 from dmoe.serve.export.format import FILE
 from dmoe.serve.pointer import folder_at, read_pointer
@@ -124,6 +125,15 @@ def folder_of(model: str, asked_by: str) -> str:
     return folder_at(model, read_pointer(model, asked_by)[0])
 
 
+def other_columns(before: Sequence[str], now: Sequence[str]) -> str:
+    """A remark if a version reads other raw columns than the one before, whose clients may not send them; else empty."""
+    more, less = ([one for one in some if one not in others] for some, others in ((now, before), (before, now)))
+    said = [
+        f"{what} {', '.join(map(quoted, some[:MOST_NAMES]))}" for what, some in (("now reads", more), ("no longer reads", less)) if some
+    ]
+    return f" (another model: it {' and '.join(said)})" if said else ""
+
+
 class Versions:
     """The current version of a model, and a thread that follows its pointer file.
 
@@ -150,10 +160,10 @@ class Versions:
             # `look` tells why the other one was refused.
             self._take(load_version(folder, engine=engine, scratch=self.scratch))
 
-    def _take(self, version: Version) -> None:
+    def _take(self, version: Version, before: Version | None = None) -> None:
         self.current = version
         self.scratch.remember(self.model, version.folder)
-        self.told("loaded", version.name, version.folder)
+        self.told("loaded", version.name, version.folder + (other_columns(before.columns, version.columns) if before else ""))
 
     def follow(self, seconds: float) -> None:
         """Starts a thread that checks the pointer file every `seconds`, until `stop`."""
@@ -184,7 +194,7 @@ class Versions:
             self._refuse(folder, changed, f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             return
         before, self._refused = self.current, None
-        self._take(version)
+        self._take(version, before)
         before.remove()
 
     @staticmethod

@@ -1,5 +1,6 @@
 """The Arrow stream of a request: a damaged one, or one that is small and stands for much memory, is refused before anything uses it."""
 
+import contextlib
 import random
 import struct
 
@@ -54,6 +55,17 @@ def test_a_dictionarys_wrong_index_is_refused():
     assert indices.tobytes() in whole
     with pytest.raises(UserError, match="Arrow"):
         arrow_rows(whole.replace(indices.tobytes(), (indices + 10**8).tobytes()), N, MIB)
+
+
+def test_views_in_a_buffer_of_a_broken_size_are_read_or_refused():
+    whole = stream(TEXTS.cast(pa.string_view()))
+    pieces = whole.split(struct.pack("<q", 16 * 60))
+    assert len(pieces) > 1
+    for place in range(1, len(pieces)):
+        size = struct.pack("<q", 16 * 60)
+        body = size.join(pieces[:place]) + struct.pack("<q", 16 * 60 + 3) + size.join(pieces[place:])
+        with contextlib.suppress(UserError):
+            assert arrow_rows(body, N, MIB).num_rows == N
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Clients that are slow, send nonsense or go away: a clear 4xx, nothing that stays, and the others are answered meanwhile."""
 
+import asyncio
 import json
 import random
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,6 +89,23 @@ def test_clients_that_go_away_leave_nothing(address):
             with socket.create_connection(address, timeout=60) as client:
                 client.sendall((HEAD % len(body) + body)[:cut])
     alive(address)
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch, read_again):
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.05)
+    found, aborted = protocol.BoundedProtocol.__new__(protocol.BoundedProtocol), []
+
+    async def wait() -> None:
+        found.loop, found.transport = asyncio.get_running_loop(), SimpleNamespace(abort=lambda: aborted.append(True))
+        found.flow = SimpleNamespace(pause_writing=lambda: None, resume_writing=lambda: None)
+        found.pause_writing()
+        if read_again:
+            found.resume_writing()
+        await asyncio.sleep(0.3)
+
+    asyncio.run(wait())
+    assert bool(aborted) == (not read_again)
 
 
 def test_more_connections_than_are_taken_are_refused(model, monkeypatch):

@@ -32,7 +32,7 @@ from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.metrics import forget_dead
 from dmoe.serve.server.options import ServeOptions
 from dmoe.serve.server.scratch import Scratch
-from dmoe.serve.server.versions import Version, Versions, load_version
+from dmoe.serve.server.versions import Version, Versions, load_version, other_columns
 from dmoe.testing.small_scorer import small_scorer
 from tests.waiting import wait_for
 
@@ -360,6 +360,13 @@ def test_a_process_that_starts_under_a_bad_version_answers_as_the_others_do(fold
     later.look()
     assert later.current.name == first
     assert [event[0] for event in told] == ["loaded", "loaded", "refused"]
+
+
+def test_a_version_that_reads_other_columns_is_told_of():
+    assert other_columns(("site", "user"), ("user", "site")) == ""
+    said = other_columns(("site", "user"), ("user", "page"))
+    assert said.index("'page'") < said.index("'site'")
+    assert "'user'" not in said
 
 
 def test_gauges_of_dead_processes_are_forgotten(tmp_path):
