@@ -96,10 +96,7 @@ def match(target: Config, control: Config, manifest: Manifest, tolerance: float 
     knobs = _knobs(control, manifest)
     _, dense, flops = _sizes(control, manifest)
     at = [int(np.searchsorted(knob.values, knob.start)) for knob in knobs]
-    rest = [
-        whole - sum(int(of[index]) for of, index in zip(parts, at, strict=True))
-        for whole, parts in ((dense, [knob.parameters for knob in knobs]), (flops, [knob.flops for knob in knobs]))
-    ]
+    rest = _without(knobs, at, dense, flops)
     found = solve(knobs, asked_dense - rest[0], asked_flops - rest[1], tolerance * asked_dense, tolerance * asked_flops)
     made = _with_widths(control, knobs, found)
     embedding, dense, flops = _sizes(made, manifest)
@@ -121,10 +118,7 @@ def solve(knobs: Sequence[Knob], parameters: float, flops: float, parameters_off
     logs_N = np.log(last.values / last.start)
     best: tuple[tuple[int, float], list[int]] | None = None
     for picks in itertools.product(*(range(len(knob.values)) for knob in others)):
-        left = [
-            whole - sum(float(of[index]) for of, index in zip(parts, picks, strict=True))
-            for whole, parts in ((parameters, [knob.parameters for knob in others]), (flops, [knob.flops for knob in others]))
-        ]
+        left = _without(others, picks, parameters, flops)
         off_N = np.maximum(np.abs(last.parameters - left[0]) / parameters_off, np.abs(last.flops - left[1]) / flops_off)
         if (within := np.flatnonzero(off_N <= 1)).size:
             logs = np.array([math.log(knob.values[index] / knob.start) for knob, index in zip(others, picks, strict=True)])
@@ -138,6 +132,12 @@ def solve(knobs: Sequence[Knob], parameters: float, flops: float, parameters_off
             best = rank, [*(int(knob.values[i]) for knob, i in zip(others, picks, strict=True)), int(last.values[index])]
     assert best is not None
     return best[1]
+
+
+def _without(knobs: Sequence[Knob], picks: Sequence[int], parameters: float, flops: float) -> tuple[float, float]:
+    """The parameters and the FLOPs that are left without the experts of some knobs, each at its value of this index."""
+    taken = list(zip(knobs, picks, strict=True))
+    return parameters - sum(int(knob.parameters[at]) for knob, at in taken), flops - sum(int(knob.flops[at]) for knob, at in taken)
 
 
 def _variance(logs: np.ndarray, last_N: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from dmoe.data.prepare.propose.places import PLACES
 from dmoe.data.prepare.propose.profile import Profile, profile, shown
 from dmoe.data.prepare.propose.roles import Role, feature_name, group_of, parts_of_time, roles_of
 from dmoe.data.prepare.propose.sample import Asked, Sample, joined, malformed
-from dmoe.data.prepare.propose.shipped_fit import Fit, find_fit, named
+from dmoe.data.prepare.propose.shipped_fit import Fit, find_fit
 from dmoe.data.prepare.propose.text_sample import read_sample
 from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.schema import Schema, parse_schema
@@ -50,26 +50,13 @@ def propose(inputs: Sequence[str], asked: Asked, label: str | None = None, posit
         ...     print(propose([log.name], Asked()).splitlines()[-1])
           - site  # 2 values, most frequent 'a' (50.0%)
     """
-    if list(inputs) == [STDIN]:
-        with tempfile.TemporaryDirectory() as folder:
-            sample = read_sample(spool_start(folder), STDIN, asked)
-            return _text(sample, inputs, label, positive, saved, asked)
-    if STDIN in inputs:
-        raise UserError("'-' (standard input) must be the only input")
-    paths = find_paths(list(inputs))
-    step = max(len(paths) / PLACES, 1)
-    chosen = [paths[int(number * step)] for number in range(min(len(paths), PLACES))]
-    each = replace(asked, rows=max(asked.rows // len(chosen), 1))
-    sample = joined([read_sample(path, path, each) for path in chosen])
-    return _text(sample, inputs, label, positive, saved, asked)
-
-
-def _text(sample: Sample, inputs: Sequence[str], label: str | None, positive: str | None, saved: str, asked: Asked) -> str:
+    sample = _sample(inputs, asked)
     profiles, form = [profile(one, sample.rows) for one in sample.columns], dict(sample.form)
     header = form.get("header", True)
     fit = None if asked.columns else find_fit(profiles, header)
     if fit and fit.columns:
-        profiles, form["columns"] = named(profiles, fit.columns), list(fit.columns)
+        profiles = [replace(one, name=name) for one, name in zip(profiles, fit.columns, strict=True)]
+        form["columns"] = list(fit.columns)
     if fit and label is None:
         label, why = fit.label, f"as the schema {fit.names[0]} has it"
     name = sample.file.path
@@ -91,6 +78,20 @@ def _text(sample: Sample, inputs: Sequence[str], label: str | None, positive: st
     read = parse_schema(parse_yaml(text), "the proposed schema")
     assert read == schema, "the text says another schema than was tried"
     return text
+
+
+def _sample(inputs: Sequence[str], asked: Asked) -> Sample:
+    """A sample of standard input, or of evenly chosen files."""
+    if list(inputs) == [STDIN]:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_sample(spool_start(folder), STDIN, asked)
+    if STDIN in inputs:
+        raise UserError("'-' (standard input) must be the only input")
+    paths = find_paths(list(inputs))
+    step = max(len(paths) / PLACES, 1)
+    chosen = [paths[int(number * step)] for number in range(min(len(paths), PLACES))]
+    each = replace(asked, rows=max(asked.rows // len(chosen), 1))
+    return joined([read_sample(path, path, each) for path in chosen])
 
 
 def _tree(form: dict[str, Any], chosen: Chosen, profiles: Sequence[Profile], roles: Sequence[Role]) -> Explained:

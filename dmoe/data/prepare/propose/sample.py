@@ -26,6 +26,8 @@ from dmoe.names import first_twice, quoted
 
 UNKNOWN = "\0"
 """Placeholder for the label of a schema that is only used to split a file into fields."""
+NOTHING = pa.chunked_array([], pa.large_string())
+"""The values of a column that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,6 @@ def cutting_schema(name: str, form: dict[str, Any]) -> Schema:
     return parse_schema(form | {"label": UNKNOWN, "categorical": ["-"]}, name)
 
 
-def readable(name: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that a schema can name.
-
-    Raises:
-        UserError: two have one name.
-    """
-    if (twice := first_twice(one for one in columns if one)) is not None:
-        raise UserError(f"{name}: two columns {quoted(twice)}; rename one")
-    return tuple(one for one in columns if one)
-
-
 def refuse_all(name: str, rejects: list[Reject]) -> UserError:
     """The error for a log without any well-formed row."""
     first = rejects[0]
@@ -117,15 +108,18 @@ def malformed(rejects: list[Reject], lines: int) -> str:
 
 
 def described(path: str, name: str, schema: Schema) -> File:
-    """Describes the file at `path`, which messages call `name`.
+    """Describes the file at `path`, which messages call `name`. All columns that have a name are used.
 
     Raises:
-        UserError: it cannot be read, or is empty.
+        UserError: it cannot be read, or is empty, or two columns have one name.
     """
     file = describe(path, name, schema)
     if file is None:
         raise UserError(f"{name}: empty, no rows to read")
-    return replace(file, at=path, used=readable(name, file.columns))
+    used = tuple(one for one in file.columns if one)
+    if twice := first_twice(used):
+        raise UserError(f"{name}: two columns {quoted(twice)}; rename one")
+    return replace(file, at=path, used=used)
 
 
 def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
@@ -139,29 +133,26 @@ def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
         for place, line in enumerate(piece.removesuffix(b"\n").split(b"\n"), start=number):
             try:
                 rows.append(dict(json_object(line.removeprefix(BOM).removesuffix(b"\r"))))
-            except UnicodeDecodeError:
-                rejects.append(Reject(place if number else 0, *unreadable(line), b""))
             except ValueError as error:
-                rejects.append(Reject(place if number else 0, "json", str(error), b""))
+                why = unreadable(line) if isinstance(error, UnicodeDecodeError) else ("json", str(error))
+                rejects.append(Reject(place if number else 0, *why, b""))
     if not rows:
         raise refuse_all(name, rejects)
-    keys = dict.fromkeys(key for row in rows for key in row if key)
-    values = {key: [row.get(key) for row in rows] for key in keys}
-    file = replace(file, columns=tuple(values), used=tuple(values))
-    columns = [_json_column(key, found) for key, found in values.items()]
+    keys = tuple(dict.fromkeys(key for row in rows for key in row if key))
+    file = replace(file, columns=keys, used=keys)
+    columns = [_json_column(key, [row.get(key) for row in rows]) for key in keys]
     tried = [(file, *one) for one in kept]
     return Sample(file, len(rows), columns, tried, {"format": "jsonl"}, {}, told, malformed(rejects, len(rows) + len(rejects)))
 
 
 def _json_column(name: str, values: list[Any]) -> Column:
     """A column of values from `json_object`, in which numbers are texts and objects are tuples."""
-    nothing = pa.chunked_array([], pa.large_string())
     lists = any(isinstance(one, list) for one in values)
     flat = [item for one in values for item in (one if isinstance(one, list) else [one])] if lists else values
     if any(isinstance(one, tuple) for one in flat):
-        return Column(name, nothing, unread="holds objects" + " in lists" * lists)
+        return Column(name, NOTHING, unread="holds objects" + " in lists" * lists)
     if any(isinstance(one, list) for one in flat):
-        return Column(name, nothing, unread="holds lists of lists")
+        return Column(name, NOTHING, unread="holds lists of lists")
     texts = [str(one).lower() if isinstance(one, bool) else one for one in flat]
     lengths = np.array([len(one) if isinstance(one, list) else one is not None for one in values], np.int64) if lists else None
     return Column(name, pa.chunked_array([pa.array(texts, pa.large_string())]), lengths)
@@ -199,7 +190,7 @@ def _parquet_column(path: str, name: str, arrays: list[pa.Array]) -> Column:
     try:
         texts = [as_text(path, name, one, single=False, time=True) for one in arrays]
     except UserError:
-        return Column(name, pa.chunked_array([], pa.large_string()), unread=f"is {str(arrays[0].type)[:80]}, which cannot be read")
+        return Column(name, NOTHING, unread=f"is {str(arrays[0].type)[:80]}, which cannot be read")
     if not pa.types.is_large_list(texts[0].type):
         return Column(name, pa.chunked_array(texts))
     lengths = np.concatenate([one.value_lengths().fill_null(0).to_numpy() for one in texts]).astype(np.int64)

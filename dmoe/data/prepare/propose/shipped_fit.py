@@ -1,7 +1,7 @@
 """Recognises a log for which dmoe ships a schema."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dmoe.data.prepare.propose.profile import HEX_DIGITS, Profile
@@ -67,8 +67,3 @@ def _holds(one: Profile, kind: str, whole: bool) -> bool:
     if kind == "number":
         return one.readable_as("number") if whole else one.is_number
     return kind not in ("hex", "int") or (one.readable_as(kind) and (kind == "int" or one.width == HEX_DIGITS))
-
-
-def named(profiles: Sequence[Profile], columns: Sequence[str]) -> list[Profile]:
-    """The profiles, renamed."""
-    return [replace(one, name=name) for one, name in zip(profiles, columns, strict=True)]

@@ -2,34 +2,15 @@
 
 import re
 
-LABELS = {
-    "label": 0,
-    "target": 0,
-    "click": 1,
-    "clicked": 1,
-    "clicks": 1,
-    "clk": 1,
-    "isclick": 1,
-    "converted": 2,
-    "conversion": 2,
-    "purchased": 2,
-    "purchase": 2,
-    "bought": 2,
-    "installed": 2,
-    "install": 2,
-    "liked": 2,
-    "like": 2,
-    "response": 2,
-    "outcome": 2,
-    "attributed": 2,
-    "engaged": 2,
-    "y": 2,
-    "rating": 3,
-    "ratings": 3,
-    "stars": 3,
-}
-"""Words in the name of a label, with a rank; 0 is best."""
-RATINGS = 3
+LABELS = (
+    "label target",
+    "click clicked clicks clk isclick",
+    "converted conversion purchased purchase bought installed install liked like response outcome attributed engaged y",
+    "rating ratings stars",
+)
+"""Words in the name of a label, the best first."""
+RANKS = {word: rank for rank, words in enumerate(LABELS) for word in words.split()}
+RATINGS = RANKS["rating"]
 TIMES = ("timestamp", "datetime", "time", "ts", "date", "at", "when", "hour", "day", "dt", "created", "unixtime")
 """Words in the name of a time column, the best first."""
 WEIGHTS = frozenset(("weight", "weights", "w"))
@@ -68,7 +49,7 @@ def words_of(name: str) -> list[str]:
 def label_rank(name: str) -> int | None:
     """The rank of a name as the name of a label, 0 is best; None if it is no such name."""
     words = words_of(name)
-    return min((LABELS[one] for one in words if one in LABELS), default=None) if not set(words) & {"id", "time", "ts", "at"} else None
+    return None if {"id", "time", "ts", "at"} & set(words) else min((RANKS[one] for one in words if one in RANKS), default=None)
 
 
 def rank(name: str, of: tuple[str, ...]) -> int | None:
