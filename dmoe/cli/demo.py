@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
+from dmoe.testing.criteo import read_rows
 
 CONFIGS = {"homo_se": "demo_homo_se", "dmoe": "demo"}
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     step("6. Side by side", ["dmoe", "report", "runs", *runs, "--output", f"{folder}/report.html", *title])
     export = ["dmoe", "export", "--run", f"{folder}/dmoe", "--output", f"{folder}/scorer", *onnx_format()]
     step("7. A scorer, compared with the evaluation", export)
-    (folder / "rows.json").write_text(raw_rows(folder / "log.tsv"))
+    (folder / "rows.json").write_text(format_json({"rows": read_rows(folder / "log.tsv", 3)}) + "\n")
     print("\n== 8. Serve it, and score raw rows of the log\n$ dmoe serve --model", f"{folder}/scorer &")
     print(f"$ curl -d @{folder}/rows.json localhost:8080/score")
     print(f"\nDone in {time.perf_counter() - began:.0f} s. Open {folder / 'report.html'} in a browser; TensorBoard: --logdir {folder}")
@@ -62,14 +63,6 @@ def onnx_format() -> list[str]:
     from dmoe.serve.portable.export import missing_packages
 
     return [] if missing_packages() else ["--format", "onnx"]
-
-
-def raw_rows(log: Path, rows: int = 3) -> str:
-    """The first rows of a log in Criteo's format, as a request for /score."""
-    names = [*(f"I{index}" for index in range(1, 14)), *(f"C{index}" for index in range(1, 27))]
-    with open(log) as file:
-        lines = [line.rstrip("\n").split("\t")[1:] for line, _ in zip(file, range(rows), strict=False)]
-    return format_json({"rows": [dict(zip(names, line, strict=True)) for line in lines]}) + "\n"
 
 
 def step(title: str, command: list[str]) -> None:

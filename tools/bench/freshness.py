@@ -1,6 +1,6 @@
 """From the moment that a file is complete to the moment that a scorer answers with what it taught.
 
-    python tools/bench/freshness.py --output /tmp/fresh --windows 20
+    python -m tools.bench.freshness --output /tmp/fresh --windows 20
 
 Starts `dmoe online` and `dmoe serve`, which follows its pointer, and lets one file after the other appear; asks the server until its answer
 names another version. The model and the windows are small: what is measured is the way, not the training.
@@ -8,21 +8,18 @@ names another version. The model and the windows are small: what is measured is 
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from dmoe.errors import UserError, run_command
 from dmoe.testing.growing_log import write_config, write_window
+from tools.bench.serving import served
 
-ROOT = Path(__file__).resolve().parents[2]
-PORT = 18089
 LONGEST_SECONDS = 300.0
 
 
@@ -37,47 +34,36 @@ def main() -> None:
     (folder / "logs").mkdir(parents=True)
     config = write_config(folder, windows={"poll_seconds": arguments.poll})
     write_window(folder / "logs" / "w000.csv", 0, arguments.rows)
-    dmoe = [sys.executable, "-m", "dmoe"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    source = ["--source", str(folder / "logs"), "--run", str(folder / "run"), "--publish", str(folder / "versions")]
-    started = [subprocess.Popen([*dmoe, "online", "--config", config, *source], env=environment)]
+    words = ["--config", config, "--source", f"{folder}/logs", "--run", f"{folder}/run", "--publish", f"{folder}/versions"]
+    online = subprocess.Popen([sys.executable, "-m", "dmoe", "online", *words])
     try:
         pointer = folder / "versions" / "current"
         _until(pointer.exists)
-        started.append(
-            subprocess.Popen([*dmoe, "serve", "--model", str(pointer), "--port", str(PORT)], env=environment, stderr=subprocess.DEVNULL)
-        )
-        _until(lambda: version() != "")
-        took = []
-        for number in range(1, arguments.windows + 1):
-            before = version()
-            write_window(folder / "logs" / f"w{number:03d}.csv", number, arguments.rows)
-            began = time.monotonic()
-            _until(partial(_is_another, before))
-            took.append(time.monotonic() - began)
+        with served("--model", str(pointer)) as (port, _):
+            took = []
+            for number in range(1, arguments.windows + 1):
+                before = version(port)
+                write_window(folder / "logs" / f"w{number:03d}.csv", number, arguments.rows)
+                began = time.monotonic()
+                _until(lambda before=before: version(port) not in ("", before))  # type: ignore[misc]
+                took.append(time.monotonic() - began)
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait()
+        online.terminate()
+        online.wait()
     lines = [json.loads(line)["seconds"] for line in (folder / "run" / "ledger.jsonl").read_text().splitlines()]
     stages = {name: statistics.median(line[name] for line in lines[1:]) for name in lines[1]}
     print(f"{len(took)} windows of {arguments.rows:,} rows: median {statistics.median(took):.2f} s, longest {max(took):.2f} s")
     print("stages, medians: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.items()))
 
 
-def version() -> str:
+def version(port: int) -> str:
     """Of the server's answer to a row; empty where it does not answer."""
-    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/score", data=b'{"rows": [{"site": "s1"}]}')
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/score", data=b'{"rows": [{"site": "s1"}]}')
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return str(json.loads(answer.read())["version"])
     except OSError:
         return ""
-
-
-def _is_another(before: str) -> bool:
-    return version() not in ("", before)
 
 
 def _until(what: Callable[[], bool]) -> None:
@@ -89,4 +75,4 @@ def _until(what: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("tools/bench/freshness.py", main))
+    sys.exit(run_command("tools.bench.freshness", main))

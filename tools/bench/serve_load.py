@@ -1,6 +1,6 @@
 """dmoe serve under load: its saturation by wrk, and latencies at shares of it under an open loop, with and without coalescing.
 
-    tools/bench/serve_load.py --model scorers/dmoe --log day_0.tsv --output load.json --picture docs/serve_load.svg
+    python -m tools.bench.serve_load --model scorers/dmoe --log day_0.tsv --output load.json --picture docs/serve_load.svg
 
 wrk is a closed loop: it sends when it has an answer, so that a slow server is asked less. Latencies therefore come from this file's own
 open loop: requests are due at random times (exponential gaps), whatever the server does, and a latency counts from that time on. Generator
@@ -9,22 +9,21 @@ and server share the machine's cores.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dmoe.errors import UserError, run_command
+from tools.bench.serving import served
 
 CONNECTIONS = 64
 COALESCED, ALONE = ("--batch-rows", "4096"), ("--batch-rows", "1", "--batch-us", "0")
@@ -32,7 +31,7 @@ LUA = 'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nlo
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/bench/serve_load.py", description="Measure dmoe serve under load.")
+    parser = argparse.ArgumentParser(prog="tools.bench.serve_load", description="Measure dmoe serve under load.")
     parser.add_argument("--model", required=True, help="a scorer's folder")
     parser.add_argument("--log", required=True, help="Criteo's text format: its lines are the rows")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100], help="rows of a request (1 100)")
@@ -51,7 +50,7 @@ def main() -> None:
 
     found: list[dict[str, Any]] = []
     for coalesced in (True, False):
-        with served(arguments.model, COALESCED if coalesced else ALONE) as (port, pid):
+        with served("--model", arguments.model, *(COALESCED if coalesced else ALONE)) as (port, pid):
             for rows in arguments.rows:
                 bodies, before = requests_of(arguments.log, rows), busy_seconds(pid)
                 saturation, answered = wrk(port, bodies[0], arguments.seconds)
@@ -101,30 +100,6 @@ def requests_of(log: str, rows: int, many: int = 200) -> list[bytes]:
         body = json.dumps({"rows": dicts[low : low + rows]}).encode()
         found.append(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     return found
-
-
-@contextlib.contextmanager
-def served(model: str, options: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """(port, process id) of a server of its own."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "dmoe", "serve", "--model", model, "--port", str(port), *options]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        ends = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            if server.poll() is not None or time.monotonic() > ends:
-                raise UserError(f"{' '.join(command)}: does not serve; run it to see why")
-            time.sleep(0.1)
-        yield port, server.pid
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
 
 
 def busy_seconds(pid: int) -> float:
@@ -199,10 +174,10 @@ def draw(found: Sequence[dict[str, Any]], path: str) -> None:
     for panel, rows in zip(panels[0], sizes, strict=True):
         for coalesced, style in ((True, "-"), (False, "--")):
             some = [one for one in found if one["rows"] == rows and one["coalesced"] == coalesced]
-            for name, colour in (("p50_ms", "tab:blue"), ("p99_ms", "tab:red")):
+            for name, color in (("p50_ms", "tab:blue"), ("p99_ms", "tab:red")):
                 label = f"{name.removesuffix('_ms')}, {'coalesced' if coalesced else 'each alone'}"
                 rates = [one["share"] * one["saturation"] for one in some]
-                panel.plot(rates, [one[name] for one in some], style, color=colour, marker=".", label=label)
+                panel.plot(rates, [one[name] for one in some], style, color=color, marker=".", label=label)
         panel.set(title=f"requests of {rows} row{'s' * (rows > 1)}", xlabel="requests a second, open loop", ylabel="milliseconds")
         panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):
@@ -216,4 +191,4 @@ def draw(found: Sequence[dict[str, Any]], path: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("tools/bench/serve_load.py", main))
+    sys.exit(run_command("tools.bench.serve_load", main))

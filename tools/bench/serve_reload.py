@@ -1,7 +1,7 @@
 """dmoe serve --split under load while both arms are reloaded again and again, and a worker is killed now and then: no request fails but
 those that a kill cuts off, no answer mixes versions, memory stays flat, and every answer is in the log of exposures.
 
-    tools/bench/serve_reload.py --minutes 10 --every 10 --kills 3
+    python -m tools.bench.serve_reload --minutes 10 --every 10 --kills 3
 
 It makes two small scorers, which its arms' pointer files name in turn. What a killed worker had not written yet is lost, and counted apart.
 Ends with exit code 1 where anything else is wrong.
@@ -14,19 +14,17 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dmoe.errors import UserError, run_command
+from tools.bench.serving import held_mib, point, served, workers
 
 SPLIT = """
 test: reload
@@ -53,7 +51,7 @@ class Seen:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="tools/bench/serve_reload.py", description="Reload an A/B test's scorers under load.")
+    parser = argparse.ArgumentParser(prog="tools.bench.serve_reload", description="Reload an A/B test's scorers under load.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two reloads (10)")
     parser.add_argument("--kills", type=int, default=3, help="workers to kill, evenly spread (3)")
@@ -77,47 +75,32 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, folder: Path, scorers: list[str], expected: dict[str, np.ndarray]) -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", "--split", f"{folder}/split.yaml", "--port", f"{port}", "--workers", f"{arguments.workers}", "--deadline-ms", "60000"]
+    options = ["--split", f"{folder}/split.yaml", "--workers", f"{arguments.workers}", "--deadline-ms", "60000"]
     said, stop, seen, memory = folder / "said.txt", threading.Event(), Seen(), []
-    with open(said, "w") as log, subprocess.Popen([sys.executable, "-m", "dmoe", *words], stderr=log) as server:
+    with open(said, "w") as log, served(*options, said=log) as (port, pid):
+        clients = [threading.Thread(target=_load, args=(port, n, stop, seen, expected)) for n in range(arguments.clients)]
         try:
-            _wait(port, server)
-            clients = [threading.Thread(target=_load, args=(port, n, stop, seen, expected)) for n in range(arguments.clients)]
             for client in clients:
                 client.start()
             began, kills = time.monotonic(), 0
             for turn in itertools.count(1):
                 time.sleep(arguments.every)
                 passed = (time.monotonic() - began) / (60 * arguments.minutes)
-                memory.append(sum(map(_own_mib, _children(server.pid))))
+                memory.append(held_mib(pid, "Private_"))
                 print(f"{passed:5.0%}: {seen.requests:,} requests, {len(seen.failed)} failed, {memory[-1]:,.0f} MiB", flush=True)
                 if passed >= 1:
                     break
                 for at, arm in enumerate(ARMS):
-                    _point(folder / arm, scorers[(turn + at) % 2])
+                    point(folder / arm, scorers[(turn + at) % 2])
                 if passed > (kills + 0.5) / max(arguments.kills, 1) and kills < arguments.kills:
                     kills += 1
-                    os.kill(random.choice(_workers(said, server.pid)), signal.SIGKILL)
+                    os.kill(random.choice(workers(pid)), signal.SIGKILL)
+        finally:
             stop.set()
             for client in clients:
                 client.join()
-            server.send_signal(signal.SIGTERM)
-            server.wait(120)
-        finally:
-            stop.set()
-            server.kill()
     loaded = sum('"loaded"' in line for line in said.read_text().splitlines())
     return _tell(seen, folder, memory, loaded, kills)
-
-
-def _point(pointer: Path, scorer: str) -> None:
-    """As docs/serve.md says: a new file takes the pointer's place."""
-    beside = pointer.with_suffix(".next")
-    beside.write_text(f"{scorer}\n")
-    os.replace(beside, pointer)
 
 
 def _load(port: int, number: int, stop: threading.Event, seen: Seen, expected: dict[str, np.ndarray]) -> None:
@@ -148,38 +131,6 @@ def _load(port: int, number: int, stop: threading.Event, seen: Seen, expected: d
             seen.answers |= {(request, row): (tree["version"], score) for row, score in enumerate(tree["probabilities"])}
 
 
-def _wait(port: int, server: subprocess.Popen[Any]) -> None:
-    ends = time.monotonic() + 120
-    while time.monotonic() < ends and server.poll() is None:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/v2/health/ready")
-            connection.getresponse().read()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise UserError("the server did not start; its message is above")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-
-
-def _workers(said: Path, pid: int) -> list[int]:
-    # The last line may be half written.
-    loaded = {json.loads(line)["pid"] for line in said.read_text().splitlines(True) if '"loaded"' in line and line.endswith("\n")}
-    return [child for child in _children(pid) if child in loaded]
-
-
-def _own_mib(pid: int) -> float:
-    """Memory that a process does not share: without the mapped tables."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
-
-
 def _tell(seen: Seen, folder: Path, memory: list[float], loaded: int, kills: int) -> int:
     import pyarrow.parquet as pq
 
@@ -203,4 +154,4 @@ def _tell(seen: Seen, folder: Path, memory: list[float], loaded: int, kills: int
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("tools/bench/serve_reload.py", main))
+    sys.exit(run_command("tools.bench.serve_reload", main))

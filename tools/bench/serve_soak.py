@@ -1,6 +1,6 @@
 """dmoe serve under load while its model changes, and while a worker is killed: no request fails, none is answered by two versions at once.
 
-    tools/bench/serve_soak.py --scorers scorers/monday scorers/tuesday --rows rows.json --seconds 600 --every 10
+    python -m tools.bench.serve_soak --scorers scorers/monday scorers/tuesday --rows rows.json --seconds 600 --every 10
 
 Every answer names its version, and is compared with what that version's scorer gives for its rows. Once, in the middle, a worker gets
 SIGKILL: what its connections were waiting for is lost, and asked again; it has to come back.
@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dmoe.errors import UserError, run_command
+from tools.bench.serving import held_mib, point, served, workers
 
 BOUND = 1e-4
 ROWS = 5
@@ -33,7 +33,7 @@ BACK_SECONDS = 120.0
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/bench/serve_soak.py", description="Load dmoe serve while versions change.")
+    parser = argparse.ArgumentParser(prog="tools.bench.serve_soak", description="Load dmoe serve while versions change.")
     parser.add_argument("--scorers", nargs="+", required=True, help="two or more, which take turns")
     parser.add_argument("--rows", required=True, help="a JSON file with a list of raw rows")
     parser.add_argument("--seconds", type=float, default=600.0, help="in all (600)")
@@ -97,21 +97,15 @@ def main() -> int:
     for one in versions.values():
         one.remove()
     with tempfile.TemporaryDirectory() as folder:
-        pointer, port = Path(folder, "current"), _free_port()
-        pointer.write_text(f"{next(iter(versions))}\n")
-        command = [sys.executable, "-m", "dmoe", "serve", "--model", str(pointer), "--port", str(port)]
-        command += ["--workers", str(arguments.workers), "--deadline-ms", str(arguments.deadline_ms)]
-        command += ["--engine", arguments.engine] if arguments.engine else []
-        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            return _load(server.pid, Soak(rows, expected, port), pointer, list(versions), arguments)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(240)
+        pointer = Path(folder, "current")
+        point(pointer, next(iter(versions)))
+        options = ["--model", str(pointer), "--workers", str(arguments.workers), "--deadline-ms", str(arguments.deadline_ms)]
+        options += ["--engine", arguments.engine] if arguments.engine else []
+        with served(*options) as (port, pid):
+            return _load(pid, Soak(rows, expected, port), pointer, list(versions), arguments)
 
 
 def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments: argparse.Namespace) -> int:
-    _wait_ready(soak.port)
     began, memory, killed = time.monotonic(), [], 0
     clients = [threading.Thread(target=soak.ask_on, args=(number,)) for number in range(arguments.clients)]
     for one in clients:
@@ -120,25 +114,23 @@ def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments
     while time.monotonic() - began < arguments.seconds:
         time.sleep(arguments.every)
         turn += 1
-        memory.append(sum(proportional_bytes(one) for one in [pid, *children(pid)]))
-        beside = pointer.with_suffix(".next")
-        beside.write_text(f"{folders[turn % len(folders)]}\n")
-        beside.replace(pointer)
+        memory.append(held_mib(pid, "Pss:"))
+        point(pointer, folders[turn % len(folders)])
         if not killed and arguments.workers > 1 and time.monotonic() - began > arguments.seconds / 2:
-            killed = children(pid)[-1]
+            killed = workers(pid)[-1]
             soak.killed_at = time.monotonic()
             os.kill(killed, signal.SIGKILL)
     soak.ended.set()
     for one in clients:
         one.join()
     ends = time.monotonic() + BACK_SECONDS
-    while not (came_back := len([one for one in children(pid) if one != killed]) >= arguments.workers) and time.monotonic() < ends:
+    while not (came_back := len([one for one in workers(pid) if one != killed]) >= arguments.workers) and time.monotonic() < ends:
         time.sleep(0.2)
     print(f"{sum(soak.answers.values()):,} answers in {arguments.seconds:g} s by {len(soak.answers)} versions, {turn} changes")
     rate, ordered = ROWS * len(soak.seconds) / arguments.seconds, sorted(soak.seconds)
     p50, p99, worst = (1e3 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99, 1.0))
     print(f"{rate:,.0f} rows/s; p50 {p50:.1f} ms, p99 {p99:.1f} ms, at most {worst:,.0f} ms")
-    quarters = [memory[int(share * (len(memory) - 1))] / 2**20 for share in (0, 0.25, 0.5, 0.75, 1)]
+    quarters = [memory[int(share * (len(memory) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
     print(f"memory (PSS of all processes), at first and after each quarter: {', '.join(f'{one:,.0f}' for one in quarters)} MiB")
     if killed:
         back = "came back" if came_back else "did not come back"
@@ -147,51 +139,5 @@ def _load(pid: int, soak: Soak, pointer: Path, folders: Sequence[str], arguments
     return int(bool(soak.wrong) or not came_back or len(soak.answers) < len(soak.expected))
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _wait_ready(port: int) -> None:
-    ends = time.monotonic() + 600
-    while True:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/v2/health/ready")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        if time.monotonic() > ends:
-            raise UserError("the server is not ready within ten minutes")
-        time.sleep(0.2)
-
-
-def children(pid: int) -> list[int]:
-    """Worker processes of a server, oldest first: those that have its program."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(one) for one in (task / "children").read_text().split()]
-    return sorted(one for one in found if b"spawn_main" in _read(one, "cmdline"))
-
-
-def proportional_bytes(pid: int) -> int:
-    """A process's memory, of pages that several map its share."""
-    for line in _read(pid, "smaps_rollup").decode().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) << 10
-    return 0
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
 if __name__ == "__main__":
-    sys.exit(run_command("tools/bench/serve_soak.py", main))
+    sys.exit(run_command("tools.bench.serve_soak", main))
