@@ -63,7 +63,7 @@ class Server:
 
     def _told(self, model: str, event: str, version: str, message: str) -> None:
         named: dict[str, Any] = {"version" if event == "loaded" else "folder": version}
-        _log(message, event, **named)
+        _log(message, event, "info" if event == "loaded" else "warning", **named)
         if event == "loaded":
             before = self._answering.get(model)
             self._answering[model] = version

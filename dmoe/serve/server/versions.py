@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dmoe.data.dataset.reading.bags import Bags
-from dmoe.errors import MOST_NAMES, UserError
+from dmoe.errors import MOST_NAMES, UserError, told_by_system
 from dmoe.names import quoted
 from dmoe.serve.export.delta import DELTA
 from dmoe.serve.export.format import FILE
@@ -183,7 +183,7 @@ class Versions:
             folder = folder_of(self.model, self.asked_by)
             changed = 0 if "://" in folder else max(os.stat(path).st_mtime_ns for path in self._descriptions(folder))
         except (OSError, UserError) as error:
-            self._refuse(self.model, 0, str(error))
+            self._refuse(self.model, 0, told_by_system(error) if isinstance(error, OSError) else str(error))
             return
         if folder == self.current.folder or self._refused == (folder, changed):
             return
