@@ -174,7 +174,7 @@ def said_of_run(
     """
     words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in flags.items()]
     return {
-        "command": f"tools/preprocess.py {dataset} --input {' '.join(one.path for one in inputs)} {' '.join(words)}",
+        "command": f"dmoe preprocess {dataset} --input {' '.join(one.path for one in inputs)} {' '.join(words)}",
         "fingerprint": fingerprint,
         "inputs": [{"path": one.path, "bytes": one.size} for one in inputs],
         **deciding,
