@@ -27,11 +27,14 @@ def files(folder: Path) -> list[Path]:
 
 def test_rows_of_many_threads_are_in_whole_files_once(tmp_path):
     log = ExposureLog(str(tmp_path / "e"), 50, 1000, SPLIT)
-    threads = [threading.Thread(target=lambda k=k: [log.add(one(100 * k + n, 1 + n % 3)) for n in range(20)]) for k in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for half in (range(10), range(10, 20)):
+        threads = [threading.Thread(target=lambda k=k, half=half: [log.add(one(100 * k + n, 1 + n % 3)) for n in half]) for k in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # The thread that writes may be late: all rows could be in one file.
+        wait_for(lambda: files(tmp_path / "e"))
     log.close()
     assert {path.name for path in (tmp_path / "e").iterdir()} == {path.name for path in files(tmp_path / "e")}
     assert len(files(tmp_path / "e")) > 1
