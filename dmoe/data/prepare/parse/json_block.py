@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.parse.json_scan import END, FIRST, ITEM_AT, ITEMS, SCALAR, scan
+from dmoe.data.prepare.parse.json_scan import SCALAR, scan
 from dmoe.data.prepare.parse.span_block import SpanBlock
 from dmoe.data.prepare.parse.text_block import unreadable
 from dmoe.data.prepare.rejects import BOM, MAX_LINE, Reject, shown
@@ -40,9 +40,9 @@ class JsonBlock(SpanBlock):
         self.booleans: frozenset[str] = frozenset()
         self._lists = schema.lists
         text, found = scan(piece, file.used, frozenset(self._lists), MAX_ROW)
-        kept, more, cells = found.plain.copy(), _More(len(text), found.items.shape[1]), found.cells
+        kept, more = found.plain.copy(), _More(len(text), len(found.item_first))
         for place in np.flatnonzero(~found.plain).tolist():
-            line = piece[slice(*found.lines[:, place])]
+            line = piece[found.begins[place] : found.ends[place]]
             row = self._row(line.removeprefix(BOM).removesuffix(b"\r"), file.used)
             if isinstance(row, tuple):
                 self.rejects.append(Reject(number + place, *row, line[:MAX_LINE]))
@@ -50,18 +50,17 @@ class JsonBlock(SpanBlock):
             kept[place] = True
             for at, value in enumerate(row):
                 if isinstance(value, list):
-                    cells[[ITEM_AT, ITEMS], at, place] = more.items(value), len(value)
+                    found.item_at[at, place], found.items[at, place] = more.items(value), len(value)
                 else:
-                    cells[ITEMS, at, place] = SCALAR
-                    cells[[FIRST, END], at, place] = more.text(value)
+                    found.items[at, place] = SCALAR
+                    found.first[at, place], found.end[at, place] = more.text(value)
+        first, end, items, item_at = found.first, found.end, found.items, found.item_at
         if not kept.all():
-            cells = np.ascontiguousarray(cells[:, :, kept])
-        if more.data:
-            text = np.append(text, np.frombuffer(more.data, np.uint8))
-        super().__init__(file.used, text, cells[FIRST], cells[END], schema.missing)
-        self._items, self._item_at = cells[ITEMS], cells[ITEM_AT]
-        self._item_first, self._item_end = more.behind(found.items)
-        self._piece, self._lines = piece, found.lines[:, kept]
+            first, end, items, item_at = (np.ascontiguousarray(one[:, kept]) for one in (first, end, items, item_at))
+        super().__init__(file.used, np.append(text, np.frombuffer(more.data, np.uint8)) if more.data else text, first, end, schema.missing)
+        self._items, self._item_at = items, item_at
+        self._item_first, self._item_end = more.behind(found.item_first, found.item_end)
+        self._piece, self._begins, self._ends = piece, found.begins[kept], found.ends[kept]
         self.line, self.lines = np.flatnonzero(kept) + np.int64(number), len(kept)
 
     def _row(self, line: bytes, used: tuple[str, ...]) -> list[Any] | tuple[str, str]:
@@ -99,7 +98,7 @@ class JsonBlock(SpanBlock):
         return row
 
     def raw(self, row: int) -> bytes:
-        return self._piece[slice(*self._lines[:, row])][:MAX_LINE]
+        return self._piece[self._begins[row] : self._ends[row]][:MAX_LINE]
 
     def bags(self, name: str, separator: str | None, most: int | None) -> tuple[pa.Array, int]:
         """As TextBlock.bags. A value that is not a list is split at the separator; without a separator it is one token."""
@@ -147,6 +146,7 @@ class _More:
         self._spans += [self.text(one) for one in values]
         return place
 
-    def behind(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The spans [2, T] of the scanned items, followed by those of this object."""
-        return np.append(items, np.array(self._spans, np.int32).reshape(-1, 2).T, axis=1)
+    def behind(self, first_T: NDArray[np.int32], end_T: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The spans of the scanned items, followed by those of this object."""
+        spans = np.array(self._spans, np.int32).reshape(-1, 2)
+        return np.append(first_T, spans[:, 0]), np.append(end_T, spans[:, 1])

@@ -8,15 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.tokens.byte_words import same_bytes
-
 QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
-OPEN_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 123, 125
-TO_CLOSE = 2
-"""`]` and `}` are this far after `[` and `{`."""
+OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
 DEEPEST = 64
 """Most levels of nested lists and objects."""
-WORDS = tuple(np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null"))
 
 
 @njit(nogil=True, cache=True)
@@ -27,7 +22,7 @@ def after_space(text: NDArray[np.uint8], at: int, end: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
+def string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
     """Position of the quote that closes the string whose first character is at `at`; -1 if there is an escape or no such quote."""
     while at < end:
         byte = text[np.uintp(at)]
@@ -41,34 +36,44 @@ def _string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) ->
 
 @njit(nogil=True, cache=True)
 def _digits_end(text: NDArray[np.uint8], at: int, end: int) -> int:
-    """Position after one or more digits; -1 if there is none."""
-    begin = at
     while at < end and 48 <= text[at] <= 57:
         at += 1
-    return at if at > begin else -1
+    return at
 
 
 @njit(nogil=True, cache=True)
 def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after a JSON number; -1 if there is none."""
-    begin = at + (text[at] == 45)
-    at = _digits_end(text, begin, end)
-    if text[begin] == 48 and at > begin + 1:
+    at += text[at] == 45
+    begin = at
+    at = _digits_end(text, at, end)
+    if at == begin or (text[begin] == 48 and at > begin + 1):
         return -1
-    if 0 <= at < end and text[at] == 46:
-        at = _digits_end(text, at + 1, end)
-    if 0 <= at < end and (text[at] == 101 or text[at] == 69):
-        at += 1
-        at = _digits_end(text, at + (at < end and (text[at] == 43 or text[at] == 45)), end)
+    if at < end and text[at] == 46:
+        begin = at + 1
+        at = _digits_end(text, begin, end)
+        if at == begin:
+            return -1
+    if at < end and (text[at] == 101 or text[at] == 69):
+        begin = at + 1
+        if begin < end and (text[begin] == 43 or text[begin] == 45):
+            begin += 1
+        at = _digits_end(text, begin, end)
+        if at == begin:
+            return -1
     return at
 
 
 @njit(nogil=True, cache=True)
 def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after true, false or null; -1 if there is none of them."""
-    for word in WORDS:
-        if at + len(word) <= end and same_bytes(text, at, word, 0, len(word)):
-            return at + len(word)
+    if at + 4 <= end:
+        if text[at] == 116 and text[at + 1] == 114 and text[at + 2] == 117 and text[at + 3] == 101:
+            return at + 4
+        if text[at] == 110 and text[at + 1] == 117 and text[at + 2] == 108 and text[at + 3] == 108:
+            return at + 4
+    if at + 5 <= end and text[at] == 102 and text[at + 1] == 97 and text[at + 2] == 108 and text[at + 3] == 115 and text[at + 4] == 101:
+        return at + 5
     return -1
 
 
@@ -80,7 +85,7 @@ def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tupl
         return 0, 0, -1
     byte = text[at]
     if byte == QUOTE:
-        close = _string_end(text, at + 1, end, ascii_only)
+        close = string_end(text, at + 1, end, ascii_only)
         return at + 1, close, close + 1 if close >= 0 else -1
     if byte == 45 or 48 <= byte <= 57:
         behind = _number_end(text, at, end)
@@ -90,52 +95,53 @@ def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tupl
 
 
 @njit(nogil=True, cache=True)
-def key_and_value(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tuple[int, int]:
-    """(end of the key whose quote is at `at`, position of its value); the position is -1 if there is no key with a value."""
-    close = _string_end(text, at + 1, end, ascii_only) if at < end and text[at] == QUOTE else -1
-    if close < 0:
-        return -1, -1
-    at = after_space(text, close + 1, end)
-    if at >= end or text[at] != COLON:
-        return -1, -1
-    at = after_space(text, at + 1, end)
-    return close, at if at < end else -1
-
-
-@njit(nogil=True, cache=True)
-def behind_comma(text: NDArray[np.uint8], at: int, end: int, close: int) -> tuple[int, bool]:
-    """(position after what follows a value: a comma and spaces, or the bracket `close`; whether it is the bracket). If neither follows,
-    the position is -1."""
-    at = after_space(text, at, end)
-    if at < end and text[at] == COMMA:
-        return after_space(text, at + 1, end), False
-    return at + 1 if at < end and text[at] == close else -1, True
-
-
-@njit(nogil=True, cache=True)
-def behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
-    """Position after a value of any kind; -1 if there is none, or if it is nested too deeply."""
-    if text[at] != OPEN_LIST and text[at] != OPEN_OBJECT:
-        return scalar(text, at, end, ascii_only)[2]
-    closing, depth = np.empty(DEEPEST, np.uint8), 0
-    while True:
-        if at < end and depth < DEEPEST and (text[at] == OPEN_LIST or text[at] == OPEN_OBJECT):
-            closing[depth] = text[at] + TO_CLOSE
-            depth += 1
-            at = after_space(text, at + 1, end)
-            closed = at < end and text[at] == closing[depth - 1]
-            at += closed
-        else:
-            at = scalar(text, at, end, ascii_only)[2]
-            if at < 0:
-                return -1
-            at, closed = behind_comma(text, at, end, closing[depth - 1])
-        while closed:
+def behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool, closing: NDArray[np.uint8]) -> int:
+    """Position after a list or an object with any contents; -1 if there is none, or if it is nested too deeply."""
+    depth, value_next, first = 0, True, False
+    while at < end:
+        at = after_space(text, at, end)
+        if at >= end:
+            return -1
+        byte = text[at]
+        if value_next:
+            if depth and byte == closing[depth - 1] and first:
+                depth -= 1
+                at += 1
+                value_next = False
+            else:
+                if depth and closing[depth - 1] == CLOSE_OBJECT:
+                    if byte != QUOTE:
+                        return -1
+                    at = string_end(text, at + 1, end, ascii_only)
+                    if at < 0:
+                        return -1
+                    at = after_space(text, at + 1, end)
+                    if at >= end or text[at] != COLON:
+                        return -1
+                    at = after_space(text, at + 1, end)
+                    if at >= end:
+                        return -1
+                    byte = text[at]
+                if byte in (OPEN_LIST, OPEN_OBJECT):
+                    if depth == DEEPEST:
+                        return -1
+                    closing[depth] = CLOSE_LIST if byte == OPEN_LIST else CLOSE_OBJECT
+                    depth += 1
+                    at += 1
+                    first = True
+                    continue
+                _, _, at = scalar(text, at, end, ascii_only)
+                if at < 0:
+                    return -1
+                value_next = False
+        elif byte == COMMA:
+            at += 1
+            value_next, first = True, False
+        elif byte == closing[depth - 1]:
             depth -= 1
-            if at < 0 or depth == 0:
-                return at
-            at, closed = behind_comma(text, at, end, closing[depth - 1])
-        if closing[depth - 1] == CLOSE_OBJECT:
-            _, at = key_and_value(text, at, end, ascii_only)
-            if at < 0:
-                return -1
+            at += 1
+        else:
+            return -1
+        if depth == 0:
+            return at
+    return -1

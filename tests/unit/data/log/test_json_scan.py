@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmoe.data.prepare.parse import json_block
 from dmoe.data.prepare.parse.json_block import JsonBlock
-from dmoe.data.prepare.parse.json_scan import END, FIRST, ITEMS, scan
+from dmoe.data.prepare.parse.json_scan import scan
 from dmoe.data.prepare.schema import parse_schema
 from dmoe.data.prepare.source.log_files import MAX_ROW, File, json_object
 
@@ -151,8 +151,8 @@ def test_a_scanned_line_is_one_that_the_full_parser_takes(lines: list[bytes]):
             continue
         values = dict(json_object(one.removesuffix(b"\r")))
         for column, name in enumerate(USED):
-            if found.cells[ITEMS, column, place] < 0:
-                taken = bytes(text[slice(*found.cells[[FIRST, END], column, place])]).decode()
+            if found.items[column, place] < 0:
+                taken = bytes(text[found.first[column, place] : found.end[column, place]]).decode()
                 expected = values.get(name)
                 assert taken == ("" if expected is None else str(expected).lower() if isinstance(expected, bool) else expected)
 
