@@ -78,16 +78,32 @@ class RowGroups:
         Raises:
             UserError: the file is damaged; names the row where the batch begins.
         """
-        number, buffer = self.first, 0 if is_remote(self.file.place) else BUFFER
+        number, coded = self.first, self.coded
         try:
-            with open_raw(self.file.place) as raw:
-                options = {"read_dictionary": self.coded, "buffer_size": buffer, "page_checksum_verification": True}
-                file = pq.ParquetFile(raw, metadata=self.metadata, **options)
-                for batch in file.iter_batches(self.rows, row_groups=self.groups, columns=list(self.file.used), use_threads=False):
-                    yield batch
-                    number += batch.num_rows
+            while True:
+                try:
+                    for batch in self._batches(coded, number - self.first):
+                        yield batch
+                        number += batch.num_rows
+                    return
+                except pa.ArrowNotImplementedError:
+                    # pyarrow cannot read lists as dictionaries where the rows of a batch have several dictionaries.
+                    coded, before = tuple(path for path in coded if "." not in path), coded
+                    if coded == before:
+                        raise
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.file, number, error) from None
+
+    def _batches(self, coded: tuple[str, ...], begin: int) -> Iterator[pa.RecordBatch]:
+        """Decodes the rows from row `begin` on."""
+        buffer = 0 if is_remote(self.file.place) else BUFFER
+        with open_raw(self.file.place) as raw:
+            options = {"read_dictionary": coded, "buffer_size": buffer, "page_checksum_verification": True}
+            file = pq.ParquetFile(raw, metadata=self.metadata, **options)
+            for batch in file.iter_batches(self.rows, row_groups=self.groups, columns=list(self.file.used), use_threads=False):
+                if batch.num_rows > begin:
+                    yield batch.slice(begin)
+                begin = max(begin - batch.num_rows, 0)
 
 
 def _unreadable(one: File, number: int, error: Exception) -> UserError:

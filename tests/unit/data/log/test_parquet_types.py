@@ -154,23 +154,39 @@ def test_a_nested_column_that_nothing_reads_is_no_mistake(tmp_path: Path):
     assert tokens(folder, "site") == KNOWN
 
 
-@pytest.mark.parametrize("encoded", [True, False], ids=["dictionary", "plain"])
-def test_how_a_file_encodes_texts_changes_nothing(tmp_path: Path, encoded: bool):
-    """Row groups of 4,000 rows, which are read in batches of 100. A token that max_values cuts is not counted as a distinct one."""
+@pytest.mark.parametrize(
+    ("written", "begins"),
+    [
+        ({"row_group_size": 4_000}, [1, 4_001, 8_001]),
+        ({"row_group_size": 4_000, "use_dictionary": False}, [1, 4_001, 8_001]),
+        # Several dictionaries in a batch of 100 rows.
+        ({"row_group_size": 60}, [*range(1, 11_000, 120)]),
+        # The dictionary of the second row group ends within it.
+        ({"row_group_size": 4_000, "dictionary_pagesize_limit": 3_000}, [1, 4_001, 8_001]),
+    ],
+    ids=["dictionary", "plain", "small row groups", "a dictionary that ends"],
+)
+def test_how_a_file_encodes_texts_changes_nothing(tmp_path: Path, written: dict[str, Any], begins: list[int]):
+    """A token that max_values cuts is not counted as a distinct one."""
     rows, most = 11_000, 3
     sites = [("", "NULL", None, "größe", f"site {n % 5}", f"site {n % 3}")[n % 6] for n in range(rows)]
     bags = [
-        None if n % 13 == 0 else [("", "NULL", None, f"last {n}")[(n + m) % 4] if m % 2 else f"tag {n * m % 9}" for m in range(5)]
+        None
+        if n % 13 == 0
+        else [("", "NULL", None, f"last {max(n, 6000)}")[(n + m) % 4] if m % 2 else f"tag {n * m % 9}" for m in range(5)]
         for n in range(rows)
     ]
     columns = {"click": [n % 2 for n in range(rows)], "site": sites, "tags": pa.array(bags, pa.list_(pa.string()))}
-    pq.write_table(pa.table(columns), tmp_path / "log.parquet", row_group_size=4_000, use_dictionary=encoded)
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet", **written)
     features = ["site", {"name": "tags", "pooling": "sum", "max_values": most}]
     schema = parse_schema({"format": "parquet", "label": "click", "missing": ["NULL"], "categorical": features}, "s")
     (file, *_), read, _ = find_files([f"{tmp_path}/log.parquet"], schema, "s")
     pieces = [piece for piece, _, _ in source.pieces(file, read, 100 * source.BYTES_A_ROW)]
-    assert [(one.first, len([*one.batches()])) for one in pieces] == [(1, 40), (4_001, 40), (8_001, 30)]
-    assert {one.coded for one in pieces} == {("site", "tags.list.element") if encoded else ()}
+    assert [one.first for one in pieces] == begins
+    sizes = [[batch.num_rows for batch in one.batches()] for one in pieces]
+    assert max(max(some) for some in sizes) <= 100
+    assert [1 + sum(sum(some) for some in sizes[:place]) for place in range(len(sizes) + 1)] == [*begins, rows + 1]
+    assert {one.coded for one in pieces} == {("site", "tags.list.element") if written.get("use_dictionary", True) else ()}
 
     options = {"schema": schema, "where": "s", "min_count": 1, "split": "1,0,0", "block_bytes": 100 * source.BYTES_A_ROW}
     preprocess(Options([f"{tmp_path}/log.parquet"], f"{tmp_path}/d", **options))
