@@ -28,7 +28,8 @@ class Spans:
     Attributes:
         text: the bytes of all texts.
         first_N, end_N: text n is text[first_N[n]:end_N[n]].
-        column_C: the text of column c in row r is number column_C[c] + r * step. Below 0, column c is column -1 - column_C[c] of integers.
+        column_C: the text of column c in row r is number column_C[c] + r * step_C[c]. Below 0, column c is
+            column -1 - column_C[c] of integers.
         integer_KB, given_KB: integers, 0 if missing, and whether there is one.
     """
 
@@ -36,7 +37,7 @@ class Spans:
     first_N: NDArray[np.int64]
     end_N: NDArray[np.int64]
     column_C: NDArray[np.int64]
-    step: int
+    step_C: NDArray[np.int64]
     integer_KB: NDArray[np.int64]
     given_KB: NDArray[np.bool_]
 
@@ -57,56 +58,80 @@ def spans_of(rows: pa.Table | Sequence[Mapping[str, Any]], names: Sequence[str],
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], numeric: frozenset[str], kinds: dict[str, type]) -> Spans:
-    width, size = len(names), len(rows)
-    try:
-        # Row by row, which is the order in memory.
-        values = list(chain.from_iterable(map(itemgetter(*names), rows)) if width > 1 else map(itemgetter(*names), rows))
-    except KeyError:
-        values = [row.get(name) for row in rows for name in names]
-    column_C, step = np.arange(width), width
-    integers: list[int] = []
-    given: list[bool] = []
-    texts = values
-    if set(map(type, values)) != {str} or not all(kinds.setdefault(name, str) is str for name in names):
-        texts, step = [], 1
-        for place, name in enumerate(names):
-            found = values[place::width]
-            kind, whole = _kind(found, kinds.get(name))
+    size, place_of = len(rows), {name: place for place, name in enumerate(names)}
+    column_C, step_C = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+    texts: list[str] = []
+    integers: list[NDArray[np.int64]] = []
+    given: list[NDArray[np.bool_]] = []
+
+    def add(values: list[Any], some: list[str], kind: type, whole: bool) -> None:
+        """Adds the columns `some`, whose values are given row by row."""
+        places, width = [place_of[name] for name in some], len(some)
+        if kind is int and numeric.issuperset(some):
+            column_C[places] = -1 - np.arange(width) - sum(map(len, integers))
+            found = values if whole else [0 if value is None else value for value in values]
+            try:
+                integers.append(np.array(found, np.int64).reshape(size, width).T)
+            except OverflowError:
+                raise NotSimple from None
+            there = np.ones(len(values), np.bool_) if whole else np.array([value is not None for value in values])
+            given.append(there.reshape(size, width).T)
+            return
+        column_C[places], step_C[places] = np.arange(width) + len(texts), width
+        if kind is int:
+            texts.extend("" if value is None else repr(value) for value in values)
+        else:
+            texts.extend(values if whole else [value or "" for value in values])
+
+    # Columns of one type are read together, row by row, which is the order in memory.
+    for some in ([name for name in names if name not in numeric], [name for name in names if name in numeric]):
+        values = _values(rows, some)
+        try:
+            kind, whole = _kind(values, {kinds[name] for name in some if name in kinds})
+        except NotSimple:
+            for place, name in enumerate(some):
+                one = values[place :: len(some)]
+                kind, whole = _kind(one, {kinds[name]} if name in kinds else set())
+                if kind is not None:
+                    kinds[name] = kind
+                add(one, [name], kind or str, whole)
+        else:
             if kind is not None:
-                kinds[name] = kind
-            if kind is int and name in numeric:
-                column_C[place] = -1 - len(integers) // size
-                integers += found if whole else [0 if value is None else value for value in found]
-                given += [True] * size if whole else [value is not None for value in found]
-            else:
-                column_C[place] = len(texts)
-                if kind is int:
-                    found = ["" if value is None else repr(value) for value in found]
-                texts += found if whole or kind is int else [value or "" for value in found]
+                kinds |= dict.fromkeys(some, kind)
+            add(values, some, kind or str, whole)
     # The last text has a separator behind it, too.
     texts.append("")
     text = np.frombuffer(SEPARATOR.join(texts).encode(), np.uint8)
     first_N, end_N = np.zeros(len(texts) - 1, np.int64), np.zeros(len(texts) - 1, np.int64)
     if _cut(text, ord(SEPARATOR), first_N, end_N) != len(end_N):
         raise NotSimple
-    try:
-        integer_KB = np.array(integers, np.int64).reshape(-1, size)
-    except OverflowError:
-        raise NotSimple from None
-    return Spans(text, first_N, end_N, column_C, step, integer_KB, np.array(given, np.bool_).reshape(-1, size))
+    integer_KB = np.concatenate(integers) if integers else np.zeros((0, size), np.int64)
+    given_KB = np.concatenate(given) if given else np.zeros((0, size), np.bool_)
+    return Spans(text, first_N, end_N, column_C, step_C, np.ascontiguousarray(integer_KB), np.ascontiguousarray(given_KB))
 
 
-def _kind(values: list[Any], before: type | None) -> tuple[type | None, bool]:
-    """The type of the values of a column, str or int, None if all are missing; and whether none is missing."""
+def _values(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
+    """The values of the named columns, row by row; None if absent."""
+    if len(names) > 1:
+        try:
+            return list(chain.from_iterable(map(itemgetter(*names), rows)))
+        except KeyError:
+            pass
+    return list(chain.from_iterable(map(row.get, names) for row in rows))
+
+
+def _kind(values: list[Any], before: set[type]) -> tuple[type | None, bool]:
+    """The type of values, str or int, None if all are missing; and whether none is missing.
+
+    Args:
+        before: the types of the values of the same columns in earlier rows.
+    """
     kinds = set(map(type, values))
     whole = NONE not in kinds
-    kinds.discard(NONE)
-    if not kinds:
-        return before, False
-    kind = kinds.pop()
-    if kinds or kind not in (str, int) or before not in (None, kind):
+    kinds = (kinds | before) - {NONE}
+    if len(kinds) > 1 or not kinds <= {str, int}:
         raise NotSimple
-    return kind, whole
+    return (kinds.pop() if kinds else None), whole
 
 
 @njit(nogil=True, cache=True)
@@ -132,7 +157,9 @@ def _of_table(rows: pa.Table, names: Sequence[str], numeric: frozenset[str]) -> 
     for place, index in enumerate(found):
         kind = schema.field(index).type
         of_type.setdefault((kind, names[place] in numeric and pa.types.is_signed_integer(kind)), []).append(place)
-    texts, integers, column_C = [], [], np.zeros(len(names), np.int64)
+    texts: list[pa.Array] = []
+    integers: list[pa.Array] = []
+    column_C = np.zeros(len(names), np.int64)
     for (kind, as_integers), places in of_type.items():
         text = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_integer(kind)):
@@ -147,7 +174,7 @@ def _of_table(rows: pa.Table, names: Sequence[str], numeric: frozenset[str]) -> 
     return Spans(
         *spans(pa.concat_arrays(texts) if texts else pa.array([], pa.large_string())),
         column_C,
-        1,
+        np.ones(len(names), np.int64),
         numbers.fill_null(0).to_numpy().reshape(-1, size),
         given_KB,
     )

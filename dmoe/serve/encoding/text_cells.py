@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.prepare.parse.parquet_block import are_bare
+from dmoe.data.prepare.parse.typed_kernels import eight_hex_digits
 from dmoe.data.prepare.schema import Categorical, Dense
 from dmoe.data.prepare.split.split_rules import GOLDEN
 from dmoe.data.prepare.tokens.buckets import Buckets, tokens_of
-from dmoe.data.prepare.tokens.byte_words import hash_span, mixed, same_bytes
+from dmoe.data.prepare.tokens.byte_words import first_bytes, hash_span, mixed, same_bytes
 from dmoe.data.prepare.tokens.coded_column import INTEGER_LIMIT
 from dmoe.data.prepare.tokens.kernels import log1p_of, slot_of
 from dmoe.data.prepare.tokens.token_columns import whole_transformed
@@ -30,6 +31,7 @@ TEXT, HEX, INT = 0, 1, 2
 KINDS = {"string": TEXT, "hex": HEX, "int": INT}
 DIGITS = 18
 """Longer numbers are left to the pipeline. So many digits always fit into int64."""
+ZEROS = np.uint64(0x3030303030303030)
 COLUMN, PLACE, KIND, HASHED, LOW, MASK, TOKEN, EDGE = range(8)
 """The columns of a plan: column of the rows, place among the categorical features, kind, size of hashed ids or 0, first slot, slots - 1,
 first token and first offset in the joined tables."""
@@ -44,7 +46,7 @@ def _whole(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
         return 0, False
     number = 0
     for place in range(at, end):
-        digit = np.int64(text[place]) - ord("0")
+        digit = int(text[place]) - ord("0")
         if digit < 0 or digit > 9:
             return 0, False
         number = 10 * number + digit
@@ -54,19 +56,15 @@ def _whole(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
 @njit(nogil=True, cache=True)
 def _hex(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     """Parses 1 to 8 hex digits: (the number, whether it is one)."""
-    if end - at > 8:
+    size = end - at
+    if size > 8:
         return 0, False
-    number = 0
-    for place in range(at, end):
-        byte = np.int64(text[place])
-        digit = byte - ord("0")
-        if digit < 0 or digit > 9:
-            # The bit 32 makes a letter small.
-            digit = (byte | 32) - ord("a") + 10
-            if digit < 10 or digit > 15:
-                return 0, False
-        number = 16 * number + digit
-    return number, True
+    word = first_bytes(text, at, size)
+    if size < 8:
+        # Zeros in front.
+        word = (word << np.uint64(64 - 8 * size)) | (ZEROS >> np.uint64(8 * size))
+    number = eight_hex_digits(word)
+    return number, number >= 0
 
 
 @njit(nogil=True, cache=True)
@@ -82,14 +80,14 @@ def _number_id(keys: Any, ids: NDArray[np.int32], low: int, mask: int, number: i
     slot = slot_of(number) & mask
     while ids[low + slot] != 0:
         if keys[low + slot] == number:
-            return ids[low + slot]
+            return int(ids[low + slot])
         slot = (slot + 1) & mask
     return RARE_ID
 
 
 @njit(nogil=True, cache=True)
 def _hashed_id(hashed: np.uint64, size: int) -> int:
-    return RARE_ID + 1 + np.int64(hashed % np.uint64(size - RARE_ID - 1))
+    return RARE_ID + 1 + int(hashed % np.uint64(size - RARE_ID - 1))
 
 
 @njit(nogil=True, cache=True)
@@ -121,7 +119,7 @@ def _look_up(
     first_N: NDArray[np.int64],
     end_N: NDArray[np.int64],
     column_C: NDArray[np.int64],
-    step: int,
+    step_C: NDArray[np.int64],
     missing: NDArray[np.uint8],
     edges: NDArray[np.int64],
     plan_P8: NDArray[np.int64],
@@ -135,10 +133,9 @@ def _look_up(
     # Feature by feature: the table of a feature stays in the cache of a core.
     for one in range(len(plan_P8)):
         plan = plan_P8[one]
-        kind, hashed = plan[KIND], plan[HASHED]
+        kind, hashed, first, step = plan[KIND], plan[HASHED], column_C[plan[COLUMN]], step_C[plan[COLUMN]]
         for row in range(len(out_BF)):
-            n = column_C[plan[COLUMN]] + row * step
-            at, end = first_N[n], end_N[n]
+            at, end = first_N[first + row * step], end_N[first + row * step]
             found = np.int64(MISSING_ID)
             if _is_missing(text, at, end - at, missing, edges):
                 pass
@@ -168,7 +165,7 @@ def _parse(
     first_N: NDArray[np.int64],
     end_N: NDArray[np.int64],
     column_J: NDArray[np.int64],
-    step: int,
+    step_J: NDArray[np.int64],
     integers: tuple[NDArray[np.int64], NDArray[np.bool_]],
     missing: NDArray[np.uint8],
     edges: NDArray[np.int64],
@@ -178,7 +175,7 @@ def _parse(
     """Sets the numbers of 32 bits, 0 if missing, and whether there is one. Returns whether all values were well-formed."""
     integer_KB, given_KB = integers
     for one in range(len(column_J)):
-        first = column_J[one]
+        first, step = column_J[one], step_J[one]
         for row in range(value_JB.shape[1]):
             if first < 0:
                 given, number, good = given_KB[-1 - first, row], integer_KB[-1 - first, row], True
@@ -255,7 +252,7 @@ class TextCells:
         features: list[Categorical | Dense] = [*tokens.values(), *dense.values(), *buckets.values()]
         self.columns = list(dict.fromkeys(one.column or one.name for one in features))
         column_of = {one.name: self.columns.index(one.column or one.name) for one in features}
-        numeric = list(dict.fromkeys(column_of[one.name] for one in (*dense.values(), *buckets.values())))
+        numeric = list(dict.fromkeys(column_of[one.name] for one in features[len(tokens) :]))
         self._numeric_J = np.array(numeric, np.int64)
         of_texts_too = {one.column or one.name for one in tokens.values()}
         # A text that means "no value" may be a number: then numbers are compared as texts, too.
@@ -311,12 +308,13 @@ class TextCells:
             NotSimple: a value is malformed, or too long.
         """
         given = spans.text, spans.first_N, spans.end_N
-        if not _look_up(*given, spans.column_C, spans.step, *self._missing, self._tokens_P8, *self._tables, ids_BF):
+        if not _look_up(*given, spans.column_C, spans.step_C, *self._missing, self._tokens_P8, *self._tables, ids_BF):
             raise NotSimple
         for place, (name, table) in self._by_number.items():
             rows = np.flatnonzero(ids_BF[:, place] == RARE_ID)
             if len(rows):
-                n = spans.column_C[self.columns.index(name)] + rows * spans.step
+                column = self.columns.index(name)
+                n = spans.column_C[column] + rows * spans.step_C[column]
                 texts = [spans.text[low:high].tobytes() for low, high in zip(spans.first_N[n], spans.end_N[n], strict=True)]
                 ids_BF[rows, place] = table.look_up(pa.array(texts, pa.large_binary()))
         if not len(self._numeric_J):
@@ -324,11 +322,11 @@ class TextCells:
         value_JB = np.empty((len(self._numeric_J), len(ids_BF)), np.int32)
         given_JB = np.empty(value_JB.shape, np.bool_)
         integers = spans.integer_KB, spans.given_KB
-        if not _parse(*given, spans.column_C[self._numeric_J], spans.step, integers, *self._missing, value_JB, given_JB):
+        if not _parse(*given, spans.column_C[self._numeric_J], spans.step_C[self._numeric_J], integers, *self._missing, value_JB, given_JB):
             raise NotSimple
         _write_log1p(value_JB, given_JB, *self._log1p, dense_BI)
-        for place, one, number in self._dense:
-            made_B = whole_transformed(value_JB[number], one.transform, self._moments.get(one.name))
+        for place, feature, number in self._dense:
+            made_B = whole_transformed(value_JB[number], feature.transform, self._moments.get(feature.name))
             dense_BI[:, place] = np.where(given_JB[number], made_B, np.float32(0))
         for some in self._buckets:
             some.encode(value_JB, given_JB, self._tables[1], ids_BF)

@@ -223,6 +223,19 @@ def test_odd_values_are_what_they_are_to_the_pipeline_or_its_error(made):
     assert len(outcomes) == 2
 
 
+def test_numbers_of_json_at_the_limits_are_what_they_are_to_the_pipeline(made):
+    known, data, _, rows = made
+    encoder = RowEncoder(load_kept(str(data)), *names_of(data))
+    for name in known.whole_numbers | {one.column or one.name for one in known.categorical if one.type == "int" and not one.cross}:
+        for number in (2**31 - 1, 2**31, -(2**31), 2**63, 10**30, -(2**63), True):
+            given = [dict(rows[0]) | {name: 1}, dict(rows[1]) | {name: None}, dict(rows[2]) | {name: number}]
+            expected, found = outcome(encoder.encode_all, given), outcome(encoder.encode, given)
+            if isinstance(expected, str):
+                assert found == expected
+            else:
+                same(found, expected)
+
+
 def test_values_that_another_thread_forgets_meanwhile_are_answered_all_the_same():
     ids = {"a": 3, "b": 4, "c": 5}
 
