@@ -21,6 +21,10 @@ SEPARATOR = "\x1f"
 """Put between texts. Rows with a text that contains it are left to the pipeline."""
 
 
+MOST = float(1 << 53)
+"""Larger integers beside missing ones are left to the pipeline."""
+
+
 @dataclass(frozen=True)
 class Spans:
     """The values of a batch: texts as UTF-8 bytes, empty if missing, and columns of integers.
@@ -69,13 +73,16 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], numeric: f
         places, width = [place_of[name] for name in some], len(some)
         if kind is int and numeric.issuperset(some):
             column_C[places] = -1 - np.arange(width) - sum(map(len, integers))
-            found = values if whole else [0 if value is None else value for value in values]
             try:
-                integers.append(np.array(found, np.int64).reshape(size, width).T)
+                # A missing value becomes NaN. Of larger numbers than float64 holds, it is enough that they are large.
+                found = np.array(values, np.int64 if whole else np.float64).reshape(size, width).T
             except OverflowError:
                 raise NotSimple from None
-            there = np.ones(len(values), np.bool_) if whole else np.array([value is not None for value in values])
-            given.append(there.reshape(size, width).T)
+            there = np.ones(found.shape, np.bool_) if whole else ~np.isnan(found)
+            if not whole and (np.abs(found) > MOST).any():
+                raise NotSimple
+            integers.append(found if whole else np.where(there, found, 0).astype(np.int64))
+            given.append(there)
             return
         column_C[places], step_C[places] = np.arange(width) + len(texts), width
         if kind is int:

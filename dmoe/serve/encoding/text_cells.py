@@ -130,10 +130,13 @@ def _look_up(
 ) -> bool:
     """Sets out_BF to the ids of the features in the plan. Returns whether all values were well-formed."""
     slots, hashes, data, offsets = texts
+    hex_keys, hex_ids = hexes
+    whole_keys, whole_ids = wholes
     # Feature by feature: the table of a feature stays in the cache of a core.
     for one in range(len(plan_P8)):
         plan = plan_P8[one]
         kind, hashed, first, step = plan[KIND], plan[HASHED], column_C[plan[COLUMN]], step_C[plan[COLUMN]]
+        place, low, mask = plan[PLACE], plan[LOW], plan[MASK]
         for row in range(len(out_BF)):
             at, end = first_N[first + row * step], end_N[first + row * step]
             found = np.int64(MISSING_ID)
@@ -152,10 +155,10 @@ def _look_up(
                     bits = number & 0xFFFFFFFF if number == np.int32(number) else number
                     found = _hashed_id(mixed(np.uint64(bits) + GOLDEN), hashed)
                 elif kind == HEX:
-                    found = np.int64(_number_id(hexes[0], hexes[1], plan[LOW], plan[MASK], number))
+                    found = np.int64(_number_id(hex_keys, hex_ids, low, mask, number))
                 else:
-                    found = np.int64(_number_id(wholes[0], wholes[1], plan[LOW], plan[MASK], number))
-            out_BF[row, plan[PLACE]] = found
+                    found = np.int64(_number_id(whole_keys, whole_ids, low, mask, number))
+            out_BF[row, place] = found
     return True
 
 
