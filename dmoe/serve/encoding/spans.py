@@ -81,7 +81,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], numeric: f
             there = np.ones(found.shape, np.bool_) if whole else ~np.isnan(found)
             if not whole and (np.abs(found) > MOST).any():
                 raise NotSimple
-            integers.append(found if whole else np.where(there, found, 0).astype(np.int64))
+            integers.append(np.where(there, found, 0).astype(np.int64))
             given.append(there)
             return
         column_C[places], step_C[places] = np.arange(width) + len(texts), width
