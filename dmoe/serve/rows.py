@@ -85,14 +85,21 @@ class FullRows:
         """Looks up ids [...] of one feature, or [..., F] of all features; returns [..., K] for each set."""
         return self.rows(ids + self.offset_F[feature])
 
-    def side_by_side(self, ids_BF: np.ndarray) -> np.ndarray | None:
+    def side_by_side(self, ids_BF: np.ndarray, out: np.ndarray | None = None) -> np.ndarray | None:
         """Looks up all features and sets as one array [B, F, C] float32; None for pq rows.
 
         `take` of numpy is several times as fast as look-ups in torch.
+
+        Args:
+            ids_BF: ids that the tables have.
+            out: where fp32 rows are written, [at least B, F, C] float32. Memory that is used again is in the cache of a core.
         """
         if self.rows.codebook is not None:
             return None
         place_BF = ids_BF + self._offset_F
+        if out is not None and self._rows_RC.dtype == np.float32:
+            # With another mode, numpy writes into memory of its own first.
+            return self._rows_RC.take(place_BF, 0, out[: len(ids_BF)], "clip")
         x_BFC = self._rows_RC.take(place_BF, 0).astype(np.float32, copy=False)
         if self.rows.scale_RS is not None:
             scale_BFS = self.rows.scale_RS.numpy().take(place_BF, 0)

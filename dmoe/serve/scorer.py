@@ -3,6 +3,7 @@
 Shapes: B rows, F categorical features, I numeric features, S table sets, K dims of a set, C columns of all sets.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -90,6 +91,7 @@ class Scorer:
             self.mixture = assemble(**parts).eval()
         self.mixture.load_state_dict({name: torch.from_numpy(np.array(kept.rows(name))) for name in state})
         self.engine = choose_engine(about, engine)
+        self._memory = threading.local()
         self._onnx = OnnxEngine(folder, about, torch.get_num_threads()) if self.engine == "onnx" else None
 
     @cached_property
@@ -139,10 +141,10 @@ class Scorer:
         if not len(ids_BF):
             return np.zeros(0, np.float32)
         if self._onnx:
-            parts = []
+            parts, out = [], self._buffer()
             for low in range(0, len(ids_BF), PIECE):
                 piece = slice(low, low + PIECE)
-                x_BFC = self._side_by_side(ids_BF[piece], {name: bags[name][piece] for name in self._bag_places} if bags else {})
+                x_BFC = self._side_by_side(ids_BF[piece], {name: bags[name][piece] for name in self._bag_places} if bags else {}, out)
                 parts.append(self._onnx.logits(dense_BI[piece], x_BFC))
             logit_B = parts[0] if len(parts) == 1 else np.concatenate(parts)
         else:
@@ -151,9 +153,17 @@ class Scorer:
             self._refuse(logit_B, dense_BI, first_row)
         return logit_B
 
-    def _side_by_side(self, ids_BF: np.ndarray, bags: Mapping[str, Bags]) -> np.ndarray:
-        """The embeddings as input of `dense.onnx`, [B, F, C] float32."""
-        x_BFC = self.rows.side_by_side(ids_BF) if isinstance(self.rows, FullRows) else None
+    def _buffer(self) -> np.ndarray:
+        """The thread's memory for the embeddings of a piece, [PIECE, F, C] float32. New memory would cost the kernel's zeros each time."""
+        found: np.ndarray | None = getattr(self._memory, "found", None)
+        if found is None:
+            found = np.empty((PIECE, len(self.about.features), sum(self.about.set_dims)), np.float32)
+            self._memory.found = found
+        return found
+
+    def _side_by_side(self, ids_BF: np.ndarray, bags: Mapping[str, Bags], out: np.ndarray) -> np.ndarray:
+        """The embeddings as input of `dense.onnx`, [B, F, C] float32; they may be written into `out`."""
+        x_BFC = self.rows.side_by_side(ids_BF, out) if isinstance(self.rows, FullRows) else None
         if x_BFC is None:
             x_BFC = torch.cat(self._sets(ids_BF, slice(None)), -1).numpy()
         for name, bag in bags.items():

@@ -4,14 +4,18 @@
 
 All take turns call by call, on one thread. Of each: the medians of elapsed and of CPU time, which other processes disturb less, and the
 medians of how many times as fast it was as the floor and as ONNX Runtime alone, by CPU time of the same turn. The floor is the matrix
-products of the torch engine alone, on operands that are there already. `--processes 1 2` tells rows/s over cores instead.
+products of the torch engine alone, on operands that are there already. Rows of the log are other ones in each turn. They are parsed from
+JSON just before the clock starts, or made a table, or encoded to the ids that raw rows are compared with (`of ids in`).
+`--processes 1 2` tells rows/s over cores instead.
 """
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,9 @@ import numpy as np
 from dmoe.errors import UserError, run_command
 
 BATCHES = (1, 100, 256, 4096)
-FLOOR, ALONE = "products alone (floor)", "ONNX Runtime alone"
+FLOOR, ALONE, IDS, OF_LOG = "products alone (floor)", "ONNX Runtime alone", "onnx", "onnx, ids of the log"
+Call = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""Makes what a call is given, outside the clock; and the call."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -50,41 +56,51 @@ def main() -> None:
     scorer, reference = Scorer(arguments.scorer, engine="onnx"), Scorer(arguments.scorer, engine="torch")
     others = {"int8 products": Scorer(arguments.int8, engine="onnx")} if arguments.int8 else {}
     logs = raw_rows(arguments.log) if arguments.log else None
-    table = [["rows", "", "p50 ms", "CPU ms", "rows/s of CPU time", "of the floor", "of ONNX Runtime", "off by"]]
+    table = [["rows", "", "p50 ms", "CPU ms", "rows/s of CPU time", "of the floor", "of ONNX Runtime", "of ids in", "off by"]]
     for size in BATCHES:
-        dense_BI, ids_BF, bags = draw(scorer, size, np.random.default_rng(size))
-        floor = products_of(reference, dense_BI, ids_BF, bags)
-        alone = plain_run(arguments.scorer, dense_BI, ids_BF, bags)
-        calls: dict[str, Callable[[], Any]] = {
-            FLOOR: floor,
-            "torch": lambda d=dense_BI, i=ids_BF, b=bags: reference.logits(d, i, b),  # type: ignore[misc]
-            ALONE: alone,
-            "onnx": lambda d=dense_BI, i=ids_BF, b=bags: scorer.logits(d, i, b),  # type: ignore[misc]
+        given = draw(scorer, size, np.random.default_rng(size))
+        calls: dict[str, Call] = {
+            FLOOR: plain(products_of(reference, *given)),
+            "torch": plain(partial(reference.logits, *given)),
+            ALONE: plain(plain_run(arguments.scorer, *given)),
+            IDS: plain(partial(scorer.logits, *given)),
         }
         for name, one in others.items():
-            calls[name] = lambda d=dense_BI, i=ids_BF, b=bags, o=one: o.logits(d, i, b)  # type: ignore[misc]
+            calls[name] = plain(partial(one.logits, *given))
         if logs:
-            batches = cycle(logs, size)
-            calls["onnx, raw rows"] = lambda some=batches: scorer.predict(next(some))  # type: ignore[misc]
-        exact = calls["torch"]()
-        off = {name: float(np.abs(call() - exact).max()) for name, call in calls.items() if name in ("onnx", "int8 products")}
+            some = cycle(logs, size)
+            calls[OF_LOG] = fresh(some, lambda rows: scorer.encoder.encode(rows), lambda x: scorer.logits(x.dense_BI, x.ids_BF))
+            calls["onnx, rows of JSON"] = fresh(some, lambda rows: rows, scorer.predict)
+            calls["onnx, Arrow table"] = fresh(some, typed, scorer.predict)
+        exact = reference.logits(*given)
+        off = {name: float(np.abs(calls[name][1](None) - exact).max()) for name in (IDS, *others)}
         elapsed, busy = measure(calls, max(arguments.rounds // (4 if size > 1000 else 1), 3))
         for name in calls:
             mine = float(np.median(busy[name]))
             shares = [f"{np.median(busy[other] / busy[name]):.2f}" for other in (FLOOR, ALONE)]
+            shares.append(f"{np.median(busy[OF_LOG] / busy[name]):.2f}" if name.endswith(("JSON", "table")) else "")
             cells = [f"{1e3 * np.median(elapsed[name]):.3f}", f"{1e3 * mine:.3f}", f"{size / mine:,.0f}", *shares]
             table.append([f"{size:,}", name, *cells, f"{off[name]:.1g}" if name in off else ""])
     print(*in_columns(table[0], table[1:], rule=True, width=10_000), sep="\n")
 
 
-def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def plain(call: Callable[[], Any]) -> Call:
+    return lambda: None, lambda _: call()
+
+
+def fresh(some: Iterator[Sequence[str]], make: Callable[[Any], Any], call: Callable[[Any], Any]) -> Call:
+    return lambda: make([json.loads(text) for text in next(some)]), call
+
+
+def measure(calls: dict[str, Call], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Seconds of each in each turn: that passed, and of CPU time."""
     elapsed: dict[str, list[float]] = {name: [] for name in calls}
     busy: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 3):
-        for name, call in calls.items():
+        for name, (make, call) in calls.items():
+            given = make()
             began, worked = time.perf_counter(), time.thread_time()
-            call()
+            call(given)
             if turn >= 3:
                 busy[name].append(time.thread_time() - worked)
                 elapsed[name].append(time.perf_counter() - began)
@@ -152,16 +168,25 @@ def plain_run(folder: str, dense_BI: np.ndarray, ids_BF: np.ndarray, bags: Any) 
     return lambda: session.run(["logit"], given)
 
 
-def raw_rows(log: str) -> list[dict[str, str]]:
+def raw_rows(log: str) -> list[str]:
+    """Rows in JSON as a program sends them: numbers as numbers, and null for a missing value."""
     from dmoe.testing.criteo import read_rows
 
-    rows = read_rows(log, 20_000)
+    rows = []
+    for row in read_rows(log, 40_000):
+        rows.append(json.dumps({name: (int(text) if name[0] == "I" else text) if text else None for name, text in row.items()}))
     if len(rows) < BATCHES[-1]:
         raise UserError(f"--log {log}: {len(rows)} lines, {BATCHES[-1]} are needed")
     return rows
 
 
-def cycle(rows: list[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
+def typed(rows: Sequence[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.table({name: pa.array([row[name] for row in rows], pa.int64() if name[0] == "I" else pa.string()) for name in rows[0]})
+
+
+def cycle(rows: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     low = 0
     while True:
         yield rows[low : low + size]

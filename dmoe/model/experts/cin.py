@@ -59,7 +59,8 @@ class CIN(nn.Module):
         x_BPK, pooled = x_BFK, []
         for index, weight_HPF in enumerate(list(self.weights_HPF)[:-1]):
             x_BPK = bilinear_maps(weight_HPF, x_BPK, x_BFK) if index else quadratic_maps(weight_HPF, x_BFK)
-            pooled.append(x_BPK.sum(2))
+            # An exported graph has the maps first: it need not move them to add them up.
+            pooled.append(x_BPK.transpose(0, 1).sum(2).t() if torch.compiler.is_exporting() else x_BPK.sum(2))
         gram_BPF = x_BPK @ x_BFK.transpose(1, 2)
         pooled.append(nn.functional.linear(gram_BPF.flatten(1), self.weights_HPF[-1].flatten(1)))
         return torch.cat(pooled, 1)

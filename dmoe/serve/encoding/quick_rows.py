@@ -1,4 +1,5 @@
-"""A fast path from raw rows to ids: ids of known values are cached, and unknown values are parsed directly.
+"""Fast paths from raw rows to the features that `text_cells` does not encode: bags, numbers with a fraction, crosses and times. Results
+of known values are cached, and unknown values are parsed directly.
 
 Rows that are not simple, such as a column with both texts and numbers, or a malformed value, raise NotSimple. The caller then uses the
 preprocessing pipeline, which either encodes the rows or says what is wrong. Both paths give the same result.
@@ -8,7 +9,7 @@ Shapes: B rows, I numeric features, F categorical features.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -21,16 +22,16 @@ from dmoe.data.dataset.reading.bags import Bags
 from dmoe.data.prepare.parse.parquet_block import are_bare
 from dmoe.data.prepare.schema import Categorical, Dense
 from dmoe.data.prepare.tokens.buckets import Buckets, tokens_of
-from dmoe.data.prepare.tokens.coded_column import INTEGER_LIMIT, TYPES
-from dmoe.data.prepare.tokens.token_columns import transformed, whole_transformed
+from dmoe.data.prepare.tokens.coded_column import TYPES
+from dmoe.data.prepare.tokens.token_columns import transformed
 from dmoe.data.prepare.tokens.token_ids import Ids
 
 KEPT = 1 << 16
 """Largest number of cached values for a feature; a full cache is cleared."""
 NONE = type(None)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-LONGEST = {"hex": 8, "int": 400, "number": 400}
-LARGEST = {"int": 2**63 - 1, "number": INTEGER_LIMIT}
+LONGEST = {"hex": 8, "int": 400}
+LARGEST = 2**63 - 1
 PLAIN = (str, int, float, list)
 
 
@@ -133,23 +134,17 @@ class Kept(dict[Any, Any]):
         return np.fromiter((found[value] for value in values), self.dtype, len(values))
 
 
-class QuickTokens:
-    """Ids of a feature whose column holds one token in a row, or several."""
+class QuickBags:
+    """Ids of a feature whose column holds several tokens in a row."""
 
     def __init__(self, one: Categorical, ids: Ids, missing: frozenset[str]) -> None:
-        self.column, self.type, self.ids, self.missing = one.column or one.name, one.type, ids, missing
+        self.names, self.type, self.ids, self.missing = [one.column or one.name], one.type, ids, missing
         self.separator, self.most = one.separator or "|", one.max_values
-        self._kept: dict[type, Kept] = {kind: Kept(self._learn, MISSING_ID) for kind in (str, int)}
-
-    def of(self, columns: Mapping[str, Column]) -> NDArray[np.int32]:
-        column = columns[self.column]
-        if column.kind not in self._kept:
-            raise NotSimple
-        return self._kept[column.kind].of(column.values)
+        self._kept = Kept(self._learn, MISSING_ID)
 
     def bags(self, columns: Mapping[str, Column]) -> Bags:
         """The ids of a multi-valued feature. A row without tokens has the missing id."""
-        column = columns[self.column]
+        column = columns[self.names[0]]
         if column.kind is str:
             rows = [[] if text is None or text in self.missing else text.split(self.separator) for text in column.values]
         elif column.kind is list:
@@ -159,22 +154,21 @@ class QuickTokens:
         else:
             raise NotSimple
         kept = [[one for one in row if one is not None and one not in self.missing][: self.most] or [None] for row in rows]
-        values = self._kept[str].of([one for row in kept for one in row])
+        values = self._kept.of([one for row in kept for one in row])
         return Bags(values, np.concatenate([[0], np.cumsum([len(row) for row in kept])]))
 
-    def _learn(self, values: list[Any]) -> list[int]:
-        texts = [str(value) for value in values]
-        present = [text for text in texts if text not in self.missing]
+    def _learn(self, texts: list[str]) -> list[int]:
+        """The ids of texts that are not missing."""
         if self.type == "string":
-            tokens = pa.array([text.encode() for text in present], TYPES["string"])
+            tokens = pa.array([text.encode() for text in texts], TYPES["string"])
         else:
-            tokens = pa.array(_whole(present, self.type), TYPES[self.type])
-        found = iter(self.ids.look_up(tokens).tolist())
-        return [MISSING_ID if text in self.missing else next(found) for text in texts]
+            tokens = pa.array(_whole(texts, self.type), TYPES[self.type])
+        found: list[int] = self.ids.look_up(tokens).tolist()
+        return found
 
 
 def _whole(texts: Sequence[str], kind: str) -> list[int]:
-    """Parses texts of ASCII digits, of kind hex, int or number."""
+    """Parses texts of ASCII digits, of kind hex or int."""
     digits = texts if kind == "hex" else [text.removeprefix("-") for text in texts]
     # int() also accepts spaces and underscores, which are not alphanumeric.
     if not (all(map(str.isalnum, digits)) and all(map(str.isascii, digits))) or max(map(len, texts), default=0) > LONGEST[kind]:
@@ -183,31 +177,24 @@ def _whole(texts: Sequence[str], kind: str) -> list[int]:
         numbers = [int(text, 16) for text in texts] if kind == "hex" else list(map(int, texts))
     except ValueError:
         raise NotSimple from None
-    if numbers and kind != "hex" and max(max(numbers), -min(numbers)) > LARGEST[kind]:
+    if numbers and max(max(numbers), -min(numbers)) > LARGEST:
         raise NotSimple
     return numbers
 
 
 class _Numbers:
-    """Parses a numeric column.
+    """Parses a numeric column."""
 
-    Args:
-        whole: its numbers are 32-bit integers.
-    """
-
-    def __init__(self, column: str, whole: bool, missing: frozenset[str]) -> None:
-        self.column, self.whole, self.missing, self.bare = column, whole, missing, are_bare(missing)
+    def __init__(self, column: str, missing: frozenset[str]) -> None:
+        self.column, self.missing, self.bare = column, missing, are_bare(missing)
 
     def parsed(self, values: list[Any]) -> NDArray[np.float64]:
         """Texts and integers as numbers; NaN if the text means a missing value."""
         texts = [str(value) for value in values]
         present = [text for text in texts if text not in self.missing]
-        if self.whole:
-            numbers: Iterator[float] = iter(_whole(present, "number"))
-        elif all(map(NUMBER.fullmatch, present)):
-            numbers = iter([float(text) for text in present])
-        else:
+        if not all(map(NUMBER.fullmatch, present)):
             raise NotSimple
+        numbers = iter([float(text) for text in present])
         found = np.array([np.nan if text in self.missing else next(numbers) for text in texts], np.float64)
         if np.isinf(found).any():
             raise NotSimple
@@ -215,7 +202,7 @@ class _Numbers:
 
     def floats(self, column: Column) -> NDArray[np.float64]:
         """A column of floats; NaN if missing."""
-        if self.whole or not self.bare:
+        if not self.bare:
             raise NotSimple
         found_B = np.array([np.nan if value is None else value for value in column.values], np.float64)
         if np.isinf(found_B).any():
@@ -227,7 +214,7 @@ class _OfNumbers(ABC):
     """A feature of one numeric column. Results for texts and integers are cached; floats rarely repeat, so they are always computed."""
 
     def __init__(self, numbers: _Numbers, missing: int | float) -> None:
-        self.numbers = numbers
+        self.numbers, self.names = numbers, [numbers.column]
         self._kept = {kind: Kept(lambda values: self._made(self.numbers.parsed(values)).tolist(), missing) for kind in (str, int)}
 
     def of(self, columns: Mapping[str, Column]) -> NDArray[Any]:
@@ -244,30 +231,25 @@ class _OfNumbers(ABC):
 
 
 class QuickDense(_OfNumbers):
-    def __init__(self, one: Dense, whole: bool, missing: frozenset[str], moments: tuple[float, float] | None) -> None:
-        super().__init__(_Numbers(one.column or one.name, whole, missing), 0.0)
+    def __init__(self, one: Dense, missing: frozenset[str], moments: tuple[float, float] | None) -> None:
+        super().__init__(_Numbers(one.column or one.name, missing), 0.0)
         self.transform, self.moments = one.transform, moments
 
     def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.float32]:
         given_B = ~np.isnan(value_B)
-        value_B = np.where(given_B, value_B, 0.0)
-        if self.numbers.whole:
-            found_B = whole_transformed(value_B.astype(np.int32), self.transform, self.moments)
-        else:
-            found_B = transformed(value_B, self.transform, self.moments)
+        found_B = transformed(np.where(given_B, value_B, 0.0), self.transform, self.moments)
         return np.where(given_B, found_B, np.float32(0))
 
 
 class QuickBucket(_OfNumbers):
-    def __init__(self, one: Categorical, whole: bool, missing: frozenset[str], buckets: Buckets, ids: Ids) -> None:
-        super().__init__(_Numbers(one.column or one.name, whole, missing), MISSING_ID)
+    def __init__(self, one: Categorical, missing: frozenset[str], buckets: Buckets, ids: Ids) -> None:
+        super().__init__(_Numbers(one.column or one.name, missing), MISSING_ID)
         self.buckets, self.type, self.ids = buckets, one.type, ids
         self._id_of = Kept(lambda numbers: self.ids.look_up(tokens_of(np.array(numbers, np.int64), self.type)).tolist(), MISSING_ID)
 
     def _made(self, value_B: NDArray[np.float64]) -> NDArray[np.int32]:
         given_B = ~np.isnan(value_B)
-        value_B = np.where(given_B, value_B, 0.0)
-        number_B = self.buckets.of_whole(value_B.astype(np.int32)) if self.numbers.whole else self.buckets.numbers(value_B)
+        number_B = self.buckets.numbers(np.where(given_B, value_B, 0.0))
         return self._id_of.of([number if given else None for number, given in zip(number_B.tolist(), given_B.tolist(), strict=True)])
 
 

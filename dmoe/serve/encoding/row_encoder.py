@@ -26,12 +26,14 @@ from dmoe.data.prepare.tokens.token_columns import Tokens, dense_of
 from dmoe.data.prepare.tokens.token_ids import HashedIds, Ids
 from dmoe.errors import UserError, nearest
 from dmoe.names import quoted
-from dmoe.serve.encoding.quick_rows import NotSimple, QuickBucket, QuickDense, QuickOther, QuickTokens, columns_of
+from dmoe.serve.encoding.quick_rows import NotSimple, QuickBags, QuickBucket, QuickDense, QuickOther, columns_of
+from dmoe.serve.encoding.spans import spans_of
+from dmoe.serve.encoding.text_cells import TextCells
 
 WHERE = "rows"
-PIECE, PIECES_OF_A_TABLE = 256, 4
-"""PIECE rows are encoded together: they stay in the cache of a core while their columns are read one after another. A table of more than
-PIECES_OF_A_TABLE pieces goes through the pipeline."""
+PIECE, TABLE_PIECE, TABLE_ROWS = 256, 1 << 16, 1024
+"""PIECE rows are encoded together: they stay in the cache of a core while their columns are read one after another; TABLE_PIECE
+rows of a table. A table of more than TABLE_ROWS goes through the pipeline if there are features that `quick_rows` encodes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class RowEncoder:
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
-        self._quick_dense, self._quick = self._quick_ways()
+        self._divide()
 
     def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
         """Encodes rows, by the fast path of `quick_rows` if possible.
@@ -98,13 +100,14 @@ class RowEncoder:
         Raises:
             UserError: a column is missing, or preprocessing would refuse a row; names row, column and value.
         """
-        # The columns of a table are typed already, so for many rows the pipeline is faster.
-        if not 0 < len(rows) <= (PIECES_OF_A_TABLE * PIECE if isinstance(rows, pa.Table) else len(rows)):
+        table = isinstance(rows, pa.Table)
+        if not len(rows) or (table and self._read and len(rows) > TABLE_ROWS):
             return self.encode_all(rows)
         kinds: dict[str, type] = {}
         try:
-            return concatenated([self._quickly(rows[low : low + PIECE], kinds) for low in range(0, len(rows), PIECE)])
-        except (NotSimple, UnicodeEncodeError):
+            piece = TABLE_PIECE if table else PIECE
+            return concatenated([self._quickly(rows[low : low + piece], kinds) for low in range(0, len(rows), piece)])
+        except (NotSimple, UnicodeEncodeError, pa.ArrowInvalid):
             return self.encode_all(rows)
 
     def encode_all(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
@@ -123,19 +126,37 @@ class RowEncoder:
             raise UserError(f"{WHERE}: row {first.line:,}: {first.reason}")
         return self._mapped(typed.batches[0])
 
-    def _quick_ways(self) -> tuple[list[QuickDense], list[QuickTokens | QuickBucket | QuickOther]]:
+    def _divide(self) -> None:
+        """Decides how each feature is encoded by the fast path: by `cells`, or in one of the ways of `quick_rows`."""
         schema, missing = self.schema, frozenset(("", *self.schema.missing))
-        whole = {one.name: (one.column or one.name) in schema.whole_numbers for one in schema.features}
-        dense = [QuickDense(one, whole[one.name], missing, self.moments.get(one.name)) for one in schema.dense]
-        found: list[QuickTokens | QuickBucket | QuickOther] = []
-        for one in self.features:
+        whole = schema.whole_numbers
+        dense = dict(enumerate(schema.dense))
+        quick = {place: one for place, one in enumerate(self.features) if not (one.cross or one.part or one.pooling)}
+        tokens = {place: one for place, one in quick.items() if not one.bucket}
+        buckets = {place: one for place, one in quick.items() if one.bucket}
+        self._cells = TextCells(
+            schema.missing,
+            {place: one for place, one in dense.items() if (one.column or one.name) in whole},
+            tokens,
+            {place: one for place, one in buckets.items() if (one.column or one.name) in whole},
+            self.ids,
+            self.tokens.buckets,
+            self.moments,
+        )
+        self._dense = {
+            place: QuickDense(one, missing, self.moments.get(one.name))
+            for place, one in dense.items()
+            if (one.column or one.name) not in whole
+        }
+        self._bags = {one.name: QuickBags(one, self.ids[one.name], missing) for one in self.features if one.pooling}
+        self._others: dict[int, QuickBucket | QuickOther] = {}
+        for place, one in enumerate(self.features):
             if one.cross or one.part:
-                found.append(self._quick_other(one))
-            elif one.bucket:
-                found.append(QuickBucket(one, whole[one.name], missing, self.tokens.buckets[one.name], self.ids[one.name]))
-            else:
-                found.append(QuickTokens(one, self.ids[one.name], missing))
-        return dense, found
+                self._others[place] = self._quick_other(one)
+            elif one.bucket and (one.column or one.name) not in whole:
+                self._others[place] = QuickBucket(one, missing, self.tokens.buckets[one.name], self.ids[one.name])
+        read = [name for one in (*self._dense.values(), *self._bags.values(), *self._others.values()) for name in one.names]
+        self._read = list(dict.fromkeys(read))
 
     def _quick_other(self, feature: Categorical) -> QuickOther:
         """Makes an encoder for this feature only, which shares the vocabularies of `self`."""
@@ -164,17 +185,16 @@ class RowEncoder:
         Raises:
             NotSimple: only the pipeline can encode these rows.
         """
-        columns, size = columns_of(rows, self.columns, kinds), len(rows)
-        dense_BI = np.empty((size, len(self._quick_dense)), np.float32)
-        for index, dense in enumerate(self._quick_dense):
-            dense_BI[:, index] = dense.of(columns)
-        ids_FB, bags = np.zeros((len(self.features), size), np.int32), {}
-        for index, (feature, one) in enumerate(zip(self.features, self._quick, strict=True)):
-            if feature.pooling and isinstance(one, QuickTokens):
-                bags[feature.name] = one.bags(columns)
-            else:
-                ids_FB[index] = one.of(columns)
-        return EncodedRows(dense_BI, ids_FB.T, bags)
+        size = len(rows)
+        dense_BI, ids_BF = np.empty((size, len(self.schema.dense)), np.float32), np.zeros((size, len(self.features)), np.int32)
+        if self._cells.columns:
+            self._cells.encode(spans_of(rows, self._cells.columns, self._cells.numeric, kinds), dense_BI, ids_BF)
+        columns = columns_of(rows, self._read, kinds) if self._read else {}
+        for place, dense in self._dense.items():
+            dense_BI[:, place] = dense.of(columns)
+        for place, one in self._others.items():
+            ids_BF[:, place] = one.of(columns)
+        return EncodedRows(dense_BI, ids_BF, {name: one.bags(columns) for name, one in self._bags.items()})
 
     def _mapped(self, batch: pa.RecordBatch) -> EncodedRows:
         size = batch.num_rows

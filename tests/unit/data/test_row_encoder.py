@@ -16,9 +16,11 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.kept import load_kept
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import preprocess
-from dmoe.data.prepare.schema import Schema, load_schema
+from dmoe.data.prepare.schema import Bucket, Schema, load_schema
+from dmoe.data.prepare.tokens.buckets import Buckets
 from dmoe.errors import UserError
 from dmoe.serve.encoding import quick_rows
+from dmoe.serve.encoding.bucket_steps import steps_of
 from dmoe.serve.encoding.row_encoder import RowEncoder, table_of
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
@@ -221,6 +223,37 @@ def test_odd_values_are_what_they_are_to_the_pipeline_or_its_error(made):
             same(found, expected)
     assert min(outcomes.values()) > 5
     assert len(outcomes) == 2
+
+
+@pytest.mark.parametrize("made_by", [{"formula": "log2"}, {"formula": "log_squared"}, {"edges": [-7.5, 0.0, 0.25, 3.0, 1e300]}])
+def test_the_steps_of_buckets_count_to_their_numbers(made_by):
+    bucket = Bucket(**made_by)
+    buckets = Buckets(bucket, np.array(bucket.edges or ()))
+    steps, least, own = steps_of(buckets)
+    edge = 2**31 - 1
+    values = np.concatenate([steps - 1, steps, steps + 1, np.random.default_rng(0).integers(-edge, edge, 1000), np.arange(-300, 300)])
+    for value in np.clip(values, -edge, edge).tolist():
+        below = sum(step <= value for step in steps.tolist())
+        if bucket.formula == "log2":
+            expected = int(math.copysign(abs(value).bit_length(), value))
+        elif bucket.formula == "log_squared":
+            expected = value if value <= 2 else math.floor(math.log(value) ** 2) + 3
+        else:
+            expected = sum(one <= value for one in bucket.edges)
+        assert (value if own and not below else least + below) == expected
+
+
+def test_numbers_of_json_at_the_limits_are_what_they_are_to_the_pipeline(made):
+    known, data, _, rows = made
+    encoder = RowEncoder(load_kept(str(data)), *names_of(data))
+    for name in known.whole_numbers | {one.column or one.name for one in known.categorical if one.type == "int" and not one.cross}:
+        for number in (2**31 - 1, 2**31, -(2**31), 2**63, 10**30, -(2**63), True):
+            given = [dict(rows[0]) | {name: 1}, dict(rows[1]) | {name: None}, dict(rows[2]) | {name: number}]
+            expected, found = outcome(encoder.encode_all, given), outcome(encoder.encode, given)
+            if isinstance(expected, str):
+                assert found == expected
+            else:
+                same(found, expected)
 
 
 def test_values_that_another_thread_forgets_meanwhile_are_answered_all_the_same():

@@ -15,9 +15,10 @@ MULTIPLIER = 0x9E3779B97F4A7C15
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _hash(token: Any) -> np.uint64:
+def slot_of(token: Any) -> np.int64:
+    """A hash of a token; its low bits are the slot where the search in a table begins."""
     x = np.uint64(token) * np.uint64(MULTIPLIER)
-    return x ^ (x >> np.uint64(32))
+    return np.int64((x ^ (x >> np.uint64(32))) >> np.uint64(20))
 
 
 @njit(nogil=True, cache=True)
@@ -28,7 +29,7 @@ def add_counts(keys: NDArray[Any], counts: NDArray[np.int64], used: int, tokens:
     for i in range(len(tokens)):
         if add[i] == 0:
             continue
-        slot = np.int64(_hash(tokens[i]) >> np.uint64(20)) & mask
+        slot = slot_of(tokens[i]) & mask
         while counts[slot] != 0 and keys[slot] != tokens[i]:
             slot = (slot + 1) & mask
         if counts[slot] == 0:
@@ -43,7 +44,7 @@ def fill_ids(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], f
     """Inserts tokens[i] with the id first_id + i into an empty table (all ids 0)."""
     mask = len(keys) - 1
     for i in range(len(tokens)):
-        slot = np.int64(_hash(tokens[i]) >> np.uint64(20)) & mask
+        slot = slot_of(tokens[i]) & mask
         while ids[slot] != 0:
             slot = (slot + 1) & mask
         keys[slot] = tokens[i]
@@ -55,7 +56,7 @@ def look_up(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], ra
     """Sets out[i] to the id of tokens[i], or to `rare` if it has none."""
     mask = len(keys) - 1
     for i in range(len(tokens)):
-        slot = np.int64(_hash(tokens[i]) >> np.uint64(20)) & mask
+        slot = slot_of(tokens[i]) & mask
         while ids[slot] != 0 and keys[slot] != tokens[i]:
             slot = (slot + 1) & mask
         out[i] = ids[slot] if ids[slot] != 0 else rare
@@ -69,13 +70,18 @@ def histogram(codes: NDArray[Any], chosen: NDArray[np.bool_], out: NDArray[np.in
 
 
 @njit(nogil=True, cache=True)
+def log1p_of(value: Any) -> np.float32:
+    """sign(v) * ln(1 + |v|) of an integer v."""
+    size = math.log1p(float(abs(np.int64(value))))
+    return np.float32(size if value >= 0 else -size)
+
+
+@njit(nogil=True, cache=True)
 def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
-    """sign(v) * ln(1 + |v|) for each integer v."""
+    """`log1p_of` each integer."""
     out = np.empty(len(values), np.float32)
     for i in range(len(values)):
-        value = np.int64(values[i])
-        size = math.log1p(float(abs(value)))
-        out[i] = size if value >= 0 else -size
+        out[i] = log1p_of(values[i])
     return out
 
 

@@ -20,13 +20,18 @@ from dmoe.data.prepare.tokens.whole_numbers import NumberIds
 
 
 @njit(nogil=True, cache=True)
+def text_hash(data: NDArray[np.uint8], at: int, end: int) -> np.uint64:
+    """FNV-1a (Fowler, Noll, Vo) of a span, then the finalizer of splitmix64, since the low bits of FNV are weak."""
+    x = np.uint64(0xCBF29CE484222325)
+    for place in range(at, end):
+        x = (x ^ np.uint64(data[place])) * np.uint64(0x100000001B3)
+    return mixed(x)
+
+
+@njit(nogil=True, cache=True)
 def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
     for i in range(len(out)):
-        # FNV-1a (Fowler, Noll, Vo), then the finalizer of splitmix64, since the low bits of FNV are weak.
-        x = np.uint64(0xCBF29CE484222325)
-        for at in range(offsets[i], offsets[i + 1]):
-            x = (x ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
-        out[i] = mixed(x)
+        out[i] = text_hash(data, offsets[i], offsets[i + 1])
 
 
 def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
