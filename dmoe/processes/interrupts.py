@@ -17,6 +17,8 @@ from dmoe.terminal import line_of
 INTERRUPTED = 130
 STUCK_SECONDS = 3.0
 """How long the main thread may take to notice Ctrl-C."""
+ARRIVED = threading.Event()
+"""Set when Ctrl-C reaches this process, before the main thread notices it."""
 
 
 class Interrupts:
@@ -51,9 +53,10 @@ class Interrupts:
     def watch(self, reading: int) -> None:
         """Ends the process where the main thread does not notice. The interpreter writes a byte for each signal, whatever is running."""
         while number := os.read(reading, 1):
-            ours = signal.getsignal(signal.SIGINT) == self.handle
-            if number[0] == signal.SIGINT and ours and not self.noticed.wait(STUCK_SECONDS):
-                self.end()
+            if number[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) == self.handle:
+                ARRIVED.set()
+                if not self.noticed.wait(STUCK_SECONDS):
+                    self.end()
         os.close(reading)
 
 

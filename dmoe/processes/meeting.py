@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import stat
+from pathlib import Path
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -111,7 +112,16 @@ def launch() -> int | None:
     try:
         run.main()
     except SignalException as stop:
+        _pass_on(stop.sigval)
         if stop.sigval == signal.SIGINT and not Meeting.met:
             raise KeyboardInterrupt from None
         return 128 + stop.sigval
     return None
+
+
+def _pass_on(number: int) -> None:
+    """Sends a signal to the ranks that are still there: the agent tells none that it is just starting."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
+                os.kill(int(pid), number)

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 
+from dmoe.processes.interrupts import ARRIVED, STUCK_SECONDS
 from dmoe.terminal import tell
 
 ORPHAN_SECONDS = 0.2
@@ -20,6 +21,9 @@ def end_with(parent: int, code: int, line: str = "") -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(ORPHAN_SECONDS)
+        # Ctrl-C reaches the parent as well, which may end before the main thread here notices it, and then that is what is said.
+        if ARRIVED.wait(ORPHAN_SECONDS):
+            time.sleep(2 * STUCK_SECONDS)
         # What it would be said to may have ended with the parent.
         with contextlib.suppress(OSError, ValueError):
             if line:
