@@ -120,7 +120,7 @@ def launch() -> int | None:
 
 
 def _pass_on(number: int) -> None:
-    """Sends a signal to the ranks that are still there: the agent tells none that it is just starting."""
+    """Sends a signal to the ranks that are still running. The agent sends none to ranks that it is just starting."""
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
             for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():

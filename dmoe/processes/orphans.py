@@ -21,7 +21,7 @@ def end_with(parent: int, code: int, line: str = "") -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(ORPHAN_SECONDS)
-        # Ctrl-C reaches the parent as well, which may end before the main thread here notices it, and then that is what is said.
+        # Ctrl-C reaches the parent, too. The parent may end before the main thread here notices Ctrl-C, which then ends this process.
         if ARRIVED.wait(ORPHAN_SECONDS):
             time.sleep(2 * STUCK_SECONDS)
         # What it would be said to may have ended with the parent.

@@ -18,12 +18,10 @@ from dmoe.data.prepare.tokens.buckets import Buckets, tokens_of
 from dmoe.data.prepare.tokens.token_columns import whole_transformed
 from dmoe.data.prepare.tokens.token_ids import HashedIds, Ids, IntegerIds, TokenIds
 from dmoe.serve.encoding.bucket_steps import steps_of
-from dmoe.serve.encoding.cell_kernels import EDGE, HASHED, HEX, INT, LOW, MASK, TEXT, TOKEN, bucket_ids, look_up, parse, write_log1p
+from dmoe.serve.encoding.cell_kernels import EDGE, HASHED, KINDS, LOW, MASK, TOKEN, bucket_ids, look_up, parse, write_log1p
 from dmoe.serve.encoding.joined_tables import join_numbers, join_texts
 from dmoe.serve.encoding.quick_rows import NotSimple
 from dmoe.serve.encoding.spans import Spans
-
-KINDS = {"string": TEXT, "hex": HEX, "int": INT}
 
 
 class TextCells:
