@@ -137,7 +137,7 @@ class Loop:
         note(f"tests window {window.number}")
         try:
             line["test"] = stages.score(self.trainer, window, window.test, self._between)
-            alarms += self._judged(watch.judge, line)
+            alarms += self._judged(partial(watch.judge, of_time=watch.made_of_time(window.manifest)), line)
         except NotFinite as error:
             alarms.append(f"not finite: {error}")
         taken.seconds["test"] = time.perf_counter() - began

@@ -6,7 +6,7 @@ of rows. Gate and correlation drift during training, so they are compared with t
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dmoe.config.online_settings import WatchConfig
+from dmoe.data.dataset.manifest import Manifest
 
 Line = Mapping[str, Any]
 SCALED_MAD = 1.4826
@@ -22,12 +23,23 @@ CONSTANT = 0.01
 """A numeric feature raises an alarm if its deviation is below this share of its usual deviation."""
 
 
-def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
+PARTS_OF_TIME = frozenset({"hour", "weekday", "is_weekend"})
+
+
+def made_of_time(manifest: Manifest) -> frozenset[str]:
+    """The features that are a part of the time, and the crosses that contain one."""
+    named = [(one.name, one.identity) for one in manifest.categorical if one.identity]
+    return frozenset(name for name, what in named if {what.source, *(part.source for part in what.cross)} & PARTS_OF_TIME)
+
+
+def judge(line: Line, good: Sequence[Line], settings: WatchConfig, of_time: Collection[str] = ()) -> list[str]:
     """Judges the rows of a window and their test, before training on them.
 
     Args:
         line: ledger entry of the window, with `data` and `test`.
         good: entries of the trained windows, oldest first. The first one is ignored, because an untrained model scored it.
+        of_time: features whose new and most frequent values are not judged. In the first window of a weekday, all its values are unknown;
+            a wrong time raises the alarm `clock`.
 
     Returns:
         a sentence for each alarm, which begins with its kind; empty if there are fewer than `after` windows to compare with.
@@ -48,6 +60,8 @@ def judge(line: Line, good: Sequence[Line], settings: WatchConfig) -> list[str]:
     kinds = {"unknown": "unknown values of", "missing": "missing values of", "top": "most frequent value of"}
     for kind, words in kinds.items():
         for name in line["data"][kind]:
+            if name in of_time and kind != "missing":
+                continue
             share = partial(_share, kind, name, line["window"], since if kind == "unknown" else 1)
             error = partial(_share_error, rows)
             watch.level(f"{words} {name}", share, settings.share, error, up_only=True, recent=kind == "unknown")
