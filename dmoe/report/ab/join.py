@@ -60,13 +60,15 @@ def join_outcomes(
     counts = {"exposures": len(exposures)}
     unit_codes = exposures["unit"].combine_chunks().dictionary_encode()
     unit_N = unit_codes.indices.to_numpy().astype(np.int64)
-    arm_of = pc.index_in(exposures["arm"], value_set=pa.array(list(test.arms))).combine_chunks()
-    if arm_of.null_count:
-        strange = pc.filter(exposures["arm"], pc.is_null(arm_of))[0].as_py()
-        raise UserError(f"exposures: arm {shown(strange)} is none of the test's, which are {', '.join(test.arms)}")
-    arm_N = arm_of.to_numpy().astype(np.int64)
-    arm_U = _one_arm_each(unit_N, arm_N, unit_codes.dictionary, list(test.arms))
     time_N = exposures["time"].combine_chunks().cast(pa.int64()).to_numpy()
+    # Another period may have other arms, and other units in them. It is not read.
+    asked_N = (time_N >= (time_N.min() if since is None else since)) & (time_N <= (time_N.max() if until is None else until))
+    arm_of = pc.index_in(exposures["arm"], value_set=pa.array(list(test.arms)))
+    arm_N = pc.fill_null(arm_of, -1).combine_chunks().to_numpy().astype(np.int64)
+    if (strange := np.flatnonzero(asked_N & (arm_N < 0))).size:
+        arm = exposures["arm"][int(strange[0])].as_py()
+        raise UserError(f"exposures: arm {shown(arm)} is none of the test's, which are {', '.join(test.arms)}")
+    arm_U = _one_arm_each(unit_N[asked_N], arm_N[asked_N], unit_codes.dictionary, list(test.arms))
     row_N = exposures["row"].combine_chunks().to_numpy().astype(np.int64)
     request_codes = exposures["request_id"].combine_chunks().dictionary_encode()
     request_N = request_codes.indices.to_numpy().astype(np.int64)
@@ -141,7 +143,8 @@ def _one_arm_each(unit_N: np.ndarray, arm_N: np.ndarray, names: pa.Array, arms: 
         both = sorted({arms[arm_N[first]], arms[arm_U[unit_N[first]]]})
         raise UserError(
             f"exposures: {units:,} units are in two arms, such as {shown(names[int(unit_N[first])].as_py())} in {' and '.join(both)}:"
-            " the shares or the arms were changed so that units moved (dmoe ab assign --before tells); read one period with --since"
+            " the shares or the arms were changed so that units moved (dmoe ab assign --before tells);"
+            " read one period with --since and --until"
         )
     return arm_U
 

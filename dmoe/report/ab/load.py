@@ -20,6 +20,8 @@ from dmoe.storage.paths import PATHS, join
 
 NEEDED = [name for name in SCHEMA.names if not name.startswith("shadow_")]
 TIME = pa.timestamp("us", "UTC")
+LAST_SECOND = 95_617_584_000
+"""The year 5000, in seconds since 1970: milliseconds of any time after January 1973 are larger."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -215,6 +217,9 @@ def _times(column: pa.ChunkedArray, path: str) -> pa.ChunkedArray:
             return _cast(_cast(column, TIME if zoned else pa.timestamp("us"), path, "time"), TIME, path, "time")
         column = _cast(column, pa.float64(), path, "time")
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        micros = pc.round(pc.multiply(column.cast(pa.float64()), 1e6))
+        seconds = column.cast(pa.float64())
+        if len(column) and (largest := pc.max(seconds).as_py() or 0) > LAST_SECOND:
+            raise UserError(f"{path}: time: {largest:.0f} is after the year 5000; give seconds since 1970 (divide milliseconds by 1000)")
+        micros = pc.round(pc.multiply(seconds, 1e6))
         return _cast(_cast(micros, pa.int64(), path, "time"), TIME, path, "time")
     return _cast(column, TIME, path, "time")
