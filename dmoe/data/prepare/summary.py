@@ -55,9 +55,8 @@ def summarize(result: Result, output: str, vocabulary: str | None = None) -> str
         bad = sum(result.bad_lines.values())
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(result.bad_lines.items()))
         lines.append(f"  bad lines: {bad:,} of {result.lines:,}" + (f" ({kinds}), kept in {output}/rejects" if bad else ""))
-        rows = sum(split.rows for split in manifest.splits.values())
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.stages.items())
-        speed = f"{rows / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
+        speed = f"{result.lines / result.seconds:,.0f} rows/s, {result.size / result.seconds / 1e6:,.0f} MB/s"
         lines.append(f"  {duration(result.seconds)} ({stages}), {speed}, peak memory {peak_memory_mb():,.0f} MB")
     if vocabulary:
         lines += skew_lines(shares_of(load_manifest(vocabulary)), manifest, f"  {output}")

@@ -1,6 +1,7 @@
 """What may hurt a training is said in a line, before it does."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_features_that_say_nothing_and_empty_splits_are_told_of(days, tmp_path):
     assert all(f"{name} is the cross" in said for name in CROSSES[kind])
     only = feature_notices(manifest, {MISSING[kind][0]})
     assert [named(line) for line in only] == [{MISSING[kind][0]}]
+
+
+def test_the_speed_is_that_of_the_rows_read_not_of_those_kept(days, tmp_path):
+    result = run(days, tmp_path / "d", negatives=0.1)
+    kept = sum(split.rows for split in result.manifest.splits.values())
+    said = summarize(replace(result, seconds=2.0), "d")
+    assert kept < result.lines
+    assert f" {result.lines / 2:,.0f} rows/s" in said
 
 
 def test_a_good_log_has_no_notice_of_what_varies(days, tmp_path):

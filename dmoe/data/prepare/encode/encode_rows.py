@@ -23,7 +23,8 @@ from dmoe.data.prepare.tokens.coded_column import EXPECTED, coded_as
 from dmoe.data.prepare.tokens.token_ids import hashes
 
 LABEL, TIME, KEY = "@label", "@time", "@key"
-MOST_SECONDS = float(1 << 53)
+MOST_SECONDS = 95_617_584_000.0
+"""The year 5000, in seconds since 1970. Milliseconds or microseconds that are read as seconds are later."""
 """Above this, a float64 does not hold whole seconds, so a time has no hour of the day."""
 
 
@@ -153,7 +154,8 @@ def _time(block: Block, format: str | None, name: str, rows: CheckedRows) -> NDA
         if format is None:
             return value_N
         seconds_N = value_N / 1000 if format == "unix_ms" else value_N
-        rows.refuse(np.abs(seconds_N) > MOST_SECONDS, "time", name, f"a time in {'milliseconds' if format == 'unix_ms' else 'seconds'}")
+        unit = "milliseconds (unix_ms)" if format == "unix_ms" else "seconds (unix)"
+        rows.refuse(np.abs(seconds_N) > MOST_SECONDS, "time", name, f"{unit} since 1970, before the year 5000")
         return np.where(np.abs(seconds_N) > MOST_SECONDS, 0.0, seconds_N)
     coded = block.tokens(name)
     seconds, is_time = parse_times(coded.dictionary, format)
