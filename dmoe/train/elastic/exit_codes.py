@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, run_command, told_by_system
+from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, first_line, run_command, told_by_system
 from dmoe.json_text import format_json
 from dmoe.processes import alive
 from dmoe.processes.orphans import end_with
@@ -118,8 +118,7 @@ def _end_lost(program: str, error: RuntimeError) -> int:
     answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
     if codes:
         return codes[0]
-    first = (str(error).splitlines() or [""])[0][:160]
-    message = f"lost another rank while this one {last_note()} ({first}); start again with --resume"
+    message = f"lost another rank while this one {last_note()} ({first_line(error, 160)}); start again with --resume"
     if answered or _ranks() == 1:
         return _end(program, message, LOST)
     say(program, f"rank {_rank()}: {message}")
