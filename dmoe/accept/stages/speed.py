@@ -107,19 +107,12 @@ def measured(on_gpu: bool) -> dict[str, Any]:
     """Measures the plan of this job, and compares predictions with measurements."""
     import dataclasses
 
-    import torch.distributed as dist
-
-    from dmoe import distributed
     from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, compare
-    from dmoe.train.rehearsal.measure import FORMAT, VERSION, measure, resident_bytes
+    from dmoe.train.rehearsal.measure import measure_all, resident_bytes
 
     started = resident_bytes()
     session, stream = session_of(on_gpu, *sizes(on_gpu))
-    mine = measure(session, 8, started, stream)
-    parts: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(parts, mine)
-    told = {"format": FORMAT, "version": VERSION, "device": session.device.type, "steps": 8, "plan": session.plan, "ranks": parts}
-    found = compare(told, "the plan")
+    found = compare(measure_all(session, 8, started, stream), "the plan")
     before, after = (dataclasses.asdict(one) for one in (found.figures.cluster.device, found.cluster.device))
     return {
         "misplaced": list(found.misplaced),
