@@ -66,6 +66,11 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return next((line.strip()[:limit] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def reason_of(error: OSError) -> str:
+    """The system's words for an error: `permission denied`."""
+    return (error.strerror or str(error)).lower()
+
+
 def told_by_system(error: OSError) -> str:
     """The error in the system's words, whatever library raised it, and the file: `no space left on device: runs/first/metrics.jsonl`."""
     reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)
