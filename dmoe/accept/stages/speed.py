@@ -2,13 +2,12 @@
 
 import gc
 import statistics
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes
-from dmoe.accept.stages.machine import synchronize
+from dmoe.train.rehearsal.measure import seconds_of, synchronize
 
 SHARE = 0.02
 """Smallest allowed speed of a step, as a share of the limit by products and memory. It is low, because a shared CPU may be slow."""
@@ -169,16 +168,16 @@ def rates(on_gpu: bool) -> dict[str, float]:
         session.pipeline.progress(stream)
     with Recorder() as recorder:
         session.pipeline.progress(stream)
-    taken = [_seconds(lambda: session.pipeline.progress(stream), session.device) for _ in range(8)]
+    taken = [seconds_of(lambda: session.pipeline.progress(stream), session.device) for _ in range(8)]
     replay = Replay(recorder.products, session.device)
     replay.run()
-    products = min(_seconds(replay.run, session.device) for _ in range(3))
+    products = min(seconds_of(replay.run, session.device) for _ in range(3))
     columns = sum(table.columns for table in session.tables)
     # The forward pass reads a row; the optimizer reads and writes the row and its state.
     moved = 5 * batch * columns * 4
     source = torch.zeros(max(moved // 8, 1), device=session.device)
     target = torch.zeros_like(source)
-    copied = min(_seconds(lambda: target.copy_(source), session.device) for _ in range(5))
+    copied = min(seconds_of(lambda: target.copy_(source), session.device) for _ in range(5))
     return {
         "seconds": statistics.median(taken),
         "rows": batch,
@@ -186,11 +185,3 @@ def rates(on_gpu: bool) -> dict[str, float]:
         "bytes": moved,
         "limit": products + copied,
     }
-
-
-def _seconds(call: Any, device: Any) -> float:
-    synchronize(device)
-    began = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - began

@@ -47,7 +47,7 @@ def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -
     session.sharded.train()
     for _ in range(WARM_UP):
         session.pipeline.progress(batches)
-    taken = [_timed(lambda: session.pipeline.progress(batches), session.device) for _ in range(steps)]
+    taken = [1000 * seconds_of(lambda: session.pipeline.progress(batches), session.device) for _ in range(steps)]
     counted = min(steps, 4)
     with SentBytes() as counter:
         for _ in range(counted):
@@ -82,19 +82,21 @@ def _batches(session: Any) -> Generator[Any, None, None]:
         yield from reader.batches(size, distributed.rank(), distributed.world_size(), epoch, 0, whole)
 
 
-def _timed(call: Callable[[], Any], device: Any) -> float:
-    """Milliseconds of a call, with the work of the device."""
-    import torch
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    wait()
+def seconds_of(call: Callable[[], Any], device: Any) -> float:
+    """Seconds of a call, with the work of the device."""
+    synchronize(device)
     began = time.perf_counter()
     call()
-    wait()
-    return (time.perf_counter() - began) * 1000
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: Any) -> None:
+    """Waits until a GPU has finished its work; does nothing for a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def _lookups(session: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
@@ -162,7 +164,7 @@ def _exchange(sent: dict[str, float], device: Any) -> float:
     for kind, count in zip(kinds, most.tolist(), strict=True):
         if count:
             call = _collective(kind, count, ranks, device)
-            total += statistics.median(_timed(call, device) for _ in range(5))
+            total += 1000 * statistics.median(seconds_of(call, device) for _ in range(5))
     return total
 
 
