@@ -95,6 +95,23 @@ def first_problem(problem: str | None) -> str | None:
     return next((found for found in problems if found), None)
 
 
+def on_every_rank(action: Callable[[], _T]) -> _T:
+    """Calls it on every rank, and gives each its own result; every rank has to call this.
+
+    Raises:
+        UserError: on every rank, where the call of some rank raises it: the first rank's.
+    """
+    made: Any = None
+    problem = None
+    try:
+        made = action()
+    except UserError as error:
+        problem = str(error)
+    if problem := first_problem(problem):
+        raise UserError(problem)
+    return made
+
+
 def on_rank_0(action: Callable[[], _T]) -> _T:
     """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
 

@@ -61,6 +61,16 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of a library's message, cut; the error's type where it has no message."""
+    return next((line.strip()[:limit] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def reason_of(error: OSError) -> str:
+    """The system's words for an error: `permission denied`."""
+    return (error.strerror or str(error)).lower()
+
+
 def told_by_system(error: OSError) -> str:
     """The error in the system's words, whatever library raised it, and the file: `no space left on device: runs/first/metrics.jsonl`."""
     reason = os.strerror(error.errno).lower() if error.errno is not None else str(error)

@@ -1,5 +1,6 @@
 """The result of a stage of an acceptance."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 HELD, FAILED, SKIPPED = "held", "failed", "skipped"
@@ -60,6 +61,17 @@ class Notes:
         """Records the problem if `holds` is false; the stage continues."""
         if not holds:
             self.problems.append(problem)
+
+    def differences(self, what: str, found: Mapping[str, float], bound: float) -> None:
+        """Records the largest difference as a figure, and a problem for each that is above the bound or NaN.
+
+        Args:
+            what: what differs, such as `outputs`.
+            found: name -> difference from what was expected.
+        """
+        for name, value in found.items():
+            self.hold(value <= bound, f"{name}: {what} differ by {value:.2g}, allowed are {bound:g}")
+        self.figure(f"largest difference of {what}", max(found.values(), default=0.0), "", f"at most {bound:g}")
 
     def within(self, name: str, value: float, bound: float, unit: str = "") -> None:
         """Records a figure, and a problem if it is above the bound or NaN."""

@@ -97,10 +97,7 @@ def _alone(options: Options) -> Setting:
         raise UserError(f"--ranks {options.ranks}: this host has {gpus} GPUs, and a rank takes one")
     count = options.ranks or gpus or ALONE_ON_CPU
     store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
-    setting = _setting(options, count, range(count), count, gpus > 0, None, "127.0.0.1", store.port)
-    # The store must live as long as the ranks.
-    setting.kept = store
-    return setting
+    return _setting(options, count, range(count), count, gpus > 0, store, "127.0.0.1", store.port)
 
 
 def _launched(options: Options) -> Setting:

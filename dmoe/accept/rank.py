@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dmoe.errors import first_line
+
 PARENT_GONE = 1
 
 
@@ -81,5 +83,4 @@ def is_there(folder: str) -> bool:
 def told(error: BaseException) -> str:
     """Type and message of an error, and the last functions of its traceback."""
     places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-3:]]
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{type(error).__name__}: {first} (at {' > '.join(places)})"
+    return f"{type(error).__name__}: {first_line(error, 300)} (at {' > '.join(places)})"

@@ -70,12 +70,11 @@ class Setting:
         local: global numbers of the ranks of this supervisor.
         host_ranks: number of ranks on a host.
         on_gpu: whether each rank has a GPU. Such ranks are spawned, because a forked process cannot use CUDA after its parent did.
-        store: the store that all supervisors share; None if there is only one.
+        store: the store that all supervisors share.
         address, port: rendezvous of the ranks.
         threads: CPU threads of a rank.
         preload: modules to import before ranks are forked.
         prepare: `module:function` that each rank calls first; tests inject faults with it.
-        kept: keeps the rendezvous store alive, if this process owns it.
         logs: folder for the output of the ranks.
     """
 
@@ -89,7 +88,6 @@ class Setting:
     threads: int = 1
     preload: Sequence[str] = ()
     prepare: str = ""
-    kept: Any = None
     logs: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="dmoe-accept-logs-"))
 
 
@@ -112,7 +110,7 @@ class Supervisor:
             self.context.set_forkserver_preload(list(setting.preload))
         self.pools: dict[int, dict[int, Child]] = {}
 
-    def run(self, job: Job, stopped: Callable[[], bool] = lambda: False) -> dict[int, Answer]:
+    def run(self, job: Job, stopped: Callable[[], bool]) -> dict[int, Answer]:
         """Runs a job; returns rank -> answer for the ranks of this supervisor. If a rank is late or has ended, its pool is killed.
 
         Args:
@@ -249,36 +247,30 @@ class Ranks:
         for kind in ("raised", "ended", "late"):
             for rank, answer in bad.items():
                 if answer.kind == kind:
-                    raise Failed(f"rank {rank} of {len(answers)} {_words(answer, self.left)}")
+                    raise Failed(f"rank {rank} of {len(answers)} {_words(answer)}")
         return [answers[rank].value for rank in sorted(answers)]
 
     def ask(self, function: Callable[..., Any], *arguments: Any, size: int | None = None, apart: bool = False) -> dict[int, Answer]:
         """Like `run`, but returns rank -> answer, also for ranks that failed."""
         name = f"{function.__module__}:{function.__qualname__}"
         job = Job(size or self.size, name, arguments, max(self.left, 1.0), apart)
-        store = self.supervisor.setting.store
-        self._number += 1
-        if store is not None:
-            store.set(f"dmoe/accept/{self._number}", pickle.dumps(job))
-        answers = self.supervisor.run(job, lambda: self._stopped(self._number))
-        if store is not None:
-            self._tell_if_bad(answers)
-            answers |= self._of_others(store, job, set(range(job.pool)) - answers.keys())
-            if not apart and any(answer.kind in ("late", "ended") for answer in answers.values()):
-                # Other supervisors, whose ranks all answered, do not know that the process group is broken.
-                self.drop()
+        self._post(job)
+        answers = _run_together(self.supervisor, job, self._number)
+        others = self._of_others(set(range(job.pool)) - answers.keys())
+        answers |= others
+        if others and not apart and any(answer.kind in ("late", "ended") for answer in answers.values()):
+            # Other supervisors, whose ranks all answered, do not know that the process group is broken.
+            self.drop()
         return dict(sorted(answers.items()))
 
-    def _stopped(self, number: int) -> bool:
-        store = self.supervisor.setting.store
-        return store is not None and bool(store.check([f"dmoe/accept/{number}/bad"]))
+    def _post(self, message: Job | str) -> None:
+        """Sends a job, `drop` or `close` to the other supervisors."""
+        self._number += 1
+        self.supervisor.setting.store.set(f"dmoe/accept/{self._number}", pickle.dumps(message))
 
-    def _tell_if_bad(self, answers: Mapping[int, Answer]) -> None:
-        if any(answer.kind != "ok" for answer in answers.values()):
-            self.supervisor.setting.store.set(f"dmoe/accept/{self._number}/bad", "1")
-
-    def _of_others(self, store: Any, job: Job, missing: set[int]) -> dict[int, Answer]:
+    def _of_others(self, missing: set[int]) -> dict[int, Answer]:
         found: dict[int, Answer] = {}
+        store = self.supervisor.setting.store
         until = self.until + LATE_SECONDS
         while missing - found.keys():
             for rank in missing - found.keys():
@@ -294,21 +286,26 @@ class Ranks:
     def drop(self) -> None:
         """Kills all pools, also those of the other supervisors."""
         self.supervisor.close()
-        if (store := self.supervisor.setting.store) is not None:
-            self._number += 1
-            store.set(f"dmoe/accept/{self._number}", pickle.dumps("drop"))
+        self._post("drop")
 
     def close(self) -> None:
         """Kills all ranks, and ends the other supervisors."""
         self.supervisor.close()
-        if (store := self.supervisor.setting.store) is not None:
-            self._number += 1
-            store.set(f"dmoe/accept/{self._number}", pickle.dumps("close"))
-            # The store ends with this process, so waits until the others have read the message.
-            until = time.monotonic() + LATE_SECONDS
-            others = [f"dmoe/accept/closed/{rank}" for rank in range(1, self.size)]
-            while time.monotonic() < until and not store.check(others):
-                time.sleep(POLL_SECONDS)
+        self._post("close")
+        # The store ends with this process, so waits until the others have read the message.
+        until, setting = time.monotonic() + LATE_SECONDS, self.supervisor.setting
+        others = [f"dmoe/accept/closed/{rank}" for rank in range(self.size) if rank not in setting.local]
+        while others and time.monotonic() < until and not setting.store.check(others):
+            time.sleep(POLL_SECONDS)
+
+
+def _run_together(supervisor: Supervisor, job: Job, number: int) -> dict[int, Answer]:
+    """Runs a job that all supervisors run. Each tells the others if one of its ranks has failed, and stops if another one has told."""
+    store, bad = supervisor.setting.store, f"dmoe/accept/{number}/bad"
+    answers = supervisor.run(job, lambda: bool(store.check([bad])))
+    if any(answer.kind != "ok" for answer in answers.values()):
+        store.set(bad, "1")
+    return answers
 
 
 def follow(supervisor: Supervisor) -> None:
@@ -324,18 +321,14 @@ def follow(supervisor: Supervisor) -> None:
             continue
         if job == "close":
             break
-        bad = f"dmoe/accept/{number}/bad"
-        answers = supervisor.run(job, lambda key=bad: bool(store.check([key])))  # type: ignore[misc]
-        if any(answer.kind != "ok" for answer in answers.values()):
-            store.set(bad, "1")
-        for rank, answer in answers.items():
+        for rank, answer in _run_together(supervisor, job, number).items():
             store.set(f"dmoe/accept/{number}/{rank}", pickle.dumps(answer))
     supervisor.close()
     for rank in supervisor.setting.local:
         store.set(f"dmoe/accept/closed/{rank}", "1")
 
 
-def _words(answer: Answer, left: float) -> str:
+def _words(answer: Answer) -> str:
     if answer.kind == "raised":
         return f"raised {answer.value}"
     if answer.kind == "late":

@@ -4,12 +4,11 @@ import bisect
 import hashlib
 import re
 from dataclasses import astuple, dataclass
-from functools import cached_property
 from typing import Any
 
 from dmoe.checkpoint.progress import check_progress
 from dmoe.checkpoint.tensors import Entry, read_entries
-from dmoe.errors import UserError, one_line, shown
+from dmoe.errors import UserError, one_line, reason_of, shown
 from dmoe.json_text import format_json, is_int, parse_json
 from dmoe.names import check_text, printable
 from dmoe.storage.paths import PATHS, check_regular, inside, join, read_bounded, write_atomic
@@ -56,17 +55,6 @@ class Index:
     pieces: tuple[Piece, ...]
     files: dict[str, tuple[int, str]]
     progress: dict[str, Any]
-
-    @cached_property
-    def _of(self) -> dict[tuple[str, str], list[Piece]]:
-        found: dict[tuple[str, str], list[Piece]] = {}
-        for piece in sorted(self.pieces, key=lambda p: (p.row, p.column)):
-            found.setdefault((piece.table, piece.state), []).append(piece)
-        return found
-
-    def of(self, table: str, state: str) -> list[Piece]:
-        """The pieces of the weight or a state of a table, ordered by row and column."""
-        return self._of.get((table, state), [])
 
     @property
     def states(self) -> list[str]:
@@ -159,7 +147,7 @@ def verify_checkpoint(folder: str, part: int = 0, parts: int = 1) -> Index:
                     digest.update(chunk)
                     found += len(chunk)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         if found != size:
             raise UserError(f"{path}: damaged: {found:,} bytes, the index says {size:,}")
         if digest.hexdigest() != expected:

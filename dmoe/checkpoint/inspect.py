@@ -6,99 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, step_of, verify_checkpoint
-from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
-from dmoe.errors import UserError, one_line
+from dmoe.checkpoint.contents import Contents, natural
+from dmoe.checkpoint.index import verify_checkpoint
+from dmoe.checkpoint.tensors import NAMES, write_tensors
+from dmoe.errors import one_line
 from dmoe.finite import require_finite
 from dmoe.names import file_name
-from dmoe.storage.paths import PATHS, inside, join, write_atomic
-
-BLOCK_BYTES = 64 << 20
-
-
-def newest(path: str) -> str:
-    """The checkpoint at `path`, or the newest checkpoint of the run at `path`.
-
-    Raises:
-        UserError: there is neither.
-    """
-    if PATHS.exists(join(path, INDEX)):
-        return path
-    folder = inside(path, "checkpoints")
-    names = sorted(PATHS.ls(folder)) if PATHS.exists(folder) else []
-    found = [name for name in names if step_of(name) is not None and PATHS.exists(join(folder, name, INDEX))]
-    if not found:
-        raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
-    return inside(folder, found[-1])
-
-
-class Contents:
-    """The tensors of a checkpoint by logical name, joined from their pieces.
-
-    Tables are named `C7/0` and `C7/0:sum` (a state); tensors of the dense part as in its file, `model/...` and `optimizer/...`.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder, self.index = folder, read_index(folder)
-        self._files: dict[str, TensorFile] = {}
-        self._pieces: dict[str, list[Piece]] = {}
-        for piece in self.index.pieces:
-            name = piece.table if piece.state == "weight" else f"{piece.table}:{piece.state}"
-            self._pieces.setdefault(name, []).append(piece)
-        self.dense = self.file(DENSE).entries
-
-    def file(self, name: str) -> TensorFile:
-        if name not in self._files:
-            self._files[name] = TensorFile(inside(self.folder, name))
-        return self._files[name]
-
-    def names(self, states: bool = True) -> list[str]:
-        """Tables first, then the dense part."""
-        tables = sorted(self._pieces, key=lambda name: (_natural(name), name))
-        names = tables + list(self.dense)
-        return names if states else [name for name in names if not self._is_state(name)]
-
-    def _is_state(self, name: str) -> bool:
-        return self._pieces[name][0].state != "weight" if name in self._pieces else name.startswith("optimizer/")
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._pieces:
-            return self.dense[name].shape
-        rows, columns = self.index.tables[self._pieces[name][0].table]
-        return (rows, columns) if self._pieces[name][0].columns else (rows,)
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        return self.rows(name, 0, 1).dtype
-
-    def rows(self, name: str, low: int, high: int) -> np.ndarray:
-        """Rows [low, high) of a table; all of a dense tensor."""
-        if name not in self._pieces:
-            return self.file(DENSE).rows(name)
-        shape, out = self.shape(name), None
-        for piece in self._pieces[name]:
-            first, last = max(low, piece.row), min(high, piece.row + piece.rows)
-            if first >= last:
-                continue
-            part = self.file(piece.file).rows(piece.key, first - piece.row, last - piece.row)
-            if part.shape != ((last - first, piece.columns) if piece.columns else (last - first,)):
-                raise UserError(f"{join(self.folder, piece.file)}: tensor '{piece.key}' has another shape than the index says")
-            if out is None:
-                out = np.empty((min(high, shape[0]) - low, *shape[1:]), part.dtype)
-            elif out.dtype != part.dtype:
-                raise UserError(f"{self.folder}: table '{piece.table}' is stored in two dtypes")
-            out[(slice(first - low, last - low), *([slice(piece.column, piece.column + piece.columns)] if piece.columns else []))] = part
-        assert out is not None, "an index whose tables are whole has a piece for every row"
-        return out
-
-    def blocks(self, name: str) -> Iterator[np.ndarray]:
-        """A tensor in blocks of rows."""
-        if name not in self._pieces:
-            yield self.rows(name, 0, 0)
-            return
-        shape = self.shape(name)
-        step = max(BLOCK_BYTES // (int(np.prod(shape[1:])) * 8), 1)
-        for low in range(0, shape[0], step):
-            yield self.rows(name, low, min(low + step, shape[0]))
+from dmoe.storage.paths import PATHS, inside, write_atomic
 
 
 def inspect(folder: str) -> str:
@@ -117,8 +31,8 @@ def inspect(folder: str) -> str:
         "",
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
-    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
-        lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
+    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: natural(item[0])):
+        lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(contents.pieces[name]):>8}")
     return "\n".join(lines)
 
 
@@ -154,12 +68,12 @@ def export(folder: str, output: str, per_table: bool, states: bool) -> str:
         PATHS.mkdirs(output)
         groups = {}
         for name in names:
-            part = "dense" if name in contents.dense else _table_file(contents._pieces[name][0].table)
+            part = "dense" if name in contents.dense else _table_file(contents.pieces[name][0].table)
             groups.setdefault(inside(output, f"{part}.safetensors"), []).append(name)
     metadata = {"format": "pt", "made_from": folder, "step": str(contents.index.progress.get("step"))}
     size = 0
     for path, group in groups.items():
-        plain = {name: name.removeprefix("model/") if name not in contents._pieces else name for name in group}
+        plain = {name: name.removeprefix("model/") if name not in contents.pieces else name for name in group}
         entries = [(plain[name], NAMES[contents.dtype(name)], contents.shape(name)) for name in group]
         chunks = (block for name in group for block in _finite_blocks(contents, name))
         with write_atomic(path) as file:
@@ -206,10 +120,3 @@ def _table_file(table: str) -> str:
     """The file name for a table, such as `C7-0` for C7/0."""
     feature, _, table_set = table.rpartition("/")
     return file_name(f"{feature}-{table_set}" if feature else table)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    """Sort key that puts C2 before C10."""
-    head = name.rpartition("/")[0] or name
-    digits = head[len(head.rstrip("0123456789")) :]
-    return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmoe.checkpoint.index import DENSE, Index, Piece, read_index
+from dmoe.checkpoint.contents import Contents, name_of
+from dmoe.checkpoint.index import DENSE
 from dmoe.checkpoint.interfaces import OptimizerStates
-from dmoe.checkpoint.tensors import NAMES, TensorFile
+from dmoe.checkpoint.tensors import NAMES
 from dmoe.errors import UserError
 from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import LocalShard, local_shards
-from dmoe.storage.paths import inside
 
 
 def load_checkpoint(
@@ -31,40 +31,39 @@ def load_checkpoint(
     Raises:
         UserError: the checkpoint is damaged, or belongs to another model or optimizer; names the difference.
     """
-    index = check_fits(folder, tables, dense, grown)
-    files = _Files(folder)
+    contents = check_fits(folder, tables, dense, grown)
     for shard in local_shards(model, tables):
-        _load_shard(index, shard, files, optimizers)
-    _load_dense(folder, files, index, dense, optimizers)
-    return index.progress
+        _load_shard(contents, shard, optimizers)
+    _load_dense(contents, dense, optimizers)
+    return contents.index.progress
 
 
-def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bool = False) -> Index:
+def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bool = False) -> Contents:
     """Checks, before memory is allocated, that a checkpoint fits the model, by the shapes of tables and parameters.
 
     Args:
         dense: the dense part of the model, perhaps on the meta device.
 
     Returns:
-        The index of the checkpoint.
+        The contents of the checkpoint.
 
     Raises:
         UserError: the checkpoint is damaged, or belongs to another model; names the difference.
     """
-    index = read_index(folder)
+    contents = Contents(folder)
     mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}
-    for name in sorted(mine.keys() | index.tables.keys()):
-        there, here = index.tables.get(name), mine.get(name)
+    for name in sorted(mine.keys() | contents.index.tables.keys()):
+        there, here = contents.index.tables.get(name), mine.get(name)
         if there != here and not (grown and there and here and there[0] <= here[0] and there[1] == here[1]):
             raise UserError(f"{folder}: table '{name}' is {_size(there)} there and {_size(here)} in this model")
-    kept = {name: _form(entry.dtype, entry.shape) for name, entry in TensorFile(inside(folder, DENSE)).entries.items()}
+    kept = {name: _form(entry.dtype, entry.shape) for name, entry in contents.dense.items()}
     kept = {name: form for name, form in kept.items() if name.startswith("model/")}
     forms = {f"model/{name}": _form(_dtype(value), value.shape) for name, value in dense.state_dict().items()}
     for name in sorted(kept.keys() | forms.keys()):
         if kept.get(name) != forms.get(name):
             found = [found.get(name, "absent") for found in (kept, forms)]
             raise UserError(f"{folder}: parameter '{name.removeprefix('model/')}' is {found[0]} there and {found[1]} in this model")
-    return index
+    return contents
 
 
 def _form(dtype: str, shape: Sequence[int]) -> str:
@@ -80,69 +79,42 @@ def _size(size: tuple[int, int] | None) -> str:
     return "absent" if size is None else f"{size[0]:,} x {size[1]}"
 
 
-class _Files:
-    """The files of a checkpoint, each opened once."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder, self.opened = folder, dict[str, TensorFile]()
-
-    def __getitem__(self, name: str) -> TensorFile:
-        if name not in self.opened:
-            self.opened[name] = TensorFile(inside(self.folder, name))
-        return self.opened[name]
-
-
-def _load_dense(folder: str, files: _Files, index: Index, dense: nn.Module, optimizers: OptimizerStates | None) -> None:
-    file = files[DENSE]
-    kept = {name: torch.from_numpy(np.array(file.rows(name))) for name in file.entries}
+def _load_dense(contents: Contents, dense: nn.Module, optimizers: OptimizerStates | None) -> None:
+    kept = {name: torch.from_numpy(np.array(contents.file(DENSE).rows(name))) for name in contents.dense}
     dense.load_state_dict(_below(kept, "model/"))
     if optimizers is not None:
         try:
             optimizers.load_dense_state(_below(kept, "optimizer/"))
         except UserError as error:
-            raise UserError(f"{folder}: {error}") from None
-        optimizers.set_steps(index.progress["step"] + index.progress.get("steps_before", 0))
-
-
-def _load_shard(index: Index, shard: LocalShard, files: _Files, optimizers: OptimizerStates | None) -> None:
-    targets: dict[str, Tensor] = {"weight": shard.weight}
-    if optimizers is not None:
-        targets |= optimizers.states_of(shard)
-    for section, first_column, columns in shard.pieces():
-        name = shard.table.logical_name(section)
-        for state, target in targets.items():
-            view = target[:, columns] if target.dim() == 2 else target
-            kept = [piece for piece in index.of(name, state) if (view.dim() == 1) == (piece.columns == 0)]
-            filled = sum(_copy_overlap(files, piece, view, shard.row, first_column) for piece in kept)
-            # If a table has grown, a shard may hold new rows only. A checkpoint of another optimizer is refused in this case too.
-            expected = view[: max(index.tables[name][0] - shard.row, 0)].numel()
-            if filled != expected or not kept:
-                raise UserError(
-                    f"{files.folder}: table '{name}': the checkpoint has no whole state '{state}' of this shape;"
-                    " was it another optimizer.tables.kind's?"
-                )
+            raise UserError(f"{contents.folder}: {error}") from None
+        progress = contents.index.progress
+        optimizers.set_steps(progress["step"] + progress.get("steps_before", 0))
 
 
 @torch.no_grad()
-def _copy_overlap(files: _Files, piece: Piece, view: Tensor, first_row: int, first_column: int) -> int:
-    """Copies the overlap of a piece and a view of a shard; returns the number of copied elements."""
-    low, high = max(piece.row, first_row), min(piece.row + piece.rows, first_row + len(view))
-    left = max(piece.column, first_column) if view.dim() == 2 else 0
-    right = min(piece.column + piece.columns, first_column + view.shape[1]) if view.dim() == 2 else 1
-    if low >= high or left >= right:
-        return 0
-    file = files[piece.file]
-    rows = file.rows(piece.key, low - piece.row, high - piece.row)
-    entry = file.entries[piece.key]
-    if entry.shape != ((piece.rows, piece.columns) if piece.columns else (piece.rows,)) or entry.dtype != _dtype(view):
-        raise UserError(f"{file.path}: tensor '{piece.key}' has another shape than the index says, or another dtype than the model")
-    if view.dim() == 1:
-        view[low - first_row : high - first_row] = torch.from_numpy(np.array(rows)).to(view)
-    else:
-        part = np.ascontiguousarray(rows[:, left - piece.column : right - piece.column])
-        target = view[low - first_row : high - first_row, left - first_column : right - first_column]
-        target.copy_(torch.from_numpy(part if part.flags.writeable else part.copy()))
-    return (high - low) * (right - left)
+def _load_shard(contents: Contents, shard: LocalShard, optimizers: OptimizerStates | None) -> None:
+    targets: dict[str, Tensor] = {"weight": shard.weight}
+    if optimizers is not None:
+        targets |= optimizers.states_of(shard)
+    for section, left, columns in shard.pieces():
+        table = shard.table.logical_name(section)
+        for state, target in targets.items():
+            view = target[:, columns] if target.dim() == 2 else target
+            name, right, filled = name_of(table, state), left + columns.stop - columns.start, 0
+            fits = contents.dims(name) == view.dim()
+            for place, part in contents.parts(name, shard.row, shard.row + len(view), left, right) if fits else ():
+                numbers = torch.from_numpy(np.array(part))
+                if numbers.dtype != view.dtype:
+                    raise UserError(f"{contents.folder}: table '{table}': {state} is {numbers.dtype} there and {view.dtype} in this model")
+                view[place].copy_(numbers)
+                filled += part.size
+            # If a table has grown, a shard may hold new rows only. A checkpoint of another optimizer is refused in this case too.
+            expected = view[: max(contents.index.tables[table][0] - shard.row, 0)].numel()
+            if filled != expected or not fits:
+                raise UserError(
+                    f"{contents.folder}: table '{table}': the checkpoint has no whole state '{state}' of this shape;"
+                    " was it another optimizer.tables.kind's?"
+                )
 
 
 def _below(kept: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

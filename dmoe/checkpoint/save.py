@@ -4,7 +4,7 @@ All functions except `write_part` must be called by all ranks together.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, write_index
 from dmoe.checkpoint.interfaces import OptimizerStates
 from dmoe.checkpoint.tensors import NAMES, write_tensors
-from dmoe.distributed import broadcast_object, rank, world_size
-from dmoe.errors import UserError
+from dmoe.distributed import on_rank_0, rank, world_size
+from dmoe.errors import UserError, reason_of
 from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import local_shards
 from dmoe.storage.paths import PATHS, join, write_atomic
@@ -96,7 +96,7 @@ def write_part(folder: str, files: Iterator[File]) -> Part:
                 part.files[file.name] = _write_file(out, file)
             part.pieces += file.pieces
     except OSError as error:
-        part.problem = f"rank {rank()}: cannot write the checkpoint {folder}: {_reason(error)}"
+        part.problem = f"rank {rank()}: cannot write the checkpoint {folder}: {reason_of(error)}"
     return part
 
 
@@ -187,24 +187,21 @@ def _write_file(out: Any, file: File) -> tuple[int, str]:
     return write_tensors(out, entries, arrays.values())
 
 
-def _on_rank_0(folder: str, action: Any) -> None:
+def _on_rank_0(folder: str, action: Callable[[], None]) -> None:
     """Runs an action on rank 0. If it fails, the error is raised on all ranks."""
-    problem = None
-    if rank() == 0:
+
+    def guarded() -> None:
         try:
             action()
         except OSError as error:
-            problem = f"cannot write the checkpoint {folder}: {_reason(error)}"
-        except UserError as error:
-            problem = str(error)
-    if problem := broadcast_object(problem):
-        if "is not finite" in problem:
-            raise WeightsNotFinite(problem)
-        raise UserError(f"{problem}; free some space or change run.dir, then --resume from the last checkpoint")
+            raise UserError(f"cannot write the checkpoint {folder}: {reason_of(error)}") from None
 
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    try:
+        on_rank_0(guarded)
+    except UserError as error:
+        if "is not finite" in str(error):
+            raise WeightsNotFinite(str(error)) from None
+        raise UserError(f"{error}; free some space or change run.dir, then --resume from the last checkpoint") from None
 
 
 def _gather(part: Part) -> list[Part]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dmoe.errors import UserError, one_line
+from dmoe.errors import UserError, one_line, reason_of
 from dmoe.json_text import format_json, parse_json
 from dmoe.storage.paths import PATHS, check_regular
 
@@ -92,7 +92,7 @@ class TensorFile:
                 self.size = file.seek(0, 2)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+            raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
         self.entries = _entries(self._map, self.size, path)
 
     def rows(self, name: str, low: int = 0, high: int | None = None) -> np.ndarray:
@@ -122,7 +122,7 @@ def read_entries(path: str) -> dict[str, Entry]:
             if len(head) == 8:
                 head += file.read(min(struct.unpack("<Q", head)[0], MAX_HEADER))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from None
     return _entries(head, size, path)
 
 

@@ -25,14 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from dmoe.checkpoint import inspect as look
+    from dmoe.checkpoint.of_run import newest
 
     if arguments.command != "diff":
-        folder = look.newest(arguments.checkpoint)
+        folder = newest(arguments.checkpoint)
         if arguments.command == "export":
             show(look.export(folder, arguments.output, arguments.per_table, arguments.states))
         else:
             show(look.inspect(folder) if arguments.command == "inspect" else look.verify(folder))
         return 0
-    lines, differ = look.diff(look.newest(arguments.a), look.newest(arguments.b), arguments.tolerance)
+    lines, differ = look.diff(newest(arguments.a), newest(arguments.b), arguments.tolerance)
     show("\n".join(lines))
     return int(differ)

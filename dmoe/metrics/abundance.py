@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.contents import Contents
 
 CHUNK_ROWS = 65536
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from dmoe.checkpoint.index import INDEX, read_index, step_of
+from dmoe.checkpoint.index import read_index
+from dmoe.checkpoint.of_run import folder_of, steps_in
 from dmoe.checkpoint.progress import OnlineState
 from dmoe.errors import UserError
 from dmoe.json_text import defined, format_json, parse_json
 from dmoe.online.windows.source import SourceFile, order_key
-from dmoe.storage.paths import PATHS, append_text, inside, join, write_text
+from dmoe.storage.paths import append_text, inside, write_text
 
 FILE = "ledger.jsonl"
 
@@ -120,10 +121,7 @@ def committed(run: str) -> Iterator[tuple[str, OnlineState]]:
     Raises:
         UserError: an index is damaged.
     """
-    folder = inside(run, "checkpoints")
-    names = sorted(PATHS.ls(folder), reverse=True) if PATHS.exists(folder) else []
-    for name in names:
-        if step_of(name) is not None and PATHS.exists(join(folder, name, INDEX)):
-            state = read_index(join(folder, name)).progress.get("online")
-            if state is not None:
-                yield join(folder, name), state
+    for step in reversed(steps_in(run)):
+        folder = folder_of(run, step)
+        if (state := read_index(folder).progress.get("online")) is not None:
+            yield folder, state

@@ -21,7 +21,7 @@ from dmoe.data.prepare.count.vocabulary import digest, digest_of, write_vocabula
 from dmoe.data.prepare.kept import kept_schema, read_kept
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.write.manifest_building import TRANSFORMS
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.json_text import format_json
 from dmoe.names import file_name
 from dmoe.online.ids import FeatureIds, capacity_of, no_ids
@@ -182,7 +182,7 @@ def _read(path: str) -> pa.Table:
         with PATHS.open(path, "rb") as file:
             return pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]}); copy it back") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error, 150)}); copy it back") from None
 
 
 def remove_old(run: str, needed: set[str]) -> None:

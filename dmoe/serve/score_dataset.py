@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dmoe.data.dataset.files import verify_shard
 from dmoe.data.dataset.manifest import Manifest, load_manifest
 from dmoe.data.dataset.reading.bags import Bags
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.finite import require_finite
 from dmoe.serve.export.format import FILE, ScorerFile
 from dmoe.serve.scorer import Scorer
@@ -66,7 +66,7 @@ def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> I
                 for batch in pq.ParquetFile(file).iter_batches(batch_size, columns=names, use_threads=False):
                     yield _rows(batch, about)
         except (pa.ArrowException, KeyError) as error:
-            raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0][:150]}); make the data set again") from None
+            raise UserError(f"{path}: cannot be read ({first_line(error, 150)}); make the data set again") from None
 
 
 def _rows(batch: pa.RecordBatch, about: ScorerFile) -> Rows:

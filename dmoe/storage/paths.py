@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from iopath.common.file_io import PathManager
 
-from dmoe.errors import UserError, one_line
+from dmoe.errors import UserError, one_line, reason_of
 
 S3 = "s3://"
 A_LINK = "is a link, which is not followed here; put what it points to in its place, or remove it"
@@ -234,7 +234,7 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise UserError(f"{one_line(asked_by or path, 300)}: no such file") from None
     except OSError as error:
-        raise UserError(f"{one_line(asked_by or path, 300)}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+        raise UserError(f"{one_line(asked_by or path, 300)}: cannot be read ({reason_of(error)})") from None
     if len(content) > most:
         raise UserError(f"{path}: larger than {most >> 20} MiB, which no {kind} is")
     return content

@@ -194,13 +194,8 @@ def verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
         note("verifies the shards of the data set")
 
     verifying()
-    problem = None
-    try:
-        verify(folder, manifest, VERIFYING_THREADS, splits, distributed.rank(), distributed.world_size(), verifying)
-    except UserError as error:
-        problem = str(error)
-    if problem := distributed.first_problem(problem):
-        raise UserError(problem)
+    part, parts = distributed.rank(), distributed.world_size()
+    distributed.on_every_rank(lambda: verify(folder, manifest, VERIFYING_THREADS, splits, part, parts, verifying))
 
 
 def _abundance(config: Config, run: Any, step: int) -> dict[str, Any]:

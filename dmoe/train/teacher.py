@@ -15,6 +15,7 @@ import torch
 
 from dmoe.checkpoint.index import INDEX
 from dmoe.checkpoint.load import check_fits, load_checkpoint
+from dmoe.checkpoint.of_run import checkpoint_of
 from dmoe.config.config import Config, load_config
 from dmoe.config.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.data.dataset.batch import Batch
@@ -29,7 +30,6 @@ from dmoe.model.build import make_blueprint, outline_of
 from dmoe.storage.paths import PATHS, inside, join, read_bounded, write_text
 from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.run.run_inputs import CONFIG, run_inputs
-from dmoe.train.run.warm_start import checkpoint_of
 from dmoe.train.session import Session, open_session
 
 WITHOUT = ["distill.teachers=[]", "supervision.mixture_weight=1.0"]

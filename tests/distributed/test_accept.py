@@ -110,7 +110,7 @@ PLANTED = [
     ("collectives", "slow_link", "all-to-all a rank is"),
     ("experts", "wrong_expert", "expert mlp: outputs differ"),
     ("experts", "wrong_gradient", "expert mlp: gradients differ"),
-    ("losses", "gradient_of_one_rank", "the default form: the gradient differs"),
+    ("losses", "gradient_of_one_rank", "the default form: gradients differ"),
     ("metrics", "metric_of_one_rank", "AUC, binned is"),
     ("kernels", "wrong_kernel", "table_wise with adagrad: weights differ"),
     ("kernels", "wrong_optimizer", "data_parallel with adagrad: weights differ"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint import of_run
 from dmoe.checkpoint.index import INDEX, read_index, verify_checkpoint
 from dmoe.errors import UserError
 from dmoe.testing import resume
@@ -135,8 +136,8 @@ def test_a_write_that_fails_is_told_on_every_rank_and_leaves_the_last_checkpoint
     assert len(set(messages)) == 1
     assert "rank 1: cannot write the checkpoint" in messages[0]
     assert "no space left" in messages[0]
-    verify_checkpoint(look.newest(folder))
-    assert read_index(look.newest(folder)).progress["step"] == 1
+    verify_checkpoint(of_run.newest(folder))
+    assert read_index(of_run.newest(folder)).progress["step"] == 1
 
 
 def test_a_model_with_nan_is_not_kept(ranks, data_set, tmp_path):

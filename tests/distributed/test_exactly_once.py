@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint import of_run
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reading.reader import Reader
 from dmoe.testing.elastic import launch, used_rows
@@ -102,5 +103,5 @@ def test_preempted_twice_the_weights_are_those_of_a_run_that_was_not(train, tmp_
     assert 143 in again.codes.values()
     assert train("run", 1, number=2).succeeded
     counted(tmp_path / "run")
-    lines, differ = look.diff(look.newest(f"{tmp_path}/straight/run"), look.newest(f"{tmp_path}/run/run"), 5e-3)
+    lines, differ = look.diff(of_run.newest(f"{tmp_path}/straight/run"), of_run.newest(f"{tmp_path}/run/run"), 5e-3)
     assert not differ, lines

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint import of_run
 from dmoe.checkpoint.index import verify_checkpoint
 from dmoe.testing.elastic import launch, used_rows
 from dmoe.testing.numbered_data import make_numbered_data_set
@@ -69,7 +70,7 @@ def test_killed_in_a_step_a_write_and_an_evaluation_the_run_ends_as_if_nothing_h
     ]
     outcome = place("killed", faults, restarts=4)
     assert outcome.succeeded, outcome.said
-    lines, differ = look.diff(look.newest(f"{undisturbed}/run"), look.newest(f"{place.root}/killed/run"), 0.0)
+    lines, differ = look.diff(of_run.newest(f"{undisturbed}/run"), of_run.newest(f"{place.root}/killed/run"), 0.0)
     assert not differ, lines
     assert figures(place.root / "killed") == figures(undisturbed)
     used = used_rows(place.root / "killed")
@@ -90,7 +91,7 @@ def test_a_shard_that_is_damaged_within_an_epoch_is_named(place):
     assert outcome.said.count("dmoe.train: ") == 1
     assert "train/part-00001.parquet: its bytes are not those that were written" in outcome.said
     assert "Traceback" not in outcome.said
-    verify_checkpoint(look.newest(f"{place.root}/damaged/run"))
+    verify_checkpoint(of_run.newest(f"{place.root}/damaged/run"))
 
 
 def test_a_shard_that_vanishes_within_an_epoch_is_named(place):
@@ -104,7 +105,7 @@ def test_a_shard_that_vanishes_within_an_epoch_is_named(place):
     (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
     assert "train/cut-00060.parquet: missing, but the manifest names it; copy it back or make the data set again" in line
     assert "Traceback" not in outcome.said
-    newest = look.newest(f"{place.root}/vanishing/run")
+    newest = of_run.newest(f"{place.root}/vanishing/run")
     assert verify_checkpoint(newest).progress["step"] >= 10
 
 
@@ -134,7 +135,7 @@ def test_one_rank_that_is_asked_to_stop_exits_143_and_goes_on_later(place, undis
     again = place("preempted", ranks=1, number=1)
     assert again.succeeded, again.said
     assert "resuming from step 13" in again.said
-    lines, differ = look.diff(look.newest(f"{undisturbed}/run"), look.newest(f"{place.root}/preempted/run"), 2e-4)
+    lines, differ = look.diff(of_run.newest(f"{undisturbed}/run"), of_run.newest(f"{place.root}/preempted/run"), 2e-4)
     assert not differ, lines
     assert sorted(row for rows in used_rows(place.root / "preempted").values() for row in rows) == list(range(ROWS))
 
@@ -162,7 +163,7 @@ def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stays(place, small_
     assert "no space left on device" in line.lower()
     assert "cannot write the checkpoint" in line
     assert "Traceback" not in outcome.said
-    assert "step-000000010" in look.verify(look.newest(f"{small_disk}/run"))
+    assert "step-000000010" in look.verify(of_run.newest(f"{small_disk}/run"))
     (small_disk / "ballast").unlink()
     again = place("small-disk", number=1, overrides=overrides)
     assert again.succeeded, again.said
@@ -176,7 +177,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(place):
     (line,) = [line for line in outcome.said.splitlines() if line.startswith("dmoe.train: ")]
     assert "cannot write the checkpoint" in line
     assert "then --resume" in line
-    assert "step-000000010" in look.verify(look.newest(f"{place.root}/full/run"))
+    assert "step-000000010" in look.verify(of_run.newest(f"{place.root}/full/run"))
     again = place("full", number=1)
     assert again.succeeded
     assert "resuming from step 10" in again.said
@@ -207,7 +208,7 @@ def test_a_rank_that_hangs_is_named(place, do, words):
     assert "no progress for 10 s" in outcome.said
     assert words in outcome.said, outcome.said
     assert "the others wait: each is in a training step" in outcome.said
-    verify_checkpoint(look.newest(f"{place.root}/{name}/run"))
+    verify_checkpoint(of_run.newest(f"{place.root}/{name}/run"))
 
 
 def test_a_batch_with_nan_is_refused_by_file_and_row(place):
@@ -225,7 +226,7 @@ def test_a_batch_with_nan_is_refused_by_file_and_row(place):
     assert set(outcome.codes.values()) == {2}
     assert "I2: nan at row 700 of train/part-00001.parquet" in outcome.said
     assert "Traceback" not in outcome.said
-    verify_checkpoint(look.newest(f"{place.root}/nan/run"))
+    verify_checkpoint(of_run.newest(f"{place.root}/nan/run"))
 
 
 @pytest.mark.slow

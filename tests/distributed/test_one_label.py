@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint import of_run
 from dmoe.json_text import parse_json
 from dmoe.serve.export.export import export
 from dmoe.testing.elastic import launch
@@ -56,7 +57,7 @@ def test_it_trains_resumes_and_is_exported(tmp_path, data):
     lines = [parse_json(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     validations = {line["step"]: line for line in lines if line["kind"] == "validation"}
     assert {line["auc"] for line in validations.values()} == {None}
-    newest = look.newest(f"{tmp_path}/run")
+    newest = of_run.newest(f"{tmp_path}/run")
     progress = look.Contents(newest).index.progress
     best = min(validations, key=lambda step: validations[step]["logloss"])
     assert (progress["best_auc"], progress["best_step"]) == (None, best)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dmoe.checkpoint.inspect import diff, newest
+from dmoe.checkpoint.inspect import diff
+from dmoe.checkpoint.of_run import newest
 from dmoe.config.config import load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError

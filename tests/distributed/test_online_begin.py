@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dmoe.checkpoint.inspect import Contents, newest
+from dmoe.checkpoint.contents import Contents
+from dmoe.checkpoint.of_run import newest
 from dmoe.testing.elastic import launch
 from dmoe.testing.growing_log import write_config, write_window
 from dmoe.testing.small_scorer import small_scorer

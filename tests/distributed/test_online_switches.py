@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.csv as csv
 import pytest
 
-from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.prepare.schema import load_schema
 from dmoe.online.vocabulary import load_ids, plain

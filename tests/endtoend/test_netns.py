@@ -17,6 +17,7 @@ import yaml
 from torchx.specs import macros, materialize_appdef
 
 from dmoe.checkpoint import inspect as look
+from dmoe.checkpoint import of_run
 from dmoe.launch import components
 from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import BASE
@@ -107,10 +108,10 @@ def test_a_host_cut_off_in_mid_run_is_told_on_both_and_the_run_goes_on_to_equal_
     again = Launch(hosts, folder, "cut", 1)
     assert again.end() == [0, 0], again.said(0) + again.said(1)
     assert "resuming from step" in again.said(0) + again.said(1)
-    lines, differ = look.diff(look.newest(f"{folder}/undisturbed"), look.newest(f"{folder}/cut"), ROUNDING)
+    lines, differ = look.diff(of_run.newest(f"{folder}/undisturbed"), of_run.newest(f"{folder}/cut"), ROUNDING)
     assert not differ, lines
     earlier = sorted((folder / "undisturbed/checkpoints").glob("step-*"))[0]
-    assert look.diff(str(earlier), look.newest(f"{folder}/undisturbed"), ROUNDING)[1], "steps less would show"
+    assert look.diff(str(earlier), of_run.newest(f"{folder}/undisturbed"), ROUNDING)[1], "steps less would show"
 
     plan = json.loads((folder / "cut/plan.json").read_text())["tables"]
     held = [{shard["rank"] for shard in row["shards"]} for row in plan.values()]

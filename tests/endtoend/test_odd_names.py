@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmoe.checkpoint import inspect
+from dmoe.checkpoint import inspect, of_run
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.config.config import override_key
 from dmoe.data.dataset.describe import describe
@@ -76,11 +77,11 @@ def test_scores_of_the_data_set_and_of_the_raw_log_are_the_evaluation_s(odd, run
 
 
 def test_a_checkpoint_s_tables_come_out_one_by_one_and_together(run, tmp_path):
-    assert all(f"{name}/0" in {str(table) for table in inspect.Contents(inspect.newest(run)).names()} for name in CATEGORICAL)
-    inspect.export(inspect.newest(run), str(tmp_path / "all.safetensors"), per_table=False, states=False)
+    assert all(f"{name}/0" in {str(table) for table in Contents(of_run.newest(run)).names()} for name in CATEGORICAL)
+    inspect.export(of_run.newest(run), str(tmp_path / "all.safetensors"), per_table=False, states=False)
     whole = TensorFile(str(tmp_path / "all.safetensors"))
     assert {f"{name}/{number}" for name in CATEGORICAL for number in (0, 1)} <= whole.entries.keys()
-    inspect.export(inspect.newest(run), str(tmp_path / "tables"), per_table=True, states=False)
+    inspect.export(of_run.newest(run), str(tmp_path / "tables"), per_table=True, states=False)
     files = list((tmp_path / "tables").iterdir())
     assert len(files) == 2 * len(CATEGORICAL) + 1
     for path in files:

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from dmoe.errors import UserError, nearest, run_command
+from dmoe.errors import UserError, first_line, nearest, run_command
 
 
 def _raise(error):
@@ -37,3 +37,9 @@ def test_exit_code_of_main():
 def test_nearest():
     assert nearest("expert", ["experts", "gate"]) == ", did you mean 'experts'?"
     assert nearest("zzz", ["b", "a"]) == ", expected one of a, b"
+
+
+def test_first_line():
+    assert first_line(ValueError("\n  a thing\nmore")) == "a thing"
+    assert first_line(OSError(" ")) == "OSError"
+    assert first_line(ValueError("abcdef"), 3) == "abc"

@@ -343,7 +343,7 @@ def test_a_model_of_other_shapes_is_refused_before_it_has_memory(kept):
         module.w = torch.nn.Parameter(torch.empty(*shape, dtype=dtype, device="meta"))
         return module
 
-    assert check_fits(str(kept), tables(), dense(3)).tables == {"C1/0": (4, 2)}
+    assert check_fits(str(kept), tables(), dense(3)).index.tables == {"C1/0": (4, 2)}
     for rows, dim, module, named in [
         (1 << 40, 2, dense(3), "table 'C1/0'"),
         (4, 1 << 20, dense(3), "table 'C1/0'"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from dmoe.checkpoint.index import Index, Piece
 from dmoe.config.config import parse_config
 from dmoe.data.dataset.manifest import CategoricalFeature, load_manifest
 from dmoe.data.prepare.schema import parse_schema
@@ -65,19 +64,3 @@ def test_a_constraint_that_is_a_name_is_looked_up(monkeypatch):
     assert set(tried) == {"f?"}
     assert rules["f3__0"].types == ("table_wise",)
     assert rules["f4__1"].types == ("row_wise",)
-
-
-def test_a_checkpoint_s_pieces_are_sorted_once():
-    class Pieces(tuple):
-        read = 0
-
-        def __iter__(self) -> Any:
-            Pieces.read += 1
-            return super().__iter__()
-
-    pieces = Pieces(Piece(f"f{number % 50}/0", "weight", 9 - number // 50, 0, 1, 4, "x", str(number)) for number in range(500))
-    index = Index({f"f{number}/0": (10, 4) for number in range(50)}, pieces, {}, {})
-    for name in index.tables:
-        assert [piece.row for piece in index.of(name, "weight")] == list(range(10))
-    assert index.of("f1/0", "sum") == []
-    assert Pieces.read == 1

@@ -133,9 +133,10 @@ def check(place: Path, folder: Path, epochs: int) -> str:
         UserError: something is not equal.
     """
     from dmoe.checkpoint import inspect as look
+    from dmoe.checkpoint.of_run import newest
     from dmoe.testing.elastic import used_rows
 
-    lines, differ = look.diff(look.newest(f"{folder}/undisturbed/run"), look.newest(f"{place}/run"), 0.0)
+    lines, differ = look.diff(newest(f"{folder}/undisturbed/run"), newest(f"{place}/run"), 0.0)
     if differ:
         raise UserError(f"{place}: the final weights differ: {lines[0]}; {lines[-1]}")
     if figures(place) != figures(folder / "undisturbed"):

@@ -19,14 +19,14 @@ FIELDS, DIM, WIDTH, EXPERTS, ROWS = 6, 8, 8, 3, 203
 
 def experts(job: Job, notes: Notes) -> None:
     """The stage `experts`: checks every kind of expert, gate and mixture, forward and backward."""
-    told = job.ranks.run(differences)
-    for name in told[0]:
-        worst = max(one[name][0] for one in told), max(one[name][1] for one in told)
-        notes.hold(worst[0] <= FORWARD_BOUND, f"{name}: outputs differ by {worst[0]:.2g} from float64, allowed are {FORWARD_BOUND:g}")
-        notes.hold(worst[1] <= GRADIENT_BOUND, f"{name}: gradients differ by {worst[1]:.2g} from float64, allowed are {GRADIENT_BOUND:g}")
-    notes.figure("modules", len(told[0]))
-    notes.figure("largest difference of an output", max(x for one in told for x, _ in one.values()), "", f"at most {FORWARD_BOUND:g}")
-    notes.figure("largest difference of a gradient", max(x for one in told for _, x in one.values()), "", f"at most {GRADIENT_BOUND:g}")
+    _compare(notes, "modules", "outputs", job.ranks.run(differences))
+
+
+def _compare(notes: Notes, kinds: str, values: str, told: list[dict[str, tuple[float, float]]]) -> None:
+    """Records the differences of values and of gradients that the ranks have told, the largest of all ranks for each kind."""
+    notes.figure(kinds, len(told[0]))
+    for index, (what, bound) in enumerate(((values, FORWARD_BOUND), ("gradients", GRADIENT_BOUND))):
+        notes.differences(what, {name: max(one[name][index] for one in told) for name in told[0]}, bound)
 
 
 def differences() -> dict[str, tuple[float, float]]:
@@ -87,14 +87,7 @@ def relative(a: Any, b: Any, least: float = 1e-12) -> float:
 
 def losses(job: Job, notes: Notes) -> None:
     """The stage `losses`: compares all forms of the correlation loss over the rows of all ranks, and gradients, with float64."""
-    told = job.ranks.run(loss_differences)
-    for name in told[0]:
-        value, gradient = (max(one[name][index] for one in told) for index in (0, 1))
-        notes.hold(value <= FORWARD_BOUND, f"{name}: the loss differs by {value:.2g} from its definition, allowed are {FORWARD_BOUND:g}")
-        notes.hold(gradient <= GRADIENT_BOUND, f"{name}: the gradient differs by {gradient:.2g}, allowed are {GRADIENT_BOUND:g}")
-    notes.figure("forms of the loss", len(told[0]))
-    notes.figure("largest difference of a loss", max(x for one in told for x, _ in one.values()), "", f"at most {FORWARD_BOUND:g}")
-    notes.figure("largest difference of a gradient", max(x for one in told for _, x in one.values()), "", f"at most {GRADIENT_BOUND:g}")
+    _compare(notes, "forms of the loss", "losses", job.ranks.run(loss_differences))
 
 
 FORMS: tuple[dict[str, Any], ...] = (

@@ -4,12 +4,12 @@ import os
 import platform
 import statistics
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes, Skipped
+from dmoe.train.rehearsal.measure import seconds_of
 
 GPU_SHARE, CPU_SHARE = 0.25, 0.004
 """Smallest allowed share of the bandwidth that a plan assumes; gloo on a busy host is much slower than a network card."""
@@ -154,15 +154,8 @@ def _wrong(device: Any) -> Iterator[str]:
 
 
 def _best(call: Callable[[], object], device: Any) -> float:
-    """Seconds of the fastest of ROUNDS calls, including the work on the device."""
-    taken = []
-    for _ in range(ROUNDS):
-        synchronize(device)
-        began = time.perf_counter()
-        call()
-        synchronize(device)
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    """Seconds of the fastest of ROUNDS calls."""
+    return min(seconds_of(call, device) for _ in range(ROUNDS))
 
 
 def _pair_rate(step: int, source: Any, target: Any, device: Any) -> float:
@@ -179,11 +172,3 @@ def _pair_rate(step: int, source: Any, target: Any, device: Any) -> float:
             work.wait()
 
     return float(source.numel() * 4 / _best(send, device))
-
-
-def synchronize(device: Any) -> None:
-    """Waits until a GPU has finished its work; does nothing for a CPU."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -2,13 +2,12 @@
 
 import gc
 import statistics
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from dmoe.accept.conductor import Job
 from dmoe.accept.finding import Notes
-from dmoe.accept.stages.machine import synchronize
+from dmoe.train.rehearsal.measure import seconds_of, synchronize
 
 SHARE = 0.02
 """Smallest allowed speed of a step, as a share of the limit by products and memory. It is low, because a shared CPU may be slow."""
@@ -107,19 +106,12 @@ def measured(on_gpu: bool) -> dict[str, Any]:
     """Measures the plan of this job, and compares predictions with measurements."""
     import dataclasses
 
-    import torch.distributed as dist
-
-    from dmoe import distributed
     from dmoe.sharding.planner.cost.calibrate import SENT_BOUND, compare
-    from dmoe.train.rehearsal.measure import FORMAT, VERSION, measure, resident_bytes
+    from dmoe.train.rehearsal.measure import measure_all, resident_bytes
 
     started = resident_bytes()
     session, stream = session_of(on_gpu, *sizes(on_gpu))
-    mine = measure(session, 8, started, stream)
-    parts: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(parts, mine)
-    told = {"format": FORMAT, "version": VERSION, "device": session.device.type, "steps": 8, "plan": session.plan, "ranks": parts}
-    found = compare(told, "the plan")
+    found = compare(measure_all(session, 8, started, stream), "the plan")
     before, after = (dataclasses.asdict(one) for one in (found.figures.cluster.device, found.cluster.device))
     return {
         "misplaced": list(found.misplaced),
@@ -176,16 +168,16 @@ def rates(on_gpu: bool) -> dict[str, float]:
         session.pipeline.progress(stream)
     with Recorder() as recorder:
         session.pipeline.progress(stream)
-    taken = [_seconds(lambda: session.pipeline.progress(stream), session.device) for _ in range(8)]
+    taken = [seconds_of(lambda: session.pipeline.progress(stream), session.device) for _ in range(8)]
     replay = Replay(recorder.products, session.device)
     replay.run()
-    products = min(_seconds(replay.run, session.device) for _ in range(3))
+    products = min(seconds_of(replay.run, session.device) for _ in range(3))
     columns = sum(table.columns for table in session.tables)
     # The forward pass reads a row; the optimizer reads and writes the row and its state.
     moved = 5 * batch * columns * 4
     source = torch.zeros(max(moved // 8, 1), device=session.device)
     target = torch.zeros_like(source)
-    copied = min(_seconds(lambda: target.copy_(source), session.device) for _ in range(5))
+    copied = min(seconds_of(lambda: target.copy_(source), session.device) for _ in range(5))
     return {
         "seconds": statistics.median(taken),
         "rows": batch,
@@ -193,11 +185,3 @@ def rates(on_gpu: bool) -> dict[str, float]:
         "bytes": moved,
         "limit": products + copied,
     }
-
-
-def _seconds(call: Any, device: Any) -> float:
-    synchronize(device)
-    began = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - began

@@ -187,7 +187,7 @@ def checkpoints_apart(straight: str, other: str) -> tuple[bool, float]:
     """Whether the last checkpoints are bit-identical, and their largest difference relative to the largest number of a tensor."""
     import numpy as np
 
-    from dmoe.checkpoint.inspect import Contents
+    from dmoe.checkpoint.contents import Contents
 
     a, b = (Contents(f"{run}/checkpoints/step-{LAST:09d}") for run in (straight, other))
     if sorted(a.names()) != sorted(b.names()):

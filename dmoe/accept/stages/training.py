@@ -1,7 +1,8 @@
 """Stages about training: table kernels, invariance to the plan, lower precision, torch.compile, and tables in host memory."""
 
+import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,22 @@ def kernel_cases(on_gpu: bool, full: bool, ranks: int) -> list[Case]:
 
 
 def compare_all(job: Job, notes: Notes, cases: Iterable[Case]) -> None:
-    folder, worst, count = data_folder(job, "bags"), 0.0, 0
+    folder, found = data_folder(job, "bags"), {}
     expected: dict[str, Any] = {}
     for name, chosen in cases:
         # The reference does not depend on the plan, so one for each optimizer is enough.
         kind = next((one for one in chosen if one.startswith("optimizer.tables.kind")), "")
         if kind not in expected:
             (expected[kind],) = job.ranks.run(reference, folder, [kind] * bool(kind), size=1)
-        found = job.ranks.run(train, folder, chosen)[0]
-        loss, weights = apart(found, expected[kind])
-        notes.hold(loss <= LOSS_BOUND, f"{name}: losses differ by {loss:.2g} from float64, allowed are {LOSS_BOUND:g}")
-        notes.hold(weights <= WEIGHT_BOUND, f"{name}: weights differ by {weights:.2g} from float64, allowed are {WEIGHT_BOUND:g}")
-        worst, count = max(worst, weights), count + 1
-    notes.figure("kernels", count)
-    notes.figure("largest difference of a weight", worst, "", f"at most {WEIGHT_BOUND:g}")
+        found[name] = apart(job.ranks.run(train, folder, chosen)[0], expected[kind])
+    _record(notes, "kernels", found)
+
+
+def _record(notes: Notes, kinds: str, found: Mapping[str, tuple[float, float]]) -> None:
+    """Records the differences of losses and of weights, from `apart`."""
+    notes.figure(kinds, len(found))
+    notes.differences("losses", {name: loss for name, (loss, _) in found.items()}, LOSS_BOUND)
+    notes.differences("weights", {name: weights for name, (_, weights) in found.items()}, WEIGHT_BOUND)
 
 
 def reference(folder: str, chosen: Sequence[str]) -> Any:
@@ -123,15 +126,8 @@ def invariance(job: Job, notes: Notes) -> None:
     ways += [(name, layout) for name in TYPES for layout in ("wide", "separate")] * job.full
     folder = data_folder(job, "clicks")
     (expected,) = job.ranks.run(plan_run, folder, overrides("table_wise", "wide"), size=1)
-    worst_loss = worst_weights = 0.0
-    for plan, layout in ways:
-        loss, weights = apart(job.ranks.run(plan_run, folder, overrides(plan, layout))[0], expected)
-        notes.hold(loss <= LOSS_BOUND, f"{plan}, {layout}: losses differ by {loss:.2g} from one rank's, allowed are {LOSS_BOUND:g}")
-        notes.hold(weights <= WEIGHT_BOUND, f"{plan}, {layout}: weights differ by {weights:.2g}, allowed are {WEIGHT_BOUND:g}")
-        worst_loss, worst_weights = max(worst_loss, loss), max(worst_weights, weights)
-    notes.figure("plans and layouts", len(ways))
-    notes.figure("largest difference of a loss", worst_loss, "", f"at most {LOSS_BOUND:g}")
-    notes.figure("largest difference of a weight", worst_weights, "", f"at most {WEIGHT_BOUND:g}")
+    found = {f"{plan}, {layout}": apart(job.ranks.run(plan_run, folder, overrides(plan, layout))[0], expected) for plan, layout in ways}
+    _record(notes, "plans and layouts", found)
 
 
 def plan_run(folder: str, chosen: Sequence[str]) -> Any:
@@ -180,15 +176,8 @@ def host_memory(job: Job, notes: Notes) -> None:
 def host_memory_with(job: Job, notes: Notes, kernels: Sequence[str]) -> None:
     """Like `host_memory`, with the given kernels; `fused` also runs on a CPU."""
     kinds = ("adagrad", "adam") if job.on_gpu else ("adagrad",)
-    cases = [
-        (
-            f"{kernel} with {kind}",
-            [f"optimizer.tables.kind={kind}", _all_tables(kernel)],
-        )
-        for kernel in kernels
-        for kind in kinds
-    ]
-    compare_all(job, notes, cases)
+    of_kind = itertools.product(kernels, kinds)
+    compare_all(job, notes, [(f"{kernel} with {kind}", [f"optimizer.tables.kind={kind}", _all_tables(kernel)]) for kernel, kind in of_kind])
     folder = data_folder(job, "clicks")
     with tempfile.TemporaryDirectory(dir=job.shared) as kept:
         for number, kernel in enumerate(kernels):

@@ -11,7 +11,6 @@ from dmoe.cli.plan.common import add_json, add_model, overrides_of
 from dmoe.cli.view import show_view, write_page
 from dmoe.names import show
 
-MAX_BYTES = 256 << 20
 MOST_RANKS = 16
 
 
@@ -64,11 +63,12 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     from dmoe.config.config import setting
     from dmoe.errors import UserError
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
+    from dmoe.sharding.planner.cost.calibrate import read_measurement
     from dmoe.storage.paths import PATHS, join
     from dmoe.train.rehearsal.local_launch import run_here
 
     if arguments.measured:
-        return _read(arguments.measured), arguments.measured
+        return read_measurement(arguments.measured), arguments.measured
     config, path = arguments.config, arguments.plan
     if arguments.folder:
         config, path = join(arguments.folder, "config.yaml"), arguments.plan or join(arguments.folder, "plan.json")
@@ -89,15 +89,4 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
         output = f"{folder}/measured.json"
         words += ["--output", output]
         run_here("dmoe.train.rehearsal.measure", words, nodes, ranks_a_node, arguments.timeout, folder, "the measured run")
-        return _read(output), path or config
-
-
-def _read(path: str) -> Any:
-    from dmoe.errors import UserError
-    from dmoe.json_text import parse_json
-    from dmoe.storage.paths import read_bounded
-
-    try:
-        return parse_json(read_bounded(path, MAX_BYTES, "measurement", f"--measured {path}"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--measured {path}: not JSON ({error})") from None
+        return read_measurement(output), path or config

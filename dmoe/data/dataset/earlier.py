@@ -3,7 +3,7 @@
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.data.dataset.vocabulary_files import file_of
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.storage.paths import PATHS, join
 
 
@@ -56,4 +56,4 @@ def _made(manifest: Manifest, folder: str, kept: bool) -> tuple[dict[str, Number
     try:
         return identities(schema, manifest.made_by, {one.name: digest_of(one.tokens) for one in vocabularies})
     except ValueError as error:
-        raise UserError(f"{join(folder, FILE)}: made_by: {str(error).splitlines()[0][:150]}; copy the data set again") from None
+        raise UserError(f"{join(folder, FILE)}: made_by: {first_line(error, 150)}; copy the data set again") from None

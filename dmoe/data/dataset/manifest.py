@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 from dmoe.config.strict import FeatureName, Open, SplitName, Text, checked
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity
 from dmoe.data.dataset.part import Part
-from dmoe.errors import UserError, nearest, shown
-from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.errors import UserError, nearest
+from dmoe.json_text import format_json
 from dmoe.names import first_twice, quoted
-from dmoe.storage.paths import PATHS, join, read_bounded, write_text
+from dmoe.storage.documents import read_document
+from dmoe.storage.paths import PATHS, join, write_text
 
 FORMAT: Literal["dmoe-manifest"] = "dmoe-manifest"
 VERSION: Literal[1] = 1
@@ -247,17 +248,7 @@ def load_manifest(folder: str) -> Manifest:
     path = join(folder, FILE)
     if not folder or not PATHS.exists(path):
         raise UserError(f"data.path: no {FILE} in '{folder}'; make a data set with dmoe preprocess")
-    try:
-        raw = parse_json(read_bounded(path, MAX_BYTES, "manifest"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); make the data set again with dmoe preprocess") from None
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise UserError(f"{path}: not a dmoe manifest (its format is not '{FORMAT}')")
-    if not is_int(raw.get("version"), VERSION):
-        raise UserError(
-            f"{path}: manifest version {shown(raw.get('version'))}, this dmoe reads version {VERSION};"
-            " make the data set again with this version's dmoe preprocess"
-        )
+    raw = read_document(path, MAX_BYTES, "manifest", FORMAT, VERSION, "make the data set again with dmoe preprocess")
     manifest = checked(Manifest.model_validate, raw, path)
     checked(_Read.model_validate, raw, path)
     return manifest

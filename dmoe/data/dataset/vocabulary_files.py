@@ -6,7 +6,7 @@ import numpy as np
 
 from dmoe.data.dataset.identity import PIECE, TokenDigest
 from dmoe.data.dataset.manifest import RARE_ID
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.names import file_name
 from dmoe.storage.paths import PATHS, join
 
@@ -87,7 +87,7 @@ def read_digests(path: str, first: int) -> tuple[str, str, int]:
 
 
 def unreadable(path: str, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read ({(str(error).splitlines() or ['?'])[0][:150]}); copy it back or make the data set again")
+    return UserError(f"{path}: cannot be read ({first_line(error, 150)}); copy it back or make the data set again")
 
 
 def other_vocabulary(path: str) -> UserError:

@@ -8,7 +8,7 @@ from dmoe.data.prepare.count.moments import are_moments
 from dmoe.data.prepare.count.vocabulary import Vocabulary, digest, read_all, read_vocabulary
 from dmoe.data.prepare.schema import Schema, load_schema, parse_schema, shipped
 from dmoe.data.prepare.write.manifest_building import identities
-from dmoe.errors import UserError, one_line
+from dmoe.errors import UserError, first_line, one_line
 from dmoe.storage.paths import join
 
 
@@ -56,7 +56,7 @@ def load_kept(folder: str) -> Kept:
         _check_same(where, manifest, *identities(schema, made_by, {}))
         numbers = {name: [float(edge) for edge in found] for name, found in cut.items()}
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: made_by: {str(error).splitlines()[0][:150]}; copy the data set again") from None
+        raise UserError(f"{where}: made_by: {first_line(error, 150)}; copy the data set again") from None
     return Kept(schema, vocabularies, sizes, pairs, numbers, manifest.dataset, str(made_by.get("fingerprint")))
 
 

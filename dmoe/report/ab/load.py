@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dmoe.errors import UserError, nearest, one_line, shown
+from dmoe.errors import UserError, first_line, nearest, one_line, shown
 from dmoe.json_text import parse_json
 from dmoe.names import quoted
 from dmoe.serve.ab.exposures import PREFIX, SCHEMA, SPLIT_KEY
@@ -92,7 +92,7 @@ def load_exposures(path: str, since: int | None = None, until: int | None = None
         try:
             tables.append(table.select(SCHEMA.names).cast(SCHEMA))
         except pa.ArrowException as error:
-            raise UserError(f"{one}: {str(error).splitlines()[0][:200]}") from None
+            raise UserError(f"{one}: {first_line(error)}") from None
     table = pa.concat_tables(tables)
     for name in NEEDED:
         if nulls := table[name].null_count:
@@ -183,7 +183,7 @@ def _read_parquet(path: str, needed: Sequence[str]) -> pa.Table:
         with PATHS.open(path, "rb") as file:
             table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0][:200]})") from None
+        raise UserError(f"{path}: cannot be read as parquet ({first_line(error)})") from None
     for name in needed:
         if name not in table.column_names:
             raise UserError(f"{path}: no column '{name}'{nearest(name, table.column_names)}")
@@ -198,14 +198,14 @@ def _read_csv(path: str) -> pa.Table:
         with PATHS.open(path, "rb") as file:
             return pa.csv.read_csv(file, convert_options=as_text)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as CSV with a header ({str(error).splitlines()[0][:200]})") from None
+        raise UserError(f"{path}: cannot be read as CSV with a header ({first_line(error)})") from None
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, path: str, name: str) -> pa.ChunkedArray:
     try:
         return column.cast(kind)
     except pa.ArrowException as error:
-        raise UserError(f"{path}: {name}: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"{path}: {name}: {first_line(error)}") from None
 
 
 def _times(column: pa.ChunkedArray, path: str) -> pa.ChunkedArray:

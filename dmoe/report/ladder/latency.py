@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from dmoe.checkpoint.of_run import best_step
 from dmoe.config.strict import Open
 from dmoe.errors import UserError
 from dmoe.json_text import format_json
@@ -17,7 +18,7 @@ from dmoe.report.ladder.runner import Job
 from dmoe.report.ladder.spec import LadderSpec
 from dmoe.report.latency import BATCHES, Latency, together
 from dmoe.report.latency_probe import measure
-from dmoe.serve.export.export import best_step, export
+from dmoe.serve.export.export import export
 from dmoe.serve.scorer import Scorer
 from dmoe.storage.paths import inside, join, read_bounded, write_text
 

@@ -24,9 +24,9 @@ from dmoe.config.strict import Strict, Text, checked
 from dmoe.data.dataset.manifest import FILE as MANIFEST
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
-from dmoe.errors import UserError, shown
+from dmoe.errors import UserError
 from dmoe.finite import require_finite
-from dmoe.json_text import format_json, parse_json
+from dmoe.json_text import format_json
 from dmoe.names import file_name
 from dmoe.serve.encoding.raw_inputs import INPUTS
 from dmoe.serve.export.format import (
@@ -41,7 +41,8 @@ from dmoe.serve.export.format import (
     read_scorer_file,
     write_scorer_file,
 )
-from dmoe.storage.paths import PATHS, inside, join, read_bounded, write_atomic, write_text
+from dmoe.storage.documents import read_document
+from dmoe.storage.paths import PATHS, inside, join, write_atomic, write_text
 
 FORMAT: Literal["dmoe-scorer-delta"] = "dmoe-scorer-delta"
 VERSION: Literal[1] = 1
@@ -87,12 +88,7 @@ def read_delta(folder: str) -> DeltaFile | None:
     path = join(folder, DELTA)
     if not PATHS.exists(path):
         return None
-    try:
-        raw = parse_json(read_bounded(path, MAX_BYTES, "delta's description"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); publish it again") from None
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise UserError(f"{path}: not a delta's description (its format is {shown(raw.get('format') if isinstance(raw, dict) else raw)})")
+    raw = read_document(path, MAX_BYTES, "delta", FORMAT, VERSION, "publish it again")
     return checked(DeltaFile.model_validate, raw, path, "; publish it again")
 
 

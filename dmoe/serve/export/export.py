@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.index import DENSE as KEPT_DENSE
-from dmoe.checkpoint.index import EMA, Index, read_index, step_of, verify_checkpoint
-from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.index import EMA, Index, verify_checkpoint
+from dmoe.checkpoint.of_run import best_step, folder_of
 from dmoe.checkpoint.tensors import NAMES, TensorFile, read_entries, write_tensors
 from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.compatibility import Inputs
@@ -77,7 +78,7 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
     if not PATHS.exists(path):
         raise UserError(f"{run}: no run there (no config.yaml)")
     config, manifest, inputs = load_config(path), load_manifest(run), run_inputs(run)
-    folder = inside(run, "checkpoints", f"step-{best_step(run) if step is None else step:09d}")
+    folder = folder_of(run, best_step(run) if step is None else step)
 
     def card_of(index: Index) -> Card:
         return make_card(run, config, manifest, index, dense_parameters(folder), run_figures(run) if step is None else {})
@@ -145,22 +146,6 @@ def export_checkpoint(
     )
     write_scorer_file(output, content)
     return content, missing
-
-
-def best_step(run: str) -> int:
-    """The step of the checkpoint with the best validation AUC, which is recorded in the newest checkpoint.
-
-    Raises:
-        UserError: the run has no checkpoint.
-    """
-    folder = inside(run, "checkpoints")
-    names = PATHS.ls(folder) if PATHS.exists(folder) else []
-    steps = sorted(step for name in names if (step := step_of(name)) is not None)
-    published = [step for step in steps if PATHS.exists(join(inside(folder, f"step-{step:09d}"), "index.json"))]
-    if not published:
-        raise UserError(f"{run}: the run has no checkpoint yet")
-    best = read_index(inside(folder, f"step-{published[-1]:09d}")).progress.get("best_step")
-    return best if best in published else published[-1]
 
 
 def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str, Any]:

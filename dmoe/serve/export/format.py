@@ -17,10 +17,11 @@ from dmoe.config.model_sections import ModelConfig
 from dmoe.config.strict import FeatureName, Strict, Text, checked
 from dmoe.data.dataset.compatibility import Inputs
 from dmoe.errors import UserError, shown
-from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.json_text import format_json
 from dmoe.serve.export.card import FILE as CARD
 from dmoe.serve.export.card import Card, as_markdown
-from dmoe.storage.paths import PATHS, join, read_bounded, write_text
+from dmoe.storage.documents import read_document
+from dmoe.storage.paths import PATHS, join, write_text
 
 FORMAT: Literal["dmoe-scorer"] = "dmoe-scorer"
 VERSION: Literal[1] = 1
@@ -152,14 +153,7 @@ def read_scorer_file(folder: str) -> ScorerFile:
     path = join(folder, FILE)
     if not PATHS.exists(path):
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
-    try:
-        raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); export it again") from None
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
-    if not is_int(raw.get("version"), VERSION):
-        raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
+    raw = read_document(path, MAX_BYTES, "scorer", FORMAT, VERSION, "export it again")
     return checked(ScorerFile.model_validate, raw, path, "; export it again")
 
 

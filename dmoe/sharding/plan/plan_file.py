@@ -9,16 +9,18 @@ from pydantic import Field
 from dmoe.config.config import Config
 from dmoe.config.sections import KernelName, OptimizerName, Precision, ShardingTypeName
 from dmoe.config.strict import Open, checked
-from dmoe.errors import UserError, shown
-from dmoe.json_text import format_json, is_int, parse_json
+from dmoe.errors import UserError
+from dmoe.json_text import format_json
 from dmoe.model.embedding.tables import Table
 from dmoe.names import check_text, quoted
 from dmoe.sharding.plan.shard_layout import MAX_COLUMNS, MAX_ROWS, check_cuts
 from dmoe.sharding.planner.cluster import Cluster, cluster_from_json
-from dmoe.storage.paths import read_bounded, write_output
+from dmoe.storage.documents import check_format, read_document
+from dmoe.storage.paths import write_output
 
 FORMAT, VERSION = "dmoe-plan", 2
 MAX_BYTES = 256 << 20
+AGAIN = "make one with dmoe plan make"
 
 Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
 Number = Annotated[float, Field(ge=0, le=1e18)]
@@ -158,12 +160,9 @@ def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
     Raises:
         UserError: the file does not exist, is not JSON, has another version, or has a shard at an invalid place; names the table.
     """
-    try:
-        kept = parse_json(read_bounded(path, MAX_BYTES, "plan", f"{asked_by} {path}".strip()))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+    kept = read_document(path, MAX_BYTES, "plan", FORMAT, VERSION, AGAIN, f"{asked_by} {path}".strip())
     check_plan(kept, path)
-    return dict(kept)
+    return kept
 
 
 def room_on(plan: Mapping[str, Any], cluster: Cluster) -> list[float]:
@@ -187,12 +186,7 @@ def check_plan(kept: Any, where: str) -> Cluster:
     Raises:
         UserError: names the table and what is wrong.
     """
-    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise UserError(f"{where}: not a dmoe plan (its format is not '{FORMAT}'); make one with dmoe plan make")
-    if not is_int(kept.get("version"), VERSION):
-        raise UserError(
-            f"{where}: plan version {shown(kept.get('version'))}, this dmoe reads version {VERSION}; make it again with dmoe plan"
-        )
+    check_format(kept, where, "plan", FORMAT, VERSION, AGAIN)
     checked(_Plan.model_validate, kept, where, "; plan again")
     cluster = cluster_from_json(kept["cluster"], where)
     if kept["world_size"] != cluster.ranks:

@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, run_command, told_by_system
+from dmoe.errors import MENDED_BY_USERS, USER_ERROR, UserError, first_line, run_command, told_by_system
 from dmoe.json_text import format_json
 from dmoe.processes import alive
 from dmoe.processes.orphans import end_with
-from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
+from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say, say_once
 from dmoe.train.elastic.watchdog import last_note
 
 PREEMPTED = 143
@@ -96,20 +96,19 @@ def is_connection(error: RuntimeError) -> bool:
 def _end(program: str, message: str, code: int) -> int:
     """Prints the message once for all ranks: on rank 0 if it answers, else here."""
     rank = _rank()
-    if not _answered(lambda store: _say_once(store, program, message, code)):
+    if not _answered(lambda store: _leave(store, program, message, code)):
         say(program, message if _ranks() == 1 else f"rank {rank}: {message}")
     return code
 
 
-def _say_once(store: Any, program: str, message: str, code: int) -> None:
+def _leave(store: Any, program: str, message: str, code: int) -> None:
+    """Leaves the message for the other ranks. Another rank than 0 says it itself if rank 0 does not in time."""
     rank = _rank()
     if store.add(f"{FAULT}/count", 1) == 1:
         store.set(FAULT, format_json([rank, message, code]))
     if rank != 0:
         _wait(store, SAID, GRACE_SECONDS)
-    if store.add(f"{SAID}/count", 1) == 1:
-        say(program, message if rank == 0 else f"rank {rank}: {message}")
-        store.set(SAID, "1")
+    say_once(store, program, message if rank == 0 else f"rank {rank}: {message}")
 
 
 def _end_lost(program: str, error: RuntimeError) -> int:
@@ -118,8 +117,7 @@ def _end_lost(program: str, error: RuntimeError) -> int:
     answered = _answered(lambda store: codes.extend(_code_of_fault(store, program)))
     if codes:
         return codes[0]
-    first = (str(error).splitlines() or [""])[0][:160]
-    message = f"lost another rank while this one {last_note()} ({first}); start again with --resume"
+    message = f"lost another rank while this one {last_note()} ({first_line(error, 160)}); start again with --resume"
     if answered or _ranks() == 1:
         return _end(program, message, LOST)
     say(program, f"rank {_rank()}: {message}")
@@ -131,9 +129,8 @@ def _code_of_fault(store: Any, program: str) -> list[int]:
     if not _wait(store, FAULT, GRACE_SECONDS):
         return []
     who, message, code = json.loads(store.get(FAULT))
-    if _rank() == 0 and store.add(f"{SAID}/count", 1) == 1:
-        say(program, f"rank {who}: {message}")
-        store.set(SAID, "1")
+    if _rank() == 0:
+        say_once(store, program, f"rank {who}: {message}")
     return [int(code)]
 
 

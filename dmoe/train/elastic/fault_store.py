@@ -25,6 +25,15 @@ def say(program: str, message: str) -> None:
             file.write(format_json({"message": {"message": message, "extraInfo": extra}}))
 
 
+def say_once(store: Any, program: str, message: str) -> bool:
+    """As `say`, unless some rank has said already why the run ends; whether it was said here."""
+    first = bool(store.add(f"{SAID}/count", 1) == 1)
+    if first:
+        say(program, message)
+        store.set(SAID, "1")
+    return first
+
+
 def group_store() -> Any:
     """A new connection to the store that all ranks share; None for a single rank."""
     import torch.distributed as dist

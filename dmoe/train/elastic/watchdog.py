@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dmoe.json_text import format_json
 from dmoe.processes import alive
-from dmoe.train.elastic.fault_store import FAULT, LOST, SAID, group_store, say
+from dmoe.train.elastic.fault_store import FAULT, LOST, group_store, say, say_once
 
 TICK_SECONDS = 0.25
 MARGIN_SECONDS = 5.0
@@ -104,9 +104,7 @@ class Watch:
         if now - self._fault_since < 2 * TICK_SECONDS:
             return
         who, message, code = json.loads(self.store.get(FAULT))
-        if who != 0 and self.store.add(f"{SAID}/count", 1) == 1:
-            say(self.program, f"rank {who}: {message}")
-            self.store.set(SAID, "1")
+        if who != 0 and say_once(self.store, self.program, f"rank {who}: {message}"):
             os._exit(code)
         self._ended.set()
 
@@ -117,10 +115,7 @@ class Watch:
         looked, before = self._first_look
         if now - looked < 3 * self._every:
             return
-        message = explain(before, self._signs(), self.ranks, self.limit)
-        if self.store.add(f"{SAID}/count", 1) == 1:
-            say(self.program, message)
-            self.store.set(SAID, "1")
+        say_once(self.store, self.program, explain(before, self._signs(), self.ranks, self.limit))
         os._exit(LOST)
 
     def _signs(self) -> dict[int, Sign]:

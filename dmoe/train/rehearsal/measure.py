@@ -13,11 +13,22 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-FORMAT, VERSION = "dmoe-measured", 1
 WARM_UP = 4
 FORWARD, BACKWARD = re.compile(r"^fbgemm::\w*embedding_codegen_lookup\w*"), re.compile(r"^torch::autograd::CppNode<.*LookupFunction")
 """Names of FBGEMM's operators on a CPU. On a GPU, the kernels that they launch are measured, by the names below."""
 KERNEL, KERNEL_BACKWARD = re.compile(r"embedding.*(forward|lookup)", re.I), re.compile(r"embedding.*backward|backward.*embedding", re.I)
+
+
+def measure_all(session: Any, steps: int, started_bytes: int, batches: Any = None) -> dict[str, Any]:
+    """What `measure` finds on every rank, as `dmoe.sharding.planner.cost.calibrate` reads it. Every rank must call it."""
+    import torch.distributed as dist
+
+    from dmoe import distributed
+    from dmoe.sharding.planner.cost.calibrate import FORMAT, VERSION
+
+    parts: list[Any] = [None] * distributed.world_size()
+    dist.all_gather_object(parts, measure(session, steps, started_bytes, batches))
+    return {"format": FORMAT, "version": VERSION, "device": session.device.type, "steps": steps, "plan": session.plan, "ranks": parts}
 
 
 def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -> dict[str, Any]:
@@ -36,7 +47,7 @@ def measure(session: Any, steps: int, started_bytes: int, batches: Any = None) -
     session.sharded.train()
     for _ in range(WARM_UP):
         session.pipeline.progress(batches)
-    taken = [_timed(lambda: session.pipeline.progress(batches), session.device) for _ in range(steps)]
+    taken = [1000 * seconds_of(lambda: session.pipeline.progress(batches), session.device) for _ in range(steps)]
     counted = min(steps, 4)
     with SentBytes() as counter:
         for _ in range(counted):
@@ -71,19 +82,21 @@ def _batches(session: Any) -> Generator[Any, None, None]:
         yield from reader.batches(size, distributed.rank(), distributed.world_size(), epoch, 0, whole)
 
 
-def _timed(call: Callable[[], Any], device: Any) -> float:
-    """Milliseconds of a call, with the work of the device."""
-    import torch
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    wait()
+def seconds_of(call: Callable[[], Any], device: Any) -> float:
+    """Seconds of a call, with the work of the device."""
+    synchronize(device)
     began = time.perf_counter()
     call()
-    wait()
-    return (time.perf_counter() - began) * 1000
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: Any) -> None:
+    """Waits until a GPU has finished its work; does nothing for a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def _lookups(session: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
@@ -151,7 +164,7 @@ def _exchange(sent: dict[str, float], device: Any) -> float:
     for kind, count in zip(kinds, most.tolist(), strict=True):
         if count:
             call = _collective(kind, count, ranks, device)
-            total += statistics.median(_timed(call, device) for _ in range(5))
+            total += 1000 * statistics.median(seconds_of(call, device) for _ in range(5))
     return total
 
 
@@ -187,8 +200,6 @@ def resident_bytes(peak: bool = False) -> int:
 
 def run(config_path: str, overrides: list[str], steps: int, output: str) -> None:
     """Measures all ranks of a launched job; rank 0 writes the file."""
-    import torch.distributed as dist
-
     from dmoe import distributed
     from dmoe.config.config import load_config
     from dmoe.data.dataset.manifest import load_manifest
@@ -205,12 +216,9 @@ def run(config_path: str, overrides: list[str], steps: int, output: str) -> None
     started = resident_bytes()
     session = open_session(config, manifest, device)
     alive.note("measures steps")
-    mine = measure(session, steps, started)
-    parts: list[Any] = [None] * distributed.world_size()
-    dist.all_gather_object(parts, mine)
+    measured = measure_all(session, steps, started)
     if distributed.rank() == 0:
         with write_output(output) as file:
-            measured = {"format": FORMAT, "version": VERSION, "device": device.type, "steps": steps, "plan": session.plan, "ranks": parts}
             file.write(format_json(measured).encode())
     distributed.stop()
 

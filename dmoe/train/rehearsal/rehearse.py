@@ -23,7 +23,7 @@ from dmoe.sharding.planner.planning_model import Described, describe
 from dmoe.storage.paths import PATHS, join, write_text
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
 from dmoe.train.rehearsal.random_set import write_random_set
-from dmoe.train.run.run_dir import RunDir
+from dmoe.train.run.run_dir import RunDir, cannot_write
 from dmoe.train.teacher import WITHOUT
 
 ROWS_A_RANK = 32
@@ -90,7 +90,7 @@ def _look_at_run(config: Config, told: Told) -> None:
         write_text(probe, "dmoe")
         PATHS.rm(probe)
     except OSError as error:
-        raise UserError(f"run.dir: cannot write in {folder} ({(error.strerror or str(error)).lower()}); choose another") from None
+        raise UserError(cannot_write(folder, error)) from None
     finally:
         with contextlib.suppress(OSError):
             for path in absent:

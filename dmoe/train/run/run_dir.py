@@ -8,11 +8,12 @@ import re
 import sys
 from typing import Any
 
-from dmoe.checkpoint.index import INDEX, refuse, step_of, verify_checkpoint
+from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
+from dmoe.checkpoint.of_run import folder_of, steps_in
 from dmoe.config.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.distributed import broadcast_object, first_problem, rank, world_size
-from dmoe.errors import UserError
+from dmoe.distributed import broadcast_object, first_problem, on_rank_0, rank, world_size
+from dmoe.errors import UserError, reason_of
 from dmoe.json_text import defined, format_json, parse_json
 from dmoe.names import show
 from dmoe.storage.lock import FILE as LOCK
@@ -67,7 +68,7 @@ class RunDir:
             return str(error)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-                return _cannot_write(self.path, error)
+                return cannot_write(self.path, error)
             if rank() == 0:
                 show(f"run.dir: {self.path} is on a file system without locks: start no second training in it", sys.stderr)
         return None
@@ -91,8 +92,8 @@ class RunDir:
         Raises:
             UserError: on every rank, if rank 0 cannot write there.
         """
-        problem = None
-        if rank() == 0:
+
+        def write() -> None:
             try:
                 PATHS.mkdirs(self.path)
                 self.forget_after(-1)
@@ -100,12 +101,10 @@ class RunDir:
                 self._text("plan.json", format_json(plan, indent=1) + "\n")
                 self._text(SCHEMA, format_json(manifest.model_dump(mode="json"), indent=1) + "\n")
                 self._text(CONFIG, dump_config(config))
-            except UserError as error:
-                problem = str(error)
             except OSError as error:
-                problem = _cannot_write(self.path, error)
-        if problem := broadcast_object(problem):
-            raise UserError(problem)
+                raise UserError(cannot_write(self.path, error)) from None
+
+        on_rank_0(write)
 
     def resumed(self, step: int, refused: list[str], config: Config, plan: dict[str, Any]) -> list[str]:
         """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl.
@@ -144,15 +143,11 @@ class RunDir:
             self._text(name, format_json(defined(figures), indent=1) + "\n")
 
     def checkpoint(self, step: int) -> str:
-        return self.file("checkpoints", f"step-{step:09d}")
+        return folder_of(self.path, step)
 
     def checkpoints(self) -> list[int]:
         """The steps of the published checkpoints, in ascending order."""
-        folder = self.file("checkpoints")
-        if not PATHS.exists(folder):
-            return []
-        steps = {name: step for name in PATHS.ls(folder) if (step := step_of(name)) is not None}
-        return sorted(step for name, step in steps.items() if PATHS.exists(join(inside(folder, name), INDEX)))
+        return steps_in(self.path)
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
         """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint.
@@ -197,8 +192,8 @@ class RunDir:
         write_text(self.file(name), text)
 
 
-def _cannot_write(path: str, error: OSError) -> str:
-    return f"run.dir: cannot write in {path} ({(error.strerror or str(error)).lower()}); choose another"
+def cannot_write(path: str, error: OSError) -> str:
+    return f"run.dir: cannot write in {path} ({reason_of(error)}); choose another"
 
 
 def _holder(path: str) -> str:

@@ -1,16 +1,14 @@
 """Warm start: a run begins from the checkpoint of an earlier run. Its tables may have more rows, for ids that were appended since."""
 
-from pathlib import Path
-
-from dmoe.checkpoint.index import INDEX, read_index
+from dmoe.checkpoint.index import read_index
 from dmoe.checkpoint.load import load_checkpoint
+from dmoe.checkpoint.of_run import checkpoint_of
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
-from dmoe.storage.paths import PATHS, join
-from dmoe.train.run.run_dir import RunDir, problem_of
+from dmoe.train.run.run_dir import problem_of
 from dmoe.train.run.run_inputs import run_inputs
 from dmoe.train.session import Session
 
@@ -59,18 +57,6 @@ def _look(session: Session, manifest: Manifest, path: str) -> str:
     return folder
 
 
-def checkpoint_of(path: str) -> tuple[str, str]:
-    """The folder of a checkpoint, and of the run that it is of.
-
-    Args:
-        path: a checkpoint, or a run, whose best checkpoint is taken.
-
-    Raises:
-        UserError: neither.
-    """
-    return (path, _run_of(path)) if PATHS.exists(join(path, INDEX)) else (_best_of(path), path)
-
-
 def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
     """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before.
 
@@ -86,16 +72,3 @@ def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None
                 f"{folder}: {table.feature}: its {ids:,} ids were {was}, its {now[table.feature]:,} ids would be hashed to {table.rows:,};"
                 " keep model.embedding.hashed_rows, above the ids of a feature that was not hashed, or train anew"
             )
-
-
-def _run_of(checkpoint: str) -> str:
-    return checkpoint.rstrip("/").rsplit("/", 2)[0] if "://" in checkpoint else str(Path(checkpoint).resolve().parent.parent)
-
-
-def _best_of(path: str) -> str:
-    run = RunDir(path)
-    steps = run.checkpoints()
-    if not steps:
-        raise UserError(f"{path}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
-    best = read_index(run.checkpoint(steps[-1])).progress.get("best_step")
-    return run.checkpoint(best if best in steps else steps[-1])

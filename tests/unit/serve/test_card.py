@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.contents import Contents
 from dmoe.cli.main import main
 from dmoe.serve.export.card import FILE
 from dmoe.serve.export.export import export

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.index import DENSE, INDEX, Index, Piece, _checksum, read_index, verify_checkpoint, write_index
-from dmoe.checkpoint.inspect import Contents, verify
+from dmoe.checkpoint.inspect import verify
 from dmoe.checkpoint.progress import progress_from
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.errors import UserError

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.index import step_of, verify_checkpoint
-from dmoe.checkpoint.inspect import Contents, newest
+from dmoe.checkpoint.of_run import best_step, newest
 from dmoe.errors import UserError
 from dmoe.names import whole_number
-from dmoe.serve.export.export import best_step
 from dmoe.testing.small_scorer import small_scorer
 from dmoe.train.run.run_dir import RunDir
 

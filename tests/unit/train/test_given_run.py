@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from dmoe.checkpoint.index import Index, write_index
-from dmoe.checkpoint.inspect import newest
+from dmoe.checkpoint.of_run import best_step, newest
 from dmoe.checkpoint.save import prepare
 from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.report.runs import load_run
-from dmoe.serve.export.export import best_step, export
+from dmoe.serve.export.export import export
 from dmoe.testing.small_data import make_data_set
 from dmoe.train.output.trace import Trace
 from dmoe.train.run.run_dir import RunDir

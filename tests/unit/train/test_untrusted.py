@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dmoe.checkpoint import index as checkpoint
-from dmoe.checkpoint.inspect import Contents
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config.config import Config, dump_config, parse_config
 from dmoe.config.model_sections import ModelConfig

@@ -16,7 +16,7 @@ from dmoe.data.dataset.files import RowGroup, as_parquet, identity_of, open_byte
 from dmoe.data.dataset.manifest import GROUP, WEIGHT, CategoricalFeature, Manifest
 from dmoe.data.dataset.reading import bags
 from dmoe.data.dataset.reading.bags import Bags
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.names import LABEL
 from dmoe.storage.paths import join
 
@@ -71,7 +71,7 @@ class SplitColumns:
         try:
             table = file.read_row_group(group.group, columns=self.names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{join(self.folder, path)}: cannot be read ({_first_line(error)}); make the data set again") from None
+            raise UserError(f"{join(self.folder, path)}: cannot be read ({first_line(error)}); make the data set again") from None
         columns = {name: _column(name, table.column(name), path, group) for name in self.names}
         _check(columns[LABEL] > 1, LABEL, columns[LABEL], "expected 0 or 1", path, group)
         for name in self.dense:
@@ -174,7 +174,3 @@ def _check_ids(feature: CategoricalFeature, column: Any, path: str, group: RowGr
             f"{feature.name}: id {ids[place]} at row {group.first + row:,} of {path},"
             f" but the manifest has {feature.cardinality:,} ids (0..{feature.cardinality - 1})"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 
 RETRIES = 8
 """How often a task is run again after its worker died. A task that Ray killed for memory is run again without a limit."""
@@ -84,9 +84,8 @@ def _finished(waiting: dict[Any, int]) -> Iterator[tuple[int, Any]]:
                 raise error.cause from None
             raise
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
-            what = str(error).strip().splitlines()[0]
             raise UserError(
-                f"--engine ray: a task's worker died {RETRIES + 1} times ({what[:150]}); give fewer --workers or more memory"
+                f"--engine ray: a task's worker died {RETRIES + 1} times ({first_line(error, 150)}); give fewer --workers or more memory"
             ) from None
         else:
             yield waiting[one], result
@@ -127,10 +126,9 @@ def connected(at_a_time: int, address: str | None) -> Iterator[RayEngine]:
                 ray.init(address="local", num_cpus=at_a_time, include_dashboard=False, _temp_dir=folder, **quiet)
         # Ray raises errors of many classes, and a plain Exception if its start takes more than 30 seconds.
         except Exception as error:
-            what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             hint = "; where the cluster asks for a token, set RAY_AUTH_MODE=token"
             where = f"--ray-address {address}: no cluster to join" if address else "--engine ray: Ray does not start"
-            raise UserError(f"{where} ({what}){hint if address else '; run the same command again'}") from None
+            raise UserError(f"{where} ({first_line(error)}){hint if address else '; run the same command again'}") from None
         yield RayEngine(at_a_time if address else 0)
     finally:
         ray.shutdown()

@@ -21,7 +21,7 @@ from dmoe.data.prepare.rejects import BOM, Reject
 from dmoe.data.prepare.schema import Schema, parse_schema
 from dmoe.data.prepare.source.log_files import File, describe, json_object
 from dmoe.data.prepare.source.raw_bytes import open_raw
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.names import first_twice, quoted
 
 UNKNOWN = "\0"
@@ -177,7 +177,7 @@ def of_parquet(path: str, name: str, asked: Asked) -> Sample:
                     if left <= 0:
                         break
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: cannot be read ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(f"{name}: cannot be read ({first_line(error, 100)})") from None
     rows = sum(batch.num_rows for batch in batches)
     if not rows:
         raise UserError(f"{name}: no rows, expected some to propose a schema from")

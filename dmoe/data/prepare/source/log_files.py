@@ -18,7 +18,7 @@ from dmoe.data.prepare.source.blank_end import text_end
 from dmoe.data.prepare.source.containers import find_layers
 from dmoe.data.prepare.source.raw_bytes import STDIN, find_paths, identity, open_raw
 from dmoe.data.prepare.source.record_ends import first_record
-from dmoe.errors import UserError, nearest
+from dmoe.errors import UserError, first_line, nearest
 from dmoe.json_text import format_json
 from dmoe.names import printable, show
 
@@ -167,7 +167,7 @@ def _parquet_columns(path: str, name: str) -> tuple[str, ...] | None:
                 return None
             return tuple(pq.ParquetFile(file).schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: not a parquet file ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(f"{name}: not a parquet file ({first_line(error, 100)})") from None
 
 
 def _refuse(text: str) -> None:

@@ -19,7 +19,7 @@ from dmoe.data.prepare.source.log_files import MAX_ROW, File
 from dmoe.data.prepare.source.raw_bytes import is_remote, open_raw
 from dmoe.data.prepare.source.record_ends import cut_at_record
 from dmoe.data.prepare.tokens.byte_words import occurrences
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 
 BYTES_A_ROW = 256
 """Assumed size of a parquet row, to convert the block size to a number of rows."""
@@ -107,7 +107,7 @@ class RowGroups:
 
 
 def _unreadable(one: File, number: int, error: Exception) -> UserError:
-    return UserError(f"{one.path}: cannot be read at row {number:,} ({str(error).splitlines()[0][:100]})")
+    return UserError(f"{one.path}: cannot be read at row {number:,} ({first_line(error, 100)})")
 
 
 def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:

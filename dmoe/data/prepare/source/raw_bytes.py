@@ -8,7 +8,7 @@ import re
 import sys
 from typing import IO
 
-from dmoe.errors import UserError
+from dmoe.errors import UserError, first_line
 from dmoe.names import whole_number
 from dmoe.storage.paths import PATHS, unreachable, write_atomic
 
@@ -79,7 +79,7 @@ def _expand_remote(pattern: str) -> list[str]:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error).splitlines()[0][:300]).lower() if error.strerror else str(error).splitlines()[0][:300]
+    return error.strerror.lower() if error.strerror else first_line(error, 300)
 
 
 def identity(path: str) -> tuple[int, int | str]:

@@ -9,14 +9,15 @@ import numpy as np
 
 from dmoe.config.strict import Open, checked
 from dmoe.errors import UserError
-from dmoe.json_text import is_int
 from dmoe.sharding.plan.plan_file import Count, Number, precision_of
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.plan.report.plan_stats import Figures, figures_of
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import Prediction, bytes_of, predict, shards_of
+from dmoe.storage.documents import check_format, read_document
 
-FORMAT, VERSION = "dmoe-measured", 1
+FORMAT, VERSION, MAX_BYTES = "dmoe-measured", 1, 256 << 20
+AGAIN = "make one with dmoe plan calibrate"
 ROUNDS = 8
 KINDS = ("all_to_all", "reduce_scatter", "all_gather", "all_reduce")
 SENT_BOUND = 0.02
@@ -103,14 +104,18 @@ class _Measured(Open):
     ranks: list[_Rank]
 
 
+def read_measurement(path: str) -> dict[str, Any]:
+    """Reads what `dmoe.train.rehearsal.measure` wrote; see `compare`."""
+    return read_document(path, MAX_BYTES, "measurement", FORMAT, VERSION, AGAIN, f"--measured {path}")
+
+
 def compare(measured: Mapping[str, Any], where: str) -> Calibration:
     """Compares a measurement that `dmoe.train.rehearsal.measure` wrote with its plan.
 
     Raises:
         UserError: `measured` is not such a measurement.
     """
-    if not isinstance(measured, dict) or measured.get("format") != FORMAT or not is_int(measured.get("version"), VERSION):
-        raise UserError(f"{where}: no measurement of this version; make one with dmoe plan calibrate or dmoe.train.rehearsal.measure")
+    check_format(measured, where, "measurement", FORMAT, VERSION, AGAIN)
     checked(_Measured.model_validate, measured, where, "; measure again")
     plan, told = measured["plan"], measured["ranks"]
     figures = figures_of(plan, where)
