@@ -79,6 +79,7 @@ def _add_ladder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
     parser.add_argument("--variants", default="", metavar="A,B,...", help="these variants alone (all)")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="train and report seeds N, N + 1, ... alone (0)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
     parser.add_argument(
         "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
@@ -91,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 
 def _ladder(arguments: argparse.Namespace) -> int:
-    if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
-        raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
+    if arguments.seeds < 1 or min(arguments.first_seed, arguments.jobs, arguments.latency_rounds) < 0:
+        raise UserError("--seeds, --first-seed, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder.ladder import run_ladder
     from dmoe.train.output.log_filters import quiet
 
@@ -100,7 +101,7 @@ def _ladder(arguments: argparse.Namespace) -> int:
     return run_ladder(
         arguments.config,
         arguments.output.rstrip("/"),
-        arguments.seeds,
+        range(arguments.first_seed, arguments.first_seed + arguments.seeds),
         arguments.set,
         arguments.jobs,
         arguments.torchx,

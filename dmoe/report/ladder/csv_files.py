@@ -11,7 +11,6 @@ from dmoe.names import cell
 from dmoe.report.ladder.results import Answers, Ladder
 from dmoe.report.ladder.verdicts import verdict
 from dmoe.report.latency import BATCHES, FASTEST, Latency
-from dmoe.report.statistics import holm
 
 CSV_KEYS = [
     "auc",
@@ -76,15 +75,17 @@ def _csv(value: Any) -> str:
 
 
 def differences_csv(answers: Answers) -> str:
-    """CSV with a line per comparison, with all its intervals."""
+    """CSV with a line per comparison, with all its intervals. `p_holm` and `p_equal` (within +-`within`) are empty where they were not
+    asked for."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ["auc_seeds", "auc_rows", "logloss_seeds", "logloss_rows", "cec_seeds"]
-    writer.writerow(["kind", "variant", "against", *(f"{name}{part}" for name in names for part in ("", "_low", "_high", "_p")), "verdict"])
+    ends = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_p")]
+    writer.writerow(["kind", "variant", "against", *ends, "p_holm", "within", "p_equal", "verdict"])
     for kind, group in zip(("step", "from the first", "control"), (answers.steps, answers.whole, answers.controls), strict=True):
-        adjusted = holm([one.auc.p for one in group]) if kind == "control" else [None] * len(group)
-        for one, p in zip(group, adjusted, strict=True):
+        for one in group:
             intervals = [one.auc, one.auc_rows, one.logloss, one.logloss_rows, one.cec]
             cells = [_csv(getattr(i, part) if i else None) for i in intervals for part in ("mean", "low", "high", "p")]
-            writer.writerow([kind, *map(cell, (one.variant, one.against)), *cells, cell(verdict(one, p))])
+            cells += map(_csv, (one.p_holm, one.within, one.p_equal))
+            writer.writerow([kind, cell(one.variant), cell(one.against), *cells, cell(verdict(one))])
     return out.getvalue()

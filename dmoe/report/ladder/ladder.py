@@ -21,7 +21,7 @@ BYTES_A_PROCESS = 900 << 20
 def run_ladder(
     path: str,
     output: str,
-    seeds: int,
+    seeds: range,
     overrides: list[str],
     jobs: int,
     torchx: str,
@@ -33,6 +33,7 @@ def run_ladder(
     """Trains the unfinished runs of a ladder and writes OUTPUT/ladder.html, frontier.html, runs.csv and differences.csv.
 
     Args:
+        seeds: one run of each variant for each of these.
         jobs: number of runs at a time; 0 for as many as cores and memory allow.
         latency_rounds: number of calls of each size to the scorer of each variant; 0 to measure no latency.
         torchx: scheduler that gets the runs; empty to train on this machine.
@@ -50,7 +51,7 @@ def run_ladder(
     for name in variants:
         if name not in spec.variants:
             raise UserError(f"--variants: no variant '{one_line(name)}' in {path}{nearest(name, spec.variants)}")
-    wanted = [job for job in make_jobs(spec, path, range(seeds), overrides, output) if not variants or job.variant in variants]
+    wanted = [job for job in make_jobs(spec, path, seeds, overrides, output) if not variants or job.variant in variants]
     from dmoe.config.config import load_config
 
     config = load_config(wanted[0].config)
@@ -112,14 +113,14 @@ def cost_of_all(spec: LadderSpec, jobs: Sequence[Job]) -> dict[str, Any]:
     return costs
 
 
-def _about(data: str, manifest: Any, seeds: int, jobs: Sequence[Job]) -> list[str]:
+def _about(data: str, manifest: Any, seeds: range, jobs: Sequence[Job]) -> list[str]:
     splits = ", ".join(
         f"{name} {split.rows:,} rows ({split.positives / max(split.rows, 1):.1%} clicks)" for name, split in manifest.splits.items()
     )
     return [
         f"Data: {manifest.dataset} in {data}, {splits}; {len(manifest.categorical)} categorical and {len(manifest.dense)}"
         " numeric features.",
-        f"{len(jobs)} runs with seeds 0 to {seeds - 1}; a seed draws the initial weights and the order of the rows. Made by:"
+        f"{len(jobs)} runs with seeds {seeds[0]} to {seeds[-1]}; a seed draws the initial weights and the order of the rows. Made by:"
         f" {shlex.join(sys.argv)}",
     ]
 

@@ -13,7 +13,6 @@ from dmoe.report.ladder.results import Answers, Difference, Ladder, Result
 from dmoe.report.ladder.verdicts import doses, not_supported, plain, supported, told, verdict
 from dmoe.report.latency import Latency
 from dmoe.report.runs import names_of
-from dmoe.report.statistics import holm
 
 FIGURES = [
     ("AUC", "auc", 4),
@@ -53,7 +52,7 @@ def ladder_document(
             _variants(ladder),
             Note(mean + _floor(ladder), "faint"),
             Heading("Differences, paired by seed"),
-            *_differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
+            *_differences(ladder, answers.all),
             Figures([_forest(ladder, answers.all)]),
             Heading("What it costs"),
             *cost_table(ladder, costs, served),
@@ -94,7 +93,7 @@ def _figure(one: Result, key: str, digits: int) -> str:
     return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
 
 
-def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> list[Block]:
+def _differences(ladder: Ladder, differences: Sequence[Difference]) -> list[Block]:
     head = [
         "variant",
         "against",
@@ -107,14 +106,12 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
         "CEC",
     ]
     rows = []
-    for group, asked_together in ((rungs, False), (controls, True)):
-        p_values = [one.auc.p for one in group]
-        for one, p in zip(group, holm(p_values) if asked_together else p_values, strict=True):
-            said = verdict(one, p if asked_together else None)
-            kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
-            cells = [ladder.spec.label(one.variant), ladder.spec.label(one.against), Cell(said, kind)]
-            cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
-            rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
+    for one in differences:
+        said, p = verdict(one), one.auc.p if one.p_holm is None else one.p_holm
+        kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
+        cells = [ladder.spec.label(one.variant), ladder.spec.label(one.against), Cell(said, kind)]
+        cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
+        rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
     explained = (
         "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss, of the mean"
         " over seeds. P-values of the controls are Holm's, for as many questions; those of the rungs are single."

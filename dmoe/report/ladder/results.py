@@ -16,7 +16,7 @@ from dmoe.errors import UserError, one_line
 from dmoe.report.ladder.runner import Job
 from dmoe.report.ladder.spec import LadderSpec
 from dmoe.report.runs import load_run
-from dmoe.report.statistics import Interval, Placements, bootstrap, equivalence, logloss_rows, normal_interval, placements, t_interval
+from dmoe.report.statistics import Interval, Placements, bootstrap, equivalence, holm, logloss_rows, normal_interval, placements, t_interval
 from dmoe.storage.paths import PATHS, check_regular, inside
 
 PREDICTIONS = "predictions.npz"
@@ -119,7 +119,12 @@ def _dig(metrics: dict[str, Any], key: str) -> float | None:
 @dataclass(frozen=True)
 class Difference:
     """Figures of `variant` minus those of `against`. Intervals over seeds pair the runs of a seed and hold the test rows fixed. Intervals
-    over rows hold the trained models fixed, and are for the mean over seeds on another sample of rows."""
+    over rows hold the trained models fixed, and are for the mean over seeds on another sample of rows.
+
+    Attributes:
+        within: margin of equality that a control asks for.
+        p_holm: p-value over seeds with Holm's correction for all controls of the ladder; None for a rung, which is asked alone.
+    """
 
     variant: str
     against: str
@@ -130,6 +135,7 @@ class Difference:
     logloss_rows: Interval
     cec: Interval | None
     within: float | None = None
+    p_holm: float | None = None
 
     @property
     def p_equal(self) -> float | None:
@@ -251,11 +257,10 @@ def answer(ladder: Ladder) -> Answers:
     rungs = [name for name in ladder.spec.rungs if name in ladder.results]
     steps = [compare(ladder, after, before) for before, after in pairwise(rungs)]
     whole = steps[:1] + [compare(ladder, name, rungs[0]) for name in rungs[2:]]
-    controls = [
-        replace(found, within=one.within)
-        for one in ladder.spec.controls
-        if (found := compare(ladder, one.variant, one.against, one.question)) is not None
-    ]
+    asked = [(one.within, compare(ladder, one.variant, one.against, one.question)) for one in ladder.spec.controls]
+    known = [(within, one) for within, one in asked if one is not None]
+    adjusted = holm([one.auc.p for _, one in known])
+    controls = [replace(one, within=within, p_holm=p) for (within, one), p in zip(known, adjusted, strict=True)]
     return Answers(*([one for one in group if one is not None] for group in (steps, whole, controls)))
 
 
