@@ -1,30 +1,14 @@
 """Sentences on which conclusions the data of a ladder supports, and which it does not."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from dmoe.report.ladder.results import Answers, Difference, Ladder, Result
+from dmoe.report.numbers import signed, told
 from dmoe.report.statistics import CONFIDENCE, Interval, rank_correlation, t_interval
 
 Steps = Sequence[Difference]
-
-
-def signed(value: float, digits: int = 4) -> str:
-    return "-" if math.isnan(value) else f"{value:+.{digits}f}"
-
-
-def plain(value: float, digits: int) -> str:
-    """Formats a figure; `-` for NaN."""
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
-
-
-def told(interval: Interval, digits: int = 4) -> str:
-    """Formats a difference with its interval."""
-    if interval.low is None or interval.high is None:
-        return f"{signed(interval.mean, digits)} [no interval]"
-    return f"{signed(interval.mean, digits)} [{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
 
 
 def verdict(one: Difference) -> str:
@@ -164,10 +148,8 @@ def _cloud(ladder: Ladder) -> list[str]:
 def not_supported(ladder: Ladder, answers: Answers) -> list[str]:
     """Sentences on what a reader should not conclude."""
     differences = answers.all
-    halves = [(one.auc.high - one.auc.low) / 2 for one in differences if one.auc.low is not None and one.auc.high is not None]
-    rows = [
-        (one.auc_rows.high - one.auc_rows.low) / 2 for one in differences if one.auc_rows.low is not None and one.auc_rows.high is not None
-    ]
+    halves = [half for one in differences if (half := one.auc.half) is not None]
+    rows = [half for one in differences if (half := one.auc_rows.half) is not None]
     seeds = max(len(one.seeds) for one in ladder.results.values())
     lines = [
         f"{seeds} seeds and {len(ladder.label):,} test rows: the typical interval of a difference is +-{np.median(halves):.4f}"
