@@ -9,7 +9,7 @@ experts share. Light ones also have `private` (with `private_scale` or `private_
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,7 @@ DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8", "pq": "U8"}
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+_Described = TypeVar("_Described", bound=Strict)
 
 
 class ScoredFeature(Strict):
@@ -144,23 +145,29 @@ def write_scorer_file(folder: str, content: ScorerFile) -> None:
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
-    """Reads and checks scorer.json.
-
-    Raises:
-        UserError: the file is missing or of another version, or a field is wrong; names the field.
-    """
-    path = join(folder, FILE)
-    if not PATHS.exists(path):
+    """Reads and checks scorer.json."""
+    if not PATHS.exists(join(folder, FILE)):
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
+    return read_description(join(folder, FILE), "scorer", ScorerFile, "export it again")
+
+
+def read_description(path: str, kind: str, model: type[_Described], advice: str) -> _Described:
+    """Reads and checks a JSON file with the fields `format` and `version`.
+
+    Args:
+        kind: what it describes, for messages.
+        advice: what to do if it is damaged or of another version.
+    """
+    format, version = (model.model_fields[name].default for name in ("format", "version"))
     try:
-        raw = parse_json(read_bounded(path, MAX_BYTES, "scorer's description"))
+        raw = parse_json(read_bounded(path, MAX_BYTES, f"{kind}'s description"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); export it again") from None
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise UserError(f"{path}: not a scorer's description (its format is not '{FORMAT}'); export it again")
-    if not is_int(raw.get("version"), VERSION):
-        raise UserError(f"{path}: scorer version {shown(raw.get('version'))}, this dmoe reads version {VERSION}; export it again")
-    return checked(ScorerFile.model_validate, raw, path, "; export it again")
+        raise UserError(f"{path}: not JSON ({error}); {advice}") from None
+    if not isinstance(raw, dict) or raw.get("format") != format:
+        raise UserError(f"{path}: not a {kind}'s description (its format is not '{format}'); {advice}")
+    if not is_int(raw.get("version"), version):
+        raise UserError(f"{path}: {kind} version {shown(raw.get('version'))}, this dmoe reads version {version}; {advice}")
+    return checked(model.model_validate, raw, path, f"; {advice}")
 
 
 def digest_of(path: str) -> str:
