@@ -40,9 +40,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--match: name one config to change, and no --ladder")
     if not 0 < arguments.tolerance < 1:
         raise UserError(f"--tolerance {arguments.tolerance:g}: expected a share above 0 and below 1")
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.config.config import load_config, setting
     from dmoe.data.dataset.manifest import load_manifest
     from dmoe.model.budget.cost import cost_of, cost_rows

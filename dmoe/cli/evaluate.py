@@ -20,9 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.train.evaluate_run import evaluate_run
 
     evaluate_run(arguments.run, arguments.data, arguments.split, arguments.output)

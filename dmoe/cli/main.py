@@ -13,6 +13,7 @@ from dmoe import terminal
 from dmoe.errors import UserError, run_command
 from dmoe.processes import alive
 from dmoe.processes.interrupts import interruptible
+from dmoe.train.output.log_filters import quiet
 
 DESCRIPTION = "De-correlated mixture of experts for click-through-rate prediction, sharded with TorchRec."
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
         spoken, module, parsed = parse(words, program, path)
     if found := getattr(parsed, "log_format", None):
         terminal.use(found)
+    quiet()
     shown = program if path else spoken
     on_ranks = getattr(module, "RUNS_ON_RANKS", False)
     if on_ranks(parsed) if callable(on_ranks) else on_ranks:
@@ -67,11 +69,7 @@ def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ())
 
 
 def checked(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the words of a command that another program will run, such as ["serve", "--model", "m"].
-
-    Raises:
-        UserError: an option or value is wrong.
-    """
+    """Parses the words of a command that another program will run, such as ["serve", "--model", "m"]."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -50,9 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if absent := [name for name in ("config", "source", "run") if not getattr(arguments, name)]:
         raise UserError(f"--{absent[0]}: is missing; dmoe online needs --config, --source and --run")
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.online.command import online
 
     online(arguments.config, arguments.set, arguments.source, arguments.run, arguments.publish or "", arguments.once, arguments.accept)

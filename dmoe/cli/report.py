@@ -10,10 +10,12 @@ dmoe report search --config search_frappe --set data.path=DATA --output DIR
 
 import argparse
 
+from dmoe.cli.options import add_options, given
 from dmoe.cli.view import show_view
 from dmoe.errors import UserError
 from dmoe.names import show
 from dmoe.processes.alive import note
+from dmoe.report.ladder.options import LadderOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--output", help="the HTML page to write")
         one.add_argument("--json", action="store_true", help="print the view as JSON")
     ladder = commands.add_parser("ladder", help="train a list of variants over seeds, and say what the data supports; resumes by itself")
-    _add_ladder(ladder)
-    ladder.add_argument("--jobs", type=int, default=0, help="runs at a time (as many as cores and memory allow)")
-    ladder.add_argument("--torchx", default="", metavar="SCHEDULER", help="hand each run to torchx instead, such as local_cwd or slurm")
+    add_options(ladder, LadderOptions)
     ladder.add_argument("--torchx-arg", action="append", default=[], metavar="ARG", help="further argument of launch/components.py:train")
-    ladder.add_argument("--report-only", action="store_true", help="train nothing; report what is finished")
     frontier = commands.add_parser(
         "frontier",
         help="what quality costs: a trained ladder's variants against bytes, FLOPs and latency, and which dominate; trains nothing",
     )
-    _add_ladder(frontier)
-    frontier.set_defaults(jobs=0, torchx="", torchx_arg=[], report_only=True)
-
+    add_options(frontier, LadderOptions, "jobs", "torchx", "report_only")
+    frontier.set_defaults(report_only=True, torchx_arg=[])
+    for one in (ladder, frontier):
+        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
     search = commands.add_parser(
         "search", help="tune a ladder's variants, each by the same budget, by the validation split alone; resumes by itself"
     )
@@ -74,41 +74,15 @@ def _add_slices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", type=int, default=0, help=parts)
 
 
-def _add_ladder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="the ladder, a YAML file such as configs/ladder_demo.yaml")
-    parser.add_argument("--output", required=True, help="folder of the runs and the report; finished runs in it are not trained again")
-    parser.add_argument("--variants", default="", metavar="A,B,...", help="these variants alone (all)")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each variant (5)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="lays a value over every variant; repeatable")
-    parser.add_argument(
-        "--latency-rounds", type=int, default=10, help="calls of each size of every variant's scorer, for its latency; 0 measures none (10)"
-    )
-
-
 def run(arguments: argparse.Namespace) -> int | None:
     commands = {"runs": _runs, "compare": _compare, "experts": _experts, "search": _search, "ladder": _ladder, "frontier": _ladder}
     return commands[arguments.command](arguments)
 
 
 def _ladder(arguments: argparse.Namespace) -> int:
-    if arguments.seeds < 1 or min(arguments.jobs, arguments.latency_rounds) < 0:
-        raise UserError("--seeds, --jobs and --latency-rounds: expected at least one seed, and no negative number")
     from dmoe.report.ladder.ladder import run_ladder
-    from dmoe.train.output.log_filters import quiet
 
-    quiet()
-    return run_ladder(
-        arguments.config,
-        arguments.output.rstrip("/"),
-        arguments.seeds,
-        arguments.set,
-        arguments.jobs,
-        arguments.torchx,
-        arguments.torchx_arg,
-        arguments.report_only,
-        arguments.latency_rounds,
-        [name for name in arguments.variants.split(",") if name],
-    )
+    return run_ladder(LadderOptions(**given(arguments, LadderOptions), set=arguments.set, torchx_arg=arguments.torchx_arg))
 
 
 def _runs(arguments: argparse.Namespace) -> None:
@@ -129,8 +103,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"--top {arguments.top}: expected a share of the candidates, above 0 and at most 1")
     from dmoe.report.compare import compare_document, compare_runs
 
-    given = (arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
-    view = compare_document(compare_runs(arguments.run_a, arguments.run_b, *given))
+    by = (arguments.slice, arguments.slices, arguments.top, arguments.evaluation)
+    view = compare_document(compare_runs(arguments.run_a, arguments.run_b, *by))
     show_view(view, arguments.output, view.data() if arguments.json else None)
 
 
@@ -153,8 +127,6 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise UserError(f"--jobs {arguments.jobs}: expected at least one run at a time")
     from dmoe.report.ladder.search import run_search
-    from dmoe.train.output.log_filters import quiet
 
-    quiet()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     return run_search(arguments.config, arguments.output.rstrip("/"), arguments.set, arguments.jobs, threads, show)

@@ -37,9 +37,6 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.train.command import train
 
     train(arguments.config, overrides_of(arguments), arguments.resume, arguments.trace, _page)

@@ -112,7 +112,11 @@ _Loader.yaml_constructors = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around what either YAML 1.1 or `_Loader` would read as something else than text."""
+    """Puts quotes around what either YAML 1.1 or `_Loader` would read as something else than text. Writes no anchors: a list that stands
+    in two places is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 # Lists of their own: PyYAML shares them between the loaders of a process.

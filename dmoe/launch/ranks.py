@@ -19,11 +19,7 @@ class Ranks:
 
 
 def parse_ranks(j: str, resource: specs.Resource) -> Ranks:
-    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU.
-
-    Raises:
-        UserError: the text has another form, or there are more processes than GPUs.
-    """
+    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU."""
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", j)
     if not found:
         raise UserError(f"--j {j}: expected NODESxPROCS, such as 2x8 for two nodes of eight processes")

@@ -43,11 +43,7 @@ PRESETS = _presets()
 
 
 def resource(h: str | None, cpu: int, gpu: int, memory_mb: int) -> specs.Resource:
-    """The named resource if `h` is given, else one of cpu, gpu and memory.
-
-    Raises:
-        UserError: there is no such name; suggests the nearest.
-    """
+    """The named resource if `h` is given, else one of cpu, gpu and memory."""
     if not h:
         return specs.resource(cpu=cpu, gpu=gpu, memMB=memory_mb)
     if h in PRESETS:

@@ -19,11 +19,7 @@ from dmoe.processes.alive import note
 def online(
     config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False, accept: int = 0
 ) -> None:
-    """Follows a log, window by window. If it is started again, it continues where it stopped.
-
-    Raises:
-        UserError: a mistake that the user can correct.
-    """
+    """Follows a log, window by window. If it is started again, it continues where it stopped."""
     config = load_config(config_path, [*overrides, setting("run.dir", run_path)])
     schema, dataset = schema_of(config)
     check(config, run_path)
@@ -32,6 +28,7 @@ def online(
     from dmoe.online.loop import Loop
     from dmoe.online.publish import Publisher
     from dmoe.online.windows.spool import Spool, inbox
+    from dmoe.online.windows.taking import Taker
     from dmoe.train.command import join_group, leave_group
     from dmoe.train.run.run_dir import RunDir
     from dmoe.train.run.warm_start import begin_from
@@ -70,13 +67,15 @@ def online(
     state = trainer.progress.online
     if state is None:
         raise UserError(f"--run {run_path}: is a run of dmoe train; choose another, and begin from this one with train.init_from")
-    spool = Spool(run_path, schema, config.online.windows) if source == STDIN and distributed.rank() == 0 else None
-    if spool:
-        spool.start(state)
-    publisher = Publisher(publish, run_path, config) if publish and distributed.rank() == 0 else None
-    place = inbox(run_path) if source == STDIN else source
-    ended = (lambda: spool.ended) if spool else (lambda: once)
-    Loop(trainer, run, place, schema, model, state, step, ended, publisher, accept).go()
+    taker, publisher = None, None
+    if distributed.rank() == 0:
+        spool = Spool(run_path, schema, config.online.windows) if source == STDIN else None
+        if spool:
+            spool.start(state)
+        ended = (lambda: spool.ended) if spool else (lambda: once)
+        taker = Taker(run_path, inbox(run_path) if spool else source, schema, config.online, model, state, ended, accept)
+        publisher = Publisher(publish, run_path, config) if publish else None
+    Loop(trainer, run, state, step, taker, publisher).go()
     run.unlock()
     leave_group()
 

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -11,15 +11,12 @@ from typing import Any
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import OnlineState
 from dmoe.checkpoint.writer import CheckpointWriter
-from dmoe.data.dataset.manifest import Manifest
-from dmoe.data.prepare.schema import Schema
 from dmoe.data.progress import own_memory_mib
 from dmoe.distributed import broadcast_object, on_rank_0, rank
 from dmoe.errors import UserError
 from dmoe.metrics.evaluation import NotFinite
 from dmoe.online import stages, vocabulary, watch
-from dmoe.online.ids import FeatureIds
-from dmoe.online.ledger import Ledger, as_lines, committed
+from dmoe.online.ledger import as_lines, committed
 from dmoe.online.publish import Publisher, Publishing
 from dmoe.online.windows.prepared import Window, remove_old
 from dmoe.online.windows.spool import Spool
@@ -37,28 +34,13 @@ class Loop:
     """The loop of an online run.
 
     Args:
-        source: a folder, glob or prefix.
-        schema: schema of the log.
-        model: the manifest from which the trainer's model was built.
-        state: state in the checkpoint that the trainer has loaded.
-        step: step of this checkpoint.
-        ended: whether to stop waiting for further files; the run then ends when no complete file is left.
+        state, step: state and step of the checkpoint that the trainer has loaded.
+        taker: gives the windows; None on other ranks than 0.
         publisher: publishes versions; None on other ranks than 0, or if no versions are published.
-        accept: number of a quarantined window whose files become the next window and are trained in spite of alarms; 0 for none.
     """
 
     def __init__(
-        self,
-        trainer: Trainer,
-        run: RunDir,
-        source: str,
-        schema: Schema,
-        model: Manifest,
-        state: OnlineState,
-        step: int,
-        ended: Callable[[], bool],
-        publisher: Publisher | None,
-        accept: int = 0,
+        self, trainer: Trainer, run: RunDir, state: OnlineState, step: int, taker: Taker | None, publisher: Publisher | None
     ) -> None:
         self.trainer, self.run = trainer, run
         self.settings = trainer.config.online
@@ -68,13 +50,8 @@ class Loop:
         self.together = Together(self.writer)
         self.state, self.publishing = state, Publishing(publisher, run)
         self.waits_for_commit: dict[str, Any] | None = None
-        self.number = state["window"] + 1
-        if rank() == 0:
-            self.ledger = Ledger(run.path, state)
-            self.taker = Taker(run.path, source, self.ledger, schema, self.settings, model, ended, accept)
-            self.ids: Mapping[str, FeatureIds] = vocabulary.first_ids(schema)
-            if state["vocabulary"]:
-                self.ids = vocabulary.load_ids(vocabulary.folder_of(run.path, state["vocabulary"]), schema)
+        if taker is not None:
+            self.taker, self.ledger = taker, taker.ledger
 
     def go(self) -> None:
         """Processes windows until the source has ended, or the run is asked to stop.
@@ -92,7 +69,7 @@ class Loop:
                 for line in [line for line in self.ledger.good() if line.get("step") == self.writer.published][-1:]:
                     self.publishing.begin(line)
             while True:
-                taken = meanwhile(lambda: self.taker.next(self.state["vocabulary"], self.ids), "waits for a window", self._between)
+                taken = meanwhile(lambda: self.taker.next(), "waits for a window", self._between)
                 if taken is None:
                     break
                 self._window(taken)
@@ -117,23 +94,35 @@ class Loop:
         self._committed()
 
     def _window(self, taken: Taken) -> None:
-        line: dict[str, Any] = {"window": taken.number, "state": "trained", "files": as_lines(taken.choice.files)}
-        choice = taken.choice
+        choice, window = taken.choice, taken.window
+        line: dict[str, Any] = {"window": taken.number, "state": "trained", "files": as_lines(choice.files)}
         events = [f"{kind}: {text}" for kind, text in choice.events]
         line |= {"duplicates": as_lines(choice.duplicates), "events": events, "told": choice.told}
         if taken.accepts:
             line["accepts"] = taken.accepts
-        window = taken.window
         alarms = [f"prepare: {taken.problem}"] if taken.problem else []
+        tells = self.settings.watch.action == "tell" or taken.accepts > 0
         if window is None:
             line |= {"state": "quarantined" if alarms else "empty", "rows": 0, "alarms": alarms}
-            if alarms:
-                self._refuse(line)
-            self._commit(line, taken, self.state["vocabulary"])
+        else:
+            line |= {"rows": window.rows, "positives": window.manifest.splits["train"].positives, "data": window.figures}
+            alarms += self._test_and_learn(line, taken, window, tells)
+            if alarms and (not tells or any(alarm.startswith("not finite") for alarm in alarms)):
+                self._undo()
+                line |= {"state": "quarantined", "alarms": alarms}
+            else:
+                line |= {"step": self.trainer.progress.step, "alarms": alarms, "notes": self._judged(watch.notes, line)}
+                if rank() == 0:
+                    self.taker.learned(window)
+        if line["state"] == "quarantined":
+            self._refuse(line)
+        self._commit(line, taken)
+        if line["state"] != "trained":
             self._stop_after_too_many()
-            return
-        line |= {"rows": window.rows, "positives": window.manifest.splits["train"].positives, "data": window.figures}
-        began = time.perf_counter()
+
+    def _test_and_learn(self, line: dict[str, Any], taken: Taken, window: Window, tells: bool) -> list[str]:
+        """Tests the model on the window, and trains on it if there is no alarm, or alarms are only told. Returns the alarms."""
+        began, alarms = time.perf_counter(), []
         note(f"tests window {window.number}")
         try:
             line["test"] = stages.score(self.trainer, window, window.test, self._between)
@@ -141,20 +130,7 @@ class Loop:
         except NotFinite as error:
             alarms.append(f"not finite: {error}")
         taken.seconds["test"] = time.perf_counter() - began
-        if not alarms or (self.settings.watch.action == "tell" and "test" in line) or taken.accepts:
-            alarms += self._learn(line, taken, window)
-        fatal = [alarm for alarm in alarms if alarm.startswith("not finite")]
-        if fatal or (alarms and self.settings.watch.action != "tell" and not taken.accepts):
-            self._undo()
-            line |= {"state": "quarantined", "alarms": alarms}
-            self._refuse(line)
-            self._commit(line, taken, self.state["vocabulary"])
-            self._stop_after_too_many()
-            return
-        line |= {"step": self.trainer.progress.step, "alarms": alarms, "notes": self._judged(watch.notes, line)}
-        if rank() == 0:
-            self.ids = self.taker.ids
-        self._commit(line, taken, window.vocabulary)
+        return alarms if alarms and not (tells and "test" in line) else alarms + self._learn(line, taken, window)
 
     def _learn(self, line: dict[str, Any], taken: Taken, window: Window) -> list[str]:
         """Trains on the window; returns the alarms about the trained model."""
@@ -178,11 +154,7 @@ class Loop:
         return on_rank_0(lambda: judge(line, self.ledger.good(), self.settings.watch))
 
     def _refuse(self, line: dict[str, Any]) -> None:
-        """Ends the run if `online.watch.action` is stop. The files of the window remain unused, so the next start takes them again.
-
-        Raises:
-            UserError: the run ends.
-        """
+        """Ends the run if `online.watch.action` is stop. The files of the window remain unused, so the next start takes them again."""
         if self.settings.watch.action == "stop":
             self.writer.finish()
             raise UserError(
@@ -214,7 +186,7 @@ class Loop:
             load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
             self.trainer.load(folder)
 
-    def _commit(self, line: dict[str, Any], taken: Taken, name: str) -> None:
+    def _commit(self, line: dict[str, Any], taken: Taken) -> None:
         """Adds the window to the ledger and starts its checkpoint, after the previous checkpoint is finished."""
         self.writer.finish()
         self._committed()
@@ -223,7 +195,7 @@ class Loop:
         state = None
         if rank() == 0:
             self.ledger.add(line)
-            state = self.ledger.state(name)
+            state = self.ledger.state(self.taker.vocabulary)
         self.state = broadcast_object(state)
         progress = self.trainer.progress
         progress.schedule, progress.online = self.trainer.schedule.state(), self.state

@@ -11,8 +11,8 @@ from dmoe.errors import UserError
 from dmoe.report.ab_test import AbTest, sizes
 from dmoe.report.document import Bullets, Document, Figures, Forest, Heading, Note, Table
 from dmoe.report.indicators import warnings
-from dmoe.report.ladder.results import Predicted, load_predictions
-from dmoe.report.ladder.verdicts import told
+from dmoe.report.numbers import told
+from dmoe.report.predictions import Predicted, load_predictions
 from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, groups, has_auc
 from dmoe.report.statistics import Interval, bootstrap, delong, holm, logloss_rows
@@ -49,9 +49,6 @@ def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share
         values: number of values of a feature that get their own slice, most frequent first. Numeric features are cut at quantiles.
         share: share of the candidates that a ranking shows.
         evaluation: name of a later evaluation of both runs, used instead of the tests of the runs.
-
-    Raises:
-        UserError: a run without predictions, different test rows, an unknown feature.
     """
     a, b = (load_run(run, evaluation or "metrics") for run in (run_a, run_b))
     of_a, of_b = (load_predictions(run, f"{evaluation or 'predictions'}.npz") for run in (run_a, run_b))

@@ -10,8 +10,8 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.report.document import Bullets, Cell, Document, Note, Table
-from dmoe.report.ladder.results import load_predictions
-from dmoe.report.ladder.verdicts import told
+from dmoe.report.numbers import told
+from dmoe.report.predictions import load_predictions
 from dmoe.report.runs import Run, load_run, names_of
 from dmoe.report.slices import column_of_test, frequency_groups, groups, has_auc, place_groups
 from dmoe.report.statistics import CONFIDENCE, Interval, bootstrap, delong, holm, logloss_rows, normal_interval, placements
@@ -78,9 +78,6 @@ def experts_of_run(
         frequencies: make slices by the counts of the ids of each of these features.
         parts: number of equal parts of the rows, in the order of the files; 0 for no such slices.
         evaluation: name of a later evaluation, used instead of the test of the run.
-
-    Raises:
-        UserError: a run without predictions of its experts, an unknown feature, or only one label.
     """
     run, kept = load_run(path, evaluation or "metrics"), load_predictions(path, f"{evaluation or 'predictions'}.npz")
     if kept.expert_logit is None or kept.gate is None:

@@ -29,6 +29,11 @@ class Interval:
     degrees: int | None = None
 
     @property
+    def half(self) -> float | None:
+        """Half of the width."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
     def sign(self) -> int:
         """1 or -1 if the whole interval is above or below 0; otherwise 0, not resolved."""
         if self.low is None or self.high is None:
@@ -61,9 +66,9 @@ def equivalence(interval: Interval, margin: float) -> float | None:
         interval: from `t_interval` (has `degrees`) or `normal_interval`.
         margin: > 0; smaller differences count as none.
     """
-    if interval.low is None or interval.high is None:
+    degrees, half = interval.degrees, interval.half
+    if half is None:
         return None
-    degrees, half = interval.degrees, (interval.high - interval.low) / 2
     if half == 0:
         return 0.0 if abs(interval.mean) < margin else 1.0
     error = half / float(ndtri(UPPER) if degrees is None else stdtrit(degrees, UPPER))

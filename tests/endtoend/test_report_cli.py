@@ -147,6 +147,10 @@ def test_what_is_missing_runs_as_a_job_of_torchx(folder, tmp_path):
     assert "not finished" not in page
     with open(output / "runs.csv") as file:
         assert len(list(csv.DictReader(file))) == 10
+    later = tool(*command, "--report-only", "--first-seed", "1", "--seeds", "1")
+    assert later.returncode == 0, later.stderr
+    with open(output / "runs.csv") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["1"] * 5
 
 
 def test_a_changed_setting_is_refused_before_anything_is_trained(folder):

@@ -29,7 +29,7 @@ from dmoe.json_text import defined
 from dmoe.metrics import BinnedAUC, ExactAUC, GroupedAUC
 from dmoe.metrics.evaluation import Evaluation, NotFinite
 from dmoe.model.mixture import Outputs
-from dmoe.report.ladder.csv_files import _csv
+from dmoe.report.ladder.csv_files import _text as csv_text
 from dmoe.serve.score_dataset import write_scores
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.small_data import make_data_set
@@ -237,7 +237,7 @@ def test_a_manifest_has_no_share_that_is_not_finite(tmp_path: Path, bad: float):
 
 
 def test_a_csv_report_leaves_what_is_not_finite_empty():
-    assert [_csv(value) for value in (math.nan, math.inf, [1.0, math.nan], 0.5, None)] == ["", "", "1 ", "0.5", ""]
+    assert [csv_text(value) for value in (math.nan, math.inf, [1.0, math.nan], 0.5, None)] == ["", "", "1 ", "0.5", ""]
 
 
 def test_the_checks_themselves():
@@ -271,8 +271,7 @@ WRITERS = {
     "shuffle.close": "sorted rows that ShardWriter has checked",
     "vocabulary.write_vocabulary": "tokens and their counts",
     "vocabulary._write": "tokens and their decayed counts, sums of finite numbers",
-    "csv_files.ladder_csv": "figures through defined",
-    "csv_files.differences_csv": "figures through defined",
+    "csv_files._as_csv": "figures through defined",
     "delta._write_rows": "checks",
     "delta._write_tokens": "tokens and their counts",
     "delta._apply": "rows of scorers, which exports have checked, whose SHA-256 is the export's",

@@ -15,9 +15,9 @@ from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import load_schema
 from dmoe.errors import UserError
-from dmoe.report.ladder.results import load_predictions
 from dmoe.report.ladder.search import load_search
 from dmoe.report.ladder.spec import load_spec
+from dmoe.report.predictions import load_predictions
 from dmoe.report.runs import load_figures
 from dmoe.serve.export.format import read_scorer_file
 from dmoe.sharding.plan.plan_file import read_plan

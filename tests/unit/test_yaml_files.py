@@ -38,6 +38,11 @@ def test_what_is_written_is_read_back_equal(text):
     assert parse_yaml(dump_yaml(tree)) == tree
 
 
+def test_a_value_that_stands_in_two_places_is_written_twice():
+    shared = [1, {"x": [2]}]
+    assert dump_yaml({"a": shared, "b": shared}) == dump_yaml({"a": [1, {"x": [2]}], "b": [1, {"x": [2]}]})
+
+
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 9))
 HOSTILE = {

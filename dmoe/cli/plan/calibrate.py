@@ -9,6 +9,7 @@ from typing import Any
 
 from dmoe.cli.plan.common import add_json, add_model, overrides_of
 from dmoe.cli.view import show_view, write_page
+from dmoe.errors import UserError
 from dmoe.names import show
 
 MOST_RANKS = 16
@@ -28,15 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from dmoe.errors import UserError
-
     if sum(bool(source) for source in (arguments.folder, arguments.config, arguments.measured)) != 1:
         raise UserError("say what to measure: a run's directory, or --config X.yaml, or --measured FILE; one of them")
     if arguments.steps < 1 or not arguments.timeout > 0:
         raise UserError(f"--steps {arguments.steps}, --timeout {arguments.timeout:g}: expected at least a step, and seconds")
-    from dmoe.train.output.log_filters import quiet
-
-    quiet()
     from dmoe.sharding.planner.cost.calibrate import compare
     from dmoe.sharding.planner.cost.calibrate_words import as_data, calibration_document, cluster_text
     from dmoe.train.rehearsal.local_launch import RunFailed
@@ -61,7 +57,6 @@ def _measured(arguments: argparse.Namespace) -> tuple[Any, str]:
     import tempfile
 
     from dmoe.config.config import setting
-    from dmoe.errors import UserError
     from dmoe.sharding.plan.plan_file import check_plan, read_plan
     from dmoe.sharding.planner.cost.calibrate import read_measurement
     from dmoe.storage.paths import PATHS, join

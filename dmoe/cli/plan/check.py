@@ -6,6 +6,7 @@ import argparse
 
 from dmoe.cli.plan.common import add_json, add_model, model_of
 from dmoe.cli.view import show_view
+from dmoe.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from dmoe.errors import UserError
-    from dmoe.train.output.log_filters import quiet
-
     if not arguments.config and (given := [f"--{key}" for key in ("data", "cardinalities", "set") if getattr(arguments, key)]):
         raise UserError(f"{given[0]}: say which experiment it belongs to, --config X.yaml")
-    quiet()
     from dmoe.sharding.plan.check import Limits, as_data, check_document, findings, model_finding, share
     from dmoe.sharding.plan.plan_file import read_plan
     from dmoe.sharding.plan.report.plan_stats import figures_of

@@ -4,6 +4,8 @@ import argparse
 import gc
 from typing import Any
 
+from dmoe.errors import UserError
+
 
 def add_model(parser: argparse.ArgumentParser, config: str = "", cardinalities: bool = True) -> None:
     """Adds the arguments that select a model, for `model_of` and `overrides_of`.
@@ -31,12 +33,10 @@ def model_of(arguments: argparse.Namespace) -> Any:
     warnings."""
     from dmoe.config.config import load_config
     from dmoe.processes.alive import note
-    from dmoe.train.output.log_filters import quiet
 
     # A tenth of the time of planning 1,000 tables went into collections that find nothing: its objects live until the process ends.
     gc.set_threshold(100_000, 20, 20)
     config = load_config(arguments.config, overrides_of(arguments))
-    quiet()
     note("loads PyTorch and TorchRec")
     from dmoe.sharding.planner.planning_model import describe, load_sizes
 
@@ -52,8 +52,6 @@ def add_top(parser: argparse.ArgumentParser, what: str, default: int | None = No
 
 
 def check_top(arguments: argparse.Namespace) -> None:
-    from dmoe.errors import UserError
-
     if arguments.top is not None and arguments.top < 1:
         raise UserError(f"--top {arguments.top}: expected at least 1")
 

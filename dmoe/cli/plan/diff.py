@@ -15,10 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.output.log_filters import quiet
 
     check_top(arguments)
-    quiet()
     from dmoe.sharding.plan.plan_file import read_plan
     from dmoe.sharding.plan.report.diff import as_data, diff_document, difference
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from dmoe.cli.plan.common import add_model, model_of
+from dmoe.errors import UserError
 from dmoe.names import show
 
 
@@ -21,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from dmoe.errors import UserError
-
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: expected at least 1")
     if not arguments.timeout > 0:

@@ -22,10 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.train.output.log_filters import quiet
 
     check_top(arguments)
-    quiet()
     from dmoe.sharding.plan.plan_file import read_plan
     from dmoe.sharding.plan.report.plan_stats import figures_of
     from dmoe.sharding.plan.report.show import View, as_data, plan_document

@@ -8,6 +8,7 @@ from typing import Any
 
 from dmoe.cli.plan.common import add_json, add_model, model_of
 from dmoe.cli.view import show_view, write_page
+from dmoe.errors import UserError, nearest
 from dmoe.names import cell, printable, show
 
 LAYOUTS = ("auto", "wide", "separate")
@@ -25,8 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from dmoe.errors import UserError, nearest
-
     batch_sizes, experts = _numbers(arguments.batch_sizes, "--batch-sizes"), _numbers(arguments.experts, "--experts")
     layouts = _parts(arguments.layouts, "--layouts")
     for layout in layouts:
@@ -80,8 +79,6 @@ def _as_file(records: list[dict[str, Any]], path: str | None) -> str:
 
 
 def _parts(text: str | None, flag: str) -> list[str]:
-    from dmoe.errors import UserError
-
     parts = [part.strip() for part in (text or "").split(",")] if text is not None else []
     if "" in parts:
         raise UserError(f"{flag} {text}: an entry is empty; expected values with commas between them")
@@ -89,7 +86,6 @@ def _parts(text: str | None, flag: str) -> list[str]:
 
 
 def _numbers(text: str | None, flag: str) -> list[int]:
-    from dmoe.errors import UserError
     from dmoe.names import whole_number
 
     numbers = []

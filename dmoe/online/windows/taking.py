@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
+from dmoe.checkpoint.progress import OnlineState
 from dmoe.config.online_settings import OnlineConfig
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.prepare.schema import Schema
@@ -14,8 +16,8 @@ from dmoe.data.prepare.source.raw_bytes import identity
 from dmoe.errors import UserError
 from dmoe.json_text import format_json, parse_json
 from dmoe.names import show
-from dmoe.online.ids import FeatureIds
 from dmoe.online.ledger import Ledger
+from dmoe.online.vocabulary import first_ids, folder_of, load_ids
 from dmoe.online.windows.prepared import Window, count_rows, first_time, prepare, window_folder
 from dmoe.online.windows.source import Choice, Chooser, SourceFile, complete_files
 from dmoe.storage.paths import inside, write_text
@@ -48,41 +50,40 @@ class Taker:
     Args:
         run: folder of the run.
         source: a folder, glob or prefix.
-        schema: schema of the log.
         model: the manifest from which the model was built.
-        ended: whether no further files are expected.
-        accept: number of a quarantined window whose files become the next window; 0 for none.
+        state: state in the checkpoint from which the run continues; None for a new run.
+        ended: whether to stop waiting for further files; the source then ends when no complete file is left.
+        accept: number of a quarantined window whose files become the next window and are trained in spite of alarms; 0 for none.
 
     Attributes:
-        ids: the ids after the last window that was taken.
-
-    Raises:
-        UserError: the window to accept is not quarantined.
+        vocabulary, ids: name of the vocabulary with the ids of the model (empty before the first window), and these ids.
     """
 
     def __init__(
         self,
         run: str,
         source: str,
-        ledger: Ledger,
         schema: Schema,
         settings: OnlineConfig,
         model: Manifest,
+        state: OnlineState | None,
         ended: Callable[[], bool],
-        accept: int,
+        accept: int = 0,
     ) -> None:
-        self.run, self.source, self.ledger, self.ended = run, source, ledger, ended
+        self.run, self.source, self.ledger, self.ended = run, source, Ledger(run, state), ended
         self.schema, self.settings, self.model = schema, settings, model
-        self.chooser = Chooser(settings.windows, self._rows_of, self._time_of)
+        self.chooser = Chooser(settings.windows, partial(count_rows, schema=schema), partial(first_time, schema=schema))
         self.pending, self.accept = Choice(), self._to_accept(accept)
-        self.ids: dict[str, FeatureIds] = {}
+        self.vocabulary = state["vocabulary"] if state else ""
+        self.ids = load_ids(folder_of(run, self.vocabulary), schema) if self.vocabulary else first_ids(schema)
+        self._ids_after = self.ids
 
-    def next(self, vocabulary: str, ids: Mapping[str, FeatureIds]) -> Taken | None:
+    def learned(self, window: Window) -> None:
+        """Tells that the model was trained on the window that was taken last, and has its ids."""
+        self.vocabulary, self.ids = window.vocabulary, self._ids_after
+
+    def next(self) -> Taken | None:
         """Waits for the next window, and prepares it. Returns None if the source has ended.
-
-        Args:
-            vocabulary: name of the vocabulary with the ids of the model.
-            ids: the ids in this vocabulary.
 
         Raises:
             UserError: the source cannot be reached.
@@ -109,19 +110,16 @@ class Taker:
         self.accept = 0
         if any(one.bytes for one in choice.files):
             try:
+                newest_good = max((line["window"] for line in self.ledger.good()), default=0)
                 arguments = (self.run, number, choice.files, self.schema, self.settings, self.model)
-                taken.window, self.ids = prepare(*arguments, vocabulary, ids, self._good())
+                taken.window, self._ids_after = prepare(*arguments, self.vocabulary, self.ids, newest_good)
             except UserError as error:
                 taken.problem = str(error)
         taken.seconds["prepare"] = time.perf_counter() - began
         return taken
 
     def _to_accept(self, window: int) -> int:
-        """Returns the window, or 0 if an earlier start of the same command has already accepted it.
-
-        Raises:
-            UserError: the window is not quarantined.
-        """
+        """Returns the window, or 0 if an earlier start of the same command has already accepted it."""
         if not window or any(line.get("accepts") == window for line in self.ledger.lines):
             return 0
         if not any(line["window"] == window and line["state"] == "quarantined" for line in self.ledger.lines):
@@ -131,10 +129,6 @@ class Taker:
     def _accepted(self) -> Choice | None:
         line = next((line for line in self.ledger.lines if line["window"] == self.accept), None)
         return Choice([SourceFile(**one) for one in line["files"]]) if self.accept and line else None
-
-    def _good(self) -> int:
-        """The newest trained window."""
-        return max((line["window"] for line in self.ledger.good()), default=0)
 
     def _choose(self, ended: bool) -> Choice | None:
         files = complete_files(self.source, self.settings.windows.complete)
@@ -166,12 +160,6 @@ class Taker:
             if not same:
                 return None
         return choice
-
-    def _rows_of(self, path: str) -> int:
-        return count_rows(path, self.schema)
-
-    def _time_of(self, path: str) -> float | None:
-        return first_time(path, self.schema)
 
 
 def _read(path: str) -> Choice | None:

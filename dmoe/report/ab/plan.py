@@ -49,11 +49,7 @@ class Plan:
 
 
 def make_plan(options: PlanOptions) -> Plan:
-    """Computes the plan of a test.
-
-    Raises:
-        UserError: a missing or wrong option; the message names it.
-    """
+    """Computes the plan of a test."""
     shares = _checked(options)
     effect = options.effect or options.relative * options.baseline
     treatment = options.baseline + effect
@@ -148,11 +144,7 @@ def as_json(plan: Plan) -> str:
 
 
 def read_plan(path: str, asked_by: str) -> Plan:
-    """Reads a plan.
-
-    Raises:
-        UserError: not a file that `dmoe ab plan --output` wrote.
-    """
+    """Reads a plan."""
     try:
         tree: Any = parse_json(read_bounded(path, 1 << 20, "plan of an A/B test", asked_by))
         if tree.pop("format") != "dmoe-ab-plan":

@@ -7,8 +7,8 @@ from dmoe.model.budget.cost import Cost
 from dmoe.model.budget.sizes import human
 from dmoe.report.document import Bullets, Cell, Chart, Document, Figures, Heading, Note, Series, Table
 from dmoe.report.ladder.results import Difference, Ladder, compare
-from dmoe.report.ladder.verdicts import plain, told
 from dmoe.report.latency import FASTEST, Latency
+from dmoe.report.numbers import level, plain, told
 from dmoe.report.statistics import CONFIDENCE, Interval, holm
 
 BYTES, FLOPS, ONE_ROW, BATCH = "scorer, bytes", "FLOPs a row", "1 row, ms", "256 rows, ms"
@@ -113,7 +113,7 @@ def frontier_document(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence
     on = {price: best_for(points, price) for price in prices}
     rows = []
     for number, point in enumerate(points, 1):
-        cells = [f"{number} {point.label}", _level(point.auc), _level(point.logloss)]
+        cells = [f"{number} {point.label}", level(point.auc), level(point.logloss)]
         cells += [Cell(_priced(price, point), "good" if point.name in on[price] else "", point.prices.get(price)) for price in prices]
         rows.append(cells)
     pairs = [
@@ -151,11 +151,6 @@ def frontier_document(ladder: Ladder, costs: Mapping[str, Cost], about: Sequence
             Note("Green: beyond chance over seeds, after Holm's correction for all pairs of this table, and over rows (DeLong).", "faint"),
         ],
     )
-
-
-def _level(interval: Interval) -> str:
-    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.4f}"
-    return f"{plain(interval.mean, 4)}{half}"
 
 
 def _priced(price: str, point: Point) -> str:

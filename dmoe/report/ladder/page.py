@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dmoe.model.budget.cost import Cost
+from dmoe.model.budget.sizes import human
 from dmoe.report.document import Block, Bullets, Cell, Chart, Document, Figures, Forest, Heading, HeatMap, Note, Series, Table
 from dmoe.report.indicators import findings
-from dmoe.report.ladder.cost_section import cost_plots, cost_table
 from dmoe.report.ladder.results import Answers, Difference, Ladder, Result
-from dmoe.report.ladder.verdicts import doses, not_supported, plain, supported, told, verdict
-from dmoe.report.latency import Latency
+from dmoe.report.ladder.verdicts import doses, not_supported, supported, verdict
+from dmoe.report.latency import BATCHES, FASTEST, Latency
+from dmoe.report.numbers import level, plain, signed, told
 from dmoe.report.runs import names_of
-from dmoe.report.statistics import holm
 
 FIGURES = [
     ("AUC", "auc", 4),
@@ -53,11 +53,10 @@ def ladder_document(
             _variants(ladder),
             Note(mean + _floor(ladder), "faint"),
             Heading("Differences, paired by seed"),
-            *_differences(ladder, [*answers.steps, *answers.whole[1:]], answers.controls),
+            *_differences(ladder, answers.all),
             Figures([_forest(ladder, answers.all)]),
             Heading("What it costs"),
-            *cost_table(ladder, costs, served),
-            Figures(cost_plots(ladder, costs, served)),
+            *_costs(ladder, costs, served),
             Heading("CEC, AUC and alpha"),
             Figures([*_clouds(ladder), *_responses(ladder)]),
             Heading("Correlation of the experts"),
@@ -88,13 +87,10 @@ def _variants(ladder: Ladder) -> Table:
 def _figure(one: Result, key: str, digits: int) -> str:
     if key in ("cec", "cec_ceiling", "cec_within_class") and len(one.metrics[one.seeds[0]].get("gate_mass", [])) < 2:
         return "-"
-    interval = one.interval(key)
-    if interval.low is None or interval.high is None:
-        return plain(interval.mean, digits)
-    return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
+    return level(one.interval(key), digits)
 
 
-def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence[Difference]) -> list[Block]:
+def _differences(ladder: Ladder, differences: Sequence[Difference]) -> list[Block]:
     head = [
         "variant",
         "against",
@@ -107,14 +103,12 @@ def _differences(ladder: Ladder, rungs: Sequence[Difference], controls: Sequence
         "CEC",
     ]
     rows = []
-    for group, asked_together in ((rungs, False), (controls, True)):
-        p_values = [one.auc.p for one in group]
-        for one, p in zip(group, holm(p_values) if asked_together else p_values, strict=True):
-            said = verdict(one, p if asked_together else None)
-            kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
-            cells = [ladder.spec.label(one.variant), ladder.spec.label(one.against), Cell(said, kind)]
-            cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
-            rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
+    for one in differences:
+        said, p = verdict(one), one.auc.p if one.p_holm is None else one.p_holm
+        kind = {"higher": "good", "lower": "bad"}.get(said, "faint")
+        cells = [ladder.spec.label(one.variant), ladder.spec.label(one.against), Cell(said, kind)]
+        cells += [told(one.auc), told(one.auc_rows), "-" if p is None else f"{p:.2g}", told(one.logloss), told(one.logloss_rows)]
+        rows.append([*cells, told(one.cec, 3) if one.cec else "-"])
     explained = (
         "95% intervals. Over seeds: Student's t on the paired differences. Over rows: DeLong for AUC, bootstrap for logloss, of the mean"
         " over seeds. P-values of the controls are Holm's, for as many questions; those of the rungs are single."
@@ -128,6 +122,38 @@ def _forest(ladder: Ladder, every: Sequence[Difference]) -> Forest:
         low, high = (one.auc_rows.low, one.auc_rows.high) if one.auc.low is None else (one.auc.low, one.auc.high)
         rows.append((f"{ladder.spec.label(one.variant)} - {ladder.spec.label(one.against)}", one.auc.mean, low or 0.0, high or 0.0))
     return Forest("Differences of AUC over seeds, 95%", "AUC", rows)
+
+
+def _costs(ladder: Ladder, costs: dict[str, Cost], served: Mapping[str, Latency]) -> list[Block]:
+    """A table of the gain over the first rung, parameters, FLOPs, bytes, training speed and, if it was measured, scoring speed."""
+    first = ladder.results.get(ladder.spec.rungs[0])
+    head = ["variant", "AUC gained", "embedding params", "dense params", "MFLOP/row", "tables", "scorer, int8 rows", "training samples/s"]
+    head += ["1 row, ms", "256 rows, ms", "scored rows/s"] if served else []
+    rows = []
+    for name, one in ladder.results.items():
+        cost, latency = costs.get(name), served.get(name)
+        cells = [one.label, signed(one.mean("auc") - first.mean("auc")) if first else "-"]
+        if cost:
+            cells += [f"{cost.embedding_parameters:,}", f"{cost.dense_parameters:,}", f"{cost.total_flops / 1e6:.2f}"]
+            cells += [human(cost.embedding_bytes), human(cost.scorer_bytes("int8"))]
+        else:
+            cells += ["-"] * 5
+        cells.append(plain(one.mean("samples_per_second"), 0))
+        if latency:
+            cells += [
+                plain(latency.milliseconds(1, FASTEST), 2),
+                plain(latency.milliseconds(256, FASTEST), 1),
+                plain(latency.rows_a_second(FASTEST), 0),
+            ]
+        rows.append([*cells, *["-"] * (len(head) - len(cells))])
+    words = "Gained: mean over seeds, against the first rung. FLOPs are of a row's forward pass. Training was measured beside other runs."
+    words += " frontier.html draws AUC against each price."
+    if served:
+        words += (
+            " Scoring: the fastest call of the first seed's run, exported with fp32 rows, one thread, all scorers in turns on this machine;"
+            f" rows/s at {max(BATCHES):,} rows a call; an ensemble's members one after another."
+        )
+    return [Table(head, rows), Note(words, "faint")]
 
 
 def _clouds(ladder: Ladder) -> list[Chart]:

@@ -4,7 +4,6 @@ Shapes: N test rows.
 """
 
 import math
-import zipfile
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -12,70 +11,12 @@ from typing import Any
 import numpy as np
 
 from dmoe.config.config import Config
-from dmoe.errors import UserError, one_line
+from dmoe.errors import UserError
 from dmoe.report.ladder.runner import Job
 from dmoe.report.ladder.spec import LadderSpec
+from dmoe.report.predictions import load_predictions
 from dmoe.report.runs import load_run
-from dmoe.report.statistics import Interval, Placements, bootstrap, equivalence, logloss_rows, normal_interval, placements, t_interval
-from dmoe.storage.paths import PATHS, check_regular, inside
-
-PREDICTIONS = "predictions.npz"
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions of a run for its test rows: logit [N], label [N] bool. `order` identifies the rows and their order. With
-    `metrics.expert_predictions` also the logit [N, M] and the gate [N, M] of each expert; otherwise these are None."""
-
-    logit: np.ndarray
-    label: np.ndarray
-    order: str
-    expert_logit: np.ndarray | None = None
-    gate: np.ndarray | None = None
-
-
-def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
-    """Reads the predictions of a run with `metrics.predictions`.
-
-    Raises:
-        UserError: there are no predictions, or the file is damaged.
-    """
-    path = inside(run, name)
-    if not PATHS.exists(path):
-        raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")
-    try:
-        check_regular(path, path)
-        with PATHS.open(path, "rb") as file, zipfile.ZipFile(file) as kept:
-            of_experts = [_array(kept, part) for part in ("expert_logit", "gate") if f"{part}.npy" in kept.namelist()]
-            found = Predicted(_array(kept, "logit"), _array(kept, "label"), str(_array(kept, "order")[()]), *of_experts)
-    except (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged ({one_line(str(error))}); evaluate the run again with dmoe.evaluate") from None
-    if found.logit.dtype.kind != "f" or found.label.dtype != bool or found.logit.ndim != 1 or found.logit.shape != found.label.shape:
-        raise UserError(f"{path}: damaged (rows of logit and label do not fit); evaluate the run again with dmoe.evaluate")
-    if of_experts and (len(of_experts) != 2 or any(x.ndim != 2 or x.dtype.kind != "f" or len(x) != len(found.logit) for x in of_experts)):
-        raise UserError(f"{path}: damaged (rows of logits and experts do not fit); evaluate the run again with dmoe.evaluate")
-    if not all(np.isfinite(x).all() for x in (found.logit, *of_experts)):
-        raise UserError(f"{path}: damaged (a logit is not finite); evaluate the run again with dmoe.evaluate")
-    return found
-
-
-def _array(kept: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Reads an array of an npz file as `np.savez` writes it. np.load would allocate the size in the header, even if the file is smaller.
-
-    Raises:
-        ValueError: the array is compressed, or its size differs from the header.
-    """
-    info = kept.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
-    with kept.open(info) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} is of another version of numpy's format")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        data = file.read()
-    if dtype.hasobject or len(data) != math.prod(shape) * dtype.itemsize or not data:
-        raise ValueError(f"{name} has {len(data):,} bytes, its header says {dtype} {list(shape)}")
-    return np.frombuffer(data, dtype).reshape(shape)
+from dmoe.report.statistics import Interval, Placements, bootstrap, equivalence, holm, logloss_rows, normal_interval, placements, t_interval
 
 
 @dataclass
@@ -119,7 +60,12 @@ def _dig(metrics: dict[str, Any], key: str) -> float | None:
 @dataclass(frozen=True)
 class Difference:
     """Figures of `variant` minus those of `against`. Intervals over seeds pair the runs of a seed and hold the test rows fixed. Intervals
-    over rows hold the trained models fixed, and are for the mean over seeds on another sample of rows."""
+    over rows hold the trained models fixed, and are for the mean over seeds on another sample of rows.
+
+    Attributes:
+        within: margin of equality that a control asks for.
+        p_holm: p-value over seeds with Holm's correction for all controls of the ladder; None for a rung, which is asked alone.
+    """
 
     variant: str
     against: str
@@ -130,6 +76,7 @@ class Difference:
     logloss_rows: Interval
     cec: Interval | None
     within: float | None = None
+    p_holm: float | None = None
 
     @property
     def p_equal(self) -> float | None:
@@ -169,11 +116,7 @@ class Ladder:
 
 
 def collect(spec: LadderSpec, jobs: list[Job]) -> Ladder:
-    """Reads the finished runs and makes the ensembles.
-
-    Raises:
-        UserError: no run is finished, or runs were tested on different rows.
-    """
+    """Reads the finished runs and makes the ensembles."""
     results: dict[str, Result] = {}
     label, order, first, missing = None, "", "", []
     for job in jobs:
@@ -251,11 +194,10 @@ def answer(ladder: Ladder) -> Answers:
     rungs = [name for name in ladder.spec.rungs if name in ladder.results]
     steps = [compare(ladder, after, before) for before, after in pairwise(rungs)]
     whole = steps[:1] + [compare(ladder, name, rungs[0]) for name in rungs[2:]]
-    controls = [
-        replace(found, within=one.within)
-        for one in ladder.spec.controls
-        if (found := compare(ladder, one.variant, one.against, one.question)) is not None
-    ]
+    asked = [(one.within, compare(ladder, one.variant, one.against, one.question)) for one in ladder.spec.controls]
+    known = [(within, one) for within, one in asked if one is not None]
+    adjusted = holm([one.auc.p for _, one in known])
+    controls = [replace(one, within=within, p_holm=p) for (within, one), p in zip(known, adjusted, strict=True)]
     return Answers(*([one for one in group if one is not None] for group in (steps, whole, controls)))
 
 

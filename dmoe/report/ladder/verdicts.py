@@ -1,43 +1,23 @@
 """Sentences on which conclusions the data of a ladder supports, and which it does not."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from dmoe.report.ladder.results import Answers, Difference, Ladder, Result
-from dmoe.report.statistics import CONFIDENCE, Interval, holm, rank_correlation, t_interval
+from dmoe.report.numbers import signed, told
+from dmoe.report.statistics import CONFIDENCE, Interval, rank_correlation, t_interval
 
 Steps = Sequence[Difference]
 
 
-def signed(value: float, digits: int = 4) -> str:
-    return "-" if math.isnan(value) else f"{value:+.{digits}f}"
-
-
-def plain(value: float, digits: int) -> str:
-    """Formats a figure; `-` for NaN."""
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
-
-
-def told(interval: Interval, digits: int = 4) -> str:
-    """Formats a difference with its interval."""
-    if interval.low is None or interval.high is None:
-        return f"{signed(interval.mean, digits)} [no interval]"
-    return f"{signed(interval.mean, digits)} [{signed(interval.low, digits)}, {signed(interval.high, digits)}]"
-
-
-def verdict(one: Difference, adjusted: float | None = None) -> str:
-    """Says whether an AUC difference is significant over seeds and over rows.
-
-    Args:
-        adjusted: p-value over seeds, corrected for the other questions of the ladder.
-    """
+def verdict(one: Difference) -> str:
+    """Says whether an AUC difference is significant over seeds and over rows, and, for a control, among all questions of the ladder."""
     if one.auc.low is None:
         return "one seed: no interval"
     if one.sign:
         word = "higher" if one.sign > 0 else "lower"
-        return word if adjusted is None or adjusted < 1 - CONFIDENCE else f"{word} taken alone, not among so many questions"
+        return word if one.p_holm is None or one.p_holm < 1 - CONFIDENCE else f"{word} taken alone, not among so many questions"
     if one.auc.sign or one.auc_rows.sign:
         beyond = "over seeds only" if one.auc.sign else "over rows only"
         return f"{'higher' if (one.auc.sign or one.auc_rows.sign) > 0 else 'lower'} {beyond}: not settled"
@@ -55,12 +35,8 @@ def supported(ladder: Ladder, answers: Answers) -> list[str]:
             f"Altogether {ladder.spec.label(last.variant)} against {ladder.spec.label(last.against)}: AUC {told(last.auc)},"
             f" {verdict(last)}."
         )
-    lines += _dose(ladder) + _cloud(ladder) + [_control(ladder, one, p) for one, p in zip(controls, _adjusted(controls), strict=True)]
+    lines += _dose(ladder) + _cloud(ladder) + [_control(ladder, one) for one in controls]
     return [line for line in lines if line]
-
-
-def _adjusted(controls: Steps) -> list[float | None]:
-    return holm([one.auc.p for one in controls])
 
 
 def _monotone(ladder: Ladder, steps: Steps, what: str) -> str:
@@ -97,11 +73,11 @@ def _bounds(interval: Interval) -> str:
     return "-" if interval.low is None or interval.high is None else f"{signed(interval.low)}, {signed(interval.high)}"
 
 
-def _control(ladder: Ladder, one: Difference, p: float | None) -> str:
-    adjusted = "" if p is None else f", p = {p:.2g} after Holm's correction"
+def _control(ladder: Ladder, one: Difference) -> str:
+    adjusted = "" if one.p_holm is None else f", p = {one.p_holm:.2g} after Holm's correction"
     return (
         f"{one.question or one.variant} {ladder.spec.label(one.variant)} less {ladder.spec.label(one.against)}: AUC"
-        f" {told(one.auc)}, {verdict(one, p)}{adjusted}.{_equal(one)}"
+        f" {told(one.auc)}, {verdict(one)}{adjusted}.{_equal(one)}"
     )
 
 
@@ -172,10 +148,8 @@ def _cloud(ladder: Ladder) -> list[str]:
 def not_supported(ladder: Ladder, answers: Answers) -> list[str]:
     """Sentences on what a reader should not conclude."""
     differences = answers.all
-    halves = [(one.auc.high - one.auc.low) / 2 for one in differences if one.auc.low is not None and one.auc.high is not None]
-    rows = [
-        (one.auc_rows.high - one.auc_rows.low) / 2 for one in differences if one.auc_rows.low is not None and one.auc_rows.high is not None
-    ]
+    halves = [half for one in differences if (half := one.auc.half) is not None]
+    rows = [half for one in differences if (half := one.auc_rows.half) is not None]
     seeds = max(len(one.seeds) for one in ladder.results.values())
     lines = [
         f"{seeds} seeds and {len(ladder.label):,} test rows: the typical interval of a difference is +-{np.median(halves):.4f}"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.config.strict import Strict, Text, checked
+from dmoe.config.strict import Strict, Text
 from dmoe.data.dataset.manifest import FILE as MANIFEST
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -33,19 +33,16 @@ from dmoe.serve.export.format import (
     DENSE,
     DTYPES,
     FILE,
-    MAX_BYTES,
     PORTABLE,
     TABLES,
     ScorerFile,
     digest_of,
+    read_description,
     read_scorer_file,
     write_scorer_file,
 )
-from dmoe.storage.documents import read_document
 from dmoe.storage.paths import PATHS, inside, join, write_atomic, write_text
 
-FORMAT: Literal["dmoe-scorer-delta"] = "dmoe-scorer-delta"
-VERSION: Literal[1] = 1
 DELTA, ROWS = "delta.json", "rows.safetensors"
 CHUNK_ROWS = 65536
 MOST_DELTAS = 10_000
@@ -65,8 +62,8 @@ class DeltaFile(Strict):
         changed: feature -> number of rows that differ or are new.
     """
 
-    format: Literal["dmoe-scorer-delta"] = FORMAT
-    version: Literal[1] = VERSION
+    format: Literal["dmoe-scorer-delta"] = "dmoe-scorer-delta"
+    version: Literal[1] = 1
     parent: Text = Field(pattern=r"^[\w-]{1,64}$")
     parent_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     scorer: ScorerFile
@@ -80,16 +77,9 @@ class Unlike(Exception):
 
 
 def read_delta(folder: str) -> DeltaFile | None:
-    """Reads the delta.json of a folder; None if there is none.
-
-    Raises:
-        UserError: it is damaged, or of another version.
-    """
+    """Reads the delta.json of a folder; None if there is none."""
     path = join(folder, DELTA)
-    if not PATHS.exists(path):
-        return None
-    raw = read_document(path, MAX_BYTES, "delta", FORMAT, VERSION, "publish it again")
-    return checked(DeltaFile.model_validate, raw, path, "; publish it again")
+    return read_description(path, "delta", DeltaFile, "publish it again") if PATHS.exists(path) else None
 
 
 def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
@@ -215,9 +205,6 @@ def materialise(folder: str, output: str, have: Mapping[str, str] | None = None)
 
     Returns:
         the folder of the full scorer: `output`, or that of the full version.
-
-    Raises:
-        UserError: a version of the chain is missing or damaged, or was not made from the parent that it names.
     """
     links: list[_Link] = []
     place, expected = folder.rstrip("/"), ""
@@ -226,13 +213,13 @@ def materialise(folder: str, output: str, have: Mapping[str, str] | None = None)
             base = (have or {})[expected]
             break
         about = read_delta(place)
+        if expected:
+            made = about.scorer_sha256 if about else digest_of(join(place, FILE)) if PATHS.exists(join(place, FILE)) else ""
+            if made != expected:
+                raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
         if about is None:
             base = place
-            if expected and (not PATHS.exists(join(place, FILE)) or digest_of(join(place, FILE)) != expected):
-                raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
             break
-        if expected and about.scorer_sha256 != expected:
-            raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
         for name, digest in about.files.items():
             if not PATHS.exists(inside(place, name)) or digest_of(join(place, name)) != digest:
                 raise UserError(f"{join(place, name)}: missing or damaged: its checksum is not the one in {DELTA}; publish it again")

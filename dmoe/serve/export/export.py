@@ -70,9 +70,6 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         rows: number format of the table rows: fp32, fp16, int8 (one scale for each row and table set), or pq (one byte for four numbers;
             frequent ids weigh more when codebooks are learned).
         step: the checkpoint to export; the best one by default.
-
-    Raises:
-        UserError: the run or checkpoint is missing or damaged, or a weight is not finite or too large for fp16.
     """
     path = inside(run, "config.yaml")
     if not PATHS.exists(path):
@@ -117,29 +114,32 @@ def export_checkpoint(
         UserError: the checkpoint is damaged or of another model, or a weight is not finite or too large for fp16.
     """
     index = verify_checkpoint(folder)
-    plan, shares = _plan(config, inputs, index, spare), shares_of(manifest)
+    specs, parts, shares = expert_specs(config.model), _parts(config, inputs, index, spare), shares_of(manifest)
     card = card_of(index) if card_of else None
     PATHS.mkdirs(output)
     model = config.model
     # A hashed row is shared by several ids, other ones for each expert, so all hashed rows get the same weight.
     counted = rows == "pq" and model.embedding.sets != "hashed"
-    weights = row_weights(data, manifest, [name for name, _ in plan["parts"][0].features]) if counted else {}
+    weights = row_weights(data, manifest, [feature.name for feature in inputs.categorical]) if counted else {}
     dense = _write_dense(folder, output, len(model.experts), config.online.ema > 0)
-    files = {TABLES: _write_tables(folder, plan, output, rows, weights), DENSE: dense}
+    files = {TABLES: _write_tables(folder, parts, output, rows, weights), DENSE: dense}
     raw, missing = write_inputs(manifest, data, output)
     content = ScorerFile(
         variant=config.variant,
         rows=rows,  # type: ignore[arg-type]
         step=index.progress["step"],
         schema_hash=manifest.schema_hash,
-        features=plan["scored"],
-        dense=plan["dense"],
-        experts=plan["experts"],
-        set_dims=plan["set_dims"],
+        features=[ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
+        dense=[feature.name for feature in inputs.dense],
+        experts=[
+            ScoredExpert(kind=kind, options=options, table_set=table_set)
+            for (kind, options), table_set in zip(specs.experts, specs.set_of_expert, strict=True)
+        ],
+        set_dims=list(specs.set_dims),
         # Batch norm is folded into the layers before it.
         model=model.model_copy(update={"expert_norm": "none"}) if model.expert_norm == "batch" else model,
         bf16=config.train.precision == "bf16",
-        shares={name: shares[name] for name in (*(feature.name for feature in plan["scored"]), *plan["dense"])},
+        shares={name: shares[name] for name in (*(one.name for one in inputs.categorical), *(one.name for one in inputs.dense))},
         files=files | raw,
         reads=inputs,
         card=card,
@@ -148,14 +148,9 @@ def export_checkpoint(
     return content, missing
 
 
-def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str, Any]:
-    """The parts of the tables, features, experts and dims of the scorer, by the config.
-
-    Raises:
-        UserError: a table of the checkpoint has another shape than the config says.
-    """
-    specs = expert_specs(config.model)
-    dims, embedding = list(specs.set_dims), config.model.embedding
+def _parts(config: Config, inputs: Inputs, index: Index, spare: bool) -> list[_Part]:
+    """The matrices of the tables, by the config. Checks that the checkpoint's tables have these shapes."""
+    dims, embedding = list(expert_specs(config.model).set_dims), config.model.embedding
     features = [(feature.name, feature.cardinality) for feature in inputs.categorical]
     every = list(range(len(dims)))
     if embedding.sets == "light":
@@ -170,23 +165,14 @@ def _plan(config: Config, inputs: Inputs, index: Index, spare: bool) -> dict[str
             found = index.tables.get(f"{name}/{table_set}")
             if found is None or found[1] != dim or (found[0] < count if spare else found[0] != count):
                 raise UserError(f"table '{name}/{table_set}' is {found} in the checkpoint, the run's config says {(count, dim)}")
-    return {
-        "parts": parts,
-        "scored": [ScoredFeature(name=one.name, cardinality=one.cardinality, pooling=one.pooling) for one in inputs.categorical],
-        "dense": [feature.name for feature in inputs.dense],
-        "experts": [
-            ScoredExpert(kind=kind, options=options, table_set=table_set)
-            for (kind, options), table_set in zip(specs.experts, specs.set_of_expert, strict=True)
-        ],
-        "set_dims": list(specs.set_dims),
-    }
+    return parts
 
 
-def _write_tables(folder: str, plan: dict[str, Any], output: str, rows: str, weights: Mapping[str, np.ndarray]) -> str:
+def _write_tables(folder: str, parts: list[_Part], output: str, rows: str, weights: Mapping[str, np.ndarray]) -> str:
     kept = Contents(folder)
     entries: list[tuple[str, str, tuple[int, ...]]] = []
     data: list[Iterator[np.ndarray]] = []
-    for part in plan["parts"]:
+    for part in parts:
         total, chunks = sum(count for _, count in part.features), _chunks(kept, part)
         if rows == "pq":
             books = learn_codebooks(part.features, part.dims, lambda part=part: _chunks(kept, part), weights)  # type: ignore[misc]

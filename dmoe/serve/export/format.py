@@ -9,7 +9,7 @@ experts share. Light ones also have `private` (with `private_scale` or `private_
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,7 @@ DTYPES = {"fp32": "F32", "fp16": "F16", "int8": "I8", "pq": "U8"}
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+_Described = TypeVar("_Described", bound=Strict)
 
 
 class ScoredFeature(Strict):
@@ -145,16 +146,21 @@ def write_scorer_file(folder: str, content: ScorerFile) -> None:
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
-    """Reads and checks scorer.json.
-
-    Raises:
-        UserError: the file is missing or of another version, or a field is wrong; names the field.
-    """
-    path = join(folder, FILE)
-    if not PATHS.exists(path):
+    """Reads and checks scorer.json."""
+    if not PATHS.exists(join(folder, FILE)):
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
-    raw = read_document(path, MAX_BYTES, "scorer", FORMAT, VERSION, "export it again")
-    return checked(ScorerFile.model_validate, raw, path, "; export it again")
+    return read_description(join(folder, FILE), "scorer", ScorerFile, "export it again")
+
+
+def read_description(path: str, kind: str, model: type[_Described], advice: str) -> _Described:
+    """Reads and checks a JSON file whose model has the fields `format` and `version`.
+
+    Args:
+        kind: what it describes, for messages.
+        advice: what to do if it is damaged or of another version.
+    """
+    format, version = (model.model_fields[name].default for name in ("format", "version"))
+    return checked(model.model_validate, read_document(path, MAX_BYTES, kind, format, version, advice), path, f"; {advice}")
 
 
 def digest_of(path: str) -> str:

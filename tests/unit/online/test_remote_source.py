@@ -10,7 +10,7 @@ from dmoe.checkpoint.progress import OnlineState
 from dmoe.config.online_settings import OnlineConfig
 from dmoe.data.prepare.schema import load_schema
 from dmoe.online import vocabulary
-from dmoe.online.ledger import Ledger, as_lines
+from dmoe.online.ledger import as_lines
 from dmoe.online.windows.taking import Taken, Taker
 from dmoe.testing.growing_log import write_config, write_window
 from tests.s3_server import s3_server
@@ -40,14 +40,8 @@ class Run:
         schema = vocabulary.plain(load_schema(str(folder / "schema.yaml")))
         settings = OnlineConfig(schema_file=str(folder / "schema.yaml"))
         model = vocabulary.model_manifest(schema, settings.ids, "log")
-        self.ledger, self.ids, self.vocabulary = Ledger(str(folder), state), vocabulary.first_ids(schema), ""
-        if state and state["vocabulary"]:
-            self.vocabulary = state["vocabulary"]
-            self.ids = vocabulary.load_ids(vocabulary.folder_of(str(folder), self.vocabulary), schema)
-        self.taker = Taker(str(folder), source, self.ledger, schema, settings, model, lambda: True, 0)
-
-    def take(self) -> Taken | None:
-        return self.taker.next(self.vocabulary, self.ids)
+        self.taker = Taker(str(folder), source, schema, settings, model, state, lambda: True)
+        self.ledger, self.take = self.taker.ledger, self.taker.next
 
     def commit(self, taken: Taken) -> None:
         assert taken.window is not None, taken.problem
@@ -55,7 +49,7 @@ class Run:
         events = [kind for kind, _ in taken.choice.events]
         line = {"window": taken.number, "state": "trained", "rows": taken.window.rows, "files": files, "duplicates": duplicates}
         self.ledger.add(line | {"events": events, "told": taken.choice.told})
-        self.ids, self.vocabulary = self.taker.ids, taken.window.vocabulary
+        self.taker.learned(taken.window)
 
 
 def test_windows_are_taken_from_a_prefix_once_over_restarts(tmp_path, store):
@@ -80,7 +74,7 @@ def test_windows_are_taken_from_a_prefix_once_over_restarts(tmp_path, store):
     if copied:
         # S3's tag is of the contents, so that a copy is known by it.
         put("w10-copy.csv", text(2))
-    again = Run(tmp_path, prefix, run.ledger.state(run.vocabulary))
+    again = Run(tmp_path, prefix, run.ledger.state(run.taker.vocabulary))
     while (taken := again.take()) is not None:
         again.commit(taken)
     lines = again.ledger.lines
@@ -88,4 +82,4 @@ def test_windows_are_taken_from_a_prefix_once_over_restarts(tmp_path, store):
         (number, 30, [f"{prefix}w{name}.csv"]) for number, name in enumerate((1, 2, 10, 11), 1)
     ]
     assert sorted(event for line in lines for event in line["events"]) == ["changed", *["duplicate"] * copied]
-    assert Run(tmp_path, prefix, again.ledger.state(again.vocabulary)).take() is None
+    assert Run(tmp_path, prefix, again.ledger.state(again.taker.vocabulary)).take() is None

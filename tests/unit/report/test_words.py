@@ -5,9 +5,11 @@ Shapes: N test rows.
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dmoe.config.config import parse_config
 from dmoe.model.budget.cost import Cost, SetCost
@@ -66,6 +68,29 @@ def test_equality_is_said_where_it_was_asked_for_and_shown():
     assert any(line.startswith("ccc ") and "not shown" in line for line in said)
 
 
+def test_differences_csv_has_the_adjusted_p_values_and_those_of_two_one_sided_tests():
+    made = ladder({"a": 1.0, "bb": 1.05, "ccc": 1.2}, {"a": 0.3, "bb": 0.2, "ccc": 0.1}, jitter=0.1)
+    asked = [("bb", "a", 0.02), ("ccc", "a", 0.02), ("ccc", "bb", None)]
+    made.spec.controls[:] = [Comparison(variant=one, against=other, question="q", within=within) for one, other, within in asked]
+    rows = list(csv.DictReader(io.StringIO(differences_csv(answer(made)))))
+    controls = [row for row in rows if row["kind"] == "control"]
+    difference_QS = np.array([np.subtract(made.results[one].values("auc"), made.results[other].values("auc")) for one, other, _ in asked])
+    # Holm's adjusted p-value: the smallest level at which the step-down procedure rejects the question.
+    p = stats.ttest_1samp(difference_QS, 0, axis=1).pvalue
+    holm = [max(min(1, p[j] * sum(p >= p[j])) for j in range(3) if p[j] <= p[i]) for i in range(3)]
+    np.testing.assert_allclose([float(row["p_holm"]) for row in controls], holm, rtol=1e-6)
+    for row, difference_S, (_, _, within) in zip(controls[:2], difference_QS, asked, strict=False):
+        ends = [(-within, "greater"), (within, "less")]
+        seeds = [stats.ttest_1samp(difference_S, end, alternative=side).pvalue for end, side in ends]
+        mean, high = float(row["auc_rows"]), float(row["auc_rows_high"])
+        error = (high - mean) / stats.norm.ppf(0.975)
+        over_rows = [stats.norm.sf((mean + within) / error), stats.norm.cdf((mean - within) / error)]
+        assert float(row["p_equal"]) == pytest.approx(max(*seeds, *over_rows), rel=1e-4)
+        assert float(row["within"]) == within
+    assert (controls[2]["within"], controls[2]["p_equal"]) == ("", "")
+    assert {row["p_holm"] for row in rows if row["kind"] != "control"} == {""}
+
+
 MONOTONE = ladder({"a": 1.0, "bb": 1.3, "ccc": 1.7}, {"a": 0.3, "bb": 0.2, "ccc": 0.1})
 
 
@@ -96,8 +121,8 @@ def test_what_chance_can_do_is_not_claimed():
 
 def test_a_finding_among_many_questions_is_held_to_more():
     one = answer(MONOTONE).steps[0]
-    assert verdict(one, 0.01) == "higher"
-    assert verdict(one, 0.2) == "higher taken alone, not among so many questions"
+    assert verdict(replace(one, p_holm=0.01)) == "higher"
+    assert verdict(replace(one, p_holm=0.2)) == "higher taken alone, not among so many questions"
 
 
 @pytest.mark.filterwarnings("error")
