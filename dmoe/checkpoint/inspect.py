@@ -10,7 +10,7 @@ from dmoe.checkpoint.index import DENSE, INDEX, Piece, read_index, step_of, veri
 from dmoe.checkpoint.tensors import NAMES, TensorFile, write_tensors
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
-from dmoe.names import file_name
+from dmoe.names import file_name, natural_key
 from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
 BLOCK_BYTES = 64 << 20
@@ -54,7 +54,7 @@ class Contents:
 
     def names(self, states: bool = True) -> list[str]:
         """Tables first, then the dense part."""
-        tables = sorted(self._pieces, key=lambda name: (_natural(name), name))
+        tables = sorted(self._pieces, key=lambda name: (natural_key(name), name))
         names = tables + list(self.dense)
         return names if states else [name for name in names if not self._is_state(name)]
 
@@ -117,7 +117,7 @@ def inspect(folder: str) -> str:
         "",
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
-    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: _natural(item[0])):
+    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: natural_key(item[0])):
         lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(index.of(name, 'weight')):>8}")
     return "\n".join(lines)
 
@@ -206,10 +206,3 @@ def _table_file(table: str) -> str:
     """The file name for a table, such as `C7-0` for C7/0."""
     feature, _, table_set = table.rpartition("/")
     return file_name(f"{feature}-{table_set}" if feature else table)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    """Sort key that puts C2 before C10."""
-    head = name.rpartition("/")[0] or name
-    digits = head[len(head.rstrip("0123456789")) :]
-    return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

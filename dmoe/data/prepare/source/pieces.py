@@ -127,8 +127,8 @@ def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tup
         if held >= wanted or (held and group == len(rows_of) - 1):
             piece = RowGroups(one, metadata, range(begin, group + 1), number, wanted, coded)
             # One thread decodes a huge row group, so that others encode its batches meanwhile.
-            for part in [piece] if held <= MOST_ROWS else piece.batches():
-                rows = held if part is piece else part.num_rows
+            parts = [(piece, held)] if held <= MOST_ROWS else ((batch, batch.num_rows) for batch in piece.batches())
+            for part, rows in parts:
                 yield part, number, one.size * rows // metadata.num_rows
                 number += rows
             begin, held = group + 1, 0
