@@ -127,6 +127,12 @@ def cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
+def natural_key(text: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts day_2 before day_10."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(1, part) if (number := whole_number(part)) is None else (0, number) for part in parts]
+
+
 def whole_number(text: str) -> int | None:
     """The number that 1 to 18 ASCII digits write, else None: `isdigit` takes ² too, and `int` refuses thousands of digits.
 

@@ -8,6 +8,7 @@ import numpy as np
 from dmoe.checkpoint.index import DENSE, MAX_TABLE_COLUMNS, Piece, read_index
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.errors import UserError
+from dmoe.names import natural_key
 from dmoe.storage.paths import inside, join
 
 BLOCK_BYTES = 64 << 20
@@ -34,7 +35,7 @@ class Contents:
 
     def names(self, states: bool = True) -> list[str]:
         """Tables first, then the dense part."""
-        tables = sorted(self.pieces, key=lambda name: (natural(name), name))
+        tables = sorted(self.pieces, key=lambda name: (natural_key(name), name))
         names = tables + list(self.dense)
         return names if states else [name for name in names if not self._is_state(name)]
 
@@ -100,10 +101,3 @@ class Contents:
 def name_of(table: str, state: str) -> str:
     """The name of a table's weight or state, such as `C7/0:sum`."""
     return table if state == "weight" else f"{table}:{state}"
-
-
-def natural(name: str) -> tuple[str, int]:
-    """Sort key that puts C2 before C10."""
-    head = name.rpartition("/")[0] or name
-    digits = head[len(head.rstrip("0123456789")) :]
-    return head.rstrip("0123456789"), int(digits) if digits and len(digits) < 18 else 0

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dmoe.checkpoint.contents import Contents, natural
+from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.index import verify_checkpoint
 from dmoe.checkpoint.tensors import NAMES, write_tensors
 from dmoe.errors import one_line
 from dmoe.finite import require_finite
-from dmoe.names import file_name
+from dmoe.names import file_name, natural_key
 from dmoe.storage.paths import PATHS, inside, write_atomic
 
 
@@ -31,7 +31,7 @@ def inspect(folder: str) -> str:
         "",
         f"{'table':<24}{'rows':>14}{'columns':>9}{'pieces':>8}",
     ]
-    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: natural(item[0])):
+    for name, (rows, columns) in sorted(index.tables.items(), key=lambda item: natural_key(item[0])):
         lines.append(f"{one_line(name):<24}{rows:>14,}{columns:>9}{len(contents.pieces[name]):>8}")
     return "\n".join(lines)
 

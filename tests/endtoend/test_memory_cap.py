@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.schema import load_schema
+from tests.log_files import contents
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = 500_000
@@ -74,21 +76,30 @@ def test_a_cap_that_a_one_pass_group_by_breaks(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_general_log_of_texts_weights_groups_times_and_bags_too(tmp_path):
-    """As CSV with quotes allowed: its tokens are texts, of which Python's dicts take more."""
+@pytest.mark.parametrize("form", ["weights, groups, times and bags", "avazu"])
+def test_a_general_log_of_texts_too(tmp_path, form: str):
+    """As CSV with quotes allowed: its tokens are texts, of which Python's dicts take more. Without a cap the bytes are the same."""
     names = ["click", "w", "at", *(f"n{n}" for n in range(11)), *(f"c{n}" for n in range(26))]
-    write_log(tmp_path / "log.csv", ",", ",".join(names).encode() + b"\n")
     bag = {"name": "bag", "column": "c25", "separator": "0", "pooling": "mean", "max_values": 4}
     tree = {"label": "click", "weight": "w", "time": {"column": "at", "format": "unix"}, "group": "c24", "dense": ["n0", "n1"]}
     tree |= {"categorical": [*(f"c{n}" for n in range(25)), bag]}
+    if form == "avazu":
+        # Every feature of Avazu's log is text. Its hours are those of one day here.
+        used = load_schema("avazu_x4")
+        texts = [one.name for one in used.categorical if not one.part]
+        names = ["click", *(f"n{n}" for n in range(13)), *texts, *(f"c{n}" for n in range(len(texts), 26))]
+        tree = used.model_dump(mode="json", exclude_defaults=True) | {"time": {"column": "n0", "format": "unix"}}
+    write_log(tmp_path / "log.csv", ",", ",".join(names).encode() + b"\n")
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(tree))
-    command = ["tools/preprocess.py", "log", "--schema", tmp_path / "schema.yaml", "--input", tmp_path / "log.csv"]
-    command += ["--output", tmp_path / "d", "--memory-limit", 64, "--workers", 2, "--block-kb", 2048, "--split", "1,0,0"]
-    done = capped(*command, cap=GENERAL_CAP)
+    command = ["tools/preprocess.py", "log", "--schema", tmp_path / "schema.yaml", "--input", tmp_path / "log.csv", "--split", "1,0,0"]
+    done = capped(*command, "--output", tmp_path / "d", "--memory-limit", 64, "--workers", 2, "--block-kb", 2048, cap=GENERAL_CAP)
     assert done.returncode == 0, done.stderr
     manifest = load_manifest(str(tmp_path / "d"))
     assert manifest.splits["train"].rows == ROWS
-    assert all(feature.cardinality >= 3 for feature in manifest.categorical)
+    assert all(feature.cardinality >= 3 for feature in manifest.categorical if feature.name in names)
+    free = capped(*command, "--output", tmp_path / "free", cap=resource.RLIM_INFINITY)
+    assert free.returncode == 0, free.stderr
+    assert contents(tmp_path / "d") == contents(tmp_path / "free")
     naive = NAIVE.replace('b"\\t")[14:]', 'b",")[14:]').replace("int(token, 16)", "bytes(token)")
     naive = capped("-c", naive, tmp_path / "log.csv", cap=GENERAL_CAP)
     assert (naive.returncode, naive.stderr.strip()) == (1, "MemoryError")

@@ -23,7 +23,7 @@ from torchx.specs import macros, materialize_appdef
 from dmoe.launch import components
 from tests.log_files import contents, write_logs
 from tests.ports import free_ports
-from tests.unit.data.log.logs import TREE, make_rows, write_csv
+from tests.unit.data.log.logs import TREE, make_rows, write_avazu, write_csv
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -138,11 +138,16 @@ def test_interrupted_then_continued_with_a_worker_killed_in_every_stage_gives_th
     assert contents(tmp_path / "d") == local
 
 
-def test_a_log_with_bags_weights_groups_and_times_has_the_same_bytes_though_a_worker_is_killed(environment, tmp_path):
-    write_csv(tmp_path / "log.csv", make_rows(20_000))
-    write_csv(tmp_path / "more.csv", make_rows(5_000, seed=1))
+@pytest.mark.parametrize("form", ["bags, weights, groups and times", "avazu"])
+def test_a_general_log_has_the_same_bytes_though_a_worker_is_killed(environment, tmp_path, form: str):
+    logs = {tmp_path / "log.csv": 20_000, tmp_path / "more.csv": 5_000}
+    for seed, (path, rows) in enumerate(logs.items()):
+        if form == "avazu":
+            write_avazu(path, rows, seed)
+        else:
+            write_csv(path, make_rows(rows, seed))
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(TREE))
-    inputs = ["--schema", str(tmp_path / "schema.yaml"), "--input", str(tmp_path / "log.csv"), str(tmp_path / "more.csv")]
+    inputs = ["--schema", "avazu_x4" if form == "avazu" else f"{tmp_path}/schema.yaml", "--input", *map(str, logs)]
     line = [sys.executable, "tools/preprocess.py", "log", *inputs, *SMALL, "--rows-per-shard", "4000", "--split-by", "time"]
     assert run([*line, "--output", str(tmp_path / "local")], environment).returncode == 0
     by_ray = start([*line, "--output", str(tmp_path / "ray"), *RAY], environment)

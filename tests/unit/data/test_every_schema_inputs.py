@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.prepare.schema import Bucket, Categorical, Dense, Time
+from dmoe.data.prepare.source import pieces as source
 from dmoe.storage.paths import PATHS
 from tests.log_files import pipe
 from tests.s3_server import s3_server
@@ -76,14 +77,16 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_in_any_form_it_is_the_same_log(days: Days, tmp_path: Path, form: str):
+@pytest.mark.parametrize(("form", "most_rows"), [*((form, source.MOST_ROWS) for form in FORMS), ("parquet", 100)])
+def test_in_any_form_it_is_the_same_log(days: Days, tmp_path: Path, monkeypatch, form: str, most_rows: int):
+    """With 100 rows, every row group counts as huge."""
+    monkeypatch.setattr(source, "MOST_ROWS", most_rows)
     run(days, tmp_path / "a")
     paths = [tmp_path / f"day_{number}" for number in range(3)]
     for number, path in enumerate(paths):
         write_as(form, path, raw_rows(days, number))
     schema = days[0].model_copy(update={"header": True, "columns": None, **FORMS[form]})
-    run((schema, paths), tmp_path / "b", block_bytes=7000)
+    run((schema, paths), tmp_path / "b", block_bytes=7000, workers=3)
     assert data_of(tmp_path / "b") == data_of(tmp_path / "a")
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, same_bytes
 from dmoe.data.prepare.tokens.spans import buffers
+from dmoe.processes.compiled import compiled
 
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
 """Slots of a new integer table. A table with fewer than SPILLABLE slots may always grow: to spill it would save little memory."""
@@ -17,7 +17,7 @@ FEWEST = 1 << 10
 """Capacity of a new table of byte strings, in tokens."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add(
     text: NDArray[np.uint8],
     offsets: NDArray[np.int64],

@@ -6,10 +6,10 @@ Shapes: N texts.
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.missing_texts import Missing, is_missing
+from dmoe.processes.compiled import compiled
 
 NONE, NUMBER, OTHER = 0, 1, 2
 """Result of `numbers` for a text: no value, a number, or a text that needs the full parser."""
@@ -19,7 +19,7 @@ EXACT_DIGITS, EXACT_POWER = 1 << 53, 22
 POWERS = np.array([float(f"1e{power}") for power in range(EXACT_POWER + 1)])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _numbers(
     text: NDArray[np.uint8],
     first: NDArray[np.int32],

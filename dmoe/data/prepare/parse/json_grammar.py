@@ -5,8 +5,9 @@ return -1 for bytes above 127.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dmoe.processes.compiled import compiled
 
 QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
@@ -14,14 +15,14 @@ DEEPEST = 64
 """Most levels of nested lists and objects."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def after_space(text: NDArray[np.uint8], at: int, end: int) -> int:
     while at < end and (text[at] == 32 or text[at] == 9 or text[at] == 13):
         at += 1
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> int:
     """Position of the quote that closes the string whose first character is at `at`; -1 if there is an escape or no such quote."""
     while at < end:
@@ -34,14 +35,14 @@ def string_end(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> 
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _digits_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     while at < end and 48 <= text[at] <= 57:
         at += 1
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after a JSON number; -1 if there is none."""
     at += text[at] == 45
@@ -64,7 +65,7 @@ def _number_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after true, false or null; -1 if there is none of them."""
     if at + 4 <= end:
@@ -77,7 +78,7 @@ def _word_end(text: NDArray[np.uint8], at: int, end: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tuple[int, int, int]:
     """(first, end, next) of a value that is no list and no object. first equals end for null. next is the position after the value, or
     -1 if there is no such value."""
@@ -94,7 +95,7 @@ def scalar(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool) -> tupl
     return at, at if byte == 110 else behind, behind
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def behind_any(text: NDArray[np.uint8], at: int, end: int, ascii_only: bool, closing: NDArray[np.uint8]) -> int:
     """Position after a list or an object with any contents; -1 if there is none, or if it is nested too deeply."""
     depth, value_next, first = 0, True, False

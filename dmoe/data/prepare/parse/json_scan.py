@@ -9,7 +9,6 @@ Shapes: L lines of a piece, C columns that are read, T items of lists.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.parse.json_grammar import (
@@ -27,6 +26,7 @@ from dmoe.data.prepare.parse.json_grammar import (
     string_end,
 )
 from dmoe.data.prepare.tokens.byte_words import same_bytes
+from dmoe.processes.compiled import compiled
 
 MOST_KEYS = 256
 """Number of keys of a line whose columns are remembered for the next line."""
@@ -57,7 +57,7 @@ class Scanned:
     plain: NDArray[np.bool_]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _column_of(text: NDArray[np.uint8], first: int, size: int, keys: NDArray[np.uint8], key_at: NDArray[np.int64]) -> int:
     """The column of a key; -1 if it is not used."""
     for column in range(len(key_at) - 1):
@@ -66,7 +66,7 @@ def _column_of(text: NDArray[np.uint8], first: int, size: int, keys: NDArray[np.
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _scan(
     text: NDArray[np.uint8],
     keys: NDArray[np.uint8],

@@ -1,18 +1,18 @@
 """The compiled loops of the tokenizer of quoted text (dmoe.data.prepare.parse.tokenizer)."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.source.record_ends import BOM_FIRST, BOM_SECOND, BOM_THIRD, NEWLINE, RETURN
 from dmoe.data.prepare.tokens.byte_words import load, same_bytes, trailing_zeros
+from dmoe.processes.compiled import compiled
 
 CHUNK = 1 << 16
 """Bytes that are searched for delimiters, quotes and line ends ("marks") at a time, so that they fit into the CPU's cache."""
 OPEN, UNREADABLE, HEADER = -1, -2, -3
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _marks(
     text: NDArray[np.uint8],
     begin: int,
@@ -38,7 +38,7 @@ def _marks(
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> int:
     """Replaces each pair of quotes in at .. end - 1 by one, in place; returns the new end."""
     to = at
@@ -49,7 +49,7 @@ def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> in
     return to
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _are_names(
     text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: NDArray[np.uint8], name_at: NDArray[np.int64]
 ) -> bool:
@@ -66,7 +66,7 @@ def _are_names(
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def split_text(
     text: NDArray[np.uint8],
     size: int,

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.parse.typed_lines import INTEGER_LIMIT, LONG_LIMIT
 from dmoe.data.prepare.rejects import MAX_LINE
 from dmoe.data.prepare.tokens.byte_words import load
+from dmoe.processes.compiled import compiled
 
 NO_LABEL = 255
 """Stands for a label that cannot be read, if the log needs none (Layout.any_label)."""
@@ -25,7 +25,7 @@ def _digit_table() -> NDArray[np.uint8]:
 DIGITS = _digit_table()
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def eight_hex_digits(word: np.uint64) -> np.int64:
     """The number with the eight hex digits in `word` (the first digit in the lowest byte); -1 if some byte is no hex digit."""
     high, ones = np.uint64(0x8080808080808080), np.uint64(0x0101010101010101)
@@ -42,7 +42,7 @@ def eight_hex_digits(word: np.uint64) -> np.int64:
     return np.int64(((x << np.uint64(16)) | (x >> np.uint64(32))) & np.uint64(0xFFFFFFFF))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse_lines(
     text: NDArray[np.uint8],
     at: int,
@@ -146,7 +146,7 @@ def parse_lines(
     return at, rows, lines, bads
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def encode_columns(
     raw: NDArray[Any],
     missing: NDArray[np.uint64],

@@ -1,7 +1,7 @@
 """Reads the files of a log in pieces of whole rows.
 
-A text file is read in order and cut at the ends of records. A piece of a parquet file is a few row groups, which the task decodes. The
-result for a row (dmoe.data.prepare.parse.front_ends) does not depend on its piece.
+A text file is read in order and cut at the ends of records. A piece of a parquet file is a few row groups, which the task decodes, or
+a batch of a huge one. The result for a row (dmoe.data.prepare.parse.front_ends) does not depend on its piece.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,8 @@ from dmoe.errors import UserError, first_line
 
 BYTES_A_ROW = 256
 """Assumed size of a parquet row, to convert the block size to a number of rows."""
+MOST_ROWS = 1 << 20
+"""Row groups of more rows are not decoded by the task that encodes them. pyarrow writes no larger ones unless told."""
 BUFFER = 1 << 18
 """Bytes of a column chunk that are read at a time, so that memory does not grow with row groups. Remote chunks are read whole."""
 LENGTH_BYTES = 4
@@ -111,7 +113,7 @@ def _unreadable(one: File, number: int, error: Exception) -> UserError:
 
 
 def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    """Row groups with the rows of a batch or more."""
+    """Row groups with the rows of a batch or more, or batches of a huge row group."""
     try:
         with open_raw(one.place) as raw:
             metadata = pq.ParquetFile(raw).metadata
@@ -123,8 +125,13 @@ def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tup
     for group, rows in enumerate(rows_of):
         held += rows
         if held >= wanted or (held and group == len(rows_of) - 1):
-            yield RowGroups(one, metadata, range(begin, group + 1), number, wanted, coded), number, one.size * held // metadata.num_rows
-            begin, number, held = group + 1, number + held, 0
+            piece = RowGroups(one, metadata, range(begin, group + 1), number, wanted, coded)
+            # One thread decodes a huge row group, so that others encode its batches meanwhile.
+            parts = [(piece, held)] if held <= MOST_ROWS else ((batch, batch.num_rows) for batch in piece.batches())
+            for part, rows in parts:
+                yield part, number, one.size * rows // metadata.num_rows
+                number += rows
+            begin, held = group + 1, 0
 
 
 def _coded_columns(metadata: pq.FileMetaData, one: File, schema: Schema) -> tuple[str, ...]:

@@ -4,12 +4,11 @@ import fnmatch
 import glob
 import hashlib
 import os
-import re
 import sys
 from typing import IO
 
 from dmoe.errors import UserError, first_line
-from dmoe.names import whole_number
+from dmoe.names import natural_key
 from dmoe.storage.paths import PATHS, unreachable, write_atomic
 
 STDIN = "-"
@@ -20,10 +19,9 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def natural_key(path: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key that puts day_2 before day_10: first the name of the file, then its folder."""
-    parts = re.split(r"([0-9]+)", os.path.basename(path))
-    return [(1, part) if (number := whole_number(part)) is None else (0, number) for part in parts], path
+def by_name(path: str) -> tuple[object, str]:
+    """Sort key: first the name of the file, then its folder."""
+    return natural_key(os.path.basename(path)), path
 
 
 def find_paths(patterns: list[str]) -> list[str]:
@@ -33,7 +31,7 @@ def find_paths(patterns: list[str]) -> list[str]:
         UserError: a pattern matches no file, or cannot be reached.
     """
     found = [path for pattern in patterns for path in expand(pattern)]
-    return sorted({path if is_remote(path) else os.path.realpath(path): path for path in found}.values(), key=natural_key)
+    return sorted({path if is_remote(path) else os.path.realpath(path): path for path in found}.values(), key=by_name)
 
 
 def expand(pattern: str) -> list[str]:

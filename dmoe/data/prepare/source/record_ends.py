@@ -6,11 +6,11 @@ depend only on the bytes from the start of the record, not on how a file is cut 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.tokens.byte_words import find
+from dmoe.processes.compiled import compiled
 
 NEWLINE, RETURN = np.uint8(10), np.uint8(13)
 BOM_FIRST, BOM_SECOND, BOM_THIRD = BOM
@@ -44,7 +44,7 @@ def first_record(text: bytes, delimiter: bytes, quote: bytes, longest: int) -> b
     return text[: found - 1] if found else text.partition(b"\n")[0]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
     """Position after the last line end in at .. end - 1; -1 if there is none."""
     while end > at:
@@ -54,7 +54,7 @@ def _after_last_line(text: NDArray[np.uint8], at: int, end: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cut(text: NDArray[np.uint8], delimiter: np.uint8, quote: np.uint8, longest: int) -> int:
     size, record, at = len(text), 0, 0
     # `at` is outside quotes, in the record that begins at `record` or in a later one.

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.split.split_rules import GOLDEN, splitmix64
+from dmoe.processes.compiled import compiled
 
 ONES, TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 AHEAD = 8
@@ -42,7 +43,7 @@ def prefetch(context: Any, array: Any, place: Any) -> Any:
     return types.void(array, types.int64), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def load(text: NDArray[np.uint8], at: int) -> np.uint64:
     """text[at .. at + 7] as a little-endian integer. LLVM compiles it to one load."""
     i = np.uintp(at)
@@ -58,7 +59,7 @@ def load(text: NDArray[np.uint8], at: int) -> np.uint64:
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def first_bytes(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     """The first `size` (1 to 8) bytes as a little-endian integer, with zeros above them."""
     if at + 8 <= len(text):
@@ -69,7 +70,7 @@ def first_bytes(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     return word
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def find(text: NDArray[np.uint8], at: int, end: int, byte: np.uint8) -> int:
     """First position of `byte` in at .. end - 1; `end` if there is none."""
     repeated = np.uint64(byte) * ONES
@@ -85,10 +86,10 @@ def find(text: NDArray[np.uint8], at: int, end: int, byte: np.uint8) -> int:
     return min(at, end)
 
 
-mixed = njit(nogil=True, cache=True)(splitmix64)
+mixed = compiled(splitmix64)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def hash_span(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     """A hash of a span. Two different spans of the same size, at most 8 bytes, never have the same hash."""
     x = np.uint64(size) * GOLDEN
@@ -101,7 +102,7 @@ def hash_span(text: NDArray[np.uint8], at: int, size: int) -> np.uint64:
     return mixed(x)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def same_bytes(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], there: int, size: int) -> bool:
     while size > 8:
         if load(one, at) != load(other, there):
@@ -112,14 +113,14 @@ def same_bytes(one: NDArray[np.uint8], at: int, other: NDArray[np.uint8], there:
     return size == 0 or first_bytes(one, at, size) == first_bytes(other, there, size)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def hash_spans(text: NDArray[np.uint8], edges: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
     """Sets out[i] to hash_span of the bytes edges[i] .. edges[i + 1] - 1."""
     for i in range(len(out)):
         out[i] = hash_span(text, edges[i], edges[i + 1] - edges[i])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
     """Inserts the tokens 1, 2, ... with these hashes into an empty table (all slots 0), by open addressing with linear probing."""
     mask = np.uint64(len(slots) - 1)
@@ -130,7 +131,7 @@ def fill_slots(slots: NDArray[np.int32], hash_of: NDArray[np.uint64]) -> None:
         slots[slot] = i + 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fetch_ahead(hashes: NDArray[np.uint64], i: int, slots: NDArray[np.int32], hash_of: NDArray[np.uint64], at: NDArray[np.int64]) -> None:
     """Called before the look-up of hashes[i]: prefetches the slots, hashes and positions that later look-ups will read."""
     if i + 2 * AHEAD < len(hashes):
@@ -142,7 +143,7 @@ def fetch_ahead(hashes: NDArray[np.uint64], i: int, slots: NDArray[np.int32], ha
             prefetch(at, known)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _occurrences(text: NDArray[np.uint8], byte: np.uint8) -> int:
     found = 0
     for one in text:

@@ -6,18 +6,18 @@ Shapes: N rows. A span is (first, end) in a buffer.
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import fill_slots, find, hash_span, same_bytes
 from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing, is_missing
 from dmoe.data.prepare.tokens.spans import Places, spans, strings
+from dmoe.processes.compiled import compiled
 
 FEWEST_SLOTS = 1 << 10
 NO_LIMIT = 2**62
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _code(
     text: NDArray[np.uint8],
     first: Places,
@@ -86,7 +86,7 @@ def dictionary(codes: NDArray[np.int32], tokens: pa.Array) -> pa.DictionaryArray
     return pa.DictionaryArray.from_arrays(indices, tokens)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _renumber(codes: NDArray[np.int32], code_of: NDArray[np.int32], first_of: NDArray[np.int32]) -> int:
     """Numbers the codes that are used in the order of their first occurrence, in place; -1 stays. Returns their number."""
     known = 0
@@ -120,7 +120,7 @@ def _recoded(column: pa.DictionaryArray, missing: Missing) -> tuple[NDArray[np.i
     return codes, tokens
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cut(
     text: NDArray[np.uint8],
     first: Places,
@@ -175,7 +175,7 @@ def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, 
     return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _keep(codes: NDArray[np.int32], most: int, lists: NDArray[np.int64], offsets: NDArray[np.int64]) -> tuple[int, int]:
     """Removes missing tokens (code -1), and those beyond `most` in a list, in place; (number of tokens kept, lists with more than `most`).
     List i is tokens lists[i] .. lists[i + 1] - 1 before, and offsets[i] .. offsets[i + 1] - 1 after."""

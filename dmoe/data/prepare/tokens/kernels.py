@@ -5,23 +5,25 @@ are uint32 or int64.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dmoe.processes.compiled import compiled
 
 MULTIPLIER = 0x9E3779B97F4A7C15
 
 
-@njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def slot_of(token: Any) -> np.int64:
     """A hash of a token; its low bits are the slot where the search in a table begins."""
     x = np.uint64(token) * np.uint64(MULTIPLIER)
     return np.int64((x ^ (x >> np.uint64(32))) >> np.uint64(20))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_counts(keys: NDArray[Any], counts: NDArray[np.int64], used: int, tokens: NDArray[Any], add: NDArray[np.int64]) -> int:
     """Adds add[i] to the count of tokens[i]; returns the number of used slots. A slot with count 0 is free. The table must be large
     enough."""
@@ -39,7 +41,7 @@ def add_counts(keys: NDArray[Any], counts: NDArray[np.int64], used: int, tokens:
     return used
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fill_ids(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], first_id: int) -> None:
     """Inserts tokens[i] with the id first_id + i into an empty table (all ids 0)."""
     mask = len(keys) - 1
@@ -51,7 +53,7 @@ def fill_ids(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], f
         ids[slot] = first_id + i
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def look_up(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], rare: int, out: NDArray[np.int32]) -> None:
     """Sets out[i] to the id of tokens[i], or to `rare` if it has none."""
     mask = len(keys) - 1
@@ -62,21 +64,21 @@ def look_up(keys: NDArray[Any], ids: NDArray[np.int32], tokens: NDArray[Any], ra
         out[i] = ids[slot] if ids[slot] != 0 else rare
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def histogram(codes: NDArray[Any], chosen: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
     """Adds to out[c] the number of chosen rows with code c."""
     for n in range(len(chosen)):
         out[codes[n]] += chosen[n]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def log1p_of(value: Any) -> np.float32:
     """sign(v) * ln(1 + |v|) of an integer v."""
     size = math.log1p(float(abs(np.int64(value))))
     return np.float32(size if value >= 0 else -size)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
     """`log1p_of` each integer."""
     out = np.empty(len(values), np.float32)
@@ -85,7 +87,7 @@ def log1p(values: NDArray[np.int32]) -> NDArray[np.float32]:
     return out
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather(codes: NDArray[Any], rows: NDArray[np.int64], of_code: NDArray[Any], out: NDArray[Any]) -> tuple[int, int]:
     """Sets out[i] to of_code[codes[rows[i]]]; returns how many codes are 0 (missing), and how many results are 1 (the rare id)."""
     missing = rare = 0

@@ -1,10 +1,10 @@
 """The texts that mean "no value"."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import same_bytes
+from dmoe.processes.compiled import compiled
 
 
 class Missing:
@@ -18,7 +18,7 @@ class Missing:
 NOTHING = Missing([])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def is_missing(text: NDArray[np.uint8], first: int, end: int, none: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
     size = end - first
     if size == 0:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import load
+from dmoe.processes.compiled import compiled
 
 Places = NDArray[np.signedinteger[Any]]
 """Positions: int32 in a text, int64 in an Arrow array."""
@@ -34,7 +34,7 @@ def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArr
     return text, edges[:-1], end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _gather(text: NDArray[np.uint8], first: Places, offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
     """Copies span i to offsets[i] .. offsets[i + 1] - 1, eight bytes at a time where both buffers have so many. The next span is copied
     over the bytes after its end."""

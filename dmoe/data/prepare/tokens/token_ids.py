@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import RARE_ID
@@ -17,9 +16,10 @@ from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, mixed, same_bytes
 from dmoe.data.prepare.tokens.spans import buffers
 from dmoe.data.prepare.tokens.whole_numbers import NumberIds
+from dmoe.processes.compiled import compiled
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def text_hash(data: NDArray[np.uint8], at: int, end: int) -> np.uint64:
     """FNV-1a (Fowler, Noll, Vo) of a span, then the finalizer of splitmix64, since the low bits of FNV are weak."""
     x = np.uint64(0xCBF29CE484222325)
@@ -28,7 +28,7 @@ def text_hash(data: NDArray[np.uint8], at: int, end: int) -> np.uint64:
     return mixed(x)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hash_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
     for i in range(len(out)):
         out[i] = text_hash(data, offsets[i], offsets[i + 1])
@@ -51,7 +51,7 @@ def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
     return splitmix64(bits + GOLDEN)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _look_up(
     slots: NDArray[np.int32],
     known_hash: NDArray[np.uint64],

@@ -4,8 +4,9 @@ Shapes: n tokens.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dmoe.processes.compiled import compiled
 
 LARGEST = 1 << 53
 """Up to 2^53 float64 distinguishes all integers. A larger integer may have changed if it was stored as float64."""
@@ -16,7 +17,7 @@ NO, WHOLE, LARGE = 0, 1, 2
 NO_EXPONENT = -10_000
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _exponent(data: NDArray[np.uint8], at: int, end: int, dotted: bool) -> int:
     """The exponent after an `e`; NO_EXPONENT if there is none. Without a decimal point a sign is required, since `1e5` may be
     hexadecimal."""
@@ -34,7 +35,7 @@ def _exponent(data: NDArray[np.uint8], at: int, end: int, dotted: bool) -> int:
     return -exponent if negative else exponent
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _parse(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     """Parses a token: (NO, WHOLE or LARGE; the number)."""
     if end - at > LONGEST:
@@ -85,7 +86,7 @@ def _parse(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     return WHOLE, -digits if negative else digits
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _parse_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], kind: NDArray[np.uint8], number: NDArray[np.int64]) -> bool:
     """Sets kind[i] and number[i]; returns whether every token is plain."""
     plain = True
@@ -95,7 +96,7 @@ def _parse_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], kind: NDArra
     return plain
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _is_plain(data: NDArray[np.uint8], at: int, end: int) -> bool:
     """Whether a token is the usual text of an integer: 0, or digits that do not begin with 0, perhaps after a minus sign."""
     if end - at == 1 and data[at] == ord("0"):
@@ -108,7 +109,7 @@ def _is_plain(data: NDArray[np.uint8], at: int, end: int) -> bool:
     return at == end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _look_up(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -128,7 +129,7 @@ def _look_up(
             out[i] = ids[place]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _are_all(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> bool:
     at, kind = 0, WHOLE
     while at < len(offsets) - 1 and kind != NO:
