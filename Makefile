@@ -31,13 +31,15 @@ doctor: venv
 demo: venv
 	@.venv/bin/python tools/demo.py
 
-# Two processes of about the same length: the first writes into a file, which is shown at the end.
-FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py tests/endtoend/test_identity.py tests/endtoend/test_values.py)
+# Three processes at a time: two of about the same length, and one of what mostly waits. The one in front shows its output, the others at the end.
+FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online_[stw]*.py tests/endtoend/test_identity.py tests/endtoend/test_values.py)
+WAITING := $(wildcard tests/endtoend/test_guide.py tests/endtoend/test_netns.py tests/endtoend/test_slurm.py)
 define TESTS
-@first=$$(mktemp) && echo "$(FIRST): beside the others, into $$first"; \
-  .venv/bin/python -m pytest -m $(1) $(FIRST) >"$$first" 2>&1 & beside=$$!; trap 'kill $$beside; exit 130' INT TERM; \
-  code=0; .venv/bin/python -m pytest -m $(1) tests/distributed tests/endtoend $(FIRST:%=--deselect=%) || code=$$?; \
-  wait $$beside || code=$$?; cat "$$first"; rm "$$first"; exit $$code
+@said=$$(mktemp -d) && echo "beside the others, into $$said: $(FIRST) $(WAITING)"; \
+  .venv/bin/python -m pytest -m $(1) $(FIRST) >"$$said/first" 2>&1 & first=$$!; \
+  .venv/bin/python -m pytest -m $(1) $(WAITING) >"$$said/waiting" 2>&1 & waiting=$$!; trap 'kill $$first $$waiting; exit 130' INT TERM; \
+  code=0; .venv/bin/python -m pytest -m $(1) tests/distributed tests/endtoend $(FIRST:%=--deselect=%) $(WAITING:%=--deselect=%) || code=$$?; \
+  wait $$first || code=$$?; wait $$waiting || code=$$?; cat "$$said"/*; rm -r "$$said"; exit $$code
 endef
 
 test: venv

@@ -105,7 +105,7 @@ def run(commands: list[Command], folder: Path, transcript: Path, environment: di
 
 def end_session(session: int) -> None:
     """Asks all that still runs in it to end, such as a program in the background, and waits for that; the shell itself is killed."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while found := _members(session):
         late = time.monotonic() > until
         for process in found:

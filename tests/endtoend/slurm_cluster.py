@@ -254,7 +254,13 @@ def main() -> None:
             signal.pause()
 
 
+def end(*_: object) -> None:
+    """Once: a second SIGTERM must not cut `stop` short, and leave daemons behind."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
 if __name__ == "__main__":
     # Not blocked and waited for: the daemons would inherit the mask, and not end at a SIGTERM.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     main()

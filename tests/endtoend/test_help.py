@@ -17,9 +17,7 @@ SLOW = {"torch", "torchrec", "fbgemm_gpu", "pyarrow", "numba", "ray", "pandas", 
 def programs() -> list[list[str]]:
     """What follows `python` of every command, the programs in tools/, and the benchmarks."""
     tools = [[f"tools/{file.name}"] for file in sorted(ROOT.glob("tools/*.py"))]
-    benches = [
-        file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if "ArgumentParser(" in file.read_text() and file.stem != "worker"
-    ]
+    benches = [file.stem for file in sorted(ROOT.glob("tools/bench/*.py")) if ".parse_args(" in file.read_text() and file.stem != "worker"]
     modules = [
         "dmoe",
         "dmoe.accept",

@@ -11,7 +11,7 @@ import pytest
 from dmoe.data.prepare.pipeline import preprocess
 from dmoe.testing.synthesize import synthesize
 from tests import log_files
-from tests.unit.data.test_compatibility import make_day, write_day
+from tests.unit.data.compared import make_day, write_day
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["train.batch_size=1024", "train.epochs=9", "train.guard={enabled: false}", "metrics.predictions=true"]

@@ -6,7 +6,6 @@
 tools/bench/figures.yaml has the commands; the documentation's page Figures is made of both files.
 """
 
-import argparse
 import datetime
 import re
 import shlex
@@ -20,16 +19,15 @@ import yaml
 
 from dmoe.errors import UserError, nearest, run_command
 from dmoe.json_text import format_json, parse_json
-from tools.bench.results import loads, machine
+from tools.bench.results import ROOT, loads, machine, parser
 
-ROOT = Path(__file__).resolve().parents[2]
 WHAT, KEPT = ROOT / "tools/bench/figures.yaml", ROOT / "docs/figures.json"
 
 
 def main(words: list[str] | None = None, what: Path = WHAT, kept: Path = KEPT) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figure", nargs="*", help="what to measure; `all` for every one")
-    arguments = parser.parse_args(words)
+    options = parser(__doc__)
+    options.add_argument("figure", nargs="*", help="what to measure; `all` for every one")
+    arguments = options.parse_args(words)
     figures = yaml.safe_load(what.read_text())
     known: dict[str, Any] = parse_json(kept.read_text()) if kept.exists() else {}
     for name in arguments.figure:

@@ -6,7 +6,6 @@ Starts `dmoe online` and `dmoe serve`, which follows its pointer, and lets one f
 names another version. The model and the windows are small: what is measured is the way, not the training.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -18,18 +17,19 @@ from pathlib import Path
 
 from dmoe.errors import UserError, run_command
 from dmoe.testing.growing_log import write_config, write_window
+from tools.bench.results import parser
 from tools.bench.serving import served
 
 LONGEST_SECONDS = 300.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="an empty folder")
-    parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=400, help="of a window")
-    parser.add_argument("--poll", type=float, default=0.2, help="seconds between two looks at the source (0.2)")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--output", type=Path, required=True, help="an empty folder")
+    options.add_argument("--windows", type=int, default=20)
+    options.add_argument("--rows", type=int, default=400, help="of a window")
+    options.add_argument("--poll", type=float, default=0.2, help="seconds between two looks at the source (0.2)")
+    arguments = options.parse_args()
     folder = arguments.output
     (folder / "logs").mkdir(parents=True)
     config = write_config(folder, windows={"poll_seconds": arguments.poll})

@@ -5,7 +5,6 @@
 Token r of a feature is drawn with a probability that falls as a power of r, as in click logs; labels are noise: nothing is learned here.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -19,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tools.bench.results import ROOT, parser
+
 KINDS = ("criteo", "avazu", "quoted", "parquet")
-ROOT = Path(__file__).resolve().parents[2]
 BLOCK_ROWS = 1 << 18
 START = np.datetime64("2014-10-21T00:00:00")
 AVAZU = {
@@ -176,12 +176,12 @@ def make(kind: str, rows: int, seed: int, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", required=True)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("kind", choices=KINDS)
+    options.add_argument("--rows", type=int, required=True)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--output", required=True)
+    arguments = options.parse_args()
     make(arguments.kind, arguments.rows, arguments.seed, Path(arguments.output))
 
 

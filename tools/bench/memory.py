@@ -13,27 +13,26 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+from tools.bench.results import ROOT, add_set, announce, loads, parser
+
 SMALL = ["--rows=64", "--batch=64"]
 
 
 def main() -> None:
     from tools.bench.case import add_arguments
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    parser.add_argument("--config", help="an experiment in place of the benchmark's model; its data set is read")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over the config")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    add_arguments(options)
+    options.add_argument("--config", help="an experiment in place of the benchmark's model; its data set is read")
+    add_set(options)
+    options.add_argument("--steps", type=int, default=6)
+    options.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.child:
         print(json.dumps(peaks(arguments)))
         return
-    from tools.bench.results import announce, loads
 
     announce()
     given = [one for one in sys.argv[1:] if one != "--child"]
@@ -54,7 +53,7 @@ def main() -> None:
 def child(arguments: list[str]) -> dict[str, float]:
     """What `--child` prints, its errors on the screen."""
     command = [sys.executable, "-m", "tools.bench.memory", *arguments, "--child"]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return told
 

@@ -6,7 +6,6 @@ first; at the limit the best plan so far is kept. A row is written as soon as it
 run again. `--scaling` prints how dmoe's cost grows with tables and with ranks. No GPU, no process group.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 from dmoe.errors import run_command
 from tools.bench.planner_case import LARGE, MODELS, model_of
+from tools.bench.results import parser
 
 HERE = Path(__file__).resolve().parent
 DEFAULT = [*MODELS, *(f"{many:,} large tables, 2 x 32, wide" for many in (100, 1000, 5000))]
@@ -30,19 +30,17 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.planner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clusters", nargs="+", default=CLUSTERS, help=f"default {' '.join(CLUSTERS)}")
-    parser.add_argument("--models", nargs="+", default=DEFAULT, help="by the beginning of their names, or 'N large tables' of any N")
-    parser.add_argument("--limit", type=float, default=600.0, help="CPU seconds that a planner may take (600)")
-    parser.add_argument("--planners", nargs="+", choices=("dmoe", "before", "torchrec"), default=["dmoe", "torchrec"])
-    parser.add_argument("--before", metavar="CHECKOUT", help="another checkout of this repository, whose planner is 'before'")
-    parser.add_argument("--scaling", action="store_true", help="dmoe alone, over tables and over ranks, and the exponents")
-    parser.add_argument("--output", help="a CSV file of the rows, which a later call continues")
-    arguments = parser.parse_args()
+    options = parser(__doc__, "python -m tools.bench.planner")
+    options.add_argument("--clusters", nargs="+", default=CLUSTERS, help=f"default {' '.join(CLUSTERS)}")
+    options.add_argument("--models", nargs="+", default=DEFAULT, help="by the beginning of their names, or 'N large tables' of any N")
+    options.add_argument("--limit", type=float, default=600.0, help="CPU seconds that a planner may take (600)")
+    options.add_argument("--planners", nargs="+", choices=("dmoe", "before", "torchrec"), default=["dmoe", "torchrec"])
+    options.add_argument("--before", metavar="CHECKOUT", help="another checkout of this repository, whose planner is 'before'")
+    options.add_argument("--scaling", action="store_true", help="dmoe alone, over tables and over ranks, and the exponents")
+    options.add_argument("--output", help="a CSV file of the rows, which a later call continues")
+    arguments = options.parse_args()
     if "before" in arguments.planners and not arguments.before:
-        parser.error("--planners before: --before names the checkout")
+        options.error("--planners before: --before names the checkout")
     bench = _Bench(arguments.limit, arguments.before, arguments.output)
     if arguments.scaling:
         for points in (*GROWING, MORE_RANKS):

@@ -1,10 +1,15 @@
 """The Polars pipelines of the logs of tools.bench.logs.
 
+    python -m tools.bench.polars_logs polars avazu LOG OUTPUT
+
+writes to the folder OUTPUT and prints the rows that it wrote.
+
 Text to typed parquet once, counts of that in the streaming engine, ids by count, one zstd-1 parquet of dmoe's row groups. Polars has two
 ways from tokens to ids: `join`, whose memory is bounded, and `map` (replace_strict), which is faster and takes more memory. A bag's tokens
 are mapped in both: a join would tear its rows apart and group them again.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +23,7 @@ LOGS = {"criteo": 10, "avazu": 2, "quoted": 10, "parquet": 10}
 DENSE = ("price", "age", "score", "speed")
 BAGS = {"tags": 6, "seen": None}
 TEXTS = ("user", "item", "shop", "query")
+IDS: dict[str, Literal["join", "map"]] = {"polars": "join", "polars-map": "map"}
 
 
 def run(kind: str, ids: Literal["join", "map"], log: Path, output: Path) -> int:
@@ -112,3 +118,8 @@ def _numbers(stage: Any) -> list[Any]:
         *(one.cast(pl.Float32).alias(name) for one, name in zip(made, DENSE, strict=True)),
         pl.col("w").cast(pl.Float32).alias("@weight"),
     ]
+
+
+if __name__ == "__main__":
+    name, kind, log, output = sys.argv[1:]
+    print(run(kind, IDS[name], Path(log), Path(output)), flush=True)

@@ -6,26 +6,26 @@ torchrun --nproc-per-node 2 -m tools.bench.switches --config configs/demo.yaml -
 All ranks on one machine, so that rank 0's CPU seconds and bytes stand for each rank's. The first setting is the config as it is.
 """
 
-import argparse
 import statistics
 import time
 from typing import Any
 
+from tools.bench.results import add_set, announce, loads, parser
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="lays values over every setting")
-    parser.add_argument("--switch", action="append", default=[], metavar="KEY=VALUE", help="a setting to compare; repeatable")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--config", required=True)
+    add_set(options)
+    options.add_argument("--switch", action="append", default=[], metavar="KEY=VALUE", help="a setting to compare; repeatable")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--threads", type=int, default=1)
+    arguments = options.parse_args()
 
     import torch
 
     from dmoe import distributed
     from dmoe.train.output.log_filters import quiet
-    from tools.bench.results import announce, loads
 
     quiet()
     torch.set_num_threads(arguments.threads)

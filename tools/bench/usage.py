@@ -7,12 +7,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.02
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -28,79 +26,61 @@ class Usage:
     error: str = ""
 
 
-@dataclass
-class _Tree:
-    """Samples of a process and its descendants, those included that nobody waits for, as Ray's workers."""
-
-    root: int
-    ended: threading.Event = field(default_factory=threading.Event)
-    cpu: dict[int, float] = field(default_factory=dict)
-    peak: int = 0
-
-    def watch(self) -> None:
-        while True:
-            resident = 0
-            for process in self._processes():
-                # A process can end between two reads.
-                with contextlib.suppress(OSError, IndexError, ValueError):
-                    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-                    self.cpu[process] = (int(fields[11]) + int(fields[12])) / TICK
-                    resident += int(fields[21]) * PAGE
-                    self.peak = max(self.peak, _high_water(process))
-            self.peak = max(self.peak, resident)
-            if self.ended.wait(SAMPLE_SECONDS):
-                return
-
-    def _processes(self) -> list[int]:
-        found = [self.root]
-        for process in found:
-            for task in Path(f"/proc/{process}/task").glob("*/children"):
-                with contextlib.suppress(OSError):
-                    found.extend(int(child) for child in task.read_text().split())
-        return found
-
-
-def _high_water(process: int) -> int:
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
-
-
 def measure(command: Sequence[str], cwd: Path, environment: Mapping[str, str], limit: float) -> Usage:
     """Runs it to its end, or kills its process group after `limit` seconds."""
+    peak_kib, late, ended = 0, threading.Event(), threading.Event()
+
+    def watch() -> None:
+        nonlocal peak_kib
+        while not ended.wait(SAMPLE_SECONDS):
+            marks = [_memory(one) for one in _tree(process.pid)]
+            peak_kib = max(peak_kib, sum(now for now, _ in marks), *(most for _, most in marks))
+            if time.perf_counter() - began > limit and not late.is_set():
+                late.set()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
     with os.fdopen(os.memfd_create("output"), "r+b") as said:
         began = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True
         )
-        tree = _Tree(process.pid)
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-        watcher, timer = threading.Thread(target=tree.watch), threading.Timer(limit, stop)
+        watcher = threading.Thread(target=watch)
         watcher.start()
-        timer.start()
         try:
             # Not rusage's ru_maxrss: it begins with the memory of the process that forked.
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - began
         except BaseException:
-            stop()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
         finally:
-            timer.cancel()
-            tree.ended.set()
+            ended.set()
             watcher.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         output = said.read().decode(errors="replace")
-    cpu = max(usage.ru_utime + usage.ru_stime, sum(tree.cpu.values()))
     error = ""
     if late.is_set():
         error = f"over the limit of {limit:.0f} s"
     elif process.returncode:
         error = f"exit code {process.returncode}: {(output.strip().splitlines() or ['no output'])[-1]}"
-    return Usage(wall, cpu, tree.peak / 2**20, output, error)
+    return Usage(wall, usage.ru_utime + usage.ru_stime, peak_kib / 2**10, output, error)
+
+
+def _tree(root: int) -> list[int]:
+    """A process and its descendants."""
+    found = [root]
+    for process in found:
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found.extend(int(child) for child in task.read_text().split())
+    return found
+
+
+def _memory(process: int) -> tuple[int, int]:
+    """KiB that are resident, and were at most; 0 of a process that ended."""
+    with contextlib.suppress(OSError):
+        marks = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        return tuple(int(marks.get(name, "0").split()[0]) for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    return 0, 0

@@ -14,10 +14,6 @@ RESERVED_GIB = 1.0
 """Allocators of libraries (pyarrow's, which FuxiCTR imports) reserve so much at their first use, and touch none of it."""
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def written_bytes() -> int:
     """Of this process's memory, what counts towards the limit; 0 where the kernel does not tell."""
     status = Path("/proc/self/status")
@@ -62,7 +58,8 @@ def main() -> None:
     built.step()
 
     def say(answer: dict[str, Any]) -> None:
-        print(json.dumps(answer | {"peak_mib": peak_mib()}), file=answers, flush=True)
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(answer | {"peak_mib": peak_mib}), file=answers, flush=True)
 
     say({"table_parameters": built.table_parameters, "dense_parameters": built.dense_parameters})
     for line in sys.stdin:

@@ -1,93 +1,36 @@
 """Whether a data set's ids and numbers mean what they meant to the model: told from the manifests, not from names and sizes."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dmoe.config.sections import DataConfig
 from dmoe.data.dataset.compatibility import check_compatible, inputs_of, model_inputs
 from dmoe.data.dataset.earlier import with_identities
-from dmoe.data.dataset.manifest import Manifest, load_manifest
-from dmoe.data.prepare.pipeline import preprocess
+from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.testing.synthesize import synthesize
-from tests import log_files
-from tests.unit.data.log.logs import make
-from tests.unit.data.log.logs import schema as schema_of
-
-SITES = ("a", "b", "c", "d")
-
-
-def write_day(path: Path, order: str, rows: int = 240, price: float = 1.0) -> None:
-    """A day whose sites are popular in that order; its vocabulary is as large as any other day's, and its clicks are others."""
-    weights = [order[place] for place in (0, 0, 0, 0, 1, 1, 1, 2, 2, 3)]
-    lines = [
-        f"{number % 3 == SITES.index(order[0]) % 2:d},{weights[number % 10]},{(number % 7) * price},{'|'.join(order[: number % 5])},"
-        f"2024-01-0{1 + number % 7} {number % 24:02d}:00:00"
-        for number in range(rows)
-    ]
-    path.write_text("click,site,price,tags,at\n" + "\n".join(lines) + "\n")
-
-
-TREE: dict[str, Any] = {
-    "label": "click",
-    "time": {"column": "at", "format": "%Y-%m-%d %H:%M:%S"},
-    "weight": None,
-    "group": None,
-    "missing": [],
-    "dense": [{"name": "price", "transform": "standardise"}],
-    "categorical": [
-        "site",
-        {"name": "price_bucket", "column": "price", "bucket": {"edges": [1.5, 4]}},
-        {"name": "tags", "separator": "|", "pooling": "mean", "max_values": 4},
-        {"name": "hour", "part": "hour"},
-    ],
-}
-
-
-def changed(**changes: Any) -> Any:
-    return schema_of(**(TREE | changes))
-
-
-def features(name: str, **changes: Any) -> list[Any]:
-    """The categorical features of the schema, one of them changed."""
-    whole = [{"name": one} if isinstance(one, str) else one for one in TREE["categorical"]]
-    return [one | (changes if one["name"] == name else {}) for one in whole]
-
-
-def make_day(folder: Path, log: Path, **options: Any) -> Path:
-    settings = {"schema": changed(), "min_count": 1, "rows_per_shard": 100_000} | options
-    return make(folder, log, **settings)
+from tests.unit.data.compared import (
+    changed,
+    earlier,
+    edit,
+    features,
+    make_day,
+    make_days,
+    refusal,
+    swap,
+    tokens_of,
+    without_identities,
+    write_day,
+)
 
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("days")
-    write_day(folder / "day1.csv", "abcd")
-    write_day(folder / "day2.csv", "dcba")
-    make_day(folder / "day1", folder / "day1.csv")
-    make_day(folder / "day2", folder / "day2.csv")
-    make_day(folder / "next", folder / "day2.csv", vocabulary=str(folder / "day1"))
-    return folder
-
-
-def refusal(model: Path | Manifest, data: Path | Manifest, folder: Path | None = None, **modes: bool) -> str:
-    """Why the second data set is refused for a model of the first; empty where it is not."""
-    trained, given = (load_manifest(str(one)) if isinstance(one, Path) else one for one in (model, data))
-    where, message = str(folder or data), ""
-    try:
-        check_compatible(inputs_of(trained), inputs_of(given), where, **modes)
-    except UserError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert message == "" or message.startswith(f"{where}/manifest.json: feature ")
-    return message
+    return make_days(tmp_path_factory.mktemp("days"))
 
 
 def test_the_ids_of_another_day_are_refused_though_every_name_and_size_agrees(days: Path) -> None:
@@ -163,98 +106,6 @@ def test_another_order_of_features_matters_only_where_the_model_is_built_from_it
     assert "feature hour stands where the model was trained with categorical feature site" in message
 
 
-# Criteo's logs: counted, grown, hashed.
-
-
-@pytest.fixture(scope="module")
-def criteo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("criteo")
-    for day in (0, 1):
-        synthesize(str(folder / f"day_{day}.tsv"), 1500, seed=20 + day, scale=0.002)
-    (folder / "both.tsv").write_bytes(b"".join((folder / f"day_{day}.tsv").read_bytes() for day in (1, 0)))
-
-    def run(name: str, log: str, **options: Any) -> None:
-        preprocess(log_files.criteo([str(folder / log)], str(folder / name), **{"split": "1,0,0", "min_count": 3, "workers": 1, **options}))
-
-    run("old", "day_0.tsv")
-    run("kept", "day_1.tsv", vocabulary=str(folder / "old"))
-    run("grown", "day_1.tsv", vocabulary=str(folder / "old"), new_tokens="append")
-    run("later", "day_0.tsv", vocabulary=str(folder / "grown"), new_tokens="append")
-    run("unrelated", "both.tsv", min_count=1)
-    run("hashed", "day_0.tsv", ids="hash", hash_size="300")
-    run("hashed_next", "day_1.tsv", vocabulary=str(folder / "hashed"))
-    run("hashed_more", "day_0.tsv", ids="hash", hash_size="400")
-    return folder
-
-
-GROWN = {"ordered": True, "grown": True}
-
-
-def test_appended_ids_go_on_from_every_data_set_before(criteo: Path) -> None:
-    sizes = [load_manifest(str(criteo / name)).categorical[0].cardinality for name in ("old", "grown")]
-    assert sizes[0] < sizes[1]
-    for old, new in (("old", "old"), ("old", "kept"), ("old", "grown"), ("grown", "later"), ("old", "later"), ("hashed", "hashed_next")):
-        assert refusal(criteo / old, criteo / new, **GROWN) == ""
-    for old, new in (("old", "kept"), ("hashed", "hashed_next")):
-        assert refusal(criteo / old, criteo / new) == ""
-
-
-def test_ids_that_mean_other_tokens_are_refused_though_the_tables_only_grow(criteo: Path) -> None:
-    old, unrelated = (load_manifest(str(criteo / name)) for name in ("old", "unrelated"))
-    assert all(a.cardinality <= b.cardinality for a, b in zip(old.categorical, unrelated.categorical, strict=True))
-    message = refusal(criteo / "old", criteo / "unrelated", **GROWN)
-    assert "feature C1 has other tokens" in message
-    assert "--new-tokens append" in message
-    assert "feature C1 has " in refusal(criteo / "old", criteo / "grown")
-
-
-def test_fewer_ids_and_other_hashes_are_refused(criteo: Path) -> None:
-    assert "a table can grow, but not shrink" in refusal(criteo / "grown", criteo / "old", **GROWN)
-    for modes in ({}, GROWN):
-        assert "feature C1 has 400 ids" in refusal(criteo / "hashed", criteo / "hashed_more", **modes)
-        assert "the hash function" in refusal(criteo / "old", criteo / "hashed", **modes)
-        assert "the ids of a vocabulary" in refusal(criteo / "hashed", criteo / "old", **modes)
-    manifest = load_manifest(str(criteo / "hashed"))
-    first = manifest.categorical[0]
-    assert first.identity is not None
-    other = first.model_copy(update={"identity": first.identity.model_copy(update={"hashed": "murmur3(token) mod N"})})
-    assert "murmur3" in refusal(manifest, manifest.model_copy(update={"categorical": (other, *manifest.categorical[1:])}), criteo)
-
-
-# Vocabularies that are not their manifest's.
-
-
-def swap(folder: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> Path:
-    path = folder / "vocabulary" / f"{name}.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-    return path
-
-
-def tokens_of(table: pa.Table) -> list[bytes]:
-    found: list[bytes] = table["token"].to_pylist()
-    return found
-
-
-def turned(table: pa.Table) -> pa.Table:
-    """The same tokens in another order; as many as the manifest says."""
-    return table.set_column(0, "token", pa.concat_arrays([table["token"].combine_chunks()[1:], table["token"].combine_chunks()[:1]]))
-
-
-def test_a_vocabulary_of_another_data_set_is_refused(days: Path, criteo: Path, tmp_path: Path) -> None:
-    shutil.copytree(days / "day1", tmp_path / "log")
-    shutil.copy(days / "day2" / "vocabulary" / "site.parquet", tmp_path / "log" / "vocabulary" / "site.parquet")
-    with pytest.raises(UserError, match=r"vocabulary/site\.parquet: "):
-        make_day(tmp_path / "a", days / "day2.csv", vocabulary=str(tmp_path / "log"))
-    shutil.copytree(criteo / "grown", tmp_path / "grown")
-    # Within the old tokens, and behind them.
-    for change in (turned, lambda table: pa.concat_tables([table[:-2], turned(table[-2:])])):
-        shutil.copy(criteo / "grown" / "vocabulary" / "C1.parquet", tmp_path / "grown" / "vocabulary" / "C1.parquet")
-        path = swap(tmp_path / "grown", "C1", change)
-        with pytest.raises(UserError, match=r"\.parquet: .*tokens") as caught:
-            check_compatible(*(inputs_of(load_manifest(str(criteo / name))) for name in ("old", "grown")), str(tmp_path / "grown"), **GROWN)
-        assert str(caught.value).startswith(str(path))
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -309,41 +160,6 @@ def test_a_manifest_whose_parts_say_different_things_is_refused(days: Path, tmp_
         assert str(caught.value).startswith(f"{tmp_path / str(number)}/manifest.json: ")
 
 
-# Manifests that were made before they held identities.
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def without_identities(folder: Path) -> Path:
-    """The data set as an earlier version wrote it."""
-
-    def change(manifest: dict[str, Any]) -> None:
-        for feature in (*manifest["dense"], *manifest["categorical"]):
-            del feature["identity"]
-
-    edit(folder, change)
-    return folder
-
-
-def earlier(folder: Path, source: Path) -> Manifest:
-    shutil.copytree(source, folder)
-    return load_manifest(str(without_identities(folder)))
-
-
-@pytest.mark.parametrize("name", ["day1", "old", "hashed"])
-def test_the_identities_of_an_earlier_data_set_are_those_that_are_written_now(days: Path, criteo: Path, tmp_path: Path, name: str) -> None:
-    source = (days if name == "day1" else criteo) / name
-    manifest = earlier(tmp_path / "d", source)
-    assert manifest.categorical[0].identity is None
-    assert with_identities(manifest, str(tmp_path / "d")) == load_manifest(str(source))
-    now = load_manifest(str(source))
-    assert with_identities(now, str(tmp_path / "nowhere")) is now
-
-
 def test_what_an_earlier_data_set_tells_is_compared(days: Path, tmp_path: Path) -> None:
     one = with_identities(earlier(tmp_path / "one", days / "day1"), str(tmp_path / "one"))
     two = with_identities(earlier(tmp_path / "two", days / "day2"), str(tmp_path / "two"))
@@ -371,13 +187,6 @@ def test_vocabularies_count_only_beside_the_shards_that_they_were_made_with(days
     message = refusal(model, tmp_path / "d")
     assert "feature site cannot be compared" in message
     assert "data.path" in message
-
-
-def test_an_earlier_data_set_beside_vocabularies_of_another_is_refused(criteo: Path, tmp_path: Path) -> None:
-    manifest = earlier(tmp_path / "d", criteo / "old")
-    swap(tmp_path / "d", "C1", turned)
-    with pytest.raises(UserError, match=r"^/\S*d: .*vocabular"):
-        with_identities(manifest, str(tmp_path / "d"))
 
 
 def test_data_of_an_unknown_maker_fits_the_model_of_the_same_rows_alone(days: Path, tmp_path: Path) -> None:

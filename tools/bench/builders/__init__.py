@@ -8,6 +8,6 @@ from dataclasses import dataclass
 class Built:
     """A contender, ready: one training step of its rank a call, and how many weights all ranks train."""
 
-    step: Callable[[], None]
+    step: Callable[[], object]
     table_parameters: int
     dense_parameters: int

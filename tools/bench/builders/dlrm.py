@@ -1,4 +1,4 @@
-"""(e) The torchrec_dlrm recipe: DLRM_DCN in DLRMTrain, Adagrad in the backward pass, default planner, TrainPipelineSparseDist.
+"""The torchrec_dlrm recipe: DLRM_DCN in DLRMTrain, Adagrad in the backward pass, default planner, TrainPipelineSparseDist.
 
 Its DCN is low rank; a rank of half the width has as many weights as the full one. It has no gate and no layer norm (561 weights of 800
 thousand), and DCNv2's projection is a layer of its over arch. The recipe has no mixture: the D-MoE is built with the plain blocks on one
@@ -94,8 +94,4 @@ def build(case: Case, rank: int) -> Built:
     pipeline: Any = TrainPipelineSparseDist(sharded, CombinedOptimizer([sharded.fused_optimizer, dense]), device)
     batches = (RecipeBatch(*vars(batch).values()) for batch in forever(make_batches(case, rank)))
     sharded.train()
-
-    def step() -> None:
-        pipeline.progress(batches)
-
-    return Built(step, table_parameters, dense_parameters)
+    return Built(lambda: pipeline.progress(batches), table_parameters, dense_parameters)

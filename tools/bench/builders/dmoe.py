@@ -1,4 +1,4 @@
-"""(a) dmoe: its session and pipeline, as `dmoe.train` steps them, without the reader."""
+"""dmoe: its session and pipeline, as `dmoe.train` steps them, without the reader."""
 
 import torch
 
@@ -11,9 +11,5 @@ def build(case: Case, rank: int) -> Built:
     session = open_session(config_of(case), manifest_of(case), torch.device("cpu"))
     session.sharded.train()
     batches = forever(make_batches(case, rank))
-
-    def step() -> None:
-        session.pipeline.progress(batches)
-
     tables = sum(table.rows * table.columns for table in session.tables)
-    return Built(step, tables, sum(parameter.numel() for parameter in session.dense.parameters()))
+    return Built(lambda: session.pipeline.progress(batches), tables, sum(parameter.numel() for parameter in session.dense.parameters()))

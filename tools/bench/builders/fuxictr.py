@@ -1,4 +1,4 @@
-"""(b) FuxiCTR: its FeatureEmbedding, CrossNetV2, CompressedInteractionNet and MLP_Block, and its default optimizer, Adam over everything.
+"""FuxiCTR: its FeatureEmbedding, CrossNetV2, CompressedInteractionNet and MLP_Block, and its default optimizer, Adam over everything.
 
 Its trainer also clips the norm of all gradients, tables included, and copies each batch: both are left out, in its favour.
 """

@@ -1,4 +1,4 @@
-"""(d) Plain PyTorch: an `nn.EmbeddingBag(sparse=True)` for every feature and set, SparseAdam on them, Adam on the rest."""
+"""Plain PyTorch: an `nn.EmbeddingBag(sparse=True)` for every feature and set, SparseAdam on them, Adam on the rest."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, pairwise

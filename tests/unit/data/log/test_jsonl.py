@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dmoe.errors import UserError
+from tests.unit.data.log.click_log import make, score, sites
 from tests.unit.data.log.logs import data_bytes, make_rows, schema, write_csv
 from tests.unit.data.log.logs import make as make_log
-from tests.unit.data.log.test_log_forms import make, score, sites
 from tests.unit.data.log.test_quoted_line_ends import kept_aside
 
 TREE = {"format": "jsonl"}

@@ -11,8 +11,8 @@ import pytest
 
 from dmoe.data.prepare.source.log_files import MAX_ROW
 from dmoe.data.prepare.source.record_ends import cut_at_record
+from tests.unit.data.log.click_log import make, score, sites
 from tests.unit.data.log.logs import data_bytes, read_split
-from tests.unit.data.log.test_log_forms import make, score, sites
 
 SITES = ["a\nb", "plain", '"\n"', "x\r\ny", "\n", "a,\nb", 'say "hi"', "größe\n\n\n"]
 ROWS = [(number % 2, SITES[number % len(SITES)], f"d{number % 3}") for number in range(80)]
