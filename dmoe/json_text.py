@@ -5,11 +5,15 @@ Python's `json` takes the last of two equal keys, and reads and writes NaN and I
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 MAX_DEPTH, MAX_DIGITS = 64, 40
 """Lists and objects within one another, and digits of a whole number: more than any of our files holds."""
+_HALF = re.compile("[\ud800-\udfff]")
+_MAY_BE_NO_TEXT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+"""An escape that may stand for a NUL or half a character: only then are all texts looked at, which takes longer than to read them."""
 
 
 def parse_json(text: str | bytes, undefined_is_null: bool = False) -> Any:
@@ -22,9 +26,13 @@ def parse_json(text: str | bytes, undefined_is_null: bool = False) -> Any:
         ValueError: not JSON, a key that stands twice in an object, a number that is not finite or too long, a text that is none, or more
             levels than any file of ours has; says which.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
         constant = (lambda name: None) if undefined_is_null else _refuse
         tree = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_int=_whole, parse_constant=constant)
+        if _MAY_BE_NO_TEXT.search(text) or not _is_text(text):
+            _check_texts(tree)
         if not _deeper_than(tree, MAX_DEPTH):
             return tree
     except RecursionError:
@@ -33,24 +41,31 @@ def parse_json(text: str | bytes, undefined_is_null: bool = False) -> Any:
 
 
 def _deeper_than(tree: Any, most: int) -> bool:
-    """Whether containers are nested so deep; a text with a NUL or half a character is refused on the way."""
-    level = [tree]
-    for _ in range(most + 1):
-        inside: list[Any] = []
-        for node in level:
-            if isinstance(node, dict):
-                inside += node.keys()
-                inside += node.values()
-            elif isinstance(node, list):
-                inside += node
-            elif isinstance(node, str) and ("\0" in node or not _is_text(node)):
-                raise ValueError("a text with a NUL or half a character in it")
-        level = inside
+    """Whether containers are nested so deep."""
+    level = [tree] if type(tree) in (dict, list) else []
+    for _ in range(most):
+        level = [one for node in level for one in (node.values() if type(node) is dict else node) if type(one) in (dict, list)]
     return bool(level)
 
 
+def _check_texts(tree: Any) -> None:
+    """
+    Raises:
+        ValueError: a text, or a key, has a NUL or half a character.
+    """
+    left = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            left += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            left += node
+        elif isinstance(node, str) and ("\0" in node or not _is_text(node)):
+            raise ValueError("a text with a NUL or half a character in it")
+
+
 def _is_text(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text.isascii() or _HALF.search(text) is None
 
 
 def _whole(text: str) -> int:

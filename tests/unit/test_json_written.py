@@ -135,3 +135,29 @@ def test_a_number_that_no_file_of_ours_could_hold_is_refused_where_it_is_given(t
     )
     with pytest.raises(UserError, match=r"schema\.yaml: .*edges"):
         load_schema(str(tmp_path / "schema.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'["\\u0000"]', '{"\\u0000": 1}', '[{"a": "\\uD800"}]', b'["\xed\xa0\x80"]', '["\ud800"]', '["\\ude00\\ud83d"]', "[" * 65 + "]" * 65],
+)
+def test_it_refuses_half_characters_and_deep_nesting(text):
+    with pytest.raises(ValueError, match=r"half a character|64"):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ('"\\\\u0000"', "\\u0000"),
+        ('["\\ud83d\\ude00", "\U0001f600", "\ud7ff", "\\u00e9"]', ["\U0001f600", "\U0001f600", "\ud7ff", "\u00e9"]),
+        ('{"a": "\u00e9"}'.encode("utf-16"), {"a": "\u00e9"}),
+        (b"\xef\xbb\xbf17", 17),
+    ],
+)
+def test_it_reads_what_only_looks_like_them(text, read):
+    assert parse_json(text) == read == json.loads(text)
+
+
+def test_it_reads_sixty_four_levels():
+    assert parse_json("[" * 64 + "1" + "]" * 64) == json.loads("[" * 64 + "1" + "]" * 64)

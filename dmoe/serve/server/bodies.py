@@ -1,15 +1,80 @@
-"""Parses the body of a request: raw rows as JSON or Arrow, or ids."""
+"""Reads the body of a request within limits, and parses it: raw rows as JSON or Arrow, or ids."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from starlette.requests import Request
 
 from dmoe.errors import UserError
 from dmoe.json_text import parse_json
+from dmoe.names import whole_number
 from dmoe.serve.encoding.row_encoder import EncodedRows
 from dmoe.serve.server import kserve
+from dmoe.serve.server.answers import RETRY_SECONDS, Refused
 from dmoe.serve.server.versions import Version
+
+SMALL_BODY = 64 << 10
+"""Bodies up to this size are always read, and parsed without a thread."""
+LARGE_BODIES = 4
+"""Bytes of larger bodies that are held at once, in units of the largest body: parsed, JSON takes some ten times its size."""
+
+
+class Bodies:
+    """Reads the bodies of requests.
+
+    Args:
+        mib: size of the largest body.
+        seconds: longest time until a body has arrived.
+
+    Attributes:
+        held: bytes of bodies above SMALL_BODY that are held, without the first SMALL_BODY of each.
+    """
+
+    def __init__(self, mib: int, seconds: float) -> None:
+        self.mib, self.seconds, self.held = mib, seconds, 0
+
+    async def read(self, request: Request) -> bytes:
+        """Reads the body of a request. It counts as held until `release`.
+
+        Raises:
+            Refused: the body is too large or arrives too slowly, or too many bytes of others are held.
+        """
+        self._check_size(whole_number(request.headers.get("content-length", "0")) or 0)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.seconds):
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    self._check_size(size)
+                    if size > SMALL_BODY:
+                        self._hold(request, size - max(size - len(part), SMALL_BODY))
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {self.seconds:g} s", {"Connection": "close"}) from None
+        return b"".join(parts)
+
+    def release(self, request: Request) -> None:
+        """The body of a request is no longer held."""
+        self.held -= getattr(request.state, "held", 0)
+
+    def _hold(self, request: Request, more: int) -> None:
+        if self.held + more > LARGE_BODIES * self.mib << 20:
+            raise Refused(503, "too many large bodies are held", {"Retry-After": RETRY_SECONDS, "Connection": "close"})
+        self.held += more
+        request.state.held = getattr(request.state, "held", 0) + more
+
+    def _check_size(self, size: int) -> None:
+        if size > self.mib << 20:
+            raise Refused(413, f"the body is larger than {self.mib} MiB", {"Connection": "close"})
+
+
+async def parsed(parse: Callable[..., Any], body: bytes, *arguments: Any) -> Any:
+    """The result of `parse`, on a thread for a large body: the other requests are answered meanwhile."""
+    return parse(body, *arguments) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse, body, *arguments)
 
 
 def json_rows(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -267,7 +269,7 @@ def test_large_bodies_are_bounded_together_and_small_ones_pass(folder):
         assert len(scored(address, ROWS[:1])[1]) == 1
         stack.close()
         ends = time.monotonic() + 10
-        while app.state.server.held_bytes:
+        while app.state.server.bodies.held:
             assert time.monotonic() < ends
             time.sleep(0.01)
 
@@ -387,3 +389,35 @@ TREES = some.recursive(LEAVES, lambda one: some.lists(one, max_size=4) | some.di
 def test_any_bytes_are_a_request_or_refused(body, header):
     with contextlib.suppress(UserError):
         kserve.Request(body, header).columns(["site"])
+
+
+def test_an_answer_is_sent_without_waiting_for_acknowledgements():
+    async def no_delay() -> int:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[int] = loop.create_future()
+
+        class Connection(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                found.set_result(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        listening = bound("127.0.0.1", 0)
+        async with await loop.create_server(Connection, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            async with asyncio.timeout(60):
+                told = await found
+            writer.close()
+        return told
+
+    assert asyncio.run(no_delay())
+
+
+def test_a_replaced_version_needs_no_garbage_collector(folder):
+    gc.disable()
+    try:
+        version = load_version(str(folder / "one" / "scorer"))
+        scorer = version.scorer
+        parts = [weakref.ref(one) for one in (version, scorer, scorer.encoder, scorer.rows, scorer.mixture)]
+        del version, scorer
+        assert [one() for one in parts] == [None] * 5
+    finally:
+        gc.enable()
