@@ -24,7 +24,7 @@ from dmoe.sharding.plan.plan_file import read_plan
 from dmoe.sharding.plan.report.diff import diff_document, difference
 from dmoe.sharding.plan.report.plan_stats import figures_of
 from dmoe.sharding.plan.report.show import View, plan_document
-from dmoe.sharding.planner.cost.calibrate import compare
+from dmoe.sharding.planner.cost.calibrate import compare, read_measurement
 from dmoe.sharding.planner.cost.calibrate_words import calibration_document
 from dmoe.train.optimizer.schedule import Schedule
 from tests.unit.given import SHARES, hold, writer
@@ -156,9 +156,7 @@ def test_measurements(share, tmp_path):
     path = tmp_path / "measured.json"
 
     def read():
-        from dmoe.cli.plan.calibrate import _read
-
-        calibration_document(compare(_read(str(path)), "measured.json")).text()
+        calibration_document(compare(read_measurement(str(path)), "measured.json")).text()
 
     hold(share, sound, writer(path), read)
 

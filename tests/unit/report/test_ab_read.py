@@ -171,16 +171,6 @@ def without_metadata(place: Path) -> None:
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
 
 
-def test_one_period_is_read_although_units_and_arms_of_another_differ():
-    rows = [("u1", "a", "r0", 0, 0.0), ("u3", "c", "r1", 0, 1.0), ("u1", "b", "r2", 0, 1000.0), ("u2", "a", "r3", 0, 1001.0)]
-    clicks = clicks_of([("r2", 0, 1002.0), ("r3", 0, 1300.0)], "request_id", "row", "time")
-    later = joined_of(rows, clicks, since=1_000_000_000)
-    assert (later.arm_N.tolist(), later.clicked_N.tolist(), later.arm_U[later.unit_N].tolist()) == ([1, 0], [True, False], [1, 0])
-    other = [("u1", "a", "r0", 0, 0.0), ("u2", "b", "r1", 0, 1.0), ("u1", "b", "r2", 0, 1000.0), ("u3", "c", "r3", 0, 1001.0)]
-    earlier = joined_of(other, clicks_of([("r1", 0, 2.0)], "request_id", "row", "time"), until=500_000_000)
-    assert (earlier.arm_N.tolist(), earlier.clicked_N.tolist()) == ([0, 1], [False, True])
-
-
 def damaged(place: Path) -> None:
     log_of(place / "exposures", FAIR, ABOUT)
     (path,) = (place / "exposures").iterdir()
