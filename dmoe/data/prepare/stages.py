@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from dmoe.data.prepare.count.hashed_sizes import Collisions, measure
 from dmoe.data.prepare.count.train_numbers import train_moments, train_samples
 from dmoe.data.prepare.count.vocabulary import Vocabulary, append_tokens, digest, ordered, read_vocabulary, write_all
 from dmoe.data.prepare.encode.encode_rows import Seen
+from dmoe.data.prepare.encode.labels import written_otherwise
 from dmoe.data.prepare.engines.engine import Engine
 from dmoe.data.prepare.kept import Kept
 from dmoe.data.prepare.options import Options, deciding
@@ -32,7 +33,7 @@ from dmoe.data.prepare.split.part_splitter import PartSplitter, Times
 from dmoe.data.prepare.split.split_rules import Splitter, parse_shares
 from dmoe.data.prepare.tokens.buckets import make_buckets, quantile_edges
 from dmoe.data.prepare.tokens.token_columns import Tokens
-from dmoe.data.prepare.tokens.token_ids import HashedIds
+from dmoe.data.prepare.tokens.token_ids import HashedIds, TokenIds
 from dmoe.data.prepare.write.manifest_building import build_manifest, days_of, said_of_run
 from dmoe.data.prepare.write.mapped_rows import Job
 from dmoe.data.prepare.write.output_folder import publish, set_aside
@@ -152,6 +153,10 @@ def run_stages(task: Task, engine: Engine, began: float) -> Result:
     cardinalities = task.sizes or {one.name: one.cardinality for one in vocabularies}
     kinds = {one.name: one.type for one in schema.categorical}
     ids = {one.name: one.table(kinds[one.name]) for one in vocabularies} | {name: HashedIds(rows) for name, rows in task.sizes.items()}
+    for name, one in ids.items():
+        if isinstance(one, TokenIds) and (twice := one.numbers.twice):
+            what = f"{twice:,} tokens write a whole number that another token writes too, such as 7.0 and 7, which have an id each"
+            show(f"warning: {name}: {what}", sys.stderr)
     sampled = Negatives(options.negatives, options.seed) if options.negatives is not None else None
     shuffle = options.seed if options.shuffle else None
     job = Job(tokens, ids, cardinalities, moments, labelled, options.rows_per_shard, options.row_group_rows, sampled, shuffle)
@@ -186,8 +191,14 @@ def _fitting(task: Task, parts: list[Part]) -> tuple[bool, Schema]:
         UserError: no row has the schema's `positive` as its label.
     """
     seen, total, schema = Seen(), sum(part.rows for part in parts), task.read
+    of_file = defaultdict[int, Seen](Seen)
     for part in parts:
         seen.add(part.seen)
+        of_file[part.input].add(part.seen)
+    for number, values in written_otherwise({one: (found.positives, found.labels) for one, found in of_file.items()}).items():
+        most = ", ".join(f"{shown(value)} ({count:,} rows)" for value, count in values.most_common(VALUES_SHOWN))
+        what = f"no label is {shown(str(schema.label.positive))}; all its values ({most}) count as 0, and no file with such rows has them"
+        show(f"warning: {task.files[number].path}: {what}", sys.stderr)
     dropped = {key: f"{count:,} of {total:,} rows have no {key} that can be read" for key, count in seen.unread.items() if count}
     label = schema.label
     if task.labelled and label.positive is not None and not seen.positives and "label" not in dropped:

@@ -70,11 +70,15 @@ def ordered(name: str, table: pa.Table) -> Vocabulary:
 def append_tokens(kept: Vocabulary, counted: Vocabulary) -> Vocabulary:
     """Appends to `kept` the tokens of `counted` that it lacks, in their order. No old id changes.
 
+    Where a vocabulary of whole numbers has `7`, it has `7.0` too: the token is looked up by its number.
+
     The count of a token stays that of the run that gave it its id.
     """
-    new = pc.invert(pc.is_in(counted.tokens, kept.tokens))
-    tokens = pa.concat_arrays([kept.tokens, counted.tokens.filter(new)])
-    return Vocabulary(kept.name, tokens, np.concatenate([kept.counts, counted.counts[new.to_numpy(zero_copy_only=False)]]))
+    new = pc.invert(pc.is_in(counted.tokens, kept.tokens)).to_numpy(zero_copy_only=False)
+    if kept.is_text:
+        new &= TokenIds(kept.tokens).look_up(counted.tokens) == RARE_ID
+    tokens = pa.concat_arrays([kept.tokens, counted.tokens.filter(pa.array(new))])
+    return Vocabulary(kept.name, tokens, np.concatenate([kept.counts, counted.counts[new]]))
 
 
 def digest(vocabularies: list[Vocabulary]) -> str:

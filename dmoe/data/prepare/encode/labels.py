@@ -5,7 +5,7 @@ Shapes: N rows of a block.
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import numpy as np
@@ -30,8 +30,10 @@ def labels_of(block: Block, schema: Schema, rows: CheckedRows) -> NDArray[np.uin
     if positive is None:
         expected, of_token = "0 or 1", [LABELS.get(token.encode(), 2) for token in tokens]
     else:
-        expected, same = f"{shown(positive)} or another value", _equal_to(positive, name in block.booleans)
-        of_token = [int(same(token)) for token in tokens]
+        boolean = name in block.booleans
+        other, is_other = _other_kind(positive, boolean)
+        expected, same = f"{shown(positive)} or another value" + f" that is no {other}" * bool(other), _equal_to(positive, boolean)
+        of_token = [2 if is_other(token) else int(same(token)) for token in tokens]
     label_N = np.array([*of_token, 2], np.uint8)[codes_of(coded)]
     rows.refuse(label_N > 1, "label", name, expected)
     return np.where(label_N > 1, np.uint8(0), label_N)
@@ -53,6 +55,18 @@ def _equal_to(positive: str, boolean: bool) -> Callable[[str], bool]:
     return lambda token: token == positive
 
 
+def _other_kind(positive: str, boolean: bool) -> tuple[str, Callable[[str], bool]]:
+    """The kind of value that cannot be compared with `positive`, and a function that tells it: numbers beside a boolean, and the reverse.
+
+    Another file of the log may write its labels in another way. Its values would all differ from `positive`, and count as 0.
+    """
+    if positive.lower() in BOOLEANS:
+        return "number", lambda token: not boolean and NUMBER.fullmatch(token) is not None
+    if NUMBER.fullmatch(positive):
+        return "boolean", lambda token: token.lower() in BOOLEANS
+    return "", lambda token: False
+
+
 def values_of_label(block: Block, schema: Schema, ok_N: NDArray[np.bool_]) -> Counter[str]:
     """The most frequent values of the label column in well-formed rows, as the file writes them; empty if the schema has no `positive`."""
     found: Counter[str] = Counter()
@@ -65,3 +79,14 @@ def values_of_label(block: Block, schema: Schema, ok_N: NDArray[np.bool_]) -> Co
     for token, count in sorted(counted, key=lambda one: (-one[1], one[0]))[:LABELS_SEEN]:
         found[written.get(token, token)[:LABEL_CHARACTERS]] += count
     return found
+
+
+def written_otherwise(files: Mapping[int, tuple[int, Counter[str]]]) -> dict[int, Counter[str]]:
+    """The label values of the files that seem to write their labels in another way than the rest of the log, such as `true` in place of
+    `yes`: files without a positive row that share no value with the files that have one.
+
+    Args:
+        files: number of a file -> (positive rows, counts of its values).
+    """
+    usual = {value for positives, values in files.values() if positives for value in values}
+    return {one: values for one, (positives, values) in files.items() if usual and values and not positives and not usual & values.keys()}

@@ -153,16 +153,18 @@ class NumberIds:
     Attributes:
         numbers: ascending; empty if the vocabulary has other tokens, or two for one number.
         all_plain: every token is the usual text of an integer. An unknown token that is such a text too then has no id.
+        twice: how many tokens of a vocabulary of whole numbers write a number that another token writes too.
     """
 
     def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], first_id: int) -> None:
-        self.numbers, self.ids, self.all_plain = np.zeros(0, np.int64), np.zeros(0, np.int32), False
+        self.numbers, self.ids, self.all_plain, self.twice = np.zeros(0, np.int64), np.zeros(0, np.int32), False, 0
         if len(offsets) == 1 or not _are_all(data, offsets):
             return
         kind, number, self.all_plain = whole_numbers(data, offsets)
         place = np.flatnonzero(kind == WHOLE)
         place = place[np.argsort(number[place], kind="stable")]
-        if (np.diff(number[place]) > 0).all():
+        self.twice = int((np.diff(number[place]) == 0).sum())
+        if not self.twice:
             self.numbers, self.ids = number[place], (place + first_id).astype(np.int32)
 
     def look_up(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], out: NDArray[np.int32], unknown: int) -> None:

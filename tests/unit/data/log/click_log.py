@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from dmoe.data.prepare import pipeline
 from dmoe.data.prepare.options import Options
 from dmoe.data.prepare.pipeline import Result
 from dmoe.data.prepare.schema import parse_schema
+from dmoe.errors import UserError
 from tests.unit.data.log.logs import read_split
 
 ROWS = [(n % 3 == 0, f"s{n % 5}", f"d{n % 2}") for n in range(60)]
@@ -51,3 +53,10 @@ def sites(folder: Path, output: str = "d", split: str = "train", name: str = "si
     for row in pq.read_table(folder / "d" / "vocabulary" / f"{name}.parquet").to_pylist():
         token_of[row["id"]] = row["token"].decode()
     return [token_of[row[name]] for row in read_split(folder / output, split)]
+
+
+def refusal(folder: Path, log: str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        make(folder, log, max_bad_share=0, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)

@@ -3,13 +3,12 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dmoe.data.prepare.rejects import shown
 from dmoe.errors import UserError
-from tests.unit.data.log.click_log import HEADER, ROWS, clicks, make, score, sites, text
+from tests.unit.data.log.click_log import HEADER, ROWS, clicks, make, refusal, score, sites, text
 
 # A header again.
 
@@ -113,13 +112,6 @@ def test_a_byte_order_mark_is_no_part_of_a_value(tmp_path: Path, header: bool, b
 
 
 # What is said.
-
-
-def refusal(folder: Path, log: str, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        make(folder, log, max_bad_share=0, **options)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

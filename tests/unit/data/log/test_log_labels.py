@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.data.prepare.schema import parse_schema
 from dmoe.data.prepare.summary import summarize
 from dmoe.errors import UserError
-from tests.unit.data.log.click_log import HEADER, ROWS, clicks, make, preprocess, score, sites, text
+from tests.unit.data.log.click_log import HEADER, ROWS, clicks, make, preprocess, refusal, score, sites, text
 from tests.unit.data.log.logs import read_split
 
 # The value of a label that is 1.
@@ -68,7 +69,6 @@ def test_positive_is_compared_by_the_type_of_a_parquet_column(tmp_path: Path, va
     ("label", "positive", "values"),
     [
         (("True", "False"), "yes", [("False", FALSE), ("True", TRUE)]),
-        (("1", "0"), "true", [("0", FALSE), ("1", TRUE)]),
         (("Yes", "no"), "yes", [("no", FALSE), ("Yes", TRUE)]),
         (("größe\x1b[2J", "0"), "1", [("0", FALSE), ("größe\\x1b[2J", TRUE)]),
     ],
@@ -96,6 +96,23 @@ def test_of_many_values_the_most_frequent_are_shown(tmp_path: Path):
     log = "\n".join([HEADER, *(f"{label},s,d" for label in labels)])
     with pytest.raises(UserError, match=r"values are 'seven' \(9 rows\), .*\(1 rows\), \.\.\.$"):
         make(tmp_path, log, tree={"label": {"column": "click", "positive": "yes"}})
+
+
+@pytest.mark.parametrize(("positive", "strange"), [(True, "1"), (True, "0.0"), ("1", "true"), (1, "False")])
+def test_numbers_beside_a_boolean_positive_are_bad_rows_and_the_reverse(tmp_path: Path, positive: Any, strange: str):
+    rows = text(label=lambda click: str(click) if positive is True else str(int(click)))
+    said = refusal(tmp_path, f"{rows}{strange},s1,d1\n", tree={"label": {"column": "click", "positive": positive}})
+    assert f"log.csv:{len(ROWS) + 2}: click is '{strange}'" in said
+
+
+def test_a_file_that_writes_its_labels_in_another_way_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name, words in (("a", ("yes", "no")), ("b", ("Yes", "No")), ("c", ("no", "no"))):
+        (tmp_path / f"{name}.csv").write_text(text(label=lambda click, words=words: words[not click]))
+    schema = parse_schema({"label": {"column": "click", "positive": "yes"}, "categorical": ["site"]}, "s")
+    preprocess(tmp_path, "*.csv", "d", schema=schema, split="1,0,0")
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warned) == 1
+    assert "b.csv: " in warned[0]
 
 
 def test_later_rows_without_a_positive_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -128,6 +128,20 @@ def test_ids_are_those_of_training_however_the_later_log_writes_them(tmp_path: P
     assert load_manifest(str(scored)).categorical[0].rare_share < 0.1
 
 
+def test_only_new_numbers_are_appended_and_two_writings_in_one_log_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    schema = parse_schema(TREE, "schema.yaml")
+    make(tmp_path / "d", write_users(tmp_path / "a.csv", "{}"), schema=schema, split="1,0,0")
+    later = write_users(tmp_path / "b.csv", "{}.0", [*USERS, 5000])
+    data = make(tmp_path / "e", later, schema=schema, vocabulary=str(tmp_path / "d"), new_tokens="append", min_count=1, split="1,0,0")
+    tokens = pq.read_table(data / "vocabulary" / "user.parquet")["token"].to_pylist()
+    assert tokens == [*pq.read_table(tmp_path / "d" / "vocabulary" / "user.parquet")["token"].to_pylist(), b"5000.0"]
+    assert "user: " not in capsys.readouterr().err
+    both = tmp_path / "both.csv"
+    both.write_text((tmp_path / "a.csv").read_text() + later.read_text().partition("\n")[2])
+    make(tmp_path / "f", both, schema=schema, split="1,0,0")
+    assert f"user: {len(set(USERS))} tokens" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
 @pytest.mark.parametrize("later", [pa.int64(), pa.float64()])
 def test_parquet_columns_of_other_types_have_the_ids_of_training(tmp_path: Path, kind: pa.DataType, later: pa.DataType):
