@@ -96,11 +96,8 @@ def first_problem(problem: str | None) -> str | None:
 
 
 def on_every_rank(action: Callable[[], _T]) -> _T:
-    """Calls it on every rank, and gives each its own result; every rank has to call this.
-
-    Raises:
-        UserError: on every rank, where the call of some rank raises it: the first rank's.
-    """
+    """Calls it on every rank, and gives each its own result; where it raises a UserError on some, every rank raises that of the first.
+    Every rank has to call this."""
     made: Any = None
     problem = None
     try:
@@ -113,11 +110,7 @@ def on_every_rank(action: Callable[[], _T]) -> _T:
 
 
 def on_rank_0(action: Callable[[], _T]) -> _T:
-    """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
-
-    Raises:
-        UserError: on every rank, where rank 0's call raises it.
-    """
+    """Calls it on rank 0 alone, and gives all ranks its result, or the UserError that it raises; every rank has to call this."""
     result: tuple[Any, str | None] = None, None
     if rank() == 0:
         try:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+
+from dmoe.version import version_of
 
 REINSTALL = "rm -rf .venv && make venv"
 SECONDS = 180
@@ -55,7 +56,7 @@ def _python() -> Finding:
 
 
 def _triple() -> Iterator[Finding]:
-    found = {name: _version(name) for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu")}
+    found = {name: version_of(name) for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu")}
     for name in ("torch", "torchrec"):
         yield Finding(name, found[name] or "not installed", "" if found[name] else "make venv")
     kernels = [name for name in ("fbgemm-gpu", "fbgemm-gpu-cpu") if found[name]]
@@ -86,7 +87,7 @@ def _device() -> Finding:
     built, available, count, nccl = _python_output(code).split()
     if not has_gpu:
         return Finding("device", f"no GPU here; torch is a {'CPU' if built == 'None' else 'CUDA ' + built} build, ranks run on gloo")
-    if available != "True" or _version("fbgemm-gpu") is None:
+    if available != "True" or version_of("fbgemm-gpu") is None:
         return Finding("device", "this machine has a GPU, but the CPU build is installed", "rm -rf .venv && make venv DEVICE=cuda")
     if nccl != "True":
         return Finding("device", f"{count} GPUs, but torch was built without NCCL", "rm -rf .venv && make venv DEVICE=cuda")
@@ -106,13 +107,6 @@ def _run(check: str, code: str, mend: str) -> Finding:
 
 def _python_output(code: str) -> str:
     return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=SECONDS, check=True).stdout
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def sharded_lookup() -> None:

@@ -18,17 +18,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a stage.
-
-    Attributes:
-        stage: name of the stage.
-        verdict: `held`, `failed` or `skipped`.
-        meaning: what the verdict means for this machine, in one sentence.
-        reason: why the stage failed or was skipped; empty if it held.
-        figures: the measured numbers.
-        seconds: duration.
-        bound: time limit in seconds.
-    """
+    """The result of a stage: its verdict, what that means for this machine, the reason if it did not hold, the measured numbers, and its
+    duration and time limit in seconds."""
 
     stage: str
     verdict: str
@@ -63,12 +54,8 @@ class Notes:
             self.problems.append(problem)
 
     def differences(self, what: str, found: Mapping[str, float], bound: float) -> None:
-        """Records the largest difference as a figure, and a problem for each that is above the bound or NaN.
-
-        Args:
-            what: what differs, such as `outputs`.
-            found: name -> difference from what was expected.
-        """
+        """Records the largest of the differences of `what`, such as `outputs`, by name, as a figure, and a problem for each that is above
+        the bound or NaN."""
         for name, value in found.items():
             self.hold(value <= bound, f"{name}: {what} differ by {value:.2g}, allowed are {bound:g}")
         self.figure(f"largest difference of {what}", max(found.values(), default=0.0), "", f"at most {bound:g}")

@@ -12,7 +12,8 @@ from typing import Any
 
 from dmoe.accept.conductor import MINUTES, Job, Stage, about, chosen, conduct
 from dmoe.accept.finding import Finding
-from dmoe.accept.ranks import Ranks, Setting, Supervisor, follow
+from dmoe.accept.ranks import Ranks, follow
+from dmoe.accept.supervisor import Setting, Supervisor
 from dmoe.errors import UserError
 from dmoe.version import __version__
 
@@ -27,7 +28,6 @@ class Options:
     """Options of `dmoe accept`.
 
     Attributes:
-        level: `dense`, `quick` or `full`.
         only: names of stages to run; empty for all of the level.
         minutes: time limit for all stages; that of the level if None.
         ranks: number of ranks to start; one for each GPU, or two on a CPU, if None.
@@ -46,14 +46,7 @@ class Options:
 def accept(
     options: Options, stages: Sequence[Stage], told: Callable[[Finding], None] = lambda _: None
 ) -> tuple[list[Finding], dict[str, Any]] | None:
-    """Runs the stages of a level.
-
-    Returns:
-        the findings and the description of the machine; None on other supervisors than the first.
-
-    Raises:
-        UserError: an option is invalid.
-    """
+    """Runs the stages of a level; returns the findings and the description of the machine, or None on other supervisors than the first."""
     some = chosen(stages, options.level, options.only)
     if options.ranks is not None and not 1 <= options.ranks <= 4096:
         raise UserError(f"--ranks {options.ranks}: expected 1 to 4096")

@@ -1,4 +1,4 @@
-"""Interfaces that checkpoints need from training: optimizer states, and the folders of a run."""
+"""What checkpoints need from training."""
 
 from typing import Protocol
 
@@ -21,13 +21,3 @@ class OptimizerStates(Protocol):
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
         """Loads what `dense_state` returned."""
-
-
-class CheckpointFolders(Protocol):
-    """The folders of the checkpoints of a run (`dmoe.train.run.run_dir.RunDir`)."""
-
-    def checkpoint(self, step: int) -> str:
-        """The folder of a step's checkpoint."""
-
-    def prune(self, keep: int, best_step: int | None) -> None:
-        """Deletes all but the newest `keep` checkpoints and the best one."""

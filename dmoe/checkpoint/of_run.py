@@ -1,5 +1,6 @@
 """The checkpoints of a run: which there are, the newest, and the best. Does not need torch."""
 
+import os
 from pathlib import Path
 
 from dmoe.checkpoint.index import INDEX, read_index, step_of
@@ -22,11 +23,7 @@ def steps_in(run: str) -> list[int]:
 
 
 def best_step(run: str) -> int:
-    """The step of the checkpoint with the best validation, which the newest checkpoint names.
-
-    Raises:
-        UserError: the run has no checkpoint.
-    """
+    """The step of the checkpoint with the best validation, which the newest checkpoint names. Refuses a run without checkpoints."""
     steps = steps_in(run)
     if not steps:
         raise UserError(f"{run}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
@@ -35,26 +32,27 @@ def best_step(run: str) -> int:
 
 
 def newest(path: str) -> str:
-    """The checkpoint at `path`, or the newest checkpoint of the run at `path`.
-
-    Raises:
-        UserError: there is neither.
-    """
+    """The checkpoint at `path`, or the newest checkpoint of the run at `path`."""
     if PATHS.exists(join(path, INDEX)):
         return path
     # For a run without one, `best_step` says so.
     return folder_of(path, (steps_in(path) or [best_step(path)])[-1])
 
 
+def prune(run: str, keep: int, best: int | None) -> None:
+    """Removes all checkpoints except the newest `keep` and the best one."""
+    for step in [step for step in steps_in(run)[:-keep] if step != best]:
+        folder = folder_of(run, step)
+        # The index first: a partly removed checkpoint must not look complete.
+        PATHS.rm(join(folder, INDEX))
+        for name in PATHS.ls(folder):
+            PATHS.rm(join(folder, name))
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+
+
 def checkpoint_of(path: str) -> tuple[str, str]:
-    """The folder of a checkpoint, and of the run that it is of.
-
-    Args:
-        path: a checkpoint, or a run, whose best checkpoint is taken.
-
-    Raises:
-        UserError: neither.
-    """
+    """The folder of a checkpoint, and of the run that it is of, for a checkpoint or for a run, whose best checkpoint is taken."""
     if not PATHS.exists(join(path, INDEX)):
         return folder_of(path, best_step(path)), path
     return path, path.rstrip("/").rsplit("/", 2)[0] if "://" in path else str(Path(path).resolve().parent.parent)

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from dmoe.checkpoint.index import Index, read_index
-from dmoe.checkpoint.interfaces import CheckpointFolders, OptimizerStates
+from dmoe.checkpoint.interfaces import OptimizerStates
+from dmoe.checkpoint.of_run import folder_of, prune
 from dmoe.checkpoint.save import File, Part, files_of, prepare, publish, republish, write_part
 from dmoe.config.sections import CheckpointConfig
 from dmoe.distributed import local_world_size, rank
@@ -22,10 +23,7 @@ GIB = 1 << 30
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run. All ranks must call its methods together.
-
-    Args:
-        resumed: the step of the checkpoint from which the run is resumed.
+    """Writes the checkpoints of a run, which may be resumed from one. All ranks must call its methods together.
 
     Attributes:
         begun, finished: number of writes of this rank that were started, and that have ended.
@@ -34,7 +32,7 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        run: CheckpointFolders,
+        run: str,
         model: nn.Module,
         tables: list[Table],
         dense: nn.Module,
@@ -47,19 +45,16 @@ class CheckpointWriter:
         self.published = resumed
         self.begun = self.finished = 0
         self.under_way = False
-        self._index: Index | None = None if resumed is None or rank() else read_index(run.checkpoint(resumed))
+        self._index: Index | None = None if resumed is None or rank() else read_index(folder_of(run, resumed))
         self._progress: dict[str, Any] = {}
         self._part = Part([], {})
         self._thread: threading.Thread | None = None
 
     def save(self, progress: dict[str, Any]) -> None:
-        """Starts a checkpoint of the current weights. If this step is published already, only its progress is replaced.
-
-        Raises:
-            UserError: on every rank, if some rank could not write this checkpoint or the one before.
-        """
+        """Starts a checkpoint of the current weights. If this step is published already, only its progress is replaced. Raises on every
+        rank, if some rank could not write this checkpoint or the one before."""
         self.finish()
-        folder = self.run.checkpoint(progress["step"])
+        folder = folder_of(self.run, progress["step"])
         self._progress = copy.deepcopy(progress)
         if self.published == progress["step"]:
             self._index = republish(folder, self._index, self._progress)
@@ -75,11 +70,8 @@ class CheckpointWriter:
             self._thread.start()
 
     def finish(self) -> None:
-        """Waits for the checkpoint that is being written, if there is one, publishes it, and removes old checkpoints.
-
-        Raises:
-            UserError: on every rank, if some rank could not write.
-        """
+        """Waits for the checkpoint that is being written, if there is one, publishes it, and removes old checkpoints. Raises on every rank,
+        if some rank could not write."""
         if not self.under_way:
             return
         if self._thread is not None:
@@ -87,9 +79,10 @@ class CheckpointWriter:
             self._thread = None
         self.under_way = False
         step = self._progress["step"]
-        self._index = publish(self.run.checkpoint(step), self._part, self.tables, self._progress)
+        self._index = publish(folder_of(self.run, step), self._part, self.tables, self._progress)
         self.published = step
-        self.run.prune(self.config.keep, self._progress["best_step"])
+        if rank() == 0:
+            prune(self.run, self.config.keep, self._progress["best_step"])
 
     def _copy(self, files: Any) -> list[File] | None:
         """Copies of the tensors in host memory; None if they would need more memory than the config allows or than is free."""

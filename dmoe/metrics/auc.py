@@ -4,16 +4,15 @@ Shapes: B rows of a batch, N bins.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
-from dmoe.distributed import all_reduce_sum, world_size
-from dmoe.metrics.grouped import weighted_aucs
+from dmoe.distributed import all_reduce_sum
+from dmoe.metrics.grouped import KeptRows, weighted_aucs
 
 LOGIT_RANGE = 20.0
 """Bins cover logits from -20 to 20 (probabilities from 2e-9 to 1 - 2e-9); logits outside are in the first or the last bin."""
@@ -72,49 +71,30 @@ class BinnedAUC(Metric):
         return (((positives_N * below_N).sum() + tied_N.sum() / 2) / pairs).to(self.counts_2N.device)
 
 
-class ExactAUC(Metric):
-    """Exact area under the ROC curve; ties count as one half. Keeps 13 bytes per row on each rank; each rank gathers all rows.
+class ExactAUC(KeptRows):
+    """Exact area under the ROC curve; ties count as one half. Keeps 13 bytes per row on each rank; rank 0 gathers all rows.
 
     Shape: as in `BinnedAUC`.
     """
 
-    higher_is_better = True
-    full_state_update = False
     error_bound = 0.0
-    scores: list[Tensor]
-    labels: list[Tensor]
-    weights: list[Tensor]
-
-    def __init__(self, **settings: Any) -> None:
-        # `compute` gathers the rows itself, because ranks have different numbers of rows.
-        super().__init__(**{"sync_on_compute": False, **settings})
-        for name in ("scores", "labels", "weights"):
-            self.add_state(name, [], dist_reduce_fx=None)
+    kinds: ClassVar = {"scores": np.float32, "labels": bool, "weights": np.float64}
 
     def update(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor | None = None) -> None:
         """Keeps the rows of a batch."""
-        kept_B = torch.ones_like(label_B, dtype=torch.bool) if weight_B is None else weight_B > 0
         weight_B = torch.ones_like(label_B) if weight_B is None else weight_B
-        self.scores.append(logit_B[kept_B].float().cpu())
-        self.labels.append((label_B[kept_B] > 0.5).cpu())
-        self.weights.append(weight_B[kept_B].double().cpu())
+        kept_B = weight_B > 0
+        self.keep(logit_B[kept_B].float(), label_B[kept_B] > 0.5, weight_B[kept_B].double())
 
     def compute(self) -> Tensor:
         """The AUC over the rows of all ranks. Must be called on all ranks."""
-        columns = [
-            np.concatenate([*(batch.numpy() for batch in batches), np.empty(0, kind)])
-            for batches, kind in ((self.scores, np.float32), (self.labels, bool), (self.weights, np.float64))
-        ]
-        if world_size() > 1:
-            parts: list[list[np.ndarray] | None] = [None] * world_size()
-            dist.all_gather_object(parts, columns)
-            columns = [np.concatenate(column) for column in zip(*(part for part in parts if part), strict=True)]
-        scores, labels, weights = columns
-        if len(weights) and (weights != weights[0]).any():
-            value = float(weighted_aucs(np.zeros(len(scores), np.int64), scores, labels, weights)[0][0])
-        else:
-            value = exact_auc(scores, labels)
-        return torch.tensor(value, dtype=torch.float64)
+        return torch.tensor(self.of_all(_exact), dtype=torch.float64)
+
+
+def _exact(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    if len(weights) and (weights != weights[0]).any():
+        return float(weighted_aucs(np.zeros(len(scores), np.int64), scores, labels, weights)[0][0])
+    return exact_auc(scores, labels)
 
 
 def all_reduced(state: Tensor, group: Any = None) -> list[Tensor]:
@@ -123,12 +103,8 @@ def all_reduced(state: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def exact_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The Mann-Whitney statistic over all pairs; ties count as one half. NaN if a label does not occur or a score is NaN.
-
-    Args:
-        scores: [rows] of any float dtype.
-        labels: [rows] of bool.
-    """
+    """The Mann-Whitney statistic of scores [rows] over all pairs of labels [rows] bool; ties count as one half. NaN if a label does not
+    occur or a score is NaN."""
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives or np.isnan(scores).any():
         return float("nan")

@@ -3,7 +3,8 @@
 Shapes: B rows of a batch, N rows of all batches, G groups.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch.distributed as dist
@@ -11,7 +12,41 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dmoe.data.dataset.manifest import NO_GROUP
-from dmoe.distributed import broadcast_object, rank, world_size
+from dmoe.distributed import on_rank_0, rank, world_size
+
+_T = TypeVar("_T")
+
+
+class KeptRows(Metric):
+    """Base of the metrics that need all rows at once. Each rank keeps its rows in its memory; rank 0 gathers them.
+
+    Attributes:
+        kinds: name of each column -> its numpy dtype.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    kinds: ClassVar[dict[str, type]]
+
+    def __init__(self, **settings: Any) -> None:
+        # `of_all` gathers the rows itself, because ranks have different numbers of rows.
+        super().__init__(**{"sync_on_compute": False, **settings})
+        for name in self.kinds:
+            self.add_state(name, [], dist_reduce_fx=None)
+
+    def keep(self, *columns: Tensor) -> None:
+        """Keeps the rows of a batch, [B] for each of `kinds`."""
+        for name, column_B in zip(self.kinds, columns, strict=True):
+            getattr(self, name).append(column_B.cpu())
+
+    def of_all(self, function: Callable[..., _T]) -> _T:
+        """What a function makes of the columns of all ranks; called on rank 0, returned on each. Must be called on all ranks."""
+        mine = [np.concatenate([np.empty(0, kind), *(one.numpy() for one in getattr(self, name))]) for name, kind in self.kinds.items()]
+        gathered: list[Any] = [mine]
+        if world_size() > 1:
+            gathered = [None] * world_size()
+            dist.gather_object(mine, gathered if rank() == 0 else None)
+        return on_rank_0(lambda: function(*(np.concatenate(parts) for parts in zip(*gathered, strict=True))))
 
 
 class Gauc(NamedTuple):
@@ -23,7 +58,7 @@ class Gauc(NamedTuple):
     share: float
 
 
-class GroupedAUC(Metric):
+class GroupedAUC(KeptRows):
     """GAUC over all ranks. Keeps 21 bytes per row on each rank; rank 0 gathers all rows in `compute`.
 
     Shape:
@@ -38,40 +73,16 @@ class GroupedAUC(Metric):
         Gauc(value=1.0, groups=1, share=0.6666666666666666)
     """
 
-    higher_is_better = True
-    full_state_update = False
-    names = ("group", "score", "label", "weight")
-
-    def __init__(self, **settings: Any) -> None:
-        # `compute` gathers the rows itself, on rank 0 only.
-        super().__init__(**{"sync_on_compute": False, **settings})
-        for name in self.names:
-            self.add_state(name, [], dist_reduce_fx=None)
+    kinds: ClassVar = {"group": np.int64, "score": np.float32, "label": bool, "weight": np.float64}
 
     def update(self, logit_B: Tensor, label_B: Tensor, weight_B: Tensor, group_B: Tensor) -> None:
         """Keeps the rows of a batch."""
         kept_B = weight_B > 0
-        parts = (group_B[kept_B], logit_B[kept_B].float(), label_B[kept_B] > 0.5, weight_B[kept_B].double())
-        for name, part in zip(self.names, parts, strict=True):
-            getattr(self, name).append(part.cpu())
+        self.keep(group_B[kept_B], logit_B[kept_B].float(), label_B[kept_B] > 0.5, weight_B[kept_B].double())
 
     def compute(self) -> Gauc:
         """GAUC over the rows of all ranks, returned on each rank. Must be called on all ranks."""
-        empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool), np.empty(0))
-        mine = tuple(
-            np.concatenate([none, *(batch.numpy() for batch in getattr(self, name))]) for name, none in zip(self.names, empty, strict=True)
-        )
-        gathered: list[tuple[np.ndarray, ...] | None] = [mine]
-        if world_size() > 1:
-            gathered = [None] * world_size()
-            dist.gather_object(mine, gathered if rank() == 0 else None)
-        found = None
-        if rank() == 0:
-            columns = [np.concatenate(columns) for columns in zip(*(part for part in gathered if part is not None), strict=True)]
-            found = grouped_auc(*columns)
-        found = broadcast_object(found)
-        assert found is not None
-        return found
+        return self.of_all(grouped_auc)
 
 
 def grouped_auc(group_N: np.ndarray, score_N: np.ndarray, label_N: np.ndarray, weight_N: np.ndarray) -> Gauc:

@@ -46,7 +46,7 @@ class Loop:
         self.settings = trainer.config.online
         session = trainer.session
         parts = (session.sharded, session.tables, session.dense, session.optimizers)
-        self.writer = CheckpointWriter(run, *parts, trainer.config.train.checkpoint, step)
+        self.writer = CheckpointWriter(run.path, *parts, trainer.config.train.checkpoint, step)
         self.together = Together(self.writer)
         self.state, self.publishing = state, Publishing(publisher, run)
         self.waits_for_commit: dict[str, Any] | None = None

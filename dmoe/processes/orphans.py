@@ -12,11 +12,8 @@ ORPHAN_SECONDS = 0.2
 
 
 def end_with(parent: int, code: int, line: str = "") -> None:
-    """Watches, in a thread, that this process is still `parent`'s child; else it ends with an exit code. A killed parent tells nobody.
-
-    Args:
-        line: what it says then.
-    """
+    """Watches, in a thread, that this process is still `parent`'s child; else it says the line, and ends with an exit code. A killed parent
+    tells nobody."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -8,14 +8,12 @@ from dmoe.storage.paths import read_bounded
 
 
 def read_document(path: str, most: int, kind: str, form: str, version: int, again: str, asked_by: str = "") -> dict[str, Any]:
-    """The object of a file.
+    """The object of a file of this format and version.
 
     Args:
-        most: bytes.
         kind: what it is, for messages, such as `plan`.
-        form, version: its `format` and `version`.
         again: what to do about a file that cannot be read, such as `export it again`.
-        asked_by: who names the file, such as `--plan X`; the path where empty.
+        most, asked_by: as of `read_bounded`.
 
     Raises:
         UserError: no such file, not JSON, or of another format or version.

@@ -92,22 +92,14 @@ def inside(folder: str, *names: str) -> str:
 
 
 def no_links(folder: str) -> None:
-    """Refuses a folder of our own that holds a link somewhere below itself.
-
-    Raises:
-        UserError: names the link.
-    """
+    """Refuses a folder of our own that holds a link somewhere below itself, by its name."""
     for top, folders, files in os.walk(folder):
         for name in (*folders, *files):
             inside(top, name)
 
 
 def no_follow(path: str, flags: int) -> int:
-    """An opener for `open` that refuses a link.
-
-    Raises:
-        UserError: `path` is one.
-    """
+    """An opener for `open` that refuses a link."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -117,12 +109,8 @@ def no_follow(path: str, flags: int) -> int:
 
 
 def remove_files(folder: str, pattern: str, but: Collection[str] = ()) -> None:
-    """Removes from a local folder the files that a command of ours writes there, and the folder where nothing else is in it.
-
-    Args:
-        pattern: a regular expression of whole names; files of other names are not ours, and stay.
-        but: names that stay.
-    """
+    """Removes from a local folder the files that a command of ours writes there, whose whole names match the pattern, but those of `but`;
+    and the folder where nothing else is in it."""
     if not os.path.isdir(folder):
         return
     for name in os.listdir(folder):
@@ -203,11 +191,7 @@ def write_output(path: str) -> Iterator[BinaryIO]:
 
 
 def append_text(path: str, text: str) -> None:
-    """Adds to a file, which is made where it is not there.
-
-    Raises:
-        UserError: it is a link.
-    """
+    """Adds to a file, which is made where it is not there, and must not be a link."""
     if "://" in path:
         with naming(path), PATHS.open(path, "a") as file:
             file.write(text)
@@ -241,12 +225,7 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
 
 
 def check_regular(path: str, asked_by: str) -> None:
-    """Refuses what is no file before it is opened: opening a FIFO waits for a writer, and a device may never end.
-
-    Raises:
-        UserError: a folder, a FIFO, a device.
-        OSError: nothing is there.
-    """
+    """Refuses a folder, a FIFO or a device before it is opened: opening a FIFO waits for a writer, and a device may never end."""
     if "://" in path or _OPEN_ALREADY.fullmatch(path):
         return
     mode = os.stat(path).st_mode

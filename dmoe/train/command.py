@@ -7,7 +7,6 @@ from typing import Any
 
 from dmoe import distributed
 from dmoe.config.config import Config, load_config
-from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import FILE, Manifest, load_manifest
 from dmoe.errors import UserError
@@ -16,7 +15,7 @@ from dmoe.processes.alive import note
 from dmoe.processes.malloc import keep_freed_memory
 from dmoe.storage.paths import join
 from dmoe.train.elastic import watchdog as watch
-from dmoe.train.run.run_inputs import run_inputs
+from dmoe.train.run.run_inputs import check_same_ids
 from dmoe.train.trackers.tracker import check_installed
 
 VERIFYING_THREADS = 2
@@ -24,14 +23,8 @@ VERIFYING_THREADS = 2
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None, page: Callable[[str], str] | None = None) -> None:
-    """Trains, evaluates the best checkpoint on the test split, and writes metrics.json.
-
-    Args:
-        page: makes an HTML page of a finished run's folder, for the trackers that keep files.
-
-    Raises:
-        UserError: a mistake that the user can correct.
-    """
+    """Trains, evaluates the best checkpoint on the test split, and writes metrics.json. `page` makes an HTML page of a finished run's
+    folder, for the trackers that keep files."""
     config = load_config(config_path, overrides)
     if not config.run.dir:
         raise UserError("run.dir: name the directory for the run, such as --set run.dir=runs/first")
@@ -66,11 +59,7 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
 
 def _holds(run: Any, resume: bool) -> bool:
-    """Whether the directory holds a run; the same answer on every rank.
-
-    Raises:
-        UserError: it holds a run, and --resume is not given.
-    """
+    """Whether the directory holds a run, which needs --resume; the same answer on every rank."""
     holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; add --resume to continue it, or choose another directory")
@@ -97,8 +86,8 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
     from dmoe.train.evaluate import evaluate, shown_of
     from dmoe.train.loop import fit
     from dmoe.train.output.describe import describe
-    from dmoe.train.run.best import restore_best
     from dmoe.train.run.predictions import FILE as PREDICTIONS
+    from dmoe.train.run.restore import restore_best
     from dmoe.train.run.warm_start import begin_from
     from dmoe.train.session import open_session
 
@@ -107,7 +96,8 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
     newest = run.newest_sound() if resume else None
     cost = _affordable(config, manifest, device)
     if newest is not None:
-        distributed.on_rank_0(lambda: _check_same_data(run.path, config, manifest))
+        # The data set may have been made again with other ids.
+        distributed.on_rank_0(lambda: check_same_ids(run.path, config.data, manifest))
     data = config.data
     verify_shards(data.path, manifest, [data.train_split, data.validation_split, data.test_split])
     session = open_session(config, manifest, device)
@@ -157,11 +147,7 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
 
 
 def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
-    """Computes the cost of the model on the first rank of each host, and compares it with the memory of the host.
-
-    Raises:
-        UserError: on every rank, if a host has too little memory.
-    """
+    """The cost of the model, on the first rank of each host. Every rank refuses to train if a host has too little memory."""
     from dmoe.model.budget.cost import cost_of
     from dmoe.train.memory import shortage
     from dmoe.train.teacher import held_bytes
@@ -176,18 +162,8 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
     return cost
 
 
-def _check_same_data(run: str, config: Config, manifest: Manifest) -> None:
-    """Refuses to resume a run if its data set was made again with other ids."""
-    now = model_inputs(config.data, with_identities(manifest, config.data.path))
-    check_compatible(run_inputs(run), now, config.data.path, ordered=True)
-
-
 def verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
-    """Compares the shards of some splits with the manifest. Each rank verifies a part of them.
-
-    Raises:
-        UserError: on every rank, if a shard does not agree with the manifest.
-    """
+    """Compares the shards of some splits with the manifest, each rank a part of them; every rank raises the first UserError."""
     from dmoe.data.dataset.files import verify
 
     def verifying() -> None:

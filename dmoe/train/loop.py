@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from dmoe.checkpoint.progress import Progress
@@ -29,7 +28,7 @@ from dmoe.train.output.console import Reporter
 from dmoe.train.output.log_window import Window
 from dmoe.train.output.trace import Trace
 from dmoe.train.overflow import MOST_BATCHES, likely_reason
-from dmoe.train.run.resume import resume_from
+from dmoe.train.run.restore import resume_from
 from dmoe.train.run.run_dir import RunDir
 from dmoe.train.session import Session
 from dmoe.train.teacher import Teachers, note_teachers
@@ -37,13 +36,7 @@ from dmoe.train.teacher import Teachers, note_teachers
 
 @dataclass
 class Training:
-    """The objects that the steps of a run share.
-
-    Attributes:
-        first: the step from which this process started or resumed.
-        total: the last step of the run.
-        teachers: None if the model learns from labels only.
-    """
+    """The objects that the steps of a run share, from step `first`, where this process started or resumed, to `total`."""
 
     session: Session
     reporter: Reporter
@@ -62,13 +55,10 @@ class Training:
 
 
 def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace, steps_before: int = 0) -> Progress:
-    """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint.
+    """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint, whose step the returned progress names.
 
     Args:
         steps_before: result of `begin_from`, for a run that is not resumed.
-
-    Returns:
-        The progress; `best_step` is the step of the checkpoint with the best validation AUC.
 
     Raises:
         Preempted: on all ranks after the same step, when its checkpoint is published.
@@ -90,7 +80,7 @@ def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | No
         note_teachers(run, teachers.sources, begun=resume_step is not None)
     guard = Guard(config.train.guard, session.manifest.base_rate(config.data.train_split))
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
-    writer = CheckpointWriter(run, *parts, config.train.checkpoint, resume_step)
+    writer = CheckpointWriter(run.path, *parts, config.train.checkpoint, resume_step)
     reporter.begin(total, progress.step, _rows_left(train, config.train.epochs, progress, total))
     moved = TablesMoved(session.sharded, session.tables, session.device)
     with Together(writer) as together:
@@ -153,10 +143,7 @@ def _segment(job: Training, end: int) -> None:
         logged = (progress.step + 1) % every == 0
         norms: dict[str, Tensor] | None = {} if logged else None
         session.task.controls.gradient_norms = norms
-        session.optimizers.set_factor(job.schedule.factor(progress.step))
-        session.task.controls.alpha_factor = config.correlation.alpha_factor(progress.step)
-        # The random numbers of dropout depend on seed, step and rank only, so a resumed run draws the same ones.
-        torch.manual_seed((config.train.seed << 32) ^ (progress.step * 4096 + rank()))
+        session.prepare_step(progress.step, job.schedule.factor(progress.step))
         began = time.perf_counter()
         losses, *_ = session.pipeline.progress(batches)
         window.add(losses)

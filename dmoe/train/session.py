@@ -15,7 +15,7 @@ from dmoe.config.config import Config
 from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.reading.reader import Reader
-from dmoe.distributed import world_size
+from dmoe.distributed import rank, world_size
 from dmoe.metrics.evaluation import Evaluation
 from dmoe.model.build import Blueprint, build_model, build_task, make_blueprint
 from dmoe.model.losses.objective import TrainTask
@@ -88,6 +88,13 @@ class Session:
             pin_memory=self.device.type == "cuda",
             lookups=None if plain else self.blueprint.lookups,
         )
+
+    def prepare_step(self, step: int, factor: float) -> None:
+        """Sets what a step depends on: the factor of the learning rates, that of alpha, and the random numbers of dropout, which depend on
+        seed, step and rank only, so that a resumed run draws the same ones."""
+        self.optimizers.set_factor(factor)
+        self.task.controls.alpha_factor = self.config.correlation.alpha_factor(step)
+        torch.manual_seed((self.config.train.seed << 32) ^ (step * 4096 + rank()))
 
     def on_device(self, batch: Batch) -> Batch:
         """A batch of the caller, with ids and device as the model needs them."""

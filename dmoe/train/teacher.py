@@ -19,8 +19,6 @@ from dmoe.checkpoint.of_run import checkpoint_of
 from dmoe.config.config import Config, load_config
 from dmoe.config.sections import OptimizerConfig, ShardingConfig, TableOptimizerConfig
 from dmoe.data.dataset.batch import Batch
-from dmoe.data.dataset.compatibility import check_compatible, model_inputs
-from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
@@ -29,7 +27,7 @@ from dmoe.model.budget.cost import cost_of
 from dmoe.model.build import make_blueprint, outline_of
 from dmoe.storage.paths import PATHS, inside, join, read_bounded, write_text
 from dmoe.train.run.run_dir import RunDir, problem_of
-from dmoe.train.run.run_inputs import CONFIG, run_inputs
+from dmoe.train.run.run_inputs import CONFIG, check_same_ids
 from dmoe.train.session import Session, open_session
 
 WITHOUT = ["distill.teachers=[]", "supervision.mixture_weight=1.0"]
@@ -50,15 +48,8 @@ class Source:
 
 
 class Teachers:
-    """The teachers of a training. All ranks must make the same calls in the same order.
-
-    Args:
-        student: the model that is trained. Teachers score its batches.
-        total: number of steps of the whole training. Each teacher teaches an equal part of them, in order.
-
-    Raises:
-        UserError: on all ranks: a teacher is not there, is damaged, or reads other features or ids than the student.
-    """
+    """The teachers of a training. All ranks must make the same calls in the same order, and refuse a teacher that is damaged or reads other
+    features or ids than the student. Each teacher teaches an equal part of the `total` steps, in order."""
 
     def __init__(self, student: Session, total: int) -> None:
         self.student, self.total = student, total
@@ -78,12 +69,8 @@ class Teachers:
         return self.sources[min(step * len(self.sources) // max(self.total, 1), len(self.sources) - 1)]
 
     def taught(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
-        """The student's batches on its device, with the teacher's logits.
-
-        Args:
-            batches: with ids as the data set has them, before `lookups`.
-            step: of the first one.
-        """
+        """The student's batches on its device, with the teacher's logits. They come with ids as the data set has them; `step` is that of
+        the first."""
         for number, batch in enumerate(batches, step):
             here = batch.to(self.student.device)
             yield self.student.on_device(replace(here, teacher_B=self.logits(here, number)))
@@ -124,12 +111,8 @@ def held_bytes(config: Config) -> int:
 
 
 def note_teachers(run: RunDir, sources: Sequence[Source], begun: bool) -> None:
-    """Records the teachers of a new run. A resumed run (`begun`) must have the teachers it started with, since a teacher's run may have
-    been trained further or replaced in the meantime.
-
-    Raises:
-        UserError: on all ranks, a teacher of the same checkpoint has other weights, or a run's best checkpoint is another one.
-    """
+    """Records the teachers of a new run. A resumed run (`begun`) must have the teachers it started with, with the same weights: a teacher's
+    run may have been trained further or replaced in the meantime."""
     on_rank_0(partial(_note, run, {one.given: [one.folder, one.digest] for one in sources}, begun))
 
 
@@ -152,8 +135,7 @@ def _note(run: RunDir, now: dict[str, list[str]], begun: bool) -> None:
 def _look(student: Session, path: str) -> Source:
     """Rank 0's look at a teacher before anything is built."""
     folder, run = checkpoint_of(path)
-    data = student.config.data
-    check_compatible(run_inputs(run), model_inputs(data, with_identities(student.manifest, data.path)), data.path, ordered=True)
+    check_same_ids(run, student.config.data, student.manifest)
     config, manifest = _config(run), load_manifest(run)
     blueprint = make_blueprint(config, manifest)
     check_fits(folder, blueprint.tables, outline_of(config, blueprint))

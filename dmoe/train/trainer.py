@@ -19,7 +19,7 @@ from dmoe.data.dataset.batch import Batch
 from dmoe.data.dataset.compatibility import check_compatible, model_inputs
 from dmoe.data.dataset.dataset import Batches
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.distributed import device_of_this_rank, rank, start_alone
+from dmoe.distributed import device_of_this_rank, start_alone
 from dmoe.errors import UserError
 from dmoe.model.dmoe import DMoE
 from dmoe.model.losses.objective import Losses
@@ -198,12 +198,9 @@ class Trainer:
     def _prepared(self) -> Iterator[None]:
         session, step = self.session, self.progress.step
         session.sharded.train()
-        session.optimizers.set_factor(self.schedule.factor(step))
-        session.task.controls.alpha_factor = self.config.correlation.alpha_factor(step)
         devices = [session.device] if session.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            # Dropout draws the same random numbers as in `dmoe train`: they depend on seed, step and rank only.
-            torch.manual_seed((self.config.train.seed << 32) ^ (step * 4096 + rank()))
+            session.prepare_step(step, self.schedule.factor(step))
             yield
 
     def _check(self, batches: Iterable[Batch]) -> None:

@@ -16,8 +16,7 @@ from dmoe.errors import UserError
 from dmoe.testing.resume import BEFORE, everything
 from dmoe.testing.small_run import dense_weights, open_small, small_config, train_steps
 from dmoe.train.optimizer.schedule import Schedule
-from dmoe.train.run.best import restore_best
-from dmoe.train.run.resume import resume_from
+from dmoe.train.run.restore import restore_best, resume_from
 from dmoe.train.run.run_dir import RunDir
 
 Tensors = dict[str, np.ndarray]
@@ -26,7 +25,7 @@ Tensors = dict[str, np.ndarray]
 def _open(data: str, folder: str, **settings: Any) -> tuple[Any, CheckpointWriter]:
     session = open_small(small_config(data))
     parts = (session.sharded, session.tables, session.dense, session.optimizers)
-    return session, CheckpointWriter(RunDir(folder), *parts, CheckpointConfig(**settings))
+    return session, CheckpointWriter(folder, *parts, CheckpointConfig(**settings))
 
 
 def refusal(data: str, folder: str, *overrides: str) -> str:

@@ -108,7 +108,7 @@ def peaks(arguments: argparse.Namespace) -> dict[str, float]:
         run = RunDir(folder)
         run.create(config, manifest, session.plan)
         parts = (session.sharded, session.tables, session.dense, session.optimizers)
-        writer = CheckpointWriter(run, *parts, config.train.checkpoint)
+        writer = CheckpointWriter(run.path, *parts, config.train.checkpoint)
         writer.save({"step": arguments.steps, "best_step": arguments.steps})
         writer.finish()
         found["checkpoint"] = resident_bytes(peak=True)

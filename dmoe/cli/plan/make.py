@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--gap {arguments.gap}: expected a share from 0 to below 1, such as 0.01")
     model = model_of(arguments)
     from dmoe.sharding.plan.plan_file import write_plan
-    from dmoe.sharding.plan.report.summary import over_bound
+    from dmoe.sharding.plan.report.show_words import over_bound
     from dmoe.sharding.planner.cluster import parse_cluster
     from dmoe.sharding.planner.cost.table_use import in_short, with_use
 

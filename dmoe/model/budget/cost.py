@@ -4,7 +4,7 @@ Shapes: B rows, I dense features, F fields, K dims of an embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from dmoe.model.embedding.tables import SHARED
 from dmoe.model.experts.dense import linear_flops
 from dmoe.model.network import ExpertMixture
 
-STATES_A_NUMBER = {"adagrad": 1.0, "rowwise_adagrad": 0.0, "sgd": 0.0, "adam": 2.0, "adamw": 2.0}
+STATES_A_NUMBER = {"adagrad": 1, "rowwise_adagrad": 0, "sgd": 0, "adam": 2, "adamw": 2}
+"""Numbers of optimizer state for each number of a parameter; row-wise Adagrad has one for each row instead."""
 ROW_SCALE_BYTES = 4
 
 
@@ -42,10 +43,7 @@ class Cost:
     """The cost of a model. FLOPs are for the forward pass of one row, 2 per multiply-add; a training step takes about three times as many.
 
     Attributes:
-        sets: the cost of each table set.
-        table_state_bytes: size of the optimizer states of the tables.
-        dense_parameters: number of parameters of experts, projections, gate and tower.
-        dense_state_bytes: size of the optimizer states of these parameters.
+        table_state_bytes, dense_state_bytes: size of the optimizer states of the tables, and of the dense parameters.
         flops: part of the model -> FLOPs per row.
         lookups: table rows looked up per row of the batch: one per physical table, or the mean number of ids of a multi-valued feature.
         lookup_bytes: size of the pooled embeddings that these lookups return.
@@ -119,9 +117,9 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
     dense = sum(parameter.numel() for parameter in mixture.parameters())
     return Cost(
         sets=tuple(sets),
-        table_state_bytes=int(stored_bytes * STATES_A_NUMBER[table_kind]) + row_states,
+        table_state_bytes=stored_bytes * STATES_A_NUMBER[table_kind] + row_states,
         dense_parameters=dense,
-        dense_state_bytes=int(dense * 4 * STATES_A_NUMBER[dense_kind]),
+        dense_state_bytes=dense * 4 * STATES_A_NUMBER[dense_kind],
         flops=flops_of(mixture, config.model.expert_dim),
         lookups=round(sum(table.mean_ids * len(table.keys) for table in blueprint.tables)),
         lookup_bytes=4 * sum(table.columns * len(table.keys) for table in blueprint.tables),
@@ -131,16 +129,10 @@ def cost_of_parts(config: Config, blueprint: Blueprint, mixture: ExpertMixture) 
 
 def together(costs: Sequence[Cost]) -> Cost:
     """The total cost of an ensemble of models."""
-    return Cost(
-        sets=tuple(one for cost in costs for one in cost.sets),
-        table_state_bytes=sum(cost.table_state_bytes for cost in costs),
-        dense_parameters=sum(cost.dense_parameters for cost in costs),
-        dense_state_bytes=sum(cost.dense_state_bytes for cost in costs),
-        flops={part: sum(cost.flops.get(part, 0) for cost in costs) for part in costs[0].flops},
-        lookups=sum(cost.lookups for cost in costs),
-        lookup_bytes=sum(cost.lookup_bytes for cost in costs),
-        saved_bytes=sum(cost.saved_bytes for cost in costs),
-    )
+    sets = tuple(one for cost in costs for one in cost.sets)
+    flops = {part: sum(cost.flops.get(part, 0) for cost in costs) for part in costs[0].flops}
+    numbers = {one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost) if one.name not in ("sets", "flops")}
+    return Cost(sets=sets, flops=flops, **numbers)
 
 
 def flops_of(mixture: ExpertMixture, expert_dim: int) -> dict[str, int]:

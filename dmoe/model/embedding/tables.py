@@ -97,7 +97,6 @@ def make_tables(
     """Makes the physical tables of a model, in the order of the features.
 
     Args:
-        features: features of the manifest.
         set_dims: dim of each table set; one entry if all experts share a set.
         layout: `wide` or `separate`.
         private_ids: for a light multi-embedding, the number of ids of each feature with private rows. Shared tables come first.

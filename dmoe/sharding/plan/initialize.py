@@ -1,6 +1,6 @@
 """Initial weights that depend only on the seed, not on the plan, the layout or the number of ranks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,17 +20,10 @@ def initialize_tables(model: nn.Module, tables: Sequence[Table], seed: int, std:
     """
     for shard in local_shards(model, tables):
         shard.weight.zero_()
-        rows = shard.weight.shape[0]
-        for section, first_column, columns in shard.pieces():
-            width = columns.stop - columns.start
-            for block in range(shard.row // BLOCK_ROWS, -(-(shard.row + rows) // BLOCK_ROWS)):
-                start = block * BLOCK_ROWS
-                drawn = min(BLOCK_ROWS, shard.table.rows - start)
-                values = initial_block(seed, shard.table.logical_name(section), block, drawn, section.dim, std)
-                low, high = max(start, shard.row), min(start + drawn, shard.row + rows)
-                shard.weight[low - shard.row : high - shard.row, columns] = values[
-                    low - start : high - start, first_column : first_column + width
-                ].to(shard.weight)
+        end = shard.row + len(shard.weight)
+        for start, columns, values in _drawn(shard, range(shard.row // BLOCK_ROWS, -(-end // BLOCK_ROWS)), seed, std):
+            low, high = max(start, shard.row), min(start + len(values), end)
+            shard.weight[low - shard.row : high - shard.row, columns] = values[low - start : high - start]
 
 
 @torch.no_grad()
@@ -61,12 +54,17 @@ def initialize_rows(
         local = torch.from_numpy(mine - shard.row).to(shard.weight.device)
         for tensor in (shard.weight, *states_of(shard).values()):
             tensor[local] = 0
-        for section, first_column, columns in shard.pieces():
-            width = columns.stop - columns.start
-            for block in np.unique(mine // BLOCK_ROWS).tolist():
-                start = block * BLOCK_ROWS
-                drawn = min(BLOCK_ROWS, shard.table.rows - start)
-                values = initial_block(seed, shard.table.logical_name(section), block, drawn, section.dim, std)
-                some = mine[(mine >= start) & (mine < start + drawn)]
-                of_block = values[torch.from_numpy(some - start), first_column : first_column + width]
-                shard.weight[torch.from_numpy(some - shard.row).to(shard.weight.device), columns] = of_block.to(shard.weight)
+        for start, columns, values in _drawn(shard, np.unique(mine // BLOCK_ROWS).tolist(), seed, std):
+            some = mine[(mine >= start) & (mine < start + len(values))]
+            here, there = (torch.from_numpy(some - first).to(values.device) for first in (start, shard.row))
+            shard.weight[there, columns] = values[here]
+
+
+def _drawn(shard: LocalShard, blocks: Iterable[int], seed: int, std: float) -> Iterator[tuple[int, slice, Tensor]]:
+    """Yields the initial weights of blocks of rows: the first row in the table, the columns in the shard, and the numbers."""
+    for section, first_column, columns in shard.pieces():
+        for block in blocks:
+            start = block * BLOCK_ROWS
+            rows = min(BLOCK_ROWS, shard.table.rows - start)
+            values = initial_block(seed, shard.table.logical_name(section), block, rows, section.dim, std)
+            yield start, columns, values[:, first_column : first_column + columns.stop - columns.start].to(shard.weight)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.cost.cost_model import NUMBER, STATES_A_NUMBER, shards_of
+from dmoe.model.budget.cost import STATES_A_NUMBER
+from dmoe.sharding.planner.cost.cost_model import NUMBER, shards_of
 
 Rectangles = NDArray[np.int64]
 """[n, 5]: row, column, rows, columns, rank."""
@@ -31,12 +32,11 @@ class Moved:
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int, int], optimizers: tuple[str, str]) -> Moved:
-    """Bytes that move for one table.
+    """Bytes that move for one table, which has the same size in both plans.
 
     Args:
-        before, after: the entries of the table in the two plans; the table has the same size in both.
-        ranks: world sizes of the two plans.
-        optimizers: optimizers of the two plans; if they differ, no state is moved, since the new optimizer starts with empty state.
+        before, after: its entries in the two plans, which have these `ranks` and `optimizers`. If the optimizers differ, no state is moved,
+            since the new one starts with empty state.
     """
     old, new = (rectangles(row, count) for row, count in zip((before, after), ranks, strict=True))
     keeps_state = optimizers[0] == optimizers[1]

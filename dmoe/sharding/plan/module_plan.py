@@ -35,16 +35,31 @@ class Plan(ShardingPlan):
     kept: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of(kept: dict[str, Any], extras: Mapping[str, Mapping[str, Any]] | None = None, where: str = HERE) -> "Plan":
+    def of(
+        kept: dict[str, Any],
+        extras: Mapping[str, Mapping[str, Any]] | None = None,
+        where: str = HERE,
+        paths: Mapping[str, str] | None = None,
+    ) -> "Plan":
         """Makes a Plan from the data of a plan file.
 
         Args:
-            extras: table -> further fields of its ParameterSharding, such as cache_params. They are not saved.
-
-        Raises:
-            UserError: the data are damaged.
+            extras: table -> further fields of its ParameterSharding, which are not saved.
+            paths: table name in the module -> path of its collection, for tables whose entry has no path.
         """
-        return _placed(kept, where, {}, extras or {})
+        cluster = check_plan(kept, where)
+        device = torch.device(cluster.device.kind)
+        modules: dict[str, dict[str, ParameterSharding]] = {}
+        for number, (name, row) in enumerate(kept["tables"].items()):
+            made = parameter_sharding(row, device, cluster.ranks, cluster.ranks_a_node)
+            for key, value in (extras or {}).get(name, {}).items():
+                setattr(made, key, value)
+            parameter = _name_in_module(number, name, row)
+            path = row.get("path")
+            if path is None:
+                path = (paths or {}).get(parameter, COLLECTION)
+            modules.setdefault(path, {})[row.get("parameter") or parameter] = made
+        return Plan({path: EmbeddingModuleShardingPlan(tables) for path, tables in modules.items()}, kept)
 
     @staticmethod
     def load(path: str, module: nn.Module | None = None) -> "Plan":
@@ -67,7 +82,7 @@ class Plan(ShardingPlan):
                 if sizes.get(name) != size:
                     there, here = ("x".join(map(str, one)) if one else "absent" for one in (size, sizes.get(name)))
                     raise UserError(f"{path}: table {quoted(label)} is {there} there and {here} in the model; plan again")
-        return _placed(kept, path, {name: one.path for name, one in found.items()}, {})
+        return Plan.of(kept, where=path, paths={name: one.path for name, one in found.items()})
 
     def save(self, path: str) -> None:
         """Writes the plan to a file that can be read, edited and compared."""
@@ -95,26 +110,6 @@ class Plan(ShardingPlan):
     def diff(self, other: "Plan") -> str:
         """The bytes that a change from this plan to the other one moves, and the change in predicted cost."""
         return diff_document(difference(self.kept, other.kept, "this", "other"), "this", "other").text()
-
-
-def _placed(kept: dict[str, Any], where: str, paths: Mapping[str, str], extras: Mapping[str, Mapping[str, Any]]) -> Plan:
-    """
-    Args:
-        paths: table name in the module -> path of its collection, for tables whose entry has no path.
-    """
-    cluster = check_plan(kept, where)
-    device = torch.device(cluster.device.kind)
-    modules: dict[str, dict[str, ParameterSharding]] = {}
-    for number, (name, row) in enumerate(kept["tables"].items()):
-        made = parameter_sharding(row, device, cluster.ranks, cluster.ranks_a_node)
-        for key, value in extras.get(name, {}).items():
-            setattr(made, key, value)
-        parameter = _name_in_module(number, name, row)
-        path = row.get("path")
-        if path is None:
-            path = paths.get(parameter, COLLECTION)
-        modules.setdefault(path, {})[row.get("parameter") or parameter] = made
-    return Plan({path: EmbeddingModuleShardingPlan(tables) for path, tables in modules.items()}, kept)
 
 
 def _name_in_module(number: int, name: str, row: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.plan_file import hash_of, model_hash
+from dmoe.sharding.plan.shard_layout import blocks
 from dmoe.sharding.planner.cluster import PRESETS, Cluster
 
 BUDGET = 256 << 20
@@ -27,11 +28,8 @@ def shape_of(cluster: Cluster, ranks: int) -> Cluster:
 
 
 def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state: int) -> Manifest:
-    """The manifest with a maximum number of ids per feature, chosen so that all tables fit in BUDGET.
-
-    Args:
-        state: elements of optimizer state per element of a table.
-    """
+    """The manifest with a maximum number of ids per feature, so that all tables fit in BUDGET, with `state` numbers of optimizer state per
+    number."""
     columns: Counter[str] = Counter()
     for table in tables:
         columns[table.feature] += table.columns
@@ -49,13 +47,7 @@ def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state
 def shrink(
     plan: Mapping[str, Any], cluster: Cluster, small: Cluster, tables: Sequence[Table], optimizer: str, batch_size: int
 ) -> dict[str, Any]:
-    """The plan file for the small cluster.
-
-    Args:
-        plan: plan for `cluster`, checked by `read_plan`.
-        tables: tables of the model with fewer rows; names and columns as in the plan.
-        optimizer: optimizer of the tables in the rehearsal.
-    """
+    """The plan file for the small cluster: `tables` are those of the model with fewer rows, with the names and columns of the plan."""
     rows = {}
     for table in tables:
         row = plan["tables"][table.name]
@@ -86,9 +78,9 @@ def _shards(row: Mapping[str, Any], table: Table, cluster: Cluster, small: Clust
         return _by_rows(table.rows, 0, table.columns, list(range(small.ranks)))
     if kind in ("table_row_wise", "grid_shard"):
         # All rows of a block of columns are on the ranks of one host.
-        blocks = {shard["column"]: shard for shard in row["shards"]}
+        of_column = {shard["column"]: shard for shard in row["shards"]}
         shards = []
-        for column, shard in sorted(blocks.items()):
+        for column, shard in sorted(of_column.items()):
             first = _node(shard["rank"], cluster, small) * local
             shards += _by_rows(table.rows, column, shard["columns"], list(range(first, first + local)))
         return shards
@@ -100,11 +92,9 @@ def _shards(row: Mapping[str, Any], table: Table, cluster: Cluster, small: Clust
 
 def _by_rows(rows: int, column: int, columns: int, ranks: list[int]) -> list[dict[str, int]]:
     """Row shards as TorchRec makes them: equal blocks, the last ones shorter or empty."""
-    block = -(-rows // len(ranks))
-    starts = [min(index * block, rows) for index in range(len(ranks) + 1)]
     return [
-        {"row": start, "column": column, "rows": end - start, "columns": columns, "rank": rank}
-        for start, end, rank in zip(starts, starts[1:], ranks, strict=False)
+        {"row": row, "column": column, "rows": height, "columns": columns, "rank": rank}
+        for (row, height), rank in zip(blocks(rows, len(ranks)), ranks, strict=True)
     ]
 
 

@@ -39,7 +39,7 @@ def room_of(tables: Sequence[Table], rules: dict[str, Rule], cluster: Cluster, t
     named = [(f"table{number}", rules[table.name]) for number, table in enumerate(tables)]
     # The reservation depends on the number of ids of a table, not on its size.
     module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
-    constraints = {name: constraint_of(rule, [], [], None) for name, rule in named}
+    constraints = {name: constraint_of(rule.lookup, rule.batch_size) for name, rule in named}
     batch = max(rule.batch_size for rule in rules.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

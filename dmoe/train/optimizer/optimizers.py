@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
 from dmoe.checkpoint.index import EMA
@@ -19,14 +18,9 @@ from dmoe.distributed import world_size
 from dmoe.errors import UserError
 from dmoe.model.embedding.tables import Table
 from dmoe.sharding.plan.local_shards import LocalShard, fused_modules, local_shards
+from dmoe.sharding.planner.cost.lookup import OPTIMIZERS
 from dmoe.train.optimizer.average import MovingAverage
 
-TABLE_CLASSES = {
-    "adagrad": torch.optim.Adagrad,
-    "rowwise_adagrad": RowWiseAdagrad,
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-}
 CLIPPY_FLOOR = 0.01
 """A weight may always change by this much, so that weights at 0 can change at all."""
 DENSE_STATES = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}, "adagrad": {"step", "sum"}}
@@ -35,11 +29,7 @@ DENSE_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad"
 
 
 def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: TableOptimizerConfig, device: torch.device) -> None:
-    """Attaches the optimizer to the tables before they are sharded, so that they are updated inside the backward pass.
-
-    Raises:
-        UserError: Adam on a CPU, since FBGEMM's CPU kernels have no Adam.
-    """
+    """Attaches the optimizer to the tables before they are sharded, so that they are updated inside the backward pass."""
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
     by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
@@ -50,7 +40,7 @@ def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: Tabl
             kwargs["eps"] = config.eps
         if config.kind == "adam":
             kwargs["betas"] = config.betas
-        apply_optimizer_in_backward(TABLE_CLASSES[config.kind], [parameter], kwargs)
+        apply_optimizer_in_backward(OPTIMIZERS[config.kind], [parameter], kwargs)
         if config.kind == "adam":
             # The call above takes `betas`, for torch.optim's Adam. At sharding, the kernel gets the same dict, but needs beta1 and beta2.
             kwargs["beta1"], kwargs["beta2"] = kwargs.pop("betas")
@@ -70,10 +60,7 @@ class Optimizers:
 
     Args:
         model: sharded by DistributedModelParallel after a call of `attach_table_optimizer`.
-        dense: the dense parameters by name.
-
-    Attributes:
-        average: of the dense parameters; None before `begin_average`.
+        dense: the dense parameters by name; their `average` is None before `begin_average`.
     """
 
     def __init__(
@@ -168,11 +155,8 @@ class Optimizers:
         return kept | (self.average.state() if self.average else {})
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
-        """Loads a result of `dense_state`. An average that this run does not keep is left out.
-
-        Raises:
-            UserError: a state belongs to another optimizer, or has another shape than its parameter.
-        """
+        """Loads a result of `dense_state`. An average that this run does not keep is left out; states of another optimizer or shape are
+        refused."""
         kind = self._dense_config.kind
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"

@@ -1,10 +1,11 @@
 """The description of a run that is printed before it starts."""
 
+from collections.abc import Iterator
+
 import torch
 
 from dmoe import distributed
 from dmoe.config.config import Config
-from dmoe.config.sections import DataConfig
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.data.dataset.notices import feature_notices
@@ -29,49 +30,30 @@ def describe(session: Session, cost: Cost) -> str:
         ranks,
         copy_limit=checkpoint.copy_gib * 2**30 if checkpoint.asynchronous else 0.0,
     )
-    return (
+    about = [
         f"{config.variant}: {len(blueprint.experts)} experts ({names}) on {len(blueprint.set_dims)} table set(s), "
-        f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features\n"
+        f"{len(blueprint.features)} categorical and {len(blueprint.dense)} numeric features",
         f"{numbers:,} embedding parameters in {len(blueprint.tables)} tables ({', '.join(kinds)}), {dense:,} dense parameters;"
-        f" {ranks} rank(s) on {session.device.type}\n{line}{decoded_twice(config.data, ranks)}"
-        f"{converted(config.train.precision, session.device)}{without_auc(config.data, session.manifest)}"
-        f"{of_the_data(config, session.manifest)}"
-    )
+        f" {ranks} rank(s) on {session.device.type}",
+        line,
+    ]
+    return "\n".join([*about, *notices(config, session.manifest, ranks, session.device)])
 
 
-def decoded_twice(data: DataConfig, ranks: int) -> str:
-    """A line, with a leading line break, if several ranks decode the same row groups; else an empty text."""
+def notices(config: Config, manifest: Manifest, ranks: int, device: torch.device) -> Iterator[str]:
+    """A line for each setting that costs more than necessary, and for each thing about the data that may harm."""
+    data, train = config.data, config.train
     in_order = data.shuffle == "none"
-    if (1 if in_order else data.window_row_groups) >= ranks:
-        return ""
-    now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
-    better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
-    return f"\n{now}: several of the {ranks} ranks decode the same row groups; {better} avoids that"
-
-
-def without_auc(data: DataConfig, manifest: Manifest) -> str:
-    """A line, with a leading line break, for each split to evaluate whose rows all have the same label."""
-    found = ""
+    if (1 if in_order else data.window_row_groups) < ranks:
+        now = "data.shuffle=none" if in_order else f"data.window_row_groups={data.window_row_groups}"
+        better = f"{'data.shuffle=window ' * in_order}data.window_row_groups={ranks}"
+        yield f"{now}: several of the {ranks} ranks decode the same row groups; {better} avoids that"
+    if train.precision == "bf16" and device.type == "cpu" and not any(torch.cpu.get_capabilities().get(name) for name in BF16_INSTRUCTIONS):
+        yield "train.precision=bf16: this CPU has no bf16 instructions, so bf16 is several times slower here than fp32"
     for split, then in ((data.validation_split, "; the best checkpoint is the one with the lowest logloss"), (data.test_split, "")):
         if label := manifest.splits[split].only_label:
-            found += f"\nsplit '{split}': all {manifest.splits[split].rows:,} rows are {label}, so that it has no AUC{then}"
-    return found
-
-
-def of_the_data(config: Config, manifest: Manifest) -> str:
-    """Lines, each with a leading line break, about training data that may harm: uninformative features that the model reads, and fewer rows
-    than a batch."""
-    inputs = model_inputs(config.data, manifest)
-    read = {one.name for one in inputs.dense} | {one.name for one in inputs.categorical}
-    lines, split, batch = feature_notices(manifest, read), config.data.train_split, config.train.batch_size
-    rows = manifest.splits[split].rows
-    if rows < batch:
-        lines.append(f"split '{split}' has {rows:,} rows, fewer than train.batch_size {batch:,}: an epoch is one step")
-    return "".join(f"\n{one}" for one in lines)
-
-
-def converted(precision: str, device: torch.device) -> str:
-    """A line, with a leading line break, if this CPU has no bf16 instructions, so that every product is converted; else an empty text."""
-    if precision != "bf16" or device.type != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in BF16_INSTRUCTIONS):
-        return ""
-    return "\ntrain.precision=bf16: this CPU has no bf16 instructions, so bf16 is several times slower here than fp32"
+            yield f"split '{split}': all {manifest.splits[split].rows:,} rows are {label}, so that it has no AUC{then}"
+    inputs = model_inputs(data, manifest)
+    yield from feature_notices(manifest, {one.name for one in inputs.dense} | {one.name for one in inputs.categorical})
+    if (rows := manifest.splits[data.train_split].rows) < train.batch_size:
+        yield f"split '{data.train_split}' has {rows:,} rows, fewer than train.batch_size {train.batch_size:,}: an epoch is one step"

@@ -14,11 +14,11 @@ from dmoe.config.config import Config, dump_config, parse_config, setting
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reading.reader import Reader
 from dmoe.errors import UserError
+from dmoe.model.budget.cost import STATES_A_NUMBER
 from dmoe.sharding.plan.job_plan import refuse_other
 from dmoe.sharding.plan.plan_file import as_text, check_plan
 from dmoe.sharding.plan.shrink_plan import fewer_ids, shape_of, shrink
 from dmoe.sharding.planner.cluster import Cluster
-from dmoe.sharding.planner.cost.cost_model import STATES_A_NUMBER
 from dmoe.sharding.planner.planning_model import Described, describe
 from dmoe.storage.paths import PATHS, join, write_text
 from dmoe.train.rehearsal.local_launch import RunFailed, run_here
@@ -37,17 +37,12 @@ Told = Callable[[str, str], None]
 
 
 def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, told: Told) -> Cluster:
-    """Checks what can be checked without running: plan, batch size, data set, run directory.
+    """Checks what can be checked without running: plan, batch size, data set, run directory; returns the cluster of the plan. The first
+    problem that would end the launch is a UserError.
 
     Args:
         where: the plan file.
         told: called for each check with its result (`ok`, or `--` if it was skipped) and a description.
-
-    Returns:
-        The cluster of the plan.
-
-    Raises:
-        UserError: the first problem that would end the launch.
     """
     cluster = check_plan(plan, where)
     refuse_other(plan, model.tables, config, cluster, where)
@@ -101,16 +96,7 @@ def _look_at_run(config: Config, told: Told) -> None:
 def rehearse(
     config: Config, plan: Mapping[str, Any], cluster: Cluster, model: Described, ranks: int, steps: int, seconds: float, told: Told
 ) -> None:
-    """Runs the shrunk launch: steps, validation, checkpoint, loading it, test.
-
-    Args:
-        cluster: of the plan.
-        seconds: time limit of the run.
-
-    Raises:
-        UserError: the run ended with this message about a user's mistake.
-        RunFailed: the run failed for another reason.
-    """
+    """Runs the shrunk launch: steps, validation, checkpoint, loading it, test. `cluster`: of the plan; raises the errors of `run_here`."""
     small = shape_of(cluster, ranks)
     with tempfile.TemporaryDirectory(prefix="dmoe-rehearsal-") as folder:
         shrunk, changed = _write(folder, config, plan, cluster, small, model, steps)
@@ -133,7 +119,7 @@ def _write(
     """Writes config, plan and data of the rehearsal to a folder; returns the plan and a description of what differs from the launch."""
     kind = config.optimizer.tables.kind
     rehearsed = "adagrad" if kind == "adam" else kind
-    manifest = fewer_ids(model.manifest, model.tables, small, int(STATES_A_NUMBER[rehearsed]))
+    manifest = fewer_ids(model.manifest, model.tables, small, STATES_A_NUMBER[rehearsed])
     batch_size = min(config.train.batch_size, ROWS_A_RANK * small.ranks)
     overrides = [
         setting("data.path", folder),

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from dmoe.checkpoint.index import INDEX, refuse, verify_checkpoint
+from dmoe.checkpoint.index import refuse, verify_checkpoint
 from dmoe.checkpoint.of_run import folder_of, steps_in
 from dmoe.config.config import Config, dump_config, load_config
 from dmoe.data.dataset.manifest import Manifest
@@ -18,35 +18,27 @@ from dmoe.json_text import defined, format_json, parse_json
 from dmoe.names import show
 from dmoe.storage.lock import FILE as LOCK
 from dmoe.storage.lock import share, take
-from dmoe.storage.paths import PATHS, append_text, inside, join, write_text
+from dmoe.storage.paths import PATHS, append_text, inside, write_text
 from dmoe.train.run.run_inputs import CONFIG, SCHEMA
+from dmoe.version import version_of
 
 ENDING_SECONDS = 10.0
 """How long to wait for the lock of another run that is about to end, such as ranks whose launcher was killed."""
 
 
 class RunDir:
-    """The directory of a run.
+    """The directory of a run, local or of any URI that iopath has a handler for.
 
     The directory may come from an untrusted source, so its files and checkpoints must not be links: nothing outside is written or removed.
-    The directory itself may be a link.
-
-    Args:
-        path: local, or any URI that iopath has a handler for.
-    """
+    The directory itself may be a link."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock: int | None = None
 
     def lock(self) -> None:
-        """Locks the directory against other trainings until the process of every rank has ended, or `unlock`. Every rank must call it.
-
-        A remote directory is not locked, since object stores have no locks.
-
-        Raises:
-            UserError: on every rank, if another training holds the lock, or the directory cannot be written.
-        """
+        """Locks a local directory against other trainings until the process of every rank has ended, or `unlock`; every rank raises if
+        another training holds the lock. Every rank must call it. Object stores have no locks."""
         if "://" in self.path:
             return
         # Rank 0 takes an exclusive lock, then all ranks share it: a rank that outlives the others still blocks the next training.
@@ -79,19 +71,11 @@ class RunDir:
             self._lock = None
 
     def file(self, *names: str) -> str:
-        """The path of a file or folder of the run.
-
-        Raises:
-            UserError: it is a link, or outside the directory.
-        """
+        """The path of a file or folder of the run, which must not be a link or lie outside the directory."""
         return inside(self.path, *names)
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
-        """Writes the files that describe the run before it starts. The config is last: a directory with a config holds a run.
-
-        Raises:
-            UserError: on every rank, if rank 0 cannot write there.
-        """
+        """Writes the files that describe the run before it starts. The config is last: a directory with a config holds a run."""
 
         def write() -> None:
             try:
@@ -107,11 +91,8 @@ class RunDir:
         on_rank_0(write)
 
     def resumed(self, step: int, refused: list[str], config: Config, plan: dict[str, Any]) -> list[str]:
-        """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl.
-
-        Returns:
-            The settings that have changed since the start of the run, as `key: before -> now`.
-        """
+        """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl. Returns the settings that have
+        changed since the start of the run, as `key: before -> now`."""
         changed: list[str] = []
         if rank() == 0:
             before, now = flat(load_config(self.file(CONFIG)).model_dump(mode="json")), flat(config.model_dump(mode="json"))
@@ -150,13 +131,8 @@ class RunDir:
         return steps_in(self.path)
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
-        """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint.
-
-        Every rank must call it; each rank verifies a part of the files.
-
-        Raises:
-            UserError: on every rank, if there are checkpoints but none is sound.
-        """
+        """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint. Every rank raises if
+        there are some but none is sound. Every rank must call it, and verifies a part of the files."""
         refused: list[str] = []
         for step in reversed(broadcast_object(self.checkpoints() if rank() == 0 else None)):
             problem = problem_of(self.checkpoint(step))
@@ -173,20 +149,6 @@ class RunDir:
             for later in self.checkpoints():
                 if later > step:
                     refuse(self.checkpoint(later))
-
-    def prune(self, keep: int, best: int | None) -> None:
-        """Removes all checkpoints except the newest `keep` and the best one."""
-        if rank() == 0:
-            steps = self.checkpoints()
-            for step in steps[: max(len(steps) - keep, 0)]:
-                if step != best:
-                    folder = self.checkpoint(step)
-                    # The index first: a partly removed checkpoint must not look complete.
-                    PATHS.rm(join(folder, INDEX))
-                    for name in PATHS.ls(folder):
-                        PATHS.rm(join(folder, name))
-                    if os.path.isdir(folder):
-                        os.rmdir(folder)
 
     def _text(self, name: str, text: str) -> None:
         write_text(self.file(name), text)
@@ -233,15 +195,7 @@ def _step_of(line: str) -> int:
 
 def environment() -> dict[str, Any]:
     """Command, machine and versions, recorded beside the metrics."""
-    from importlib.metadata import PackageNotFoundError, version
-
     import torch
-
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
 
     names = ["dmoe", "torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "torchx", "numpy", "pyarrow"]
     return {
@@ -252,5 +206,5 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: found for name in names if (found := installed(name))},
+        "versions": {name: found for name in names if (found := version_of(name))},
     }

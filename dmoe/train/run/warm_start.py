@@ -3,30 +3,23 @@
 from dmoe.checkpoint.index import read_index
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.of_run import checkpoint_of
-from dmoe.data.dataset.compatibility import check_compatible, model_inputs
-from dmoe.data.dataset.earlier import with_identities
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.distributed import on_rank_0
 from dmoe.errors import UserError
 from dmoe.train.run.run_dir import problem_of
-from dmoe.train.run.run_inputs import run_inputs
+from dmoe.train.run.run_inputs import check_same_ids
 from dmoe.train.session import Session
 
 
 def begin_from(session: Session, path: str, manifest: Manifest | None = None) -> tuple[int, str]:
-    """Loads weights and optimizer states. Rows that the checkpoint lacks keep their initial weights and empty states.
+    """Loads weights and optimizer states. Rows that the checkpoint lacks keep their initial weights and empty states. Returns the number of
+    steps that led to these weights, and a line about what was loaded.
 
     Every rank must call it. Step, epoch, position in the data, schedule and best AUC are not loaded, since the run is a new one.
 
     Args:
-        path: a checkpoint, or a run, whose best checkpoint is used.
+        path: a checkpoint, or a run, whose best checkpoint is used. It must have the model's features, dims, optimizers and ids.
         manifest: of the data set whose ids the rows of the tables are for, if it is not that of the session.
-
-    Returns:
-        The number of steps that led to these weights, and a line about what was loaded.
-
-    Raises:
-        UserError: the checkpoint is damaged, or has other features, dims, optimizers or ids, or larger tables.
     """
     try:
         folder = on_rank_0(lambda: _look(session, manifest or session.manifest, path))
@@ -43,26 +36,15 @@ def begin_from(session: Session, path: str, manifest: Manifest | None = None) ->
 
 
 def _look(session: Session, manifest: Manifest, path: str) -> str:
-    """The folder of the checkpoint, after a check that the data set has the ids of the earlier run, and perhaps further ones.
-
-    Raises:
-        UserError: there is no checkpoint, or the meaning of its ids is unknown or different.
-    """
-    data = session.config.data
+    """The folder of the checkpoint, after a check that the data set has the ids of the earlier run, and perhaps further ones."""
     folder, run = checkpoint_of(path)
-    now = model_inputs(data, with_identities(manifest, data.path))
-    before = run_inputs(run)
-    check_compatible(before, now, data.path, ordered=True, grown=True)
+    before = check_same_ids(run, session.config.data, manifest, grown=True)
     _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})
     return folder
 
 
 def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
-    """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before.
-
-    Raises:
-        UserError: names the feature.
-    """
+    """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before."""
     there, now = read_index(folder).tables, {one.name: one.cardinality for one in session.blueprint.features}
     for table in (table for table in session.tables if table.readers):
         rows, ids = there.get(table.logical_name(table.sections[0]), (table.rows, 0))[0], before[table.feature]

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dmoe.errors import UserError
@@ -28,7 +29,6 @@ class Trackers:
     Args:
         about: the run; the trackers' ids are read from its folder.
         goes_on: whether to continue the record of an earlier start, if there is one.
-        made: each tracker by its name.
         warn: called with one line if a tracker is switched off.
     """
 
@@ -38,7 +38,7 @@ class Trackers:
         self._ids: dict[str, str] | None = None
         self.each = {name: Background(name, tracker, warn) for name, tracker in made.items()}
         for name, one in self.each.items():
-            one.call("at its start", lambda name=name, one=one: self._begin(name, one.tracker))  # type: ignore[misc]
+            one.call("at its start", partial(self._begin, name, one.tracker))
 
     @property
     def keep_files(self) -> bool:
@@ -46,21 +46,21 @@ class Trackers:
         return any(type(one.tracker).files is not Tracker.files for one in self.each.values())
 
     def scalars(self, part: str, values: Mapping[str, float], step: int) -> None:
-        for one in self.each.values():
-            one.call(f"{part} at step {step:,}", lambda one=one: one.tracker.scalars(part, values, step))  # type: ignore[misc]
+        self._call(f"{part} at step {step:,}", "scalars", part, values, step)
 
     def matrix(self, name: str, values: list[list[float]], step: int) -> None:
-        for one in self.each.values():
-            one.call(f"{name} at step {step:,}", lambda one=one: one.tracker.matrix(name, values, step))  # type: ignore[misc]
+        self._call(f"{name} at step {step:,}", "matrix", name, values, step)
 
     def files(self, paths: Sequence[str]) -> None:
+        self._call("files", "files", paths)
+
+    def _call(self, what: str, method: str, *arguments: Any) -> None:
         for one in self.each.values():
-            one.call("files", lambda one=one: one.tracker.files(paths))  # type: ignore[misc]
+            one.call(what, partial(getattr(one.tracker, method), *arguments))
 
     def end(self, status: Status) -> bool:
         """Ends the records; returns whether all threads have ended: one that hangs in a foreign library is left behind."""
-        for one in self.each.values():
-            one.call("at its end", lambda one=one: one.tracker.end(status))  # type: ignore[misc]
+        self._call("at its end", "end", status)
         until = time.monotonic() + END_SECONDS[status]
         ended = [one.end(max(until - time.monotonic(), 0.0)) for one in self.each.values()]
         return all(ended)
@@ -78,11 +78,7 @@ class Trackers:
 
 
 def ids_of(folder: str) -> dict[str, str]:
-    """Each tracker's id of a run, from the run's folder.
-
-    Raises:
-        UserError: the file of the ids is damaged.
-    """
+    """Each tracker's id of a run, from the run's folder."""
     path = inside(folder, FILE)
     if not PATHS.exists(path):
         return {}

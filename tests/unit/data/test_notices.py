@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmoe.config.config import parse_config
 from dmoe.data.dataset.describe import describe
@@ -12,7 +13,7 @@ from dmoe.data.dataset.describe_view import describe_document
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.notices import feature_notices, notices
 from dmoe.data.prepare.summary import summarize
-from dmoe.train.output.describe import of_the_data
+from dmoe.train.output.describe import notices as run_notices
 from tests.unit.data.every_schema import CROSSES, Days, kind_of, run
 
 CHANGES = {
@@ -104,7 +105,7 @@ def test_a_run_is_told_of_few_rows_and_of_the_features_that_it_reads(days, tmp_p
     manifest = run(changed(days, tmp_path, CHANGES[kind]), tmp_path / "d").manifest
     for batch, few in [(4, False), (100_000, True)]:
         config = parse_config(f"data: {{path: d, features: [{RARE[kind][0]}], dense: buckets}}\ntrain: {{batch_size: {batch}}}\n", "c.yaml")
-        line = of_the_data(config, manifest)
+        line = "\n".join(run_notices(config, manifest, 1, torch.device("cpu")))
         assert RARE[kind][0] in line
         assert CONSTANT[kind][0] not in line
         assert ("train.batch_size" in line) == few

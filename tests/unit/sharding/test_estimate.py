@@ -70,7 +70,8 @@ def test_each_shard_of_a_candidate_costs_what_torchrec_says_of_it():
     checked = 0
     for table in model.tables:
         rule = rules[table.name]
-        constraints = {table.name: constraint_of(rule, ["row_wise", "table_row_wise", "grid_shard"], list(IN_HOST), 16)}
+        kinds = ["row_wise", "table_row_wise", "grid_shard"]
+        constraints = {table.name: constraint_of(rule.lookup, rule.batch_size, kinds, IN_HOST, 16)}
         options = EmbeddingEnumerator(topology, rule.batch_size, constraints, estimators(topology, constraints)).enumerate(
             meta_module([MetaTable(table.name, table.rows, table.columns, rule.lookup)], "adagrad"), sharders()
         )

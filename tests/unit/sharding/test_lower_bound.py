@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dmoe.sharding.plan.report.summary import over_bound
+from dmoe.sharding.plan.report.show_words import over_bound
 from dmoe.sharding.planner.cost.enumerator import Candidate
 from dmoe.sharding.planner.search.lower_bound import lower_bound
 from dmoe.sharding.planner.search.partitioner import Room

@@ -58,7 +58,7 @@ def test_the_room_is_what_torchrec_reserves_on_a_topology_of_unequal_ranks(tmp_p
     )
     named = [(f"table{number}", rules[one.name]) for number, one in enumerate(described.tables)]
     module = meta_module([MetaTable(name, 1, 4, rule.lookup) for name, rule in named], "sgd")
-    constraints = {name: constraint_of(rule, [], [], None) for name, rule in named}
+    constraints = {name: constraint_of(rule.lookup, rule.batch_size) for name, rule in named}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reserve = HeuristicalStorageReservation(RESERVED, dense_tensor_estimate=6 * described.dense_bytes + 1)

@@ -45,15 +45,18 @@ def test_a_train_split_of_one_label_is_refused_before_anything_is_built(data, sh
 
 
 def test_splits_without_an_auc_are_told_before_the_first_step(data):
-    from dmoe.config.sections import DataConfig
-    from dmoe.train.output.describe import without_auc
+    import torch
 
-    assert without_auc(DataConfig(), load_manifest(str(data))) == ""
+    from dmoe.config.config import Config
+    from dmoe.train.output.describe import notices
+
+    config = Config.model_validate({"train": {"batch_size": 1}})
+    assert list(notices(config, load_manifest(str(data)), 1, torch.device("cpu"))) == []
     with_positives(data, "test", 1)
-    said = without_auc(DataConfig(), with_positives(data, "validation", 0)).splitlines()
-    assert [line.partition(":")[0] for line in said if line] == ["split 'validation'", "split 'test'"]
-    assert "all 20 rows are negative" in said[1]
-    assert "all 20 rows are positive" in said[2]
+    said = list(notices(config, with_positives(data, "validation", 0), 1, torch.device("cpu")))
+    assert [line.partition(":")[0] for line in said] == ["split 'validation'", "split 'test'"]
+    assert "all 20 rows are negative" in said[0]
+    assert "all 20 rows are positive" in said[1]
 
 
 def test_a_library_function_leaves_the_loggers_of_its_importer_alone(data, monkeypatch):

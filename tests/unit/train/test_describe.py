@@ -3,8 +3,18 @@
 import pytest
 import torch
 
-from dmoe.config.sections import DataConfig
-from dmoe.train.output.describe import converted, decoded_twice
+from dmoe.config.config import Config
+from dmoe.data.dataset.manifest import Shard, Split
+from dmoe.model.dmoe import manifest_of
+from dmoe.train.output.describe import notices
+
+SHARD = Shard(path="s.parquet", rows=1 << 20, positives=1000, sha256="0" * 64)
+SPLITS = {name: Split(rows=1 << 20, positives=1000, shards=(SHARD,)) for name in ("train", "validation", "test")}
+MANIFEST = manifest_of({"C1": 10}, []).model_copy(update={"splits": SPLITS})
+
+
+def told(tree: dict, ranks: int = 1, device: str = "cpu") -> str:
+    return "\n".join(notices(Config.model_validate(tree), MANIFEST, ranks, torch.device(device)))
 
 
 @pytest.mark.parametrize(
@@ -18,7 +28,7 @@ from dmoe.train.output.describe import converted, decoded_twice
     ],
 )
 def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, said):
-    line = decoded_twice(DataConfig(path="d", shuffle=shuffle, window_row_groups=row_groups), ranks)
+    line = told({"data": {"path": "d", "shuffle": shuffle, "window_row_groups": row_groups}}, ranks)
     assert all(one in line for one in said)
     assert bool(line) == bool(said)
 
@@ -35,4 +45,4 @@ def test_ranks_that_share_row_groups_are_told_of(shuffle, row_groups, ranks, sai
 )
 def test_bf16_on_a_cpu_that_has_none_is_told_of(precision, device, has, said, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert ("train.precision=bf16" in converted(precision, torch.device(device))) == said
+    assert ("train.precision=bf16" in told({"train": {"precision": precision}}, device=device)) == said

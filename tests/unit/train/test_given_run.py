@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmoe.checkpoint.index import Index, write_index
-from dmoe.checkpoint.of_run import best_step, newest
+from dmoe.checkpoint.of_run import best_step, newest, prune
 from dmoe.checkpoint.save import prepare
 from dmoe.config.config import Config
 from dmoe.data.dataset.manifest import load_manifest
@@ -78,7 +78,7 @@ READS = {
     "checkpoints": RunDir.checkpoints,
     "newest_sound": RunDir.newest_sound,
     "set_aside_after": lambda run: run.set_aside_after(1),
-    "prune": lambda run: run.prune(1, None),
+    "prune": lambda run: prune(run.path, 1, None),
     "prepare": lambda run: prepare(run.checkpoint(34)),
     "best_step": lambda run: best_step(run.path),
     "export": lambda run: export(run.path, f"{run.path}-scorer", step=34),
@@ -122,7 +122,7 @@ def test_a_run_directory_that_is_a_link_itself_is_a_user_s_own_choice(run, tmp_p
     linked.log("train", {"step": 1})
     linked.finish({"auc": 0.5})
     publish(linked, 2)
-    linked.prune(1, None)
+    prune(linked.path, 1, None)
     assert run.checkpoints() == [2]
     assert Path(run.path, "metrics.json").is_file()
 

@@ -10,7 +10,6 @@ from dmoe.checkpoint import writer as module
 from dmoe.checkpoint.save import File
 from dmoe.checkpoint.writer import CheckpointWriter
 from dmoe.config.sections import CheckpointConfig
-from dmoe.train.run.run_dir import RunDir
 
 
 class NoRoom(torch.Tensor):
@@ -21,7 +20,7 @@ class NoRoom(torch.Tensor):
 @pytest.fixture
 def writer(tmp_path):
     nothing: Any = None
-    return CheckpointWriter(RunDir(str(tmp_path)), nn.Module(), [], nn.Module(), nothing, CheckpointConfig())
+    return CheckpointWriter(str(tmp_path), nn.Module(), [], nn.Module(), nothing, CheckpointConfig())
 
 
 def test_a_copy_that_fits_is_one_of_its_own(writer):

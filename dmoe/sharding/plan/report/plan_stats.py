@@ -11,7 +11,6 @@ import numpy as np
 
 from dmoe.errors import UserError
 from dmoe.sharding.plan.plan_file import check_plan, precision_of, room_on
-from dmoe.sharding.plan.report.summary import rank_rows
 from dmoe.sharding.planner.cluster import Cluster
 from dmoe.sharding.planner.cost.cost_model import Prediction, predict
 
@@ -137,15 +136,7 @@ class Figures:
 
 
 def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
-    """Predicts the cost of the shards in a plan file.
-
-    Args:
-        plan: the plan from `read_plan`.
-        where: path of the file, for messages.
-
-    Raises:
-        UserError: the file does not contain the memory available to tables (`room`).
-    """
+    """Predicts the cost of the shards in a plan from `read_plan`, which must name the memory available to tables (`room`)."""
     cluster = check_plan(plan, where)
     if plan.get("room") is None:
         raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again")
@@ -176,7 +167,7 @@ def _ranks(prediction: Prediction, cluster: Cluster, room: list[float], host_roo
             free=int(room[rank] - row["memory"]),
             tables=int(holds[rank]),
         )
-        for rank, row in enumerate(rank_rows(prediction))
+        for rank, row in enumerate(prediction.rank_rows())
     ]
 
 

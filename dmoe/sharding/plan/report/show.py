@@ -15,8 +15,7 @@ from dmoe.names import clip
 from dmoe.report.document import WIDTH, Block, Bullets, Document, Note, Table, in_columns
 from dmoe.sharding.plan.report.plan_stats import Figures, RankFigures, TableFigures
 from dmoe.sharding.plan.report.show_page import explorer
-from dmoe.sharding.plan.report.show_words import bar, compact, histogram, kernel_word, ranks_in
-from dmoe.sharding.plan.report.summary import over_bound
+from dmoe.sharding.plan.report.show_words import bar, compact, histogram, kernel_word, over_bound, ranks_in
 from dmoe.sharding.plan.sharders import CUT_ROWS
 from dmoe.sharding.planner.cost.table_use import told
 
@@ -45,14 +44,7 @@ class View:
 
 
 def plan_document(figures: Figures, view: View = View(), title: str = "A sharding plan", page: bool = False) -> Document:
-    """What `dmoe plan show` prints and writes.
-
-    Args:
-        page: with the part to explore, which the HTML alone has; to make it takes seconds for a large plan.
-
-    Raises:
-        UserError: no table matches the pattern, or a rank does not exist.
-    """
+    """What `dmoe plan show` prints and, with `page`, writes: then it has the part to explore, which takes seconds for a large plan."""
     tables = chosen_tables(figures, view)
     shown = tables[: view.top]
     blocks: list[Block] = []

@@ -57,13 +57,7 @@ def _plan(figures: Figures, tables: Sequence[TableFigures], label: str) -> dict[
     cluster, words, tried = figures.cluster, _Once(), _Once()
     place = {name: index for index, name in enumerate(figures.prediction.tables)}
     columns: dict[str, list[Any]] = {
-        "name": [one.name for one in tables],
-        "rows": [one.rows for one in tables],
-        "columns": [one.columns for one in tables],
-        "weights": [one.weights for one in tables],
-        "state": [one.state for one in tables],
-        "memory": [one.memory for one in tables],
-        "sent": [one.sent for one in tables],
+        **{name: [getattr(one, name) for one in tables] for name in ("name", "rows", "columns", "weights", "state", "memory", "sent")},
         "time": [one.time_ms for one in tables],
         "shards": [one.shards for one in tables],
         "sharding": [words.at(one.sharding) for one in tables],

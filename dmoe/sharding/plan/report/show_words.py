@@ -1,5 +1,6 @@
 """Compact text output: bars, histograms, lists of ranks."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -63,11 +64,7 @@ def _runs(ranks: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def ranks_in(text: str, total: int) -> list[int]:
-    """Parses `0-7,12` or `all` into sorted ranks.
-
-    Raises:
-        UserError: another format, or a rank that does not exist.
-    """
+    """Parses `0-7,12` or `all` into sorted ranks, all of which must exist."""
     if text == "all":
         return list(range(total))
     found: set[int] = set()
@@ -79,3 +76,12 @@ def ranks_in(text: str, total: int) -> list[int]:
             raise UserError(f"--ranks {text}: rank {match[2] or match[1]}, but the plan has ranks 0 to {total - 1}")
         found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(found)
+
+
+def over_bound(bound_ms: float, time_ms: float) -> str:
+    """How far the critical rank's time is above the lower bound of the plan, at most. Empty if there is none (0), or the time is below it:
+    the file was edited, so the bound belongs to another cluster or batch size."""
+    if not 0 < bound_ms <= time_ms * (1 + 1e-6):
+        return ""
+    # Rounded up, since the text says "at most".
+    return f"at most {math.ceil(max(time_ms / bound_ms - 1, 0.0) * 1000 - 1e-3) / 1000:.1%} above a lower bound"

@@ -5,9 +5,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import yaml
-
 from dmoe.config.config import Config, override_key
+from dmoe.config.yaml_files import flow_yaml
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS
 from dmoe.sharding.planner.advice.sweep import with_experts
 from dmoe.sharding.planner.cluster import MAX_RANKS, PRESETS, Cluster
@@ -28,14 +27,7 @@ def _for_a_shell(text: str) -> str:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One amount of a lever.
-
-    Attributes:
-        what: description.
-        overrides: values for `--set`.
-        cluster: the cluster to use instead; None if unchanged.
-        cap: maximum number of ids of a feature; None if unchanged.
-    """
+    """One amount of a lever: overrides for `--set`, another cluster, or a maximum number of ids of a feature; what is None is unchanged."""
 
     what: str
     overrides: tuple[str, ...] = ()
@@ -79,11 +71,8 @@ CAVEATS = {
 
 
 def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Lever]:
-    """All levers that the config allows and that have at least one amount.
-
-    Args:
-        on_device: tables must not be in host memory by default; moving some there is then a lever.
-    """
+    """All levers that the config allows and that have at least one amount. With `on_device`, one is to move some tables into host
+    memory."""
     config = model.config
     kinds: dict[str, tuple[int, Iterator[Attempt]]] = {
         NODES: (0, _nodes(cluster)),
@@ -104,11 +93,8 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
 
 
 def paired(levers: list[Lever], helped: dict[str, str]) -> list[Lever]:
-    """A lever that combines another optimizer with more nodes, if neither the optimizer nor one more node is sufficient.
-
-    Args:
-        helped: kind -> amount (`Attempt.what`) of the levers that are sufficient alone.
-    """
+    """A lever that combines another optimizer with more nodes, if neither the optimizer nor one more node is sufficient. `helped`: kind ->
+    amount (`Attempt.what`) of the levers that are sufficient alone."""
     by_kind = {lever.kind: lever for lever in levers}
     optimizers, nodes = by_kind.get(OPTIMIZER), by_kind.get(NODES)
     if optimizers is None or nodes is None or OPTIMIZER in helped:
@@ -142,8 +128,7 @@ def _types(config: Config) -> Iterator[Attempt]:
 
 def _without(config: Config, name: str) -> Attempt:
     rest = {key: value.model_dump(exclude_none=True) for key, value in config.sharding.tables.items() if key != name}
-    text = yaml.safe_dump(rest, default_flow_style=True, width=10_000).strip()
-    return Attempt(f"no constraint on {name}", (f"sharding.tables={text}",))
+    return Attempt(f"no constraint on {name}", (f"sharding.tables={flow_yaml(rest)}",))
 
 
 def _in_host(model: Described, cluster: Cluster, on_device: bool) -> Iterator[Attempt]:
@@ -199,7 +184,7 @@ def _dims(config: Config) -> Iterator[Attempt]:
             capped = [
                 one | {"dim": min(dim, one["dim"])} if isinstance(one, dict) and "dim" in one else one for one in config.model.experts
             ]
-            overrides.append(f"model.experts={yaml.safe_dump(capped, default_flow_style=True, width=10_000).strip()}")
+            overrides.append(f"model.experts={flow_yaml(capped)}")
         if dim < now:
             yield Attempt(f"dim {dim} instead of {now}", tuple(overrides))
 

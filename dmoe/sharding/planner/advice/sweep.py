@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from dmoe.config.config import Config, dump_config, parse_config
+from dmoe.config.yaml_files import flow_yaml
 from dmoe.data.dataset.manifest import Manifest
 from dmoe.errors import UserError
 from dmoe.json_text import defined
@@ -68,13 +67,11 @@ def sweep(
     told: Callable[[int, int, Point], None] = lambda done, total, point: None,
     groups: Mapping[str, Counted] | None = None,
 ) -> list[Point]:
-    """Plans every point of the grid, in the order of its arguments.
+    """Plans every point of the grid, in the order of its arguments; an empty one stands for the config's value.
 
     Args:
-        batch_sizes: global batch sizes; if empty, the config's.
-        experts: numbers of experts; if empty, the config's. If the config has fewer, its experts are repeated.
-        layouts: table layouts; if empty, the config's.
-        told: progress callback; called after each point with the number of finished points, the total, and the point.
+        experts: numbers of experts. If the config has fewer, its experts are repeated.
+        told: called after each point with the number of finished points, the total, and the point.
         groups: lookup counts of the data set, from `table_use.groups_in`.
     """
     grid = list(
@@ -94,16 +91,11 @@ def sweep(
 
 def with_experts(config: Config, count: int) -> str:
     """The override that gives the model its first `count` experts; if it has fewer, they are repeated."""
-    chosen = list(itertools.islice(itertools.cycle(config.model.experts), count))
-    return f"model.experts={yaml.safe_dump(chosen, default_flow_style=True, width=10_000).strip()}"
+    return f"model.experts={flow_yaml(list(itertools.islice(itertools.cycle(config.model.experts), count)))}"
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
-    """The config with `--set` overrides on top.
-
-    Raises:
-        UserError: the overrides contradict the rest of the config.
-    """
+    """The config with `--set` overrides on top, which must not contradict the rest of it."""
     return parse_config(dump_config(config), "the config", list(overrides)) if overrides else config
 
 

@@ -8,16 +8,15 @@ import numpy as np
 from torchrec.distributed.planner.enumerators import get_partition_by_type
 from torchrec.distributed.planner.types import Shard, ShardingOption
 
+from dmoe.model.budget.cost import STATES_A_NUMBER
 from dmoe.sharding.plan.qcomm import BYTES
 from dmoe.sharding.planner.cluster import Cluster, topology_of
-from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.cost.enumerator import Vector, constraint_of
 from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
 from dmoe.sharding.planner.cost.lookup import MetaTable, lookup_of, meta_module, tables_of
 
 NUMBER, ID, LENGTH = 4, 8, 4
 """Bytes of a weight in memory, and of an id and a bag length when sent. The bytes of a sent embedding element are in `qcomm.BYTES`."""
-STATES_A_NUMBER = {"adagrad": 1, "rowwise_adagrad": 0, "sgd": 0, "adam": 2}
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,28 @@ class Prediction:
     def critical_time(self) -> float:
         return float(self.time.sum(0).max())
 
+    def rank_rows(self) -> list[dict[str, Any]]:
+        """One row per rank: bytes held, and bytes sent, milliseconds and lookups per step."""
+        sums = {name: getattr(self, name).sum(0) for name in ("memory", "host", "weights", "state", "time", "sent", "lookups")}
+        total = max(float(sums["lookups"].sum()), 1e-9)
+        return [
+            {
+                "rank": rank,
+                "memory": int(sums["memory"][rank]),
+                "host_memory": int(sums["host"][rank]),
+                "weights": int(sums["weights"][rank]),
+                "state": int(sums["state"][rank]),
+                "lookups": round(float(sums["lookups"][rank]), 1),
+                "lookup_share": round(float(sums["lookups"][rank]) / total, 6),
+                "sent": int(sums["sent"][rank]),
+                "time_ms": round(float(sums["time"][rank]), 6),
+            }
+            for rank in range(len(sums["time"]))
+        ]
+
 
 def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cluster, comm_precision: str = "fp32") -> Prediction:
-    """Predicts the cost of any plan.
-
-    Args:
-        tables: table name -> its entry in a plan file (`plan_file.py`).
-        optimizer: optimizer of the tables.
-        comm_precision: precision in which embeddings and their gradients are sent.
-    """
+    """Predicts the cost of any plan. `tables`: table name -> its entry in a plan file."""
     wire = BYTES[comm_precision]
     ranks = cluster.ranks
     on_gpu = cluster.device.kind == "cuda"
@@ -93,12 +105,7 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
 
 
 def bytes_of(sizes: Vector, optimizer: str, number_bytes: int = NUMBER) -> tuple[Vector, Vector]:
-    """Exact bytes of the weights and the optimizer state of n shards.
-
-    Args:
-        sizes: [n, 2] rows and columns.
-        number_bytes: bytes of one weight.
-    """
+    """Exact bytes of the weights and the optimizer state of n shards, given [n, 2] rows and columns, and the bytes of a weight."""
     numbers = sizes[:, 0] * sizes[:, 1]
     per_row = sizes[:, 0] * NUMBER * (optimizer == "rowwise_adagrad") * (sizes[:, 1] > 0)
     return numbers * number_bytes, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row
@@ -131,7 +138,7 @@ def _estimate(
     constraints, options = {}, []
     for one, name in zip(asked, firsts, strict=True):
         row, (module, parameter) = tables[name], modules[one.name]
-        constraints[one.name] = constraint_of(Rule((), None, (), None, row["batch_size"], one.lookup), [], [], None)
+        constraints[one.name] = constraint_of(one.lookup, row["batch_size"])
         options.append(
             ShardingOption(
                 name=one.name,

@@ -18,7 +18,7 @@ from dmoe.processes.alive import detail
 from dmoe.sharding.plan.sharders import ALL_TYPES, CUT_ROWS, sharders
 from dmoe.sharding.planner.constraints import Rule
 from dmoe.sharding.planner.cost.estimators import DistinctShards, estimators
-from dmoe.sharding.planner.cost.lookup import MetaTable, meta_module
+from dmoe.sharding.planner.cost.lookup import Lookup, MetaTable, meta_module
 
 ON_DEVICE, IN_HOST = ("dense", "fused"), ("dense", "fused", "fused_uvm_caching", "fused_uvm")
 Vector = NDArray[np.float64]
@@ -107,7 +107,13 @@ def candidates_of(
             if not types or (width == table.columns and (whole or len(rule.partitions) > 1)):
                 continue
             name = f"table{number}_{width or 0}"
-            asked.append((key, MetaTable(name, table.rows, table.columns, rule.lookup), constraint_of(rule, types, kernels, width)))
+            asked.append(
+                (
+                    key,
+                    MetaTable(name, table.rows, table.columns, rule.lookup),
+                    constraint_of(rule.lookup, rule.batch_size, types, kernels, width),
+                )
+            )
     found: dict[Alike, list[Candidate]] = {key: [] for key in kinds}
     key_of = {one.name: key for key, one, _ in asked}
     constraints = {one.name: constraint for _, one, constraint in asked}
@@ -151,16 +157,18 @@ def _options(enumerator: _OnceEnumerator, module: nn.Module) -> list[tuple[Shard
             gc.enable()
 
 
-def constraint_of(rule: Rule, types: list[str], kernels: list[str], width: int | None) -> ParameterConstraints:
-    """The rule as TorchRec's ParameterConstraints."""
+def constraint_of(
+    lookup: Lookup, batch_size: int, types: Sequence[str] = (), kernels: Sequence[str] = (), width: int | None = None
+) -> ParameterConstraints:
+    """TorchRec's ParameterConstraints for a table that is looked up so; without types and kernels, those that an estimate needs."""
     return ParameterConstraints(
-        sharding_types=types,
-        compute_kernels=kernels,
+        sharding_types=list(types),
+        compute_kernels=list(kernels),
         min_partition=width,
-        pooling_factors=list(rule.lookup.ids),
-        batch_sizes=[rule.batch_size] * len(rule.lookup.ids),
-        is_weighted=rule.lookup.weighted,
-        cache_params=rule.lookup.cache_params,
+        pooling_factors=list(lookup.ids),
+        batch_sizes=[batch_size] * len(lookup.ids),
+        is_weighted=lookup.weighted,
+        cache_params=lookup.cache_params,
     )
 
 

@@ -5,15 +5,15 @@ s = 0 device memory overflows, at s = 1 host memory does. Bisection finds two ne
 the other it is not. Tables then change one by one from the first picks to the second, as many as fit in both memories.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmoe.sharding.planner.cost.enumerator import Candidate, Vector
-from dmoe.sharding.planner.search.lower_bound import first_least
-from dmoe.sharding.planner.search.partitioner import Room
+from dmoe.sharding.planner.cost.enumerator import Vector
+from dmoe.sharding.planner.search.problem import Open, Problem
+from dmoe.sharding.planner.search.proposals import Flat
 
 PRICES = (0.1, 1.0, 10.0, 1e3, 1e6)
 """Prices of the whole memory, in units of the least total time of all tables; with the last price, only bytes matter."""
@@ -25,40 +25,29 @@ HALVINGS = 24
 Picks = tuple[int, ...]
 
 
-def mixtures(
-    candidates: Sequence[Sequence[Candidate]], open_: Sequence[Sequence[int]], kinds: Sequence[int], room: Room
-) -> Iterator[Iterator[Picks]]:
-    """For each bound on a shard's time, loosest first, an iterator of picks that fit the total room of all ranks, fastest first.
-
-    Args:
-        candidates, kinds: as in `Problem`.
-        open_: allowed candidates of each kind.
-    """
-    flat = [group[i] for some, group in zip(open_, candidates, strict=True) for i in some]
-    numbers = np.array([i for some in open_ for i in some])
-    lengths = np.array([len(some) for some in open_])
-    first, of_table = np.cumsum(lengths) - lengths, np.array(kinds)
-    longest, total = np.array([(one.longest, one.total_time) for one in flat]).T
+def mixtures(problem: Problem, open_: Open) -> Iterator[Iterator[Picks]]:
+    """For each bound on a shard's time, loosest first, an iterator of picks that fit the total room of all ranks, fastest first."""
+    flat, room = Flat(problem, open_), problem.room
+    longest = flat.longest
     whole = np.array([max(room.hbm.clip(0).sum(), 1.0), max(room.ddr.clip(0).sum(), 1.0)])
-    shares = np.array([(one.hbm.sum(), one.ddr.sum()) for one in flat]) / whole
-    sizes = np.array([(one.hbm.max(), one.ddr.max()) for one in flat]) / [max(room.hbm.max(), 1.0), max(room.ddr.max(), 1.0)]
+    shares = np.array([(one.hbm.sum(), one.ddr.sum()) for one in flat.all]) / whole
+    sizes = np.array([(one.hbm.max(), one.ddr.max()) for one in flat.all]) / [max(room.hbm.max(), 1.0), max(room.ddr.max(), 1.0)]
     largest = sizes.max(1)
-    least_largest = np.repeat(np.minimum.reduceat(largest, first), lengths)
-    unit = float(np.minimum.reduceat(total, first)[of_table].sum())
-    bounds = np.unique(longest[longest >= np.minimum.reduceat(longest, first).max()])
+    least_largest = np.repeat(flat.least(largest), np.diff([*flat.first, len(largest)]))
+    unit = float(flat.least(flat.total)[flat.kinds].sum())
+    bounds = np.unique(longest[longest >= flat.least(longest).max()])
 
     def picked(allowed: NDArray[np.bool_], price: Vector) -> NDArray[np.int64]:
-        """[tables] index in `flat` of the candidate of each table."""
-        return first_least(np.where(allowed, total + unit * (shares @ price), np.inf), first)[of_table]
+        return flat.picked(np.where(allowed, flat.total + unit * (shares @ price), np.inf))
 
     def of_bound(limit: float) -> Iterator[Picks]:
         for full, shard in FILLED:
             allowed = (longest <= limit) & (largest <= np.maximum(least_largest, shard))
-            if not np.logical_or.reduceat(allowed, first).all():
+            if not np.logical_or.reduceat(allowed, flat.first).all():
                 continue
             for price in PRICES:
                 for places in _between(partial(picked, allowed), price, shares / full):
-                    yield tuple(numbers[places].tolist())
+                    yield flat.picks(places)
 
     for limit in bounds[np.unique(np.linspace(len(bounds) - 1, 0, BOUNDS).round().astype(int))][::-1]:
         yield of_bound(float(limit))

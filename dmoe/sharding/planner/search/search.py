@@ -139,7 +139,7 @@ class _Descent:
 
     def mix(self) -> None:
         """Tries some tables in device memory and the others in host memory, if no plan fits with one price on all memory."""
-        for of_bound in mixtures(self.problem.candidates, self.open_, self.problem.kinds, self.problem.room):
+        for of_bound in mixtures(self.problem, self.open_):
             for picks in of_bound:
                 if self.hopeless(picks) or self.attempt(picks) is not None:
                     break

@@ -1,19 +1,31 @@
-"""Resumes a run from one of its checkpoints."""
+"""Loads a checkpoint of a run: to go on from it, or to test its best weights."""
 
 from dmoe.checkpoint.load import load_checkpoint
 from dmoe.checkpoint.progress import Progress, progress_from
 from dmoe.data.dataset.reading.reader import Reader
 from dmoe.errors import UserError
 from dmoe.train.optimizer.schedule import Schedule
+from dmoe.train.run.run_dir import RunDir, problem_of
 from dmoe.train.session import Session
 
 
-def resume_from(session: Session, folder: str, train: Reader, schedule: Schedule) -> Progress:
-    """Loads a checkpoint into the session and the schedule.
+def restore_best(session: Session, run: RunDir, progress: Progress) -> int:
+    """Loads the checkpoint of the best validation, or, if it is damaged, the newest sound one; returns its step. Every rank must call
+    it."""
+    if progress.best_step is None:
+        raise UserError("the run made no validation, so there is no best checkpoint; train at least one step")
+    step = progress.best_step
+    if problem_of(run.checkpoint(step)) is not None:
+        newest = run.newest_sound()
+        if newest is None:
+            raise UserError(f"{run.path}: no sound checkpoint is left")
+        step = newest[0]
+    load_checkpoint(run.checkpoint(step), session.sharded, session.tables, session.dense, None)
+    return step
 
-    Raises:
-        UserError: the checkpoint is damaged, or the run goes on with another batch size or another order of the rows.
-    """
+
+def resume_from(session: Session, folder: str, train: Reader, schedule: Schedule) -> Progress:
+    """Loads a checkpoint into the session and the schedule; refuses another batch size or another order of the rows."""
     kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
     progress = progress_from(kept, folder)
     schedule.load_state(progress.schedule)
