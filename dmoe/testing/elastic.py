@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmoe.testing.numbered_data import SCALE
+from dmoe.testing.small_data import NUMBER_SCALE
 
 PRELOAD = ["torchrec", "torchrec.distributed.train_pipeline", "dmoe.train.command", "dmoe.online.loop", "dmoe.testing.elastic"]
 
@@ -120,14 +120,14 @@ def note_phases(path: Path) -> None:
 
 
 class Rows:
-    """Records the rows of each training step of this rank, by the numbers of dmoe.testing.numbered_data."""
+    """Records the rows of each training step of this rank, by the numbers of `make_data_set(..., numbered=True)`."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w")
         self.read: deque[list[int]] = deque()
 
     def batch(self, batch: Any) -> None:
-        self.read.append([round(x * SCALE) for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()])
+        self.read.append([round(x * NUMBER_SCALE) for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()])
 
     def trained(self, step: int) -> None:
         self.file.write(json.dumps([step, self.read.popleft()]) + "\n")

@@ -281,7 +281,6 @@ WRITERS = {
     "score_dataset._write_batches": "checks",
     "exposures._write": "the table of _table, whose scores go through require_finite",
     "app.score": "probabilities of logits that Scorer.logits has found finite",
-    "numbered_data.make_numbered_data_set": "row numbers, for tests",
     "small_data.write_tokens": "whole numbers, for tests",
     "small_data.make_data_set": "draws of a normal distribution, for tests",
     "synthesize.synthesize": "the truth, logistic probabilities of bounded terms",
