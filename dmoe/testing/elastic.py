@@ -253,7 +253,7 @@ def install(rows: Rows, faults: Faults) -> None:
 
         return noted
 
-    from dmoe.online import loop, publish, stages
+    from dmoe.online import loop, stages, versions
     from dmoe.online.ledger import Ledger
     from dmoe.online.windows import prepared
 
@@ -261,8 +261,8 @@ def install(rows: Rows, faults: Faults) -> None:
         (prepared, "save_ids", point("ids", prepared.save_ids, after=False)),
         (stages, "initialize_rows", point("reset", stages.initialize_rows, after=True)),
         (Ledger, "add", point("ledger", Ledger.add, after=True)),
-        (publish, "write_atomic", point("version", publish.write_atomic, after=False)),
-        (publish, "write_text_anywhere", point("pointer", publish.write_text_anywhere, after=False)),
+        (versions, "write_atomic", point("version", versions.write_atomic, after=False)),
+        (versions.Versions, "point_to", point("pointer", versions.Versions.point_to, after=False)),
         (loop, "remove_old", point("old", loop.remove_old, after=False)),
         (Reader, "_batch", noted_batch),
         (window.Window, "add", noted_add),

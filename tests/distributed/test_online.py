@@ -113,11 +113,11 @@ def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, 
         full_export(run, line, settings, tmp_path / "full" / made["version"])
     assert kinds == ["full", "delta", "delta", "delta", "full"]
     assert max(sizes[1:4]) < 1
-    for name in publisher.names():
+    for name in publisher.versions.names():
         output = tmp_path / "made" / name
         place = materialise(str(tmp_path / "versions" / "versions" / name), str(output))
         assert contents(Path(place)) == contents(tmp_path / "full" / name)
-    assert publisher.current() == "000005"
+    assert publisher.versions.current() == "000005"
     (tmp_path / "versions" / "versions" / "000003" / "rows.safetensors").write_bytes(b"x")
     for name in ("000003", "000004"):
         with pytest.raises(UserError, match=r"000003/rows\.safetensors: missing or damaged"):
@@ -159,9 +159,9 @@ def test_versions_go_to_object_storage_and_old_ones_are_removed_there(tmp_path, 
             full_export(run, line, settings, tmp_path / "full" / f"{line['window']:06d}")
         assert kinds == ["full", "delta", "full", "delta"]
         # Those before the last full one are gone, with all that was in them.
-        assert publisher.names() == ["000003", "000004"]
+        assert publisher.versions.names() == ["000003", "000004"]
         assert sorted(name for name in PATHS.ls(f"{target}/versions") if PATHS.ls(f"{target}/versions/{name}")) == ["000003", "000004"]
-        place = materialise(f"{target}/versions/{publisher.current()}", str(tmp_path / "made"))
+        place = materialise(f"{target}/versions/{publisher.versions.current()}", str(tmp_path / "made"))
         assert contents(Path(place)) == contents(tmp_path / "full" / "000004")
 
 
