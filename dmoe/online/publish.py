@@ -18,6 +18,7 @@ from typing import Any
 from dmoe.checkpoint.index import Index
 from dmoe.config.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.json_text import format_json
 from dmoe.names import show
@@ -28,7 +29,7 @@ from dmoe.processes.orphans import end_with
 from dmoe.serve.export.card import Card, make_card
 from dmoe.serve.export.delta import DELTA, Unlike, bytes_of, make_delta
 from dmoe.serve.export.export import dense_parameters, export_checkpoint
-from dmoe.serve.export.format import FILE, digest_of
+from dmoe.serve.export.format import FILE
 from dmoe.storage.paths import append_text, inside, join
 from dmoe.train.run.run_dir import RunDir
 
@@ -128,7 +129,7 @@ class Publisher:
         """Writes a version as a delta if possible, else in full."""
         full_bytes, parent, versions = bytes_of(new), self.versions.current(), self.versions
         old = inside(self.run, "published", parent) if parent else ""
-        there = parent in versions.names() and os.path.exists(join(old, FILE)) and versions.sha256(parent) == digest_of(join(old, FILE))
+        there = parent in versions.names() and os.path.exists(join(old, FILE)) and versions.sha256(parent) == file_sha256(join(old, FILE))
         if there and versions.deltas_behind(parent) < self.settings.full_every - 1:
             beside = inside(self.run, "published", f"{name}.delta")
             shutil.rmtree(beside, ignore_errors=True)

@@ -7,8 +7,9 @@ names the current version; the file is replaced atomically. It needs no torch.
 import os
 import shutil
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.serve.export.delta import DELTA, read_delta
-from dmoe.serve.export.format import FILE, digest_of
+from dmoe.serve.export.format import FILE
 from dmoe.serve.pointer import read_pointer
 from dmoe.storage.paths import PATHS, join, write_atomic, write_text
 
@@ -50,7 +51,7 @@ class Versions:
     def sha256(self, name: str) -> str:
         """SHA-256 of the scorer.json that a version has or makes."""
         delta = read_delta(self._folder(name))
-        return digest_of(join(self._folder(name), FILE)) if delta is None else delta.scorer_sha256
+        return file_sha256(join(self._folder(name), FILE)) if delta is None else delta.scorer_sha256
 
     def deltas_behind(self, name: str) -> int:
         """The number of deltas from the last full version to this one."""

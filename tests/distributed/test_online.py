@@ -12,6 +12,7 @@ import pytest
 from dmoe.checkpoint.inspect import diff
 from dmoe.checkpoint.of_run import newest
 from dmoe.config.config import load_config
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
@@ -20,7 +21,6 @@ from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
 from dmoe.serve.encoding.random_rows import draw
 from dmoe.serve.export.delta import materialise
-from dmoe.serve.export.format import digest_of
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.storage.paths import PATHS
@@ -76,7 +76,7 @@ def undisturbed(log, tmp_path_factory):
 
 def contents(folder: Path) -> dict[str, str]:
     """SHA-256 of every file."""
-    return {str(path.relative_to(folder)): digest_of(str(path)) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): file_sha256(str(path)) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def same(a: Path, b: Path, tolerance: float = 0.0) -> None:

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.config.strict import Strict, Text
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import FILE as MANIFEST
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -36,7 +37,6 @@ from dmoe.serve.export.format import (
     PORTABLE,
     TABLES,
     ScorerFile,
-    digest_of,
     read_description,
     read_scorer_file,
     write_scorer_file,
@@ -101,17 +101,17 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
     files = {ROWS: _write_rows(new, after, index_N, join(output, ROWS))}
     for name in (one for one in WHOLE if one in after.files):
         _copy(join(new, name), join(output, name))
-        files[name] = digest_of(join(output, name))
+        files[name] = file_sha256(join(output, name))
     for feature in (one.name for one in after.features):
         name = _vocabulary_of(feature)
         if name in after.files and before.files.get(name) != after.files[name]:
             _write_tokens(read_vocabulary(join(old, name), feature), read_vocabulary(join(new, name), feature), join(output, name))
-            files[name] = digest_of(join(output, name))
+            files[name] = file_sha256(join(output, name))
     delta = DeltaFile(
         parent=parent,
-        parent_sha256=digest_of(join(old, FILE)),
+        parent_sha256=file_sha256(join(old, FILE)),
         scorer=after,
-        scorer_sha256=digest_of(join(new, FILE)),
+        scorer_sha256=file_sha256(join(new, FILE)),
         files=files,
         changed=changed,
     )
@@ -214,14 +214,14 @@ def materialise(folder: str, output: str, have: Mapping[str, str] | None = None)
             break
         about = read_delta(place)
         if expected:
-            made = about.scorer_sha256 if about else digest_of(join(place, FILE)) if PATHS.exists(join(place, FILE)) else ""
+            made = about.scorer_sha256 if about else file_sha256(join(place, FILE)) if PATHS.exists(join(place, FILE)) else ""
             if made != expected:
                 raise UserError(f"{place}: is not the version that {links[-1].folder} was made from; publish a full one")
         if about is None:
             base = place
             break
         for name, digest in about.files.items():
-            if not PATHS.exists(inside(place, name)) or digest_of(join(place, name)) != digest:
+            if not PATHS.exists(inside(place, name)) or file_sha256(join(place, name)) != digest:
                 raise UserError(f"{join(place, name)}: missing or damaged: its checksum is not the one in {DELTA}; publish it again")
         links.append(_Link(about, place, TensorFile(join(place, ROWS))))
         if len(links) > MOST_DELTAS:
@@ -258,10 +258,10 @@ def _apply(base: str, links: Sequence[_Link], output: str) -> None:
             changes = [join(link.folder, name) for link in links if name in link.about.files]
             _make_vocabulary(feature.name, join(base, name), changes, join(output, name))
     for name, digest in about.files.items():
-        if (written.get(name) or digest_of(join(output, name))) != digest:
+        if (written.get(name) or file_sha256(join(output, name))) != digest:
             raise UserError(f"{newest}: gives another {name} than was published; publish a full version, or use the publisher's pyarrow")
     write_scorer_file(output, about)
-    if digest_of(join(output, FILE)) != links[-1].about.scorer_sha256:
+    if file_sha256(join(output, FILE)) != links[-1].about.scorer_sha256:
         raise UserError(f"{newest}: gives another {FILE} than was published; publish a full version")
 
 
