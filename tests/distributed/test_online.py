@@ -20,7 +20,7 @@ from dmoe.online.rollback import roll_back
 from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
 from dmoe.serve.encoding.random_rows import draw
-from dmoe.serve.export.delta import materialise
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.storage.paths import PATHS

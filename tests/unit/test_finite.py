@@ -274,7 +274,7 @@ WRITERS = {
     "csv_files._as_csv": "figures through defined",
     "delta._write_rows": "checks",
     "delta._write_tokens": "tokens and their counts",
-    "delta._apply": "rows of scorers, which exports have checked, whose SHA-256 is the export's",
+    "materialise._apply": "rows of scorers, which exports have checked, whose SHA-256 is the export's",
     "drift._window": "checks",
     "export._write_tables": "each chunk goes through require_finite (_chunks)",
     "export._write_dense": "checks",

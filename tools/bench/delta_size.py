@@ -22,8 +22,9 @@ from dmoe.data.dataset.files import file_sha256
 from dmoe.errors import run_command
 from dmoe.online.publish import Publisher
 from dmoe.online.status import status
-from dmoe.serve.export.delta import make_delta, materialise
+from dmoe.serve.export.delta import make_delta
 from dmoe.serve.export.format import FILE
+from dmoe.serve.export.materialise import materialise
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

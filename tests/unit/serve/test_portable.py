@@ -16,8 +16,9 @@ from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
-from dmoe.serve.export.delta import make_delta, materialise
+from dmoe.serve.export.delta import make_delta
 from dmoe.serve.export.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, read_scorer_file, write_scorer_file
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.portable import export, onnx_files
 from dmoe.serve.portable.triton import config_of
 from dmoe.serve.scorer import Scorer
