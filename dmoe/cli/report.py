@@ -27,20 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = commands.add_parser("compare", help="paired tests of two runs, slices, and the A/B test that they would need")
     compare.add_argument("run_a", help="directory of a finished run with metrics.predictions")
     compare.add_argument("run_b", help="what it is compared with")
-    compare.add_argument(
-        "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the runs' own test"
-    )
-    compare.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="also by the values of this feature; repeatable")
-    compare.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+    _add_values(compare, "also by the values of this feature; repeatable")
     compare.add_argument(
         "--top", type=float, default=0.1, help="share of candidates that a ranking shows, for the A/B test of clicks (0.1)"
     )
     experts = commands.add_parser("experts", help="who of a run's experts is good at what: slices of its test rows, with intervals")
     experts.add_argument("run", help="directory of a finished run with metrics.predictions and metrics.expert_predictions")
-    experts.add_argument(
-        "--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not the run's own test"
-    )
     _add_slices(experts)
+    for one in (compare, experts):
+        one.add_argument("--evaluation", default="", metavar="NAME", help="take NAME.json and .npz of dmoe.evaluate, not a run's own test")
     for one in (runs, compare, experts):
         one.add_argument("--output", help="the HTML page to write")
         one.add_argument("--json", action="store_true", help="print the view as JSON")
@@ -64,10 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--jobs", type=int, default=1, help="runs at a time (1)")
 
 
+def _add_values(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--slice", action="append", default=[], metavar="FEATURE", help=help)
+    parser.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+
+
 def _add_slices(parser: argparse.ArgumentParser) -> None:
     """Options that say on which slices of the test rows experts are measured."""
-    parser.add_argument("--slice", action="append", default=[], metavar="FEATURE", help="experts by the values of this feature; repeatable")
-    parser.add_argument("--slices", type=int, default=8, help="values of a feature that get a slice of their own, most frequent first (8)")
+    _add_values(parser, "experts by the values of this feature; repeatable")
     frequency = "experts by how often this feature's ids were seen; repeatable"
     parser.add_argument("--frequency", action="append", default=[], metavar="FEATURE", help=frequency)
     parts = "experts by equal stretches of the rows in the files' order: of time, where the log was split by time (0)"

@@ -9,7 +9,7 @@ from dmoe.config.config import Config, load_config
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.options import WORK
 from dmoe.errors import UserError
-from dmoe.launch.ranks import Ranks
+from dmoe.launch.resources import Ranks
 from dmoe.online.checks import check, schema_of
 from dmoe.report.ladder.spec import load_spec, resolve
 from dmoe.storage.paths import join

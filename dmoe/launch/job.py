@@ -13,8 +13,7 @@ from torchx.specs import macros
 
 from dmoe.errors import UserError, one_line
 from dmoe.launch.environment import is_plain, join, parse_env, quote
-from dmoe.launch.ranks import Ranks, parse_ranks
-from dmoe.launch.resources import resource
+from dmoe.launch.resources import Ranks, parse_ranks, resource
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 

@@ -1,10 +1,11 @@
-"""Named resources, which a job requests of each node, such as `--h h100x8`.
+"""What a job requests: nodes and processes (`--j 2x8`), and the named resources of each node, such as `--h h100x8`.
 
 A scheduler refuses a job that requests more cores or memory than a node has, so the presets are below the smallest machine of each kind
 (DGX, HGX, and those of the large clouds). Other sizes are given by `--cpu --gpu --memMB`, or by torchx's own names
 (`torchx.specs.named_resources`, such as aws_p5.48xlarge).
 """
 
+import re
 from dataclasses import dataclass
 
 import torchx.specs as specs
@@ -51,3 +52,26 @@ def resource(h: str | None, cpu: int, gpu: int, memory_mb: int) -> specs.Resourc
     if h not in specs.named_resources:
         raise UserError(f"--h {h}: no such resource{nearest(h, PRESETS)}; or give --cpu, --gpu and --memMB")
     return specs.named_resources[h]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    nodes: int
+    per_node: int
+
+    @property
+    def total(self) -> int:
+        return self.nodes * self.per_node
+
+
+def parse_ranks(j: str, resource: specs.Resource) -> Ranks:
+    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", j)
+    if not found:
+        raise UserError(f"--j {j}: expected NODESxPROCS, such as 2x8 for two nodes of eight processes")
+    nodes, per_node = int(found[1]), int(found[2] or max(resource.gpu, 1))
+    if nodes < 1 or per_node < 1:
+        raise UserError(f"--j {j}: expected at least one node and one process")
+    if resource.gpu > 0 and per_node > resource.gpu:
+        raise UserError(f"--j {j}: {per_node} processes on a node with {resource.gpu} GPUs; each rank needs its own GPU")
+    return Ranks(nodes, per_node)

@@ -123,6 +123,16 @@ def update(
     test_N[FIRST_ID + known :] = RARE_ID
     born = np.sort(np.concatenate([np.arange(known, known + unused), rows])).astype(np.int64) + FIRST_ID
 
+    # Candidates after the window: earlier ones, new tokens without a row, and tokens that lost their row.
+    absent, waiting = np.ones(len(old_seen), bool), np.ones(len(new), bool)
+    absent[place[place >= 0]] = False
+    waiting[admitted] = False
+    parts = [
+        (before.candidates.filter(pa.array(absent)), old_seen[absent]),
+        (new.filter(pa.array(waiting)), fresh_seen[waiting]),
+        (tokens.take(pa.array(evicted)), seen[evicted]),
+    ]
+
     # Each array has old and new tokens in the order of the window's vocabulary; `source` selects the token of each row.
     first = np.full(total - known, window)
     after = FeatureIds(
@@ -132,7 +142,7 @@ def update(
         np.concatenate([seen, fresh_seen])[source],
         np.concatenate([before.born, first])[source],
         np.concatenate([last, first])[source],
-        *_candidates(before, old_seen, place, tokens, known, fresh_seen, admitted, seen, evicted, capacity, settings),
+        *_most_frequent(parts, int(settings.candidates * capacity)),
     )
     return after, Change(test_N, train_N, born, len(evicted), len(new) - len(admitted))
 
@@ -150,29 +160,12 @@ def _rows_to_take(
     return victims[:count].astype(np.int64)
 
 
-def _candidates(
-    before: FeatureIds,
-    old_seen: NDArray[np.float64],
-    place: NDArray[np.int64],
-    tokens: pa.Array,
-    known: int,
-    fresh_seen: NDArray[np.float64],
-    admitted: NDArray[np.int64],
-    seen: NDArray[np.float64],
-    evicted: NDArray[np.int64],
-    capacity: int,
-    settings: IdsConfig,
-) -> tuple[pa.Array, NDArray[np.float64]]:
-    """The candidates after the window, and their sightings: earlier candidates, tokens of the window without a row, and evicted tokens."""
-    absent = np.ones(len(before.candidates), bool)
-    absent[place[place >= 0]] = False
-    waiting = np.ones(len(tokens) - known, bool)
-    waiting[admitted] = False
-    parts = [before.candidates.filter(pa.array(absent)), tokens[known:].filter(pa.array(waiting)), tokens.take(pa.array(evicted))]
-    values = np.concatenate([old_seen[absent], fresh_seen[waiting], seen[evicted]])
-    order = np.argsort(-values, kind="stable")[: int(settings.candidates * capacity)]
-    order = order[values[order] >= FORGOTTEN]
-    return pa.concat_arrays(parts).take(pa.array(order)), values[order]
+def _most_frequent(parts: list[tuple[pa.Array, NDArray[np.float64]]], most: int) -> tuple[pa.Array, NDArray[np.float64]]:
+    """At most `most` of the tokens and their sightings, the most frequent first, without forgotten ones."""
+    seen = np.concatenate([seen for _, seen in parts])
+    order = np.argsort(-seen, kind="stable")[:most]
+    order = order[seen[order] >= FORGOTTEN]
+    return pa.concat_arrays([tokens for tokens, _ in parts]).take(pa.array(order)), seen[order]
 
 
 def capacity_of(settings: IdsConfig, name: str, small: bool) -> int:

@@ -3,11 +3,10 @@
 import os
 
 from dmoe.checkpoint.index import Index, read_index, refuse, verify_checkpoint, write_index
-from dmoe.config.config import load_config
 from dmoe.errors import UserError
 from dmoe.online.ledger import Ledger, committed
+from dmoe.online.versions import Versions
 from dmoe.storage.lock import take
-from dmoe.storage.paths import inside
 
 
 def roll_back(run: str, window: int, publish: str = "") -> str:
@@ -58,8 +57,6 @@ def _back(run: str, window: int, publish: str) -> str:
                 refuse(later)
     version = ""
     if publish:
-        from dmoe.online.publish import Publisher
-
-        version = Publisher(publish, run, load_config(inside(run, "config.yaml"))).back_to(window)
+        version = Versions(publish).back_to(window)
         version = f"; {publish}/current names version {version}" if version else f"; {publish} has no version of that window or before"
     return f"the model is that of window {good[-1]['window'] if good else 0}, step {step:,}; {len(undone)} windows undone{version}"

@@ -13,7 +13,15 @@ CURVES = [
     ("Validation AUC", "validation", "auc", "AUC"),
     ("Validation CEC", "validation", "cec", "mean |r|"),
 ]
-EXPERTS = ["expert", "AUC alone", "AUC without it", "logloss alone", "gate mass", "responsibility", "variance", "dead dims"]
+EXPERTS = [
+    ("AUC alone", "expert_auc", 4),
+    ("AUC without it", "expert_left_out_auc", 4),
+    ("logloss alone", "expert_logloss", 4),
+    ("gate mass", "gate_mass", 3),
+    ("responsibility", "expert_responsibility", 3),
+    ("variance", "expert_variance", 4),
+    ("dead dims", "dead_dims", 0),
+]
 
 
 def run_document(runs: Sequence[Run], title: str, slices: Sequence[Table | None] = ()) -> Document:
@@ -56,24 +64,12 @@ def _points(run: Run, name: str, kind: str, key: str) -> Series:
 
 
 def _experts(run: Run, name: str, sliced: Table | None) -> Table:
-    metrics = run.metrics
-    columns = [
-        (metrics["expert_auc"], 4),
-        (metrics.get("expert_left_out_auc"), 4),
-        (metrics.get("expert_logloss"), 4),
-        (metrics["gate_mass"], 3),
-        (metrics.get("expert_responsibility"), 3),
-        (metrics["expert_variance"], 4),
-        (metrics["dead_dims"], 0),
-    ]
+    columns, link = [(run.metrics.get(key), digits) for _, key, digits in EXPERTS], sliced.caption if sliced else ""
     rows = [
-        [
-            Cell(f"{index} {kind}", link=sliced.caption if sliced else ""),
-            *(_figure(values[index] if values else None, digits) for values, digits in columns),
-        ]
+        [Cell(f"{index} {kind}", link=link), *(_figure(values[index] if values else None, digits) for values, digits in columns)]
         for index, kind in enumerate(names_of(run.config))
     ]
-    return Table(EXPERTS, rows, f"Experts of {name}", only="page")
+    return Table(["expert", *(title for title, _, _ in EXPERTS)], rows, f"Experts of {name}", only="page")
 
 
 def _figure(value: float | None, digits: int) -> Cell:

@@ -53,14 +53,11 @@ class Figures(Open):
     @model_validator(mode="after")
     def _are_of_as_many_experts(self) -> "Figures":
         experts = len(self.gate_mass)
-        lists = {name: getattr(self, name) for name in ("dead_dims", "expert_variance", "expert_auc")}
-        if self.expert_left_out_auc:
-            lists["expert_left_out_auc"] = self.expert_left_out_auc
-        for name in ("expert_logloss", "expert_responsibility"):
-            if getattr(self, name) is not None:
-                lists[name] = getattr(self, name)
-        for name, figures in lists.items():
-            if len(figures) != experts:
+        for name in ("dead_dims", "expert_variance", "expert_auc", "expert_left_out_auc", "expert_logloss", "expert_responsibility"):
+            figures = getattr(self, name)
+            # Where no expert can be left out, the list is empty.
+            absent = figures is None or (name == "expert_left_out_auc" and not figures)
+            if not absent and len(figures) != experts:
                 raise ValueError(f"{name} is of {len(figures)} experts, gate_mass of {experts}")
         for name in ("cec_matrix", "cka_matrix"):
             matrix = getattr(self, name)

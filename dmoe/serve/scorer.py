@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from dmoe.checkpoint.tensors import TensorFile
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
 from dmoe.finite import all_finite, require_finite
 from dmoe.model.assemble import assemble, check_memory, outline
 from dmoe.serve.encoding.raw_inputs import open_encoder
 from dmoe.serve.encoding.row_encoder import RowEncoder
-from dmoe.serve.export.format import DENSE, FILE, TABLES, ScorerFile, digest_of, read_scorer_file
+from dmoe.serve.export.format import DENSE, FILE, TABLES, ScorerFile, read_scorer_file
 from dmoe.serve.onnx_engine import PIECE, OnnxEngine, choose_engine
 from dmoe.serve.rows import FullRows, open_rows
 from dmoe.storage.paths import PATHS, inside, join
@@ -63,7 +64,7 @@ class Scorer:
             path = inside(folder, name)
             if not PATHS.exists(path):
                 raise UserError(f"{path}: missing, but {FILE} names it; copy the scorer again, or export it again")
-            if verify and digest_of(path) != digest:
+            if verify and file_sha256(path) != digest:
                 raise UserError(f"{path}: damaged: its checksum is not the one in {FILE}; export it again")
         self.cardinality_F = np.array([feature.cardinality for feature in about.features])
         self._unsigned_F = self.cardinality_F.astype(np.uint64)

@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature, Manifest, Shard, Split, save_manifest
 
+NUMBER_SCALE = 4096
+"""Row numbers divided by it are exact in float32, and not larger than other features."""
+
 
 def write_tokens(folder: Path, name: str, tokens: np.ndarray) -> str:
     """Writes a vocabulary of int64 tokens, each counted once; returns its digest."""
@@ -22,11 +25,19 @@ def write_tokens(folder: Path, name: str, tokens: np.ndarray) -> str:
 
 
 def make_data_set(
-    folder: Path, rows: dict[str, int] | None = None, cardinalities: tuple[int, ...] = (40, 30, 25, 60), dense: int = 3, seed: int = 0
+    folder: Path,
+    rows: dict[str, int] | None = None,
+    cardinalities: tuple[int, ...] = (40, 30, 25, 60),
+    dense: int = 3,
+    seed: int = 0,
+    numbered: bool = False,
 ) -> Manifest:
     """Writes shards, vocabularies and a manifest. Labels depend on products of latent vectors of ids and on a smooth function of numbers.
 
     The token of id i is i, so of two data sets the smaller vocabulary is the beginning of the larger one.
+
+    Args:
+        numbered: I1 of each training row is row number / NUMBER_SCALE in place of what the label depends on, to check which rows were used.
     """
     rows = rows or {"train": 3000, "validation": 700, "test": 700}
     rng = np.random.default_rng(seed)
@@ -39,6 +50,8 @@ def make_data_set(
         vectors = [latent[field][column] for field, column in enumerate(ids)]
         score = sum((vectors[f] * vectors[f + 1]).sum(1) for f in range(len(ids) - 1)) * 0.5 + np.sin(numbers).sum(1) - 1
         label = (rng.random(count) < 1 / (1 + np.exp(-score))).astype(np.uint8)
+        if numbered and split == "train":
+            numbers[:, 0] = np.arange(count, dtype=np.float32) / NUMBER_SCALE
         columns = {"label": label, **dict(zip(dense_names, numbers.T, strict=True)), **dict(zip(names, ids, strict=True))}
         shards = []
         for number, part in enumerate(np.array_split(np.arange(count), 2)):
@@ -46,7 +59,9 @@ def make_data_set(
                 continue
             path = folder / split / f"part-{number:05d}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({name: column[part] for name, column in columns.items()}), path, row_group_size=256)
+            pq.write_table(
+                pa.table({name: column[part] for name, column in columns.items()}), path, row_group_size=256, write_page_checksum=numbered
+            )
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             positives = int(label[part].sum())
             shards.append(Shard(path=f"{split}/{path.name}", rows=len(part), positives=positives, sha256=digest))

@@ -11,7 +11,7 @@ from dmoe.checkpoint import of_run
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reading.reader import Reader
 from dmoe.testing.elastic import launch, used_rows
-from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
+from dmoe.testing.small_data import NUMBER_SCALE, make_data_set
 from tests.distributed.test_faults import CONFIG
 
 ROWS = 1031
@@ -21,7 +21,7 @@ ROWS = 1031
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbered")
-    make_numbered_data_set(folder, ROWS)
+    make_data_set(folder, {"train": ROWS, "validation": 700, "test": 700}, numbered=True)
     return str(folder)
 
 
@@ -44,7 +44,7 @@ def test_any_stops_and_numbers_of_ranks_use_every_row_once(data, stops, last, ba
         assert len({len(batches) for batches in taken}) == 1, "every rank takes the same number of steps"
         for batches in zip(*taken, strict=True):
             assert len({len(batch.label_B) for batch in batches}) == 1, "of the same number of rows"
-            numbers = [round(x * SCALE) for batch in batches for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()]
+            numbers = [round(x * NUMBER_SCALE) for batch in batches for x in batch.dense_BD[batch.weight_B > 0, 0].tolist()]
             assert len(numbers) == min(batch_size, ROWS - row)
             used.update(numbers)
             row += len(numbers)

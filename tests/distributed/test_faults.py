@@ -17,7 +17,7 @@ from dmoe.checkpoint import inspect as look
 from dmoe.checkpoint import of_run
 from dmoe.checkpoint.index import verify_checkpoint
 from dmoe.testing.elastic import launch, used_rows
-from dmoe.testing.numbered_data import make_numbered_data_set
+from dmoe.testing.small_data import make_data_set
 
 CONFIG = """
 model:
@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     """A folder with a config and data; `place(name, ...)` launches a run in a folder of its own."""
     root = tmp_path_factory.mktemp("faults")
     (root / "data").mkdir()
-    make_numbered_data_set(root / "data")
+    make_data_set(root / "data", numbered=True)
     (root / "config.yaml").write_text(CONFIG)
 
     def start(name, faults=(), restarts=0, ranks=2, number=0, overrides=(), data=None):

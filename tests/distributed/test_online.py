@@ -12,6 +12,7 @@ import pytest
 from dmoe.checkpoint.inspect import diff
 from dmoe.checkpoint.of_run import newest
 from dmoe.config.config import load_config
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
 from dmoe.online.publish import Publisher
@@ -19,8 +20,7 @@ from dmoe.online.rollback import roll_back
 from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
 from dmoe.serve.encoding.random_rows import draw
-from dmoe.serve.export.delta import materialise
-from dmoe.serve.export.format import digest_of
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server.versions import Versions
 from dmoe.storage.paths import PATHS
@@ -76,7 +76,7 @@ def undisturbed(log, tmp_path_factory):
 
 def contents(folder: Path) -> dict[str, str]:
     """SHA-256 of every file."""
-    return {str(path.relative_to(folder)): digest_of(str(path)) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): file_sha256(str(path)) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def same(a: Path, b: Path, tolerance: float = 0.0) -> None:
@@ -113,11 +113,11 @@ def test_a_full_version_and_its_deltas_are_the_full_export_to_the_bit(tmp_path, 
         full_export(run, line, settings, tmp_path / "full" / made["version"])
     assert kinds == ["full", "delta", "delta", "delta", "full"]
     assert max(sizes[1:4]) < 1
-    for name in publisher.names():
+    for name in publisher.versions.names():
         output = tmp_path / "made" / name
         place = materialise(str(tmp_path / "versions" / "versions" / name), str(output))
         assert contents(Path(place)) == contents(tmp_path / "full" / name)
-    assert publisher.current() == "000005"
+    assert publisher.versions.current() == "000005"
     (tmp_path / "versions" / "versions" / "000003" / "rows.safetensors").write_bytes(b"x")
     for name in ("000003", "000004"):
         with pytest.raises(UserError, match=r"000003/rows\.safetensors: missing or damaged"):
@@ -159,9 +159,9 @@ def test_versions_go_to_object_storage_and_old_ones_are_removed_there(tmp_path, 
             full_export(run, line, settings, tmp_path / "full" / f"{line['window']:06d}")
         assert kinds == ["full", "delta", "full", "delta"]
         # Those before the last full one are gone, with all that was in them.
-        assert publisher.names() == ["000003", "000004"]
+        assert publisher.versions.names() == ["000003", "000004"]
         assert sorted(name for name in PATHS.ls(f"{target}/versions") if PATHS.ls(f"{target}/versions/{name}")) == ["000003", "000004"]
-        place = materialise(f"{target}/versions/{publisher.current()}", str(tmp_path / "made"))
+        place = materialise(f"{target}/versions/{publisher.versions.current()}", str(tmp_path / "made"))
         assert contents(Path(place)) == contents(tmp_path / "full" / "000004")
 
 

@@ -15,7 +15,7 @@ from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.tensors import TensorFile
 from dmoe.data.prepare.schema import load_schema
 from dmoe.online.vocabulary import load_ids, plain
-from dmoe.serve.export.delta import materialise
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.elastic import PRELOAD, launch
 from dmoe.testing.growing_log import write_config, write_window

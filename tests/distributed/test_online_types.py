@@ -8,7 +8,8 @@ import pytest
 from dmoe.config.config import load_config
 from dmoe.config.sections import ShardingTypeName
 from dmoe.online.publish import Publisher
-from dmoe.serve.export.delta import materialise, read_delta
+from dmoe.serve.export.delta import read_delta
+from dmoe.serve.export.materialise import materialise
 from dmoe.testing.elastic import launch
 from dmoe.testing.growing_log import write_config, write_window
 from tests.distributed.test_online import contents, full_export

@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from dmoe.config.config import load_config
+from dmoe.data.dataset.files import file_sha256
 from dmoe.errors import run_command
 from dmoe.online.publish import Publisher
 from dmoe.online.status import status
-from dmoe.serve.export.delta import make_delta, materialise
-from dmoe.serve.export.format import FILE, digest_of
+from dmoe.serve.export.delta import make_delta
+from dmoe.serve.export.format import FILE
+from dmoe.serve.export.materialise import materialise
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -75,7 +77,7 @@ def measured(folder: Path, rows: str, windows: list[dict]) -> str:
     began = time.perf_counter()
     place = materialise(str(target / "versions" / "000002"), str(target / "made"))
     applied = time.perf_counter() - began
-    assert digest_of(f"{place}/{FILE}") == digest_of(str(run / "published" / "000002" / FILE))
+    assert file_sha256(f"{place}/{FILE}") == file_sha256(str(run / "published" / "000002" / FILE))
     share = made["bytes"] / made["full_bytes"]
     sizes = f"{made['full_bytes'] / 1e6:.1f} | {made['bytes'] / 1e6:.2f} | {share:.1%} | {made['rows']:,}"
     return f"| {rows} | {sizes} | {made['seconds'] - took:.1f} | {took:.1f} | {applied:.1f} |"

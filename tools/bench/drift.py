@@ -25,7 +25,7 @@ import pyarrow.csv as csv
 
 from dmoe.errors import UserError, run_command
 from dmoe.metrics.auc import ExactAUC
-from dmoe.serve.export.delta import materialise
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.scorer import Scorer
 from dmoe.testing.drift import write_drift
 

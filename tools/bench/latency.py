@@ -26,8 +26,7 @@ def main() -> None:
         raise UserError("--rounds and --threads: expected at least 2 rounds and 1 thread")
     from dmoe.model.budget.sizes import human
     from dmoe.report.document import in_columns
-    from dmoe.report.latency import BATCHES
-    from dmoe.report.latency_probe import measure
+    from dmoe.report.latency import BATCHES, measure
     from dmoe.serve.scorer import Scorer
 
     scorers = {path: Scorer(path) for path in arguments.scorer}

@@ -79,14 +79,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from dmoe.testing.elastic import launch
-    from dmoe.testing.numbered_data import make_numbered_data_set
+    from dmoe.testing.small_data import make_data_set
 
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists():
         raise UserError(f"--folder {folder}: holds something that is no soak's; name an empty one")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
-    make_numbered_data_set(folder / "data")
+    make_data_set(folder / "data", numbered=True)
     (folder / "config.yaml").write_text(CONFIG.replace("EPOCHS", str(arguments.epochs)))
     command = ["--config", str(folder / "config.yaml"), "--set", f"data.path={folder}/data", "--resume"]
 

@@ -16,8 +16,7 @@ from dmoe.model.budget.cost import Cost
 from dmoe.model.budget.sizes import human
 from dmoe.report.ladder.runner import Job
 from dmoe.report.ladder.spec import LadderSpec
-from dmoe.report.latency import BATCHES, Latency, together
-from dmoe.report.latency_probe import measure
+from dmoe.report.latency import BATCHES, Latency, measure, together
 from dmoe.serve.export.export import export
 from dmoe.serve.scorer import Scorer
 from dmoe.storage.paths import inside, join, read_bounded, write_text

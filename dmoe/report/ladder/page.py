@@ -1,6 +1,5 @@
 """The page of a ladder."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,6 +26,7 @@ FIGURES = [
     ("effective experts", "effective_experts", 2),
     ("info. abundance", "information_abundance.sets", 2),
 ]
+EXPERT_FIGURES = [("expert_auc", 4), ("gate_mass", 3), ("expert_variance", 4), ("dead_dims", 1)]
 
 
 def ladder_document(
@@ -194,7 +194,14 @@ def _experts(ladder: Ladder) -> list[Block]:
         if len(names) < 2:
             continue
         for index, kind in enumerate(names):
-            rows.append([one.label, f"{index} {kind}", *_expert_cells(one, index)])
+            lost = [
+                m["auc"] - m["expert_left_out_auc"][index]
+                for m in one.metrics.values()
+                if m.get("expert_left_out_auc") and m["expert_left_out_auc"][index] is not None
+            ]
+            figures = [plain(one.mean_of_expert(key, index), digits) for key, digits in EXPERT_FIGURES]
+            figures.insert(1, signed(float(np.mean(lost))) if lost else "-")
+            rows.append([one.label, f"{index} {kind}", *figures])
         found += [f"{one.label}: {line}" for line in _over_seeds(one, names)]
     nothing = "No expert is dead, shrunk, starved, at chance, harmful, or a copy of another."
     return [Bullets(found) if found else Note(nothing), Table(head, rows, words=(0, 1))]
@@ -207,19 +214,3 @@ def _over_seeds(one: Result, names: list[str]) -> list[str]:
         for finding in findings(one.metrics[seed], names):
             said.setdefault((finding.kind, finding.experts), []).append(finding.says)
     return [f"{lines[0]} (in {len(lines)} of {len(one.seeds)} seeds)" for lines in said.values()]
-
-
-def _expert_cells(one: Result, index: int) -> list[str]:
-    def mean(values: list[float | None]) -> float:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else math.nan
-
-    metrics = [one.metrics[seed] for seed in one.seeds]
-    without = [
-        m["auc"] - m["expert_left_out_auc"][index]
-        for m in metrics
-        if m.get("expert_left_out_auc") and m["expert_left_out_auc"][index] is not None
-    ]
-    cells = [plain(mean([m["expert_auc"][index] for m in metrics]), 4), "-" if not without else f"{np.mean(without):+.4f}"]
-    cells += [plain(mean([m["gate_mass"][index] for m in metrics]), 3), plain(mean([m["expert_variance"][index] for m in metrics]), 4)]
-    return [*cells, plain(mean([m["dead_dims"][index] for m in metrics]), 1)]

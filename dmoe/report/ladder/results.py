@@ -43,6 +43,12 @@ class Result:
         values = self.values(key)
         return float(np.mean(values)) if values else math.nan
 
+    def mean_of_expert(self, key: str, index: int) -> float:
+        """Mean over the seeds of a figure that each expert has; NaN if none is known."""
+        values = [self.metrics[seed][key][index] for seed in self.seeds if self.metrics[seed].get(key)]
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else math.nan
+
     def interval(self, key: str) -> Interval:
         return t_interval(self.values(key))
 

@@ -33,15 +33,7 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self.runs = 0
         self.process = context.Process(target=_work, args=(theirs, threads, os.getpid()), daemon=True)
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        try:
-            self.process.start()
-        finally:
-            if before is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = before
+        self.process.start()
         theirs.close()
 
     def send(self, config: str, run: str) -> None:
@@ -73,6 +65,8 @@ class Worker:
 def _work(connection: Connection, threads: int, parent: int) -> None:
     from dmoe.train.output.log_filters import quiet
 
+    # Before numpy and torch are imported, which read it.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     end_with(parent, 1)
     quiet()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):

@@ -3,13 +3,14 @@
 import shutil
 from typing import Any
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import FILE, Manifest, save_manifest
 from dmoe.data.dataset.vocabulary_files import FOLDER, file_of
 from dmoe.data.prepare.kept import load_kept
 from dmoe.errors import UserError
 from dmoe.names import file_name
 from dmoe.serve.encoding.row_encoder import RowEncoder
-from dmoe.serve.export.format import ScorerFile, digest_of
+from dmoe.serve.export.format import ScorerFile
 from dmoe.storage.paths import PATHS, join, write_atomic
 
 INPUTS = "inputs"
@@ -45,7 +46,7 @@ def write_inputs(manifest: Manifest, data: str, output: str) -> tuple[dict[str, 
             if PATHS.exists(join(folder, name)):
                 PATHS.rm(join(folder, name))
         return {}, str(error)
-    return {f"{INPUTS}/{name}": digest_of(join(folder, name)) for name in names}, ""
+    return {f"{INPUTS}/{name}": file_sha256(join(folder, name)) for name in names}, ""
 
 
 def open_encoder(folder: str, about: ScorerFile) -> RowEncoder:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from dmoe.config.config import load_config
+from dmoe.config.sections import DataConfig
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reading.epoch_order import order_name
 from dmoe.data.skew import skew_lines
@@ -40,7 +41,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         # Files of an older dmoe do not name the step.
         step = int(kept["step"]) if "step" in kept else None
     require_finite(expected_N, f"{join(run, PREDICTIONS)}: the logit", advice="evaluate the run again")
-    one, logits = Scorer(scorer, engine="torch"), []
+    one = Scorer(scorer, engine="torch")
     if step not in (None, one.about.step):
         return f"not checked: {PREDICTIONS} is of step {step:,}, this scorer of step {one.about.step:,}"
     manifest = load_manifest(config.data.path)
@@ -52,11 +53,7 @@ def against_run(run: str, scorer: str, rows: int) -> str:
         check_fits(one.about, manifest, config.data.path)
     except UserError as error:
         return "\n".join([f"not checked: {error}", *skewed])
-    for batch in read_split(config.data.path, config.data.test_split, one.about, 4096):
-        logits.append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
-        if sum(map(len, logits)) >= rows:
-            break
-    found_N = np.concatenate(logits).astype(np.float64)
+    (found_N,), _ = _scored([one], config.data, rows)
     expected_N = expected_N[: len(found_N)].astype(np.float64)
     logit = float(np.abs(found_N - expected_N).max())
     score = float(np.abs(probabilities(found_N) - probabilities(expected_N)).max())
@@ -72,21 +69,26 @@ def effect_on_test(run: str, scorer: str, rows: int) -> str:
     data = load_config(inside(run, "config.yaml")).data
     if not PATHS.exists(join(data.path, "manifest.json")) or not load_manifest(data.path).split(data.test_split).labelled:
         return ""
-    engines = {name: Scorer(scorer, verify=False, engine=name) for name in ("torch", "onnx")}
-    logits: dict[str, list[np.ndarray]] = {name: [] for name in engines}
-    labels: list[np.ndarray] = []
-    for batch in read_split(data.path, data.test_split, engines["torch"].about, 4096):
-        assert batch.label_B is not None
-        labels.append(batch.label_B)
-        for name, one in engines.items():
-            logits[name].append(one.logits(batch.dense_BI, batch.ids_BF, batch.bags))
-        if sum(map(len, labels)) >= rows:
-            break
-    label_N, told = np.concatenate(labels), {}
-    for name, parts in logits.items():
-        auc, found_N = ExactAUC(), np.concatenate(parts).astype(np.float64)
+    logits, label_N = _scored([Scorer(scorer, verify=False, engine=name) for name in ("torch", "onnx")], data, rows)
+    assert label_N is not None
+    told = []
+    for found_N in logits:
+        auc = ExactAUC()
         auc.update(torch.from_numpy(found_N), torch.from_numpy(label_N))
-        told[name] = float(auc.compute()), float(np.mean(np.logaddexp(0, found_N) - label_N * found_N))
-    before, after = told["torch"], told["onnx"]
+        told.append((float(auc.compute()), float(np.mean(np.logaddexp(0, found_N) - label_N * found_N))))
+    before, after = told
     gains = f"AUC {after[0] - before[0]:+.6f} (of {before[0]:.5f}), logloss {after[1] - before[1]:+.6f} (of {before[1]:.5f})"
     return f"its effect on {len(label_N):,} test rows: {gains}"
+
+
+def _scored(engines: list[Scorer], data: DataConfig, rows: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The logits of each scorer on at least `rows` test rows (all if there are fewer), [N] float64; and the labels [N] bool, if known."""
+    batches, count = [], 0
+    for batch in read_split(data.path, data.test_split, engines[0].about, 4096):
+        batches.append(([one.logits(batch.dense_BI, batch.ids_BF, batch.bags) for one in engines], batch.label_B))
+        count += len(batch.ids_BF)
+        if count >= rows:
+            break
+    labels = [label_B for _, label_B in batches if label_B is not None]
+    logits = [np.concatenate(parts).astype(np.float64) for parts in zip(*(found for found, _ in batches), strict=True)]
+    return logits, np.concatenate(labels) if labels else None

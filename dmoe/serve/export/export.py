@@ -38,7 +38,7 @@ from dmoe.serve.export.format import (
     scale_of,
     write_scorer_file,
 )
-from dmoe.serve.export.quantize import encoded, learn_codebooks, row_weights
+from dmoe.serve.export.quantize import as_half, encoded, learn_codebooks, quantised, row_weights
 from dmoe.storage.paths import PATHS, inside, join, write_atomic
 from dmoe.train.run.run_inputs import run_inputs
 
@@ -186,45 +186,11 @@ def _write_tables(folder: str, parts: list[_Part], output: str, rows: str, weigh
             entries.append((scale_of(part.name), "F32", (total, len(part.dims))))
             # In the file the scales come after all rows. They are small, so they are collected in memory.
             scales: list[np.ndarray] = []
-            data.append(_then(_quantised(chunks, part.dims, scales), scales))
+            data.append(chain(quantised(chunks, part.dims, scales), scales))
         else:
-            data.append((_half(chunk_NC, folder) for chunk_NC in chunks) if rows == "fp16" else chunks)
+            data.append((as_half(chunk_NC, folder) for chunk_NC in chunks) if rows == "fp16" else chunks)
     with write_atomic(join(output, TABLES)) as file:
         return write_tensors(file, entries, chain.from_iterable(data))[1]
-
-
-def _then(first: Iterator[np.ndarray], rest: list[np.ndarray]) -> Iterator[np.ndarray]:
-    yield from first
-    yield from rest
-
-
-def _quantised(chunks: Iterator[np.ndarray], dims: list[int], scales: list[np.ndarray]) -> Iterator[np.ndarray]:
-    for chunk_NC in chunks:
-        quantised_NC, scale_NS = quantise(chunk_NC, dims)
-        scales.append(scale_NS)
-        yield quantised_NC
-
-
-def quantise(rows_NC: np.ndarray, dims: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as int8 in -127 .. 127, and a float32 scale for each row and set.
-
-    The error of a number is at most half a scale, which is the largest number of the row and set / 254.
-    """
-    out_NC, scale_NS, start = np.empty(rows_NC.shape, np.int8), np.empty((len(rows_NC), len(dims)), np.float32), 0
-    for number, dim in enumerate(dims):
-        part = rows_NC[:, start : start + dim]
-        scale = np.abs(part).max(1) / 127
-        scale_NS[:, number] = scale
-        out_NC[:, start : start + dim] = np.rint(part / np.where(scale > 0, scale, 1)[:, None])
-        start += dim
-    return out_NC, scale_NS
-
-
-def _half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
-    largest = float(np.abs(rows_NC).max(initial=0))
-    if largest > np.finfo(np.float16).max:
-        raise UserError(f"{folder}: an embedding of {largest:.3g} does not fit fp16; export fp32 or int8")
-    return rows_NC.astype(np.float16)
 
 
 def _chunks(kept: Contents, part: _Part) -> Iterator[np.ndarray]:

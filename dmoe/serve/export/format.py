@@ -7,7 +7,6 @@ experts share. Light ones also have `private` (with `private_scale` or `private_
 `dense` holds the parameters of experts, projections, gate and tower, float32.
 """
 
-import hashlib
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -161,12 +160,3 @@ def read_description(path: str, kind: str, model: type[_Described], advice: str)
     """
     format, version = (model.model_fields[name].default for name in ("format", "version"))
     return checked(model.model_validate, read_document(path, MAX_BYTES, kind, format, version, advice), path, f"; {advice}")
-
-
-def digest_of(path: str) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with PATHS.open(path, "rb") as file:
-        while chunk := file.read(8 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

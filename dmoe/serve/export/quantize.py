@@ -1,7 +1,7 @@
-"""Product quantization of a scorer's rows: codebooks are learned from the tables of a checkpoint, weighted by how often a row is looked up.
-It needs no torch.
+"""Number formats of a scorer's rows: fp16, int8, and product quantization, whose codebooks are learned from the tables of a checkpoint,
+weighted by how often a row is looked up. It needs no torch.
 
-Shapes: N rows of a feature's tables, C columns of all its sets, J blocks of a row.
+Shapes: N rows of a feature's tables, C columns of all its sets, S sets, J blocks of a row.
 """
 
 import sys
@@ -17,6 +17,35 @@ from dmoe.names import show
 
 Features = Sequence[tuple[str, int]]
 """(name, number of rows) of each feature."""
+
+
+def quantised(chunks: Iterator[np.ndarray], dims: list[int], scales: list[np.ndarray]) -> Iterator[np.ndarray]:
+    for chunk_NC in chunks:
+        quantised_NC, scale_NS = quantise(chunk_NC, dims)
+        scales.append(scale_NS)
+        yield quantised_NC
+
+
+def quantise(rows_NC: np.ndarray, dims: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as int8 in -127 .. 127, and a float32 scale for each row and set.
+
+    The error of a number is at most half a scale, which is the largest number of the row and set / 254.
+    """
+    out_NC, scale_NS, start = np.empty(rows_NC.shape, np.int8), np.empty((len(rows_NC), len(dims)), np.float32), 0
+    for number, dim in enumerate(dims):
+        part = rows_NC[:, start : start + dim]
+        scale = np.abs(part).max(1) / 127
+        scale_NS[:, number] = scale
+        out_NC[:, start : start + dim] = np.rint(part / np.where(scale > 0, scale, 1)[:, None])
+        start += dim
+    return out_NC, scale_NS
+
+
+def as_half(rows_NC: np.ndarray, folder: str) -> np.ndarray:
+    largest = float(np.abs(rows_NC).max(initial=0))
+    if largest > np.finfo(np.float16).max:
+        raise UserError(f"{folder}: an embedding of {largest:.3g} does not fit fp16; export fp32 or int8")
+    return rows_NC.astype(np.float16)
 
 
 def row_weights(data: str, manifest: Manifest, features: Sequence[str]) -> dict[str, np.ndarray]:

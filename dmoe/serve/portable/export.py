@@ -14,12 +14,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError, one_line
 from dmoe.finite import require_finite
 from dmoe.serve.encoding.random_rows import draw
 from dmoe.serve.export.delta import DELTA, form_of
-from dmoe.serve.export.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, digest_of, read_scorer_file, write_scorer_file
+from dmoe.serve.export.format import AOTI, FILE, ONNX, ONNX_DENSE, Parity, read_scorer_file, write_scorer_file
 from dmoe.serve.onnx_engine import DENSE, EMBEDDINGS, IDS, LOGIT, lengths_name, open_session, values_name
 from dmoe.serve.portable import aoti_file, onnx_files, triton
 from dmoe.serve.scorer import Scorer
@@ -125,7 +126,7 @@ def _note(scorer: Scorer, written: list[str], rows: int, products: str = "fp32")
     """Compares files with the scorer, and records them in scorer.json."""
     parities = {one: _compared(scorer, one, max(rows, 1), products) for one in written if one in (ONNX, ONNX_DENSE, AOTI)}
     about = scorer.about
-    files = about.files | {one: digest_of(join(scorer.folder, one)) for one in written}
+    files = about.files | {one: file_sha256(join(scorer.folder, one)) for one in written}
     write_scorer_file(scorer.folder, about.model_copy(update={"files": files, "portable": about.portable | parities}))
     return parities
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from glob import escape, glob
 from pathlib import Path
 
-from dmoe.serve.export.delta import materialise, read_delta
+from dmoe.serve.export.delta import read_delta
 from dmoe.serve.export.format import FILE
+from dmoe.serve.export.materialise import materialise
 
 
 class Scratch:

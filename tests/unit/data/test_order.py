@@ -7,7 +7,7 @@ from dmoe.data.dataset.files import RowGroup
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.dataset.reading.epoch_order import EpochOrder
 from dmoe.data.dataset.reading.reader import Reader
-from dmoe.testing.numbered_data import SCALE, make_numbered_data_set
+from dmoe.testing.small_data import NUMBER_SCALE, make_data_set
 
 
 def taken_by_turns(rows, lanes):
@@ -60,12 +60,12 @@ def decoded_by_each(folder, ranks, batch=64, **options):
         reader._columns.read = lambda group, decode=decode, seen=seen: seen.append(group) or decode(group)
         batches = list(reader.batches(batch, rank, ranks))
         counts.append(len(seen))
-        first.extend(round(x * SCALE) for x in batches[0].dense_BD[:, 0].tolist())
+        first.extend(round(x * NUMBER_SCALE) for x in batches[0].dense_BD[:, 0].tolist())
     return counts, first
 
 
 def test_a_rank_decodes_its_own_row_groups_and_a_batch_mixes_as_many_as_there_are_lanes(tmp_path):
-    make_numbered_data_set(tmp_path, 256 * 16)
+    make_data_set(tmp_path, {"train": 256 * 16}, numbered=True)
     counts, first = decoded_by_each(str(tmp_path), 4, shuffle="window", window_row_groups=8)
     assert counts == [4, 4, 4, 4], "a quarter each of 16 row groups"
     assert len({number // 256 for number in first}) == 8, "rows of 8 row groups"
@@ -80,7 +80,7 @@ def test_a_rank_decodes_its_own_row_groups_and_a_batch_mixes_as_many_as_there_ar
 
 
 def test_a_row_group_is_decoded_once_where_batches_end_within_the_lanes_turn(tmp_path):
-    make_numbered_data_set(tmp_path, 256 * 16)
+    make_data_set(tmp_path, {"train": 256 * 16}, numbered=True)
     for batch in (3, 60, 68):
         alone, _ = decoded_by_each(str(tmp_path), 1, batch, shuffle="window", window_row_groups=8)
         assert alone == [16]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dmoe.report.latency import FASTEST, Latency, together
-from dmoe.report.latency_probe import bytes_of, measure
+from dmoe.report.latency import FASTEST, Latency, bytes_of, measure, together
 from dmoe.serve.scorer import Scorer
 from tests.unit.serve.test_scored_bags import with_pooling
 from tests.unit.serve.test_scorer import make

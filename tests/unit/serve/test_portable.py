@@ -13,10 +13,12 @@ import torch
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.cli.main import main
 from dmoe.config.model_sections import ModelConfig
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.reading.bags import Bags
 from dmoe.errors import UserError
-from dmoe.serve.export.delta import make_delta, materialise
-from dmoe.serve.export.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, digest_of, read_scorer_file, write_scorer_file
+from dmoe.serve.export.delta import make_delta
+from dmoe.serve.export.format import AOTI, DENSE, ONNX, ONNX_DENSE, TABLES, ScoredFeature, read_scorer_file, write_scorer_file
+from dmoe.serve.export.materialise import materialise
 from dmoe.serve.portable import export, onnx_files
 from dmoe.serve.portable.triton import config_of
 from dmoe.serve.scorer import Scorer
@@ -129,7 +131,7 @@ def rewrite(folder: Path, mixture: torch.nn.Module, table_RC: np.ndarray) -> Non
             write_tensors(file, [(one, "F32", value.shape) for one, value in arrays.items()], list(arrays.values()))
     about = read_scorer_file(str(folder))
     features = [about.features[0], ScoredFeature(name="C1", cardinality=len(table_RC) - 7)]
-    files = {name: digest_of(str(folder / name)) for name in (TABLES, DENSE)}
+    files = {name: file_sha256(str(folder / name)) for name in (TABLES, DENSE)}
     write_scorer_file(str(folder), about.model_copy(update={"features": features, "files": files, "reads": None}))
 
 

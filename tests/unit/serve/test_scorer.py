@@ -10,12 +10,13 @@ import torch
 from dmoe.checkpoint.tensors import write_tensors
 from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.compatibility import Inputs
+from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.identity import NumberIdentity, TokenIdentity, tokens_digest
 from dmoe.data.dataset.manifest import CategoricalFeature, DenseFeature
 from dmoe.errors import UserError
 from dmoe.model.assemble import assemble
-from dmoe.serve.export.export import quantise
-from dmoe.serve.export.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, digest_of, write_scorer_file
+from dmoe.serve.export.format import DENSE, DTYPES, TABLES, ScoredExpert, ScoredFeature, ScorerFile, write_scorer_file
+from dmoe.serve.export.quantize import quantise
 from dmoe.serve.scorer import Scorer
 
 CARDINALITY, DIMS, EXPERTS = (7, 5), [4, 6], [("mlp", {"hidden": [8]}), ("crossnet", {"num_layers": 2})]
@@ -63,7 +64,7 @@ def make(folder, rows: str = "fp32", model: ModelConfig = MODEL, experts=EXPERTS
         set_dims=DIMS,
         model=model,
         bf16=False,
-        files={name: digest_of(str(folder / name)) for name in (TABLES, DENSE)},
+        files={name: file_sha256(str(folder / name)) for name in (TABLES, DENSE)},
         reads=INPUTS,
     )
     write_scorer_file(str(folder), about)
