@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.encode.text_numbers import to_float
 from dmoe.data.prepare.propose.sample import Column
 from dmoe.data.prepare.tokens.coded_column import coded_as
+from dmoe.data.prepare.tokens.whole_numbers import PLAIN, matching
 from dmoe.errors import one_line
 
 NO_VALUE = frozenset(
@@ -27,7 +28,6 @@ PERHAPS = frozenset(("NA", "na", "none", "-", "?", "--", ".", "unknown", "Unknow
 are not negative."""
 HEX_DIGITS = 8
 """Number of hex digits of a token that was hashed to 32 bits."""
-CANONICAL = "^(0|-?[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Profile:
     @cached_property
     def is_canonical(self) -> bool:
         """Whether all texts are integers without leading zeros, so that different texts are different numbers."""
-        return self.readable_as("int") and bool(pc.all(pc.match_substring_regex(self.values, CANONICAL)).as_py())
+        return self.readable_as("int") and bool(matching(self.values, PLAIN).all())
 
     @cached_property
     def _readable(self) -> dict[str, bool]:

@@ -93,7 +93,7 @@ class TokenIds:
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
         hash_spans(self.data, self.offsets, self.hashes)
         fill_slots(self.slots, self.hashes)
-        self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
+        self.numbers = NumberIds(tokens, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
@@ -101,7 +101,7 @@ class TokenIds:
         data, offsets = buffers(tokens)
         hash_spans(data, offsets, hashed)
         _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, hashed, RARE_ID, out)
-        self.numbers.look_up(data, offsets, out, RARE_ID)
+        self.numbers.look_up(tokens, out, RARE_ID)
         return out
 
 
