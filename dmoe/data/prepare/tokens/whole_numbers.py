@@ -69,11 +69,11 @@ class NumberIds:
 
     def look_up(self, tokens: pa.Array, out: NDArray[np.int32], unknown: int) -> None:
         """Replaces `unknown` in `out` [n] by the id of the token's number, if the vocabulary has that number."""
-        if not len(self.numbers):
-            return
-        place = np.flatnonzero(out == unknown)
-        if self.all_plain:
+        place = np.flatnonzero(out == unknown) if len(self.numbers) else np.zeros(0, np.int64)
+        if len(place) and self.all_plain:
             place = place[~matching(tokens.take(pa.array(place)), PLAIN)]
+        if not len(place):
+            return
         number = whole_numbers(tokens.take(pa.array(place)))
         at = np.minimum(np.searchsorted(self.numbers, number), len(self.numbers) - 1)
         found = self.numbers[at] == number
