@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, same_bytes
 from dmoe.data.prepare.tokens.spans import buffers
+from dmoe.data.prepare.tokens.texts import Texts
 from dmoe.processes.compiled import compiled
 
 SMALLEST, SPILLABLE = 1 << 12, 1 << 18
@@ -19,26 +20,17 @@ FEWEST = 1 << 10
 
 @compiled
 def _add(
-    text: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    count: NDArray[np.int64],
-    begin: int,
-    slots: NDArray[np.int32],
-    hash_of: NDArray[np.uint64],
-    known_at: NDArray[np.int64],
-    known: NDArray[np.uint8],
-    sums: NDArray[np.int64],
-    size_known: int,
+    tokens: Texts, hashes: NDArray[np.uint64], count: NDArray[np.int64], begin: int, table: tuple[NDArray[Any], ...], size_known: int
 ) -> tuple[int, int]:
     """Adds the counts of tokens begin, begin + 1, ... until the table is full; (first token that was not added, tokens in the table)."""
+    slots, hash_of, known_at, known, sums = table
     mask = np.uint64(len(slots) - 1)
     for i in range(begin, len(count)):
         fetch_ahead(hashes, i, slots, hash_of, known_at)
         if count[i] == 0:
             continue
-        at = offsets[i]
-        size = offsets[i + 1] - at
+        at = tokens.edges[i]
+        size = tokens.edges[i + 1] - at
         h = hashes[i]
         slot = h & mask
         while True:
@@ -48,14 +40,14 @@ def _add(
                 if size_known == len(sums) or there + size > len(known):
                     return i, size_known
                 for k in range(size):
-                    known[there + k] = text[at + k]
+                    known[there + k] = tokens.data[at + k]
                 known_at[size_known + 1] = there + size
                 hash_of[size_known], sums[size_known] = h, count[i]
                 size_known += 1
                 slots[slot] = size_known
                 break
             there = known_at[j]
-            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, text, at, size)):
+            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, tokens.data, at, size)):
                 sums[j] += count[i]
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -119,15 +111,14 @@ class TextCounts:
             tokens: large_binary [n], without nulls.
             counts: [n]; tokens with count 0 are skipped.
         """
-        text, offsets = buffers(tokens)
-        hashes, at = np.empty(len(counts), np.uint64), 0
-        hash_spans(text, offsets, hashes)
+        texts, hashes, at = buffers(tokens), np.empty(len(counts), np.uint64), 0
+        hash_spans(*texts, hashes)
         while True:
             table = self._slots, self._hashes, self._offsets, self._data, self._counts
-            at, self.used = _add(text, offsets, hashes, counts, at, *table, self.used)
+            at, self.used = _add(texts, hashes, counts, at, table, self.used)
             if at == len(counts):
                 return
-            self._grow(int(offsets[at + 1] - offsets[at]))
+            self._grow(int(texts.edges[at + 1] - texts.edges[at]))
 
     def _grow(self, size: int) -> None:
         """Makes room for another token of `size` bytes. What was full (the bytes or the slots) doubles."""

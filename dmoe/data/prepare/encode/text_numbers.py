@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.tokens.missing_texts import Missing, is_missing
+from dmoe.data.prepare.tokens.texts import Texts, is_missing
 from dmoe.processes.compiled import compiled
 
 NONE, NUMBER, OTHER = 0, 1, 2
@@ -24,8 +24,7 @@ def _numbers(
     text: NDArray[np.uint8],
     first: NDArray[np.int32],
     end: NDArray[np.int32],
-    none: NDArray[np.uint8],
-    edges: NDArray[np.int64],
+    missing: Texts,
     powers: NDArray[np.float64],
     value: NDArray[np.float64],
     found: NDArray[np.uint8],
@@ -34,7 +33,7 @@ def _numbers(
     for i in range(len(first)):
         at, stop = np.int64(first[i]), np.int64(end[i])
         value[i] = 0.0
-        if is_missing(text, at, stop, none, edges):
+        if is_missing(text, at, stop, missing):
             found[i] = NONE
             continue
         found[i] = OTHER
@@ -79,11 +78,11 @@ def _numbers(
 
 
 def numbers(
-    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Missing
+    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], missing: Texts
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(values [N], 0.0 if there is none; NONE, NUMBER or OTHER [N]). The values are correctly rounded, as those of a full parser."""
     value, found = np.empty(len(first)), np.empty(len(first), np.uint8)
-    _numbers(text, first, end, missing.text, missing.edges, POWERS, value, found)
+    _numbers(text, first, end, missing, POWERS, value, found)
     return value, found
 
 

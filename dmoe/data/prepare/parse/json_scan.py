@@ -6,7 +6,7 @@ Python's json (dmoe.data.prepare.parse.json_block).
 Shapes: L lines of a piece, C columns that are read, T items of lists.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from dmoe.data.prepare.parse.json_grammar import (
     string_end,
 )
 from dmoe.data.prepare.tokens.byte_words import same_bytes
+from dmoe.data.prepare.tokens.texts import Texts, place_among, texts_of
 from dmoe.processes.compiled import compiled
 
 MOST_KEYS = 256
@@ -33,8 +34,7 @@ MOST_KEYS = 256
 SCALAR = -1
 
 
-@dataclass
-class Scanned:
+class Scanned(NamedTuple):
     """Positions of values in the text.
 
     Attributes:
@@ -58,34 +58,10 @@ class Scanned:
 
 
 @compiled
-def _column_of(text: NDArray[np.uint8], first: int, size: int, keys: NDArray[np.uint8], key_at: NDArray[np.int64]) -> int:
-    """The column of a key; -1 if it is not used."""
-    for column in range(len(key_at) - 1):
-        if key_at[column + 1] - key_at[column] == size and same_bytes(text, first, keys, key_at[column], size):
-            return column
-    return -1
-
-
-@compiled
-def _scan(
-    text: NDArray[np.uint8],
-    keys: NDArray[np.uint8],
-    key_at: NDArray[np.int64],
-    is_list: NDArray[np.bool_],
-    longest: int,
-    ascii_only: bool,
-    first: NDArray[np.int32],
-    end: NDArray[np.int32],
-    items: NDArray[np.int32],
-    item_at: NDArray[np.int32],
-    item_first: NDArray[np.int32],
-    item_end: NDArray[np.int32],
-    begins: NDArray[np.int32],
-    ends: NDArray[np.int32],
-    plain: NDArray[np.bool_],
-) -> int:
-    """Fills the arrays of Scanned; returns the number of items."""
-    columns = len(key_at) - 1
+def _scan(text: NDArray[np.uint8], keys: Texts, is_list: NDArray[np.bool_], longest: int, ascii_only: bool, found: Scanned) -> None:
+    """Fills the arrays of `found`; a key that is not in `keys` is not used."""
+    first, end, items, item_at, item_first, item_end, begins, ends, plain = found
+    columns = len(first)
     seen = np.full(columns, -1, np.int64)
     known_first, known_size = np.zeros(MOST_KEYS, np.int64), np.full(MOST_KEYS, -1, np.int64)
     known_column, closing = np.zeros(MOST_KEYS, np.int64), np.zeros(DEEPEST, np.uint8)
@@ -120,7 +96,7 @@ def _scan(
             if number < MOST_KEYS and known_size[number] == size and same_bytes(text, key, text, known_first[number], size):
                 column = known_column[number]
             else:
-                column = _column_of(text, key, size, keys, key_at)
+                column = place_among(text, key, size, keys)
                 if number < MOST_KEYS:
                     known_first[number], known_size[number], known_column[number] = key, size, column
             number += 1
@@ -176,7 +152,6 @@ def _scan(
         plain[line] = good
         if not good:
             used = used_before
-    return used
 
 
 def scan(piece: bytes, columns: tuple[str, ...], lists: frozenset[str], longest: int) -> tuple[NDArray[np.uint8], Scanned]:
@@ -195,27 +170,10 @@ def scan(piece: bytes, columns: tuple[str, ...], lists: frozenset[str], longest:
         ascii_only = False
     except UnicodeDecodeError:
         ascii_only = True
-    size, names = data.count(b"\n"), [name.encode() for name in columns]
+    size, text = data.count(b"\n"), np.frombuffer(data, np.uint8)
     room = data.count(b",") + data.count(b"[") if lists else 0
     first, end, items, item_at = (np.empty((len(columns), size), np.int32) for _ in range(4))
     item_first, item_end, begins, ends = (np.empty(length, np.int32) for length in (room, room, size, size))
     found = Scanned(first, end, items, item_at, item_first, item_end, begins, ends, np.zeros(size, np.bool_))
-    text = np.frombuffer(data, np.uint8)
-    _scan(
-        text,
-        np.frombuffer(b"".join(names), np.uint8),
-        np.cumsum([0, *map(len, names)]),
-        np.array([name in lists for name in columns], np.bool_),
-        longest,
-        ascii_only,
-        found.first,
-        found.end,
-        found.items,
-        found.item_at,
-        found.item_first,
-        found.item_end,
-        found.begins,
-        found.ends,
-        found.plain,
-    )
+    _scan(text, texts_of(columns), np.array([name in lists for name in columns], np.bool_), longest, ascii_only, found)
     return text, found

@@ -12,8 +12,8 @@ from dmoe.data.prepare.rejects import MAX_LINE, Reject
 from dmoe.data.prepare.schema import Dense, Schema
 from dmoe.data.prepare.source.log_files import File
 from dmoe.data.prepare.tokens.dictionary_coding import bags, coded, is_text_coded, list_bags, recoded
-from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing
 from dmoe.data.prepare.tokens.spans import spans
+from dmoe.data.prepare.tokens.texts import NOTHING, texts_of
 from dmoe.errors import UserError
 
 
@@ -29,7 +29,7 @@ class ParquetBlock:
         self._path, self._single, self._times = file.path, single, times
         self._columns = {name: batch.column(name) for name in file.used}
         self._no_value = pa.array(["", *schema.missing], pa.large_string())
-        self._missing = Missing([text.encode() for text in schema.missing])
+        self._missing = texts_of(schema.missing)
         self._bare_numbers = are_bare(schema.missing)
         self._text: dict[str, pa.Array] = {}
         self.line, self.lines = np.arange(number, number + batch.num_rows), batch.num_rows

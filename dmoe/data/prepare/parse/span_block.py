@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.encode.text_numbers import NONE, NUMBER, OTHER, numbers, to_float
 from dmoe.data.prepare.tokens.dictionary_coding import coded
-from dmoe.data.prepare.tokens.missing_texts import Missing
 from dmoe.data.prepare.tokens.spans import strings
+from dmoe.data.prepare.tokens.texts import texts_of
 
 
 class SpanBlock:
@@ -29,7 +29,7 @@ class SpanBlock:
         self._text, self._first, self._end = text, first, end
         self._place_of = {name: place for place, name in enumerate(columns)}
         self._no_value = frozenset(missing)
-        self._missing = Missing([text.encode() for text in missing])
+        self._missing = texts_of(missing)
         self._tokens: dict[str, pa.DictionaryArray] = {}
         self._numbers: dict[str, tuple[NDArray[np.float64], NDArray[np.uint8]]] = {}
 

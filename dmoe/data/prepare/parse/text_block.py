@@ -29,8 +29,8 @@ class TextBlock(SpanBlock):
             number: of the piece's first line.
         """
         place_of = {name: place for place, name in enumerate(file.used)}
-        fields, names = [place_of.get(name, -1) for name in file.columns], [name.encode() for name in file.columns]
-        self._spans = split(piece, file.delimiter, schema.quote_bytes, fields, names, MAX_ROW)
+        fields = [place_of.get(name, -1) for name in file.columns]
+        self._spans = split(piece, file.delimiter, schema.quote_bytes, fields, file.columns, MAX_ROW)
         super().__init__(file.used, self._spans.text, self._spans.first, self._spans.end, schema.missing)
         self._piece, self._schema, self._names, self._delimiter = piece, schema, file.columns, file.delimiter
         self.line = self._spans.line + np.int64(number)

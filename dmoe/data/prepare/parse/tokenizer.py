@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dmoe.data.prepare.parse.tokenizer_kernels import split_text
 from dmoe.data.prepare.source.record_ends import NEWLINE, RETURN
 from dmoe.data.prepare.tokens.byte_words import occurrences
+from dmoe.data.prepare.tokens.texts import texts_of
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Spans:
     lines: int
 
 
-def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names: list[bytes], longest: int) -> Spans:
+def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names: tuple[str, ...], longest: int) -> Spans:
     """Finds the fields of a piece.
 
     Args:
@@ -52,8 +53,8 @@ def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names
     text[: len(piece)] = np.frombuffer(piece, np.uint8)
     text[len(piece) : size] = NEWLINE
     room, columns = occurrences(piece, b"\n") + 1, max(fields) + 1
-    first, end = np.empty((columns, room), np.int32), np.empty((columns, room), np.int32)
-    line, begins, ends, bad = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.empty((room, 4), np.int32)
+    shapes = (columns, room), (columns, room), room, room, room, (room, 4)
+    first, end, line, begins, ends, bad = (np.empty(shape, np.int32) for shape in shapes)
     mark = delimiter[0]
     rows, lines, bads = split_text(
         text,
@@ -63,14 +64,8 @@ def split(piece: bytes, delimiter: bytes, quote: bytes, fields: list[int], names
         longest,
         _unreadable(piece),
         np.array(fields, np.int32),
-        np.frombuffer(b"".join(names), np.uint8),
-        np.cumsum([0, *map(len, names)]),
-        first,
-        end,
-        line,
-        begins,
-        ends,
-        bad,
+        texts_of(names),
+        (first, end, line, begins, ends, bad),
     )
     return Spans(text, first[:, :rows], end[:, :rows], line[:rows], begins[:rows], ends[:rows], bad[:bads], lines)
 

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.source.record_ends import BOM_FIRST, BOM_SECOND, BOM_THIRD, NEWLINE, RETURN
 from dmoe.data.prepare.tokens.byte_words import load, same_bytes, trailing_zeros
+from dmoe.data.prepare.tokens.texts import Texts
 from dmoe.processes.compiled import compiled
 
 CHUNK = 1 << 16
@@ -50,15 +51,14 @@ def _unquoted(text: NDArray[np.uint8], at: int, end: int, quote: np.uint8) -> in
 
 
 @compiled
-def _are_names(
-    text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: NDArray[np.uint8], name_at: NDArray[np.int64]
-) -> bool:
+def _are_names(text: NDArray[np.uint8], first: NDArray[np.int32], end: NDArray[np.int32], names: Texts) -> bool:
     """Whether the fields are the names of the columns, in any order."""
     taken = np.zeros(len(first), np.bool_)
     for i in range(len(first)):
         size, found = end[i] - first[i], False
         for j in range(len(first)):
-            if not taken[j] and name_at[j + 1] - name_at[j] == size and same_bytes(text, first[i], names, name_at[j], size):
+            at = names.edges[j]
+            if not taken[j] and names.edges[j + 1] - at == size and same_bytes(text, first[i], names.data, at, size):
                 taken[j] = found = True
                 break
         if not found:
@@ -75,24 +75,20 @@ def split_text(
     longest: int,
     unreadable: NDArray[np.int64],
     place_of: NDArray[np.int32],
-    names: NDArray[np.uint8],
-    name_at: NDArray[np.int64],
-    first: NDArray[np.int32],
-    end: NDArray[np.int32],
-    line: NDArray[np.int32],
-    begins: NDArray[np.int32],
-    ends: NDArray[np.int32],
-    bad: NDArray[np.int32],
+    names: Texts,
+    filled: tuple[NDArray[np.int32], ...],
 ) -> tuple[int, int, int]:
-    """Fills the arrays of tokenizer.Spans from text[:size], which ends with a line end; returns (rows, lines, malformed records).
+    """Fills arrays from text[:size], which ends with a line end; returns (rows, lines, malformed records).
 
     Args:
         quote: equal to the delimiter if there are no quotes.
         longest: most bytes of a record.
         unreadable: numbers of unreadable lines, ascending.
         place_of: for each field of a line, its index among the columns that are read; -1 if it is not read.
-        names: the names of the columns, concatenated. Name i is names[name_at[i] : name_at[i + 1]].
+        names: of the columns.
+        filled: first, end, line, begins, ends and bad of tokenizer.Spans.
     """
+    first, end, line, begins, ends, bad = filled
     width, quoting = len(place_of), quote != delimiter
     flags, marks = np.empty(CHUNK + 8, np.uint8), np.empty(CHUNK, np.int32)
     field_first, field_end = np.empty(width, np.int32), np.empty(width, np.int32)
@@ -186,7 +182,7 @@ def split_text(
                         field_end[field] = before
                         if place_of[field] >= 0:
                             end[place_of[field], rows] = before
-            if kind == width and characters == len(names) and _are_names(text, field_first, field_end, names, name_at):
+            if kind == width and characters == len(names.data) and _are_names(text, field_first, field_end, names):
                 kind = HEADER
             if kind == width:
                 line[rows], begins[rows], ends[rows] = lines, begin, line_end

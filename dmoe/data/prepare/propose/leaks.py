@@ -3,8 +3,6 @@
 Shapes: N sampled rows.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,44 +10,40 @@ from numpy.typing import NDArray
 
 from dmoe.data.prepare.encode.labels import LABELS
 from dmoe.data.prepare.propose.label import Chosen
-from dmoe.data.prepare.propose.sample import Column
 
 ENOUGH = 20
 """Least rows of each label, and average rows of each value. With fewer, agreement with the label may be chance."""
 
 
-def tellers(columns: Sequence[Column], chosen: Chosen) -> dict[str, str]:
+def tellers(columns: pa.Table, chosen: Chosen) -> dict[str, str]:
     """The columns whose value, or whose being present, determines the label, with the reason why each is left out."""
-    (label,) = (one for one in columns if one.name == chosen.column)
+    label = columns[chosen.column]
     ones = [chosen.positive] if chosen.positive is not None else [text.decode() for text, one in LABELS.items() if one]
-    label_N = _to_numpy(pc.is_in(label.values, pa.array(ones, label.values.type)))
+    label_N = _to_numpy(pc.is_in(label, pa.array(ones, label.type)))
     if min(label_N.sum(), (~label_N).sum()) < ENOUGH:
         return {}
     found: dict[str, str] = {}
-    for one in columns:
-        if one is label or one.unread:
+    for name in columns.column_names:
+        if name == chosen.column:
             continue
+        one = columns[name]
         missing_N = _missing(one)
         if bool((missing_N == label_N).all()) or bool((missing_N != label_N).all()):
-            found[one.name] = (
-                "it has a value where the label is one of the two, and none where it is the other: is it written after the click?"
-            )
-        elif one.lengths is None and _is_function(one, label_N):
-            found[one.name] = "each of its values has one label alone: is it written after the click?"
+            found[name] = "it has a value where the label is one of the two, and none where it is the other: is it written after the click?"
+        elif not pa.types.is_large_list(one.type) and _is_function(one, label_N):
+            found[name] = "each of its values has one label alone: is it written after the click?"
     return found
 
 
-def _missing(one: Column) -> NDArray[np.bool_]:
-    if one.lengths is not None:
-        return one.lengths == 0
-    if pa.types.is_timestamp(one.values.type):
-        return _to_numpy(one.values.is_null())
-    return _to_numpy(pc.equal(pc.fill_null(one.values, ""), ""))
+def _missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    if pa.types.is_large_list(column.type):
+        return _to_numpy(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 0))
+    return _to_numpy(column.is_null() if pa.types.is_timestamp(column.type) else pc.equal(pc.fill_null(column, ""), ""))
 
 
-def _is_function(one: Column, label_N: NDArray[np.bool_]) -> bool:
+def _is_function(column: pa.ChunkedArray, label_N: NDArray[np.bool_]) -> bool:
     """Whether the column has few distinct values, and each of them occurs with one label only."""
-    coded = pa.chunked_array(one.values.chunks, one.values.type).combine_chunks().dictionary_encode("encode")
+    coded = column.combine_chunks().dictionary_encode("encode")
     sizes = len(coded.dictionary)
     if not 2 <= sizes <= len(label_N) // ENOUGH:
         return False

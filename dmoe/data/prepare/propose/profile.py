@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.encode.text_numbers import to_float
-from dmoe.data.prepare.propose.sample import Column
+from dmoe.data.prepare.propose.sample import Sample
 from dmoe.data.prepare.tokens.coded_column import coded_as
+from dmoe.data.prepare.tokens.whole_numbers import PLAIN, matching
 from dmoe.errors import one_line
 
 NO_VALUE = frozenset(
@@ -27,7 +28,6 @@ PERHAPS = frozenset(("NA", "na", "none", "-", "?", "--", ".", "unknown", "Unknow
 are not negative."""
 HEX_DIGITS = 8
 """Number of hex digits of a token that was hashed to 32 bits."""
-CANONICAL = "^(0|-?[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Profile:
     @cached_property
     def is_canonical(self) -> bool:
         """Whether all texts are integers without leading zeros, so that different texts are different numbers."""
-        return self.readable_as("int") and bool(pc.all(pc.match_substring_regex(self.values, CANONICAL)).as_py())
+        return self.readable_as("int") and bool(matching(self.values, PLAIN).all())
 
     @cached_property
     def _readable(self) -> dict[str, bool]:
@@ -135,15 +135,13 @@ class Profile:
             return float(np.average(self.numbers, weights=self.counts))
 
 
-def profile(column: Column, rows: int) -> Profile:
-    """Profiles a column of a sample of `rows` rows."""
-    if column.unread:
-        return Profile(column.name, rows, rows, pa.array([], pa.large_string()), np.empty(0, np.int64), (), unread=column.unread)
-    found = column.values.value_counts()
+def profile(sample: Sample, name: str) -> Profile:
+    """Profiles a column of a sample."""
+    column, lengths = sample.columns[name], None
+    if pa.types.is_large_list(column.type):
+        lengths, column = pc.fill_null(pc.list_value_length(column), 0).to_numpy(), pc.list_flatten(column)
+    found = column.value_counts()
     values, counts = found.field("values"), found.field("counts").to_numpy()
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     order = np.lexsort((np.arange(len(counts)), -counts))
     values, counts = values.take(pa.array(order)), counts[order]
     given = np.asarray(values.is_valid().to_numpy(zero_copy_only=False))
@@ -152,10 +150,11 @@ def profile(column: Column, rows: int) -> Profile:
         given &= np.asarray(pc.not_equal(pc.fill_null(values, ""), "").to_numpy(zero_copy_only=False))
         no_value = _no_value(values.filter(pa.array(given)))
         given &= ~np.asarray(pc.is_in(values, pa.array(no_value, values.type)).to_numpy(zero_copy_only=False))
-    kept = int(counts[given].sum())
-    missing = rows - kept if column.lengths is None else int((column.lengths == 0).sum())
-    most, mean = (0, 1.0) if column.lengths is None else (int(column.lengths.max(initial=1)), float(column.lengths.mean()))
-    return Profile(column.name, rows, missing, values.filter(pa.array(given)), counts[given], no_value, most, mean)
+    kept, rows = int(counts[given].sum()), sample.rows
+    missing = rows - kept if lengths is None else int((lengths == 0).sum())
+    most, mean = (0, 1.0) if lengths is None else (int(lengths.max(initial=1)), float(lengths.mean()))
+    unread = sample.unread.get(name, "")
+    return Profile(name, rows, missing, values.filter(pa.array(given)), counts[given], no_value, most, mean, unread)
 
 
 def _no_value(values: pa.Array) -> tuple[str, ...]:

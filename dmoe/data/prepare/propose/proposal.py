@@ -51,7 +51,7 @@ def propose(inputs: Sequence[str], asked: Asked, label: str | None = None, posit
           - site  # 2 values, most frequent 'a' (50.0%)
     """
     sample = _sample(inputs, asked)
-    profiles, form = [profile(one, sample.rows) for one in sample.columns], dict(sample.form)
+    profiles, form = [profile(sample, name) for name in sample.columns.column_names], dict(sample.form)
     header = form.get("header", True)
     fit = None if asked.columns else find_fit(profiles, header)
     if fit and fit.columns:
@@ -63,7 +63,7 @@ def propose(inputs: Sequence[str], asked: Asked, label: str | None = None, posit
     chosen = choose_label(profiles, name, label, positive)
     if fit and label == fit.label:
         chosen = replace(chosen, why=why)
-    columns = [replace(column, name=one.name) for column, one in zip(sample.columns, profiles, strict=True)]
+    columns = sample.columns.rename_columns([one.name for one in profiles])
     roles = roles_of(profiles, chosen.column, fit.roles if fit else {}, tellers(columns, chosen))
     tree, reasons = _tree(form, chosen, profiles, roles)
     if not tree["categorical"]:

@@ -3,7 +3,7 @@
 Rows come from evenly spread positions of a file, since the start of a log in the order of time may not represent it; of a compressed
 file, from its start.
 
-Shapes: N sampled rows, T values of a column (T = N if no row has several).
+Shapes: N sampled rows.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dmoe.data.prepare.parse.parquet_block import as_text
 from dmoe.data.prepare.parse.text_block import unreadable
@@ -26,8 +25,7 @@ from dmoe.names import first_twice, quoted
 
 UNKNOWN = "\0"
 """Placeholder for the label of a schema that is only used to split a file into fields."""
-NOTHING = pa.chunked_array([], pa.large_string())
-"""The values of a column that cannot be read."""
+LISTS = pa.large_list(pa.large_string())
 
 
 @dataclass(frozen=True)
@@ -48,27 +46,12 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A sampled column.
-
-    Attributes:
-        values: [T] texts with nulls, or times.
-        lengths: [N] number of values of each row, if the column holds lists.
-        unread: why the column cannot be read; empty if it can.
-    """
-
-    name: str
-    values: pa.ChunkedArray
-    lengths: NDArray[np.int64] | None = None
-    unread: str = ""
-
-
-@dataclass(frozen=True)
 class Sample:
     """A sample of one file, or of several files with the same form.
 
     Attributes:
-        rows: number of well-formed rows.
+        columns: the well-formed rows: texts, lists of texts, or times. A column that cannot be read has nulls.
+        unread: column -> why it cannot be read.
         pieces: (file, argument of `read_piece`, number of its first line, or 0 if unknown), to try a schema on.
         form: keys of the schema that say how the file is split into fields.
         notes: reasons for the values of `form`, by key.
@@ -77,13 +60,18 @@ class Sample:
     """
 
     file: File
-    rows: int
-    columns: list[Column]
+    columns: pa.Table
+    unread: dict[str, str]
     pieces: list[tuple[File, Any, int]]
     form: dict[str, Any]
     notes: dict[str, str] = field(default_factory=dict)
     told: str = ""
     malformed: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Number of well-formed rows."""
+        return int(self.columns.num_rows)
 
 
 def cutting_schema(name: str, form: dict[str, Any]) -> Schema:
@@ -140,22 +128,29 @@ def of_json(path: str, name: str, start: bytes, asked: Asked) -> Sample:
         raise refuse_all(name, rejects)
     keys = tuple(dict.fromkeys(key for row in rows for key in row if key))
     file = replace(file, columns=keys, used=keys)
-    columns = [_json_column(key, [row.get(key) for row in rows]) for key in keys]
+    columns, unread = table_of({key: _json_column([row.get(key) for row in rows]) for key in keys}, len(rows))
     tried = [(file, *one) for one in kept]
-    return Sample(file, len(rows), columns, tried, {"format": "jsonl"}, {}, told, malformed(rejects, len(rows) + len(rejects)))
+    return Sample(file, columns, unread, tried, {"format": "jsonl"}, {}, told, malformed(rejects, len(rows) + len(rejects)))
 
 
-def _json_column(name: str, values: list[Any]) -> Column:
-    """A column of values from `json_object`, in which numbers are texts and objects are tuples."""
+def table_of(columns: dict[str, pa.Array | pa.ChunkedArray | str], rows: int) -> tuple[pa.Table, dict[str, str]]:
+    """(`columns` and `unread` of Sample), from the values of each column, or why it cannot be read."""
+    unread = {name: one for name, one in columns.items() if isinstance(one, str)}
+    nothing = pa.nulls(rows, pa.large_string())
+    return pa.table({name: nothing if name in unread else one for name, one in columns.items()}), unread
+
+
+def _json_column(values: list[Any]) -> pa.Array | str:
+    """A column of values from `json_object`, in which numbers are texts and objects are tuples; or why it cannot be read."""
     lists = any(isinstance(one, list) for one in values)
-    flat = [item for one in values for item in (one if isinstance(one, list) else [one])] if lists else values
+    rows = [one if isinstance(one, list) else [] if one is None else [one] for one in values] if lists else [values]
+    flat = [one for row in rows for one in row]
     if any(isinstance(one, tuple) for one in flat):
-        return Column(name, NOTHING, unread="holds objects" + " in lists" * lists)
+        return "holds objects" + " in lists" * lists
     if any(isinstance(one, list) for one in flat):
-        return Column(name, NOTHING, unread="holds lists of lists")
-    texts = [str(one).lower() if isinstance(one, bool) else one for one in flat]
-    lengths = np.array([len(one) if isinstance(one, list) else one is not None for one in values], np.int64) if lists else None
-    return Column(name, pa.chunked_array([pa.array(texts, pa.large_string())]), lengths)
+        return "holds lists of lists"
+    texts = pa.array([str(one).lower() if isinstance(one, bool) else one for one in flat], pa.large_string())
+    return pa.LargeListArray.from_arrays(np.cumsum([0, *map(len, rows)]), texts) if lists else texts
 
 
 def of_parquet(path: str, name: str, asked: Asked) -> Sample:
@@ -181,20 +176,16 @@ def of_parquet(path: str, name: str, asked: Asked) -> Sample:
     rows = sum(batch.num_rows for batch in batches)
     if not rows:
         raise UserError(f"{name}: no rows, expected some to propose a schema from")
-    columns = [_parquet_column(name, one, [batch.column(one) for batch in batches]) for one in file.used]
+    columns, unread = table_of({one: _parquet_column(name, one, [batch.column(one) for batch in batches]) for one in file.used}, rows)
     told = f"from {len(chosen)} of {groups} row groups" if total > rows else "all of it"
-    return Sample(file, rows, columns, [(file, batch, 0) for batch in batches], {"format": "parquet"}, told=told)
+    return Sample(file, columns, unread, [(file, batch, 0) for batch in batches], {"format": "parquet"}, told=told)
 
 
-def _parquet_column(path: str, name: str, arrays: list[pa.Array]) -> Column:
+def _parquet_column(path: str, name: str, arrays: list[pa.Array]) -> pa.ChunkedArray | str:
     try:
-        texts = [as_text(path, name, one, single=False, time=True) for one in arrays]
+        return pa.chunked_array([as_text(path, name, one, single=False, time=True) for one in arrays])
     except UserError:
-        return Column(name, NOTHING, unread=f"is {str(arrays[0].type)[:80]}, which cannot be read")
-    if not pa.types.is_large_list(texts[0].type):
-        return Column(name, pa.chunked_array(texts))
-    lengths = np.concatenate([one.value_lengths().fill_null(0).to_numpy() for one in texts]).astype(np.int64)
-    return Column(name, pa.chunked_array([one.flatten() for one in texts]), lengths)
+        return f"is {str(arrays[0].type)[:80]}, which cannot be read"
 
 
 def joined(samples: list[Sample]) -> Sample:
@@ -204,36 +195,34 @@ def joined(samples: list[Sample]) -> Sample:
         UserError: a file has another form or other columns than the first.
     """
     first = samples[0]
-    names = {one.name for one in first.columns}
+    names = set(first.columns.column_names)
     for one in samples[1:]:
         if one.form != first.form:
             raise UserError(f"{one.file.path}: of another form than {first.file.path}: {one.form}, {first.form}")
-        mine = {column.name for column in one.columns}
+        mine = set(one.columns.column_names)
         if first.form["format"] != "jsonl" and mine != names:
             odd = min(mine ^ names)
             raise UserError(f"{one.file.path}: {'has' if odd in mine else 'lacks'} a column {quoted(odd)}, unlike {first.file.path}")
-    of: dict[str, list[Column | None]] = {}
-    for number, one in enumerate(samples):
-        for column in one.columns:
-            of.setdefault(column.name, [None] * len(samples))[number] = column
-    columns = [_joined(name, found, [one.rows for one in samples]) for name, found in of.items()]
-    rows = sum(one.rows for one in samples)
+    every = list(dict.fromkeys(name for one in samples for name in one.columns.column_names))
+    columns, unread = table_of({name: _joined(name, samples) for name in every}, sum(one.rows for one in samples))
     told = first.told if len(samples) == 1 else f"{len(samples)} files"
-    return replace(first, rows=rows, columns=columns, pieces=[piece for one in samples for piece in one.pieces], told=told)
+    return replace(first, columns=columns, unread=unread, pieces=[piece for one in samples for piece in one.pieces], told=told)
 
 
-def _joined(name: str, columns: list[Column | None], rows: list[int]) -> Column:
-    found = [
-        one if one else Column(name, pa.chunked_array([pa.nulls(count, pa.large_string())]))
-        for one, count in zip(columns, rows, strict=True)
-    ]
-    if unread := next((one.unread for one in found if one.unread), ""):
-        return replace(found[0], unread=unread)
-    kinds = {one.values.type for one in found}
-    if len(kinds) > 1 and not all(pa.types.is_string(one) or pa.types.is_large_string(one) for one in kinds):
-        return replace(found[0], unread=f"is {' and '.join(sorted(map(str, kinds)))} in different files")
-    values = pa.chunked_array([chunk.cast(found[0].values.type) for one in found for chunk in one.values.chunks], found[0].values.type)
-    if all(one.lengths is None for one in found):
-        return Column(name, values)
-    lengths = [one.values.is_valid().to_numpy().astype(np.int64) if one.lengths is None else one.lengths for one in found]
-    return Column(name, values, np.concatenate(lengths))
+def _joined(name: str, samples: list[Sample]) -> pa.ChunkedArray | str:
+    """The values of a column in all samples, null where a sample lacks it; or why it cannot be read."""
+    if why := next((one.unread[name] for one in samples if name in one.unread), ""):
+        return why
+    found = [one.columns[name] if name in one.columns.column_names else pa.nulls(one.rows) for one in samples]
+    kinds = {one.type for one in found} - {pa.null()}
+    if kinds == {pa.large_string(), LISTS}:
+        found, kinds = [one if one.type == LISTS else _as_lists(one) for one in found], {LISTS}
+    if len(kinds) > 1:
+        return f"is {' and '.join(sorted(map(str, kinds)))} in different files"
+    (kind,) = kinds
+    return pa.chunked_array([chunk for one in found for chunk in pa.chunked_array(one.cast(kind)).chunks], kind)
+
+
+def _as_lists(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Texts as lists of one text, or of none."""
+    return pa.array([[] if text is None else [text] for text in column.to_pylist()], LISTS)

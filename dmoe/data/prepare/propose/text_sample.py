@@ -9,7 +9,6 @@ from dmoe.data.prepare.propose.form import find_delimiter, has_header, rows_of
 from dmoe.data.prepare.propose.places import bytes_a_row, read_places
 from dmoe.data.prepare.propose.sample import (
     Asked,
-    Column,
     Sample,
     cutting_schema,
     described,
@@ -17,6 +16,7 @@ from dmoe.data.prepare.propose.sample import (
     of_json,
     of_parquet,
     refuse_all,
+    table_of,
 )
 from dmoe.data.prepare.rejects import BOM
 from dmoe.data.prepare.source.containers import find_layers
@@ -72,8 +72,8 @@ def _of_text(path: str, name: str, start: bytes, asked: Asked) -> Sample:
         if not rejects:
             raise UserError(f"{name}: a header and no rows, expected some to propose a schema from")
         raise refuse_all(name, rejects)
-    columns = [Column(one, pa.chunked_array([block.tokens(one).dictionary_decode() for block in blocks])) for one in file.used]
-    return Sample(file, rows, columns, kept, form, notes, told, malformed(rejects, rows + len(rejects)))
+    texts = {one: pa.chunked_array([block.tokens(one).dictionary_decode() for block in blocks]) for one in file.used}
+    return Sample(file, *table_of(texts, rows), kept, form, notes, told, malformed(rejects, rows + len(rejects)))
 
 
 def _form(name: str, text: str, asked: Asked) -> tuple[dict[str, Any], dict[str, str]]:

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import fill_slots, find, hash_span, same_bytes
-from dmoe.data.prepare.tokens.missing_texts import NOTHING, Missing, is_missing
 from dmoe.data.prepare.tokens.spans import Places, spans, strings
+from dmoe.data.prepare.tokens.texts import NOTHING, Texts, is_missing
 from dmoe.processes.compiled import compiled
 
 FEWEST_SLOTS = 1 << 10
@@ -22,8 +22,7 @@ def _code(
     text: NDArray[np.uint8],
     first: Places,
     end: Places,
-    none: NDArray[np.uint8],
-    edges: NDArray[np.int64],
+    missing: Texts,
     fewest: int,
     codes: NDArray[np.int32],
     known_at: NDArray[np.uint64],
@@ -44,7 +43,7 @@ def _code(
         while True:
             code = slots[slot] - 1
             if code < 0:
-                if is_missing(text, at, end[i], none, edges):
+                if is_missing(text, at, end[i], missing):
                     codes[i] = -1
                     break
                 known_at[known, 0], known_at[known, 1], known_at[known, 2] = h, np.uint64(at), np.uint64(end[i])
@@ -65,16 +64,16 @@ def _code(
     return known
 
 
-def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> pa.DictionaryArray:
+def coded(text: NDArray[np.uint8], first: Places, end: Places, missing: Texts) -> pa.DictionaryArray:
     """Dictionary-encodes spans. Values are in the order of their first occurrence; the code of a missing value is null."""
     return dictionary(*_distinct(text, first, end, missing))
 
 
-def _distinct(text: NDArray[np.uint8], first: Places, end: Places, missing: Missing) -> tuple[NDArray[np.int32], pa.Array]:
+def _distinct(text: NDArray[np.uint8], first: Places, end: Places, missing: Texts) -> tuple[NDArray[np.int32], pa.Array]:
     """(code of each span, -1 if it is missing; the distinct spans in the order of their first occurrence)."""
     size = len(first)
     codes, known_at = np.empty(size, np.int32), np.empty((size, 3), np.uint64)
-    known = _code(text, first, end, missing.text, missing.edges, FEWEST_SLOTS, codes, known_at)
+    known = _code(text, first, end, missing, FEWEST_SLOTS, codes, known_at)
     first_of, end_of = known_at[:known, 1:].T.astype(np.int64)
     return codes, strings(text, first_of, end_of)
 
@@ -105,12 +104,12 @@ def is_text_coded(kind: pa.DataType) -> bool:
     return bool(pa.types.is_dictionary(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)))
 
 
-def recoded(column: pa.DictionaryArray, missing: Missing) -> pa.DictionaryArray:
+def recoded(column: pa.DictionaryArray, missing: Texts) -> pa.DictionaryArray:
     """As `coded`, for texts that are dictionary-encoded already. Their dictionary may hold a text twice, and texts that no row has."""
     return dictionary(*_recoded(column, missing))
 
 
-def _recoded(column: pa.DictionaryArray, missing: Missing) -> tuple[NDArray[np.int32], pa.Array]:
+def _recoded(column: pa.DictionaryArray, missing: Texts) -> tuple[NDArray[np.int32], pa.Array]:
     codes = np.array(pc.fill_null(column.indices, -1) if column.null_count else column.indices, np.int32)
     code_of, first_of = np.full(len(column.dictionary), -1, np.int32), np.empty(len(column.dictionary), np.int32)
     used = column.dictionary.take(pa.array(first_of[: _renumber(codes, code_of, first_of)])).cast(pa.large_string())
@@ -126,8 +125,7 @@ def _cut(
     first: Places,
     end: Places,
     separator: NDArray[np.uint8],
-    none: NDArray[np.uint8],
-    edges: NDArray[np.int64],
+    missing: Texts,
     most: int,
     offsets: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
@@ -140,7 +138,7 @@ def _cut(
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
-        if is_missing(text, first[i], end[i], none, edges):
+        if is_missing(text, first[i], end[i], missing):
             continue
         begin, at, kept = np.int64(first[i]), np.int64(first[i]), 0
         while True:
@@ -153,7 +151,7 @@ def _cut(
                 if not found:
                     at += 1
                     continue
-            if not is_missing(text, begin, at, none, edges):
+            if not is_missing(text, begin, at, missing):
                 if kept < most:
                     token_first[used], token_end[used] = begin, at
                     used += 1
@@ -167,11 +165,11 @@ def _cut(
     return token_first[:used], token_end[:used], cut
 
 
-def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+def bags(text: NDArray[np.uint8], first: Places, end: Places, separator: bytes, most: int | None, missing: Texts) -> tuple[pa.Array, int]:
     """A list of coded tokens for each row, empty if there is none; and the number of rows with more than `most` tokens."""
     offsets = np.empty(len(first) + 1, np.int64)
     limit = NO_LIMIT if most is None else most
-    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing.text, missing.edges, limit, offsets)
+    begins, ends, cut = _cut(text, first, end, np.frombuffer(separator, np.uint8), missing, limit, offsets)
     return pa.LargeListArray.from_arrays(pa.array(offsets), coded(text, begins, ends, NOTHING)), cut
 
 
@@ -193,7 +191,7 @@ def _keep(codes: NDArray[np.int32], most: int, lists: NDArray[np.int64], offsets
     return used, cut
 
 
-def list_bags(column: pa.Array, most: int | None, missing: Missing) -> tuple[pa.Array, int]:
+def list_bags(column: pa.Array, most: int | None, missing: Texts) -> tuple[pa.Array, int]:
     """As `bags`, for a list of texts: of large_string, or dictionary-encoded."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     lists = np.concatenate([[0], np.cumsum(lengths)])

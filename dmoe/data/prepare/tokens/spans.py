@@ -10,19 +10,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import load
+from dmoe.data.prepare.tokens.texts import NOTHING, Texts
 from dmoe.processes.compiled import compiled
 
 Places = NDArray[np.signedinteger[Any]]
 """Positions: int32 in a text, int64 in an Arrow array."""
 
 
-def buffers(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def buffers(column: pa.Array) -> Texts:
     """The bytes and the offsets [N + 1] of a large_binary or large_string array without nulls; for nulls see `spans`."""
     if not len(column):
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+        return NOTHING
     _, offsets, data = column.buffers()
     edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, np.uint8) if data and data.size else np.zeros(0, np.uint8), edges
+    return Texts(np.frombuffer(data, np.uint8) if data and data.size else NOTHING.data, edges)
 
 
 def spans(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:

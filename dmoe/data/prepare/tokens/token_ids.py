@@ -15,6 +15,7 @@ from dmoe.data.prepare.split.split_rules import GOLDEN, splitmix64
 from dmoe.data.prepare.tokens import kernels
 from dmoe.data.prepare.tokens.byte_words import fetch_ahead, fill_slots, hash_spans, mixed, same_bytes
 from dmoe.data.prepare.tokens.spans import buffers
+from dmoe.data.prepare.tokens.texts import Texts
 from dmoe.data.prepare.tokens.whole_numbers import NumberIds
 from dmoe.processes.compiled import compiled
 
@@ -55,26 +56,25 @@ def hashes(tokens: pa.Array) -> NDArray[np.uint64]:
 def _look_up(
     slots: NDArray[np.int32],
     known_hash: NDArray[np.uint64],
-    known: NDArray[np.uint8],
-    known_at: NDArray[np.int64],
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
+    known: Texts,
+    tokens: Texts,
     hashes: NDArray[np.uint64],
     rare: int,
     out: NDArray[np.int32],
 ) -> None:
     mask = np.uint64(len(slots) - 1)
     for i in range(len(out)):
-        fetch_ahead(hashes, i, slots, known_hash, known_at)
+        fetch_ahead(hashes, i, slots, known_hash, known.edges)
         out[i] = rare
-        at = offsets[i]
-        size = offsets[i + 1] - at
+        at = tokens.edges[i]
+        size = tokens.edges[i + 1] - at
         h = hashes[i]
         slot = h & mask
         while slots[slot] != 0:
             j = slots[slot] - 1
-            there = known_at[j]
-            if known_hash[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, data, at, size)):
+            there = known.edges[j]
+            same = known_hash[j] == h and known.edges[j + 1] - there == size
+            if same and (size <= 8 or same_bytes(known.data, there, tokens.data, at, size)):
                 out[i] = rare + 1 + j
                 break
             slot = (slot + np.uint64(1)) & mask
@@ -88,20 +88,20 @@ class TokenIds:
     """
 
     def __init__(self, tokens: pa.Array) -> None:
-        self.data, self.offsets = buffers(tokens)
+        self.data, self.offsets = self._known = buffers(tokens)
         self.hashes = np.empty(len(tokens), np.uint64)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
         hash_spans(self.data, self.offsets, self.hashes)
         fill_slots(self.slots, self.hashes)
-        self.numbers = NumberIds(self.data, self.offsets, RARE_ID + 1)
+        self.numbers = NumberIds(tokens, RARE_ID + 1)
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
-        data, offsets = buffers(tokens)
-        hash_spans(data, offsets, hashed)
-        _look_up(self.slots, self.hashes, self.data, self.offsets, data, offsets, hashed, RARE_ID, out)
-        self.numbers.look_up(data, offsets, out, RARE_ID)
+        sought = buffers(tokens)
+        hash_spans(*sought, hashed)
+        _look_up(self.slots, self.hashes, self._known, sought, hashed, RARE_ID, out)
+        self.numbers.look_up(tokens, out, RARE_ID)
         return out
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.data.prepare.schema import parse_schema
-from dmoe.data.prepare.tokens.token_ids import TokenIds, buffers
-from dmoe.data.prepare.tokens.whole_numbers import LARGE, LARGEST, WHOLE, whole_numbers
+from dmoe.data.prepare.tokens.token_ids import TokenIds
+from dmoe.data.prepare.tokens.whole_numbers import LARGEST, whole_numbers
 from tests.unit.data.log.logs import data_bytes, make, read_split
 
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*([eE][+-]?\d{1,3})?|[eE][+-]\d{1,3})?")
@@ -30,8 +30,8 @@ def reference(token: str) -> int | str | None:
 
 
 def of(tokens: list[str]) -> list[int | str | None]:
-    kind, number, _ = whole_numbers(*buffers(pa.array([token.encode() for token in tokens], pa.large_binary())))
-    return [{WHOLE: value, LARGE: "large"}.get(one) for one, value in zip(kind.tolist(), number.tolist(), strict=True)]
+    found = whole_numbers(pa.array([token.encode() for token in tokens], pa.large_binary())).tolist()
+    return [None if one != one else "large" if abs(one) == float("inf") else int(one) for one in found]
 
 
 EXAMPLES = {
@@ -48,6 +48,10 @@ EXAMPLES = {
     "0": 0,
     "-0.0": 0,
     "0e+5": 0,
+    "1.0e-400": None,
+    "99999999999999.9": None,
+    "0.99999999999999999999": None,
+    "999999999999999e+99": "large",
     "0.5e+1": 5,
     "1200e-2": 12,
     "1200.0e-2": 12,
