@@ -31,15 +31,16 @@ doctor: venv
 demo: venv
 	@.venv/bin/python tools/demo.py
 
-# Three processes at a time: two of about the same length, and one of what mostly waits. The one in front shows its output, the others at the end.
-FIRST := tests/unit $(wildcard tests/distributed/test_accept.py tests/distributed/test_online_[stw]*.py tests/endtoend/test_identity.py tests/endtoend/test_values.py)
-WAITING := $(wildcard tests/endtoend/test_guide.py tests/endtoend/test_netns.py tests/endtoend/test_slurm.py)
+# Three processes of about the same length, what mostly waits in the third; the output of the first and third is shown at the end.
+FIRST := $(wildcard tests/distributed/test_accept.py tests/distributed/test_online*.py tests/endtoend/test_identity.py tests/endtoend/test_values.py)
+THIRD := $(wildcard $(patsubst %,tests/endtoend/test_%.py,guide kill_and_resume netns ray slurm))
 define TESTS
-@said=$$(mktemp -d) && echo "beside the others, into $$said: $(FIRST) $(WAITING)"; \
-  .venv/bin/python -m pytest -m $(1) $(FIRST) >"$$said/first" 2>&1 & first=$$!; \
-  .venv/bin/python -m pytest -m $(1) $(WAITING) >"$$said/waiting" 2>&1 & waiting=$$!; trap 'kill $$first $$waiting; exit 130' INT TERM; \
-  code=0; .venv/bin/python -m pytest -m $(1) tests/distributed tests/endtoend $(FIRST:%=--deselect=%) $(WAITING:%=--deselect=%) || code=$$?; \
-  wait $$first || code=$$?; wait $$waiting || code=$$?; cat "$$said"/*; rm -r "$$said"; exit $$code
+@said=$$(mktemp -d) && echo "beside the others, into $$said: tests/unit $(FIRST) $(THIRD)"; \
+  .venv/bin/python -m pytest -m $(1) tests/unit --ignore=tests/unit/data $(FIRST) >"$$said/first" 2>&1 & first=$$!; \
+  .venv/bin/python -m pytest -m $(1) tests/unit/data $(THIRD) >"$$said/third" 2>&1 & third=$$!; \
+  trap 'kill $$first $$third; exit 130' INT TERM; code=0; \
+  .venv/bin/python -m pytest -m $(1) tests/distributed tests/endtoend $(patsubst %,--deselect=%,$(FIRST) $(THIRD)) || code=$$?; \
+  wait $$first || code=$$?; wait $$third || code=$$?; cat "$$said"/*; rm -r "$$said"; exit $$code
 endef
 
 test: venv

@@ -11,7 +11,7 @@ from dmoe import distributed
 from dmoe.model.losses.correlation import EPS, CorrelationLoss
 from dmoe.testing.small_run import open_small, small_config
 from dmoe.train.run.predictions import Predictions
-from tests.distributed.test_correlation import SHARES, outputs
+from tests.distributed.test_correlation import CONSTANT, SHARES, numeric_gradient, outputs
 
 LABELS = np.array([1, 0, 0, 1, 0, 1, 0, 0, 1], np.float32)
 
@@ -30,20 +30,6 @@ def reference(x_NMD: np.ndarray, norm: str) -> float:
             r = z[:, p].T @ z[:, q]
             total += np.abs(r).mean() if norm == "l1" else max((r**2).mean() - 1 / (len(x_NMD) - 2), 0)
     return total / 3
-
-
-def numeric_gradient(x: np.ndarray, norm: str) -> np.ndarray:
-    gradient = np.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        if index[1:] == (2, 1):
-            continue
-        moved = []
-        for step in (1e-6, -1e-6):
-            there = x.copy()
-            there[index] += step
-            moved.append(reference(there, norm))
-        gradient[index] = (moved[0] - moved[1]) / 2e-6
-    return gradient
 
 
 def on_rank(norm: str, reduce: str) -> tuple[float, np.ndarray]:
@@ -65,7 +51,8 @@ def test_within_classes_equals_float64_reference(ranks, norm, world_size, reduce
     results = ranks(world_size).run(on_rank, norm, reduce)
     for loss, _ in results:
         assert loss == pytest.approx(reference(outputs(), norm), rel=1e-9)
-    np.testing.assert_allclose(np.concatenate([g for _, g in results]), numeric_gradient(outputs(), norm), rtol=1e-5, atol=1e-7)
+    gradient = numeric_gradient(lambda x: reference(x, norm), outputs(), CONSTANT)
+    np.testing.assert_allclose(np.concatenate([g for _, g in results]), gradient, rtol=1e-5, atol=1e-7)
 
 
 def predictions_on_rank(data: str) -> tuple[dict[str, np.ndarray], str]:

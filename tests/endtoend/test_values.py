@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,9 +79,7 @@ def test_what_training_did_not_have_is_read_told_or_refused(place: Path, tmp_pat
     said, nothing = scored(place, write(tmp_path / "huge.csv", age="3e38"), tmp_path / "huge.parquet", fails=True)
     assert nothing is None
     (line,) = [line for line in said.splitlines() if line.startswith("tools/score.py: ")]
-    assert "split 'score': the model's logit is" in line
-    assert "at row 1 (999 such rows of 1,000)" in line
-    assert "its largest number is age, 3e+38" in line
+    assert re.search(r"split 'score': .* row 1 .*999 .*1,000.* age, 3e\+38", line)
 
 
 @pytest.mark.slow
@@ -97,7 +96,7 @@ def test_evaluation_on_other_data_tells_skew_and_refuses_what_overflows(place: P
     done = run("-m", "dmoe.evaluate", "--run", str(place / "run"), "--data", data["huge"], "--output", "huge.json", fails=True)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dmoe.evaluate: ")]
     assert f"{data['huge']}, split 'test': " in line
-    assert "the largest number of the first is age, 3e+38" in line
+    assert "age, 3e+38" in line
     assert not list((place / "run").glob("huge*"))
 
 

@@ -13,7 +13,7 @@ from dmoe.errors import UserError
 NESTED = "[" * 50 + "]" * 50
 ODD = [
     *("null", "true", "0", "-1", "1.5", "1e300", "1e999", "9" * 18, "9" * 30, "9" * 6000),
-    *('""', '"x"', '"a\\nb"', '"s3://far/x"', '"\\u0000"', '"\\ud800"', json.dumps("long " * 400)),
+    *('""', '"x"', '"../../etc/passwd"', '"a\\nb"', '"s3://far/x"', '"\\u0000"', '"\\ud800"', json.dumps("long " * 400)),
     *("[]", "{}", '{"a": 1}', "[1, 2]", NESTED, "[" * 70 + "]" * 70),
 ]
 MARK = "@@odd@@"

@@ -45,7 +45,8 @@ def test_configs(share, part, data, tmp_path):
         if part == "model":
             outline_of(config, make_blueprint(config, manifest))
 
-    hold(share, CONFIG, writer(tmp_path / "c.yaml"), read, (part,))
+    # The other sections have their defaults: a longer text takes longer to parse, and shows nothing more.
+    hold(share, {one: CONFIG[one] for one in {"model", part}}, writer(tmp_path / "c.yaml"), read, (part,))
 
 
 SCHEMA = {

@@ -1,6 +1,7 @@
 """A plan against limits: the offending ranks are named, a hand edit is judged as it is, exit codes are what CI waits for."""
 
 import json
+import re
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_many_offenders_are_folded_and_counted():
     found = findings(figures_of(plan_of(tables, "3x8:h100"), "p"), Limits(max_imbalance=1.1))
     told = list(as_lines(found))
     assert sum(line.startswith("        rank ") for line in told) == 8
-    assert "        and 12 more ranks" in told
+    assert any("12 more" in line for line in told)
     assert not as_data(found)["passed"]
 
 
@@ -65,12 +66,10 @@ def test_a_plan_of_another_model_batch_or_constraints_is_told_apart():
     assert model_finding(plan, described(), "p").passed
     assert "400 x" in model_finding(plan, described(rows=401), "p").note
     assert "other constraints" in model_finding(plan, described("sharding: {types: [table_wise]}"), "p").note
-    assert (
-        "sent in fp32, the config has sharding.comm_precision fp16"
-        in model_finding(plan, described("sharding: {comm_precision: fp16}"), "p").note
-    )
+    note = model_finding(plan, described("sharding: {comm_precision: fp16}"), "p").note
+    assert re.search(r"fp32.*sharding\.comm_precision.*fp16", note)
     config = parse_config(base, "test", ["train.batch_size=128"])
-    assert "global batch of 64, the config has 128" in model_finding(plan, describe(config, described().manifest), "p").note
+    assert re.search("batch.*64.*128", model_finding(plan, describe(config, described().manifest), "p").note)
 
 
 @pytest.mark.parametrize(("text", "value"), [("10%", 0.1), ("0.1", 0.1), (" 5 % ", 0.05), (".5", 0.5), ("0", 0.0)])

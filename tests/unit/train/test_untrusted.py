@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dmoe.checkpoint import index as checkpoint
 from dmoe.checkpoint.contents import Contents
 from dmoe.checkpoint.tensors import TensorFile, write_tensors
-from dmoe.config.config import Config, dump_config, parse_config
+from dmoe.config.config import parse_config
 from dmoe.config.model_sections import ModelConfig
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
@@ -115,18 +115,6 @@ def test_manifests_and_indexes_that_are_not_even_json(tmp_path, text):
     for name, load in (("manifest.json", load_manifest), (checkpoint.INDEX, checkpoint.read_index)):
         (tmp_path / name).write_bytes(text)
         assert accepted_or_refused(lambda load=load: load(str(tmp_path))) is None
-
-
-CONFIG = Config().model_dump(mode="json")
-
-
-@FUZZ
-@given(data=st.data())
-def test_configs(data):
-    tree = data.draw(mutated(CONFIG, sorted(places(CONFIG), key=str)))
-    loaded = accepted_or_refused(lambda: parse_config(json.dumps(tree, ensure_ascii=False), "x.yaml"))
-    if loaded is not None:
-        assert parse_config(dump_config(loaded), "x.yaml") == loaded
 
 
 HOSTILE_YAML = [
