@@ -151,7 +151,7 @@ def wrk(port: int, request: bytes, seconds: float) -> tuple[float, int]:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept; `answered` is called with it and whether the status is 200."""
+    """A connection that is kept; `answered` is called with it and whether the status is 200, and at its end."""
 
     def __init__(self, answered: Callable[["Connection", bool], None]) -> None:
         self.answered = answered
@@ -161,6 +161,9 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if not self.due:
+            # The server ends a connection that was not used.
+            return
         self.got += data
         if not self.size and (head := self.got.find(b"\r\n\r\n")) >= 0:
             self.size = head + 4 + int(re.search(rb"content-length: (\d+)", self.got)[1])  # type: ignore[index]
@@ -169,8 +172,7 @@ class Connection(asyncio.Protocol):
             self.answered(self, status == b"200")
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.due:
-            self.answered(self, False)
+        self.answered(self, False)
 
     def send(self, request: bytes, due: float) -> None:
         self.due = due
@@ -189,16 +191,18 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: 
 
     def answered(connection: Connection, sound: bool) -> None:
         nonlocal failed
-        found.append(time.perf_counter() - connection.due)
-        failed += not sound
-        connection.due = 0.0
+        if connection.due:
+            found.append(time.perf_counter() - connection.due)
+            failed += not sound
+            connection.due = 0.0
         if connection.transport.is_closing():
-            return
-        if waiting:
+            if connection in free:
+                free.remove(connection)
+        elif waiting:
             connection.send(*waiting.popleft())
         else:
             free.append(connection)
-        if len(found) == asked:
+        if asked and len(found) == asked:
             ended.set()
 
     free = [(await loop.create_connection(lambda: Connection(answered), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)]

@@ -108,7 +108,7 @@ def _serve_nothing(port: int, rows: int) -> None:
         return JSONResponse({"ready": True})
 
     app = Starlette(routes=[Route("/score", score, methods=["POST"]), Route("/v2/health/ready", ready)])
-    config = uvicorn.Config(app, http=BoundedProtocol, ws="none", access_log=False, log_level="warning")
+    config = uvicorn.Config(app, http=BoundedProtocol, ws="none", access_log=False, log_level="warning", timeout_keep_alive=30)
     uvicorn.Server(config).run(sockets=[bound("127.0.0.1", port)])
 
 
