@@ -10,6 +10,8 @@ import re
 from dmoe.errors import UserError, one_line
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
+OBJECT = re.compile(r"(?=.{0,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""Names of claims and secrets that Kubernetes takes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,13 @@ def as_yaml_of(arguments: argparse.Namespace) -> str:
         raise UserError(
             f"--name {one_line(arguments.name)}: expected lower-case letters, digits and -, beginning with a letter, such as ctr-model"
         )
+    for name in ("claim", "secret"):
+        if (given := getattr(arguments, name)) and not OBJECT.fullmatch(given):
+            raise UserError(f"--{name} {one_line(given)}: expected lower-case letters, digits, - and ., such as ctr-models")
+    if not arguments.image or re.search(r"\s", arguments.image):
+        raise UserError(f"--image {one_line(arguments.image)}: expected the name of an image, such as example.com/dmoe:cpu")
+    if not os.path.isabs(arguments.mount) or ":" in arguments.mount:
+        raise UserError(f"--mount {one_line(arguments.mount)}: expected an absolute path without a colon, such as /models")
     for name, most in (("cpu", 1024), ("memory_mib", 1 << 24), ("busy_percent", 100)):
         if not 1 <= getattr(arguments, name) <= most:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected 1 to {most}")
@@ -76,6 +85,8 @@ def _check_serve(model: str, words: list[str]) -> None:
     """
     from dmoe.cli.main import checked
 
-    checked(["serve", "--model", model, *words])
-    if wrong := [word for word in words if word.split("=")[0] in ("--model", "--host", "--port", "--token-file")]:
-        raise UserError(f"{wrong[0]}: dmoe deploy sets it; give it before --, if dmoe deploy has this option")
+    without, given = (checked(["serve", "--model", model, *some]) for some in ([], words))
+    # By the parsed values, because an option may be abbreviated.
+    for name in ("model", "host", "port", "token_file"):
+        if getattr(given, name) != getattr(without, name):
+            raise UserError(f"--{name.replace('_', '-')}: dmoe deploy sets it; give it before --, if dmoe deploy has this option")

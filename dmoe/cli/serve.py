@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("onnx", "torch"), help="what computes the scores (onnx where the scorer was exported with --format onnx)"
     )
-    parser.add_argument("--batch-rows", type=int, default=4096, help="rows of a call of the model at most (4096)")
+    parser.add_argument("--batch-rows", type=int, default=512, help="rows of a call of the model at most (512)")
     parser.add_argument("--batch-us", type=int, default=200, help="microseconds that a request waits for others (200)")
     parser.add_argument("--queue-rows", type=int, default=65_536, help="rows that may wait; beyond, 503 (65536)")
     parser.add_argument("--deadline-ms", type=int, default=2000, help="of a request; beyond, 504 (2000)")

@@ -55,7 +55,7 @@ def manifests(of: Deployment) -> list[dict[str, Any]]:
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": of.name}
     busy = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": of.busy_percent}}}
     deployment = {
-        "replicas": fewest,
+        # Without `replicas`, which the autoscaler sets: to apply the manifests again would undo what it did.
         "selector": {"matchLabels": labels},
         # A new image starts before a pod with the old one ends. A new version of the model needs no new pod.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -88,7 +88,8 @@ def _pod(of: Deployment) -> dict[str, Any]:
     container = {
         "name": "serve",
         "image": of.image,
-        "command": [*command, *of.arguments],
+        # Kubernetes replaces $(NAME) by a variable of the container, and $$ by $.
+        "command": [word.replace("$", "$$") for word in (*command, *of.arguments)],
         "ports": [{"name": "http", "containerPort": of.port}],
         "env": [{"name": "HOME", "value": "/tmp"}, {"name": "NUMBA_CACHE_DIR", "value": "/tmp/numba"}],
         "resources": {"requests": {"cpu": str(of.cpu), "memory": memory}, "limits": {"memory": memory}},

@@ -4,11 +4,13 @@
 
 wrk is a closed loop: it sends when it has an answer, so that a slow server is asked less. Latencies therefore come from this file's own
 open loop: requests are due at random times (exponential gaps), whatever the server does, and a latency counts from that time on. Generator
-and server share the machine's cores.
+and server share the machine's cores. The floor is what the generator measures at half the saturation of a server of the same stack that
+computes nothing. Figures are medians over rounds.
 """
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -18,15 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from dmoe.errors import UserError, run_command
-from tools.bench.serving import served
+from tools.bench.serving import idle_server, served
 
 CONNECTIONS = 64
-COALESCED, ALONE = ("--batch-rows", "4096"), ("--batch-rows", "1", "--batch-us", "0")
+COALESCED, ALONE, FLOOR = "coalesced", "each alone", "computes nothing"
+SERVERS: dict[str, tuple[str, ...]] = {COALESCED: (), ALONE: ("--batch-rows", "1", "--batch-us", "0")}
 LUA = 'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nlocal f = io.open("{}", "rb")\nwrk.body = f:read("*all")\n'
 
 
@@ -36,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--log", required=True, help="Criteo's text format: its lines are the rows")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100], help="rows of a request (1 100)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.25, 0.5, 0.75, 0.9], help="of the saturation")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each point (5)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each point (8)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all points; the figures are medians (3)")
     parser.add_argument("--output", help="JSON file for the figures")
     parser.add_argument("--picture", help="SVG or PNG of latency over load")
     return parser.parse_args()
@@ -48,44 +54,63 @@ def main() -> None:
         raise UserError("wrk is not installed; on Debian and Ubuntu: apt-get install wrk")
     from dmoe.report.document import in_columns
 
-    found: list[dict[str, Any]] = []
-    for coalesced in (True, False):
-        with served("--model", arguments.model, *(COALESCED if coalesced else ALONE)) as (port, pid):
-            for rows in arguments.rows:
-                bodies, before = requests_of(arguments.log, rows), busy_seconds(pid)
-                saturation, answered = wrk(port, bodies[0], arguments.seconds)
-                busy_ms = 1e3 * (busy_seconds(pid) - before) / answered
-                for share in arguments.shares:
-                    latencies, failed = asyncio.run(open_loop(port, bodies, share * saturation, arguments.seconds))
-                    found.append(
-                        {
-                            "coalesced": coalesced,
-                            "rows": rows,
-                            "saturation": saturation,
-                            "busy_ms": busy_ms,
-                            "share": share,
-                            "requests": len(latencies),
-                            "failed": failed,
-                            "p50_ms": 1e3 * quantile(latencies, 0.5),
-                            "p99_ms": 1e3 * quantile(latencies, 0.99),
-                        }
-                    )
-    table = [["coalescing", "rows", "wrk: requests/s", "CPU ms a request", "share", "p50 ms", "p99 ms", "failed"]]
+    found = medians([one for _ in range(arguments.rounds) for one in measured(arguments)])
+    table = [["server", "rows", "wrk: requests/s", "CPU ms a request", "share", "requests/s", "p50 ms", "p99 ms", "failed"]]
     for one in found:
-        cells = [
-            f"{one['saturation']:,.0f}",
-            f"{one['busy_ms']:.2f}",
-            f"{one['share']:.2f}",
-            f"{one['p50_ms']:.2f}",
-            f"{one['p99_ms']:.2f}",
-            str(one["failed"]),
-        ]
-        table.append(["on" if one["coalesced"] else "off", str(one["rows"]), *cells])
+        numbers = [f"{one['saturation']:,.0f}", f"{one['busy_ms']:.2f}", f"{one['share']:.2f}", f"{one['rate']:,.0f}"]
+        numbers += [f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}", str(one["failed"])]
+        table.append([one["server"], str(one["rows"]), *numbers])
     print(*in_columns(table[0], table[1:], rule=True, width=10_000), sep="\n")
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(found, indent=1) + "\n")
     if arguments.picture:
         draw(found, arguments.picture)
+
+
+def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The figures of one round, a dict a point: requests a second, CPU time a request, and latencies."""
+    found: list[dict[str, Any]] = []
+    halves = {}
+    for server, options in SERVERS.items():
+        with served("--model", arguments.model, *options) as (port, pid):
+            for rows in arguments.rows:
+                bodies, before = requests_of(arguments.log, rows), busy_seconds(pid)
+                saturation, answered = wrk(port, bodies[0], arguments.seconds)
+                halves.setdefault(rows, saturation / 2)
+                of_all = {
+                    "server": server,
+                    "rows": rows,
+                    "saturation": saturation,
+                    "busy_ms": 1e3 * (busy_seconds(pid) - before) / answered,
+                }
+                for share in arguments.shares:
+                    found.append(of_all | {"share": share} | latencies(port, bodies, share * saturation, arguments.seconds))
+    for rows, rate in halves.items():
+        with idle_server(rows) as (port, pid):
+            before = busy_seconds(pid)
+            point = latencies(port, requests_of(arguments.log, rows), rate, arguments.seconds)
+            busy_ms = 1e3 * (busy_seconds(pid) - before) / point["requests"]
+            found.append({"server": FLOOR, "rows": rows, "saturation": 2 * rate, "busy_ms": busy_ms, "share": 0.5} | point)
+    return found
+
+
+def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> dict[str, float]:
+    """The figures of a point."""
+    found, failed = asyncio.run(open_loop(port, bodies, rate, seconds))
+    told = {"p50_ms": 1e3 * quantile(found, 0.5), "p99_ms": 1e3 * quantile(found, 0.99)}
+    return {"rate": rate, "requests": len(found), "failed": failed, **told}
+
+
+def medians(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points of several rounds as one; `failed` is that of all rounds together."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in found:
+        groups.setdefault((one["server"], one["rows"], one["share"]), []).append(one)
+    names = ("saturation", "busy_ms", "rate", "requests", "p50_ms", "p99_ms")
+    return [
+        {**some[0], **{name: median(one[name] for one in some) for name in names}, "failed": sum(one["failed"] for one in some)}
+        for some in groups.values()
+    ]
 
 
 def requests_of(log: str, rows: int, many: int = 200) -> list[bytes]:
@@ -125,34 +150,83 @@ def wrk(port: int, request: bytes, seconds: float) -> tuple[float, int]:
     return float(rate), int(answered)
 
 
+class Connection(asyncio.Protocol):
+    """A connection that is kept; `answered` is called with it and whether the status is 200, and at its end."""
+
+    def __init__(self, answered: Callable[["Connection", bool], None]) -> None:
+        self.answered = answered
+        self.due, self.got, self.size = 0.0, b"", 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self.due:
+            # The server ends a connection that was not used.
+            return
+        self.got += data
+        if not self.size and (head := self.got.find(b"\r\n\r\n")) >= 0:
+            self.size = head + 4 + int(re.search(rb"content-length: (\d+)", self.got)[1])  # type: ignore[index]
+        if self.size and len(self.got) >= self.size:
+            status, self.got, self.size = self.got.split(maxsplit=2)[1], b"", 0
+            self.answered(self, status == b"200")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.answered(self, False)
+
+    def send(self, request: bytes, due: float) -> None:
+        self.due = due
+        self.transport.write(request)
+
+
 async def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> tuple[list[float], int]:
-    """Latencies from when requests were due, and how many failed. A request waits for a free connection where all are in use."""
-    draw, free, latencies, failed = random.Random(0), asyncio.Queue[Any](), [], 0
-    for _ in range(CONNECTIONS):
-        free.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+    """Latencies from when requests were due, and how many failed. A request waits for a free connection where all are in use.
 
-    async def ask(request: bytes, due: float) -> None:
+    The connection used last is used first, as pools of clients do: the server's answers are then acknowledged late (by the next request).
+    """
+    draw, loop = random.Random(0), asyncio.get_running_loop()
+    found: list[float] = []
+    waiting: deque[tuple[bytes, float]] = deque()
+    failed, asked, ended = 0, 0, asyncio.Event()
+
+    def answered(connection: Connection, sound: bool) -> None:
         nonlocal failed
-        reader, writer = await free.get()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
-        await reader.readexactly(length)
-        latencies.append(time.perf_counter() - due)
-        failed += head.split()[1] != b"200"
-        free.put_nowait((reader, writer))
+        if connection.due:
+            found.append(time.perf_counter() - connection.due)
+            failed += not sound
+            connection.due = 0.0
+        if connection.transport.is_closing():
+            if connection in free:
+                free.remove(connection)
+        elif waiting:
+            connection.send(*waiting.popleft())
+        else:
+            free.append(connection)
+        if asked and len(found) == asked:
+            ended.set()
 
-    began, due = time.perf_counter(), 0.0
-    tasks: list[asyncio.Task[None]] = []
+    free = [(await loop.create_connection(lambda: Connection(answered), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)]
+    # The generator's own pauses would count as the server's.
+    gc.collect()
+    gc.disable()
+    began, due, sent = time.perf_counter(), draw.expovariate(rate), 0
     while due < seconds:
+        await asyncio.sleep(max(began + due - time.perf_counter(), 0))
+        request = requests[sent % len(requests)]
+        sent += 1
+        if free:
+            free.pop().send(request, began + due)
+        else:
+            waiting.append((request, began + due))
         due += draw.expovariate(rate)
-        if (early := began + due - time.perf_counter()) > 0:
-            await asyncio.sleep(early)
-        tasks.append(asyncio.create_task(ask(requests[len(tasks) % len(requests)], began + due)))
-    await asyncio.gather(*tasks)
-    while not free.empty():
-        free.get_nowait()[1].close()
-    return latencies, failed
+    asked = sent
+    if len(found) < asked:
+        async with asyncio.timeout(60):
+            await ended.wait()
+    gc.enable()
+    for connection in free:
+        connection.transport.close()
+    return found, failed
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -172,12 +246,12 @@ def draw(found: Sequence[dict[str, Any]], path: str) -> None:
     sizes = sorted({one["rows"] for one in found})
     figure, panels = pyplot.subplots(1, len(sizes), figsize=(4.6 * len(sizes), 3.4), squeeze=False)
     for panel, rows in zip(panels[0], sizes, strict=True):
-        for coalesced, style in ((True, "-"), (False, "--")):
-            some = [one for one in found if one["rows"] == rows and one["coalesced"] == coalesced]
+        for server, style in ((COALESCED, "-"), (ALONE, "--"), (FLOOR, "")):
+            some = [one for one in found if one["rows"] == rows and one["server"] == server]
             for name, color in (("p50_ms", "tab:blue"), ("p99_ms", "tab:red")):
-                label = f"{name.removesuffix('_ms')}, {'coalesced' if coalesced else 'each alone'}"
-                rates = [one["share"] * one["saturation"] for one in some]
-                panel.plot(rates, [one[name] for one in some], style, color=color, marker=".", label=label)
+                label = f"{name.removesuffix('_ms')}, {server}"
+                marker = "x" if server == FLOOR else "."
+                panel.plot([one["rate"] for one in some], [one[name] for one in some], style, color=color, marker=marker, label=label)
         panel.set(title=f"requests of {rows} row{'s' * (rows > 1)}", xlabel="requests a second, open loop", ylabel="milliseconds")
         panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):

@@ -1,4 +1,4 @@
-"""A `dmoe serve` of its own: its port, its workers, what they hold, and its pointer."""
+"""A `dmoe serve` of its own: its port, its workers, what they hold, its pointer; and a server of the same stack that computes nothing."""
 
 import contextlib
 import http.client
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,23 @@ def served(*options: str, said: int | Any = subprocess.DEVNULL) -> Iterator[tupl
     Raises:
         UserError: it ends, or is not ready in time.
     """
+    with _started(lambda port: ["-m", "dmoe", "serve", "--port", str(port), *options], said) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def idle_server(rows: int) -> Iterator[tuple[int, int]]:
+    """(port, process id) of a server of the same stack, which reads a request and answers as many numbers without computing them."""
+    with _started(lambda port: ["-m", "tools.bench.serving", str(port), str(rows)], subprocess.DEVNULL) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _started(words: Callable[[int], list[str]], said: int | Any) -> Iterator[tuple[int, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "dmoe", "serve", "--port", str(port), *options]
+    command = [sys.executable, *words(port)]
     server = subprocess.Popen(command, stderr=said)
     try:
         ends = time.monotonic() + READY_SECONDS
@@ -75,3 +88,29 @@ def point(pointer: Path, scorer: str) -> None:
     beside = pointer.with_suffix(".next")
     beside.write_text(f"{scorer}\n")
     os.replace(beside, pointer)
+
+
+def _serve_nothing(port: int, rows: int) -> None:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    from dmoe.cli.serve import bound
+    from dmoe.serve.server.protocol import BoundedProtocol
+
+    async def score(request: Request) -> Response:
+        await request.body()
+        return JSONResponse({"model": "dmoe", "version": "0-000000000000", "probabilities": [0.4630284] * rows})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": True})
+
+    app = Starlette(routes=[Route("/score", score, methods=["POST"]), Route("/v2/health/ready", ready)])
+    config = uvicorn.Config(app, http=BoundedProtocol, ws="none", access_log=False, log_level="warning", timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[bound("127.0.0.1", port)])
+
+
+if __name__ == "__main__":
+    _serve_nothing(*map(int, sys.argv[1:]))

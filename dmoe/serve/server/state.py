@@ -30,7 +30,7 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         torch.set_num_threads(options.threads)
-        self.options, self.metrics, self.draining = options, Metrics(), False
+        self.options, self.metrics = options, Metrics()
         self.bodies = Bodies(options.body_mib, options.read_seconds)
         self._answering: dict[str, str] = {}
         self.arms = Arms(options, self.metrics.scored, self._told)
@@ -99,7 +99,6 @@ class Server:
 
     async def close(self) -> None:
         """Stops following pointer files, waits for the shadow, and writes the remaining exposures."""
-        self.draining = True
         self.arms.stop()
         if self.exposer:
             await self.exposer.close()

@@ -1,6 +1,7 @@
 """dmoe deploy: its manifests are Kubernetes' own, by the client's models, and their command is one that dmoe serve takes."""
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -43,7 +44,7 @@ def test_the_parts_fit_each_other_and_the_server(capsys):
     assert {deployment.metadata.name, service.metadata.name, scaler.spec.scale_target_ref.name} == {"ctr"}
     assert pod.metadata.labels == service.spec.selector == deployment.spec.selector.match_labels == budget.spec.selector.match_labels
     assert service.spec.ports[0].target_port == container.ports[0].name == container.readiness_probe.http_get.port
-    assert (deployment.spec.replicas, scaler.spec.min_replicas, scaler.spec.max_replicas) == (3, 3, 7)
+    assert (deployment.spec.replicas, scaler.spec.min_replicas, scaler.spec.max_replicas) == (None, 3, 7)
     assert {one.name for one in container.volume_mounts} == {one.name for one in pod.spec.volumes}
     assert container.command[0] == "dmoe"
     served = parse(container.command[1:])[2]
@@ -78,9 +79,27 @@ def test_one_pod_has_no_budget_and_no_claim_no_volume(capsys):
         (["--cpu", "0"], "--cpu 0"),
         (["--", "--wrkers", "2"], "--wrkers"),
         (["--", "--port", "80"], "--port"),
+        (["--", "--por", "80"], "--port"),
+        (["--claim", "My_claim"], "--claim My_claim"),
+        (["--secret", "a..b"], "--secret a..b"),
+        (["--image", "a b"], "--image a b"),
+        (["--mount", "models"], "--mount models"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, words, named):
     assert main([*GIVEN, *words]) == 2
     out = capsys.readouterr()
     assert (out.out, named in out.err, out.err.count("\n")) == ("", True, 1)
+
+
+def test_kubernetes_expands_nothing_in_a_path(capsys):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1: $$ is $, $(NAME) is a variable's value."""
+    path = "/models/$(HOME) $$(HOME) $x"
+    deployment, *_ = told(capsys, "--model", path)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    expanded = [
+        re.sub(r"\$(?:\$|\((\w+)\))", lambda found: variables.get(found[1], found[0]) if found[1] else "$", word)
+        for word in container["command"]
+    ]
+    assert parse(expanded[1:])[2].model == path

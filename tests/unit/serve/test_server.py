@@ -56,6 +56,7 @@ def served(model: str, limit_concurrency: int | None = None, deadline_ms: int = 
         uvicorn.Config(app, http=BoundedProtocol, ws="none", log_level="warning", access_log=False, limit_concurrency=limit_concurrency)
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    app.state.uvicorn = server
     thread.start()
     while not server.started:
         assert thread.is_alive()
@@ -421,3 +422,19 @@ def test_a_replaced_version_needs_no_garbage_collector(folder):
         assert [one() for one in parts] == [None] * 5
     finally:
         gc.enable()
+
+
+def test_a_request_on_its_way_while_the_server_ends_is_answered(folder, monkeypatch):
+    from dmoe.serve.server import protocol
+
+    monkeypatch.setattr(protocol, "LAST_SECONDS", 3600.0)
+    body = json.dumps({"rows": ROWS[:1]})
+    with served(str(folder / "one" / "scorer")) as (address, app), contextlib.closing(http.client.HTTPConnection(address)) as kept:
+        kept.request("POST", "/score", body)
+        expected = json.loads(kept.getresponse().read())
+        listening = app.state.uvicorn.servers[0]
+        app.state.uvicorn.should_exit = True
+        wait_for(lambda: not listening.is_serving())
+        kept.request("POST", "/score", body)
+        answer = kept.getresponse()
+        assert (answer.status, answer.getheader("connection"), json.loads(answer.read())) == (200, "close", expected)
