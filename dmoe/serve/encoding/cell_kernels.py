@@ -1,7 +1,7 @@
 """Compiled functions that parse raw values and look them up, without the GIL.
 
-Shapes: B rows, N texts, K columns of integers, F categorical features, I numeric features, P features that are looked up, J columns of
-whole numbers.
+Shapes: B rows, C columns of `Spans`, F categorical features, I numeric features, P features that are looked up, J columns of whole
+numbers, R rows of a block.
 """
 
 from typing import Any
@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
 from dmoe.data.prepare.parse.typed_kernels import eight_hex_digits
 from dmoe.data.prepare.split.split_rules import GOLDEN
-from dmoe.data.prepare.tokens.byte_words import first_bytes, hash_span, mixed, same_bytes
+from dmoe.data.prepare.tokens.byte_words import first_bytes, hash_span, mixed, prefetch, same_bytes
 from dmoe.data.prepare.tokens.coded_column import INTEGER_LIMIT
 from dmoe.data.prepare.tokens.kernels import log1p_of, slot_of
 from dmoe.data.prepare.tokens.token_ids import text_hash
+from dmoe.serve.encoding.spans import INTEGER
 
 TEXT, HEX, INT = 0, 1, 2
 KINDS = {"string": TEXT, "hex": HEX, "int": INT}
 DIGITS = 18
 """Longer numbers are left to the pipeline. So many digits always fit into int64."""
+BLOCK, NONE = 128, -1
+"""Rows whose places in a table are fetched into the cache before the first of them is searched."""
 ZEROS = np.uint64(0x3030303030303030)
 COLUMN, PLACE, KIND, HASHED, LOW, MASK, TOKEN, EDGE = range(8)
 """The columns of a plan: column of the rows, place among the categorical features, kind, size of hashed ids or 0, first slot, slots - 1,
@@ -105,12 +108,24 @@ def _text_id(
 
 
 @njit(nogil=True, cache=True)
+def _written(number: int, text: NDArray[np.uint8]) -> int:
+    """Writes an integer at the end of `text`; returns where it begins."""
+    at, rest, ten = len(text), np.uint64(abs(number)), np.uint64(10)
+    while rest or at == len(text):
+        at -= 1
+        text[at] = ord("0") + rest % ten
+        rest //= ten
+    if number < 0:
+        at -= 1
+        text[at] = ord("-")
+    return at
+
+
+@njit(nogil=True, cache=True)
 def look_up(
     text: NDArray[np.uint8],
-    first_N: NDArray[np.int64],
-    end_N: NDArray[np.int64],
-    column_C: NDArray[np.int64],
-    step_C: NDArray[np.int64],
+    first_CB: NDArray[np.int64],
+    end_CB: NDArray[np.int64],
     missing: NDArray[np.uint8],
     edges: NDArray[np.int64],
     plan_P8: NDArray[np.int64],
@@ -123,58 +138,77 @@ def look_up(
     slots, hashes, data, offsets = texts
     hex_keys, hex_ids = hexes
     whole_keys, whole_ids = wholes
+    # The values of a block, and where their search begins: NONE if the id is known already.
+    key_R, slot_R = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
     # Feature by feature: the table of a feature stays in the cache of a core.
     for one in range(len(plan_P8)):
         plan = plan_P8[one]
-        kind, hashed, first, step = plan[KIND], plan[HASHED], column_C[plan[COLUMN]], step_C[plan[COLUMN]]
-        place, low, mask = plan[PLACE], plan[LOW], plan[MASK]
-        for row in range(len(out_BF)):
-            at, end = first_N[first + row * step], end_N[first + row * step]
-            found = np.int64(MISSING_ID)
-            if _is_missing(text, at, end - at, missing, edges):
-                pass
-            elif kind == TEXT and hashed:
-                found = _hashed_id(text_hash(text, at, end), hashed)
-            elif kind == TEXT:
-                found = np.int64(_text_id(text, at, end - at, plan, slots, hashes, data, offsets))
-            else:
-                number, good = _hex(text, at, end) if kind == HEX else _whole(text, at, end)
-                if not good:
-                    return False
-                if hashed:
-                    # As `hashes` of token_ids: an integer of 32 bits is reduced to them.
-                    bits = number & 0xFFFFFFFF if number == np.int32(number) else number
-                    found = _hashed_id(mixed(np.uint64(bits) + GOLDEN), hashed)
-                elif kind == HEX:
-                    found = np.int64(_number_id(hex_keys, hex_ids, low, mask, number))
+        kind, hashed, column, place, low, mask = plan[KIND], plan[HASHED], plan[COLUMN], plan[PLACE], plan[LOW], plan[MASK]
+        for block in range(0, len(out_BF), BLOCK):
+            size = min(BLOCK, len(out_BF) - block)
+            for r in range(size):
+                row = block + r
+                at, end = first_CB[column, row], end_CB[column, row]
+                slot_R[r] = NONE
+                if end == INTEGER:
+                    at, end = _written(at, text), len(text)
+                if _is_missing(text, at, end - at, missing, edges):
+                    out_BF[row, place] = MISSING_ID
+                elif kind == TEXT:
+                    if hashed:
+                        out_BF[row, place] = _hashed_id(text_hash(text, at, end), hashed)
+                    else:
+                        out_BF[row, place] = _text_id(text, at, end - at, plan, slots, hashes, data, offsets)
                 else:
-                    found = np.int64(_number_id(whole_keys, whole_ids, low, mask, number))
-            out_BF[row, place] = found
+                    number, good = _hex(text, at, end) if kind == HEX else _whole(text, at, end)
+                    if not good:
+                        return False
+                    if hashed:
+                        # As `hashes` of token_ids: an integer of 32 bits is reduced to them.
+                        bits = number & 0xFFFFFFFF if number == np.int32(number) else number
+                        out_BF[row, place] = _hashed_id(mixed(np.uint64(bits) + GOLDEN), hashed)
+                        continue
+                    slot = low + (slot_of(number) & mask)
+                    key_R[r], slot_R[r] = number, slot
+                    if kind == HEX:
+                        prefetch(hex_keys, slot)
+                        prefetch(hex_ids, slot)
+                    else:
+                        prefetch(whole_keys, slot)
+                        prefetch(whole_ids, slot)
+            for r in range(size):
+                if slot_R[r] != NONE:
+                    if kind == HEX:
+                        out_BF[block + r, place] = _number_id(hex_keys, hex_ids, low, mask, key_R[r])
+                    else:
+                        out_BF[block + r, place] = _number_id(whole_keys, whole_ids, low, mask, key_R[r])
     return True
 
 
 @njit(nogil=True, cache=True)
 def parse(
     text: NDArray[np.uint8],
-    first_N: NDArray[np.int64],
-    end_N: NDArray[np.int64],
-    column_J: NDArray[np.int64],
-    step_J: NDArray[np.int64],
-    integers: tuple[NDArray[np.int64], NDArray[np.bool_]],
+    first_CB: NDArray[np.int64],
+    end_CB: NDArray[np.int64],
+    columns: NDArray[np.int64],
     missing: NDArray[np.uint8],
     edges: NDArray[np.int64],
+    bare: bool,
     value_JB: NDArray[np.int32],
     given_JB: NDArray[np.bool_],
 ) -> bool:
-    """Sets the numbers of 32 bits, 0 if missing, and whether there is one. Returns whether all values were well-formed."""
-    integer_KB, given_KB = integers
-    for one in range(len(column_J)):
-        first, step = column_J[one], step_J[one]
+    """Sets the numbers of 32 bits, 0 if missing, and whether there is one. Returns whether all values were well-formed.
+
+    Args:
+        bare: whether no text that means "no value" is a number.
+    """
+    for one in range(len(columns)):
         for row in range(value_JB.shape[1]):
-            if first < 0:
-                given, number, good = given_KB[-1 - first, row], integer_KB[-1 - first, row], True
-            else:
-                at, end = first_N[first + row * step], end_N[first + row * step]
+            at, end = first_CB[columns[one], row], end_CB[columns[one], row]
+            number, given, good = at, True, True
+            if end != INTEGER or not bare:
+                if end == INTEGER:
+                    at, end = _written(at, text), len(text)
                 given = not _is_missing(text, at, end - at, missing, edges)
                 number, good = _whole(text, at, end) if given else (0, True)
             # The absolute value of the smallest integer of 64 bits would be negative.

@@ -106,6 +106,8 @@ class RowEncoder:
         kinds: dict[str, type] = {}
         try:
             piece = TABLE_PIECE if table else PIECE
+            if len(rows) <= piece:
+                return self._quickly(rows, kinds)
             return concatenated([self._quickly(rows[low : low + piece], kinds) for low in range(0, len(rows), piece)])
         except (NotSimple, UnicodeEncodeError, pa.ArrowInvalid):
             return self.encode_all(rows)
@@ -188,7 +190,7 @@ class RowEncoder:
         size = len(rows)
         dense_BI, ids_BF = np.empty((size, len(self.schema.dense)), np.float32), np.zeros((size, len(self.features)), np.int32)
         if self._cells.columns:
-            self._cells.encode(spans_of(rows, self._cells.columns, self._cells.numeric, kinds), dense_BI, ids_BF)
+            self._cells.encode(spans_of(rows, self._cells.columns), dense_BI, ids_BF)
         columns = columns_of(rows, self._read, kinds) if self._read else {}
         for place, dense in self._dense.items():
             dense_BI[:, place] = dense.of(columns)

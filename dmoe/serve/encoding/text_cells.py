@@ -21,7 +21,7 @@ from dmoe.serve.encoding.bucket_steps import steps_of
 from dmoe.serve.encoding.cell_kernels import EDGE, HASHED, KINDS, LOW, MASK, TOKEN, bucket_ids, look_up, parse, write_log1p
 from dmoe.serve.encoding.joined_tables import join_numbers, join_texts
 from dmoe.serve.encoding.quick_rows import NotSimple
-from dmoe.serve.encoding.spans import Spans
+from dmoe.serve.encoding.spans import INTEGER, Spans
 
 
 class TextCells:
@@ -38,7 +38,6 @@ class TextCells:
 
     Attributes:
         columns: the columns to read.
-        numeric: those of them that may hold integers instead of texts.
     """
 
     def __init__(
@@ -58,9 +57,8 @@ class TextCells:
         column_of = {one.name: self.columns.index(one.column or one.name) for one in features}
         numeric = list(dict.fromkeys(column_of[one.name] for one in features[len(tokens) :]))
         self._numeric_J = np.array(numeric, np.int64)
-        of_texts_too = {one.column or one.name for one in tokens.values()}
         # A text that means "no value" may be a number: then numbers are compared as texts, too.
-        self.numeric = frozenset(self.columns[place] for place in numeric if are_bare(missing)) - of_texts_too
+        self._bare = are_bare(missing)
         wholes = [one.name for one in (*tokens.values(), *buckets.values()) if one.type == "int" and isinstance(ids[one.name], IntegerIds)]
         hexes = [one.name for one in tokens.values() if one.type == "hex" and isinstance(ids[one.name], IntegerIds)]
         spelt = [one.name for one in tokens.values() if isinstance(ids[one.name], TokenIds)]
@@ -115,22 +113,20 @@ class TextCells:
         Raises:
             NotSimple: a value is malformed, or too long.
         """
-        given = spans.text, spans.first_N, spans.end_N
-        if not look_up(*given, spans.column_C, spans.step_C, *self._missing, self._tokens_P8, *self._tables, ids_BF):
+        if not look_up(*spans, *self._missing, self._tokens_P8, *self._tables, ids_BF):
             raise NotSimple
         for place, (name, table) in self._by_number.items():
             rows = np.flatnonzero(ids_BF[:, place] == RARE_ID)
             if len(rows):
                 column = self.columns.index(name)
-                n = spans.column_C[column] + rows * spans.step_C[column]
-                texts = [spans.text[low:high].tobytes() for low, high in zip(spans.first_N[n], spans.end_N[n], strict=True)]
+                given = zip(spans.first_CB[column, rows].tolist(), spans.end_CB[column, rows].tolist(), strict=True)
+                texts = [b"%d" % first if end == INTEGER else spans.text[first:end].tobytes() for first, end in given]
                 ids_BF[rows, place] = table.look_up(pa.array(texts, pa.large_binary()))
         if not len(self._numeric_J):
             return
         value_JB = np.empty((len(self._numeric_J), len(ids_BF)), np.int32)
         given_JB = np.empty(value_JB.shape, np.bool_)
-        integers = spans.integer_KB, spans.given_KB
-        if not parse(*given, spans.column_C[self._numeric_J], spans.step_C[self._numeric_J], integers, *self._missing, value_JB, given_JB):
+        if not parse(*spans, self._numeric_J, *self._missing, self._bare, value_JB, given_JB):
             raise NotSimple
         write_log1p(value_JB, given_JB, *self._log1p, dense_BI)
         for place, feature, number in self._dense:

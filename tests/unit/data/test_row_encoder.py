@@ -104,7 +104,8 @@ def test_features_are_chosen_and_ordered_and_one_row_is_enough(made):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> RowEncoder:
     folder = tmp_path_factory.mktemp("small")
-    (folder / "log.csv").write_text("click,site,age,tags\n" + "".join(f"{row % 2},s{row % 4},{row},a|b\n" for row in range(100)))
+    sites = ["s0", "s1", "s2", "s3", "7", "-7"]
+    (folder / "log.csv").write_text("click,site,age,tags\n" + "".join(f"{row % 2},{sites[row % 6]},{row},a|b\n" for row in range(100)))
     (folder / "schema.yaml").write_text(
         "label: click\ndense: [age]\n"
         "categorical: [site, {name: tags, separator: '|', pooling: mean}, {name: old, column: age, bucket: log2}]\n"
@@ -184,9 +185,32 @@ def test_the_short_way_is_taken_and_gives_the_pipelines_ids(made, monkeypatch):
         same(encoder.encode(numbers), encoder.encode_all(numbers))
 
 
+def test_every_layout_of_arrow_columns_is_read(made, monkeypatch):
+    _, data, _, rows = made
+    encoder = RowEncoder(load_kept(str(data)), *names_of(data))
+    whole = table_of([{name: text or None for name, text in row.items()} for row in rows], encoder.columns)
+    expected = encoder.encode_all(whole.slice(5, 90))
+    same(encoder.encode(pa.table({name: whole.column(name).dictionary_encode() for name in whole.column_names}).slice(5, 90)), expected)
+    large = pa.table({name: whole.column(name).cast(pa.large_string()) for name in whole.column_names})
+    monkeypatch.setattr(encoder, "encode_all", lambda rows: pytest.fail("not the short way"))
+    for table in (whole.slice(5, 90), large.slice(5, 90), pa.concat_tables([whole.slice(5, 40), whole.slice(45, 50)])):
+        same(encoder.encode(table), expected)
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()])
+def test_integers_of_every_width_are_numbers_and_tokens(encoder, kind):
+    least, largest = np.iinfo(kind.to_pandas_dtype()).min, np.iinfo(kind.to_pandas_dtype()).max
+    for numbers in [[0, 7, largest, None]] + [[1, -7, least, None]] * (least < 0):
+        given = pa.table({"site": pa.array(numbers, kind), "age": pa.array([n and n % 100 for n in numbers], kind), "tags": ["a"] * 4})
+        found = encoder.encode(given.slice(1))
+        same(found, encoder.encode_all(given.slice(1)))
+        same(encoder.encode(given.to_pylist()[1:]), found)
+        assert found.ids_BF[0, 0] > 1
+
+
 ODD = ["", None, "NULL", "nan", "inf", "+5", "5.", ".5", " 5", "1e5", "1e400", "1_0", "٣", "0012", "-0", "ff", "FFFFFFFF", "123456789"]
-ODD += ["s1", "a|b", "|a||", "a\\b", "x\ny", "\ud800", "é|è", 3, -3, 0, 2**31, 2**40, 10**30, 2.5, 1.0, -0.0, math.nan, math.inf, True]
-ODD += [False, [], ["a"], ["a", None, ""], [1], ["NULL", "b", "c", "d", "e"], {"a": 1}]
+ODD += ["s1", "a|b", "|a||", "a\\b", "x\ny", "\ud800", "é|è", 3, -3, 0, 2**31, 2**40, 2.5, 1.0, -0.0, math.nan, math.inf, True]
+ODD += [2**62, 10**30, False, [], ["a"], ["a", None, ""], [1], ["NULL", "b", "c", "d", "e"], {"a": 1}]
 ODD += ["2024-01-01 10:00:00", "14102100", "2014-10-21 05:00:00"]
 
 
