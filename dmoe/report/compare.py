@@ -96,9 +96,8 @@ def sentences(found: Compared) -> list[str]:
         p = "" if interval.p is None else f", p = {interval.p:.2g}"
         lines.append(f"{what} of {found.a.config.variant} less {found.b.config.variant}: {told(interval, 5)}{p}: {word}.")
     lines.append(
-        f"{found.auc.count:,} paired rows. The intervals speak of these two trained models on other rows like these; whether"
-        " the strategies differ"
-        " takes several seeds: dmoe report ladder."
+        f"{found.auc.count:,} paired rows. The intervals speak of these two trained models on other rows like these; whether the"
+        " strategies differ takes several seeds: dmoe report ladder."
     )
     return lines
 

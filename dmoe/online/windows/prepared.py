@@ -218,7 +218,7 @@ def remove_old(run: str, newest: int, keep: int, needed: int) -> None:
             shutil.rmtree(inside(folder, name), ignore_errors=True)
 
 
-def first_time(path: str, schema: Schema, where: str = "the schema") -> float | None:
+def first_time(path: str, schema: Schema) -> float | None:
     """The time of the first well-formed row of a file, in seconds since 1970; None if the schema has no time or the file no row.
 
     Raises:
@@ -226,7 +226,7 @@ def first_time(path: str, schema: Schema, where: str = "the schema") -> float | 
     """
     if schema.time is None or schema.time.format is None:
         return None
-    (file, *_), read, labelled = find_files([path], schema, where)
+    (file, *_), read, labelled = find_files([path], schema, "the schema")
     front = AnyLog(read, labelled, False, BLOCK_BYTES)
     for part in (part for _, piece, _ in front.pieces(file) for part in front.parts(piece)):
         for batch in front.encode(file, part).batches:

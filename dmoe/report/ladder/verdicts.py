@@ -64,8 +64,7 @@ def _step(ladder: Ladder, one: Difference) -> str:
     cec = f"; CEC {told(one.cec, 3)}" if one.cec else ""
     return (
         f"{ladder.spec.label(one.variant)} over {ladder.spec.label(one.against)}: AUC {told(one.auc)} over seeds,"
-        f" [{_bounds(one.auc_rows)}] over"
-        f" rows: {verdict(one)}; logloss {told(one.logloss)}{cec}."
+        f" [{_bounds(one.auc_rows)}] over rows: {verdict(one)}; logloss {told(one.logloss)}{cec}."
     )
 
 
@@ -120,9 +119,8 @@ def _dose(ladder: Ladder) -> list[str]:
     at_zero, best = first.mean("auc"), max(found[1:], key=lambda pair: pair[1].mean("auc"))
     gains = [best[1].metrics[seed]["auc"] - first.metrics[seed]["auc"] for seed in seeds]
     lines.append(
-        f"The best dose above the lowest is {best[0]:g}: AUC {told(t_interval(gains))} against {at_zero:.4f} at {lowest:g}; it"
-        " was picked on these"
-        f" test rows among {len(found) - 1}, so the gain is flattered."
+        f"The best dose above the lowest is {best[0]:g}: AUC {told(t_interval(gains))} against {at_zero:.4f} at {lowest:g}; it was picked"
+        f" on these test rows among {len(found) - 1}, so the gain is flattered."
     )
     return lines
 
@@ -152,9 +150,8 @@ def not_supported(ladder: Ladder, answers: Answers) -> list[str]:
     rows = [half for one in differences if (half := one.auc_rows.half) is not None]
     seeds = max(len(one.seeds) for one in ladder.results.values())
     lines = [
-        f"{seeds} seeds and {len(ladder.label):,} test rows: the typical interval of a difference is +-{np.median(halves):.4f}"
-        " AUC over seeds and"
-        f" +-{np.median(rows):.4f} over rows, so smaller effects cannot be told from none here."
+        f"{seeds} seeds and {len(ladder.label):,} test rows: the typical interval of a difference is +-{np.median(halves):.4f} AUC over"
+        f" seeds and +-{np.median(rows):.4f} over rows, so smaller effects cannot be told from none here."
         if halves
         else "One seed has no interval: nothing here tells a strategy from luck. Take --seeds 5 or more.",
         "All variants share one set of hyperparameters, tuned for none of them; a strategy could gain or lose once each is"
