@@ -25,35 +25,22 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from dmoe import metrics
-    from dmoe.config.config import Config, load_config
-    from dmoe.data.dataset.batch import Batch
-    from dmoe.data.dataset.dataset import Dataset
-    from dmoe.errors import UserError
-    from dmoe.model.dmoe import DMoE, Feature
-    from dmoe.model.losses.correlation import CorrelationLoss
-    from dmoe.serve.scorer import Scorer
-    from dmoe.sharding.plan.module_plan import Plan
-    from dmoe.sharding.planner.module_planner import Planner
-    from dmoe.train.trainer import Callback, Trainer
+    from dmoe import metrics as metrics
+    from dmoe.config.config import Config as Config
+    from dmoe.config.config import load_config as load_config
+    from dmoe.data.dataset.batch import Batch as Batch
+    from dmoe.data.dataset.dataset import Dataset as Dataset
+    from dmoe.errors import UserError as UserError
+    from dmoe.model.dmoe import DMoE as DMoE
+    from dmoe.model.dmoe import Feature as Feature
+    from dmoe.model.losses.correlation import CorrelationLoss as CorrelationLoss
+    from dmoe.serve.scorer import Scorer as Scorer
+    from dmoe.sharding.plan.module_plan import Plan as Plan
+    from dmoe.sharding.planner.module_planner import Planner as Planner
+    from dmoe.train.trainer import Callback as Callback
+    from dmoe.train.trainer import Trainer as Trainer
 
-__all__ = [
-    "Batch",
-    "Callback",
-    "Config",
-    "CorrelationLoss",
-    "DMoE",
-    "Dataset",
-    "Feature",
-    "Plan",
-    "Planner",
-    "Scorer",
-    "Trainer",
-    "UserError",
-    "__version__",
-    "load_config",
-    "metrics",
-]
+__all__ = ["__version__", "metrics", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

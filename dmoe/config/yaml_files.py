@@ -22,7 +22,7 @@ _NUMBERS = {
     "int": (r"[-+]?(?:0|[1-9][0-9_]{0,17}|0b[01_]{1,62}|0x[0-9a-fA-F_]{1,15})", "-+0123456789"),
     "float": (r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)", "-+.0123456789"),
 }
-_RAISED = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError)
+_RAISED = (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, KeyError)
 """What PyYAML raises of a text that is no YAML, or holds bytes that are no text."""
 
 
@@ -85,12 +85,6 @@ class _Loader(yaml.SafeLoader):
             raise _wrong(f"{one_line(text, 40)} is too large a number", node.start_mark)
         return number
 
-    def truth(self, node: Any) -> bool:
-        text = self.text(node)
-        if text.lower() not in self.bool_values:
-            raise _wrong(f"'{one_line(text, 40)}' is neither true nor false", node.start_mark)
-        return bool(self.bool_values[text.lower()])
-
     def mapping(self, node: Any) -> Any:
         """In two steps, as PyYAML builds what others refer to. A key is the text that stands there, whatever it looks like."""
         made: dict[str, Any] = {}
@@ -103,7 +97,7 @@ _Loader.yaml_constructors = {
     f"{_TAG}str": _Loader.text,
     f"{_TAG}int": lambda loader, node: loader.number(node, lambda text: int(text, 0)),
     f"{_TAG}float": lambda loader, node: loader.number(node, float),
-    f"{_TAG}bool": _Loader.truth,
+    f"{_TAG}bool": yaml.SafeLoader.construct_yaml_bool,
     f"{_TAG}null": yaml.SafeLoader.construct_yaml_null,
     f"{_TAG}seq": yaml.SafeLoader.construct_yaml_seq,
     f"{_TAG}map": _Loader.mapping,

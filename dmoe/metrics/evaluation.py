@@ -191,7 +191,7 @@ def _finite_rows(outputs: Outputs) -> Tensor:
 
 def entropy_of(rate: float) -> float:
     """Cross-entropy, in nats, of a model that always predicts the base rate."""
-    return -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
+    return entropy_over([rate, 1 - rate])
 
 
 def entropy_over(mass: list[float]) -> float:

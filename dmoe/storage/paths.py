@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from iopath.common.file_io import PathManager
@@ -108,13 +108,13 @@ def no_follow(path: str, flags: int) -> int:
         raise UserError(f"{path}: {A_LINK}") from None
 
 
-def remove_files(folder: str, pattern: str, but: Collection[str] = ()) -> None:
-    """Removes from a local folder the files that a command of ours writes there, whose whole names match the pattern, but those of `but`;
-    and the folder where nothing else is in it."""
+def remove_files(folder: str, pattern: str) -> None:
+    """Removes from a local folder the files that a command of ours writes there, whose whole names match the pattern, and the folder where
+    nothing else is in it."""
     if not os.path.isdir(folder):
         return
     for name in os.listdir(folder):
-        if name not in but and re.fullmatch(pattern, name, re.DOTALL):
+        if re.fullmatch(pattern, name, re.DOTALL):
             os.remove(os.path.join(folder, name))
     if not os.listdir(folder):
         os.rmdir(folder)

@@ -86,7 +86,7 @@ class Teachers:
         """Checkpoints of one run share the memory of one model."""
         if self._open is None or self._open[0].run != source.run:
             self._open = None
-            self._open = source, _build(source, self.student.device)
+            self._open = source, open_session(_config(source.run), load_manifest(source.run), self.student.device)
         elif self._open[0] != source:
             self._open = source, self._open[1]
         else:
@@ -149,7 +149,3 @@ def _config(run: str) -> Config:
     optimizer = OptimizerConfig(tables=TableOptimizerConfig(kind="sgd"))
     train = config.train.model_copy(update={"compile": False})
     return config.model_copy(update={"sharding": ShardingConfig(), "optimizer": optimizer, "train": train})
-
-
-def _build(source: Source, device: torch.device) -> Session:
-    return open_session(_config(source.run), load_manifest(source.run), device)

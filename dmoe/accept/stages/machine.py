@@ -41,7 +41,8 @@ def describe() -> dict[str, Any]:
 
     device = distributed.device_of_this_rank()
     on_gpu = device.type == "cuda"
-    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else _host_memory()
+    host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else host_memory
     # Computes on the device: an incompatible driver fails here.
     assert float(torch.arange(10.0, device=device).sum().cpu()) == 45.0
     return {
@@ -63,10 +64,6 @@ def _driver() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
         return "unknown"
-
-
-def _host_memory() -> float:
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def collectives(job: Job, notes: Notes) -> None:

@@ -115,7 +115,7 @@ def make_tables(
     # Each table of a feature has another suffix, so that no two tables have the same name, for any feature names.
     shared = [_table(feature, f"{feature.name}__shared", (Section(SHARED, 0, set_dims[0]),)) for feature in features]
     private = [
-        replace(table, rows=min(table.rows, private_ids), private=True, name=_private_name(table, layout))
+        replace(table, name=f"{feature.name}__private" if layout == "wide" else table.name, rows=min(table.rows, private_ids), private=True)
         for feature in features
         for table in _tables_of(feature, set_dims, layout)
     ]
@@ -130,10 +130,6 @@ def module_name(number: int, name: str) -> str:
 
 def _numbered(tables: Sequence[Table]) -> list[Table]:
     return [replace(table, module=module_name(number, table.name)) for number, table in enumerate(tables)]
-
-
-def _private_name(table: Table, layout: str) -> str:
-    return f"{table.feature}__private" if layout == "wide" else table.name
 
 
 def _tables_of(feature: CategoricalFeature, set_dims: Sequence[int], layout: str) -> list[Table]:

@@ -45,7 +45,7 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any], ranks: tuple[int,
     received = np.zeros((2, ranks[1]), np.int64)
     for rank in np.unique(new[:, 4]):
         mine, theirs = new[new[:, 4] == rank], old[old[:, 4] == rank]
-        missing = int((mine[:, 2] * mine[:, 3]).sum() - _common(mine, theirs).sum())
+        missing = int((mine[:, 2] * mine[:, 3]).sum() - (_overlap(mine, theirs, 0) * _overlap(mine, theirs, 1)).sum())
         received[0, rank] = missing * NUMBER
         received[1, rank] = missing * NUMBER * states
         if by_row:
@@ -68,7 +68,3 @@ def _overlap(mine: Rectangles, theirs: Rectangles, side: int) -> NDArray[np.int6
     end = np.minimum(mine[:, None, side] + mine[:, None, side + 2], theirs[None, :, side] + theirs[None, :, side + 2])
     overlap: NDArray[np.int64] = np.maximum(end - start, 0)
     return overlap
-
-
-def _common(mine: Rectangles, theirs: Rectangles) -> NDArray[np.int64]:
-    return _overlap(mine, theirs, 0) * _overlap(mine, theirs, 1)

@@ -93,7 +93,7 @@ class Planner(ShardingPlanner):
         found, cluster, job, tables, rules, extras = self._asked(module, sharders)
         kept = plan_by_rules(tables, rules, job, cluster, explain)
         for name, row in kept["tables"].items():
-            row |= {"path": found[name].path, "parameter": found[name].parameter, "lookup": rules[name].lookup.as_json()}
+            row |= _in_module(found[name], rules[name])
         return Plan.of(kept, extras)
 
     def collective_plan(self, module: nn.Module, sharders: Sharders | None = None, pg: ProcessGroup | None = None) -> Plan:
@@ -119,11 +119,7 @@ class Planner(ShardingPlanner):
             placed: Any = (plan.get_plan_for_module(one.path) or {}).get(one.parameter)
             if placed is None:
                 raise UserError(f"{one.label}: the plan has no such table")
-            rows[table.name] = placed_row(placed, table, rule.lookup.ids_a_row, rule.batch_size) | {
-                "path": one.path,
-                "parameter": one.parameter,
-                "lookup": rule.lookup.as_json(),
-            }
+            rows[table.name] = placed_row(placed, table, rule.lookup.ids_a_row, rule.batch_size) | _in_module(one, rule)
             if rule.lookup.use is not None:
                 rows[table.name]["use"] = asdict(rule.lookup.use)
         room = room_of(tables, rules, cluster, topology_of(cluster), job.dense_bytes)
@@ -168,3 +164,8 @@ class Planner(ShardingPlanner):
         dense = dense_bytes_of(module)
         job = Job(optimizer, self.batch_size, dense, self.comm_precision, constraints=constraints, variant=type(module).__name__)
         return found, cluster, job, tables, self._measured(found, rules), extras
+
+
+def _in_module(found: Found, rule: Rule) -> dict[str, Any]:
+    """What the entry of a table says in addition to that of a config's model."""
+    return {"path": found.path, "parameter": found.parameter, "lookup": rule.lookup.as_json()}

@@ -32,7 +32,8 @@ class SentBytes(TorchDispatchMode):
 
 def _leaving(name: str, args: Any) -> tuple[str, int]:
     """Kind and bytes of one collective. For its arguments see torch (csrc/distributed/c10d/Ops.cpp)."""
-    group = next((dist.ProcessGroup.unbox(one) for one in args if isinstance(one, torch.ScriptObject) and _is_group(one)), None)
+    objects = [one for one in args if isinstance(one, torch.ScriptObject) and str(one._type()).endswith("ProcessGroup")]
+    group = dist.ProcessGroup.unbox(objects[0]) if objects else None
     ranks, rank = (group.size(), group.rank()) if group is not None else (1, 0)
     if name == "alltoall_base_":
         source, splits = args[1], args[4]
@@ -52,10 +53,6 @@ def _leaving(name: str, args: Any) -> tuple[str, int]:
     tensors = sum(bytes_of(one) for one in _flat(args))
     # The root of a broadcast sends everything once. Others (barriers, checks) are counted as they are.
     return name.strip("_"), tensors if name != "broadcast_" or args[2] == rank else 0
-
-
-def _is_group(one: Any) -> bool:
-    return str(one._type()).endswith("ProcessGroup")
 
 
 def _flat(value: Any) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,10 +22,6 @@ IN_HOST = "tables in the host's memory"
 HOST_KERNELS = "[fused_uvm_caching,fused_uvm]"
 
 
-def _for_a_shell(text: str) -> str:
-    return "'" + text.replace("'", "'\"'\"'") + "'"
-
-
 @dataclass(frozen=True)
 class Attempt:
     """One amount of a lever: overrides for `--set`, another cluster, or a maximum number of ids of a feature; what is None is unchanged."""
@@ -40,7 +37,7 @@ class Attempt:
         told = []
         if (one := self.cluster) is not None:
             told.append(f"--cluster {one.nodes}x{one.ranks_a_node}:{one.device.name if one.device.name in PRESETS else 'YOUR_FILE'}")
-        told += [f"--set {' '.join(map(_for_a_shell, self.overrides))}"] if self.overrides else []
+        told += [f"--set {' '.join(map(shlex.quote, self.overrides))}"] if self.overrides else []
         told += [f"preprocess with a larger --min-count, until no feature has more than {self.cap:,} ids"] if self.cap else []
         return "; ".join(told)
 
