@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import gc
 import http.client
 import json
 import os
 import select
-import shutil
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,15 +24,12 @@ from hypothesis import strategies as some
 from dmoe.cli.serve import bound
 from dmoe.errors import UserError
 from dmoe.serve.encoding.row_encoder import EncodedRows
-from dmoe.serve.export.delta import make_delta
 from dmoe.serve.scorer import Scorer
 from dmoe.serve.server import kserve
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.metrics import forget_dead
 from dmoe.serve.server.options import ServeOptions
-from dmoe.serve.server.scratch import Scratch
-from dmoe.serve.server.versions import Version, Versions, load_version, other_columns
-from dmoe.testing.small_scorer import small_scorer
+from dmoe.serve.server.versions import Version
 from tests.waiting import wait_for
 
 triton = pytest.importorskip("tritonclient.http")
@@ -67,14 +61,6 @@ def served(model: str, limit_concurrency: int | None = None, deadline_ms: int = 
         server.should_exit = True
         thread.join(120)
         assert not thread.is_alive()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("served")
-    small_scorer(str(place / "one"))
-    small_scorer(str(place / "two"), steps=5, seed=1)
-    return place
 
 
 @pytest.fixture(scope="module")
@@ -143,21 +129,6 @@ def test_rows_of_json_and_of_arrow(address, expected):
     status, headers, body = ask(address, "/score", sink.getvalue().to_pybytes(), {"content-type": kind})
     assert (status, headers["x-model-version"], headers["content-type"]) == (200, version, kind)
     np.testing.assert_allclose(pa.ipc.open_stream(body).read_all()["probability"].to_numpy(), expected, rtol=1e-5)
-
-
-def test_a_version_has_looked_up_texts_and_numbers_before_it_answers(folder, monkeypatch):
-    seen, predict = [], Scorer.predict
-    monkeypatch.setattr(Scorer, "predict", lambda self, rows: (predict(self, rows), seen.extend(rows))[0])
-    columns = load_version(str(folder / "one" / "scorer")).columns
-    assert {type(row[name]) for row in seen if row for name in columns} == {str, int}
-
-
-@pytest.mark.parametrize("time", ["unix", "%d.%m.%Y %H:%M"])
-def test_a_version_whose_rows_need_a_time_is_warmed_up_too(tmp_path, monkeypatch, time):
-    scored, predict = [], Scorer.predict
-    monkeypatch.setattr(Scorer, "predict", lambda self, rows: scored.append(predict(self, rows)) or scored[-1])
-    load_version(small_scorer(str(tmp_path), time=time))
-    assert [len(one) for one in scored] == [1, 1]
 
 
 def test_requests_that_wait_are_scored_together_each_with_its_own_answer(folder, expected):
@@ -296,82 +267,6 @@ def test_a_full_queue_says_when_to_come_back(folder):
         assert all("retry-after" in headers for status, headers, _ in found if status == 503)
 
 
-def test_another_version_takes_over_between_two_batches_and_a_bad_one_does_not(folder, tmp_path):
-    of_name = {}
-    pointer = tmp_path / "current"
-    pointer.write_text(f"{folder}/one/scorer\n")
-    expected = {name: Scorer(str(folder / name / "scorer")).predict(ROWS[:5]) for name in ("one", "two")}
-    assert np.abs(expected["one"] - expected["two"]).max() > 1e-3
-    with served(str(pointer), follow_seconds=0.05) as (address, app):
-        stop, answers = threading.Event(), []
-
-        def load() -> None:
-            while not stop.is_set():
-                answers.append(scored(address, ROWS[:5]))
-
-        with ThreadPoolExecutor(3) as pool:
-            loads = [pool.submit(load) for _ in range(3)]
-            versions = app.state.server.versions
-            for name in ("one", "two", "one", "two"):
-                pointer.write_text(f"{folder}/{name}/scorer\n")
-                wait_for(lambda name=name: versions.current.folder == f"{folder}/{name}/scorer")
-                of_name[versions.current.name] = name
-                before = len(answers)
-                wait_for(lambda before=before: versions.current.name in [version for version, _ in answers[before:]])
-            shutil.copytree(folder / "one" / "scorer", tmp_path / "damaged")
-            (tmp_path / "damaged" / "tables.safetensors").write_bytes(b"no")
-            before = versions.current.name
-            pointer.write_text("damaged\n")
-            # Not of a pointer file that was read half-written.
-            wait_for(lambda: versions._refused and versions._refused[0].endswith("damaged"))
-            assert versions.current.name == before
-            stop.set()
-            for one in loads:
-                one.result()
-    assert {of_name[version] for version, _ in answers} == {"one", "two"}
-    for version, found in answers:
-        np.testing.assert_allclose(found, expected[of_name[version]], rtol=1e-4)
-
-
-def test_processes_link_the_full_scorer_of_a_delta_and_leave_nothing(folder, expected, tmp_path):
-    delta = folder / "one" / "delta"
-    make_delta(str(folder / "one" / "scorer"), str(folder / "two" / "scorer"), "scorer", str(delta))
-    one, two = (load_version(str(delta), scratch=Scratch(str(tmp_path))) for _ in range(2))
-    assert one.scorer.folder != two.scorer.folder
-    inodes = {Path(version.scorer.folder, "tables.safetensors").stat().st_ino for version in (one, two)}
-    assert len(inodes) == 1
-    one.remove()
-    np.testing.assert_allclose(two.scorer.predict(ROWS), Scorer(str(folder / "two" / "scorer")).predict(ROWS), rtol=1e-6)
-    two.remove()
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-
-
-def test_a_process_that_starts_under_a_bad_version_answers_as_the_others_do(folder, tmp_path):
-    pointer, told, shared = tmp_path / "current", [], tmp_path / "shared"
-    shared.mkdir()
-
-    def start() -> Versions:
-        return Versions(str(pointer), lambda *event: told.append(event), "--model current", scratch=Scratch(str(shared)))
-
-    pointer.write_text("nothing\n")
-    with pytest.raises(UserError):
-        start()
-    pointer.write_text(f"{folder}/one/scorer\n")
-    first = start().current.name
-    pointer.write_text("nothing\n")
-    later = start()
-    later.look()
-    assert later.current.name == first
-    assert [event[0] for event in told] == ["loaded", "loaded", "refused"]
-
-
-def test_a_version_that_reads_other_columns_is_told_of():
-    assert other_columns(("site", "user"), ("user", "site")) == ""
-    said = other_columns(("site", "user"), ("user", "page"))
-    assert said.index("'page'") < said.index("'site'")
-    assert "'user'" not in said
-
-
 def test_gauges_of_dead_processes_are_forgotten(tmp_path):
     gone, here = tmp_path / "gauge_livemax_999999999.db", tmp_path / f"gauge_livemax_{os.getpid()}.db"
     for path in (gone, here):
@@ -410,18 +305,6 @@ def test_an_answer_is_sent_without_waiting_for_acknowledgements():
         return told
 
     assert asyncio.run(no_delay())
-
-
-def test_a_replaced_version_needs_no_garbage_collector(folder):
-    gc.disable()
-    try:
-        version = load_version(str(folder / "one" / "scorer"))
-        scorer = version.scorer
-        parts = [weakref.ref(one) for one in (version, scorer, scorer.encoder, scorer.rows, scorer.mixture)]
-        del version, scorer
-        assert [one() for one in parts] == [None] * 5
-    finally:
-        gc.enable()
 
 
 def test_a_request_on_its_way_while_the_server_ends_is_answered(folder, monkeypatch):
