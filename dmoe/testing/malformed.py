@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.processes.compiled import compiled
 from dmoe.testing.planted import hashed, uniform
 
 CORRUPTIONS: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
@@ -24,7 +24,7 @@ CORRUPTIONS: tuple[tuple[str, Callable[[list[bytes]], list[bytes]]], ...] = (
 """(kind, as in dmoe.data.prepare.rejects; function that changes the 40 fields of a line)."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _choose(seed: np.uint64, first: int, share: float, kinds: int, choices: NDArray[np.int64]) -> None:
     for n in range(len(choices)):
         choices[n] = -1

@@ -9,11 +9,12 @@ Shapes: N rows, 13 integers, 26 tokens, T terms.
 """
 
 import math
+from functools import partial
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from dmoe.processes.compiled import compiled
 from dmoe.testing.criteo import TOKENS
 
 KAGGLE_CARDINALITY = (
@@ -47,7 +48,7 @@ SHARE_OF_VARIANCE = (
 LATENT_DIM = 4
 
 
-@njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def mix(x: np.uint64) -> np.uint64:
     """The finalizer of splitmix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -55,18 +56,18 @@ def mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def hashed(seed: np.uint64, stream: int, key: np.uint64) -> np.uint64:
     """A 64-bit hash of the three arguments."""
     return mix(mix(seed + np.uint64(stream + 1) * np.uint64(0x9E3779B97F4A7C15)) ^ (key * np.uint64(0xD1342543DE82EF95)))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def uniform(bits: np.uint64) -> float:
     return (bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@partial(compiled, inline="always")
 def normal(bits: np.uint64) -> float:
     """An approximately standard normal number in -3.5 .. 3.5: the scaled sum of four 16-bit uniform numbers."""
     low = np.uint64(0xFFFF)
@@ -74,7 +75,7 @@ def normal(bits: np.uint64) -> float:
     return (total / 65535.0 - 2.0) * 1.7320508
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def draw_rows(
     seed: np.uint64,
     first: int,
@@ -113,7 +114,7 @@ def draw_rows(
                 tokens[n, c] = np.int64(hashed(seed, 120 + c, np.uint64(rank)) & np.uint64(0xFFFFFFFF))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def compute_terms(
     seed: np.uint64,
     integers: NDArray[np.int64],
@@ -159,7 +160,7 @@ def compute_terms(
         terms[n, k + 6] = slope * math.tanh(t[10] - 0.8)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def draw_labels(seed: np.uint64, first: int, probability: NDArray[np.float64], label: NDArray[np.uint8]) -> None:
     """Sets label [N] to 1 with the given probability [N], by a hash of the row."""
     for n in range(len(label)):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.progress import Progress
 from dmoe.errors import UserError
+from dmoe.processes.compiled import compiled
 from dmoe.storage.paths import write_output
 from dmoe.testing import planted
 from dmoe.testing.malformed import plant_bad_lines
@@ -137,7 +137,7 @@ def plant(seed: int, scale: float = 1.0, positive_rate: float = 0.25, bayes_auc:
     return Planted(key, cardinality, weights, intercept_for(size) - float(_weighted(terms, weights).mean()))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _write_number(text: NDArray[np.uint8], at: int, value: int) -> int:
     if value < 0:
         text[at] = 45
@@ -151,7 +151,7 @@ def _write_number(text: NDArray[np.uint8], at: int, value: int) -> int:
     return at + digits
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _write_lines(label: NDArray[np.uint8], integers: NDArray[np.int64], tokens: NDArray[np.int64], text: NDArray[np.uint8]) -> int:
     """Writes the rows as lines into `text`; returns their length in bytes."""
     at = 0

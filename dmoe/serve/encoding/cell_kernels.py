@@ -7,7 +7,6 @@ numbers, R rows of a block.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dmoe.data.dataset.manifest import MISSING_ID, RARE_ID
@@ -17,6 +16,7 @@ from dmoe.data.prepare.tokens.byte_words import first_bytes, hash_span, mixed, p
 from dmoe.data.prepare.tokens.coded_column import INTEGER_LIMIT
 from dmoe.data.prepare.tokens.kernels import log1p_of, slot_of
 from dmoe.data.prepare.tokens.token_ids import text_hash
+from dmoe.processes.compiled import compiled
 from dmoe.serve.encoding.spans import INTEGER
 
 TEXT, HEX, INT = 0, 1, 2
@@ -31,7 +31,7 @@ COLUMN, PLACE, KIND, HASHED, LOW, MASK, TOKEN, EDGE = range(8)
 first token and first offset in the joined tables."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _whole(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     """Parses an optional minus sign and digits: (the number, whether it is one)."""
     negative = text[at] == ord("-")
@@ -47,7 +47,7 @@ def _whole(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     return -number if negative else number, True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hex(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     """Parses 1 to 8 hex digits: (the number, whether it is one)."""
     size = end - at
@@ -61,7 +61,7 @@ def _hex(text: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool]:
     return number, number >= 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _is_missing(text: NDArray[np.uint8], at: int, size: int, missing: NDArray[np.uint8], edges: NDArray[np.int64]) -> bool:
     for one in range(len(edges) - 1):
         if edges[one + 1] - edges[one] == size and same_bytes(missing, edges[one], text, at, size):
@@ -69,7 +69,7 @@ def _is_missing(text: NDArray[np.uint8], at: int, size: int, missing: NDArray[np
     return size == 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _number_id(keys: Any, ids: NDArray[np.int32], low: int, mask: int, number: int) -> int:
     slot = slot_of(number) & mask
     while ids[low + slot] != 0:
@@ -79,12 +79,12 @@ def _number_id(keys: Any, ids: NDArray[np.int32], low: int, mask: int, number: i
     return RARE_ID
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hashed_id(hashed: np.uint64, size: int) -> int:
     return RARE_ID + 1 + int(hashed % np.uint64(size - RARE_ID - 1))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _text_id(
     text: NDArray[np.uint8],
     at: int,
@@ -107,7 +107,7 @@ def _text_id(
     return RARE_ID
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _written(number: int, text: NDArray[np.uint8]) -> int:
     """Writes an integer at the end of `text`; returns where it begins."""
     at, rest, ten = len(text), np.uint64(abs(number)), np.uint64(10)
@@ -121,7 +121,7 @@ def _written(number: int, text: NDArray[np.uint8]) -> int:
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def look_up(
     text: NDArray[np.uint8],
     first_CB: NDArray[np.int64],
@@ -185,7 +185,7 @@ def look_up(
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse(
     text: NDArray[np.uint8],
     first_CB: NDArray[np.int64],
@@ -218,7 +218,7 @@ def parse(
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def bucket_ids(
     value_JB: NDArray[np.int32],
     given_JB: NDArray[np.bool_],
@@ -257,7 +257,7 @@ def bucket_ids(
             out_BF[row, place] = found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def write_log1p(
     value_JB: NDArray[np.int32],
     given_JB: NDArray[np.bool_],

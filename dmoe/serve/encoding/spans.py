@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dmoe.data.prepare.tokens.byte_words import find, load
+from dmoe.processes.compiled import compiled
 from dmoe.serve.encoding.quick_rows import NotSimple
 
 ROOM = 32
@@ -66,13 +67,13 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Spans:
     return spans
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _four(text: NDArray[np.uint8], at: int) -> np.int64:
     """Four bytes as a little-endian integer."""
     return np.int64(np.int32(load(text, at) & np.uint64(0xFFFFFFFF)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _has_surrogate(text: NDArray[np.uint8], at: int, end: int) -> bool:
     """Whether the UTF-8 text has a lone surrogate: ED and a byte from A0 on."""
     at = find(text, at, end, np.uint8(0xED))
@@ -81,7 +82,7 @@ def _has_surrogate(text: NDArray[np.uint8], at: int, end: int) -> bool:
     return at + 1 < end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _read_rows(text: NDArray[np.uint8], first_CB: NDArray[np.int64], end_CB: NDArray[np.int64], width: int, check: bool) -> bool:
     """Reads what `marshal` wrote of a list of tuples: a byte that names the type, and four bytes of a length or an integer.
 
@@ -161,17 +162,17 @@ def _at(context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _bytes(address: int, count: int) -> Any:
     return carray(_at(np.int64(address)), count, np.uint8)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _words(address: int, count: int) -> Any:
     return carray(_at(np.int64(address)), count, np.int64)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _integer(address: int, place: int, size: int, signed: bool) -> np.int64:
     """The integer number `place`, of `size` bytes, at an address."""
     if size == 8:
@@ -186,7 +187,7 @@ def _integer(address: int, place: int, size: int, signed: bool) -> np.int64:
     return np.int64(np.int8(one)) if signed else np.int64(one)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _size_of(code: int) -> int:
     """Bytes of an integer, or of an offset of texts, by Arrow's format; 0 for other types and for unsigned integers of 64 bits."""
     if code == ord("l") or code == ord("U"):
@@ -198,7 +199,7 @@ def _size_of(code: int) -> int:
     return 1 if code == ord("c") or code == ord("C") else 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _read_columns(array: int, schema: int, places: NDArray[np.int64], size: int) -> tuple[bool, Any, Any, Any]:
     """Reads a record batch through Arrow's C data interface (https://arrow.apache.org/docs/format/CDataInterface.html).
 
