@@ -59,6 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.serve.server.options import ServeOptions
     from dmoe.serve.server.protocol import BoundedProtocol
 
+    class Workers(Multiprocess):
+        def terminate_all(self) -> None:
+            # Else a connection that the workers do not take any more would wait for this process's end.
+            for one in self.sockets:
+                one.close()
+            super().terminate_all()
+
     for name in ("workers", "threads", "batch_rows", "queue_rows", "deadline_ms", "max_rows", "max_body_mib", "max_connections"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
@@ -116,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
         for line in started(options, answering, listening):
             tell(line, event="serves")
         if several:
-            Multiprocess(config, sockets=[listening]).run()
+            Workers(config, sockets=[listening]).run()
         else:
             uvicorn.Server(config).run(sockets=[listening])
 

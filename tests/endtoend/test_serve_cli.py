@@ -102,7 +102,14 @@ def started(path: Path, count: int) -> list[str]:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("words", "named"), [(["--model", "none"], "none"), (["--model", "README.md", "--port", "99999"], "--port")])
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--model", "none"], "none"),
+        (["--model", "README.md"], "--model README.md"),
+        (["--model", "README.md", "--port", "99999"], "--port"),
+    ],
+)
 def test_a_mistake_is_one_line(words, named):
     done = subprocess.run([sys.executable, "-m", "dmoe", "serve", *words], cwd=ROOT, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 2

@@ -70,7 +70,7 @@ def main() -> None:
 def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The figures of one round, a dict a point: requests a second, CPU time a request, and latencies."""
     found: list[dict[str, Any]] = []
-    halves = {}
+    halves: dict[int, float] = {}
     for server, options in SERVERS.items():
         with served("--model", arguments.model, *options) as (port, pid):
             for rows in arguments.rows:

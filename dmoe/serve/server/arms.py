@@ -9,7 +9,7 @@ from dmoe.serve.ab.unit import unit_of
 from dmoe.serve.server.batcher import Batcher
 from dmoe.serve.server.options import ServeOptions
 from dmoe.serve.server.scratch import Scratch
-from dmoe.serve.server.versions import Version, Versions, folder_of, load_version
+from dmoe.serve.server.versions import Version, Versions, first_version
 from dmoe.storage.paths import PATHS
 
 VOCABULARY = "inputs/vocabulary/"
@@ -127,7 +127,7 @@ def check(options: ServeOptions) -> dict[str, str]:
         PATHS.mkdirs(split.exposures.folder)
     found = {}
     for path, asked_by in dict(models).items():
-        version = load_version(folder_of(path, asked_by), engine=options.engine)
+        version = first_version(path, asked_by, options.engine)
         found[path] = version.told
         version.remove()
     return found

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dmoe.data.dataset.reading.bags import Bags
-from dmoe.errors import MOST_NAMES, UserError, told_by_system
+from dmoe.errors import MOST_NAMES, UserError, one_line, told_by_system
 from dmoe.names import quoted
 from dmoe.serve.export.delta import DELTA
 from dmoe.serve.export.format import FILE
@@ -125,6 +125,21 @@ def folder_of(model: str, asked_by: str) -> str:
     return folder_at(model, read_pointer(model, asked_by)[0])
 
 
+def first_version(model: str, asked_by: str, engine: Engine = None, scratch: Scratch | None = None) -> Version:
+    """Loads the version of a model that a server starts with; see `folder_of` and `load_version`.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded; of a pointer file, says so.
+    """
+    folder = folder_of(model, asked_by)
+    try:
+        return load_version(folder, engine=engine, scratch=scratch)
+    except UserError as error:
+        if folder == model:
+            raise
+        raise UserError(f"{asked_by}: its first line names {one_line(folder)}: {error}") from None
+
+
 def other_columns(before: Sequence[str], now: Sequence[str]) -> str:
     """A remark if a version reads other raw columns than the one before, whose clients may not send them; else empty."""
     more, less = ([one for one in some if one not in others] for some, others in ((now, before), (before, now)))
@@ -153,7 +168,7 @@ class Versions:
         self._refused: tuple[str, int] | None = None
         self._ended = threading.Event()
         try:
-            self._take(load_version(folder_of(model, asked_by), engine=engine, scratch=self.scratch))
+            self._take(first_version(model, asked_by, engine, self.scratch))
         except UserError:
             if not (folder := self.scratch.remembered(model)):
                 raise
