@@ -44,7 +44,7 @@ class Notice(Listener):
     def on_start(self, event: Event) -> None:
         if not self.said and event.data["dispatcher"].py_func.__module__.startswith("dmoe."):
             self.said = True
-            tell("compiling what this log needs, as a first run does: up to 15 seconds; later runs find it on disk", event="compiling")
+            tell("compiling, as a first run does: up to 15 seconds; later runs find it on disk", event="compiling")
 
     def on_end(self, event: Event) -> None:
         """Does nothing."""
