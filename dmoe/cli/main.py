@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -44,9 +45,24 @@ def main(arguments: Sequence[str] | None = None, program: str = "dmoe", path: Se
     if sys.stderr.isatty():
         alive.begin()
     try:
-        return run_command(shown, lambda: module.run(parsed))
+        return run_command(shown, lambda: _run(module, parsed))
     finally:
         alive.end()
+
+
+def _run(module: ModuleType, parsed: argparse.Namespace) -> int | None:
+    """Runs a command, unless a file that it would write is one that it reads.
+
+    Raises:
+        UserError: it is. The raw log would be replaced by its scores.
+    """
+    words = [(name, word) for name, value in vars(parsed).items() for word in (value if isinstance(value, list) else [value])]
+    files = [(name, word) for name, word in words if isinstance(word, str) and os.path.isfile(word)]
+    for name, output in files:
+        if name in ("output", "html") and any(os.path.samefile(output, word) for other, word in files if other != name):
+            raise UserError(f"--{name} {output}: this command reads that file, and would replace it; name another one")
+    code: int | None = module.run(parsed)
+    return code
 
 
 def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ()) -> tuple[str, ModuleType, argparse.Namespace]:

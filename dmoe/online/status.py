@@ -56,6 +56,7 @@ def status_document(found: dict[str, Any], newest: int = 20) -> Document:
     Args:
         newest: number of windows, and of alarms and events, in the text; the page has all.
     """
+    found = _marked(found)
     rows, told = _rows(found), _told(found)
     return Document(
         f"dmoe online: {found['run']}",
@@ -72,6 +73,12 @@ def status_document(found: dict[str, Any], newest: int = 20) -> Document:
             Note(summary(found), only="text"),
         ],
     )
+
+
+def _marked(found: dict[str, Any]) -> dict[str, Any]:
+    """The status with the state `undone` for windows whose training was rolled back."""
+    undone = {window for line in found["windows"] for window in line.get("undoes", ())}
+    return found | {"windows": [{**line, "state": "undone"} if line["window"] in undone else line for line in found["windows"]]}
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:
@@ -99,9 +106,11 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
 
 
 def summary(found: dict[str, Any]) -> str:
+    found = _marked(found)
     states = [line["state"] for line in found["windows"]]
+    undone = {line["window"] for line in found["windows"] if line["state"] == "undone"}
     counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states)) or "none yet"
-    last = found["versions"][-1] if found["versions"] else None
+    last = next((one for one in reversed(found["versions"]) if int(one["version"]) not in undone), None)
     version = f"; version {last['version']} ({last['kind']}, {last['bytes']:,} of {last['full_bytes']:,} bytes)" if last else ""
     return f"{len(states):,} windows: {counts}{version}"
 

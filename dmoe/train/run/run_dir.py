@@ -75,11 +75,18 @@ class RunDir:
         return inside(self.path, *names)
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
-        """Writes the files that describe the run before it starts. The config is last: a directory with a config holds a run."""
+        """Writes the files that describe the run before it starts. The config is last: a directory with a config holds a run.
+
+        Raises:
+            UserError: on every rank, if rank 0 cannot write there, or the directory holds a data set.
+        """
 
         def write() -> None:
             try:
                 PATHS.mkdirs(self.path)
+                # A run that was killed here has an environment.json, which is written first.
+                if PATHS.exists(self.file(SCHEMA)) and not PATHS.exists(self.file("environment.json")):
+                    raise UserError(f"run.dir: {self.path} holds a data set ({SCHEMA}), which it would replace; choose another directory")
                 self.forget_after(-1)
                 self._text("environment.json", format_json(environment(), indent=1) + "\n")
                 self._text("plan.json", format_json(plan, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """The page of a run: curves of the windows that were learned, a line where there was an alarm, and each window's version."""
 
-from dmoe.online.status import status_document
+from dmoe.online.status import status_document, summary
 
 
 def window(number: int, state: str = "trained", auc: float = 0.7, **more) -> dict:
@@ -24,3 +24,11 @@ def test_an_alarm_is_a_line_in_every_curve_and_presses_no_point_into_a_corner():
     assert html.count("<svg") == html.count(">alarm<") == html.count(">note or event<") == 6
     assert not any(f">0.{digit}" in html.partition("</svg>")[0] for digit in "234")
     assert "&lt;0.9&gt;" in html
+
+
+def test_after_a_rollback_the_version_is_that_of_the_last_window_that_counts():
+    versions = [{"version": f"{number:06d}", "kind": "full", "bytes": 200, "full_bytes": 200} for number in (1, 2, 3)]
+    back = {"window": 4, "state": "rolled back", "undoes": [2, 3], "rows": 0}
+    found = {"run": "R", "windows": [window(1), window(2), window(3), back], "versions": versions}
+    assert summary(found).startswith("4 windows: 1 trained, 2 undone, 1 rolled back; version 000001 ")
+    assert [line.split()[1] for line in status_document(found).text().splitlines()[2:5]] == ["trained", "undone", "undone"]

@@ -131,3 +131,17 @@ def test_an_evaluation_stays_in_the_run(run):
     for name in ("../evaluation.json", "/tmp/evaluation.json", "a/../../b.json"):
         with pytest.raises(UserError, match=f"^{re.escape(run.path)}: '"):
             run.finish({}, name)
+
+
+def test_a_data_set_is_not_replaced_by_a_run(tmp_path: Path):
+    manifest = make_data_set(tmp_path / "d", {"train": 20})
+    before = (tmp_path / "d" / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="holds a data set"):
+        RunDir(str(tmp_path / "d")).create(Config(), manifest, {})
+    assert [(tmp_path / "d" / "manifest.json").read_bytes(), (tmp_path / "d" / "config.yaml").exists()] == [before, False]
+
+
+def test_a_run_that_was_killed_before_it_began_is_begun_again(run: RunDir):
+    os.remove(run.file("config.yaml"))
+    run.create(Config(), load_manifest(run.path), {})
+    assert run.holds_a_run()
