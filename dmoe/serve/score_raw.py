@@ -47,8 +47,9 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
             _clear(rejects, result.manifest.made_by["inputs"])
             move_rejects(os.path.join(folder, REJECTS), rejects)
         if bad := sum(result.bad_lines.values()):
-            where = f"kept in {rejects}" if rejects else "--rejects F keeps them"
-            show(f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out, {where}", sys.stderr)
+            where = f"{rejects} has them with their line numbers" if rejects else "--rejects F keeps them with their line numbers"
+            left = f"{bad:,} malformed line{'s' * (bad != 1)} of {result.lines:,} left out"
+            show(f"warning: {left}, so that the rows of the output are not the lines of the log; {where}", sys.stderr)
         yield folder
 
 

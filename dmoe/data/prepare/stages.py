@@ -46,7 +46,7 @@ from dmoe.names import file_name, printable, show
 from dmoe.processes.malloc import give_back_freed_memory
 from dmoe.terminal import tell
 
-FORMAT, FORMAT_OF_WORK = 3, 6
+FORMAT, FORMAT_OF_WORK = 3, 7
 """Versions of the fingerprint that data sets keep, and of the intermediate files. Intermediate files of another version are not used."""
 VALUES_SHOWN = 6
 
