@@ -1,6 +1,7 @@
 """Means and deviations of numbers in the train split, and samples for their quantiles."""
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +22,8 @@ def train_moments(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
         names: for each feature the column of the parts that holds its numbers.
     """
     moments = {name: Moments() for name in names}
-    for begin in range(0, splitter.total if names else 0, rows_a_step):
-        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
-            moments[name].add(value_N)
+    for name, value_N in _numbers(splitter, names, rows_a_step):
+        moments[name].add(value_N)
     for name, one in moments.items():
         if (lone := one.lone_number()) is not None:
             show(f"{name}: one number, {lone:g}, makes nearly all of the variance; standardised, the others hardly differ", sys.stderr)
@@ -34,18 +34,18 @@ def train_samples(splitter: PartSplitter, names: dict[str, str], rows_a_step: in
     """About SAMPLE numbers of each feature, evenly spread over the train split."""
     every = -(-splitter.total // SAMPLE)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for name, value_N in _numbers(splitter, names, rows_a_step):
+        found[name].append(value_N[::every].copy())
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _numbers(splitter: PartSplitter, names: dict[str, str], rows_a_step: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Yields (feature, its numbers in the train split) of each range of rows."""
     for begin in range(0, splitter.total if names else 0, rows_a_step):
-        for name, value_N in _numbers(splitter, names, begin, min(begin + rows_a_step, splitter.total)).items():
-            found[name].append(value_N[::every].copy())
-    return {name: np.concatenate(values) for name, values in found.items()}
-
-
-def _numbers(splitter: PartSplitter, names: dict[str, str], begin: int, end: int) -> dict[str, NDArray[np.float64]]:
-    """Each feature's numbers in those of the rows begin .. end - 1 that are in the train split."""
-    found: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in names}
-    for number, batch, first in splitter.batches(sorted(set(names.values())), begin, end):
-        train_N = splitter.assign(number)[first : first + batch.num_rows] == 0
-        for name, stored in names.items():
-            column = batch.column(stored)
-            found[name].append(numbers_of(column.filter(pa.array(train_N))))
-    return {name: np.concatenate(values) for name, values in found.items()}
+        found: dict[str, list[NDArray[np.float64]]] = {name: [np.empty(0)] for name in names}
+        for number, batch, first in splitter.batches(sorted(set(names.values())), begin, min(begin + rows_a_step, splitter.total)):
+            train_N = splitter.assign(number)[first : first + batch.num_rows] == 0
+            for name, stored in names.items():
+                found[name].append(numbers_of(batch.column(stored).filter(pa.array(train_N))))
+        for name, values in found.items():
+            yield name, np.concatenate(values)

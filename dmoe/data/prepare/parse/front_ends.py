@@ -44,7 +44,7 @@ class AnyLog:
         self.schema, self.labelled, self.scoring, self.block_bytes = schema, labelled, scoring, block_bytes
 
     def pieces(self, file: File) -> Iterator[tuple[int, Any, int]]:
-        for number, (piece, _, size) in enumerate(pieces(file, self.schema, self.block_bytes)):
+        for number, (piece, size) in enumerate(pieces(file, self.schema, self.block_bytes)):
             yield number, piece, size
 
     def anywhere(self, file: File) -> bool:

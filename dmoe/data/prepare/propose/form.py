@@ -2,10 +2,10 @@
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator
 
+from dmoe.data.prepare.encode.labels import NUMBER
 from dmoe.errors import UserError
 from dmoe.names import printable
 
@@ -14,7 +14,6 @@ DELIMITERS = "\x01\t;,| "
 LINES = 200
 CONSISTENT = 0.98
 """Share of the lines that must have the same number of fields. A few malformed lines do not exclude a delimiter."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def find_delimiter(name: str, text: str) -> tuple[str, dict[str, int]]:

@@ -31,8 +31,8 @@ LENGTH_BYTES = 4
 """Size of the length before each text of a parquet file. A column with fewer bytes a value is dictionary-encoded."""
 
 
-def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
-    """Yields (piece for `read_piece`, number of its first line or row, its bytes) in order."""
+def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int]]:
+    """Yields (piece, its bytes) in order: text, row groups, or a batch of rows."""
     if schema.format == "parquet":
         yield from _parquet_pieces(one, schema, block_bytes)
         return
@@ -53,7 +53,7 @@ def pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, i
                 raise UserError(f"{one.path}:{number}: a line longer than {MAX_ROW >> 20} MiB; is --schema's format right?")
             text, rest = text[:cut], text[cut:]
             if text:
-                yield text, number, len(text)
+                yield text, len(text)
                 number += occurrences(text, b"\n")
 
 
@@ -112,7 +112,7 @@ def _unreadable(one: File, number: int, error: Exception) -> UserError:
     return UserError(f"{one.path}: cannot be read at row {number:,} ({first_line(error, 100)})")
 
 
-def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int, int]]:
+def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tuple[Any, int]]:
     """Row groups with the rows of a batch or more, or batches of a huge row group."""
     try:
         with open_raw(one.place) as raw:
@@ -128,10 +128,9 @@ def _parquet_pieces(one: File, schema: Schema, block_bytes: int) -> Iterator[tup
             piece = RowGroups(one, metadata, range(begin, group + 1), number, wanted, coded)
             # One thread decodes a huge row group, so that others encode its batches meanwhile.
             parts = [(piece, held)] if held <= MOST_ROWS else ((batch, batch.num_rows) for batch in piece.batches())
-            for part, rows in parts:
-                yield part, number, one.size * rows // metadata.num_rows
-                number += rows
-            begin, held = group + 1, 0
+            for part, count in parts:
+                yield part, one.size * count // metadata.num_rows
+            begin, number, held = group + 1, number + held, 0
 
 
 def _coded_columns(metadata: pq.FileMetaData, one: File, schema: Schema) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dmoe.data.prepare.encode.encode_rows import KEY, TIME
+from dmoe.data.prepare.encode.encode_rows import KEY, LABEL, TIME
 from dmoe.data.prepare.encode.times import SECONDS_A_DAY
 from dmoe.data.prepare.split.split_rules import Splitter, day_cuts
+from dmoe.data.prepare.tokens.buckets import distinct
 from dmoe.data.prepare.write.parts import Part, read_batches
 from dmoe.errors import UserError
 
@@ -50,8 +51,8 @@ class PartSplitter:
             if self._time_of(0) >= self.cuts[0]:
                 raise UserError("--split-by time: more rows have the earliest time than the train split may hold; use --split-by random")
         elif splitter.by == "day":
-            rows = self._rows_of_days(times == "dates")
-            cuts = day_cuts(list(rows.values()), *held, "day" if times == "dates" else "input file")
+            rows, _ = count_days(parts, times == "dates")
+            cuts = day_cuts([rows[day] for day in sorted(rows)], *held, "day" if times == "dates" else "input file")
             if times == "dates":
                 # Whole days begin at midnight. The last day is halved at the time of its middle row.
                 self.cuts = [self._time_of(cut) for cut in cuts]
@@ -79,17 +80,6 @@ class PartSplitter:
                 first += batch.num_rows
             number += 1
 
-    def _rows_of_days(self, dates: bool) -> dict[int, int]:
-        """The number of rows of each day, in order: by date, or by input file."""
-        rows: Counter[int] = Counter()
-        for part in self.parts:
-            if dates:
-                days, count = np.unique(np.floor(_times(part) / SECONDS_A_DAY).astype(np.int64), return_counts=True)
-                rows.update(dict(zip(days.tolist(), count.tolist(), strict=True)))
-            else:
-                rows[part.input] += part.rows
-        return dict(sorted(rows.items()))
-
     def _time_of(self, rank: int) -> np.uint64:
         """The time (as an ordered key) of the row with this rank in the order of times. A radix selection in four passes over the time
         column, with 2^16 counters each."""
@@ -111,6 +101,28 @@ class PartSplitter:
     def _keys(self) -> Iterator[NDArray[np.uint64]]:
         for part in self.parts:
             yield _ordered(_times(part))
+
+
+def count_days(parts: list[Part], dates: bool, most: int | None = None) -> tuple[Counter[int], Counter[int]]:
+    """(rows, positives) of each day: by the dates of the time column (days since 1970), or else by the number of the input file.
+
+    Args:
+        most: stops if there are more days.
+    """
+    rows, positives = Counter[int](), Counter[int]()
+    for part in parts:
+        if not dates:
+            rows[part.input] += part.rows
+            positives[part.input] += part.seen.positives
+            continue
+        for batch in read_batches(part, [LABEL, TIME]):
+            days, place_N = distinct(np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64))
+            labels = batch.column(LABEL).to_numpy()
+            rows.update(dict(zip(days.tolist(), np.bincount(place_N).tolist(), strict=True)))
+            positives.update(dict(zip(days.tolist(), np.bincount(place_N, labels).astype(np.int64).tolist(), strict=True)))
+        if most is not None and len(rows) > most:
+            break
+    return rows, positives
 
 
 def _times(part: Part) -> NDArray[np.float64]:

@@ -13,12 +13,10 @@ from dmoe.config.strict import checked
 from dmoe.data.dataset.identity import CrossPart, NumberIdentity, TokenIdentity, edges_digest
 from dmoe.data.dataset.manifest import WEIGHT, CategoricalFeature, DenseFeature, Manifest, Shard, Split
 from dmoe.data.prepare.count.vocabulary import Vocabulary, digest_of
-from dmoe.data.prepare.encode.encode_rows import LABEL, TIME
-from dmoe.data.prepare.encode.times import SECONDS_A_DAY
 from dmoe.data.prepare.schema import Categorical, Schema
 from dmoe.data.prepare.source.log_files import File
-from dmoe.data.prepare.tokens.buckets import distinct
-from dmoe.data.prepare.write.parts import Part, read_batches
+from dmoe.data.prepare.split.part_splitter import count_days
+from dmoe.data.prepare.write.parts import Part
 from dmoe.data.prepare.write.shards import Range
 from dmoe.json_text import format_json
 from dmoe.version import __version__
@@ -187,23 +185,9 @@ def said_of_run(
 
 def days_of(parts: list[Part], files: list[File], schema: Schema) -> list[dict[str, object]]:
     """(name, rows, positives) of each day in order: of the dates of the time column, or else of the input files."""
-    rows: Counter[int] = Counter()
-    positives: Counter[int] = Counter()
     if schema.time and schema.time.format:
-        for part in parts:
-            for batch in read_batches(part, [LABEL, TIME]):
-                day_N = np.floor(batch.column(TIME).to_numpy() / SECONDS_A_DAY).astype(np.int64)
-                days, place_N = distinct(day_N)
-                rows.update(dict(zip(days.tolist(), np.bincount(place_N, minlength=len(days)).tolist(), strict=True)))
-                clicks = np.bincount(place_N, weights=batch.column(LABEL).to_numpy(), minlength=len(days)).astype(np.int64)
-                positives.update(dict(zip(days.tolist(), clicks.tolist(), strict=True)))
-            if len(rows) > MOST_DAYS:
-                break
-        else:
+        rows, positives = count_days(parts, True, MOST_DAYS)
+        if len(rows) <= MOST_DAYS:
             return [{"name": str(np.datetime64(day, "D")), "rows": rows[day], "positives": positives[day]} for day in sorted(rows)]
-    rows.clear()
-    positives.clear()
-    for part in parts:
-        rows[part.input] += part.rows
-        positives[part.input] += part.seen.positives
+    rows, positives = count_days(parts, False)
     return [{"name": os.path.basename(one.path), "rows": rows[number], "positives": positives[number]} for number, one in enumerate(files)]

@@ -181,7 +181,7 @@ def test_how_a_file_encodes_texts_changes_nothing(tmp_path: Path, written: dict[
     features = ["site", {"name": "tags", "pooling": "sum", "max_values": most}]
     schema = parse_schema({"format": "parquet", "label": "click", "missing": ["NULL"], "categorical": features}, "s")
     (file, *_), read, _ = find_files([f"{tmp_path}/log.parquet"], schema, "s")
-    pieces = [piece for piece, _, _ in source.pieces(file, read, 100 * source.BYTES_A_ROW)]
+    pieces = [piece for piece, _ in source.pieces(file, read, 100 * source.BYTES_A_ROW)]
     assert [one.first for one in pieces] == begins
     sizes = [[batch.num_rows for batch in one.batches()] for one in pieces]
     assert max(max(some) for some in sizes) <= 100
