@@ -1,4 +1,4 @@
-"""Run the whole pipeline in about three minutes: from a raw log to a trained, sharded and evaluated D-MoE and its baseline.
+"""Run the whole pipeline in about two minutes: from a raw log to a trained, sharded and evaluated D-MoE and its baseline.
 
 Every step is a command that you can also run yourself. It is printed before it runs.
 """
