@@ -88,6 +88,7 @@ class RowEncoder:
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
+        self._known = frozenset(self.columns)
         self._divide()
 
     def encode(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
@@ -98,9 +99,14 @@ class RowEncoder:
                 is a missing value.
 
         Raises:
-            UserError: a column is missing, or preprocessing would refuse a row; names row, column and value.
+            UserError: a column of a table is missing, no dict has any of the columns, or preprocessing would refuse a row; names row,
+                column and value.
         """
         table = isinstance(rows, pa.Table)
+        if not table and len(rows) and self._known and all(map(self._known.isdisjoint, rows)):
+            # Such rows are those of another model, or in a form that this program does not read: all their values would be missing.
+            columns = ", ".join(map(quoted, self.columns[:3]))
+            raise UserError(f"{WHERE}: no row has a column that the model reads, such as {columns}")
         if not len(rows) or (table and self._read and len(rows) > TABLE_ROWS):
             return self.encode_all(rows)
         kinds: dict[str, type] = {}

@@ -43,6 +43,9 @@ def test_raw_rows_score_as_their_prepared_log_does_without_the_data_set(place, t
     table = pa.Table.from_pylist([{name: row[name] for name in ("site", "user", "price", "tags")} for row in rows])
     np.testing.assert_allclose(moved.predict(table), probabilities(expected), rtol=1e-5)
     assert moved.predict([]).shape == (0,)
+    assert moved.predict([{}, {"price": None}]).shape == (2,)
+    with pytest.raises(UserError, match="'price'"):
+        moved.predict([{"Site": "s1"}, {}])
 
 
 def test_an_export_where_the_data_is_gone_takes_ids_and_says_so(place, tmp_path, capsys):

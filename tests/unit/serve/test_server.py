@@ -173,6 +173,8 @@ IDS = {"name": "ids", "datatype": "INT64", "shape": [1, 4], "data": [1, 2, 3, 4]
 WRONG: list[tuple[str, Any, int, str]] = [
     ("/score", b"{", 400, "not JSON"),
     ("/score", b"[1]", 400, "expected rows"),
+    ("/score", {"rows": 3}, 400, "'price'"),
+    ("/score", {"instances": [{"site": "s1"}]}, 400, "'price'"),
     ("/score", {"rows": [{"price": "cheap"}]}, 400, "row 0: price is 'cheap'"),
     ("/score", {"rows": [{"price": [1, {"a": 1}]}]}, 400, "'price' is a dict"),
     ("/score", b"[" * 100_000, 400, "not JSON"),
