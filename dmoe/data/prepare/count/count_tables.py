@@ -24,13 +24,14 @@ def _add(
 ) -> tuple[int, int]:
     """Adds the counts of tokens begin, begin + 1, ... until the table is full; (first token that was not added, tokens in the table)."""
     slots, hash_of, known_at, known, sums = table
+    data, edges = tokens
     mask = np.uint64(len(slots) - 1)
     for i in range(begin, len(count)):
         fetch_ahead(hashes, i, slots, hash_of, known_at)
         if count[i] == 0:
             continue
-        at = tokens.edges[i]
-        size = tokens.edges[i + 1] - at
+        at = edges[i]
+        size = edges[i + 1] - at
         h = hashes[i]
         slot = h & mask
         while True:
@@ -40,14 +41,14 @@ def _add(
                 if size_known == len(sums) or there + size > len(known):
                     return i, size_known
                 for k in range(size):
-                    known[there + k] = tokens.data[at + k]
+                    known[there + k] = data[at + k]
                 known_at[size_known + 1] = there + size
                 hash_of[size_known], sums[size_known] = h, count[i]
                 size_known += 1
                 slots[slot] = size_known
                 break
             there = known_at[j]
-            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, tokens.data, at, size)):
+            if hash_of[j] == h and known_at[j + 1] - there == size and (size <= 8 or same_bytes(known, there, data, at, size)):
                 sums[j] += count[i]
                 break
             slot = (slot + np.uint64(1)) & mask

@@ -30,10 +30,11 @@ def _numbers(
     found: NDArray[np.uint8],
 ) -> None:
     """Parses [+-] digits [. digits] [e [+-] digits] if the result is exact."""
+    none, edges = missing
     for i in range(len(first)):
         at, stop = np.int64(first[i]), np.int64(end[i])
         value[i] = 0.0
-        if is_missing(text, at, stop, missing):
+        if is_missing(text, at, stop, none, edges):
             found[i] = NONE
             continue
         found[i] = OTHER

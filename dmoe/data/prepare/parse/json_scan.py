@@ -61,6 +61,7 @@ class Scanned(NamedTuple):
 def _scan(text: NDArray[np.uint8], keys: Texts, is_list: NDArray[np.bool_], longest: int, ascii_only: bool, found: Scanned) -> None:
     """Fills the arrays of `found`; a key that is not in `keys` is not used."""
     first, end, items, item_at, item_first, item_end, begins, ends, plain = found
+    names, edges = keys
     columns = len(first)
     seen = np.full(columns, -1, np.int64)
     known_first, known_size = np.zeros(MOST_KEYS, np.int64), np.full(MOST_KEYS, -1, np.int64)
@@ -96,7 +97,7 @@ def _scan(text: NDArray[np.uint8], keys: Texts, is_list: NDArray[np.bool_], long
             if number < MOST_KEYS and known_size[number] == size and same_bytes(text, key, text, known_first[number], size):
                 column = known_column[number]
             else:
-                column = place_among(text, key, size, keys)
+                column = place_among(text, key, size, names, edges)
                 if number < MOST_KEYS:
                     known_first[number], known_size[number], known_column[number] = key, size, column
             number += 1

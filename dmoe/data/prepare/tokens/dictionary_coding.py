@@ -32,6 +32,7 @@ def _code(
     slots = np.zeros(fewest, np.int32)
     mask = np.uint64(fewest - 1)
     known = 0
+    none, edges = missing
     for i in range(len(first)):
         at = first[i]
         size = end[i] - at
@@ -43,7 +44,7 @@ def _code(
         while True:
             code = slots[slot] - 1
             if code < 0:
-                if is_missing(text, at, end[i], missing):
+                if is_missing(text, at, end[i], none, edges):
                     codes[i] = -1
                     break
                 known_at[known, 0], known_at[known, 1], known_at[known, 2] = h, np.uint64(at), np.uint64(end[i])
@@ -131,6 +132,7 @@ def _cut(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Splits texts at the separator: (first, end) of each token, and the number of rows with more than `most` tokens, which are cut. The
     tokens of row i are offsets[i] .. offsets[i + 1] - 1."""
+    none, edges = missing
     mark, width, room = separator[0], len(separator), len(first)
     for one in text:
         room += one == mark
@@ -138,7 +140,7 @@ def _cut(
     used, cut = 0, 0
     for i in range(len(first)):
         offsets[i] = used
-        if is_missing(text, first[i], end[i], missing):
+        if is_missing(text, first[i], end[i], none, edges):
             continue
         begin, at, kept = np.int64(first[i]), np.int64(first[i]), 0
         while True:
@@ -151,7 +153,7 @@ def _cut(
                 if not found:
                     at += 1
                     continue
-            if not is_missing(text, begin, at, missing):
+            if not is_missing(text, begin, at, none, edges):
                 if kept < most:
                     token_first[used], token_end[used] = begin, at
                     used += 1

@@ -62,19 +62,21 @@ def _look_up(
     rare: int,
     out: NDArray[np.int32],
 ) -> None:
+    known_data, known_edges = known
+    data, edges = tokens
     mask = np.uint64(len(slots) - 1)
     for i in range(len(out)):
-        fetch_ahead(hashes, i, slots, known_hash, known.edges)
+        fetch_ahead(hashes, i, slots, known_hash, known_edges)
         out[i] = rare
-        at = tokens.edges[i]
-        size = tokens.edges[i + 1] - at
+        at = edges[i]
+        size = edges[i + 1] - at
         h = hashes[i]
         slot = h & mask
         while slots[slot] != 0:
             j = slots[slot] - 1
-            there = known.edges[j]
-            same = known_hash[j] == h and known.edges[j + 1] - there == size
-            if same and (size <= 8 or same_bytes(known.data, there, tokens.data, at, size)):
+            there = known_edges[j]
+            same = known_hash[j] == h and known_edges[j + 1] - there == size
+            if same and (size <= 8 or same_bytes(known_data, there, data, at, size)):
                 out[i] = rare + 1 + j
                 break
             slot = (slot + np.uint64(1)) & mask
