@@ -110,7 +110,11 @@ def on_every_rank(action: Callable[[], _T]) -> _T:
 
 
 def on_rank_0(action: Callable[[], _T]) -> _T:
-    """Calls it on rank 0 alone, and gives all ranks its result, or the UserError that it raises; every rank has to call this."""
+    """Calls it on rank 0 alone, and gives its result to all ranks; every rank has to call this.
+
+    Raises:
+        UserError: on every rank, where rank 0's call raises it.
+    """
     result: tuple[Any, str | None] = None, None
     if rank() == 0:
         try:

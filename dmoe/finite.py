@@ -8,14 +8,16 @@ from dmoe.errors import UserError
 
 
 def require_finite(values_N: np.ndarray, what: str, first_row: int = 0, advice: str = "") -> np.ndarray:
-    """The values, all of which are finite; otherwise a UserError names the first row with another one, the value, and how many rows have
-    one.
+    """The values, all of which are finite.
 
     Args:
         values_N: numbers of N rows, [N] or [N, ...].
         what: whose values they are and where, which begins the message, such as `part-00000.parquet: price`.
         first_row: number of the first of the rows.
         advice: what to do, which ends the message.
+
+    Raises:
+        UserError: names the first row with a value that is not finite, the value, and how many rows have one.
     """
     finite = np.isfinite(values_N)
     if not finite.all():

@@ -65,15 +65,22 @@ def clip(text: str, width: int) -> str:
 
 
 def check_text(text: str) -> str:
-    """The text, where a screen shows it as it is. ValueError: it has a control character."""
+    """The text, where a screen shows it as it is.
+
+    Raises:
+        ValueError: it has a control character.
+    """
     if printable(text) != text:
         raise ValueError(f"{quoted(text)} has a control character")
     return text
 
 
 def check_feature(name: str) -> str:
-    """The name, where it can be a feature's: any text that can be shown, but for the names of the columns that every shard has. ValueError:
-    it cannot."""
+    """The name, where it can be a feature's: any text that can be shown, but for the names of the columns that every shard has.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not name or printable(name) != name:
         raise ValueError(f"a feature cannot be named {quoted(name)}: expected text without control characters")
     if name == LABEL or name.startswith(RESERVED):
@@ -85,7 +92,11 @@ def check_feature(name: str) -> str:
 
 
 def check_split(name: str) -> str:
-    """The name, where it can be a split's: a folder of the data set is named so. ValueError: it cannot."""
+    """The name, where it can be a split's: a folder of the data set is named so.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not _SPLIT.fullmatch(name) or name in NO_SPLITS:
         raise ValueError(f"a split cannot be named {quoted(name)}: expected letters, digits, '_' and '-', and not {' or '.join(NO_SPLITS)}")
     return name

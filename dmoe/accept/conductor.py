@@ -42,7 +42,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Job:
-    """The environment of a stage: the ranks, a folder that all hosts share (empty if there is none), and whether each rank has a GPU."""
+    """The environment of a stage.
+
+    Attributes:
+        ranks: runs functions on the ranks.
+        level: `dense`, `quick` or `full`.
+        folder: a folder that all hosts share; empty if there is none.
+        hosts: number of hosts.
+        on_gpu: whether each rank has a GPU.
+    """
 
     ranks: Ranks
     level: str
@@ -56,7 +64,12 @@ class Job:
 
     @property
     def shared(self) -> str:
-        """The shared folder. Skips the stage if there is none, and fails if a host does not see it."""
+        """The shared folder.
+
+        Raises:
+            Skipped: there is none.
+            Failed: a host does not see it.
+        """
         if not self.folder:
             raise Skipped("the hosts share no folder that is known here: give --folder on a disk that all of them see")
         if self.hosts > 1:
@@ -68,7 +81,11 @@ class Job:
 
 
 def chosen(stages: Sequence[Stage], level: str, only: Sequence[str]) -> list[Stage]:
-    """The stages of a level, or only those named in `only`, which must be of the level."""
+    """The stages of a level, or only those named in `only`.
+
+    Raises:
+        UserError: the level has no stage of a given name.
+    """
     found = [stage for stage in stages if level != "dense" or stage.torch_alone]
     names = [stage.name for stage in found]
     for name in only:
@@ -78,7 +95,12 @@ def chosen(stages: Sequence[Stage], level: str, only: Sequence[str]) -> list[Sta
 
 
 def conduct(stages: Sequence[Stage], job: Job, minutes: float, told: Callable[[Finding], None]) -> list[Finding]:
-    """Runs all stages within so many minutes, with which the limits of single stages are scaled; tells the finding of each when it ends."""
+    """Runs all stages.
+
+    Args:
+        minutes: time limit for all stages; those of single stages are scaled with it.
+        told: called with the finding of each stage when it ends.
+    """
     began, findings = time.monotonic(), []
     ends = began + 60 * minutes
     scale = minutes / MINUTES[job.level] * (3.0 if job.full else 1.0)

@@ -18,8 +18,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a stage: its verdict, what that means for this machine, the reason if it did not hold, the measured numbers, and its
-    duration and time limit in seconds."""
+    """The result of a stage.
+
+    Attributes:
+        stage: name of the stage.
+        verdict: `held`, `failed` or `skipped`.
+        meaning: what the verdict means for this machine, in one sentence.
+        reason: why the stage failed or was skipped; empty if it held.
+        figures: the measured numbers.
+        seconds: duration.
+        bound: time limit in seconds.
+    """
 
     stage: str
     verdict: str

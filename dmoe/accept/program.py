@@ -28,6 +28,7 @@ class Options:
     """Options of `dmoe accept`.
 
     Attributes:
+        level: `dense`, `quick` or `full`.
         only: names of stages to run; empty for all of the level.
         minutes: time limit for all stages; that of the level if None.
         ranks: number of ranks to start; one for each GPU, or two on a CPU, if None.
@@ -46,7 +47,14 @@ class Options:
 def accept(
     options: Options, stages: Sequence[Stage], told: Callable[[Finding], None] = lambda _: None
 ) -> tuple[list[Finding], dict[str, Any]] | None:
-    """Runs the stages of a level; returns the findings and the description of the machine, or None on other supervisors than the first."""
+    """Runs the stages of a level.
+
+    Returns:
+        the findings and the description of the machine; None on other supervisors than the first.
+
+    Raises:
+        UserError: an option is invalid.
+    """
     some = chosen(stages, options.level, options.only)
     if options.ranks is not None and not 1 <= options.ranks <= 4096:
         raise UserError(f"--ranks {options.ranks}: expected 1 to 4096")

@@ -18,9 +18,12 @@ def serve(environment: Mapping[str, str], joins: bool, prepare: str, log: str, s
     """Main function of a rank process. A job is (name of a function, arguments); its answer is (`ok`, value) or (`raised`, text).
 
     Args:
-        joins: whether to join the process group, with a time-out of `seconds`, at the start; otherwise a job may join it.
+        environment: environment variables to set, such as RANK and WORLD_SIZE.
+        joins: whether to join the process group at the start; otherwise a job may join it.
         prepare: `module:function` to call first; empty for none.
         log: file for the output of this process.
+        seconds: time-out of the process group.
+        connection: receives jobs and sends answers.
     """
     from dmoe.processes.orphans import end_with
 

@@ -13,7 +13,10 @@ LATE_SECONDS = 15.0
 
 
 class Ranks:
-    """Runs functions on all ranks, for the conductor; other supervisors than its own receive jobs through the store.
+    """Runs functions on all ranks, for the conductor.
+
+    Args:
+        supervisor: the supervisor of the conductor; the others receive jobs through the store.
 
     Attributes:
         size: size of the largest pool.
@@ -33,8 +36,11 @@ class Ranks:
         return max(self.until - time.monotonic(), 0.0)
 
     def run(self, function: Callable[..., Any], *arguments: Any, size: int | None = None) -> list[Any]:
-        """Calls a function of a module on every rank of a pool; returns the results in the order of ranks. Fails with the name of a rank
-        that raised an exception, ended, or did not answer in time."""
+        """Calls a function of a module on every rank of a pool; returns the results in the order of ranks.
+
+        Raises:
+            Failed: a rank raised an exception, ended, or did not answer in time; names the rank.
+        """
         answers = self.ask(function, *arguments, size=size)
         bad = {rank: answer for rank, answer in answers.items() if answer.kind != "ok"}
         # Exceptions are reported first: late ranks have often only waited for the rank that failed.

@@ -19,7 +19,11 @@ PATH = re.compile(r"(?<![\w<.])(?:[a-z][a-z0-9+.-]*://|~?/)[^\s'\"(),;:]+")
 
 
 def masked(text: str, hosts: Sequence[str] = ()) -> str:
-    """The text with placeholders for paths, addresses and names of hosts, this one's among them."""
+    """The text with placeholders for paths, addresses and host names.
+
+    Args:
+        hosts: host names of the other ranks.
+    """
     text = ADDRESS.sub("ADDRESS", PATH.sub("PATH", text))
     for host in (socket.gethostname(), *hosts):
         for name in {host, host.split(".")[0]}:
@@ -55,7 +59,11 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def as_data(findings: Sequence[Finding], about: Mapping[str, Any], names: bool) -> dict[str, Any]:
-    """The data for `--json`; with `names`, host names and paths are kept."""
+    """The data for `--json`.
+
+    Args:
+        names: whether to keep host names and paths.
+    """
     about, hosts = dict(about), about.get("host names", [])
     about = {key: value for key, value in about.items() if names or key != "host names"}
     data: dict[str, Any] = {

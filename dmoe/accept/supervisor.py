@@ -41,8 +41,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of a rank, of kind `ok`, `raised`, `ended` or `late`: the returned value, the text of the exception, or the exit code; and
-    the end of its output, if the job was `apart`."""
+    """The answer of a rank.
+
+    Attributes:
+        kind: `ok`, `raised`, `ended` or `late`.
+        value: the returned value, the text of the exception, or the exit code.
+        said: the end of its output, if the job was `apart`.
+    """
 
     kind: str
     value: Any = None
@@ -98,7 +103,10 @@ class Supervisor:
 
     def run(self, job: Job, stopped: Callable[[], bool]) -> dict[int, Answer]:
         """Runs a job; returns rank -> answer for the ranks of this supervisor. If a rank is late or has ended, its pool is killed.
-        `stopped`: whether a rank of another supervisor has failed, so that the ranks here may wait for it in vain."""
+
+        Args:
+            stopped: whether a rank of another supervisor has failed, so that the ranks here may wait for it in vain.
+        """
         mine = [rank for rank in self.setting.local if rank < job.pool]
         if not mine:
             return {}

@@ -58,14 +58,22 @@ class Contents:
     def parts(
         self, name: str, low: int, high: int, left: int = 0, right: int = MAX_TABLE_COLUMNS
     ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-        """What the files hold of rows [low, high) and columns [left, right) of a table: the place of each part in this rectangle, and its
-        numbers, a view of the file. Nothing for a name that is not in the checkpoint."""
+        """Yields the parts of rows [low, high) and columns [left, right) of a table, one for each piece that holds some of them; nothing
+        if the name is not in the checkpoint.
+
+        Yields:
+            The place of the part in this rectangle, and its numbers, a view of the file.
+
+        Raises:
+            UserError: a file lacks a tensor, or the tensor has another shape than the index says.
+        """
         for piece in self.pieces.get(name, ()):
             first, last = max(low, piece.row), min(high, piece.row + piece.rows)
             if first >= last:
                 continue
-            part = self.file(piece.file).rows(piece.key, first - piece.row, last - piece.row)
-            if part.shape != ((last - first, piece.columns) if piece.columns else (last - first,)):
+            file, shape = self.file(piece.file), (piece.rows, piece.columns) if piece.columns else (piece.rows,)
+            part = file.rows(piece.key, first - piece.row, last - piece.row)
+            if file.entries[piece.key].shape != shape:
                 raise UserError(f"{join(self.folder, piece.file)}: tensor '{piece.key}' has another shape than the index says")
             place = slice(first - low, last - low)
             if not piece.columns:

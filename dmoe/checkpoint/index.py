@@ -43,8 +43,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Index:
-    """The contents of `index.json`: logical table -> (rows, columns), pieces, file -> (bytes, SHA-256), and the progress of the run as
-    plain data."""
+    """The contents of `index.json`.
+
+    Attributes:
+        tables: logical table -> (rows, columns).
+        files: name -> (bytes, SHA-256).
+        progress: the progress of the run, as plain data.
+    """
 
     tables: dict[str, tuple[int, int]]
     pieces: tuple[Piece, ...]
@@ -64,7 +69,11 @@ def step_of(folder: str) -> int | None:
 
 
 def write_index(folder: str, index: Index) -> None:
-    """Writes the index atomically, which publishes the checkpoint."""
+    """Writes the index atomically, which publishes the checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,

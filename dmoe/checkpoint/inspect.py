@@ -44,7 +44,11 @@ def _best(progress: dict[str, Any]) -> str:
 
 
 def verify(folder: str) -> str:
-    """A line that says that a checkpoint is sound; otherwise a UserError names the file."""
+    """Verifies a checkpoint; returns a line that says it is sound.
+
+    Raises:
+        UserError: it is not sound; names the file.
+    """
     index = verify_checkpoint(folder)
     size = sum(size for size, _ in index.files.values())
     return f"{folder}: sound: {len(index.files)} files, {size:,} bytes, step {index.progress.get('step')}"

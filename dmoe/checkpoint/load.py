@@ -19,11 +19,17 @@ from dmoe.sharding.plan.local_shards import LocalShard, local_shards
 def load_checkpoint(
     folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates | None, grown: bool = False
 ) -> dict[str, Any]:
-    """Loads this rank's part of a checkpoint that fits the model (`check_fits`) and the optimizers; returns its progress.
+    """Loads this rank's part of a checkpoint.
 
     Args:
         optimizers: None to load only the weights.
         grown: the tables of the model may have more rows than the checkpoint; the further rows are not changed.
+
+    Returns:
+        The progress in the checkpoint.
+
+    Raises:
+        UserError: the checkpoint is damaged, or belongs to another model or optimizer; names the difference.
     """
     contents = check_fits(folder, tables, dense, grown)
     for shard in local_shards(model, tables):
@@ -33,11 +39,16 @@ def load_checkpoint(
 
 
 def check_fits(folder: str, tables: Sequence[Table], dense: nn.Module, grown: bool = False) -> Contents:
-    """Checks, before memory is allocated, that a checkpoint fits the model, by the shapes of tables and parameters; returns its contents.
-    An error names the difference.
+    """Checks, before memory is allocated, that a checkpoint fits the model, by the shapes of tables and parameters.
 
     Args:
         dense: the dense part of the model, perhaps on the meta device.
+
+    Returns:
+        The contents of the checkpoint.
+
+    Raises:
+        UserError: the checkpoint is damaged, or belongs to another model; names the difference.
     """
     contents = Contents(folder)
     mine = {table.logical_name(s): (table.rows, s.dim) for table in tables for s in table.sections}

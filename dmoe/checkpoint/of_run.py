@@ -22,21 +22,32 @@ def steps_in(run: str) -> list[int]:
     return [step for step in steps if PATHS.exists(join(folder_of(run, step), INDEX))]
 
 
-def best_step(run: str) -> int:
-    """The step of the checkpoint with the best validation, which the newest checkpoint names. Refuses a run without checkpoints."""
-    steps = steps_in(run)
-    if not steps:
+def _some_steps_in(run: str) -> list[int]:
+    if not (steps := steps_in(run)):
         raise UserError(f"{run}: neither a checkpoint (no {INDEX}) nor a run with one (no checkpoints/step-*/{INDEX})")
+    return steps
+
+
+def best_step(run: str) -> int:
+    """The step of the checkpoint with the best validation AUC, which is recorded in the newest checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint.
+    """
+    steps = _some_steps_in(run)
     best = read_index(folder_of(run, steps[-1])).progress.get("best_step")
     return best if best in steps else steps[-1]
 
 
 def newest(path: str) -> str:
-    """The checkpoint at `path`, or the newest checkpoint of the run at `path`."""
+    """The checkpoint at `path`, or the newest checkpoint of the run at `path`.
+
+    Raises:
+        UserError: there is neither.
+    """
     if PATHS.exists(join(path, INDEX)):
         return path
-    # For a run without one, `best_step` says so.
-    return folder_of(path, (steps_in(path) or [best_step(path)])[-1])
+    return folder_of(path, _some_steps_in(path)[-1])
 
 
 def prune(run: str, keep: int, best: int | None) -> None:
@@ -52,7 +63,14 @@ def prune(run: str, keep: int, best: int | None) -> None:
 
 
 def checkpoint_of(path: str) -> tuple[str, str]:
-    """The folder of a checkpoint, and of the run that it is of, for a checkpoint or for a run, whose best checkpoint is taken."""
+    """The folder of a checkpoint, and of the run that it is of.
+
+    Args:
+        path: a checkpoint, or a run, whose best checkpoint is taken.
+
+    Raises:
+        UserError: neither.
+    """
     if not PATHS.exists(join(path, INDEX)):
         return folder_of(path, best_step(path)), path
     return path, path.rstrip("/").rsplit("/", 2)[0] if "://" in path else str(Path(path).resolve().parent.parent)

@@ -115,7 +115,11 @@ def check_progress(kept: Any, where: str) -> Progress:
 
 
 def progress_from(kept: dict[str, Any], where: str) -> Progress:
-    """As `check_progress`, for a run that is resumed, which needs all parts."""
+    """As `check_progress`, for a run that is resumed.
+
+    Raises:
+        UserError: a field is missing or wrong.
+    """
     progress = check_progress(kept, where)
     if set(progress.schedule) != {"plateau", "waited", "best"} or "step" not in kept:
         raise UserError(f"{where}: progress: a part of it is missing")

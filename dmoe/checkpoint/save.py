@@ -51,18 +51,26 @@ class Part:
 def save_checkpoint(
     folder: str, model: nn.Module, tables: list[Table], dense: nn.Module, optimizers: OptimizerStates, progress: dict[str, Any]
 ) -> None:
-    """Writes a checkpoint. Returns on every rank when it is published, or raises on every rank.
+    """Writes a checkpoint. Returns on every rank when it is published.
 
     Args:
+        folder: of this checkpoint.
         dense: the data-parallel part, whose state_dict is saved.
         progress: step, position, schedule and so on, as plain data.
+
+    Raises:
+        UserError: on every rank, if some rank could not write; names the rank.
     """
     prepare(folder)
     publish(folder, write_part(folder, files_of(model, tables, dense, optimizers)), tables, progress)
 
 
 def prepare(folder: str) -> None:
-    """Creates the folder of the checkpoint, and removes files of an earlier attempt that was killed."""
+    """Creates the folder of the checkpoint, and removes files of an earlier attempt that was killed.
+
+    Raises:
+        UserError: on every rank, if this fails.
+    """
 
     def empty() -> None:
         PATHS.mkdirs(folder)
@@ -93,8 +101,11 @@ def write_part(folder: str, files: Iterator[File]) -> Part:
 
 
 def publish(folder: str, part: Part, tables: list[Table], progress: dict[str, Any]) -> Index | None:
-    """Publishes the parts of all ranks as one checkpoint. Returns the index on rank 0, None on others. If some rank could not write, every
-    rank raises, and the files are removed, to free disk space."""
+    """Publishes the parts of all ranks as one checkpoint. Returns the index on rank 0, None on others.
+
+    Raises:
+        UserError: on every rank, if some rank could not write. Then the files are removed, to free disk space.
+    """
     parts = _gather(part)
     index = None
 

@@ -42,8 +42,18 @@ def write_tensors(
     chunks: Iterable[np.ndarray],
     metadata: dict[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Writes a file with these tensors (name, dtype, shape), whose data come in order in chunks of any size. Returns the length of the file
-    and its SHA-256."""
+    """Writes a file.
+
+    Args:
+        entries: (name, dtype, shape) of each tensor.
+        chunks: the data of all tensors in order, in arrays of any size.
+
+    Returns:
+        The length of the file and its SHA-256.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     offset = 0
     for name, dtype, shape in entries:
@@ -65,7 +75,14 @@ def write_tensors(
 
 
 class TensorFile:
-    """A memory-mapped safetensors file, local or downloaded by iopath; what is none is refused with the reason."""
+    """A memory-mapped safetensors file.
+
+    Args:
+        path: local, or a URI that iopath can download.
+
+    Raises:
+        UserError: not a valid safetensors file; gives the reason.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -79,7 +96,11 @@ class TensorFile:
         self.entries = _entries(self._map, self.size, path)
 
     def rows(self, name: str, low: int = 0, high: int | None = None) -> np.ndarray:
-        """Rows [low, high) of a tensor, as a read-only view of the file."""
+        """Rows [low, high) of a tensor, as a read-only view of the file.
+
+        Raises:
+            UserError: no such tensor.
+        """
         entry = self.entries.get(name)
         if entry is None:
             raise UserError(f"{self.path}: no tensor '{name}', which the checkpoint's index names")
@@ -88,7 +109,11 @@ class TensorFile:
 
 
 def read_entries(path: str) -> dict[str, Entry]:
-    """Reads the header of a file: its tensors by name. Refuses what is no safetensors file."""
+    """Reads the header of a file: its tensors by name.
+
+    Raises:
+        UserError: not a valid safetensors file; gives the reason.
+    """
     try:
         with PATHS.open(path, "rb") as file:
             size = file.seek(0, 2)

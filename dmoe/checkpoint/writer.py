@@ -23,7 +23,10 @@ GIB = 1 << 30
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, which may be resumed from one. All ranks must call its methods together.
+    """Writes the checkpoints of a run. All ranks must call its methods together.
+
+    Args:
+        resumed: the step of the checkpoint from which the run is resumed.
 
     Attributes:
         begun, finished: number of writes of this rank that were started, and that have ended.
@@ -51,8 +54,11 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
 
     def save(self, progress: dict[str, Any]) -> None:
-        """Starts a checkpoint of the current weights. If this step is published already, only its progress is replaced. Raises on every
-        rank, if some rank could not write this checkpoint or the one before."""
+        """Starts a checkpoint of the current weights. If this step is published already, only its progress is replaced.
+
+        Raises:
+            UserError: on every rank, if some rank could not write this checkpoint or the one before.
+        """
         self.finish()
         folder = folder_of(self.run, progress["step"])
         self._progress = copy.deepcopy(progress)
@@ -70,8 +76,11 @@ class CheckpointWriter:
             self._thread.start()
 
     def finish(self) -> None:
-        """Waits for the checkpoint that is being written, if there is one, publishes it, and removes old checkpoints. Raises on every rank,
-        if some rank could not write."""
+        """Waits for the checkpoint that is being written, if there is one, publishes it, and removes old checkpoints.
+
+        Raises:
+            UserError: on every rank, if some rank could not write.
+        """
         if not self.under_way:
             return
         if self._thread is not None:

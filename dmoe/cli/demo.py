@@ -66,7 +66,11 @@ def onnx_format() -> list[str]:
 
 
 def step(title: str, command: list[str]) -> None:
-    """Prints and runs a command, with the programs of this Python environment."""
+    """Prints and runs a command, with the programs of this Python environment.
+
+    Raises:
+        UserError: the command failed. It has printed its own message.
+    """
     print(f"\n== {title}\n$ {shlex.join(command)}", flush=True)
     beside = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": beside + os.pathsep + os.environ.get("PATH", "")}

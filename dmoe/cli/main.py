@@ -85,7 +85,11 @@ def parse(words: Sequence[str], program: str = "dmoe", path: Sequence[str] = ())
 
 
 def checked(words: Sequence[str]) -> argparse.Namespace:
-    """Parses the words of a command that another program will run, such as ["serve", "--model", "m"]."""
+    """Parses the words of a command that another program will run, such as ["serve", "--model", "m"].
+
+    Raises:
+        UserError: an option or value is wrong.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -122,7 +122,11 @@ def override_key(*names: str) -> str:
 
 
 def split_override(override: str) -> tuple[list[str], str]:
-    """The names of an override's key, and its value. Refuses what is not of the form `key.path=value`."""
+    """The names of an override's key, and its value.
+
+    Raises:
+        UserError: it is not of the form `key.path=value`.
+    """
     names: list[str] = []
     at, sign = 0, "."
     while sign == "." and (found := _KEY.match(override, at)):

@@ -15,6 +15,10 @@ class Said:
 
 
 def option(default: Any, help: str, *, flag: str = "", metavar: str | None = None, scale: int = 1) -> Any:
-    """A field of a dataclass that the command line sets, by `--` and the field's name unless `flag` says otherwise; MISSING has no
-    default."""
+    """A field of a dataclass that the command line sets.
+
+    Args:
+        default: MISSING where the option must be given.
+        flag: `--` and the field's name, unless told.
+    """
     return field(default=default, metadata={"said": Said(help, flag, metavar, scale)})

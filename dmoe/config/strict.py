@@ -40,8 +40,17 @@ class Open(Strict):
 
 
 def checked(validate: Callable[[Any], _Model], tree: Any, where: str, advice: str = "") -> _Model:
-    """The typed form of a tree of plain data, by a function such as the `model_validate` of a `Strict`. A UserError, between `where`, such
-    as the file's path, and the advice, such as `; export it again`, names each of the first few keys or values that are wrong."""
+    """The typed form of a tree of plain data.
+
+    Args:
+        validate: such as the `model_validate` of a `Strict`.
+        tree: what a file says.
+        where: begins the message, such as the file's path.
+        advice: ends the message, such as `; export it again`.
+
+    Raises:
+        UserError: a key or a value is wrong; names each of the first few.
+    """
     try:
         return validate(tree)
     except ValidationError as error:

@@ -173,8 +173,15 @@ def flow_yaml(tree: Any) -> str:
 
 
 def parse_mapping(text: str | bytes, where: str, expected: str) -> dict[str, Any]:
-    """The keys and values of a text; none where it is empty. `where` begins the error messages; `expected` says what should be there, such
-    as `a line a feature`."""
+    """The keys and values of a text; none where it is empty.
+
+    Args:
+        where: begins the error messages.
+        expected: what should be there, such as `a line a feature`.
+
+    Raises:
+        UserError: not YAML, or no keys and values.
+    """
     try:
         tree = parse_yaml(text)
     except NotYaml as error:
@@ -192,8 +199,14 @@ def read_mapping(path: str, asked_by: str, kind: str, expected: str) -> dict[str
 
 
 def read_extended(path: str, asked_by: str, kind: str, expected: str, names: Sequence[str] = ()) -> dict[str, Any]:
-    """As `read_mapping`; a file that `extends:` another of this machine, named relative to itself, is laid over that one, without a circle.
-    `names`: keys whose values are file names too: each is relative to the file that it stands in."""
+    """As `read_mapping`; a file that `extends:` another, named relative to itself, is laid over that one.
+
+    Args:
+        names: keys whose values are file names too: each is relative to the file that it stands in.
+
+    Raises:
+        UserError: as the others, where files extend one another in a circle, and where one names a file of another machine.
+    """
     trees: list[dict[str, Any]] = []
     while True:
         tree = read_mapping(path, asked_by, kind, expected)
@@ -213,8 +226,11 @@ def read_extended(path: str, asked_by: str, kind: str, expected: str, names: Seq
 
 
 def _beside(path: str, key: str, name: Any) -> str:
-    """What a file means by a file's name: relative to its own folder. Refuses what would make a reader open a connection or wait on a
-    device."""
+    """What a file means by a file's name: relative to its own folder.
+
+    Raises:
+        UserError: no name, or one that would make whoever reads the file open a connection or wait on a device.
+    """
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: {key}: expected a file's name, found {shown(name)}")
     if "://" in name or name.startswith(("/dev/", "/proc/")):

@@ -26,6 +26,9 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
         ranks: number of ranks.
         resume: whether the job resumes an existing run.
         sees: tells whether this machine sees a path as the job will; paths that it does not see are not checked.
+
+    Raises:
+        UserError: the first mistake.
     """
     found = load_config(config, overrides)
     if not found.run.dir:
@@ -45,7 +48,11 @@ def check_training(config: str, overrides: list[str], ranks: Ranks, resume: bool
 
 
 def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, sees: Sees) -> None:
-    """Reads the config and the schema as the job will."""
+    """Reads the config and the schema as the job will.
+
+    Raises:
+        UserError: the first mistake.
+    """
     found = load_config(config, overrides)
     check(found, run)
     if found.train.batch_size < ranks.total:
@@ -56,7 +63,11 @@ def check_online(config: str, overrides: list[str], run: str, ranks: Ranks, sees
 
 
 def check_run(run: str, data: str, split: str, sees: Sees) -> None:
-    """Checks that there is a run to evaluate, and that its data, or `data`, has the split."""
+    """Checks that there is a run to evaluate, and that its data, or `data`, has the split.
+
+    Raises:
+        UserError: one of them is missing.
+    """
     if sees(run) and not exists(join(run, "config.yaml")):
         raise UserError(f"--run {run}: no run there (no config.yaml); {_ELSEWHERE}")
     seen = data or run
@@ -70,7 +81,11 @@ def check_run(run: str, data: str, split: str, sees: Sees) -> None:
 
 
 def check_input(path: str, sees: Sees) -> None:
-    """Checks that there is a log to preprocess."""
+    """Checks that there is a log to preprocess.
+
+    Raises:
+        UserError: there is none.
+    """
     if not sees(path):
         return
     given = Path(path)
@@ -79,13 +94,21 @@ def check_input(path: str, sees: Sees) -> None:
 
 
 def check_model(path: str, sees: Sees) -> None:
-    """Checks that there is a scorer to serve."""
+    """Checks that there is a scorer to serve.
+
+    Raises:
+        UserError: there is none.
+    """
     if sees(path) and not exists(path):
         raise UserError(f"--model {path}: no scorer and no pointer file there; {_ELSEWHERE}")
 
 
 def work_of(arguments: Sequence[str]) -> str:
-    """The folder for intermediate files, from the arguments of `dmoe preprocess`."""
+    """The folder for intermediate files, from the arguments of `dmoe preprocess`.
+
+    Raises:
+        UserError: the output is remote, and --work is not given.
+    """
     given = checked(arguments)
     if not given.work and "://" in given.output:
         raise UserError(f"--output {given.output}: remote; name a folder that all nodes see for the work in progress, behind --: --work W")

@@ -21,6 +21,9 @@ def parse_env(text: str) -> dict[str, str]:
     """Parses `NCCL_DEBUG=INFO,NCCL_IB_HCA==mlx5_0,mlx5_1`. A ',' or ';' before `NAME=` starts the next variable; all else is the value.
 
     A JSON object of strings can express every value.
+
+    Raises:
+        UserError: the text has another form, or a name is invalid or given twice.
     """
     if not text.strip():
         return {}

@@ -44,7 +44,11 @@ PRESETS = _presets()
 
 
 def resource(h: str | None, cpu: int, gpu: int, memory_mb: int) -> specs.Resource:
-    """The named resource if `h` is given, else one of cpu, gpu and memory."""
+    """The named resource if `h` is given, else one of cpu, gpu and memory.
+
+    Raises:
+        UserError: there is no such name; suggests the nearest.
+    """
     if not h:
         return specs.resource(cpu=cpu, gpu=gpu, memMB=memory_mb)
     if h in PRESETS:
@@ -65,7 +69,11 @@ class Ranks:
 
 
 def parse_ranks(j: str, resource: specs.Resource) -> Ranks:
-    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU."""
+    """Parses `2x8`. With `2` alone, each node has one process for each GPU, or one process if it has no GPU.
+
+    Raises:
+        UserError: the text has another form, or there are more processes than GPUs.
+    """
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", j)
     if not found:
         raise UserError(f"--j {j}: expected NODESxPROCS, such as 2x8 for two nodes of eight processes")

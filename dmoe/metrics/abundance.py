@@ -13,11 +13,13 @@ CHUNK_ROWS = 65536
 
 
 def information_abundance(folder: str) -> dict[str, Any]:
-    """IA = sum(s) / max(s) over the singular values s of each logical table of a checkpoint: from 1 (all rows on a line) to K. `sets`: mean
-    IA over features for each table set; `tables`: logical table -> IA.
+    """IA = sum(s) / max(s) over the singular values s of each logical table of a checkpoint: from 1 (all rows on a line) to K.
 
     Computed from the Gram matrix [K, K], which is summed over chunks of rows, so memory does not grow with the table. Its eigenvalues are
     the squared singular values; singular values below 1e-8 of the largest count as 0.
+
+    Returns:
+        `sets`: mean IA over features for each table set; `tables`: logical table -> IA.
     """
     contents = Contents(folder)
     # In a light multi-embedding, an expert's embeddings are the sum of shared and private rows.

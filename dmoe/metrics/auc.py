@@ -103,8 +103,12 @@ def all_reduced(state: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def exact_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The Mann-Whitney statistic of scores [rows] over all pairs of labels [rows] bool; ties count as one half. NaN if a label does not
-    occur or a score is NaN."""
+    """The Mann-Whitney statistic over all pairs; ties count as one half. NaN if a label does not occur or a score is NaN.
+
+    Args:
+        scores: [rows] of any float dtype.
+        labels: [rows] of bool.
+    """
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives or np.isnan(scores).any():
         return float("nan")

@@ -130,8 +130,14 @@ class Evaluation:
         raise NotFinite(f"{count:,} row{'s' * (count != 1)} with an output that is not finite, so there is no metric: {advice}")
 
     def compute(self, dense: Sequence[str] = ()) -> dict[str, Any]:
-        """The metrics over all ranks, returned on each rank: numbers and lists; undefined values are `None`. Every rank raises NotFinite if
-        an output was not finite on any. `dense`: names of the numeric features passed to `update`."""
+        """The metrics over all ranks, returned on each rank: numbers and lists; undefined values are `None`.
+
+        Args:
+            dense: names of the numeric features passed to `update`.
+
+        Raises:
+            NotFinite: on all ranks, if an output was not finite on any rank.
+        """
         self._refuse(dense)
         assert self.correlation is not None
         assert self.ambiguity is not None

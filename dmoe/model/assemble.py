@@ -35,7 +35,9 @@ def assemble(
     Args:
         fields: number of categorical features that are looked up.
         dense: number of numeric features. If there are any, together they add one field to every table set.
-        experts, set_dims, set_of_expert: as in `Blueprint`.
+        experts: (kind, options) of each expert.
+        set_dims: dim of each table set.
+        set_of_expert: the table set that each expert reads.
     """
     fields += dense > 0
     dims = [set_dims[index] for index in set_of_expert]
@@ -63,7 +65,11 @@ def assemble(
 
 
 def outline(*arguments: Any, **named: Any) -> ExpertMixture:
-    """Calls `assemble` on the meta device: parameters have names and shapes, but take no memory. Refuses layers whose size overflows."""
+    """Calls `assemble` with these arguments on the meta device: parameters have names and shapes, but take no memory.
+
+    Raises:
+        UserError: the size of a layer overflows.
+    """
     try:
         with torch.device("meta"):
             return assemble(*arguments, **named)
@@ -74,7 +80,11 @@ def outline(*arguments: Any, **named: Any) -> ExpertMixture:
 
 
 def check_memory(outlined: nn.Module) -> None:
-    """Refuses a module whose parameters and buffers need more than the memory of this machine."""
+    """Checks that a module of these shapes fits in the memory of this machine.
+
+    Raises:
+        UserError: parameters and buffers need more than the memory of the machine.
+    """
     needed = sum(one.numel() * one.element_size() for one in chain(outlined.parameters(), outlined.buffers()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:

@@ -28,8 +28,16 @@ from dmoe.model.network import Network
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The description of a model that follows from a config and a manifest: the features that it reads, in order, (kind, options) of each
-    expert and the table set that it reads, the dim of each set, and the physical tables. No module is built yet."""
+    """The description of a model that follows from a config and a manifest. No module is built yet.
+
+    Attributes:
+        features: the categorical features that the model looks up, in order.
+        dense: names of the numeric features, in order.
+        experts: (kind, options) of each expert.
+        set_dims: dim of each table set.
+        set_of_expert: the table set that each expert reads.
+        tables: the physical tables.
+    """
 
     features: tuple[CategoricalFeature, ...]
     dense: tuple[str, ...]
@@ -49,7 +57,11 @@ class Blueprint:
 
 
 def make_blueprint(config: Config, manifest: Manifest) -> Blueprint:
-    """Makes the blueprint. Refuses a feature that the data set lacks, and inconsistent table sets."""
+    """Makes the blueprint of the model.
+
+    Raises:
+        UserError: the data set lacks a feature, or the table sets are inconsistent.
+    """
     names = {feature.name for feature in manifest.categorical}
     for name in config.data.features or []:
         if name not in names:
@@ -75,13 +87,20 @@ def table_layout(config: Config, sets: int) -> str:
 
 
 def build_model(config: Config, blueprint: Blueprint, embedding_device: str = "meta") -> Network:
-    """Builds the model with its tables on `embedding_device`; see `assemble_mixture` for the dense part."""
+    """Builds the model with its tables on `embedding_device`. The dense weights depend only on `train.seed`.
+
+    Raises:
+        UserError: an expert that cannot be built, or a dense part that does not fit this machine.
+    """
     return Network(MultiEmbedding(blueprint.tables, torch.device(embedding_device)), assemble_mixture(config, blueprint))
 
 
 def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
-    """Builds the data-parallel part, if it fits this machine. Its weights depend only on `train.seed`. It is on the meta device if that is
-    torch's default device."""
+    """Builds the data-parallel part. Its weights depend only on `train.seed`. It is on the meta device if that is torch's default device.
+
+    Raises:
+        UserError: an expert that cannot be built, or a dense part that does not fit this machine.
+    """
     mixture = outline_of(config, blueprint)
     if torch.get_default_device().type == "meta":
         return mixture
@@ -92,7 +111,11 @@ def assemble_mixture(config: Config, blueprint: Blueprint) -> ExpertMixture:
 
 
 def outline_of(config: Config, blueprint: Blueprint) -> ExpertMixture:
-    """Builds the dense part of the model on the meta device; see `outline`."""
+    """Builds the dense part of the model on the meta device: parameters have names and shapes, but take no memory.
+
+    Raises:
+        UserError: an expert that cannot be built, or the size of a layer overflows.
+    """
     return outline(**_parts(config, blueprint))
 
 

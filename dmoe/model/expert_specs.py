@@ -13,7 +13,13 @@ RANGES = {"dim": (1, 4096), "table_set": (0, 63)}
 
 @dataclass(frozen=True)
 class ExpertSpecs:
-    """(kind, options) of each expert, in the order of the config, the table set that it reads, and the dim of each table set."""
+    """The experts, in the order of the config.
+
+    Attributes:
+        experts: (kind, options) of each expert.
+        set_of_expert: the table set that each expert reads.
+        set_dims: dim of each table set.
+    """
 
     experts: tuple[tuple[str, dict[str, Any]], ...]
     set_of_expert: tuple[int, ...]
@@ -21,7 +27,11 @@ class ExpertSpecs:
 
 
 def expert_specs(model: ModelConfig) -> ExpertSpecs:
-    """Parses `model.experts`. Refuses an expert without a kind, and inconsistent table sets."""
+    """Parses `model.experts`.
+
+    Raises:
+        UserError: an expert without a kind, or inconsistent table sets.
+    """
     experts: list[tuple[str, dict[str, Any]]] = []
     sets: list[int] = []
     dims: dict[int, int] = {}

@@ -8,7 +8,11 @@ from dmoe.online import vocabulary
 
 
 def check(config: Config, run: str) -> None:
-    """Checks the config of an online run."""
+    """Checks the config of an online run.
+
+    Raises:
+        UserError: an option does not work with windows.
+    """
     if "://" in run:
         raise UserError(f"--run {run}: remote, expected a local folder; publish to a remote one with --publish")
     if (sets := config.model.embedding.sets) in ("light", "hashed"):
@@ -31,7 +35,11 @@ def check(config: Config, run: str) -> None:
 
 
 def schema_of(config: Config) -> tuple[Schema, str]:
-    """The schema of the log, and the name of the log."""
+    """The schema of the log, and the name of the log.
+
+    Raises:
+        UserError: no schema is given, or it does not exist.
+    """
     path = config.online.schema_file
     if config.data.path:
         if path:

@@ -19,7 +19,11 @@ from dmoe.processes.alive import note
 def online(
     config_path: str, overrides: list[str], source: str, run_path: str, publish: str = "", once: bool = False, accept: int = 0
 ) -> None:
-    """Follows a log, window by window. If it is started again, it continues where it stopped."""
+    """Follows a log, window by window. If it is started again, it continues where it stopped.
+
+    Raises:
+        UserError: a mistake that the user can correct.
+    """
     config = load_config(config_path, [*overrides, setting("run.dir", run_path)])
     schema, dataset = schema_of(config)
     check(config, run_path)

@@ -34,6 +34,9 @@ class Ledger:
         taken: name -> file, for the files of all windows and their duplicates.
         told: keys of file states that were already reported.
         newest: the last file in natural order.
+
+    Raises:
+        UserError: the file does not match the digest in the checkpoint.
     """
 
     def __init__(self, run: str, state: OnlineState | None, cut: bool = True) -> None:

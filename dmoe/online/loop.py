@@ -154,7 +154,11 @@ class Loop:
         return on_rank_0(lambda: judge(line, self.ledger.good(), self.settings.watch))
 
     def _refuse(self, line: dict[str, Any]) -> None:
-        """Ends the run if `online.watch.action` is stop. The files of the window remain unused, so the next start takes them again."""
+        """Ends the run if `online.watch.action` is stop. The files of the window remain unused, so the next start takes them again.
+
+        Raises:
+            UserError: the run ends.
+        """
         if self.settings.watch.action == "stop":
             self.writer.finish()
             raise UserError(

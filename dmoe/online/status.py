@@ -37,7 +37,11 @@ STATES = {"trained": "good", "quarantined": "bad"}
 
 
 def status(run: str) -> dict[str, Any]:
-    """The committed windows, oldest first; the versions; and the newest checkpoint."""
+    """The committed windows, oldest first; the versions; and the newest checkpoint.
+
+    Raises:
+        UserError: there is no such run.
+    """
     found = next(committed(run), None) if os.path.isdir(run) else None
     if found is None:
         raise UserError(f"{run}: no run of dmoe online there (no checkpoint with a ledger)")

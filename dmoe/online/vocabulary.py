@@ -38,7 +38,11 @@ def plain(schema: Schema) -> Schema:
 
 
 def model_manifest(schema: Schema, settings: IdsConfig, dataset: str = "log") -> Manifest:
-    """The manifest from which the model is built, before any row is read: the cardinality of a feature is its capacity or hash size."""
+    """The manifest from which the model is built, before any row is read: the cardinality of a feature is its capacity or hash size.
+
+    Raises:
+        UserError: `online.ids.capacities` names a feature that does not exist.
+    """
     sizes = parse_sizes(settings.hash_size, schema.categorical) if settings.hash_size else {}
     names = {one.name for one in schema.categorical}
     if unknown := sorted(set(settings.capacities) - names):
@@ -116,7 +120,11 @@ def _with_ids(feature: CategoricalFeature, ids: FeatureIds) -> CategoricalFeatur
 
 
 def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
-    """Reads the ids that `save_ids` wrote; empty if ids are hashed."""
+    """Reads the ids that `save_ids` wrote; empty if ids are hashed.
+
+    Raises:
+        UserError: the folder is damaged or missing.
+    """
     if not PATHS.exists(join(folder, FILE)):
         raise UserError(f"{folder}: is not there, but the checkpoint's rows have the ids of this vocabulary; copy it back")
     manifest = load_manifest(folder)
@@ -136,7 +144,11 @@ def load_ids(folder: str, schema: Schema) -> dict[str, FeatureIds]:
 
 
 def look_up(folder: str, feature: str, tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """Row, sightings, and windows of birth and last sighting of tokens. `row` is None for a token without a row."""
+    """Row, sightings, and windows of birth and last sighting of tokens. `row` is None for a token without a row.
+
+    Raises:
+        UserError: there is no such feature, or ids are hashed.
+    """
     ids = load_ids(folder, kept_schema(folder, load_manifest(folder)))
     if feature not in ids:
         raise UserError(f"no feature '{feature}' with counted ids; the features are {', '.join(sorted(ids)) or 'hashed'}")

@@ -43,14 +43,22 @@ listener: Callable[[str, int], None] | None = None
 
 
 def begin(what: str = "") -> None:
-    """Lets this process print signs of life, until `end`. Nothing is printed where `what` it is at is empty, and no `note` follows."""
+    """Lets this process print signs of life, until `end`.
+
+    Args:
+        what: it is at; nothing is printed where it is empty, and no `note` follows.
+    """
     global _current
     end()
     _current = Alive(what)
 
 
 def note(what: str, step: int = 0) -> None:
-    """What this process is at from now on, such as `plans 26 tables`, and at which step of the training."""
+    """What this process is at from now on, such as `plans 26 tables`.
+
+    Args:
+        step: of the training.
+    """
     if _current is not None:
         _current.note(what)
     if listener is not None:

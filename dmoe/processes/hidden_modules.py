@@ -22,7 +22,12 @@ def hidden(*names: str) -> Iterator[None]:
 
     pyarrow imports pandas, if it is installed, when it first converts an array, and numba imports scipy.linalg when it first loads a
     function. Each takes .2 s of one core, and is of no use to a command that needs neither. A library that has looked for the package
-    within the block may remember that it is not there. The block is therefore for a command that owns its process."""
+    within the block may remember that it is not there. The block is therefore for a command that owns its process.
+
+    Example:
+        >>> with hidden("pandas"):
+        ...     import pyarrow
+    """
     finder = _Absent(names)
     sys.meta_path.insert(0, finder)
     try:

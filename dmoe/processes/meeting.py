@@ -77,7 +77,11 @@ def meet(parameters: RendezvousParameters) -> RendezvousHandler:
 
 
 def limit_silence(port: int, seconds: float) -> int:
-    """Lets this process's connections to a port end where what was sent is not acknowledged for so long; returns how many there are."""
+    """Lets this process's connections to a port end where what was sent is not acknowledged for so long.
+
+    Returns:
+        how many connections there are.
+    """
     found = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):

@@ -12,8 +12,11 @@ ORPHAN_SECONDS = 0.2
 
 
 def end_with(parent: int, code: int, line: str = "") -> None:
-    """Watches, in a thread, that this process is still `parent`'s child; else it says the line, and ends with an exit code. A killed parent
-    tells nobody."""
+    """Watches, in a thread, that this process is still `parent`'s child; else it ends with an exit code. A killed parent tells nobody.
+
+    Args:
+        line: what it says then.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -23,7 +23,11 @@ ROUND = "dmoe/round"
 
 
 def join(timeout: timedelta) -> tuple[dist.Store, int, int]:
-    """The store, this rank and the number of ranks, from the launcher's variables. A UserError names a rank that did not join in time."""
+    """The store, this rank and the number of ranks, from the launcher's variables.
+
+    Raises:
+        UserError: some rank did not join in time; named.
+    """
     store, rank, ranks = next(dist.rendezvous("env://", timeout=timeout))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or ranks == 1:
         return store, rank, ranks

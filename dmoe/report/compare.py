@@ -49,6 +49,9 @@ def compare_runs(run_a: str, run_b: str, features: list[str], values: int, share
         values: number of values of a feature that get their own slice, most frequent first. Numeric features are cut at quantiles.
         share: share of the candidates that a ranking shows.
         evaluation: name of a later evaluation of both runs, used instead of the tests of the runs.
+
+    Raises:
+        UserError: a run without predictions, different test rows, an unknown feature.
     """
     a, b = (load_run(run, evaluation or "metrics") for run in (run_a, run_b))
     of_a, of_b = (load_predictions(run, f"{evaluation or 'predictions'}.npz") for run in (run_a, run_b))

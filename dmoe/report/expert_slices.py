@@ -78,6 +78,9 @@ def experts_of_run(
         frequencies: make slices by the counts of the ids of each of these features.
         parts: number of equal parts of the rows, in the order of the files; 0 for no such slices.
         evaluation: name of a later evaluation, used instead of the test of the run.
+
+    Raises:
+        UserError: a run without predictions of its experts, an unknown feature, or only one label.
     """
     run, kept = load_run(path, evaluation or "metrics"), load_predictions(path, f"{evaluation or 'predictions'}.npz")
     if kept.expert_logit is None or kept.gate is None:

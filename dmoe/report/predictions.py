@@ -28,7 +28,11 @@ class Predicted:
 
 
 def load_predictions(run: str, name: str = PREDICTIONS) -> Predicted:
-    """Reads the predictions of a run with `metrics.predictions`."""
+    """Reads the predictions of a run with `metrics.predictions`.
+
+    Raises:
+        UserError: there are no predictions, or the file is damaged.
+    """
     path = inside(run, name)
     if not PATHS.exists(path):
         raise UserError(f"{run}: no {name}; train it with --set metrics.predictions=true, which keeps every test row's logit")

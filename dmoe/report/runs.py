@@ -91,6 +91,9 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
 
     Args:
         evaluation: name of the figures to read: those of the run itself, or of a later `dmoe.evaluate --output NAME.json`.
+
+    Raises:
+        UserError: there is no run, or it has not ended.
     """
     if not PATHS.exists(inside(path, "config.yaml")):
         raise UserError(f"{path}: no run there (no config.yaml)")
@@ -107,7 +110,11 @@ def load_run(path: str, evaluation: str = "metrics") -> Run:
 
 
 def load_figures(path: str) -> dict[str, Any]:
-    """Reads the figures of a test from a file that training or `dmoe.evaluate` wrote."""
+    """Reads the figures of a test from a file that training or `dmoe.evaluate` wrote.
+
+    Raises:
+        UserError: the file is damaged; the message names the figure.
+    """
     advice = "; evaluate the run again with dmoe.evaluate"
     try:
         tree = parse_json(read_bounded(path, MAX_BYTES, "run's figures"), undefined_is_null=True)

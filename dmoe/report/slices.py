@@ -61,6 +61,9 @@ def column_of_test(run: Run, feature: str, order: str) -> np.ndarray | Bags:
 
     Args:
         order: identifies the rows that the run was tested on.
+
+    Raises:
+        UserError: no such feature, or the run was tested on other data.
     """
     folder, split = run.metrics.get("data", run.config.data.path), run.metrics.get("split", run.config.data.test_split)
     manifest = load_manifest(folder)
@@ -89,7 +92,11 @@ def _values(chunk: pa.Array) -> np.ndarray | Bags:
 
 
 def frequency_groups(run: Run, feature: str, order: str) -> list[tuple[str, np.ndarray]]:
-    """(name, rows [N] bool) for slices by the vocabulary's count of the id of a row. For a row with several ids, the rarest one is used."""
+    """(name, rows [N] bool) for slices by the vocabulary's count of the id of a row. For a row with several ids, the rarest one is used.
+
+    Raises:
+        UserError: as for `column_of_test`, or the data set has no counts of this feature.
+    """
     column_N = column_of_test(run, feature, order)
     folder = run.metrics.get("data", run.config.data.path)
     manifest = load_manifest(folder)

@@ -20,6 +20,9 @@ def read_pointer(path: str, asked_by: str = "") -> list[str]:
 
     Args:
         asked_by: start of error messages; `--pointer PATH` if empty.
+
+    Raises:
+        UserError: the file is missing or names no version.
     """
     asked_by = asked_by or f"--pointer {path}"
     text = read_bounded(path, MAX_POINTER, "pointer file", asked_by).decode(errors="replace")

@@ -35,7 +35,11 @@ class Rows:
 
 
 def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
-    """Checks that the ids and numbers of a data set have the same meaning as in the scorer."""
+    """Checks that the ids and numbers of a data set have the same meaning as in the scorer.
+
+    Raises:
+        UserError: a feature differs (names the first one), or the scorer does not record what its ids mean.
+    """
     if about.reads is None:
         raise UserError(
             f"{FILE}: an earlier version wrote it, and it does not say which tokens its ids stand for; export the run again with"
@@ -45,7 +49,11 @@ def check_fits(about: ScorerFile, manifest: Manifest, folder: str) -> None:
 
 
 def read_split(folder: str, split: str, about: ScorerFile, batch_size: int) -> Iterator[Rows]:
-    """Yields the rows of a split in the order of the files."""
+    """Yields the rows of a split in the order of the files.
+
+    Raises:
+        UserError: the split is missing, its ids or numbers have another meaning than those of the model, or a shard is damaged.
+    """
     manifest = load_manifest(folder)
     check_fits(about, manifest, folder)
     labelled = ["label"] if manifest.split(split).labelled else []

@@ -26,6 +26,9 @@ def made_from(log: list[str] | None, vocabulary: str | None, max_bad_share: floa
     Args:
         vocabulary: the data set that the model was trained on.
         rejects: folder for the malformed lines, in the format of preprocessing; files with the same names are replaced.
+
+    Raises:
+        UserError: `vocabulary` is missing, or the log has another format than the training log.
     """
     if log is None:
         if vocabulary or rejects:

@@ -14,15 +14,19 @@ POLL_SECONDS = 0.1
 
 
 def take(folder: str, seconds: float = 0.0, shared: bool = False) -> int:
-    """Locks `folder/lock`, in a local folder, which is made where it is not there. Returns a descriptor, which holds the lock until it is
-    closed or the process ends.
+    """Locks `folder/lock`.
 
     Args:
+        folder: local; made where it is not there.
         seconds: how long to wait for another process to end.
         shared: beside others that share it.
 
+    Returns:
+        A descriptor, which holds the lock until it is closed or the process ends.
+
     Raises:
         BlockingIOError: another process holds it.
+        OSError: the folder cannot be written.
     """
     os.makedirs(folder, exist_ok=True)
     until = time.monotonic() + seconds
@@ -39,13 +43,25 @@ def take(folder: str, seconds: float = 0.0, shared: bool = False) -> int:
 
 
 def share(descriptor: int) -> None:
-    """Lets others share a lock that `take` gave. BlockingIOError: another process took it in between."""
+    """Lets others share a lock that `take` gave.
+
+    Raises:
+        BlockingIOError: another process took it in between.
+    """
     fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 @contextmanager
 def alone(folder: str, output: str) -> Iterator[None]:
-    """Keeps a second run off the same output, by a lock file in a folder, which is made where it is not there and must hold no link."""
+    """Keeps a second run off the same output.
+
+    Args:
+        folder: where the lock file lies; made where it is not there.
+        output: what the message calls it.
+
+    Raises:
+        UserError: another run is writing there, or the folder holds a link.
+    """
     try:
         descriptor = take(folder)
     except BlockingIOError:

@@ -92,14 +92,22 @@ def inside(folder: str, *names: str) -> str:
 
 
 def no_links(folder: str) -> None:
-    """Refuses a folder of our own that holds a link somewhere below itself, by its name."""
+    """Refuses a folder of our own that holds a link somewhere below itself.
+
+    Raises:
+        UserError: names the link.
+    """
     for top, folders, files in os.walk(folder):
         for name in (*folders, *files):
             inside(top, name)
 
 
 def no_follow(path: str, flags: int) -> int:
-    """An opener for `open` that refuses a link."""
+    """An opener for `open` that refuses a link.
+
+    Raises:
+        UserError: `path` is one.
+    """
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -191,7 +199,11 @@ def write_output(path: str) -> Iterator[BinaryIO]:
 
 
 def append_text(path: str, text: str) -> None:
-    """Adds to a file, which is made where it is not there, and must not be a link."""
+    """Adds to a file, which is made where it is not there.
+
+    Raises:
+        UserError: it is a link.
+    """
     if "://" in path:
         with naming(path), PATHS.open(path, "a") as file:
             file.write(text)
@@ -225,7 +237,12 @@ def read_bounded(path: str, most: int, kind: str, asked_by: str = "") -> bytes:
 
 
 def check_regular(path: str, asked_by: str) -> None:
-    """Refuses a folder, a FIFO or a device before it is opened: opening a FIFO waits for a writer, and a device may never end."""
+    """Refuses what is no file before it is opened: opening a FIFO waits for a writer, and a device may never end.
+
+    Raises:
+        UserError: a folder, a FIFO, a device.
+        OSError: nothing is there.
+    """
     if "://" in path or _OPEN_ALREADY.fullmatch(path):
         return
     mode = os.stat(path).st_mode

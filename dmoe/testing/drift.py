@@ -50,6 +50,9 @@ def write_drift(
         tokens: number of items alive at a time; there are four times as many users, and a tenth as many sites.
         turnover: share of the tokens that are replaced by new ones in each window.
         speed: rotation of the effects in radians per window.
+
+    Raises:
+        UserError: an argument is out of range.
     """
     for name, value, low, high in (
         ("--windows", windows, 1, 100_000),

@@ -226,6 +226,9 @@ def synthesize(
     Args:
         bad_share: number of malformed lines to insert, as a share of the rows.
         truth_path: file for the true click probabilities, npy, [rows] float64.
+
+    Raises:
+        UserError: an argument is out of range.
     """
     if rows < 1:
         raise UserError(f"--rows is {rows}, expected 1 or more")

@@ -23,8 +23,14 @@ VERIFYING_THREADS = 2
 
 
 def train(config_path: str, overrides: list[str], resume: bool, trace: str | None = None, page: Callable[[str], str] | None = None) -> None:
-    """Trains, evaluates the best checkpoint on the test split, and writes metrics.json. `page` makes an HTML page of a finished run's
-    folder, for the trackers that keep files."""
+    """Trains, evaluates the best checkpoint on the test split, and writes metrics.json.
+
+    Args:
+        page: makes an HTML page of a finished run's folder, for the trackers that keep files.
+
+    Raises:
+        UserError: a mistake that the user can correct.
+    """
     config = load_config(config_path, overrides)
     if not config.run.dir:
         raise UserError("run.dir: name the directory for the run, such as --set run.dir=runs/first")
@@ -59,7 +65,11 @@ def train(config_path: str, overrides: list[str], resume: bool, trace: str | Non
 
 
 def _holds(run: Any, resume: bool) -> bool:
-    """Whether the directory holds a run, which needs --resume; the same answer on every rank."""
+    """Whether the directory holds a run; the same answer on every rank.
+
+    Raises:
+        UserError: it holds a run, and --resume is not given.
+    """
     holds: bool = distributed.broadcast_object(run.holds_a_run() if distributed.rank() == 0 else None)
     if holds and not resume:
         raise UserError(f"run.dir: {run.path} holds a run already; add --resume to continue it, or choose another directory")
@@ -147,7 +157,11 @@ def _train(config: Config, manifest: Manifest, run: Any, device: Any, reporter: 
 
 
 def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
-    """The cost of the model, on the first rank of each host. Every rank refuses to train if a host has too little memory."""
+    """Computes the cost of the model on the first rank of each host, and compares it with the memory of the host.
+
+    Raises:
+        UserError: on every rank, if a host has too little memory.
+    """
     from dmoe.model.budget.cost import cost_of
     from dmoe.train.memory import shortage
     from dmoe.train.teacher import held_bytes
@@ -163,7 +177,11 @@ def _affordable(config: Config, manifest: Manifest, device: Any) -> Any:
 
 
 def verify_shards(folder: str, manifest: Manifest, splits: list[str]) -> None:
-    """Compares the shards of some splits with the manifest, each rank a part of them; every rank raises the first UserError."""
+    """Compares the shards of some splits with the manifest. Each rank verifies a part of them.
+
+    Raises:
+        UserError: on every rank, if a shard does not agree with the manifest.
+    """
     from dmoe.data.dataset.files import verify
 
     def verifying() -> None:

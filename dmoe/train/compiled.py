@@ -7,13 +7,16 @@ from dmoe.model.mixture import ExpertMixture
 
 
 def compile_dense(mixture: ExpertMixture, device: torch.device, backend: str = "inductor") -> None:
-    """Compiles experts, projections and gate at their first call, with dynamic batch sizes; refuses a machine without a compiler.
+    """Compiles experts, projections and gate at their first call, with dynamic batch sizes.
 
     Parameters, their names and checkpoints do not change. On a CPU, an expert that processes its rows in pieces is not compiled: the
     compiler would join the pieces to one large product, and a step took 1.3 times as long.
 
     Args:
         backend: of torch.compile; `aot_eager` traces like inductor, but compiles nothing.
+
+    Raises:
+        UserError: there is no C++ compiler (CPU), or no Triton (GPU).
     """
     if backend == "inductor":
         refuse_without_compiler(device.type)
@@ -23,7 +26,11 @@ def compile_dense(mixture: ExpertMixture, device: torch.device, backend: str = "
 
 
 def refuse_without_compiler(kind: str) -> None:
-    """Refuses, by name, a machine without what torch.compile needs on a device of this kind."""
+    """Checks that torch.compile has what it needs on a device of this kind.
+
+    Raises:
+        UserError: names what is missing.
+    """
     if kind == "cuda":
         from torch.utils._triton import has_triton
 

@@ -19,7 +19,11 @@ from dmoe.train.run.run_inputs import check_data, run_inputs
 
 def evaluate_run(run_path: str, data: str | None, split: str | None, output: str) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run on its own data, or on another data set with the same ids. Writes `output` in the run
-    directory."""
+    directory.
+
+    Raises:
+        UserError: there is no such run, or the ids or numbers of the data mean something else than those of the model.
+    """
     path = inside(run_path, "config.yaml")
     if not PATHS.exists(path):
         raise UserError(f"--run {run_path}: no run there (no config.yaml)")

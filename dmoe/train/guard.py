@@ -18,8 +18,11 @@ class Stopped(UserError):
 
 
 class Guard:
-    """Checks the loss and the AUC. They are equal on all ranks, so all ranks stop together. `base_rate`: share of positives in the training
-    rows."""
+    """Checks the loss and the AUC. They are equal on all ranks, so all ranks stop together.
+
+    Args:
+        base_rate: share of positives in the training rows.
+    """
 
     def __init__(self, config: GuardConfig, base_rate: float) -> None:
         self.config, self.base_rate = config, base_rate
@@ -55,7 +58,14 @@ class Guard:
             )
 
     def check_auc(self, step: int, auc: float | None, reason: Callable[[], str] = str) -> None:
-        """Raises Stopped if the AUC of a validation is not above chance. `reason`: see `check_loss`."""
+        """Checks the AUC of a validation, if it has one.
+
+        Args:
+            reason: see `check_loss`.
+
+        Raises:
+            Stopped: the AUC is not above chance.
+        """
         if not self.config.enabled or step < self.config.after_steps or auc is None:
             return
         if auc < self.config.min_auc:

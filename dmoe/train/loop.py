@@ -36,7 +36,13 @@ from dmoe.train.teacher import Teachers, note_teachers
 
 @dataclass
 class Training:
-    """The objects that the steps of a run share, from step `first`, where this process started or resumed, to `total`."""
+    """The objects that the steps of a run share.
+
+    Attributes:
+        first: the step from which this process started or resumed.
+        total: the last step of the run.
+        teachers: None if the model learns from labels only.
+    """
 
     session: Session
     reporter: Reporter
@@ -55,10 +61,13 @@ class Training:
 
 
 def fit(session: Session, run: RunDir, reporter: Reporter, resume_step: int | None, trace: Trace, steps_before: int = 0) -> Progress:
-    """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint, whose step the returned progress names.
+    """Trains to the end, to early stopping, or to `max_steps`; keeps the best checkpoint.
 
     Args:
         steps_before: result of `begin_from`, for a run that is not resumed.
+
+    Returns:
+        The progress; `best_step` is the step of the checkpoint with the best validation AUC.
 
     Raises:
         Preempted: on all ranks after the same step, when its checkpoint is published.

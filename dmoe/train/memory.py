@@ -18,7 +18,11 @@ HALVED = 0.5
 
 def memory_limit(root: str = "/") -> float:
     """Bytes that all processes of this host or container can use together: RAM and swap, or a lower limit of a control group. Infinite if
-    the system does not report it. `root`: folder that contains `proc` and `sys`."""
+    the system does not report it.
+
+    Args:
+        root: folder that contains `proc` and `sys`.
+    """
     try:
         fields = dict(line.split(":", 1) for line in Path(root, "proc/meminfo").read_text().splitlines())
         host = sum(float(fields[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal"))

@@ -29,7 +29,11 @@ MOST_BATCHES = 64
 def likely_reason(session: Session, progress: Progress, since: int, last: int) -> str:
     """What is too large, and what to do about it; empty if nothing is found. Then the learning rates are the likely reason.
 
-    Every rank must call it. Rank 0 reads the batches of the steps (since, last] again, from the progress after the last step."""
+    Every rank must call it. Rank 0 reads the batches of the steps (since, last] again.
+
+    Args:
+        progress: after the last step.
+    """
     found = None
     if rank() == 0:
         try:

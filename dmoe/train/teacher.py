@@ -48,8 +48,15 @@ class Source:
 
 
 class Teachers:
-    """The teachers of a training. All ranks must make the same calls in the same order, and refuse a teacher that is damaged or reads other
-    features or ids than the student. Each teacher teaches an equal part of the `total` steps, in order."""
+    """The teachers of a training. All ranks must make the same calls in the same order.
+
+    Args:
+        student: the model that is trained. Teachers score its batches.
+        total: number of steps of the whole training. Each teacher teaches an equal part of them, in order.
+
+    Raises:
+        UserError: on all ranks: a teacher is not there, is damaged, or reads other features or ids than the student.
+    """
 
     def __init__(self, student: Session, total: int) -> None:
         self.student, self.total = student, total
@@ -69,8 +76,12 @@ class Teachers:
         return self.sources[min(step * len(self.sources) // max(self.total, 1), len(self.sources) - 1)]
 
     def taught(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
-        """The student's batches on its device, with the teacher's logits. They come with ids as the data set has them; `step` is that of
-        the first."""
+        """The student's batches on its device, with the teacher's logits.
+
+        Args:
+            batches: with ids as the data set has them, before `lookups`.
+            step: of the first one.
+        """
         for number, batch in enumerate(batches, step):
             here = batch.to(self.student.device)
             yield self.student.on_device(replace(here, teacher_B=self.logits(here, number)))
@@ -111,8 +122,12 @@ def held_bytes(config: Config) -> int:
 
 
 def note_teachers(run: RunDir, sources: Sequence[Source], begun: bool) -> None:
-    """Records the teachers of a new run. A resumed run (`begun`) must have the teachers it started with, with the same weights: a teacher's
-    run may have been trained further or replaced in the meantime."""
+    """Records the teachers of a new run. A resumed run (`begun`) must have the teachers it started with, since a teacher's run may have
+    been trained further or replaced in the meantime.
+
+    Raises:
+        UserError: on all ranks, a teacher of the same checkpoint has other weights, or a run's best checkpoint is another one.
+    """
     on_rank_0(partial(_note, run, {one.given: [one.folder, one.digest] for one in sources}, begun))
 
 

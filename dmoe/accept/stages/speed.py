@@ -57,7 +57,12 @@ def speed(job: Job, notes: Notes) -> None:
 
 
 def session_of(on_gpu: bool, rows: int, batch: int) -> tuple[Any, Any]:
-    """Opens a session of a test model with eight tables of so many rows; also returns endless random batches for this rank."""
+    """Opens a session of a test model; also returns endless random batches for this rank.
+
+    Args:
+        rows: number of rows of each of the eight tables.
+        batch: number of rows in the batch of a rank.
+    """
     from dmoe import distributed
     from dmoe.config.config import Config
     from dmoe.model.dmoe import manifest_of

@@ -47,7 +47,11 @@ def pipeline(job: Job, notes: Notes) -> None:
 
 
 def undisturbed(job: Job) -> str:
-    """The folder of a run without interruption, which is made once."""
+    """The folder of a run without interruption, which is made once.
+
+    Raises:
+        Failed: the run failed.
+    """
     run = Path(job.shared, "run")
     if not (run / "metrics.json").exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -93,8 +97,13 @@ def train(
     trace: str = "",
     fault: tuple[int, int, int] | None = None,
 ) -> dict[int, Answer]:
-    """Runs `dmoe.train`, with further overrides, to its end on `size` ranks (all by default). `fault` (rank, step, signal): the rank sends
-    itself the signal after this step."""
+    """Runs `dmoe.train` to its end.
+
+    Args:
+        further: further overrides of the config.
+        size: number of ranks; all by default.
+        fault: (rank, step, signal): the rank sends itself the signal after this step.
+    """
     config = f"{data_folder(job, 'clicks')}/config.yaml"
     overrides = [*OVERRIDES, f"run.dir={run}", *further]
     return job.ranks.ask(train_program, config, overrides, resume, trace, fault, size=size, apart=True)
@@ -121,7 +130,11 @@ def train_program(config: str, overrides: list[str], resume: bool, trace: str, f
 
 
 def expect(answers: dict[int, Answer], codes: set[int]) -> None:
-    """Fails if a rank did not end with one of these exit codes; the message has the end of its output."""
+    """Checks the exit codes of all ranks.
+
+    Raises:
+        Failed: a rank did not end with one of these exit codes; the message has the end of its output.
+    """
     for rank, answer in answers.items():
         if answer.kind != "ended" or answer.value not in codes:
             raise Failed(f"dmoe.train, rank {rank} of {len(answers)}: {in_words(answer)}")
@@ -144,8 +157,11 @@ def figures_of(run: str) -> dict[str, Any]:
 
 
 def scored(run: str) -> float:
-    """Exports the best checkpoint of a run and scores its test rows, as `dmoe export --check`; returns the largest difference of a
-    logit."""
+    """Exports the best checkpoint of a run and scores its test rows; returns the largest difference of a logit from the evaluation.
+
+    Raises:
+        UserError: the difference is above the bound of `dmoe export --check`.
+    """
     import re
 
     from dmoe.serve.export.check import against_run

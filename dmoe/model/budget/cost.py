@@ -43,7 +43,10 @@ class Cost:
     """The cost of a model. FLOPs are for the forward pass of one row, 2 per multiply-add; a training step takes about three times as many.
 
     Attributes:
-        table_state_bytes, dense_state_bytes: size of the optimizer states of the tables, and of the dense parameters.
+        sets: the cost of each table set.
+        table_state_bytes: size of the optimizer states of the tables.
+        dense_parameters: number of parameters of experts, projections, gate and tower.
+        dense_state_bytes: size of the optimizer states of these parameters.
         flops: part of the model -> FLOPs per row.
         lookups: table rows looked up per row of the batch: one per physical table, or the mean number of ids of a multi-valued feature.
         lookup_bytes: size of the pooled embeddings that these lookups return.

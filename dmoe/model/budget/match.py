@@ -80,8 +80,11 @@ def match(target: Config, control: Config, manifest: Manifest, tolerance: float 
     are within the tolerance, those that change the proportions between the experts least are taken. If there are none, the nearest ones.
 
     Args:
-        control: its experts must have no dim of their own; one to three different ones must have a width.
+        control: `model.embedding.dim` and the widths of its experts are free. At most three different experts may have a width.
         tolerance: allowed relative difference in dense parameters and in FLOPs.
+
+    Raises:
+        UserError: an expert has its own dim, no expert has a width, or more than three different experts have one.
     """
     asked_embedding, asked_dense, asked_flops = _sizes(target, manifest)
     if any(isinstance(spec, dict) and "dim" in spec for spec in control.model.experts):
@@ -103,9 +106,14 @@ def match(target: Config, control: Config, manifest: Manifest, tolerance: float 
 def solve(knobs: Sequence[Knob], parameters: float, flops: float, parameters_off: float, flops_off: float) -> list[int]:
     """The best value of each knob, from an exhaustive search over all combinations.
 
-    Among the combinations whose totals of parameters and FLOPs differ by at most the bounds (`..._off`), the one with the least variance of
-    log(value / start) over the knobs. If there is none, the one with the least max(|parameters off| / bound, |FLOPs off| / bound). All
-    combinations of the knobs but the last are tried one by one; the values of the last knob are evaluated together."""
+    Among the combinations within the bounds, the one with the least variance of log(value / start) over the knobs. If none is within the
+    bounds, the one with the least max(|parameters off| / bound, |FLOPs off| / bound). All combinations of the knobs but the last are tried
+    one by one; the values of the last knob are evaluated together in a vector operation.
+
+    Args:
+        parameters, flops: the totals that the experts of all knobs should have.
+        parameters_off, flops_off: the bounds: the largest allowed absolute difference of each total.
+    """
     *others, last = knobs
     logs_N = np.log(last.values / last.start)
     best: tuple[tuple[int, float], list[int]] | None = None

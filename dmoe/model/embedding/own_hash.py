@@ -6,10 +6,11 @@ GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 
 
 
 def hashed_rows(ids: Tensor, expert: int, rows: int | Tensor) -> Tensor:
-    """Row of each id, in 0 .. rows - 1: splitmix64 of id (int64) and expert. Two ids that collide for one expert rarely collide for
-    another.
+    """Row of each id, in 0 .. rows - 1: splitmix64 of id and expert. Two ids that collide for one expert rarely collide for another.
 
     Args:
+        ids: int64, any shape.
+        expert: index of the expert.
         rows: number of rows of the table, or for each id of its table.
 
     Example:

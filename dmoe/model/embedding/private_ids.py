@@ -52,8 +52,14 @@ class PrivateIds:
 
 
 class HashedIds:
-    """Maps ids to rows by a different hash for each expert. The ids of a feature with no more ids than its table has rows are not
-    changed."""
+    """Maps ids to rows by a different hash for each expert. The ids of a feature with no more ids than rows are not changed.
+
+    Args:
+        features: names, in the model's order.
+        cardinalities: number of ids of each feature.
+        rows: number of rows of each feature's table.
+        experts: number of experts.
+    """
 
     def __init__(self, features: Sequence[str], cardinalities: Sequence[int], rows: Sequence[int], experts: int) -> None:
         self.keys = [hash_key(name, expert) for expert in range(experts) for name in features]

@@ -38,8 +38,11 @@ def quantised_bytes(rows: Sequence[int], dims: Sequence[int]) -> int:
 
 
 def learn(x_NC: np.ndarray, weight_N: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """Learns a codebook by weighted k-means for each block: [J, CENTROIDS, BLOCK] float32. Narrower blocks are padded with 0. `weight_N`:
-    how often each row is looked up, > 0; the centroids minimize the mean squared error of a lookup."""
+    """Learns a codebook by weighted k-means for each block: [J, CENTROIDS, BLOCK] float32. Narrower blocks are padded with 0.
+
+    Args:
+        weight_N: how often each row is looked up, > 0. The centroids minimize the mean squared error of a lookup.
+    """
     out = np.zeros((len(list(blocks_of(dims))), CENTROIDS, BLOCK), np.float32)
     for number, columns in enumerate(blocks_of(dims)):
         out[number, :, : columns.stop - columns.start] = weighted_k_means(x_NC[:, columns], weight_N, CENTROIDS, seed=number)

@@ -9,11 +9,18 @@ from dmoe.model.losses.expert_losses import RowMean
 
 
 def divergence(logit_B: Tensor, teacher_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(sigmoid(t / T) || sigmoid(z / T)) for each row, [B], in nats. z is the student's logit, t the teacher's, which gets no
-    gradient.
+    """T^2 KL(sigmoid(t / T) || sigmoid(z / T)) for each row, in nats. z is the student's logit, t the teacher's, which gets no gradient.
 
     The factor T^2 makes the size of the gradients independent of the temperature: near z = t the value is (z - t)^2 / 2 times the variance
-    q (1 - q) at q = sigmoid(t / T). Above T = 1, small probabilities of the teacher have more weight.
+    q (1 - q) at q = sigmoid(t / T).
+
+    Args:
+        logit_B: [B] float.
+        teacher_B: [B] float.
+        temperature: T. Above 1, small probabilities of the teacher have more weight.
+
+    Returns:
+        [B], nonnegative up to rounding; 0 if both logits are equal.
 
     Example:
         >>> import torch

@@ -28,6 +28,9 @@ class Spool:
 
     Attributes:
         ended: whether the input has ended.
+
+    Raises:
+        UserError: rows of the schema are not lines, or windows are not defined by rows.
     """
 
     def __init__(self, run: str, schema: Schema, windows: WindowsConfig, stream: IO[bytes] | None = None) -> None:

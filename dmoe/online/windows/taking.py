@@ -119,7 +119,11 @@ class Taker:
         return taken
 
     def _to_accept(self, window: int) -> int:
-        """Returns the window, or 0 if an earlier start of the same command has already accepted it."""
+        """Returns the window, or 0 if an earlier start of the same command has already accepted it.
+
+        Raises:
+            UserError: the window is not quarantined.
+        """
         if not window or any(line.get("accepts") == window for line in self.ledger.lines):
             return 0
         if not any(line["window"] == window and line["state"] == "quarantined" for line in self.ledger.lines):

@@ -53,6 +53,9 @@ def join_outcomes(
         exposures: ordered by time.
         window: seconds after an exposure in which a click counts. Exposures whose window is not over at the end are left out.
         since, until: microseconds since 1970. Exposures outside of this time, and clicks after `until`, are left out.
+
+    Raises:
+        UserError: a unit is in two arms, the test lacks an arm, requests have several rows but clicks have no row, or no exposure is left.
     """
     counts = {"exposures": len(exposures)}
     unit_codes = exposures["unit"].combine_chunks().dictionary_encode()

@@ -40,7 +40,11 @@ class Test:
 
 
 def parse_window(text: str) -> float:
-    """Parses a duration such as `30m`, `24h` or `7d` into seconds."""
+    """Parses a duration such as `30m`, `24h` or `7d` into seconds.
+
+    Raises:
+        UserError: not a duration.
+    """
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])", text)
     if not found or float(found[1]) <= 0:
         raise UserError(f"--window {shown(text)}: expected a time such as 30m, 24h or 7d")
@@ -48,7 +52,11 @@ def parse_window(text: str) -> float:
 
 
 def parse_time(text: str, asked_by: str) -> int:
-    """Parses an ISO time into microseconds since 1970. The time is UTC if it has no zone."""
+    """Parses an ISO time into microseconds since 1970. The time is UTC if it has no zone.
+
+    Raises:
+        UserError: not an ISO time.
+    """
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
@@ -62,6 +70,10 @@ def load_exposures(path: str, since: int | None = None, until: int | None = None
 
     Args:
         since, until: microseconds since 1970; used only to select the shares of the arms.
+
+    Raises:
+        UserError: no exposures, missing columns, files of several tests, or proportions of the arms that changed between `since` and
+            `until`.
     """
     if not PATHS.exists(path):
         raise UserError(f"--exposures {path}: no such file or folder")
@@ -136,7 +148,11 @@ def _proportions(arms: dict[str, float]) -> dict[str, float]:
 
 
 def load_clicks(paths: Sequence[str]) -> pa.Table:
-    """Loads clicks with `request_id` (and `row`, if there is such a column) or with `unit`, and with `time` if there is such a column."""
+    """Loads clicks with `request_id` (and `row`, if there is such a column) or with `unit`, and with `time` if there is such a column.
+
+    Raises:
+        UserError: a file cannot be read or lacks columns.
+    """
     tables = []
     for path in paths:
         table = _read_parquet(path, []) if path.endswith(".parquet") else _read_csv(path)

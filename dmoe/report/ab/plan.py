@@ -49,7 +49,11 @@ class Plan:
 
 
 def make_plan(options: PlanOptions) -> Plan:
-    """Computes the plan of a test."""
+    """Computes the plan of a test.
+
+    Raises:
+        UserError: a missing or wrong option; the message names it.
+    """
     shares = _checked(options)
     effect = options.effect or options.relative * options.baseline
     treatment = options.baseline + effect
@@ -144,7 +148,11 @@ def as_json(plan: Plan) -> str:
 
 
 def read_plan(path: str, asked_by: str) -> Plan:
-    """Reads a plan."""
+    """Reads a plan.
+
+    Raises:
+        UserError: not a file that `dmoe ab plan --output` wrote.
+    """
     try:
         tree: Any = parse_json(read_bounded(path, 1 << 20, "plan of an A/B test", asked_by))
         if tree.pop("format") != "dmoe-ab-plan":

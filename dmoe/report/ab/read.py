@@ -79,6 +79,9 @@ def read_test(
     Args:
         plan: plan of the test. Without it, the boundary is tuned to `days` days with the information of the first look each.
         metric, alpha: primary metric and false-positive rate; with a plan, those of the plan are used.
+
+    Raises:
+        UserError: an arm has no exposure.
     """
     names = list(test.arms)
     units_A = np.bincount(joined.arm_U[np.unique(joined.unit_N)], minlength=len(names))

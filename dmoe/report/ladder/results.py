@@ -122,7 +122,11 @@ class Ladder:
 
 
 def collect(spec: LadderSpec, jobs: list[Job]) -> Ladder:
-    """Reads the finished runs and makes the ensembles."""
+    """Reads the finished runs and makes the ensembles.
+
+    Raises:
+        UserError: no run is finished, or runs were tested on different rows.
+    """
     results: dict[str, Result] = {}
     label, order, first, missing = None, "", "", []
     for job in jobs:

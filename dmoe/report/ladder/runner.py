@@ -73,7 +73,11 @@ def make_jobs(spec: LadderSpec, path: str, seeds: Iterable[int], overrides: list
 
 
 def check_same(config: Config, run: str) -> None:
-    """Checks that a run in this folder, if there is one, was trained with the settings of this config."""
+    """Checks that a run in this folder, if there is one, was trained with the settings of this config.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
     kept = inside(run, "config.yaml")
     if not PATHS.exists(kept):
         return
@@ -140,8 +144,11 @@ def headline(run: str) -> str:
 
 
 def submit_all(jobs: list[Job], scheduler: str, arguments: list[str], say: Callable[[str], None]) -> None:
-    """Submits each unfinished run as a torchx job. A local scheduler returns when the job has ended, a cluster
-    scheduler when it is queued."""
+    """Submits each unfinished run as a torchx job. A local scheduler returns when the job has ended, a cluster scheduler when it is queued.
+
+    Raises:
+        UserError: torchx refused a job.
+    """
     root = Path(__file__).resolve().parents[3]
     torchx = str(Path(sys.executable).parent / "torchx")
     for job in jobs:

@@ -120,6 +120,9 @@ def run_search(path: str, output: str, overrides: list[str], workers: int, threa
 
     Returns:
         0, or 2 if a run failed; its candidate is then dropped.
+
+    Raises:
+        UserError: a mistake in the file, or a run in `output` that was trained with other settings.
     """
     spec = load_search(path)
     ladder = load_spec(spec.ladder)

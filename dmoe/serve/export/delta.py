@@ -63,7 +63,11 @@ class Unlike(Exception):
 
 
 def read_delta(folder: str) -> DeltaFile | None:
-    """Reads the delta.json of a folder; None if there is none."""
+    """Reads the delta.json of a folder; None if there is none.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
     path = join(folder, DELTA)
     return read_description(path, "delta", DeltaFile, "publish it again") if PATHS.exists(path) else None
 

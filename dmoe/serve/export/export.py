@@ -70,6 +70,9 @@ def export(run: str, output: str, rows: str = "fp32", step: int | None = None) -
         rows: number format of the table rows: fp32, fp16, int8 (one scale for each row and table set), or pq (one byte for four numbers;
             frequent ids weigh more when codebooks are learned).
         step: the checkpoint to export; the best one by default.
+
+    Raises:
+        UserError: the run or checkpoint is missing or damaged, or a weight is not finite or too large for fp16.
     """
     path = inside(run, "config.yaml")
     if not PATHS.exists(path):

@@ -145,7 +145,11 @@ def write_scorer_file(folder: str, content: ScorerFile) -> None:
 
 
 def read_scorer_file(folder: str) -> ScorerFile:
-    """Reads and checks scorer.json."""
+    """Reads and checks scorer.json.
+
+    Raises:
+        UserError: the file is missing or of another version, or a field is wrong; names the field.
+    """
     if not PATHS.exists(join(folder, FILE)):
         raise UserError(f"{folder}: no {FILE}: not an exported scorer; make one with dmoe export")
     return read_description(join(folder, FILE), "scorer", ScorerFile, "export it again")

@@ -41,6 +41,9 @@ def materialise(folder: str, output: str, have: Mapping[str, str] | None = None)
 
     Returns:
         the folder of the full scorer: `output`, or that of the full version.
+
+    Raises:
+        UserError: a version of the chain is missing or damaged, or was not made from the parent that it names.
     """
     links: list[_Link] = []
     place, expected = folder.rstrip("/"), ""

@@ -8,7 +8,11 @@ from dmoe.train.trackers.trackers import KINDS, ids_of
 
 
 def check_register(run: str, name: str) -> list[str]:
-    """The trackers of a run that can register models. Called before the export, so that it fails early."""
+    """The trackers of a run that can register models. Called before the export, so that it fails early.
+
+    Raises:
+        UserError: the run has no such tracker, or the package of one is not installed.
+    """
     trackers = load_config(inside(run, "config.yaml")).run.trackers
     found: list[str] = [one for one in trackers if KINDS[one].model is not Tracker.model and one in ids_of(run)]
     if not found:

@@ -56,7 +56,11 @@ class Finding:
 
 
 def share(text: str) -> float:
-    """Parses `10%` or `0.1`."""
+    """Parses `10%` or `0.1`.
+
+    Raises:
+        UserError: another format.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
     if not found:
         raise UserError(f"--min-headroom {text}: expected a share of memory such as 10% or 0.1")
@@ -96,7 +100,11 @@ def _finding(ranks: Sequence[RankFigures], what: str, limit: str, value: Any, wo
 
 
 def model_finding(plan: Mapping[str, Any], described: Any, where: str) -> Finding:
-    """Checks that the plan is for this model (a `planning_model.Described`): same tables, optimizer, constraints and batch size."""
+    """Checks that the plan is for this model: same tables, optimizer, constraints and batch size.
+
+    Args:
+        described: a `dmoe.sharding.planner.planning_model.Described`.
+    """
     from dmoe.sharding.plan.job_plan import refuse_other
     from dmoe.sharding.plan.plan_file import check_plan, constraints_hash, precision_of
 
@@ -125,7 +133,11 @@ def as_lines(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def check_document(found: Sequence[Finding], where: str) -> Document:
-    """The results as a document; `where` is the path of the plan file."""
+    """The results as a document.
+
+    Args:
+        where: path of the plan file.
+    """
     failed = sum(not one.passed for one in found)
     summary = f"{where}: {len(found) - failed} of {len(found)} limits hold."
     rows = [[one.what, Cell("held" if one.passed else "exceeded", "good" if one.passed else "bad"), one.worst, one.limit] for one in found]

@@ -27,11 +27,13 @@ __all__ = ["dense_bytes_of", "kept_plan", "make_plan", "plan_from_json", "sharde
 def kept_plan(
     model: nn.Module, tables: list[Table], config: Config, device: torch.device, manifest: Manifest | None = None
 ) -> dict[str, Any]:
-    """The plan of this job as plain data, equal on all ranks: read from the config's plan file, which must be for this job, or made on rank
-    0.
+    """The plan of this job as plain data, equal on all ranks: read from the config's plan file, or made on rank 0.
 
     Args:
         manifest: manifest of the data set at `data.path`; if given, its counts provide lookup statistics.
+
+    Raises:
+        UserError: on every rank, if no plan fits, or the file is for another model, world size or topology.
     """
 
     def found() -> dict[str, Any]:
@@ -60,7 +62,11 @@ def dense_bytes_of(model: nn.Module) -> int:
 
 
 def refuse_other(plan: Mapping[str, Any], tables: Sequence[Table], config: Config, cluster: Cluster, where: str) -> None:
-    """Refuses a plan for another model or cluster: names the first table that differs, the optimizer, or the cluster."""
+    """Refuses a plan that was made for another model or cluster.
+
+    Raises:
+        UserError: names the difference: the first table that differs, the optimizer, or the cluster.
+    """
     there = check_plan(plan, where)
     if there.ranks != cluster.ranks:
         raise UserError(

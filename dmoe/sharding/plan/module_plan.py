@@ -46,6 +46,9 @@ class Plan(ShardingPlan):
         Args:
             extras: table -> further fields of its ParameterSharding, which are not saved.
             paths: table name in the module -> path of its collection, for tables whose entry has no path.
+
+        Raises:
+            UserError: the data are damaged.
         """
         cluster = check_plan(kept, where)
         device = torch.device(cluster.device.kind)

@@ -155,7 +155,11 @@ def as_text(plan: Mapping[str, Any]) -> str:
 
 
 def read_plan(path: str, asked_by: str = "") -> dict[str, Any]:
-    """Reads and checks a plan file; an error names the table."""
+    """Reads and checks a plan file.
+
+    Raises:
+        UserError: the file does not exist, is not JSON, has another version, or has a shard at an invalid place; names the table.
+    """
     kept = read_document(path, MAX_BYTES, "plan", FORMAT, VERSION, AGAIN, f"{asked_by} {path}".strip())
     check_plan(kept, path)
     return kept
@@ -174,7 +178,14 @@ def precision_of(plan: Mapping[str, Any]) -> Any:
 
 
 def check_plan(kept: Any, where: str) -> Cluster:
-    """Checks a plan without a model; returns the cluster that it was made for. An error names the table and what is wrong."""
+    """Checks a plan without a model.
+
+    Returns:
+        The cluster that it was made for.
+
+    Raises:
+        UserError: names the table and what is wrong.
+    """
     check_format(kept, where, "plan", FORMAT, VERSION, AGAIN)
     checked(_Plan.model_validate, kept, where, "; plan again")
     cluster = cluster_from_json(kept["cluster"], where)

@@ -12,7 +12,10 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Refuses bf16 on a CPU, for which TorchRec would send fp16 instead."""
+    """
+    Raises:
+        UserError: bf16 on a CPU, for which TorchRec would send fp16 instead.
+    """
     if precision == "bf16" and device == "cpu":
         raise UserError(
             "sharding.comm_precision: bf16 travels between GPUs (NCCL) only; on the CPU (gloo) use fp16, which sends as few bytes, or fp32"

@@ -21,8 +21,14 @@ def blocks(rows: int, parts: int) -> list[tuple[int, int]]:
 
 
 def check_cuts(entry: Mapping[str, Any], cluster: Cluster) -> None:
-    """Checks that the shards of a table's entry in a plan cover the table exactly once, in the layout of its sharding type. ValueError:
-    says what is wrong, and names the shard if a single one is wrong."""
+    """Checks that the shards of a table cover it exactly once, in the layout of its sharding type.
+
+    Args:
+        entry: entry of the table in a plan; the types of its fields were checked.
+
+    Raises:
+        ValueError: says what is wrong, and names the shard if a single one is wrong.
+    """
     (rows, columns), kind = entry["size"], entry["sharding_type"]
     shards: list[Cut] = []
     for number, shard in enumerate(entry["shards"]):

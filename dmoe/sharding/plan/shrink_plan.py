@@ -28,8 +28,11 @@ def shape_of(cluster: Cluster, ranks: int) -> Cluster:
 
 
 def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state: int) -> Manifest:
-    """The manifest with a maximum number of ids per feature, so that all tables fit in BUDGET, with `state` numbers of optimizer state per
-    number."""
+    """The manifest with a maximum number of ids per feature, chosen so that all tables fit in BUDGET.
+
+    Args:
+        state: elements of optimizer state per element of a table.
+    """
     columns: Counter[str] = Counter()
     for table in tables:
         columns[table.feature] += table.columns
@@ -47,7 +50,13 @@ def fewer_ids(manifest: Manifest, tables: Sequence[Table], small: Cluster, state
 def shrink(
     plan: Mapping[str, Any], cluster: Cluster, small: Cluster, tables: Sequence[Table], optimizer: str, batch_size: int
 ) -> dict[str, Any]:
-    """The plan file for the small cluster: `tables` are those of the model with fewer rows, with the names and columns of the plan."""
+    """The plan file for the small cluster.
+
+    Args:
+        plan: plan for `cluster`, checked by `read_plan`.
+        tables: tables of the model with fewer rows; names and columns as in the plan.
+        optimizer: optimizer of the tables in the rehearsal.
+    """
     rows = {}
     for table in tables:
         row = plan["tables"][table.name]

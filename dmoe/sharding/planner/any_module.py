@@ -34,8 +34,11 @@ PASSED_ON = {"cache_params", "enforce_hbm", "stochastic_rounding", "bounds_check
 
 @dataclass(frozen=True)
 class Found:
-    """A table of a model: `parameter` belongs to the collection at `path`. `optimizer` is a key of OPTIMIZERS, or empty if the parameter
-    has none from `apply_optimizer_in_backward`."""
+    """A table of a model: `parameter` belongs to the collection at `path`.
+
+    Attributes:
+        optimizer: a key of OPTIMIZERS; empty if the parameter has no optimizer from `apply_optimizer_in_backward`.
+    """
 
     path: str
     parameter: str
@@ -120,9 +123,15 @@ def rules_in(
     batch_size: int,
     optimizer: str,
 ) -> tuple[list[Table], dict[str, Rule], dict[str, dict[str, Any]]]:
-    """The tables, their rules by table name, and the constraint fields that are passed to the kernels unchanged, by table name. A
-    constraint is for a table's name, its name in its collection, or a pattern; a later one replaces an earlier one, and an impossible
-    one is refused."""
+    """The tables, their rules by table name, and the constraint fields that are passed to the kernels unchanged, by table name.
+
+    Args:
+        constraints: by table name, by the table's name in its collection, or by a pattern; a later entry replaces an earlier one.
+        batch_size: rows of the global batch.
+
+    Raises:
+        UserError: an impossible constraint; the message names it and the reason.
+    """
     asked: dict[str, tuple[str, ParameterConstraints]] = {}
     for pattern, constraint in constraints.items():
         matching = [name for name, one in found.items() if pattern in (name, one.parameter)]

@@ -120,7 +120,11 @@ class Cluster:
 
 
 def cluster_from_json(kept: Any, where: str) -> Cluster:
-    """Reads and checks the output of `as_json`."""
+    """Reads the output of `as_json`.
+
+    Raises:
+        UserError: a field is missing, unknown, or not a positive number.
+    """
     try:
         device = Device(**kept["device"])
         cluster = Cluster(kept["nodes"], kept["ranks_a_node"], device, *_ranks_of(kept, where))

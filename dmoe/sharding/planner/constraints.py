@@ -20,13 +20,16 @@ MIN_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Rule:
-    """The sharding options of one table, and why a sharding type is not one of them (`reasons`).
+    """The sharding options of one table.
 
     Attributes:
+        types: allowed sharding types.
         kernels: allowed compute kernels; None if the config names none: device memory first, host memory if nothing else fits.
         partitions: widths of column shards to try; empty if the table must not be sharded by columns.
         ranks: ranks that may hold its shards; None for all.
         batch_size: rows of the batch of one rank.
+        lookup: number of ids per row, and how they are looked up.
+        reasons: sharding type -> why it is not in `types`.
     """
 
     types: tuple[str, ...]
@@ -54,7 +57,11 @@ def closed_types(cluster: Cluster) -> dict[str, str]:
 
 
 def rules_for(tables: Sequence[Table], config: Config, cluster: Cluster) -> dict[str, Rule]:
-    """The rule of each table. A constraint that names no table, or is impossible, is refused."""
+    """The rule of each table.
+
+    Raises:
+        UserError: a constraint names no table (the message suggests the nearest name), or is impossible.
+    """
     laid: dict[str, dict[str, object]] = {table.name: {} for table in tables}
     asked: dict[str, str] = {}
     of_feature: dict[str, list[str]] = {}
@@ -141,8 +148,13 @@ def _partitions(table: Table, asked: int | None, where: str) -> tuple[int, ...]:
 
 
 def partitions_of(table: Table, narrowest: int = MIN_COLUMNS) -> tuple[int, ...]:
-    """Widths of column shards, widest first, the whole row among them. A width divides the row, and either contains whole embeddings of
-    experts or divides each into parts of at least `narrowest` columns."""
+    """Widths of column shards, widest first. A width divides the row, and either contains whole embeddings of experts or divides each.
+
+    The whole row is one of them.
+
+    Args:
+        narrowest: minimum width of a part of an embedding.
+    """
     columns = table.columns
     borders = {section.offset for section in table.sections} | {columns}
 

@@ -31,10 +31,13 @@ class Job:
     """Planner inputs that do not belong to a single table.
 
     Attributes:
+        optimizer: optimizer of the tables.
         batch_size: rows of the global batch.
         dense_bytes: bytes of the data-parallel parameters; six times as much is reserved (TorchRec's rule of thumb).
+        comm_precision: precision in which embeddings and their gradients are sent.
         types_given: sharding types were given for all tables; if False, tables may use host memory if device memory is insufficient.
         constraints: hash of the constraints from which the rules of the tables were made.
+        variant: name of the model variant, only shown.
         gap: the search stops when the time of the critical rank is within this share of the lower bound.
         keep_best: an interrupt stops the search and keeps the best plan so far.
     """
@@ -60,8 +63,15 @@ def plan_tables(
     keep_best: bool = False,
     uses: Mapping[str, Use] | None = None,
 ) -> dict[str, Any]:
-    """The plan of a config's model; see `plan_by_rules`, and `Job` for `gap` and `keep_best`. `uses`: measured lookup statistics by
-    feature."""
+    """The plan of a config's model; see `plan_by_rules`, and `Job` for `gap` and `keep_best`.
+
+    Args:
+        uses: measured lookup statistics by feature.
+
+    Raises:
+        DoesNotFit: no plan that the config allows fits.
+        UserError: an impossible constraint or comm_precision.
+    """
     job = Job(
         config.optimizer.tables.kind,
         config.train.batch_size,
@@ -87,6 +97,7 @@ def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, clu
     """The plan as plain data, as `plan_file.py` writes it. Deterministic: depends only on the arguments.
 
     Args:
+        rules: rules by table name.
         explain: try the other candidates of each table again, to report the cost of the plan with each.
 
     Raises:
@@ -106,7 +117,12 @@ def plan_by_rules(tables: Sequence[Table], rules: dict[str, Rule], job: Job, clu
 
 
 def plan_of_rows(rows: dict[str, dict[str, Any]], job: Job, cluster: Cluster, room: Room, model: str) -> dict[str, Any]:
-    """The complete plan, with its prediction, from the entries of its tables. `model`: hash of the tables."""
+    """The complete plan, with its prediction, from the entries of its tables.
+
+    Args:
+        room: memory for tables on each rank.
+        model: hash of the tables.
+    """
     prediction = predict(rows, job.optimizer, cluster, job.comm_precision)
     return {
         "format": FORMAT,

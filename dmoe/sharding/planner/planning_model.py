@@ -56,7 +56,11 @@ def describe(config: Config, manifest: Manifest) -> Described:
 
 def load_sizes(config: Config, cardinalities: str | None) -> Manifest:
     """The manifest of the data set, or one made from a file `feature: cardinality` (YAML or JSON; `dense: 13` is the number of numeric
-    features)."""
+    features).
+
+    Raises:
+        UserError: neither exists, or a cardinality is not an integer.
+    """
     if not cardinalities:
         if not config.data.path:
             raise UserError("--config: its data.path is empty; give --data DATASET, or --cardinalities FILE with a line a feature")

@@ -28,8 +28,11 @@ class Together:
         self._previous: Any = None
 
     def exchange(self) -> bool:
-        """Called by all ranks between two steps: publishes a checkpoint when all ranks have written their parts, and returns whether some
-        rank received SIGTERM, equal on all ranks."""
+        """Called by all ranks between two steps. Publishes a checkpoint when all ranks have written their parts.
+
+        Returns:
+            Whether some rank received SIGTERM; equal on all ranks.
+        """
         if world_size() == 1:
             stop, finished = self.asked, self.writer.finished
         else:

@@ -33,7 +33,12 @@ class Sign:
 
 
 class Watch:
-    """The watchdog of one rank, which may take so many seconds for one thing."""
+    """The watchdog of one rank.
+
+    Args:
+        program: start of its message.
+        limit: seconds that a rank may take for one thing.
+    """
 
     def __init__(self, program: str, limit: float) -> None:
         import torch.distributed as dist

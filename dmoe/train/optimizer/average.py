@@ -13,10 +13,12 @@ WARM_UP = 10
 
 
 class MovingAverage:
-    """After each step the average of each parameter becomes decay * average + (1 - decay) * parameter. It starts as a copy of the
-    parameters.
+    """After each step the average becomes decay * average + (1 - decay) * parameter. It starts as a copy of the parameters.
 
     After s steps the decay is (1 + s) / (10 + s) at most, so that the average soon leaves the initial weights.
+
+    Args:
+        parameters: by name.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
@@ -51,7 +53,11 @@ class MovingAverage:
         return {f"{name}/{EMA}": mean for name, mean in self.means.items()}
 
     def load(self, kept: Mapping[str, Tensor]) -> None:
-        """Loads a result of `state`. An average that is not in it starts as a copy of its parameter; one of another form is refused."""
+        """Loads a result of `state`. An average that is not in it starts as a copy of its parameter.
+
+        Raises:
+            UserError: an average has another shape or type than its parameter.
+        """
         for name, parameter in self.parameters.items():
             mean = kept.get(f"{name}/{EMA}", parameter.detach())
             if mean.dtype != parameter.dtype or mean.shape != parameter.shape:

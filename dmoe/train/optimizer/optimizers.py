@@ -29,7 +29,11 @@ DENSE_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad"
 
 
 def attach_table_optimizer(ebc: nn.Module, tables: Sequence[Table], config: TableOptimizerConfig, device: torch.device) -> None:
-    """Attaches the optimizer to the tables before they are sharded, so that they are updated inside the backward pass."""
+    """Attaches the optimizer to the tables before they are sharded, so that they are updated inside the backward pass.
+
+    Raises:
+        UserError: Adam on a CPU, since FBGEMM's CPU kernels have no Adam.
+    """
     if config.kind == "adam" and device.type == "cpu":
         raise UserError("optimizer.tables.kind: FBGEMM's CPU kernels have no adam; use adagrad, rowwise_adagrad or sgd, or train on a GPU")
     by_parameter = {f"embedding_bags.{table.module}.weight": table for table in tables}
@@ -60,7 +64,10 @@ class Optimizers:
 
     Args:
         model: sharded by DistributedModelParallel after a call of `attach_table_optimizer`.
-        dense: the dense parameters by name; their `average` is None before `begin_average`.
+        dense: the dense parameters by name.
+
+    Attributes:
+        average: of the dense parameters; None before `begin_average`.
     """
 
     def __init__(
@@ -155,8 +162,11 @@ class Optimizers:
         return kept | (self.average.state() if self.average else {})
 
     def load_dense_state(self, kept: dict[str, Tensor]) -> None:
-        """Loads a result of `dense_state`. An average that this run does not keep is left out; states of another optimizer or shape are
-        refused."""
+        """Loads a result of `dense_state`. An average that this run does not keep is left out.
+
+        Raises:
+            UserError: a state belongs to another optimizer, or has another shape than its parameter.
+        """
         kind = self._dense_config.kind
         for name, parameter in zip(self._names, self._parameters, strict=True):
             prefix = f"{name}/"

@@ -9,8 +9,11 @@ from dmoe.config.sections import ScheduleConfig
 
 @dataclass
 class Schedule:
-    """The factor of step s: min(1, (s + 1) / warmup) * decay(s) * plateau. The decay ends after `total_steps`, unless the config gives
-    decay_steps."""
+    """The factor of step s: min(1, (s + 1) / warmup) * decay(s) * plateau.
+
+    Args:
+        total_steps: steps of the run. The decay ends there, unless the config gives decay_steps.
+    """
 
     config: ScheduleConfig
     total_steps: int

@@ -14,7 +14,11 @@ HEAD_ROWS = 4096
 
 
 class TablesMoved:
-    """Copies the first rows of every table, and checks once whether they have changed."""
+    """Copies the first rows of every table, and checks once whether they have changed.
+
+    Args:
+        device: of this rank.
+    """
 
     def __init__(self, model: nn.Module, tables: Sequence[Table], device: torch.device) -> None:
         self.model, self.tables, self.device = model, list(tables), device

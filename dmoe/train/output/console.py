@@ -44,8 +44,12 @@ class Reporter:
             self.trackers.end("finished" if error is None else "stopped" if stopped else "failed")
 
     def track(self, config: Config, resumed: bool, changed: Sequence[str] = ()) -> None:
-        """Starts the trackers of `run.trackers`, or goes on with their records, with the settings that are not what the run was started
-        with."""
+        """Starts the trackers of `run.trackers`.
+
+        Args:
+            resumed: the run goes on, and so do its records.
+            changed: settings that are not what the run was started with.
+        """
         if rank() == 0:
             about = About(self.run.path, config.variant, flat(config.model_dump(mode="json")), changed=changed)
             self.trackers = Trackers(
@@ -104,7 +108,11 @@ class Reporter:
             self.trackers.scalars("test", _finite(figures), step)
 
     def keep_files(self, page: Callable[[str], str] | None) -> None:
-        """Gives the trackers that keep files the run's own, and an HTML page that `page` makes of the run's folder."""
+        """Gives the trackers that keep files the run's own, and a page on the run.
+
+        Args:
+            page: makes the page's HTML of the run's folder.
+        """
         if self.trackers and self.trackers.keep_files:
             names = list(KEPT)
             if page:

@@ -15,8 +15,12 @@ NEVER = 1 << 62
 
 
 class Window:
-    """Sums over steps after `since`, which stay on the device until a log line is due. `kept`: `state` of the unfinished window of a run
-    that is resumed."""
+    """Sums over steps. They stay on the device until a log line is due.
+
+    Args:
+        since: the last step before the window.
+        kept: `state` of the unfinished window of a run that is resumed.
+    """
 
     def __init__(self, since: int, device: torch.device, kept: WindowState | None = None) -> None:
         self.since, self.steps, self.timed_steps, self.elapsed = since, 0, 0, 0.0

@@ -13,7 +13,11 @@ from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
 
 def parse_window(text: str) -> tuple[int, int]:
-    """Parses `FIRST:STEPS`. Steps count from 1, also in a resumed run."""
+    """Parses `FIRST:STEPS`. Steps count from 1, also in a resumed run.
+
+    Raises:
+        UserError: the text has another form.
+    """
     first, _, steps = text.partition(":")
     if not (first.isdecimal() and steps.isdecimal() and int(first) and int(steps)):
         raise UserError(f"--trace {text}: expected FIRST:STEPS, two whole numbers from 1, such as 20:5 for the steps 20 to 24")
@@ -21,8 +25,13 @@ def parse_window(text: str) -> tuple[int, int]:
 
 
 class Trace:
-    """Records a window (first step, number of steps) to `folder/trace/rank-R.pt.trace.json` in the run directory, a name that TensorBoard
-    recognises. Does nothing without a window."""
+    """Records a window of steps to `folder/trace/rank-R.pt.trace.json`, a name that TensorBoard recognises. Does nothing without a window.
+
+    Args:
+        window: (first step, number of steps), or None.
+        folder: the run directory.
+        rank: of this process.
+    """
 
     def __init__(self, window: tuple[int, int] | None, folder: str, rank: int) -> None:
         self.window, self.folder, self.rank = window, inside(folder, "trace"), rank

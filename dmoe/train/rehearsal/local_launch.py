@@ -31,13 +31,14 @@ def run_here(
 
     Args:
         program: a module such as `dmoe.train`.
+        seconds: time limit of the run.
         folder: for the logs of the nodes.
         called: how messages name the run, such as `the rehearsed run`.
         environment: added to the environment of this process.
 
     Raises:
         UserError: the run ended with this message about a user's mistake.
-        RunFailed: the run failed for another reason, or took longer than `seconds`.
+        RunFailed: the run failed for another reason, or took too long.
     """
     port = 0
     if nodes > 1:

@@ -17,8 +17,14 @@ ROW_GROUP = 256
 
 
 def write_random_set(folder: str, schema: Manifest, rows: Mapping[str, int]) -> Manifest:
-    """Writes one shard of so many random rows for each split, with the features of `schema`, and the manifest. Ids are uniform, so that all
-    shards of a table are looked up; the first row holds the last id of each feature."""
+    """Writes one shard for each split, and the manifest.
+
+    Ids are uniform, so that all shards of a table are looked up; the first row holds the last id of each feature. Labels are random.
+
+    Args:
+        schema: manifest whose features are used. Its splits are not.
+        rows: number of rows of each split.
+    """
     splits = {}
     for number, (name, count) in enumerate(rows.items()):
         table = _rows(schema, count, np.random.default_rng([0, number]))

@@ -37,12 +37,17 @@ Told = Callable[[str, str], None]
 
 
 def look(config: Config, plan: Mapping[str, Any], where: str, model: Described, told: Told) -> Cluster:
-    """Checks what can be checked without running: plan, batch size, data set, run directory; returns the cluster of the plan. The first
-    problem that would end the launch is a UserError.
+    """Checks what can be checked without running: plan, batch size, data set, run directory.
 
     Args:
         where: the plan file.
         told: called for each check with its result (`ok`, or `--` if it was skipped) and a description.
+
+    Returns:
+        The cluster of the plan.
+
+    Raises:
+        UserError: the first problem that would end the launch.
     """
     cluster = check_plan(plan, where)
     refuse_other(plan, model.tables, config, cluster, where)
@@ -96,7 +101,16 @@ def _look_at_run(config: Config, told: Told) -> None:
 def rehearse(
     config: Config, plan: Mapping[str, Any], cluster: Cluster, model: Described, ranks: int, steps: int, seconds: float, told: Told
 ) -> None:
-    """Runs the shrunk launch: steps, validation, checkpoint, loading it, test. `cluster`: of the plan; raises the errors of `run_here`."""
+    """Runs the shrunk launch: steps, validation, checkpoint, loading it, test.
+
+    Args:
+        cluster: of the plan.
+        seconds: time limit of the run.
+
+    Raises:
+        UserError: the run ended with this message about a user's mistake.
+        RunFailed: the run failed for another reason.
+    """
     small = shape_of(cluster, ranks)
     with tempfile.TemporaryDirectory(prefix="dmoe-rehearsal-") as folder:
         shrunk, changed = _write(folder, config, plan, cluster, small, model, steps)

@@ -10,8 +10,14 @@ from dmoe.train.session import Session
 
 
 def restore_best(session: Session, run: RunDir, progress: Progress) -> int:
-    """Loads the checkpoint of the best validation, or, if it is damaged, the newest sound one; returns its step. Every rank must call
-    it."""
+    """Loads the checkpoint of the best validation, or, if it is damaged, the newest sound one. Every rank must call it.
+
+    Returns:
+        The step of the loaded checkpoint.
+
+    Raises:
+        UserError: there was no validation, or there is no sound checkpoint.
+    """
     if progress.best_step is None:
         raise UserError("the run made no validation, so there is no best checkpoint; train at least one step")
     step = progress.best_step
@@ -25,7 +31,11 @@ def restore_best(session: Session, run: RunDir, progress: Progress) -> int:
 
 
 def resume_from(session: Session, folder: str, train: Reader, schedule: Schedule) -> Progress:
-    """Loads a checkpoint into the session and the schedule; refuses another batch size or another order of the rows."""
+    """Loads a checkpoint into the session and the schedule.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the run goes on with another batch size or another order of the rows.
+    """
     kept = load_checkpoint(folder, session.sharded, session.tables, session.dense, session.optimizers)
     progress = progress_from(kept, folder)
     schedule.load_state(progress.schedule)

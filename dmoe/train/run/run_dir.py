@@ -27,18 +27,27 @@ ENDING_SECONDS = 10.0
 
 
 class RunDir:
-    """The directory of a run, local or of any URI that iopath has a handler for.
+    """The directory of a run.
 
     The directory may come from an untrusted source, so its files and checkpoints must not be links: nothing outside is written or removed.
-    The directory itself may be a link."""
+    The directory itself may be a link.
+
+    Args:
+        path: local, or any URI that iopath has a handler for.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock: int | None = None
 
     def lock(self) -> None:
-        """Locks a local directory against other trainings until the process of every rank has ended, or `unlock`; every rank raises if
-        another training holds the lock. Every rank must call it. Object stores have no locks."""
+        """Locks the directory against other trainings until the process of every rank has ended, or `unlock`. Every rank must call it.
+
+        A remote directory is not locked, since object stores have no locks.
+
+        Raises:
+            UserError: on every rank, if another training holds the lock, or the directory cannot be written.
+        """
         if "://" in self.path:
             return
         # Rank 0 takes an exclusive lock, then all ranks share it: a rank that outlives the others still blocks the next training.
@@ -71,7 +80,11 @@ class RunDir:
             self._lock = None
 
     def file(self, *names: str) -> str:
-        """The path of a file or folder of the run, which must not be a link or lie outside the directory."""
+        """The path of a file or folder of the run.
+
+        Raises:
+            UserError: it is a link, or outside the directory.
+        """
         return inside(self.path, *names)
 
     def create(self, config: Config, manifest: Manifest, plan: dict[str, Any]) -> None:
@@ -98,8 +111,11 @@ class RunDir:
         on_rank_0(write)
 
     def resumed(self, step: int, refused: list[str], config: Config, plan: dict[str, Any]) -> list[str]:
-        """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl. Returns the settings that have
-        changed since the start of the run, as `key: before -> now`."""
+        """Records in resumes.jsonl that the run is resumed, and removes later steps from metrics.jsonl.
+
+        Returns:
+            The settings that have changed since the start of the run, as `key: before -> now`.
+        """
         changed: list[str] = []
         if rank() == 0:
             before, now = flat(load_config(self.file(CONFIG)).model_dump(mode="json")), flat(config.model_dump(mode="json"))
@@ -138,8 +154,13 @@ class RunDir:
         return steps_in(self.path)
 
     def newest_sound(self) -> tuple[int, list[str]] | None:
-        """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint. Every rank raises if
-        there are some but none is sound. Every rank must call it, and verifies a part of the files."""
+        """The step of the newest sound checkpoint, and why newer ones are damaged; None if there is no checkpoint.
+
+        Every rank must call it; each rank verifies a part of the files.
+
+        Raises:
+            UserError: on every rank, if there are checkpoints but none is sound.
+        """
         refused: list[str] = []
         for step in reversed(broadcast_object(self.checkpoints() if rank() == 0 else None)):
             problem = problem_of(self.checkpoint(step))

@@ -12,7 +12,11 @@ CONFIG, SCHEMA = "config.yaml", "manifest.json"
 
 
 def run_inputs(run: str) -> Inputs:
-    """The features that a run's model reads, with their identities. Refuses a folder without a sound config and manifest."""
+    """The features that a run's model reads, with their identities.
+
+    Raises:
+        UserError: no run in that folder, or its config or manifest is damaged.
+    """
     for name in (CONFIG, SCHEMA):
         if not PATHS.exists(inside(run, name)):
             raise UserError(f"{run}: no {name}, so nothing tells what the ids of the model mean; give a run's directory as it was written")
@@ -29,5 +33,9 @@ def check_same_ids(run: str, data: DataConfig, manifest: Manifest, grown: bool =
 
 
 def check_data(model: Inputs, manifest: Manifest, folder: str) -> None:
-    """Refuses a data set whose ids or numbers mean something else than those of the model; names the first feature that differs."""
+    """Refuses a data set whose ids or numbers mean something else than those of the model. Features are compared by name.
+
+    Raises:
+        UserError: names the first feature that differs.
+    """
     check_compatible(model, inputs_of(with_identities(manifest, folder)), folder)

@@ -12,14 +12,19 @@ from dmoe.train.session import Session
 
 
 def begin_from(session: Session, path: str, manifest: Manifest | None = None) -> tuple[int, str]:
-    """Loads weights and optimizer states. Rows that the checkpoint lacks keep their initial weights and empty states. Returns the number of
-    steps that led to these weights, and a line about what was loaded.
+    """Loads weights and optimizer states. Rows that the checkpoint lacks keep their initial weights and empty states.
 
     Every rank must call it. Step, epoch, position in the data, schedule and best AUC are not loaded, since the run is a new one.
 
     Args:
-        path: a checkpoint, or a run, whose best checkpoint is used. It must have the model's features, dims, optimizers and ids.
+        path: a checkpoint, or a run, whose best checkpoint is used.
         manifest: of the data set whose ids the rows of the tables are for, if it is not that of the session.
+
+    Returns:
+        The number of steps that led to these weights, and a line about what was loaded.
+
+    Raises:
+        UserError: the checkpoint is damaged, or has other features, dims, optimizers or ids, or larger tables.
     """
     try:
         folder = on_rank_0(lambda: _look(session, manifest or session.manifest, path))
@@ -36,7 +41,11 @@ def begin_from(session: Session, path: str, manifest: Manifest | None = None) ->
 
 
 def _look(session: Session, manifest: Manifest, path: str) -> str:
-    """The folder of the checkpoint, after a check that the data set has the ids of the earlier run, and perhaps further ones."""
+    """The folder of the checkpoint, after a check that the data set has the ids of the earlier run, and perhaps further ones.
+
+    Raises:
+        UserError: there is no checkpoint, or the meaning of its ids is unknown or different.
+    """
     folder, run = checkpoint_of(path)
     before = check_same_ids(run, session.config.data, manifest, grown=True)
     _check_hashes(session, folder, {one.name: one.cardinality for one in before.categorical})
@@ -44,7 +53,11 @@ def _look(session: Session, manifest: Manifest, path: str) -> str:
 
 
 def _check_hashes(session: Session, folder: str, before: dict[str, int]) -> None:
-    """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before."""
+    """Refuses hashed tables whose rows would stand for other ids than before: with another number of rows, or not hashed before.
+
+    Raises:
+        UserError: names the feature.
+    """
     there, now = read_index(folder).tables, {one.name: one.cardinality for one in session.blueprint.features}
     for table in (table for table in session.tables if table.readers):
         rows, ids = there.get(table.logical_name(table.sections[0]), (table.rows, 0))[0], before[table.feature]

@@ -17,8 +17,13 @@ STUCK_SECONDS = 60.0
 
 
 class Background:
-    """Calls a tracker's methods in order, in one thread. The first error, a call that hangs, or a full queue switches the tracker off: one
-    warning is given, from any thread, and no further call is made."""
+    """Calls a tracker's methods in order, in one thread. The first error, a call that hangs, or a full queue switches the tracker
+    off: one warning is given, and no further call is made.
+
+    Args:
+        name: of the tracker, for the warning.
+        warn: called with the warning, at most once, from any thread.
+    """
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
@@ -30,7 +35,11 @@ class Background:
         self._thread.start()
 
     def call(self, what: str, action: Callable[[], Any]) -> None:
-        """Queues a call for the thread, and returns at once. `what` names the call in a warning, such as `step 40`."""
+        """Queues a call for the thread, and returns at once.
+
+        Args:
+            what: names the call in a warning, such as `step 40`.
+        """
         if self.off:
             return
         under_way = self._under_way

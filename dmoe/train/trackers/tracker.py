@@ -63,7 +63,11 @@ class Tracker:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Refuses, by name, a tracker whose package is not installed; none is imported."""
+    """Whether the packages of these trackers are installed; none is imported.
+
+    Raises:
+        UserError: names the first one that is not.
+    """
     for name in names:
         if find_spec(PACKAGES[name]) is None:
             raise UserError(f"run.trackers: {name} is not installed: install dmoe[{name}], or leave it out of the list")

@@ -78,7 +78,11 @@ class Trackers:
 
 
 def ids_of(folder: str) -> dict[str, str]:
-    """Each tracker's id of a run, from the run's folder."""
+    """Each tracker's id of a run, from the run's folder.
+
+    Raises:
+        UserError: the file of the ids is damaged.
+    """
     path = inside(folder, FILE)
     if not PATHS.exists(path):
         return {}

@@ -32,7 +32,9 @@ class Difference:
     """Comparison of two plans A and B.
 
     Attributes:
+        a, b: figures of the two plans.
         notes: sentences on differences between the models or clusters of the two plans.
+        only_a, only_b: tables that only one plan has.
         resized: tables with different sizes; their bytes are not compared.
         changed: tables that changed, the most moved bytes first.
         received: [ranks of b] bytes that each rank would receive.
@@ -141,7 +143,12 @@ def _brief_figures(figures: Figures) -> dict[str, Any]:
 
 
 def diff_document(found: Difference, name_a: str, name_b: str, top: int | None = None, page: bool = False) -> Document:
-    """What `dmoe plan diff` prints (`top` changed tables; None for all) and writes (with `page`, also the part to explore, for HTML)."""
+    """What `dmoe plan diff` prints and writes.
+
+    Args:
+        top: number of changed tables in the text; None for all.
+        page: with the part to explore, which the HTML alone has.
+    """
     plans = [(found.a, f"A {name_a}"), (found.b, f"B {name_b}")]
     absent = (("only in A", found.only_a), ("only in B", found.only_b), ("of another size in B", found.resized))
     names = [clip(f"{len(names):,} tables {title}: {', '.join(names)}", WIDTH) for title, names in absent if names]

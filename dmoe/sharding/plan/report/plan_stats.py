@@ -136,7 +136,15 @@ class Figures:
 
 
 def figures_of(plan: Mapping[str, Any], where: str) -> Figures:
-    """Predicts the cost of the shards in a plan from `read_plan`, which must name the memory available to tables (`room`)."""
+    """Predicts the cost of the shards in a plan file.
+
+    Args:
+        plan: the plan from `read_plan`.
+        where: path of the file, for messages.
+
+    Raises:
+        UserError: the file does not contain the memory available to tables (`room`).
+    """
     cluster = check_plan(plan, where)
     if plan.get("room") is None:
         raise UserError(f"{where}: room: expected bytes of hbm and ddr a rank; plan again")

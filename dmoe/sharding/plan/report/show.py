@@ -44,7 +44,14 @@ class View:
 
 
 def plan_document(figures: Figures, view: View = View(), title: str = "A sharding plan", page: bool = False) -> Document:
-    """What `dmoe plan show` prints and, with `page`, writes: then it has the part to explore, which takes seconds for a large plan."""
+    """What `dmoe plan show` prints and writes.
+
+    Args:
+        page: with the part to explore, which the HTML alone has; to make it takes seconds for a large plan.
+
+    Raises:
+        UserError: no table matches the pattern, or a rank does not exist.
+    """
     tables = chosen_tables(figures, view)
     shown = tables[: view.top]
     blocks: list[Block] = []

@@ -64,7 +64,11 @@ def _runs(ranks: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def ranks_in(text: str, total: int) -> list[int]:
-    """Parses `0-7,12` or `all` into sorted ranks, all of which must exist."""
+    """Parses `0-7,12` or `all` into sorted ranks.
+
+    Raises:
+        UserError: another format, or a rank that does not exist.
+    """
     if text == "all":
         return list(range(total))
     found: set[int] = set()
@@ -79,8 +83,14 @@ def ranks_in(text: str, total: int) -> list[int]:
 
 
 def over_bound(bound_ms: float, time_ms: float) -> str:
-    """How far the critical rank's time is above the lower bound of the plan, at most. Empty if there is none (0), or the time is below it:
-    the file was edited, so the bound belongs to another cluster or batch size."""
+    """Text that says how far the critical rank's time is above the best possible time, at most.
+
+    Args:
+        bound_ms: lower bound stored in the plan; 0 if there is none.
+
+    Returns:
+        Empty if there is no bound, or the time is below it: the file was edited, so the bound belongs to another cluster or batch size.
+    """
     if not 0 < bound_ms <= time_ms * (1 + 1e-6):
         return ""
     # Rounded up, since the text says "at most".

@@ -46,11 +46,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Whether a model fits a cluster (`step` is None if not), and the changes that help, best first, if it does not.
+    """Whether a model fits a cluster, and the changes that help if it does not.
 
     Attributes:
+        step: predicted step of the plan; None if the model does not fit.
         needs: bytes of the weights and optimizer state of all tables, which any plan must place.
         tables: (name, rows, columns, bytes), the largest first.
+        changes: changes that make the model fit, best first; searched only if it does not fit.
         no_help: (lever, its largest amount) of the levers that are not sufficient alone.
     """
 
@@ -85,7 +87,10 @@ def explain(model: Described, cluster: Cluster, on_device: bool = False, told: C
 
     Args:
         on_device: a plan with tables in host memory, the planner's fallback if the config names no types, counts as a failure.
-        told: called with a description of each attempt.
+        told: progress callback; called with a description of each attempt.
+
+    Raises:
+        UserError: a constraint is impossible for a reason other than memory.
     """
     step, missing = None, ""
     try:

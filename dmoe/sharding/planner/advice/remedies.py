@@ -24,7 +24,14 @@ HOST_KERNELS = "[fused_uvm_caching,fused_uvm]"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One amount of a lever: overrides for `--set`, another cluster, or a maximum number of ids of a feature; what is None is unchanged."""
+    """One amount of a lever.
+
+    Attributes:
+        what: description.
+        overrides: values for `--set`.
+        cluster: the cluster to use instead; None if unchanged.
+        cap: maximum number of ids of a feature; None if unchanged.
+    """
 
     what: str
     overrides: tuple[str, ...] = ()
@@ -68,8 +75,11 @@ CAVEATS = {
 
 
 def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Lever]:
-    """All levers that the config allows and that have at least one amount. With `on_device`, one is to move some tables into host
-    memory."""
+    """All levers that the config allows and that have at least one amount.
+
+    Args:
+        on_device: tables must not be in host memory by default; moving some there is then a lever.
+    """
     config = model.config
     kinds: dict[str, tuple[int, Iterator[Attempt]]] = {
         NODES: (0, _nodes(cluster)),
@@ -90,8 +100,11 @@ def levers_for(model: Described, cluster: Cluster, on_device: bool) -> list[Leve
 
 
 def paired(levers: list[Lever], helped: dict[str, str]) -> list[Lever]:
-    """A lever that combines another optimizer with more nodes, if neither the optimizer nor one more node is sufficient. `helped`: kind ->
-    amount (`Attempt.what`) of the levers that are sufficient alone."""
+    """A lever that combines another optimizer with more nodes, if neither the optimizer nor one more node is sufficient.
+
+    Args:
+        helped: kind -> amount (`Attempt.what`) of the levers that are sufficient alone.
+    """
     by_kind = {lever.kind: lever for lever in levers}
     optimizers, nodes = by_kind.get(OPTIMIZER), by_kind.get(NODES)
     if optimizers is None or nodes is None or OPTIMIZER in helped:

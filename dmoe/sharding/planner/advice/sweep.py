@@ -67,11 +67,13 @@ def sweep(
     told: Callable[[int, int, Point], None] = lambda done, total, point: None,
     groups: Mapping[str, Counted] | None = None,
 ) -> list[Point]:
-    """Plans every point of the grid, in the order of its arguments; an empty one stands for the config's value.
+    """Plans every point of the grid, in the order of its arguments.
 
     Args:
-        experts: numbers of experts. If the config has fewer, its experts are repeated.
-        told: called after each point with the number of finished points, the total, and the point.
+        batch_sizes: global batch sizes; if empty, the config's.
+        experts: numbers of experts; if empty, the config's. If the config has fewer, its experts are repeated.
+        layouts: table layouts; if empty, the config's.
+        told: progress callback; called after each point with the number of finished points, the total, and the point.
         groups: lookup counts of the data set, from `table_use.groups_in`.
     """
     grid = list(
@@ -95,7 +97,11 @@ def with_experts(config: Config, count: int) -> str:
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
-    """The config with `--set` overrides on top, which must not contradict the rest of it."""
+    """The config with `--set` overrides on top.
+
+    Raises:
+        UserError: the overrides contradict the rest of the config.
+    """
     return parse_config(dump_config(config), "the config", list(overrides)) if overrides else config
 
 

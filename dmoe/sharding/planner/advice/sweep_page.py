@@ -16,7 +16,11 @@ HEAD = ["cluster", "batch", "experts", "layout", "step ms", "tables", "dense", "
 
 
 def sweep_document(points: Sequence[Point], title: str, measured: str = "") -> Document:
-    """The view of a sweep. `measured`: one line on the lookups measured in the data set; empty if there is none."""
+    """The view of a sweep.
+
+    Args:
+        measured: one line on the lookups measured in the data set; empty if there is none.
+    """
     fitting = [point for point in points if point.step]
     efficiency = f"In brackets the samples a second and rank, against the best of the series; the knee is where they fall under {KNEE:.0%}."
     found, rows = [in_words(knee) for knee in knees(points)], [_row(point) for point in points]

@@ -110,7 +110,11 @@ def read_measurement(path: str) -> dict[str, Any]:
 
 
 def compare(measured: Mapping[str, Any], where: str) -> Calibration:
-    """Compares a measurement that `dmoe.train.rehearsal.measure` wrote with its plan; refuses other data."""
+    """Compares a measurement that `dmoe.train.rehearsal.measure` wrote with its plan.
+
+    Raises:
+        UserError: `measured` is not such a measurement.
+    """
     check_format(measured, where, "measurement", FORMAT, VERSION, AGAIN)
     checked(_Measured.model_validate, measured, where, "; measure again")
     plan, told = measured["plan"], measured["ranks"]

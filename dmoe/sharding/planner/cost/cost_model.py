@@ -73,7 +73,13 @@ class Prediction:
 
 
 def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cluster, comm_precision: str = "fp32") -> Prediction:
-    """Predicts the cost of any plan. `tables`: table name -> its entry in a plan file."""
+    """Predicts the cost of any plan.
+
+    Args:
+        tables: table name -> its entry in a plan file (`plan_file.py`).
+        optimizer: optimizer of the tables.
+        comm_precision: precision in which embeddings and their gradients are sent.
+    """
     wire = BYTES[comm_precision]
     ranks = cluster.ranks
     on_gpu = cluster.device.kind == "cuda"
@@ -105,7 +111,12 @@ def predict(tables: Mapping[str, Mapping[str, Any]], optimizer: str, cluster: Cl
 
 
 def bytes_of(sizes: Vector, optimizer: str, number_bytes: int = NUMBER) -> tuple[Vector, Vector]:
-    """Exact bytes of the weights and the optimizer state of n shards, given [n, 2] rows and columns, and the bytes of a weight."""
+    """Exact bytes of the weights and the optimizer state of n shards.
+
+    Args:
+        sizes: [n, 2] rows and columns.
+        number_bytes: bytes of one weight.
+    """
     numbers = sizes[:, 0] * sizes[:, 1]
     per_row = sizes[:, 0] * NUMBER * (optimizer == "rowwise_adagrad") * (sizes[:, 1] > 0)
     return numbers * number_bytes, numbers * NUMBER * STATES_A_NUMBER[optimizer] + per_row

@@ -22,7 +22,14 @@ Counted = tuple[CategoricalFeature, Groups]
 
 
 def groups_in(folder: str, manifest: Manifest) -> dict[str, Counted]:
-    """Each feature that has a vocabulary in the data set (none for an empty folder), with its ids grouped by lookup probability."""
+    """Each feature that has a vocabulary in the data set, with its ids grouped by lookup probability.
+
+    Args:
+        folder: folder of the data set; empty if there is none.
+
+    Raises:
+        UserError: a vocabulary is damaged, or belongs to another data set.
+    """
     if not folder:
         return {}
     counted = zip(manifest.categorical, kept_counts(folder, manifest), strict=True)
@@ -30,7 +37,11 @@ def groups_in(folder: str, manifest: Manifest) -> dict[str, Counted]:
 
 
 def uses_of(groups: Mapping[str, Counted], batch_size: int) -> dict[str, Use]:
-    """The lookup statistics of each feature's table, for a global batch of so many rows."""
+    """The lookup statistics of each feature's table.
+
+    Args:
+        batch_size: rows of the global batch.
+    """
     return {name: measure(one, feature.cardinality, batch_size * feature.mean_ids) for name, (feature, one) in groups.items()}
 
 
@@ -40,8 +51,11 @@ def with_use(model: Described) -> Described:
 
 
 def groups_of(counts: NDArray[np.int64], feature: CategoricalFeature) -> Groups:
-    """Groups ids of tokens with equal counts: a vocabulary of 100 million ids has about ten thousand distinct counts. The shares of the
-    missing id and the rare id are in the manifest."""
+    """Groups ids with equal counts: a vocabulary of 100 million ids has about ten thousand distinct counts.
+
+    Args:
+        counts: counts of the ids of tokens. The shares of the missing id and the rare id are in the manifest.
+    """
     own = max(1 - feature.missing_share - feature.rare_share, 0.0)
     values, ids = np.unique(counts, return_counts=True)
     p = np.concatenate([values * (own / counts.sum()), [feature.missing_share, feature.rare_share]])
@@ -50,7 +64,11 @@ def groups_of(counts: NDArray[np.int64], feature: CategoricalFeature) -> Groups:
 
 
 def measure(groups: Groups, rows: int, lookups: float) -> Use:
-    """The statistics of a table of so many rows; the lookups of a global batch are assumed to be independent."""
+    """
+    Args:
+        rows: rows of the table.
+        lookups: lookups in a global batch, assumed to be independent.
+    """
     p, ids = groups
     with np.errstate(divide="ignore"):
         absent = lookups * np.log1p(-np.minimum(p, 1.0))

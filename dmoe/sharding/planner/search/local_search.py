@@ -20,8 +20,12 @@ NONE = np.zeros(0, np.int64)
 
 
 class State:
-    """The current plan: time and free memory of each rank; the candidate of each table, the ranks of its shards, and those that may hold
-    them (None for all)."""
+    """The current plan: time and free memory of each rank, and the ranks of each table's shards.
+
+    Args:
+        chosen, ranks: the candidate of each table, and the ranks of its shards.
+        pinned: ranks that may hold the shards of each table; None for all.
+    """
 
     def __init__(self, chosen: Sequence[Candidate], ranks: Sequence[Ranks], pinned: Sequence[tuple[int, ...] | None], room: Room) -> None:
         self.chosen, self.ranks, self.pinned, self.room = list(chosen), list(ranks), pinned, room
@@ -146,8 +150,12 @@ class _Shards:
 
 
 def improve(state: State, others: Sequence[Sequence[Candidate]], enough: float, steps: int) -> None:
-    """Takes at most `steps` improving steps, until there is none, or the critical rank's time is at most `enough`. `others`: allowed
-    candidates of each table."""
+    """Takes improving steps until there is none, or the critical rank's time is at most `enough`.
+
+    Args:
+        others: allowed candidates of each table.
+        steps: maximum number of steps.
+    """
     shards = _Shards(state)
     for _ in range(steps):
         critical = int(state.time.argmax())

@@ -35,8 +35,13 @@ SAFE = 1e-9
 
 
 def lower_bound(candidates: tuple[tuple[Candidate, ...], ...], kinds: tuple[int, ...], room: Room, above: float, gap: float = 0.0) -> float:
-    """Lower bound on the critical rank's time, in milliseconds, at most `above`, that of a known plan. A bound within the share `gap` of it
-    is good enough."""
+    """Lower bound on the critical rank's time, in milliseconds.
+
+    Args:
+        candidates, kinds: as in `Problem`.
+        above: the critical rank's time of a known plan; the bound does not exceed it.
+        gap: a bound within this share of `above` is good enough.
+    """
     relaxed = _Relaxed(candidates, kinds, room)
     low, high = 0.0, above
     # Bisection, although refutation is only nearly monotone: each refuted time is a valid bound.
@@ -113,8 +118,12 @@ class _Relaxed:
         return bool(halves) and all(self._refutes_between(limit, *half) for half in halves)
 
     def _priced(self, key: tuple[bool, int], work: Vector, uses: Vector) -> bool:
-        """True if some prices violate the inequality; searches them with Polyak's subgradient steps, from those of the last refutation
-        (`key`). `uses`: [candidates, prices] share of each resource that a candidate uses."""
+        """True if some prices violate the inequality; searches them with Polyak's subgradient steps.
+
+        Args:
+            key: cache key for the prices of the last refutation.
+            uses: [candidates, prices] share of each resource that a candidate uses.
+        """
         price = self.prices.get(key, self.prices.get((key[0], 0), np.zeros(uses.shape[1])))
         best = -np.inf
         for step in range(STEPS):

@@ -135,8 +135,12 @@ class _Ranks:
 
 
 def place(chosen: Sequence[Candidate], pinned: Sequence[tuple[int, ...] | None], room: Room, by: str) -> Placed | None:
-    """Places one candidate per table; None if they do not fit. Tables with the most `by`, `time` or `storage`, are placed first. `pinned`:
-    ranks that may hold the shards of each table; None for all."""
+    """Places one candidate per table; None if they do not fit.
+
+    Args:
+        pinned: ranks that may hold the shards of each table; None for all.
+        by: `time` or `storage`: tables with the most of it are placed first.
+    """
     ranks = _Ranks(room)
     taken: list[NDArray[np.int64] | None] = [None] * len(chosen)
 

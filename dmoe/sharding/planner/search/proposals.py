@@ -83,8 +83,14 @@ def replicated(problem: Problem, open_: Open, worst: float) -> list[tuple[float,
     """Picks with more tables on every rank than is cheapest in total: a few large shards leave idle time on most ranks.
 
     Tables with the smallest ratio of total time on every rank to total time otherwise come first. The other tables use the cheapest
-    candidate under a bound on shard time. Returns (lower bound in milliseconds for any placement, below `worst`; picks), the smallest bound
-    first."""
+    candidate under a bound on shard time.
+
+    Args:
+        worst: current time of the critical rank.
+
+    Returns:
+        (lower bound in milliseconds for any placement, picks), the smallest bound first.
+    """
     flat = Flat(problem, open_)
     ranks = len(problem.room.hbm)
     on_all = np.array([one.sharding_type in EVERYWHERE for one in flat.all])
