@@ -62,12 +62,12 @@ _SHORT = _Short()
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of a library's message, cut; the error's type where it has no message."""
+    """The first line of an error's message, at most `limit` characters; the type of the error if it has no message."""
     return next((line.strip()[:limit] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def reason_of(error: OSError) -> str:
-    """The system's words for an error: `permission denied`."""
+    """The reason that the operating system gives for an error, such as `permission denied`."""
     return (error.strerror or str(error)).lower()
 
 

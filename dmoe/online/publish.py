@@ -23,7 +23,7 @@ from dmoe.data.dataset.manifest import load_manifest
 from dmoe.json_text import format_json
 from dmoe.names import show
 from dmoe.online.status import LOG
-from dmoe.online.versions import Versions
+from dmoe.online.versions import PublishedVersions
 from dmoe.online.vocabulary import folder_of
 from dmoe.processes.orphans import end_with
 from dmoe.serve.export.card import Card, make_card
@@ -51,7 +51,7 @@ class Publisher:
     """
 
     def __init__(self, target: str, run: str, config: Config) -> None:
-        self.versions, self.run, self.config, self.settings = Versions(target), run, config, config.online.versions
+        self.versions, self.run, self.config, self.settings = PublishedVersions(target), run, config, config.online.versions
         self._beside: ProcessPoolExecutor | None = None
 
     def due(self, now: float) -> bool:

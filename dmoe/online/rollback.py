@@ -5,7 +5,7 @@ import os
 from dmoe.checkpoint.index import Index, read_index, refuse, verify_checkpoint, write_index
 from dmoe.errors import UserError
 from dmoe.online.ledger import Ledger, committed
-from dmoe.online.versions import Versions
+from dmoe.online.versions import PublishedVersions
 from dmoe.storage.lock import take
 
 
@@ -57,6 +57,6 @@ def _back(run: str, window: int, publish: str) -> str:
                 refuse(later)
     version = ""
     if publish:
-        version = Versions(publish).back_to(window)
+        version = PublishedVersions(publish).back_to(window)
         version = f"; {publish}/current names version {version}" if version else f"; {publish} has no version of that window or before"
     return f"the model is that of window {good[-1]['window'] if good else 0}, step {step:,}; {len(undone)} windows undone{version}"

@@ -16,7 +16,7 @@ from dmoe.storage.paths import PATHS, join, write_atomic, write_text
 POINTER, VERSIONS = "current", "versions"
 
 
-class Versions:
+class PublishedVersions:
     """The versions in a folder, by the names of their folders."""
 
     def __init__(self, target: str) -> None:
@@ -85,8 +85,11 @@ class Versions:
         """Removes the versions before the newest `keep_full` full ones, which nobody needs."""
         names = self.names()
         full = [name for name in names if self.is_full(name)]
+        if len(full) <= keep_full:
+            return
+        current = self.current()
         for name in names:
-            if len(full) > keep_full and name < full[-keep_full] and name != self.current():
+            if name < full[-keep_full] and name != current:
                 self.remove(name)
 
     def _folder(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""JSON files of ours. Each says what it is: its `format`, and the `version` of that."""
+"""JSON files that dmoe writes and reads. Each has the fields `format` and `version`."""
 
 from typing import Any
 
@@ -8,15 +8,17 @@ from dmoe.storage.paths import read_bounded
 
 
 def read_document(path: str, most: int, kind: str, form: str, version: int, again: str, asked_by: str = "") -> dict[str, Any]:
-    """The object of a file of this format and version.
+    """Reads a JSON object from a file, and checks its `format` and `version`.
 
     Args:
-        kind: what it is, for messages, such as `plan`.
-        again: what to do about a file that cannot be read, such as `export it again`.
-        most, asked_by: as of `read_bounded`.
+        most: largest size of the file, in bytes.
+        kind: what the file describes, for messages, such as `plan`.
+        form, version: expected values of `format` and `version`.
+        again: advice for a file that cannot be read, such as `export it again`.
+        asked_by: the option that names the file, for messages, such as `--plan X`; empty for the path.
 
     Raises:
-        UserError: no such file, not JSON, or of another format or version.
+        UserError: the file does not exist, is too large, is not JSON, or has another format or version.
     """
     try:
         tree = parse_json(read_bounded(path, most, kind, asked_by))
@@ -27,7 +29,14 @@ def read_document(path: str, most: int, kind: str, form: str, version: int, agai
 
 
 def check_format(tree: Any, where: str, kind: str, form: str, version: int, again: str) -> None:
-    """As `read_document`, of what was read already; `where` begins the messages."""
+    """Checks the `format` and `version` of parsed JSON, as `read_document` does.
+
+    Args:
+        where: start of the error messages, such as the path.
+
+    Raises:
+        UserError: it is no JSON object, or has another format or version.
+    """
     if not isinstance(tree, dict) or tree.get("format") != form:
         raise UserError(f"{where}: not a dmoe {kind} (its format is not '{form}'); {again}")
     if not is_int(tree.get("version"), version):

@@ -262,7 +262,7 @@ def install(rows: Rows, faults: Faults) -> None:
         (stages, "initialize_rows", point("reset", stages.initialize_rows, after=True)),
         (Ledger, "add", point("ledger", Ledger.add, after=True)),
         (versions, "write_atomic", point("version", versions.write_atomic, after=False)),
-        (versions.Versions, "point_to", point("pointer", versions.Versions.point_to, after=False)),
+        (versions.PublishedVersions, "point_to", point("pointer", versions.PublishedVersions.point_to, after=False)),
         (loop, "remove_old", point("old", loop.remove_old, after=False)),
         (Reader, "_batch", noted_batch),
         (window.Window, "add", noted_add),

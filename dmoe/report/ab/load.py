@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from dmoe.data.prepare.encode.times import YEAR_5000
 from dmoe.errors import UserError, first_line, nearest, one_line, shown
 from dmoe.json_text import parse_json
 from dmoe.names import quoted
@@ -20,8 +21,6 @@ from dmoe.storage.paths import PATHS, join
 
 NEEDED = [name for name in SCHEMA.names if not name.startswith("shadow_")]
 TIME = pa.timestamp("us", "UTC")
-LAST_SECOND = 95_617_584_000
-"""The year 5000, in seconds since 1970: milliseconds of any time after January 1973 are larger."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -218,7 +217,7 @@ def _times(column: pa.ChunkedArray, path: str) -> pa.ChunkedArray:
         column = _cast(column, pa.float64(), path, "time")
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         seconds = column.cast(pa.float64())
-        if len(column) and (largest := pc.max(seconds).as_py() or 0) > LAST_SECOND:
+        if len(column) and (largest := pc.max(seconds).as_py() or 0) > YEAR_5000:
             raise UserError(f"{path}: time: {largest:.0f} is after the year 5000; give seconds since 1970 (divide milliseconds by 1000)")
         micros = pc.round(pc.multiply(seconds, 1e6))
         return _cast(_cast(micros, pa.int64(), path, "time"), TIME, path, "time")

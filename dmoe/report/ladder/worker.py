@@ -63,10 +63,10 @@ class Worker:
 
 
 def _work(connection: Connection, threads: int, parent: int) -> None:
-    from dmoe.train.output.log_filters import quiet
-
     # Before numpy and torch are imported, which read it.
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    from dmoe.train.output.log_filters import quiet
+
     end_with(parent, 1)
     quiet()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):

@@ -138,6 +138,9 @@ def _of_table(rows: pa.Table, names: Sequence[str]) -> Spans:
     batches = rows.to_batches()
     if len(batches) != 1:
         batches = rows.combine_chunks().to_batches()
+    if len(batches) != 1:
+        # A column of more than 2 GiB of text stays in several chunks.
+        raise NotSimple
     # One call gives the addresses of all buffers; a Python object for each costs more than encoding a small table.
     schema, array = batches[0].__arrow_c_array__()
     good, *found = _read_columns(_pointer(array, b"arrow_array"), _pointer(schema, b"arrow_schema"), places, len(rows))

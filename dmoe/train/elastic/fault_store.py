@@ -26,7 +26,7 @@ def say(program: str, message: str) -> None:
 
 
 def say_once(store: Any, program: str, message: str) -> bool:
-    """As `say`, unless some rank has said already why the run ends; whether it was said here."""
+    """Prints why the run ends, as `say` does, unless some rank has done so already. Returns whether this rank printed it."""
     first = bool(store.add(f"{SAID}/count", 1) == 1)
     if first:
         say(program, message)

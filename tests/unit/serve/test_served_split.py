@@ -31,14 +31,6 @@ UNITS = [f"user-{n}" for n in range(30)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("split")
-    small_scorer(str(place / "one"))
-    small_scorer(str(place / "two"), steps=5, seed=1)
-    return place
-
-
-@pytest.fixture(scope="module")
 def expected(folder: Path) -> dict[str, np.ndarray]:
     found = {arm: Scorer(str(folder / name / "scorer")).predict(ROWS) for arm, name in (("control", "one"), ("new", "two"))}
     assert np.abs(found["control"] - found["new"]).max() > 1e-3

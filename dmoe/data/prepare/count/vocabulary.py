@@ -74,9 +74,10 @@ def append_tokens(kept: Vocabulary, counted: Vocabulary) -> Vocabulary:
 
     The count of a token stays that of the run that gave it its id.
     """
-    new = pc.invert(pc.is_in(counted.tokens, kept.tokens)).to_numpy(zero_copy_only=False)
     if kept.is_text:
-        new &= TokenIds(kept.tokens).look_up(counted.tokens) == RARE_ID
+        new = TokenIds(kept.tokens).look_up(counted.tokens) == RARE_ID
+    else:
+        new = pc.invert(pc.is_in(counted.tokens, kept.tokens)).to_numpy(zero_copy_only=False)
     tokens = pa.concat_arrays([kept.tokens, counted.tokens.filter(pa.array(new))])
     return Vocabulary(kept.name, tokens, np.concatenate([kept.counts, counted.counts[new]]))
 

@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 from dmoe.data.dataset.manifest import GROUP, NO_GROUP, WEIGHT
 from dmoe.data.prepare.encode.checked_rows import Block, CheckedRows, codes_of
 from dmoe.data.prepare.encode.labels import labels_of, values_of_label
-from dmoe.data.prepare.encode.times import SECONDS_A_DAY, parse_times
+from dmoe.data.prepare.encode.times import SECONDS_A_DAY, YEAR_5000, parse_times
 from dmoe.data.prepare.rejects import Reject
 from dmoe.data.prepare.schema import Categorical, Dense, Schema
 from dmoe.data.prepare.tokens.coded_column import EXPECTED, coded_as
 from dmoe.data.prepare.tokens.token_ids import hashes
 
 LABEL, TIME, KEY = "@label", "@time", "@key"
-MOST_SECONDS = 95_617_584_000.0
-"""The year 5000, in seconds since 1970. Milliseconds or microseconds that are read as seconds are later."""
-"""Above this, a float64 does not hold whole seconds, so a time has no hour of the day."""
 
 
 @dataclass
@@ -155,8 +152,8 @@ def _time(block: Block, format: str | None, name: str, rows: CheckedRows) -> NDA
             return value_N
         seconds_N = value_N / 1000 if format == "unix_ms" else value_N
         unit = "milliseconds (unix_ms)" if format == "unix_ms" else "seconds (unix)"
-        rows.refuse(np.abs(seconds_N) > MOST_SECONDS, "time", name, f"{unit} since 1970, before the year 5000")
-        return np.where(np.abs(seconds_N) > MOST_SECONDS, 0.0, seconds_N)
+        rows.refuse(np.abs(seconds_N) > YEAR_5000, "time", name, f"{unit} since 1970, before the year 5000")
+        return np.where(np.abs(seconds_N) > YEAR_5000, 0.0, seconds_N)
     coded = block.tokens(name)
     seconds, is_time = parse_times(coded.dictionary, format)
     codes = codes_of(coded)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SECONDS_A_DAY = 86400
+YEAR_5000 = 95_617_584_000
+"""In seconds since 1970. Milliseconds of any time after January 1973, read as seconds, are later."""
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 SHORT_MONTHS, SHORT_WEEKDAYS = tuple(name[:3] for name in MONTHS), tuple(name[:3] for name in WEEKDAYS)

@@ -90,7 +90,7 @@ class TokenIds:
     """
 
     def __init__(self, tokens: pa.Array) -> None:
-        self.data, self.offsets = self._known = buffers(tokens)
+        self.data, self.offsets = buffers(tokens)
         self.hashes = np.empty(len(tokens), np.uint64)
         self.slots = np.zeros(1 << (2 * len(tokens) + 1).bit_length(), np.int32)
         hash_spans(self.data, self.offsets, self.hashes)
@@ -102,7 +102,7 @@ class TokenIds:
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         sought = buffers(tokens)
         hash_spans(*sought, hashed)
-        _look_up(self.slots, self.hashes, self._known, sought, hashed, RARE_ID, out)
+        _look_up(self.slots, self.hashes, Texts(self.data, self.offsets), sought, hashed, RARE_ID, out)
         self.numbers.look_up(tokens, out, RARE_ID)
         return out
 
