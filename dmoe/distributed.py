@@ -96,8 +96,11 @@ def first_problem(problem: str | None) -> str | None:
 
 
 def on_every_rank(action: Callable[[], _T]) -> _T:
-    """Calls it on every rank, and gives each its own result; where it raises a UserError on some, every rank raises that of the first.
-    Every rank has to call this."""
+    """Calls a function on every rank, and returns its result on each. All ranks must call this.
+
+    Raises:
+        UserError: on every rank, if the function raises it on some ranks; the message is that of the first of them.
+    """
     made: Any = None
     problem = None
     try:

@@ -82,7 +82,7 @@ class PublishedVersions:
             _remove_objects(self._folder(name))
 
     def remove_before(self, keep_full: int) -> None:
-        """Removes the versions before the newest `keep_full` full ones, which nobody needs."""
+        """Removes the versions before the newest `keep_full` full ones, except the current version."""
         names = self.names()
         full = [name for name in names if self.is_full(name)]
         if len(full) <= keep_full:

@@ -1,7 +1,8 @@
 """Compiles functions with numba, keeps the machine code on disk, and says so when it compiles.
 
-numba numbers the files of a function's signatures. Two processes that compile two signatures at once, as on a fresh install, may give
-both the same number, and later processes load the code of the wrong signature. Here a file is named after its signature instead.
+numba's own cache numbers the files of a function: one file for each signature. Two processes that compile two signatures at the same
+time, as on a fresh install, may use the same number for both. Later processes then load the code of the wrong signature. Here, the name
+of a file contains a hash of its signature instead.
 """
 
 import hashlib
