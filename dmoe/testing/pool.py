@@ -8,9 +8,10 @@ import contextlib
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 CASE_SECONDS = 600
@@ -62,17 +63,21 @@ class Pool:
         """
         for connection in self.connections:
             connection.send((function, arguments))
-        results = []
-        for rank, connection in enumerate(self.connections):
-            if not connection.poll(CASE_SECONDS + 30):
+        results: dict[int, Any] = {}
+        until = time.monotonic() + CASE_SECONDS + 30
+        while missing := {rank: one for rank, one in enumerate(self.connections) if rank not in results}:
+            # The rank that fails first is the cause. The others may then wait for it until their collective times out.
+            answered = wait(missing.values(), max(0.0, until - time.monotonic()))
+            if not answered:
                 self.close()
-                raise TimeoutError(f"rank {rank} did not answer")
-            sound, result = connection.recv()
-            if not sound:
-                self.close()
-                raise AssertionError(f"rank {rank}:\n{result}")
-            results.append(result)
-        return results
+                raise TimeoutError(f"ranks {sorted(missing)} did not answer")
+            for rank in (rank for rank, one in missing.items() if one in answered):
+                sound, result = missing[rank].recv()
+                if not sound:
+                    self.close()
+                    raise AssertionError(f"rank {rank}:\n{result}")
+                results[rank] = result
+        return [results[rank] for rank in range(len(self.connections))]
 
     @property
     def alive(self) -> bool:

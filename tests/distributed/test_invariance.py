@@ -6,6 +6,7 @@ The whole matrix: `python tools/bench/invariance.py`.
 import pytest
 
 from dmoe.testing.plans import MIXED, overrides
+from dmoe.testing.small_data import make_data_set
 from dmoe.testing.small_run import largest_difference, train_and_tell
 
 STEPS = 20
@@ -37,6 +38,24 @@ def test_layouts_on_two_ranks(ranks, data_set, alone, types, layout):
 
 def test_uneven_shares_of_three_ranks(ranks, data_set, alone):
     check(ranks(3).run(train_and_tell, data_set, STEPS, "sharding.types=[row_wise]"), alone, {"row_wise"})
+
+
+@pytest.mark.parametrize(
+    ("cardinalities", "types", "kind", "layout"),
+    [
+        ((40, 4, 2, 25), "row_wise", "adagrad", "separate"),
+        ((25, 2, 60, 5), "row_wise", "rowwise_adagrad", "separate"),
+        pytest.param((25, 2, 60, 4), "table_row_wise", "sgd", "separate", marks=pytest.mark.slow),
+        pytest.param((40, 4, 2, 25), "grid_shard", "adagrad", "wide", marks=pytest.mark.slow),
+    ],
+)
+def test_shards_without_rows_beside_tables_of_other_dims(ranks, tmp_path, cardinalities, types, kind, layout):
+    """Of 5 rows on 4 ranks, the last rank has none. FBGEMM's update on CPUs took an empty table and the next one for one table."""
+    make_data_set(tmp_path / "d", cardinalities=cardinalities)
+    experts = "model.experts=[{kind: crossnet, dim: 4}, {kind: mlp, hidden: [16], activation: silu, dim: 12}]"
+    common = (str(tmp_path / "d"), 8, experts, f"optimizer.tables.kind={kind}", f"model.embedding.layout={layout}")
+    (expected,) = ranks(1).run(train_and_tell, *common, "sharding.types=[table_wise]")
+    check(ranks(4).run(train_and_tell, *common, f"sharding.types=[{types}]"), expected, {types})
 
 
 @pytest.mark.parametrize(("size", "plan", "layout"), [(1, "mixed", "separate"), (2, "mixed", "wide"), (4, "mixed on hosts", "separate")])

@@ -1,7 +1,9 @@
 """TorchRec's sharders with all sharding types on all devices, and the types that a config allows."""
 
+from itertools import accumulate
 from typing import Any
 
+import torch
 from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
@@ -28,10 +30,37 @@ class AnyDeviceSharder(EmbeddingBagCollectionSharder):
     def sharding_types(self, compute_device_type: str) -> list[str]:
         return list(ALL_TYPES)
 
+    def shard(self, *arguments: Any, **options: Any) -> Any:
+        return _with_empty_shards_apart(super().shard(*arguments, **options))
+
+
+class _CollectionSharder(EmbeddingCollectionSharder):
+    def shard(self, *arguments: Any, **options: Any) -> Any:
+        return _with_empty_shards_apart(super().shard(*arguments, **options))
+
+
+def _with_empty_shards_apart(module: Any) -> Any:
+    """Makes FBGEMM's update on CPUs right where a shard has no rows, such as the third of 4 rows on 3 ranks.
+
+    `hash_size_cumsum` has the rows before each table. Where it does not grow, FBGEMM's backward on CPUs (fbgemm-gpu 1.8.0) takes two tables
+    for one: with different dims it then updates other rows, beyond the end of the tables too. If the last table is empty, it reads past the
+    end of the tensor, and raises an error if the number there is large. So an empty shard counts as one row here, which nothing looks up.
+    """
+    for lookup in module._lookups:
+        for kernel in lookup.modules():
+            tables = getattr(kernel, "emb_module", None)
+            rows = [one[0] for one in getattr(tables, "embedding_specs", ())]
+            if tables is None or 0 not in rows or tables.hash_size_cumsum.device.type != "cpu":
+                continue
+            before = [0, *accumulate(max(1, count) for count in rows)]
+            of_features = [before[table] for table in tables.feature_table_map]
+            tables.hash_size_cumsum.copy_(torch.tensor([*of_features, before[-1]]))
+    return module
+
 
 def sharders(codecs: dict[str, Any] | None = None) -> list[ModuleSharder[nn.Module]]:
     """The sharders for DistributedModelParallel; `codecs` from `codecs_of`."""
-    return [AnyDeviceSharder(qcomm_codecs_registry=codecs), EmbeddingCollectionSharder(qcomm_codecs_registry=codecs)]
+    return [AnyDeviceSharder(qcomm_codecs_registry=codecs), _CollectionSharder(qcomm_codecs_registry=codecs)]
 
 
 def allowed_types(config: Config, world_size: int) -> list[str]:
