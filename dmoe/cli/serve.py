@@ -60,6 +60,15 @@ def run(arguments: argparse.Namespace) -> None:
     from dmoe.serve.server.protocol import BoundedProtocol
 
     class Workers(Multiprocess):
+        told = False
+
+        def keep_subprocess_alive(self) -> None:
+            # Workers listen when they have loaded the model.
+            if not self.told and _accepts(listening):
+                self.told = True
+                tell_start()
+            super().keep_subprocess_alive()
+
         def terminate_all(self) -> None:
             # Else a connection that the workers do not take any more would wait for this process's end.
             for one in self.sockets:
@@ -119,12 +128,17 @@ def run(arguments: argparse.Namespace) -> None:
             access_log=False,
             log_level="warning",
         )
-        alive.end()
-        for line in started(options, answering, listening):
-            tell(line, event="serves")
+
+        def tell_start() -> None:
+            alive.end()
+            for line in started(options, answering, listening):
+                tell(line, event="serves")
+
         if several:
+            alive.note(f"starts {arguments.workers} workers")
             Workers(config, sockets=[listening]).run()
         else:
+            tell_start()
             uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -156,6 +170,13 @@ def bound(host: str, port: int) -> socket.socket:
         advice = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
         raise UserError(f"--host {one_line(host)} --port {port}: {(error.strerror or str(error)).lower()}{advice}") from None
     return found
+
+
+def _accepts(listening: socket.socket) -> bool:
+    """Whether a process accepts connections to a bound socket, as far as its address can be reached from here."""
+    with socket.socket(listening.family) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(listening.getsockname()) == 0
 
 
 def _token(path: str | None) -> str:

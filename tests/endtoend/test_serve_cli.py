@@ -43,7 +43,8 @@ def test_workers_share_the_load_one_may_die_and_sigterm_ends_all(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with open(tmp_path / "said.txt", "w") as said, subprocess.Popen(words, cwd=ROOT, stderr=said, text=True, env=environment) as server:
         try:
-            first = wait_for(port, server)
+            started(tmp_path / "said.txt", 1, f"serves {scorer} at http://127.0.0.1:{port}")
+            first = ask(port)  # at once, when that line is told
             assert len(first) == 2
             workers = [json.loads(line)["pid"] for line in started(tmp_path / "said.txt", 2)]
             os.kill(workers[0], signal.SIGKILL)
@@ -91,11 +92,11 @@ def test_exposures_of_all_workers_are_on_disk_after_sigterm(tmp_path):
     assert len({path.name.split("-")[2] for path in files}) == len(files) <= 2
 
 
-def started(path: Path, count: int) -> list[str]:
-    """The log's lines of processes that have loaded the model, once there are so many."""
+def started(path: Path, count: int, words: str = '"loaded"') -> list[str]:
+    """The log's lines with these words, by default those of processes that have loaded the model, once there are so many."""
     ends = time.monotonic() + 240
     while True:
-        found = [line for line in path.read_text().splitlines() if '"loaded"' in line]
+        found = [line for line in path.read_text().splitlines() if words in line]
         if len(found) >= count:
             return found
         assert time.monotonic() < ends, path.read_text()
