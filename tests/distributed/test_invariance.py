@@ -45,12 +45,14 @@ def test_uneven_shares_of_three_ranks(ranks, data_set, alone):
     [
         ((40, 4, 2, 25), "row_wise", "adagrad", "separate"),
         ((25, 2, 60, 5), "row_wise", "rowwise_adagrad", "separate"),
+        ((2, 2, 2, 2), "row_wise", "sgd", "wide"),
         pytest.param((25, 2, 60, 4), "table_row_wise", "sgd", "separate", marks=pytest.mark.slow),
         pytest.param((40, 4, 2, 25), "grid_shard", "adagrad", "wide", marks=pytest.mark.slow),
     ],
 )
 def test_shards_without_rows_beside_tables_of_other_dims(ranks, tmp_path, cardinalities, types, kind, layout):
-    """Of 5 rows on 4 ranks, the last rank has none. FBGEMM's update on CPUs took an empty table and the next one for one table."""
+    """Of 5 rows on 4 ranks, the last rank has none. FBGEMM's update on CPUs took an empty table and the next one for one table, and a rank
+    whose tables are all empty for a GPU."""
     make_data_set(tmp_path / "d", cardinalities=cardinalities)
     experts = "model.experts=[{kind: crossnet, dim: 4}, {kind: mlp, hidden: [16], activation: silu, dim: 12}]"
     common = (str(tmp_path / "d"), 8, experts, f"optimizer.tables.kind={kind}", f"model.embedding.layout={layout}")

@@ -40,11 +40,12 @@ class _CollectionSharder(EmbeddingCollectionSharder):
 
 
 def _with_empty_shards_apart(module: Any) -> Any:
-    """Makes FBGEMM's update on CPUs right where a shard has no rows, such as the third of 4 rows on 3 ranks.
+    """Makes FBGEMM on CPUs (fbgemm-gpu 1.8.0) right where a shard has no rows, such as the third of 4 rows on 3 ranks.
 
-    `hash_size_cumsum` has the rows before each table. Where it does not grow, FBGEMM's backward on CPUs (fbgemm-gpu 1.8.0) takes two tables
-    for one: with different dims it then updates other rows, beyond the end of the tables too. If the last table is empty, it reads past the
-    end of the tensor, and raises an error if the number there is large. So an empty shard counts as one row here, which nothing looks up.
+    `hash_size_cumsum` has the rows before each table. Where it does not grow, FBGEMM's backward takes two tables for one: with different
+    dims it then updates other rows, beyond the end of the tables too. If the last table is empty, it reads past the end of the tensor, and
+    raises an error if the number there is large. So an empty shard counts as one row here, which nothing looks up. If all shards of a rank
+    are empty, FBGEMM calls its GPU kernel, since it knows CPU tables by their weights; here they have some, which no table uses.
     """
     for lookup in module._lookups:
         for kernel in lookup.modules():
@@ -55,6 +56,8 @@ def _with_empty_shards_apart(module: Any) -> Any:
             before = [0, *accumulate(max(1, count) for count in rows)]
             of_features = [before[table] for table in tables.feature_table_map]
             tables.hash_size_cumsum.copy_(torch.tensor([*of_features, before[-1]]))
+            if not any(rows):
+                tables.weights_host = nn.Parameter(torch.zeros(tables.max_D, dtype=tables.weights_host.dtype))
     return module
 
 

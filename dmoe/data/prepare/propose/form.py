@@ -3,9 +3,10 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dmoe.data.prepare.encode.labels import NUMBER
+from dmoe.data.prepare.propose.profile import NO_VALUE, PERHAPS
 from dmoe.errors import UserError
 from dmoe.names import printable
 
@@ -80,18 +81,24 @@ def has_header(rows: list[list[str]]) -> tuple[bool, str]:
     first, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     if first == [str(number) for number in range(len(first))]:
         return True, "its first line numbers the columns"
-    if any(_is_number(field) for field in first):
-        value = next(field for field in first if _is_number(field))
-        return False, f"its first line holds a number, {printable(value)[:30]}"
     columns = list(zip(*body, strict=True))
-    for name, column in zip(first, columns, strict=False):
-        given = [field for field in column if field]
-        if given and sum(map(_is_number, given)) >= 0.8 * len(given):
-            return True, f"its first line has '{printable(name)[:30]}' above numbers"
+    numbers = [field for field in first if _is_number(field)]
+    names = [name for name, column in zip(first, columns, strict=False) if _above_numbers(name, column)]
+    # One number in the first line may be the name of a column; then as many other names are above numbers.
+    if names and len(names) >= len(numbers):
+        return True, f"its first line has '{printable(names[0])[:30]}' above numbers"
+    if numbers:
+        return False, f"its first line holds a number, {printable(numbers[0])[:30]}"
     again = sum(name in column for name, column in zip(first, columns, strict=False) if name)
     if 2 * again > len(first):
         return False, "the values of its first line come again below"
     return True, "its first line has values that do not come again below"
+
+
+def _above_numbers(name: str, column: Sequence[str]) -> bool:
+    given = [field for field in column if field]
+    names = bool(name) and not _is_number(name) and name not in NO_VALUE | PERHAPS and name not in column
+    return names and sum(map(_is_number, given)) >= 0.8 * max(1, len(given))
 
 
 def _is_number(text: str) -> bool:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dmoe.config.yaml_files import parse_yaml
+from dmoe.data.prepare.propose.form import has_header
 from dmoe.data.prepare.propose.sample import Asked
 from dmoe.data.prepare.schema import load_schema, parse_schema
 from dmoe.testing.synthesize import synthesize
@@ -104,6 +105,20 @@ def test_the_delimiter_is_found(tmp_path: Path, delimiter: str, form: Tree):
     assert found["label"] == {"column": "column_1"}
     assert list(found["dense"]) == ["column_3"]
     assert list(found["categorical"]) == ["column_2", "column_4"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "header"),
+    [
+        (["label,1,user", "0,5,a", "1,6,b", "0,7,a"], True),
+        (["NULL,abc,5", "3,def,6", "4,abd,7"], False),
+        (["1,,abc", "0,3,abd", "1,4,abc"], False),
+        (["1,7,first", "0,3,12", "1,4,13"], False),
+        ([",click,site", "0,1,a", "1,0,b"], True),
+    ],
+)
+def test_a_number_in_the_first_line_may_be_a_name(lines: list[str], header: bool):
+    assert has_header([line.split(",") for line in lines])[0] is header
 
 
 @pytest.mark.parametrize("how", ["plain", "gzip", "zstd"])
