@@ -28,9 +28,9 @@ from dmoe.errors import UserError, nearest
 from dmoe.names import quoted
 from dmoe.serve.encoding.quick_rows import NotSimple, QuickBags, QuickBucket, QuickDense, QuickOther, columns_of
 from dmoe.serve.encoding.spans import spans_of
+from dmoe.serve.encoding.spelling import WHERE, Spelling, table_of
 from dmoe.serve.encoding.text_cells import TextCells
 
-WHERE = "rows"
 PIECE, TABLE_PIECE, TABLE_ROWS = 256, 1 << 16, 1024
 """PIECE rows are encoded together: they stay in the cache of a core while their columns are read one after another; TABLE_PIECE
 rows of a table. A table of more than TABLE_ROWS goes through the pipeline if there are features that `quick_rows` encodes."""
@@ -88,6 +88,7 @@ class RowEncoder:
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
+        self._spelling = Spelling(self.schema.model_copy(update={"format": kept.schema.format}), self.ids)
         self._known = frozenset(self.columns)
         self._divide()
 
@@ -120,11 +121,11 @@ class RowEncoder:
 
     def encode_all(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> EncodedRows:
         """Like `encode`, but always by the pipeline."""
-        table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators)
+        table = rows if isinstance(rows, pa.Table) else table_of(rows, self.columns, self.separators, self._spelling)
         for name in self.columns:
             if name not in table.column_names:
                 raise UserError(f"{WHERE}: no column {quoted(name)}{nearest(name, table.column_names)}")
-        chosen = table.select(list(self.columns)).combine_chunks()
+        chosen = self._spelling.table(table.select(list(self.columns)).combine_chunks())
         batches = chosen.to_batches() or [pa.RecordBatch.from_pylist([], schema=chosen.schema)]
         (batch,) = batches
         block = ParquetBlock(File(WHERE, 0, 0, (), self.columns, self.columns), self.schema, batch, 0)
@@ -220,47 +221,3 @@ class RowEncoder:
             else:
                 bags[feature.name] = Bags(*bags_of_ids(coded.lengths, id_of[coded.codes]))
         return EncodedRows(dense_BI, ids_FB.T, bags)
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separators: Mapping[str, str] | None = None) -> pa.Table:
-    """Makes a table of rows parsed from JSON. Values are texts, numbers, booleans, null, or lists of these.
-
-    In a column with both texts and numbers, numbers become texts.
-
-    Args:
-        separators: of columns with several values in one text. If such a column also has lists, its texts are split into lists.
-
-    Raises:
-        UserError: a value has another type; names row and column.
-    """
-    arrays = {}
-    for name in columns:
-        values = [row.get(name) for row in rows]
-        try:
-            column = pa.array(values, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-            texts = [_as_text(value, row, name) for row, value in enumerate(values)]
-            separator = (separators or {}).get(name)
-            if separator and any(isinstance(one, list) for one in texts):
-                texts = [one.split(separator) if isinstance(one, str) else one for one in texts]
-            try:
-                column = pa.array(texts)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
-                raise UserError(f"{WHERE}: {quoted(name)} has both lists and single values, or text that is no UTF-8") from None
-        if pa.types.is_nested(column.type) and not pa.types.is_list(column.type):
-            row = next(row for row, value in enumerate(values) if value is not None)
-            raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(values[row]).__name__}, expected a value or a list of values")
-        arrays[name] = column.cast(pa.large_string()) if pa.types.is_null(column.type) else column
-    return pa.table(arrays)
-
-
-def _as_text(value: Any, row: int, name: str) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return [_as_text(one, row, name) for one in value]
-    raise UserError(f"{WHERE}: row {row:,}: {quoted(name)} is a {type(value).__name__}, expected text, a number or a list of these")

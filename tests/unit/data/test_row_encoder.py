@@ -21,7 +21,8 @@ from dmoe.data.prepare.tokens.buckets import Buckets
 from dmoe.errors import UserError
 from dmoe.serve.encoding import quick_rows
 from dmoe.serve.encoding.bucket_steps import steps_of
-from dmoe.serve.encoding.row_encoder import RowEncoder, table_of
+from dmoe.serve.encoding.row_encoder import RowEncoder
+from dmoe.serve.encoding.spelling import table_of
 from dmoe.testing.synthesize import synthesize
 from tests.unit.data.log.logs import TREE, make_rows, schema, write_avazu, write_csv
 
