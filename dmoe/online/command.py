@@ -30,7 +30,7 @@ def online(
     model = vocabulary.model_manifest(schema, config.online.ids, dataset)
     from dmoe.checkpoint.save import save_checkpoint
     from dmoe.online.loop import Loop
-    from dmoe.online.publish import Publisher
+    from dmoe.online.publish import Publisher, check_target
     from dmoe.online.windows.spool import Spool, inbox
     from dmoe.online.windows.taking import Taker
     from dmoe.train.command import join_group, leave_group
@@ -42,6 +42,8 @@ def online(
     device = join_group(config, "dmoe.online")
     note("waits for another run to leave the folder")
     run.lock()
+    if publish:
+        distributed.on_rank_0(lambda: check_target(publish, run_path))
     note("verifies the checkpoints")
     newest = run.newest_sound()
     # The tables have a row for each possible id, so the token counts of the initial data set do not fit them.
@@ -98,6 +100,9 @@ def _first_state(config: Config, run: str, schema: Schema, model: Manifest) -> O
         if cut := [one.name for one in kept.vocabularies if one.cardinality > rows[one.name]]:
             raise UserError(f"online.ids: {cut[0]} has more ids in {config.data.path} than its capacity of {rows[cut[0]]:,}; raise it")
         made_by = manifest.made_by | {"schema": schema.model_dump(mode="json", exclude_defaults=True)}
+        if other := [name for name, size in kept.sizes.items() if size != rows[name]]:
+            made = f"{other[0]} has ids of {kept.sizes[other[0]]:,} rows in {config.data.path}"
+            raise UserError(f"online.ids.hash_size: {made}, and {rows[other[0]]:,} in the config; give it the size of the data set")
         name = "000000"
         vocabulary.save_ids(vocabulary.folder_of(run, name), manifest.model_copy(update={"made_by": made_by}), ids)
     return Ledger(run, None).state(name)

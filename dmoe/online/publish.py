@@ -20,9 +20,10 @@ from dmoe.config.config import Config
 from dmoe.data.dataset.compatibility import model_inputs
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import load_manifest
+from dmoe.errors import UserError
 from dmoe.json_text import format_json
 from dmoe.names import show
-from dmoe.online.status import LOG
+from dmoe.online.status import LOG, published_by
 from dmoe.online.versions import PublishedVersions
 from dmoe.online.vocabulary import folder_of
 from dmoe.processes.orphans import end_with
@@ -40,6 +41,22 @@ def _begin_beside(parent: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def check_target(target: str, run: str) -> None:
+    """Checks that the current version in a folder, if any, is of this run. Versions are named after windows, which another run counts too.
+
+    Raises:
+        UserError: it is of another run.
+    """
+    versions = PublishedVersions(target)
+    current = versions.current()
+    if current not in versions.names() or current in (one["version"] for one in published_by(run)):
+        return
+    # A run that was killed may not have noted its last version.
+    kept = inside(run, "published", current, FILE)
+    if not os.path.exists(kept) or file_sha256(kept) != versions.sha256(current):
+        raise UserError(f"--publish {target}: its current version {current} is of another run; give another folder, or remove its versions")
 
 
 class Publisher:
@@ -74,7 +91,8 @@ class Publisher:
             figures: test metrics of the window, for the model card.
 
         Returns:
-            a description of the version, with its size and that of a full version; None if the version is already current.
+            a description of the version, with its size and that of a full version; None if the version is already current, or there and
+            made current again.
 
         Raises:
             UserError: the version cannot be written, or a weight is not finite or too large for its type.
@@ -89,12 +107,17 @@ class Publisher:
         self.export(checkpoint, vocabulary, new, figures or {})
         if self.settings.onnx:
             self._add_graph(new)
-        made = self._make(name, new)
+        # After a rollback, the version of an earlier window may be there.
+        same = name in self.versions.names() and self.versions.sha256(name) == file_sha256(join(new, FILE))
+        made = None if same else self._make(name, new)
         self.versions.point_to(name)
         for other in os.listdir(os.path.dirname(new)):
             if other != name:
                 shutil.rmtree(inside(self.run, "published", other))
-        self.versions.remove_before(self.settings.keep_full)
+        self.versions.remove_later()
+        self.versions.remove_old(self.settings.keep_full)
+        if made is None:
+            return None
         now = time.time()
         told = {"version": name, **made, "seconds": round(now - began, 3), "done": round(now, 3)}
         if complete is not None:
@@ -129,8 +152,13 @@ class Publisher:
         """Writes a version as a delta if possible, else in full."""
         full_bytes, parent, versions = bytes_of(new), self.versions.current(), self.versions
         old = inside(self.run, "published", parent) if parent else ""
-        there = parent in versions.names() and os.path.exists(join(old, FILE)) and versions.sha256(parent) == file_sha256(join(old, FILE))
-        if there and versions.deltas_behind(parent) < self.settings.full_every - 1:
+        there = (
+            parent < name
+            and parent in versions.names()
+            and os.path.exists(join(old, FILE))
+            and versions.sha256(parent) == file_sha256(join(old, FILE))
+        )
+        if there and len(versions.chain(parent)) < self.settings.full_every:
             beside = inside(self.run, "published", f"{name}.delta")
             shutil.rmtree(beside, ignore_errors=True)
             try:

@@ -13,7 +13,8 @@ def roll_back(run: str, window: int, publish: str = "") -> str:
     """Undoes the windows after `window`. Their files count as used, so they are not trained again.
 
     Args:
-        publish: folder of published versions, if any; its pointer is moved to the newest version of this window or an earlier one.
+        publish: folder of published versions, if any; its pointer is moved to the newest version of this window or of an earlier one that
+            was not undone.
 
     Returns:
         a line that says what was done.
@@ -57,6 +58,6 @@ def _back(run: str, window: int, publish: str) -> str:
                 refuse(later)
     version = ""
     if publish:
-        version = PublishedVersions(publish).back_to(window)
+        version = PublishedVersions(publish).back_to([line["window"] for line in good])
         version = f"; {publish}/current names version {version}" if version else f"; {publish} has no version of that window or before"
     return f"the model is that of window {good[-1]['window'] if good else 0}, step {step:,}; {len(undone)} windows undone{version}"

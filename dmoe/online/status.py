@@ -47,11 +47,17 @@ def status(run: str) -> dict[str, Any]:
         raise UserError(f"{run}: no run of dmoe online there (no checkpoint with a ledger)")
     folder, state = found
     ledger = Ledger(run, state, cut=False)
-    path, versions = inside(run, LOG), []
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            versions = [parse_json(line) for line in file if line.endswith(b"\n")]
-    return {"run": run, "checkpoint": folder, "vocabulary": state["vocabulary"], "windows": ledger.lines, "versions": versions}
+    told = {"vocabulary": state["vocabulary"], "windows": ledger.lines, "versions": published_by(run)}
+    return {"run": run, "checkpoint": folder, **told}
+
+
+def published_by(run: str) -> list[dict[str, Any]]:
+    """The versions that a run has published, oldest first."""
+    path = inside(run, LOG)
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as file:
+        return [parse_json(line) for line in file if line.endswith(b"\n")]
 
 
 def status_document(found: dict[str, Any], newest: int = 20) -> Document:

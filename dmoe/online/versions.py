@@ -6,6 +6,7 @@ names the current version; the file is replaced atomically. It needs no torch.
 
 import os
 import shutil
+from collections.abc import Collection
 
 from dmoe.data.dataset.files import file_sha256
 from dmoe.serve.export.delta import DELTA, read_delta
@@ -38,12 +39,20 @@ class PublishedVersions:
             os.makedirs(self.target or ".", exist_ok=True)
         write_text(self.pointer, f"{VERSIONS}/{name}\n")
 
-    def back_to(self, window: int) -> str:
-        """Points to the newest version of this window or an earlier one. Returns its name; empty if there is none."""
-        names = [name for name in self.names() if int(name) <= window]
+    def back_to(self, windows: Collection[int]) -> str:
+        """Points to the newest version of these windows, and removes later ones. Returns its name; empty if there is none."""
+        names = [name for name in self.names() if int(name) in windows]
         if names:
             self.point_to(names[-1])
+            self.remove_later()
         return names[-1] if names else ""
+
+    def remove_later(self) -> None:
+        """Removes the versions after the current one: their windows were undone."""
+        current = self.current()
+        for name in self.names():
+            if name > current:
+                self.remove(name)
 
     def is_full(self, name: str) -> bool:
         return self._holds(name, FILE)
@@ -53,12 +62,12 @@ class PublishedVersions:
         delta = read_delta(self._folder(name))
         return file_sha256(join(self._folder(name), FILE)) if delta is None else delta.scorer_sha256
 
-    def deltas_behind(self, name: str) -> int:
-        """The number of deltas from the last full version to this one."""
-        count = 0
-        while (delta := read_delta(self._folder(name))) is not None:
-            name, count = delta.parent, count + 1
-        return count
+    def chain(self, name: str) -> list[str]:
+        """This version and those that it is made from, as far as they are there: deltas, and the full version at the end."""
+        found = [name]
+        while (delta := read_delta(self._folder(found[-1]))) is not None and delta.parent not in found:
+            found.append(delta.parent)
+        return found
 
     def send(self, source: str, name: str, last: str) -> None:
         """Copies the files of a local folder, in place of an incomplete version; `last`, which makes it complete, at the end."""
@@ -81,15 +90,12 @@ class PublishedVersions:
         else:
             _remove_objects(self._folder(name))
 
-    def remove_before(self, keep_full: int) -> None:
-        """Removes the versions before the newest `keep_full` full ones, except the current version."""
-        names = self.names()
-        full = [name for name in names if self.is_full(name)]
-        if len(full) <= keep_full:
-            return
-        current = self.current()
+    def remove_old(self, keep_full: int) -> None:
+        """Removes the versions before the newest `keep_full` full ones, except the current version and those that it is made from."""
+        names, kept = self.names(), self.chain(self.current())
+        oldest = min([name for name in names if self.is_full(name)][-keep_full:], default="")
         for name in names:
-            if name < full[-keep_full] and name != current:
+            if name < oldest and name not in kept:
                 self.remove(name)
 
     def _folder(self, name: str) -> str:

@@ -15,7 +15,7 @@ from dmoe.config.config import load_config
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.dataset.manifest import load_manifest
 from dmoe.errors import UserError
-from dmoe.online.publish import Publisher
+from dmoe.online.publish import Publisher, check_target
 from dmoe.online.rollback import roll_back
 from dmoe.online.status import status, status_document
 from dmoe.online.vocabulary import look_up
@@ -254,6 +254,8 @@ def test_back_to_an_earlier_window_by_hand_and_on_from_there(tmp_path, log, undi
     with pytest.raises(UserError, match="--to 0"):
         roll_back(str(tmp_path / "pruned"), 0)
     assert "step 21" in roll_back(run, 3, str(tmp_path / "versions"))
+    # The versions of the undone windows 4 and 5 are still there.
+    roll_back(run, 6, str(tmp_path / "versions"))
     assert (tmp_path / "versions" / "current").read_text() == "versions/000003\n"
     found = status(run)
     assert (found["windows"][-1]["state"], found["windows"][-1]["undoes"]) == ("rolled back", [4, 5])
@@ -266,7 +268,23 @@ def test_back_to_an_earlier_window_by_hand_and_on_from_there(tmp_path, log, undi
     assert outcome.succeeded, outcome.said
     last = status(run)["windows"][-1]
     assert (last["window"], last["step"], last["state"]) == (7, lines[2]["step"] + 7, "trained")
-    assert sorted(path.name for path in (tmp_path / "versions" / "versions").iterdir())[-1] == "000007"
+    assert sorted(path.name for path in (tmp_path / "versions" / "versions").iterdir()) == ["000001", "000002", "000003", "000007"]
+
+
+def test_versions_of_undone_windows_go_and_those_of_another_run_stay(tmp_path, undisturbed):
+    for name in ("run", "versions"):
+        shutil.copytree(undisturbed(1) / name, tmp_path / name)
+    run, versions, line = str(tmp_path / "run"), str(tmp_path / "versions"), ledger(undisturbed(1))[2]
+    before = contents(tmp_path / "versions" / "versions" / "000003")
+    roll_back(run, 3)
+    publisher = Publisher(versions, run, load_config(f"{run}/config.yaml", []))
+    assert publisher.publish(3, f"{run}/checkpoints/step-{line['step']:09d}", "000003", figures=line["test"]) is None
+    assert (publisher.versions.current(), publisher.versions.names()) == ("000003", ["000001", "000002", "000003"])
+    assert contents(tmp_path / "versions" / "versions" / "000003") == before
+    check_target(versions, run)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match=r"000003 is of another run"):
+        check_target(versions, str(tmp_path / "other"))
 
 
 def test_a_tokens_row_is_told(undisturbed):
