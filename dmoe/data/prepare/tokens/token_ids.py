@@ -85,8 +85,8 @@ def _look_up(
 class TokenIds:
     """Map token -> id of a vocabulary of texts: token j has id 2 + j, an unknown token has RARE_ID.
 
-    If all tokens of the vocabulary are whole numbers, an unknown token is also looked up by its number: a program that writes 1007 as
-    1007.0 must not make all rows unknown.
+    An unknown token that is a whole number is also looked up by its number: a program that writes 1007 as 1007.0 must not make all rows
+    unknown.
     """
 
     def __init__(self, tokens: pa.Array) -> None:

@@ -21,8 +21,6 @@ PLAIN = "^(0|-?[1-9][0-9]*)$"
 DECIMAL = r"^-?(0|[1-9][0-9]*)(\.[0-9]*([eE][+-]?[0-9]{1,3})?|[eE][+-][0-9]{1,3})?$"
 SHORT = "^[^eE]{1,15}([eE][+-]?[0-9]{1,2})?$"
 """Different decimal numbers of at most 15 digits are different as float64."""
-FEW = 100
-"""So many tokens of a vocabulary are checked first: most vocabularies hold no numbers."""
 
 
 def matching(tokens: pa.Array, pattern: str) -> NDArray[np.bool_]:
@@ -51,27 +49,30 @@ def _exactly(text: str) -> float:
 
 
 class NumberIds:
-    """Map number -> id of a vocabulary whose tokens are all whole numbers, without two tokens for one number.
+    """Map number -> id, of the tokens of a vocabulary that are whole numbers. A number that two tokens write is left out.
 
     Attributes:
-        numbers: ascending; empty if the vocabulary has other tokens, or two for one number.
-        all_plain: every token is plain. An unknown token that is plain too then has no id.
-        twice: how many tokens of a vocabulary of whole numbers write a number that another token writes too.
+        numbers: ascending.
+        all_plain: all these tokens are plain. An unknown token that is plain too then has no id.
+        twice: how many tokens of a vocabulary that has only whole numbers write a number that another token writes too.
     """
 
     def __init__(self, tokens: pa.Array, first_id: int) -> None:
-        self.numbers, self.ids, self.all_plain, self.twice = np.zeros(0), np.zeros(0, np.int32), False, 0
-        if not len(tokens) or not matching(tokens.slice(0, FEW), DECIMAL).all() or np.isnan(number_n := whole_numbers(tokens)).any():
-            return
-        self.all_plain = bool(matching(tokens, PLAIN).all())
-        place = np.argsort(number_n)[: np.isfinite(number_n).sum()]
-        self.twice = int((np.diff(number_n[place]) == 0).sum())
-        if not self.twice:
-            self.numbers, self.ids = number_n[place], (place + first_id).astype(np.int32)
+        place = np.flatnonzero(matching(tokens, DECIMAL))
+        found = tokens.take(pa.array(place))
+        number = whole_numbers(found)
+        # NaN and infinity are not equal to their neighbours here: they are sorted to the end, and left out.
+        order = np.argsort(number)[: np.isfinite(number).sum()]
+        same = np.diff(number[order]) == 0
+        self.twice = int(same.sum()) if len(place) == len(tokens) and not np.isnan(number).any() else 0
+        alone = order[~(np.append(False, same) | np.append(same, False))] if len(order) else order
+        self.numbers, self.ids = number[alone], (place[alone] + first_id).astype(np.int32)
+        self.all_plain = bool(matching(found.take(pa.array(alone)), PLAIN).all())
 
     def look_up(self, tokens: pa.Array, out: NDArray[np.int32], unknown: int) -> None:
         """Replaces `unknown` in `out` [n] by the id of the token's number, if the vocabulary has that number."""
         place = np.flatnonzero(out == unknown) if len(self.numbers) else np.zeros(0, np.int64)
+        place = place[matching(tokens.take(pa.array(place)), DECIMAL)]
         if len(place) and self.all_plain:
             place = place[~matching(tokens.take(pa.array(place)), PLAIN)]
         if not len(place):

@@ -1,4 +1,4 @@
-"""Tokens that are whole numbers: one id for a number, however it is written, where the vocabulary's tokens are numbers."""
+"""Tokens that are whole numbers: one id for a number, however it is written."""
 
 import re
 from decimal import Decimal
@@ -94,17 +94,21 @@ def test_examples_by_hand():
         (["1.234e+15"], "1234000000000000", 2),
         (["9007199254740993", "7"], "9007199254740993.0", 1),
         (["9007199254740993", "7"], "7.0", 3),
-        (["1007", "other"], "1007.0", 1),
+        (["1007", "other"], "1007.0", 2),
+        (["other", "1007.0", "68ab1e"], "1007", 3),
+        (["9.0", "7", "u", "8", "8.0", "8.00"], "7.0", 3),
+        (["9.0", "7", "u", "8", "8.0", "8.00"], "8.000", 1),
+        (["9.0", "7", "u", "8", "8.0", "8.00"], "9", 2),
         (["1007", "1007.00"], "1007.0", 1),
         (["007"], "7.0", 1),
-        (["1.5", "2"], "2.0", 1),
+        (["1.5", "2"], "2.0", 3),
         (["0", "-5"], "-0", 2),
         (["0", "-5"], "-5.00", 3),
         (["0", "-5"], "-", 1),
         ([], "2.0", 1),
     ],
 )
-def test_a_token_is_looked_up_by_its_number_where_all_are_numbers(vocabulary: list[str], token: str, found: int):
+def test_a_token_is_looked_up_by_its_number(vocabulary: list[str], token: str, found: int):
     ids = TokenIds(pa.array([one.encode() for one in vocabulary], pa.large_binary()))
     tokens = pa.array([one.encode() for one in (*vocabulary, token)], pa.large_binary())
     assert ids.look_up(tokens).tolist() == [*range(2, 2 + len(vocabulary)), found]
@@ -144,6 +148,20 @@ def test_only_new_numbers_are_appended_and_two_writings_in_one_log_are_told(tmp_
     both.write_text((tmp_path / "a.csv").read_text() + later.read_text().partition("\n")[2])
     make(tmp_path / "f", both, schema=schema, split="1,0,0")
     assert f"user: {len(set(USERS))} tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("new", ["rare", "append"])
+def test_a_new_text_beside_numbers_changes_nothing_for_them(tmp_path: Path, new: str):
+    schema = parse_schema(TREE, "schema.yaml")
+    data = make(tmp_path / "d", write_users(tmp_path / "a.csv", "{}"), schema=schema, split="1,0,0")
+    later = write_users(tmp_path / "b.csv", "{}.0")
+    later.write_text(later.read_text() + "1,guest,guest\n" * 5)
+    found = make(tmp_path / "e", later, schema=schema, vocabulary=str(data), new_tokens=new, split="1,0,0")
+    users, known = [row["user"] for row in read_split(found, "train")], [row["user"] for row in read_split(data, "train")]
+    assert users == known + [1 if new == "rare" else load_manifest(str(data)).categorical[0].cardinality] * 5
+    later = write_users(tmp_path / "c.csv", "{:.6e}")
+    again = make(tmp_path / "f", later, schema=schema, vocabulary=str(found), scoring=True)
+    assert [row["user"] for row in read_split(again, "score")] == known
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
