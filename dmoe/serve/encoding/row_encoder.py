@@ -88,7 +88,8 @@ class RowEncoder:
         self.tokens = Tokens(self.schema, cast(PartSplitter, None), make_buckets(self.schema, kept.edges))
         tables: dict[str, Ids] = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in categorical}
         self.ids = tables | {name: HashedIds(size) for name, size in kept.sizes.items() if name in categorical}
-        self._spelling = Spelling(self.schema.model_copy(update={"format": kept.schema.format}), self.ids)
+        unread = {one.name: one.table(token_of[one.name].type) for one in kept.vocabularies if one.name in parts and one.name not in tables}
+        self._spelling = Spelling(self.schema.model_copy(update={"format": kept.schema.format}), self.ids | unread)
         self._known = frozenset(self.columns)
         self._divide()
 

@@ -1,5 +1,6 @@
 """Tables of raw rows in memory. Floats and booleans in columns of tokens become the texts that the training log has for them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,82 +15,130 @@ from dmoe.errors import UserError
 from dmoe.names import quoted
 
 WHERE = "rows"
-BOOLEANS = (("0", "1"), ("false", "true"), ("False", "True"), ("FALSE", "TRUE"))
-"""The texts of False and True, the first one as in a parquet log."""
+WHOLE = -1
+PART = re.compile(rb"(?:\\.|[^|\\])+", re.DOTALL)
+"""A part of a cross's token: `|` stands between them, and is written `\\|` in a part."""
+BOOLEANS = {"jsonl": ["true", "True", "TRUE", "1"], "parquet": ["1", "true", "True", "TRUE"], "text": ["True", "true", "TRUE", "1"]}
+"""Texts of True, the likeliest in a log of a format first. In a parquet log's lists, it is `true`."""
+FALSE = {"1": "0", "true": "false", "True": "False", "TRUE": "FALSE"}
 
 
 class Spelling:
-    """Writes floats and booleans as tokens.
+    """Writes floats and booleans as tokens: in the text that the vocabularies have, else in the text that is the likeliest in such a log.
 
-    In JSON lines, a token is the text in the line: `1.0`, `true`. A parquet log's 1.0 and True are both the token `1`. A text log may have
-    either text: one that is in the vocabulary is chosen, else that of a parquet log.
+    That is `1.0` and `true` in JSON lines, where a token is the text in the line; `1` for both in a parquet log; `1` and `True` in other
+    text. A fraction is written as Python or as Arrow writes it, which is as JavaScript does.
 
     Args:
         schema: of the training data.
         ids: name of a feature -> its ids.
 
     Attributes:
-        columns: columns of which every feature reads texts -> the vocabularies of these features.
+        columns: columns of which every feature reads texts -> the names of these features, and of crosses with the place of the column.
     """
 
     def __init__(self, schema: Schema, ids: Mapping[str, Ids]) -> None:
-        self.format = schema.format
-        parts = {part.name: part for one in schema.categorical for part in schema.parts_of(one)}.values()
-        tokens = [one for one in parts if not (one.bucket or one.part)]
-        others = {one.column or one.name for one in tokens if one.type != "string"} | {schema.time.column if schema.time else ""}
-        self.columns: dict[str, list[TokenIds]] = {one.column or one.name: [] for one in tokens if (one.column or one.name) not in others}
-        for one in tokens:
-            if (one.column or one.name) in self.columns and isinstance(table := ids.get(one.name), TokenIds):
-                self.columns[one.column or one.name].append(table)
+        self.format = schema.format if schema.format in BOOLEANS else "text"
+        self._ids, self._parts = ids, dict[tuple[str, int], TokenIds]()
+        self.columns: dict[str, list[tuple[str, int]]] = {}
+        others = {schema.time.column} if schema.time else set()
+        for feature in schema.categorical:
+            for place, one in enumerate(schema.parts_of(feature)):
+                column = one.column or one.name
+                if not (one.bucket or one.part):
+                    self.columns.setdefault(column, []).append((feature.name, place if feature.cross else WHOLE))
+                    others |= {column} if one.type != "string" else set()
+        for column in others & self.columns.keys():
+            del self.columns[column]
 
     def table(self, rows: pa.Table) -> pa.Table:
         """The rows with texts in place of the floats and booleans in columns of tokens; each column of `rows` is one chunk at most."""
         for name in self.columns:
             place = rows.schema.get_field_index(name)
             if place >= 0 and _is_spelled(rows.schema.types[place]):
-                column = rows.column(place).combine_chunks()
-                rows = rows.set_column(place, name, self._texts(name, column))
+                rows = rows.set_column(place, name, self._texts(name, rows.column(place).combine_chunks()))
         return rows
 
-    def written(self, name: str, values: Sequence[float | bool]) -> list[str]:
-        """The texts of floats, or of booleans."""
-        texts: list[str] = self._texts(name, pa.array(values)).to_pylist() if len(values) else []
+    def written(self, name: str, values: Sequence[float | bool], listed: bool) -> list[str]:
+        """The texts of floats, or of booleans.
+
+        Args:
+            listed: whether they stand in lists.
+        """
+        texts: list[str] = self._distinct(name, pa.array(values), listed).to_pylist() if len(values) else []
         return texts
 
     def _texts(self, name: str, column: pa.Array) -> pa.Array:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
         if pa.types.is_nested(column.type):
             rows = column.to_pylist()
             flat = pa.array([one for row in rows for one in row or ()], column.type.value_type)
-            texts = iter(self._texts(name, flat).to_pylist())
+            texts = iter(self._texts_of_values(name, flat, True).to_pylist())
             return pa.array([row if row is None else [next(texts) for _ in row] for row in rows], pa.list_(pa.large_string()))
-        distinct = column.dictionary_encode()
-        forms = self._forms(distinct.dictionary)
-        chosen = np.zeros(len(distinct.dictionary), np.int64)
-        for number, form in enumerate(forms) if self.format != "parquet" else reversed(list(enumerate(forms))):
-            for known in self.columns[name]:
-                chosen[known.look_up(form.cast(pa.large_binary())) > RARE_ID] = number
-        every = [one.to_pylist() for one in forms]
-        texts = pa.array([every[number][place] for place, number in enumerate(chosen.tolist())], pa.large_string())
-        return texts.take(distinct.indices)
+        return self._texts_of_values(name, column, False)
 
-    def _forms(self, values: pa.Array) -> list[pa.Array]:
-        """The texts of distinct values, first those that a log of this format has if nothing else is known."""
+    def _texts_of_values(self, name: str, values: pa.Array, listed: bool) -> pa.Array:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        distinct = values.dictionary_encode()
+        return self._distinct(name, distinct.dictionary, listed).take(distinct.indices)
+
+    def _distinct(self, name: str, values: pa.Array, listed: bool) -> pa.Array:
+        forms, likeliest = self._forms(values, listed)
+        texts: list[str | None] = [None] * len(values)
+        for feature, place in self.columns[name]:
+            known = self._known(feature, place)
+            if known is None:
+                continue
+            for form in forms:
+                for number, id in enumerate(known.of_text(form.cast(pa.large_binary())).tolist()):
+                    if id > RARE_ID and texts[number] is None:
+                        texts[number] = form[number].as_py()
+            # Otherwise by its number, in the text of the token that has it: a cross is made of that.
+            for number, id in enumerate(known.look_up(likeliest.cast(pa.large_binary())).tolist()):
+                if id > RARE_ID and texts[number] is None:
+                    texts[number] = known.token(id).decode()
+        return pa.array([likeliest[number].as_py() if text is None else text for number, text in enumerate(texts)], pa.large_string())
+
+    def _forms(self, values: pa.Array, listed: bool) -> tuple[list[pa.Array], pa.Array]:
+        """(the texts of distinct values in the order in which vocabularies are asked, those of a log whose vocabulary does not tell)."""
         if pa.types.is_boolean(values.type):
-            given = values.to_pylist()
-            pairs = BOOLEANS[1:2] if self.format == "jsonl" else BOOLEANS
-            return [pa.array([pair[one] for one in given], pa.large_string()) for pair in pairs]
+            given, order = values.to_pylist(), BOOLEANS["jsonl" if listed and self.format == "parquet" else self.format]
+            texts = [pa.array([text if one else FALSE[text] for one in given], pa.large_string()) for text in order]
+            return texts, texts[0]
+        if pa.types.is_float16(values.type):
+            values = values.cast(pa.float32())
         short = values.cast(pa.large_string())
         if pa.types.is_float64(values.type):
             long = pa.array([repr(one) for one in values.to_pylist()], pa.large_string())
         else:
             long = pc.replace_substring_regex(short, r"^(-?[0-9]+)$", r"\1.0")
-        return [long] if self.format == "jsonl" else [short, long]
+        if self.format == "parquet":
+            return [short, long], short
+        # Of text, a float is more often an integer beside a missing value, as pandas reads it, than a token such as 1.0.
+        return [long, short], long if self.format == "jsonl" else short
+
+    def _known(self, feature: str, place: int) -> TokenIds | None:
+        """The tokens of a feature, or of a part of a cross; None if its ids are hashed."""
+        table = self._ids.get(feature)
+        if not isinstance(table, TokenIds) or place == WHOLE:
+            return table if isinstance(table, TokenIds) else None
+        if (feature, place) not in self._parts:
+            # The text of a number or a boolean has no | that would be escaped.
+            split = (PART.findall(table.token(id)) for id in range(RARE_ID + 1, RARE_ID + len(table.offsets)))
+            self._parts[feature, place] = TokenIds(
+                pa.array(sorted({parts[place] for parts in split if len(parts) > place}), pa.large_binary())
+            )
+        return self._parts[feature, place]
 
 
 def _is_spelled(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
-    return bool(pa.types.is_float64(kind) or pa.types.is_float32(kind) or pa.types.is_boolean(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def table_of(
@@ -135,6 +184,9 @@ def table_of(
 
 def _plain(value: Any) -> Any:
     """A value of numpy as one of Python; a NaN, which means a missing value, as None."""
+    if isinstance(value, np.float32 | np.float16):
+        # Its shortest text, as in a column of Arrow: 0.7, not 0.699999988079071.
+        value = float(str(value))
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, list | tuple):
@@ -157,9 +209,10 @@ def _has_both(values: Sequence[Any]) -> bool:
 
 
 def _texts_of(values: Sequence[Any], name: str, spelling: Spelling | None) -> list[Any]:
+    listed = any(isinstance(one, list) for one in values)
     numbers = [{one for one in _flat(values) if type(one) is kind} for kind in (float, bool)]
     # Not one dictionary: 1.0 and True are the same key.
-    of_kind = [dict(zip(some, spelling.written(name, list(some)), strict=True)) if spelling else {} for some in numbers]
+    of_kind = [dict(zip(some, spelling.written(name, list(some), listed), strict=True)) if spelling else {} for some in numbers]
     written = dict(zip((float, bool), of_kind, strict=True))
 
     def text(value: Any, row: int) -> Any:

@@ -1,6 +1,7 @@
 """Floats, booleans and NaN in rows in memory are the tokens that the same values have in a log."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,62 @@ def test_nan_is_a_missing_value_beside_any_other(tmp_path, form, others):
     rows = [{"mixed": float("nan"), "price": float("nan")}, *({"mixed": one, "price": "3"} for one in others)]
     assert ids(encoder, rows)["mixed"][0] == 0
     assert encoder.encode(rows).dense_BI[0, 0] == 0
+
+
+def encoded(
+    folder: Path, lines: list[str], tree: dict[str, Any], names: list[str], rows: Any, **options: Any
+) -> tuple[list[Any], list[Any]]:
+    """The ids of the features in the log's training data, and of rows in memory."""
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    data = folder / "data"
+    schema = parse_schema({"label": "click", **tree}, "schema")
+    preprocess(Options([str(folder / "log.csv")], str(data), schema=schema, min_count=1, split="1,0,0", workers=1))
+    table = pq.read_table(data / "train")
+    found = RowEncoder(load_kept(str(data)), [], names).encode(rows)
+    return [table[name].to_pylist() for name in names], found.ids_BF.T.tolist()
+
+
+@pytest.mark.parametrize("as_table", [False, True])
+@pytest.mark.parametrize(
+    ("texts", "values", "categorical", "names"),
+    [
+        (["7", "8", "9"], [7.0, 8.0, 9.0], ["v", {"name": "x", "cross": ["site", "v"]}], ["v", "x"]),
+        (["True", "False", "True"], [True, False, True], [{"name": "x", "cross": ["site", "v"]}], ["x"]),
+        (["1.0", "2.0", "2.5"], [1.0, 2.0, 2.5], ["v", {"name": "x", "cross": ["v", "site"]}], ["x"]),
+        (["7", "u7", "8"], [7.0, "u7", 8.0], ["v", {"name": "x", "cross": ["site", "v"]}], ["v", "x"]),
+        (["0.00001", "1e-7", "3"], [1e-5, 1e-7, 3.0], ["v"], ["v"]),
+    ],
+)
+def test_crosses_have_the_texts_of_their_log(tmp_path, as_table, texts, values, categorical, names):
+    lines = [f"{row % 2},s{row % 2},{texts[row % 3]}" for row in range(60)]
+    rows = [{"site": f"s{row % 2}", "v": values[row % 3]} for row in range(60)]
+    if as_table and len(set(map(type, values))) > 1:
+        pytest.skip("an Arrow column has one type")
+    tree = {"categorical": ["site", *categorical]}
+    expected, found = encoded(tmp_path, ["click,site,v", *lines], tree, names, pa.Table.from_pylist(rows) if as_table else rows)
+    assert found == expected
+    assert min(map(min, found)) > 1
+
+
+@pytest.mark.parametrize("ids", ["counted", "hash"])
+def test_lists_and_short_floats_of_parquet(tmp_path, ids):
+    flags, numbers = [[True], [False, True], []], [0.7, 1.0, None]
+    table = pa.table(
+        {
+            "click": pa.array([row % 2 for row in range(60)]),
+            "flags": pa.array([flags[row % 3] for row in range(60)], pa.list_(pa.bool_())),
+            "v": pa.array([numbers[row % 3] for row in range(60)], pa.float32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    tree = {"format": "parquet", "label": "click", "categorical": [{"name": "flags", "pooling": "sum"}, "v"]}
+    options = {"ids": "hash", "hash_size": "997"} if ids == "hash" else {"min_count": 1}
+    data, schema = str(tmp_path / "data"), parse_schema(tree, "schema")
+    preprocess(Options([str(tmp_path / "log.parquet")], data, schema=schema, split="1,0,0", workers=1, **options))
+    expected = pq.read_table(f"{data}/train")
+    rows = [{"flags": row["flags"], "v": None if row["v"] is None else np.float32(row["v"])} for row in table.to_pylist()]
+    for given in (table.select(["flags", "v"]), rows):
+        found = RowEncoder(load_kept(data), [], ["flags", "v"]).encode(given)
+        bags = found.bags["flags"]
+        assert [bags.values[low:high].tolist() for low, high in itertools.pairwise(bags.offsets)] == expected["flags"].to_pylist()
+        assert found.ids_BF[:, 1].tolist() == expected["v"].to_pylist()

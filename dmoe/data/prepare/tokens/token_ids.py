@@ -99,12 +99,22 @@ class TokenIds:
 
     def look_up(self, tokens: pa.Array) -> NDArray[np.int32]:
         """The id of each token, [n]."""
+        out = self.of_text(tokens)
+        self.numbers.look_up(tokens, out, RARE_ID)
+        return out
+
+    def of_text(self, tokens: pa.Array) -> NDArray[np.int32]:
+        """The id of each token by its text alone, [n]."""
         out, hashed = np.empty(len(tokens), np.int32), np.empty(len(tokens), np.uint64)
         sought = buffers(tokens)
         hash_spans(*sought, hashed)
         _look_up(self.slots, self.hashes, Texts(self.data, self.offsets), sought, hashed, RARE_ID, out)
-        self.numbers.look_up(tokens, out, RARE_ID)
         return out
+
+    def token(self, id: int) -> bytes:
+        """The token that has an id from 2 on."""
+        place = id - RARE_ID - 1
+        return self.data[self.offsets[place] : self.offsets[place + 1]].tobytes()
 
 
 class IntegerIds:
