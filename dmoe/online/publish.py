@@ -108,21 +108,23 @@ class Publisher:
         if self.settings.onnx:
             self._add_graph(new)
         # After a rollback, the version of an earlier window may be there.
-        same = name in self.versions.names() and self.versions.sha256(name) == file_sha256(join(new, FILE))
-        made = None if same else self._make(name, new)
+        there = name in self.versions.names() and name in (one["version"] for one in published_by(self.run))
+        same = there and self.versions.sha256(name) == file_sha256(join(new, FILE))
+        told = None
+        if not same:
+            made = self._make(name, new)
+            now = time.time()
+            told = {"version": name, **made, "seconds": round(now - began, 3), "done": round(now, 3)}
+            if complete is not None:
+                told["freshness"] = round(now - complete, 3)
+            # Before the pointer names it: the current version is always one that the run has noted.
+            append_text(inside(self.run, LOG), format_json(told) + "\n")
         self.versions.point_to(name)
         for other in os.listdir(os.path.dirname(new)):
             if other != name:
                 shutil.rmtree(inside(self.run, "published", other))
         self.versions.remove_later()
         self.versions.remove_old(self.settings.keep_full)
-        if made is None:
-            return None
-        now = time.time()
-        told = {"version": name, **made, "seconds": round(now - began, 3), "done": round(now, 3)}
-        if complete is not None:
-            told["freshness"] = round(now - complete, 3)
-        append_text(inside(self.run, LOG), format_json(told) + "\n")
         return told
 
     def export(self, checkpoint: str, vocabulary: str, output: str, figures: Mapping[str, Any]) -> None:

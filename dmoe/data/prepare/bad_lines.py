@@ -11,6 +11,10 @@ ALL_BAD_LINES = 10_000
 """If so many lines from the start of a log are all malformed, the log has another format, and the rest need not be read."""
 
 
+class NoRows(UserError):
+    """A log has no rows, such as files of a header alone."""
+
+
 class TooManyBadLines(UserError):
     """More of the lines are malformed than --max-bad-share allows. `where` is the folder that keeps them, if there is one."""
 

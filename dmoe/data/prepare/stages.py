@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dmoe.data.dataset.manifest import Manifest
-from dmoe.data.prepare.bad_lines import BadLines
+from dmoe.data.prepare.bad_lines import BadLines, NoRows
 from dmoe.data.prepare.count.counting import count
 from dmoe.data.prepare.count.hashed_sizes import Collisions, measure
 from dmoe.data.prepare.count.train_numbers import train_moments, train_samples
@@ -141,7 +141,7 @@ def run_stages(task: Task, engine: Engine, began: float) -> Result:
     check_unchanged(task.files)
     bad_lines = set_aside(options.output, work, watch)
     if watch.lines == watch.bad:
-        raise UserError(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
+        raise (UserError if watch.lines else NoRows)(f"--input {' '.join(options.inputs)}: no well-formed row among {watch.lines:,}")
     labelled, schema = _fitting(task, parts)
     mark("parse")
     splitter = _splitter(task, parts)

@@ -172,15 +172,11 @@ class Chooser:
                 if total >= size:
                     return new[: number + 1]
             return new if ended else []
-        intervals = {one.name: self._interval(one) for one in new}
-        first = min(intervals.values(), default=0)
-        later = any(interval > first for interval in intervals.values())
-        return [one for one in new if intervals[one.name] == first] if later or ended else []
-
-    def _interval(self, one: SourceFile) -> int:
-        seconds = self._of(one, self.time_of)
-        # A file without a time belongs to the oldest window, so that it does not wait forever.
-        return -(1 << 62) if seconds is None else math.floor(seconds / self.settings.size)
+        seconds = {one.name: self._of(one, self.time_of) for one in new}
+        intervals = {name: math.floor(at / self.settings.size) for name, at in seconds.items() if at is not None}
+        first, last = min(intervals.values(), default=0), max(intervals.values(), default=0)
+        # A file without a time, such as one without rows, belongs to the oldest window.
+        return [one for one in new if intervals.get(one.name, first) == first] if last > first or ended else []
 
     def _of(self, one: SourceFile, ask: Callable[[str], Any]) -> Any:
         key = (one.name, one.bytes, one.changed)

@@ -11,6 +11,7 @@ from functools import partial
 from dmoe.checkpoint.progress import OnlineState
 from dmoe.config.online_settings import OnlineConfig
 from dmoe.data.dataset.manifest import Manifest
+from dmoe.data.prepare.bad_lines import NoRows
 from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.raw_bytes import identity
 from dmoe.errors import UserError
@@ -113,6 +114,9 @@ class Taker:
                 newest_good = max((line["window"] for line in self.ledger.good()), default=0)
                 arguments = (self.run, number, choice.files, self.schema, self.settings, self.model)
                 taken.window, self._ids_after = prepare(*arguments, self.vocabulary, self.ids, newest_good)
+            except NoRows:
+                # An hour without traffic: files of a header alone.
+                pass
             except UserError as error:
                 taken.problem = str(error)
         taken.seconds["prepare"] = time.perf_counter() - began

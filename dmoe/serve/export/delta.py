@@ -25,7 +25,6 @@ from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary
 from dmoe.finite import require_finite
 from dmoe.json_text import format_json
-from dmoe.names import file_name
 from dmoe.serve.encoding.raw_inputs import INPUTS
 from dmoe.serve.export.format import DENSE, DTYPES, FILE, PORTABLE, TABLES, ScorerFile, read_description, read_scorer_file
 from dmoe.storage.paths import PATHS, join, write_atomic, write_text
@@ -80,11 +79,18 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
         parent: folder name of the old scorer, beside the folder where the delta will be published.
 
     Raises:
-        Unlike: features, dims, experts or number formats differ, or the rows are pq, light or hashed.
+        Unlike: features, dims, experts or number formats differ, a feature has fewer ids than before, or the rows are pq, light or hashed.
     """
     before, after = read_scorer_file(old), read_scorer_file(new)
     # A delta covers only the matrix `rows`. Scorers with other matrices are published in full.
     if form_of(before) != form_of(after) or after.rows == "pq" or after.model.embedding.sets in ("light", "hashed"):
+        raise Unlike
+    vocabularies = {
+        name: (read_vocabulary(join(old, name), name), read_vocabulary(join(new, name), name)) for name in vocabularies_of(before)
+    }
+    fewer = any(len(then.tokens) > len(now.tokens) or then.tokens.type != now.tokens.type for then, now in vocabularies.values())
+    # A delta adds and replaces ids. It cannot remove one.
+    if fewer or any(one.cardinality > other.cardinality for one, other in zip(before.features, after.features, strict=True)):
         raise Unlike
     os.makedirs(output, exist_ok=True)
     index_N, changed = _changed_rows(old, new, before, after)
@@ -92,10 +98,9 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
     for name in (one for one in WHOLE if one in after.files):
         copy_file(join(new, name), join(output, name))
         files[name] = file_sha256(join(output, name))
-    for feature in (one.name for one in after.features):
-        name = vocabulary_of(feature)
-        if name in after.files and before.files.get(name) != after.files[name]:
-            _write_tokens(read_vocabulary(join(old, name), feature), read_vocabulary(join(new, name), feature), join(output, name))
+    for name, (then, now) in vocabularies.items():
+        if before.files[name] != after.files[name]:
+            _write_tokens(then, now, join(output, name))
             files[name] = file_sha256(join(output, name))
     delta = DeltaFile(
         parent=parent,
@@ -112,11 +117,22 @@ def make_delta(old: str, new: str, parent: str, output: str) -> DeltaFile:
 def form_of(about: ScorerFile) -> Any:
     """Everything that two scorers must have in common for a delta: all but weights, ids and files."""
     features = [(one.name, one.pooling) for one in about.features]
-    return features, about.dense, about.experts, about.set_dims, about.model, about.bf16, about.rows, about.reads_raw_rows
+    return (
+        features,
+        vocabularies_of(about),
+        about.dense,
+        about.experts,
+        about.set_dims,
+        about.model,
+        about.bf16,
+        about.rows,
+        about.reads_raw_rows,
+    )
 
 
-def vocabulary_of(feature: str) -> str:
-    return f"{INPUTS}/vocabulary/{file_name(feature)}.parquet"
+def vocabularies_of(about: ScorerFile) -> list[str]:
+    """The vocabulary files, also of features that only crosses of the model read, or nothing."""
+    return sorted(name for name in about.files if name.startswith(f"{INPUTS}/vocabulary/"))
 
 
 def _changed_rows(old: str, new: str, before: ScorerFile, after: ScorerFile) -> tuple[np.ndarray, dict[str, int]]:

@@ -15,7 +15,7 @@ from dmoe.checkpoint.tensors import TensorFile, write_tensors
 from dmoe.data.dataset.files import file_sha256
 from dmoe.data.prepare.count.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 from dmoe.errors import UserError
-from dmoe.serve.export.delta import CHUNK_ROWS, DELTA, FIRST_ID, ROWS, WHOLE, DeltaFile, copy_file, form_of, read_delta, vocabulary_of
+from dmoe.serve.export.delta import CHUNK_ROWS, DELTA, FIRST_ID, ROWS, WHOLE, DeltaFile, copy_file, form_of, read_delta, vocabularies_of
 from dmoe.serve.export.format import DTYPES, FILE, TABLES, ScorerFile, read_scorer_file, write_scorer_file
 from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
@@ -90,12 +90,10 @@ def _apply(base: str, links: Sequence[_Link], output: str) -> None:
         written = {TABLES: write_tensors(file, entries, chunks)[1]}
     for name in (one for one in WHOLE if one in about.files):
         copy_file(join(newest, name), join(output, name))
-    for feature in about.features:
-        name = vocabulary_of(feature.name)
-        if name in about.files:
-            os.makedirs(os.path.dirname(join(output, name)), exist_ok=True)
-            changes = [join(link.folder, name) for link in links if name in link.about.files]
-            _make_vocabulary(feature.name, join(base, name), changes, join(output, name))
+    for name in vocabularies_of(about):
+        os.makedirs(os.path.dirname(join(output, name)), exist_ok=True)
+        changes = [join(link.folder, name) for link in links if name in link.about.files]
+        _make_vocabulary(name, join(base, name), changes, join(output, name))
     for name, digest in about.files.items():
         if (written.get(name) or file_sha256(join(output, name))) != digest:
             raise UserError(f"{newest}: gives another {name} than was published; publish a full version, or use the publisher's pyarrow")
@@ -124,12 +122,12 @@ def _overlaid(name: str, base: TensorFile, states: Sequence[ScorerFile], links: 
             yield chunk
 
 
-def _make_vocabulary(feature: str, base: str, changes: Sequence[str], path: str) -> None:
+def _make_vocabulary(name: str, base: str, changes: Sequence[str], path: str) -> None:
     """Writes a vocabulary in which each change, in order, has replaced or added its ids."""
     if not changes:
         copy_file(base, path)
         return
-    held = read_vocabulary(base, feature)
+    held = read_vocabulary(base, name)
     tokens, counts = held.tokens, held.counts
     for change in changes:
         with PATHS.open(change, "rb") as file:
@@ -140,4 +138,4 @@ def _make_vocabulary(feature: str, base: str, changes: Sequence[str], path: str)
         source[place] = len(tokens) + np.arange(len(place))
         tokens = pa.concat_arrays([tokens, table["token"].combine_chunks().cast(tokens.type)]).take(pa.array(source))
         counts = np.concatenate([counts, table["count"].to_numpy()])[source]
-    write_vocabulary(path, Vocabulary(feature, tokens, counts))
+    write_vocabulary(path, Vocabulary(name, tokens, counts))

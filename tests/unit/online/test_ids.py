@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from dmoe.config.online_settings import IdsConfig
+from dmoe.data.prepare.tokens.token_ids import TokenIds
 from dmoe.online.ids import FIRST_ID, FeatureIds, no_ids, update
 
 
@@ -103,3 +104,11 @@ def test_the_memory_of_candidates_is_bounded():
         ids, _ = update(ids, pa.array(tokens), np.concatenate([[0, 0], np.ones(60, np.int64)]), number, 10, settings)
         assert len(ids.candidates) <= 20
         assert len(ids.tokens) == 0
+
+
+def test_a_number_without_a_row_is_trained_by_the_row_that_serves_it():
+    tokens, count_N, _ = as_window(no_ids("user", pa.large_binary()), ["7"] * 6 + ["7.0"] * 2 + ["u"] * 2)
+    after, change = update(no_ids("user", pa.large_binary()), tokens, count_N, 1, 10, IdsConfig(admit_count=3))
+    assert tokens.to_pylist() == [b"7", b"7.0", b"u"]
+    assert change.train_N.tolist() == [0, 1, 2, 2, 1]
+    assert TokenIds(after.tokens).look_up(tokens).tolist() == [2, 2, 1]

@@ -65,6 +65,11 @@ def test_windows_of_rows_and_of_time_are_whole_files(tmp_path: Path):
     # [1020, 1080) has three files; nothing later has come, so more of it may.
     assert by_time.choose(files, taken, set(), files[0].name, ended=False) is None
     assert names(by_time.choose(files, taken, set(), files[0].name, ended=True)) == ["b", "c", "d"]
+    # Files without a time belong to the oldest window.
+    for name in ("a0", "e"):
+        (tmp_path / name).touch()
+    files = complete_files(str(tmp_path), "renamed")
+    assert names(chooser(by="time", size=60.0).choose(files, {}, set(), "", ended=False)) == ["a", "a0", "e"]
 
 
 def test_late_changed_copied_and_vanished_files_are_named_and_not_used_twice(tmp_path: Path):
