@@ -21,7 +21,7 @@ from dmoe.config.online_settings import IdsConfig
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.hashed_sizes import BUCKET_SIZE
 from dmoe.data.prepare.count.vocabulary import Vocabulary
-from dmoe.data.prepare.tokens.whole_numbers import DECIMAL, NumberIds, matching
+from dmoe.data.prepare.tokens.whole_numbers import NumberIds, like_numbers
 
 FIRST_ID = RARE_ID + 1
 FORGOTTEN = 0.05
@@ -146,7 +146,7 @@ def update(
         *_most_frequent(parts, int(settings.candidates * capacity)),
     )
     # As the version after the window serves them: `7.0` by the row of `7`.
-    if pa.types.is_large_binary(tokens.type) and matching(tokens.filter(pa.array(train_N[FIRST_ID:] == RARE_ID)), DECIMAL).any():
+    if pa.types.is_large_binary(tokens.type) and len(like_numbers(tokens, train_N[FIRST_ID:] == RARE_ID)):
         NumberIds(after.tokens, FIRST_ID).look_up(tokens, train_N[FIRST_ID:], RARE_ID)
     return after, Change(test_N, train_N, born, len(evicted), len(new) - len(admitted))
 

@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dmoe.data.prepare.tokens.spans import buffers
+from dmoe.processes.compiled import compiled
+
 LARGEST = 1 << 53
 """Up to 2^53 float64 distinguishes all integers. A larger integer may have changed if it was stored as float64."""
 LONGEST = 64
@@ -26,6 +29,32 @@ SHORT = "^[^eE]{1,15}([eE][+-]?[0-9]{1,2})?$"
 def matching(tokens: pa.Array, pattern: str) -> NDArray[np.bool_]:
     """Whether each token matches the pattern [n]."""
     return np.asarray(pc.match_substring_regex(tokens, pattern).to_numpy(zero_copy_only=False), bool)
+
+
+@compiled
+def _may_match(data: NDArray[np.uint8], offsets: NDArray[np.int64], plain: bool, out: NDArray[np.bool_]) -> None:
+    """Clears `out` [n] where a token cannot match DECIMAL, or without `plain`, where it can only be plain: most texts, by a few bytes."""
+    for i in range(len(out)):
+        at, end = offsets[i], offsets[i + 1]
+        if not out[i] or end == at or data[at] > ord("9") or data[end - 1] > ord("9") or (data[at] < ord("0") and data[at] != ord("-")):
+            out[i] = False
+            continue
+        # -0 is not plain either.
+        other = plain or (end == at + 2 and data[at] == ord("-") and data[at + 1] == ord("0"))
+        for place in range(at + 1, end):
+            other |= data[place] < ord("0")
+        out[i] = other
+
+
+def like_numbers(tokens: pa.Array, out_n: NDArray[np.bool_], plain: bool = True) -> NDArray[np.int64]:
+    """The places of the tokens that match DECIMAL, of those that `out_n` chooses.
+
+    Args:
+        plain: also of plain ones.
+    """
+    _may_match(*buffers(tokens), plain, out_n)
+    place = np.flatnonzero(out_n)
+    return place[matching(tokens.take(pa.array(place)), DECIMAL)] if len(place) else place
 
 
 def whole_numbers(tokens: pa.Array) -> NDArray[np.float64]:
@@ -58,7 +87,7 @@ class NumberIds:
     """
 
     def __init__(self, tokens: pa.Array, first_id: int) -> None:
-        place = np.flatnonzero(matching(tokens, DECIMAL))
+        place = like_numbers(tokens, np.ones(len(tokens), np.bool_))
         found = tokens.take(pa.array(place))
         number = whole_numbers(found)
         # NaN and infinity are not equal to their neighbours here: they are sorted to the end, and left out.
@@ -71,10 +100,7 @@ class NumberIds:
 
     def look_up(self, tokens: pa.Array, out: NDArray[np.int32], unknown: int) -> None:
         """Replaces `unknown` in `out` [n] by the id of the token's number, if the vocabulary has that number."""
-        place = np.flatnonzero(out == unknown) if len(self.numbers) else np.zeros(0, np.int64)
-        place = place[matching(tokens.take(pa.array(place)), DECIMAL)]
-        if len(place) and self.all_plain:
-            place = place[~matching(tokens.take(pa.array(place)), PLAIN)]
+        place = like_numbers(tokens, out == unknown, not self.all_plain) if len(self.numbers) else np.zeros(0, np.int64)
         if not len(place):
             return
         number = whole_numbers(tokens.take(pa.array(place)))
