@@ -17,6 +17,7 @@ from dmoe.data.prepare.schema import Categorical, Dense
 from dmoe.data.prepare.tokens.buckets import Buckets, tokens_of
 from dmoe.data.prepare.tokens.token_columns import whole_transformed
 from dmoe.data.prepare.tokens.token_ids import HashedIds, Ids, IntegerIds, TokenIds
+from dmoe.data.prepare.tokens.whole_numbers import may_match
 from dmoe.serve.encoding.bucket_steps import steps_of
 from dmoe.serve.encoding.cell_kernels import EDGE, HASHED, KINDS, LOW, MASK, TOKEN, bucket_ids, look_up, parse, write_log1p
 from dmoe.serve.encoding.joined_tables import join_numbers, join_texts
@@ -116,9 +117,10 @@ class TextCells:
         if not look_up(*spans, *self._missing, self._tokens_P8, *self._tables, ids_BF):
             raise NotSimple
         for place, (name, table) in self._by_number.items():
-            rows = np.flatnonzero(ids_BF[:, place] == RARE_ID)
+            column, rare_B = self.columns.index(name), ids_BF[:, place] == RARE_ID
+            may_match(spans.text, spans.first_CB[column], spans.end_CB[column], not table.numbers.all_plain, rare_B)
+            rows = np.flatnonzero(rare_B)
             if len(rows):
-                column = self.columns.index(name)
                 given = zip(spans.first_CB[column, rows].tolist(), spans.end_CB[column, rows].tolist(), strict=True)
                 texts = [b"%d" % first if end == INTEGER else spans.text[first:end].tobytes() for first, end in given]
                 ids_BF[rows, place] = table.look_up(pa.array(texts, pa.large_binary()))

@@ -32,18 +32,25 @@ def matching(tokens: pa.Array, pattern: str) -> NDArray[np.bool_]:
 
 
 @compiled
-def _may_match(data: NDArray[np.uint8], offsets: NDArray[np.int64], plain: bool, out: NDArray[np.bool_]) -> None:
-    """Clears `out` [n] where a token cannot match DECIMAL, or without `plain`, where it can only be plain: most texts, by a few bytes."""
-    for i in range(len(out)):
-        at, end = offsets[i], offsets[i + 1]
-        if not out[i] or end == at or data[at] > ord("9") or data[end - 1] > ord("9") or (data[at] < ord("0") and data[at] != ord("-")):
-            out[i] = False
+def may_match(data: NDArray[np.uint8], first_n: NDArray[np.int64], end_n: NDArray[np.int64], plain: bool, out_n: NDArray[np.bool_]) -> None:
+    """Clears `out_n` where a token cannot match DECIMAL, or without `plain`, where it can only be plain: most texts, by a few bytes.
+
+    Args:
+        first_n, end_n: the token is data[first:end]; an end of -1 says that it is an integer.
+    """
+    for i in range(len(out_n)):
+        at, end = first_n[i], end_n[i]
+        if end == -1 or not out_n[i]:
+            out_n[i] &= plain
+            continue
+        if end == at or data[at] > ord("9") or data[end - 1] > ord("9") or (data[at] < ord("0") and data[at] != ord("-")):
+            out_n[i] = False
             continue
         # -0 is not plain either.
         other = plain or (end == at + 2 and data[at] == ord("-") and data[at + 1] == ord("0"))
         for place in range(at + 1, end):
             other |= data[place] < ord("0")
-        out[i] = other
+        out_n[i] = other
 
 
 def like_numbers(tokens: pa.Array, out_n: NDArray[np.bool_], plain: bool = True) -> NDArray[np.int64]:
@@ -52,7 +59,8 @@ def like_numbers(tokens: pa.Array, out_n: NDArray[np.bool_], plain: bool = True)
     Args:
         plain: also of plain ones.
     """
-    _may_match(*buffers(tokens), plain, out_n)
+    data, edges = buffers(tokens)
+    may_match(data, edges[:-1], edges[1:], plain, out_n)
     place = np.flatnonzero(out_n)
     return place[matching(tokens.take(pa.array(place)), DECIMAL)] if len(place) else place
 
