@@ -18,8 +18,8 @@ WHERE = "rows"
 WHOLE = -1
 PART = re.compile(rb"(?:\\.|[^|\\])+", re.DOTALL)
 """A part of a cross's token: `|` stands between them, and is written `\\|` in a part."""
-BOOLEANS = {"jsonl": ["true", "True", "TRUE", "1"], "parquet": ["1", "true", "True", "TRUE"], "text": ["True", "true", "TRUE", "1"]}
-"""Texts of True, the likeliest in a log of a format first. In a parquet log's lists, it is `true`."""
+BOOLEANS = {"jsonl": ["true"], "parquet": ["1", "true", "True", "TRUE"], "text": ["True", "true", "TRUE", "1"]}
+"""Texts of True, the likeliest in a log of a format first. In a parquet log's lists, it is that of JSON lines."""
 FALSE = {"1": "0", "true": "false", "True": "False", "TRUE": "FALSE"}
 
 
