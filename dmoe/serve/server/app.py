@@ -95,7 +95,8 @@ def _scoring(server: Server) -> list[Route]:
         version = chosen.version
         if request.path_params.get("version", version.name) != version.name:
             raise Refused(404, f"version {request.path_params['version'][:80]} does not answer this request, {version.name} does")
-        if (ids := kserve.IDS in asked.tensors) and not server.arms.same_ids:
+        # A model may read a raw column of that name.
+        if (ids := kserve.IDS in asked.tensors and kserve.IDS not in version.columns) and not server.arms.same_ids:
             raise Refused(400, "the scorers of the A/B test are of different data sets, whose ids differ: send raw columns")
         also = [name for name in server.arms.shadow_columns if name in asked.tensors]
         raw = None if ids else asked.columns(list(dict.fromkeys((*version.columns, *also))))

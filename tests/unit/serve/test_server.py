@@ -118,6 +118,17 @@ def test_tritonclient_gets_the_scorers_probabilities(address, expected, binary):
     assert answer.get_response()["model_version"] == about["versions"][0]
 
 
+def test_a_raw_column_may_have_the_name_of_the_tensor_of_ids(address, expected, monkeypatch):
+    monkeypatch.setattr(kserve, "IDS", "site")
+    columns = {name: [row[name] for row in ROWS] for name in ("site", "user")} | {"tags": ["|".join(row["tags"]) for row in ROWS]}
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [len(ROWS)], "data": values} for name, values in columns.items()]
+    inputs.append({"name": "price", "datatype": "FP64", "shape": [len(ROWS)], "data": [row["price"] for row in ROWS]})
+    status, _, body = ask(address, "/v2/models/dmoe/infer", json.dumps({"inputs": inputs}).encode())
+    assert status == 200, body
+    (found,) = [one["data"] for one in json.loads(body)["outputs"] if one["name"] == "probability"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_rows_of_json_and_of_arrow(address, expected):
     version, found = scored(address, ROWS)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -110,7 +110,7 @@ def describe(path: str, name: str, schema: Schema) -> File | None:
         found = _parquet_columns(path, name)
         return None if found is None else File(name, *identity(path), (), found, ())
     layers, start = find_layers(path, name, MAX_ROW + 1)
-    if not start:
+    if not start or (schema.format == "jsonl" and len(start) <= MAX_ROW and not start.removeprefix(BOM).strip()):
         return None
     size, changed = identity(path)
     if schema.format == "jsonl":

@@ -39,6 +39,15 @@ def test_json_lines_give_the_bytes_of_the_csv_of_the_same_log(tmp_path: Path, fo
     assert data_bytes(found) == data_bytes(whole)
 
 
+@pytest.mark.parametrize("blank", [b"", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf"])
+def test_a_file_without_lines_changes_nothing(tmp_path: Path, blank: bytes):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_rows(100)))
+    alone = data_bytes(make_log(tmp_path / "alone", tmp_path / "logs", schema=schema(**TREE)))
+    (tmp_path / "logs" / "2.jsonl").write_bytes(blank)
+    assert data_bytes(make_log(tmp_path / "both", tmp_path / "logs", schema=schema(**TREE))) == alone
+
+
 def test_a_token_is_the_text_of_its_value(tmp_path: Path):
     values = ["1", "1.0", '"1"', "9007199254740993", "123456789012345678901234567890", "1E5", "true", "null", '""', '"a\\nb\\u00e9"']
     make(tmp_path, "".join(f'{{"click": {n % 2}, "site": {one}, "device": "d"}}\n' for n, one in enumerate(values)), tree=TREE)
