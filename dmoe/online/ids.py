@@ -21,7 +21,7 @@ from dmoe.config.online_settings import IdsConfig
 from dmoe.data.dataset.manifest import RARE_ID
 from dmoe.data.prepare.count.hashed_sizes import BUCKET_SIZE
 from dmoe.data.prepare.count.vocabulary import Vocabulary
-from dmoe.data.prepare.tokens.whole_numbers import NumberIds, like_numbers
+from dmoe.data.prepare.tokens.whole_numbers import NumberIds
 
 FIRST_ID = RARE_ID + 1
 FORGOTTEN = 0.05
@@ -145,10 +145,22 @@ def update(
         np.concatenate([last, first])[source],
         *_most_frequent(parts, int(settings.candidates * capacity)),
     )
-    # As the version after the window serves them: `7.0` by the row of `7`.
-    if pa.types.is_large_binary(tokens.type) and len(like_numbers(tokens, train_N[FIRST_ID:] == RARE_ID)):
-        NumberIds(after.tokens, FIRST_ID).look_up(tokens, train_N[FIRST_ID:], RARE_ID)
+    by_number(after, tokens, train_N[FIRST_ID:])
     return after, Change(test_N, train_N, born, len(evicted), len(new) - len(admitted))
+
+
+def rows_of(ids: FeatureIds, tokens: pa.Array) -> NDArray[np.int32]:
+    """The row of each token [n], with which a version with these ids serves it; RARE_ID for a token without a row."""
+    place = pc.fill_null(pc.index_in(tokens, ids.tokens), RARE_ID - FIRST_ID).to_numpy(zero_copy_only=False)
+    row_n = (place + FIRST_ID).astype(np.int32)
+    by_number(ids, tokens, row_n)
+    return row_n
+
+
+def by_number(ids: FeatureIds, tokens: pa.Array, row_n: NDArray[np.int32]) -> None:
+    """Replaces RARE_ID in `row_n` by the row of the token that is the same whole number, such as `7` for `7.0`."""
+    if pa.types.is_large_binary(tokens.type):
+        NumberIds(ids.tokens, FIRST_ID).look_up(tokens, row_n, RARE_ID)
 
 
 def _rows_to_take(

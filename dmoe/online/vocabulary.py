@@ -24,7 +24,7 @@ from dmoe.data.prepare.write.manifest_building import TRANSFORMS
 from dmoe.errors import UserError, first_line
 from dmoe.json_text import format_json
 from dmoe.names import file_name
-from dmoe.online.ids import FeatureIds, capacity_of, no_ids
+from dmoe.online.ids import FIRST_ID, FeatureIds, capacity_of, no_ids, rows_of
 from dmoe.serve.encoding.raw_inputs import KEPT_OF_MAKING
 from dmoe.storage.paths import PATHS, inside, join, write_atomic
 
@@ -155,6 +155,9 @@ def look_up(folder: str, feature: str, tokens: Sequence[str]) -> list[dict[str, 
     one = ids[feature]
     texts = [token.decode(errors="replace") if isinstance(token, bytes) else str(token) for token in one.tokens.to_pylist()]
     place = {text: number for number, text in enumerate(texts)}
+    if pa.types.is_large_binary(one.tokens.type):
+        rows = rows_of(one, pa.array([token.encode() for token in tokens], pa.large_binary())).tolist()
+        place |= {token: row - FIRST_ID for token, row in zip(tokens, rows, strict=True) if row >= FIRST_ID}
     waiting = [token.decode(errors="replace") if isinstance(token, bytes) else str(token) for token in one.candidates.to_pylist()]
     candidate = dict(zip(waiting, one.candidate_seen.tolist(), strict=True))
     told = []

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from dmoe.data.prepare.schema import Schema
 from dmoe.data.prepare.source.containers import find_layers, unwrapped
 from dmoe.data.prepare.source.log_files import MAX_ROW, find_files
 from dmoe.data.prepare.source.raw_bytes import open_raw
-from dmoe.online.ids import FIRST_ID, Change, FeatureIds, update
+from dmoe.online.ids import FIRST_ID, Change, FeatureIds, rows_of, update
 from dmoe.online.vocabulary import folder_of, save_ids
 from dmoe.online.windows.source import SourceFile
 from dmoe.storage.paths import PATHS, inside, join
@@ -154,8 +153,7 @@ def _replayed(run: str, number: int, ids: Mapping[str, FeatureIds]) -> Window | 
         return None
     kept, rows = load_kept(folder), {}
     for one in kept.vocabularies:
-        place = pc.fill_null(pc.index_in(one.tokens, ids[one.name].tokens), RARE_ID - FIRST_ID).to_numpy(zero_copy_only=False)
-        rows[one.name] = np.concatenate([np.arange(FIRST_ID), place + FIRST_ID]).astype(np.int32)
+        rows[one.name] = np.concatenate([np.arange(FIRST_ID, dtype=np.int32), rows_of(ids[one.name], one.tokens)])
     return Window(number, folder, load_manifest(folder), "", {}, rows, {}, {})
 
 

@@ -31,21 +31,24 @@ class AnyDeviceSharder(EmbeddingBagCollectionSharder):
         return list(ALL_TYPES)
 
     def shard(self, *arguments: Any, **options: Any) -> Any:
-        return _with_empty_shards_apart(super().shard(*arguments, **options))
+        return _with_empty_shards_corrected(super().shard(*arguments, **options))
 
 
 class _CollectionSharder(EmbeddingCollectionSharder):
     def shard(self, *arguments: Any, **options: Any) -> Any:
-        return _with_empty_shards_apart(super().shard(*arguments, **options))
+        return _with_empty_shards_corrected(super().shard(*arguments, **options))
 
 
-def _with_empty_shards_apart(module: Any) -> Any:
-    """Makes FBGEMM on CPUs (fbgemm-gpu 1.8.0) right where a shard has no rows, such as the third of 4 rows on 3 ranks.
+def _with_empty_shards_corrected(module: Any) -> Any:
+    """Corrects the tables of a sharded module on CPUs if a shard has no rows, such as the third shard of 4 rows on 3 ranks.
 
-    `hash_size_cumsum` has the rows before each table. Where it does not grow, FBGEMM's backward takes two tables for one: with different
-    dims it then updates other rows, beyond the end of the tables too. If the last table is empty, it reads past the end of the tensor, and
-    raises an error if the number there is large. So an empty shard counts as one row here, which nothing looks up. If all shards of a rank
-    are empty, FBGEMM calls its GPU kernel, since it knows CPU tables by their weights; here they have some, which no table uses.
+    FBGEMM (fbgemm-gpu 1.8.0) reads from `hash_size_cumsum` how many rows stand before each table. If the number does not grow, its backward
+    on CPUs treats two tables as one. If their dims differ, it then updates other rows, even beyond the end of the tables. If the last table
+    is empty, it reads past the end of the tensor, and raises an error if it finds a large number there. Therefore an empty shard counts as
+    one row here; no id looks it up.
+
+    FBGEMM also decides by the size of the CPU weights whether to call its CPU kernel. If all shards of a rank are empty, it would call the
+    GPU kernel. Therefore such a rank gets weights that no table uses.
     """
     for lookup in module._lookups:
         for kernel in lookup.modules():

@@ -8,7 +8,7 @@ import pytest
 
 from dmoe.config.online_settings import IdsConfig
 from dmoe.data.prepare.tokens.token_ids import TokenIds
-from dmoe.online.ids import FIRST_ID, FeatureIds, no_ids, update
+from dmoe.online.ids import FIRST_ID, FeatureIds, no_ids, rows_of, update
 
 
 def as_window(before: FeatureIds, tokens: list[str]) -> tuple[pa.Array, np.ndarray, list[int]]:
@@ -111,4 +111,4 @@ def test_a_number_without_a_row_is_trained_by_the_row_that_serves_it():
     after, change = update(no_ids("user", pa.large_binary()), tokens, count_N, 1, 10, IdsConfig(admit_count=3))
     assert tokens.to_pylist() == [b"7", b"7.0", b"u"]
     assert change.train_N.tolist() == [0, 1, 2, 2, 1]
-    assert TokenIds(after.tokens).look_up(tokens).tolist() == [2, 2, 1]
+    assert TokenIds(after.tokens).look_up(tokens).tolist() == rows_of(after, tokens).tolist() == [2, 2, 1]

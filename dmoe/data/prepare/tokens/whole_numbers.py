@@ -33,10 +33,11 @@ def matching(tokens: pa.Array, pattern: str) -> NDArray[np.bool_]:
 
 @compiled
 def may_match(data: NDArray[np.uint8], first_n: NDArray[np.int64], end_n: NDArray[np.int64], plain: bool, out_n: NDArray[np.bool_]) -> None:
-    """Clears `out_n` where a token cannot match DECIMAL, or without `plain`, where it can only be plain: most texts, by a few bytes.
+    """Clears `out_n` for tokens that cannot match DECIMAL. A few bytes decide this for most texts, which is faster than the pattern.
 
     Args:
-        first_n, end_n: the token is data[first:end]; an end of -1 says that it is an integer.
+        first_n, end_n: the token is data[first:end]; if the end is -1, the token is an integer.
+        plain: whether tokens may be plain; else those that can only be plain are cleared too.
     """
     for i in range(len(out_n)):
         at, end = first_n[i], end_n[i]
@@ -53,15 +54,15 @@ def may_match(data: NDArray[np.uint8], first_n: NDArray[np.int64], end_n: NDArra
         out_n[i] = other
 
 
-def like_numbers(tokens: pa.Array, out_n: NDArray[np.bool_], plain: bool = True) -> NDArray[np.int64]:
-    """The places of the tokens that match DECIMAL, of those that `out_n` chooses.
+def like_numbers(tokens: pa.Array, chosen_n: NDArray[np.bool_], plain: bool = True) -> NDArray[np.int64]:
+    """The places of those chosen tokens that match DECIMAL; changes `chosen_n`.
 
     Args:
-        plain: also of plain ones.
+        plain: whether plain tokens count.
     """
     data, edges = buffers(tokens)
-    may_match(data, edges[:-1], edges[1:], plain, out_n)
-    place = np.flatnonzero(out_n)
+    may_match(data, edges[:-1], edges[1:], plain, chosen_n)
+    place = np.flatnonzero(chosen_n)
     return place[matching(tokens.take(pa.array(place)), DECIMAL)] if len(place) else place
 
 
